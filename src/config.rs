@@ -1,0 +1,172 @@
+//! Environment and flags → [`Config`], parsed once at start, every field typed and validated.
+//!
+//! A room receives its own section, never the whole.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything the gateway was told, resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: ListenConfig,
+    pub admin_listen: SocketAddr,
+    pub tls: TlsConfig,
+    pub device_id_sources: Vec<IdSource>,
+    pub streams: Vec<StreamConfig>,
+    pub stream_access: Vec<StreamAccess>,
+    pub sink: SinkConfig,
+    pub batch: BatchConfig,
+    pub limits: LimitsConfig,
+    pub http: HttpConfig,
+    pub ack: AckConfig,
+    /// Bytes of all records that are not yet safe.
+    pub memory_bytes_max: usize,
+    pub drain_timeout: Duration,
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    pub address: SocketAddr,
+    pub http3: bool,
+    pub workers: NonZeroUsize,
+    /// Let another process share the port.
+    pub reuse_port: bool,
+    /// TCP and QUIC connections together.
+    pub connections_max: usize,
+    pub handshake_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: PathBuf,
+    pub crl: Vec<PathBuf>,
+    pub crl_strict: bool,
+    pub min_version: TlsVersion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Where a device id may stand in a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdSource {
+    SanUri,
+    SanDns,
+    Cn,
+    /// SHA-256 of the leaf's DER, lower-case hex.
+    Fingerprint,
+}
+
+/// A stream as devices name it, and as the sink does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    pub name: String,
+    /// The topic, the Kinesis stream or the folder.
+    pub target: String,
+}
+
+/// Which devices may write a stream: globs over device ids (`*`, `?`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamAccess {
+    pub stream: String,
+    pub devices: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum SinkConfig {
+    Null,
+    File(FileConfig),
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
+    #[cfg(feature = "kinesis")]
+    Kinesis(KinesisConfig),
+}
+
+#[derive(Clone, Debug)]
+pub struct FileConfig {
+    pub dir: PathBuf,
+}
+
+/// librdkafka properties, in its own spelling (`bootstrap.servers`).
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    pub properties: Vec<(String, String)>,
+}
+
+/// Region, credentials and endpoint come from the AWS SDK's own variables.
+#[derive(Clone, Debug)]
+pub struct KinesisConfig {}
+
+#[derive(Clone, Copy, Debug)]
+pub struct BatchConfig {
+    pub bytes_max: usize,
+    pub records_max: usize,
+    pub linger: Duration,
+}
+
+/// A token bucket's shape. A rate of 0 switches the limit off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quota {
+    /// Tokens a second.
+    pub rate: f64,
+    /// Tokens that a full bucket holds.
+    pub burst: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeviceClass {
+    /// Glob over device ids.
+    pub devices: String,
+    pub requests: Quota,
+}
+
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    pub device_requests: Quota,
+    pub device_bytes: Quota,
+    /// First match wins.
+    pub device_classes: Vec<DeviceClass>,
+    pub address_requests: Quota,
+    pub address_handshakes: Quota,
+    pub gateway_requests: Quota,
+    pub devices_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    pub body_bytes_max: usize,
+    /// Further host names (`*`: any).
+    pub authorities: Vec<String>,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct AckConfig {
+    pub mode: AckMode,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    /// 204 when the stream has the record.
+    Durable,
+    /// 204 when the record is in memory.
+    Queued,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// tracing-subscriber's `EnvFilter` syntax.
+    pub filter: String,
+    pub json: bool,
+}

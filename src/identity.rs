@@ -1,0 +1,1 @@
+//! The leaf certificate → a device.

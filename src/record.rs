@@ -1,0 +1,249 @@
+//! The vocabulary: what a device sent, and what became of it.
+//!
+//! A [`Record`] is one payload of one device. Records of one stream are sealed into a [`Batch`], which travels
+//! whole from a worker to the sink and, with an [`Outcome`] for each record, back to the same worker. A batch that
+//! is dropped on the way tells its worker that the outcomes are unknown: no request is left waiting.
+//!
+//! Every other room may use this one; it uses none but the hand-over queue that batches travel in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::handover;
+
+/// The name of a device, taken from its certificate: 1 to 128 characters of `A-Za-z0-9._:/@-`.
+/// Cloning shares the text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(Arc<str>);
+
+/// The longest device id, in characters.
+pub const DEVICE_ID_CHARS_MAX: usize = 128;
+
+impl DeviceId {
+    /// `None` when the text is empty, longer than 128 characters, or has a character outside `A-Za-z0-9._:/@-`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=DEVICE_ID_CHARS_MAX).contains(&text.len());
+        (fits && text.bytes().all(is_device_id_byte)).then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_device_id_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._:/@-".contains(&byte)
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Position of a stream in `FOREBAY_STREAMS`; 0 is the default stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamIndex(pub u16);
+
+impl StreamIndex {
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Milliseconds since the Unix epoch: when the gateway received the head of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    pub fn now() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
+    }
+}
+
+/// Names one record for good: the client's `Idempotency-Key`, or a UUIDv7 (RFC 9562) made at receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordId {
+    Uuid(Uuid),
+    /// 1 to 64 visible ASCII characters, as the client sent them.
+    Key(Box<str>),
+}
+
+/// The longest `Idempotency-Key`, in characters.
+pub const RECORD_ID_CHARS_MAX: usize = 64;
+
+impl RecordId {
+    /// A new id, ordered by time.
+    pub fn new() -> Self {
+        Self::Uuid(Uuid::now_v7())
+    }
+
+    /// `None` unless the key is 1 to 64 visible ASCII characters.
+    pub fn from_key(key: &[u8]) -> Option<Self> {
+        let fits = (1..=RECORD_ID_CHARS_MAX).contains(&key.len());
+        let text = std::str::from_utf8(key).ok()?;
+        (fits && key.iter().all(u8::is_ascii_graphic)).then(|| Self::Key(text.into()))
+    }
+
+    /// The id as text, written into `buffer` where it has to be made.
+    pub fn as_str<'a>(&'a self, buffer: &'a mut [u8; 36]) -> &'a str {
+        match self {
+            Self::Uuid(uuid) => uuid.hyphenated().encode_lower(buffer),
+            Self::Key(key) => key,
+        }
+    }
+}
+
+impl Default for RecordId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A share of the memory budget, in bytes; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    reserved_bytes: &'static AtomicUsize,
+    bytes: usize,
+}
+
+impl Permit {
+    /// Takes over `bytes` that the caller has already added to `reserved_bytes`.
+    pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
+        Self { reserved_bytes, bytes }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.reserved_bytes.fetch_sub(excess, Ordering::Relaxed);
+        self.bytes -= excess;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+/// Where a worker finds the request that waits for a record; only the worker that made it may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckSlot(pub u32);
+
+impl AckSlot {
+    /// Nobody waits: the record has been answered already.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+/// One device payload, as the stream will hold it.
+#[derive(Debug)]
+pub struct Record {
+    pub device: DeviceId,
+    pub payload: Bytes,
+    pub content_type: Option<Arc<str>>,
+    pub id: RecordId,
+    pub received_at: Timestamp,
+    pub ack: AckSlot,
+    /// Released when the record is dropped.
+    pub permit: Permit,
+}
+
+/// What became of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The stream has it, as safe as the stream makes it.
+    Delivered,
+    /// The stream does not have it; the same record may be taken later.
+    Retryable(Reason),
+    /// The stream refuses this record for good.
+    Permanent(Reason),
+    /// No word from the stream: it may or may not have the record.
+    Unknown,
+}
+
+/// Why the stream did not take a record, in its own words: an error code or name, never the record's content.
+pub type Reason = Arc<str>;
+
+/// Outcomes of a batch, in the order of its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcomes {
+    /// The same for every record.
+    All(Outcome),
+    /// One for each record.
+    Each(Vec<Outcome>),
+}
+
+impl Outcomes {
+    pub const DELIVERED: Self = Self::All(Outcome::Delivered);
+
+    /// The outcome of the record at `index`; unknown past the end.
+    pub fn get(&self, index: usize) -> &Outcome {
+        match self {
+            Self::All(outcome) => outcome,
+            Self::Each(outcomes) => outcomes.get(index).unwrap_or(&Outcome::Unknown),
+        }
+    }
+}
+
+/// A batch that came back, with what became of its records.
+#[derive(Debug)]
+pub struct Settled {
+    pub stream: StreamIndex,
+    pub records: Vec<Record>,
+    pub outcomes: Outcomes,
+}
+
+/// Records of one stream and one worker, sealed for the sink.
+#[derive(Debug)]
+pub struct Batch {
+    pub stream: StreamIndex,
+    records: Vec<Record>,
+    worker: handover::Sender<Settled>,
+}
+
+impl Batch {
+    /// `worker` has room for every batch that its worker may have on the way.
+    pub fn new(stream: StreamIndex, records: Vec<Record>, worker: handover::Sender<Settled>) -> Self {
+        Self { stream, records, worker }
+    }
+
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Sends the records home with their outcomes. Nothing is sent when the worker is gone.
+    pub fn settle(mut self, outcomes: Outcomes) {
+        self.send_home(outcomes);
+    }
+
+    fn send_home(&mut self, outcomes: Outcomes) {
+        let records = std::mem::take(&mut self.records);
+        let settled = Settled { stream: self.stream, records, outcomes };
+        let sent = self.worker.push(settled);
+        debug_assert!(sent.is_ok(), "a worker has room for each batch it sent");
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if !self.records.is_empty() {
+            self.send_home(Outcomes::All(Outcome::Unknown));
+        }
+    }
+}

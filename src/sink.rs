@@ -1,0 +1,87 @@
+//! Where records go: Kafka, Kinesis, files, or nowhere.
+//!
+//! A sink is told of a batch and answers with one outcome for each record: it never drops one silently and never
+//! waits without a bound. Delivery calls it from its own thread's runtime, several batches at a time, the batches of
+//! one lane in their order. A sink retries by itself only what its protocol retries without a change of order;
+//! what it gives back as [`Outcome::Retryable`](crate::record::Outcome) has not been written.
+
+pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
+
+use std::time::Duration;
+
+use crate::config::{SinkConfig, StreamConfig};
+use crate::record::{Outcomes, Record, StreamIndex};
+
+/// What a sink must be able to take, from the gateway's configuration.
+#[derive(Clone, Debug)]
+pub struct SinkOptions {
+    pub streams: Vec<StreamConfig>,
+    /// The largest body that a device may post.
+    pub body_bytes_max: usize,
+    /// How long a request waits for its ack; a sink gives up on a record about then.
+    pub ack_timeout: Duration,
+    /// Whether a client's content type and record id travel as headers (they always do, where the sink has headers).
+    pub batch_records_max: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// It cannot work as configured; the text says what to set.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// It cannot be reached now.
+    #[error("{0}")]
+    Away(String),
+}
+
+/// The configured sink.
+pub enum Sink {
+    Null,
+    File(file::FileSink),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaSink),
+    #[cfg(feature = "kinesis")]
+    Kinesis(kinesis::KinesisSink),
+}
+
+impl Sink {
+    /// Builds the client; does not need the sink to be reachable. Wrong settings are `Misconfigured`.
+    pub async fn open(config: &SinkConfig, options: SinkOptions) -> Result<Self, SinkError> {
+        Ok(match config {
+            SinkConfig::Null => Self::Null,
+            SinkConfig::File(config) => Self::File(file::FileSink::open(config, options)?),
+            #[cfg(feature = "kafka")]
+            SinkConfig::Kafka(config) => Self::Kafka(kafka::KafkaSink::open(config, options)?),
+            #[cfg(feature = "kinesis")]
+            SinkConfig::Kinesis(config) => Self::Kinesis(kinesis::KinesisSink::open(config, options).await?),
+        })
+    }
+
+    /// Are the streams there, and does the largest record fit? `Away` when it cannot be told now.
+    pub async fn verify(&self) -> Result<(), SinkError> {
+        match self {
+            Self::Null => Ok(()),
+            Self::File(sink) => sink.verify().await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(sink) => sink.verify().await,
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(sink) => sink.verify().await,
+        }
+    }
+
+    /// Hands the records over in their order and waits for what became of each. Cancelling leaves that unknown.
+    pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        match self {
+            Self::Null => Outcomes::DELIVERED,
+            Self::File(sink) => sink.deliver(stream, records).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(sink) => sink.deliver(stream, records).await,
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(sink) => sink.deliver(stream, records).await,
+        }
+    }
+}
