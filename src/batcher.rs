@@ -1,0 +1,205 @@
+//! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
+//!
+//! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when it is full, when
+//! its oldest record has waited for the linger, or as soon as the lane has nothing in flight: then at the end of the
+//! turn, so that all requests read in one turn travel together. Sealed batches cross to delivery and come back
+//! settled; then the worker wakes its own requests.
+//!
+//! Nothing here is shared between threads but the two hand-over queues. A lane sends at most [`IN_FLIGHT_BATCHES_MAX`]
+//! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
+//! it, within the memory budget that admission keeps.
+
+pub mod accumulator;
+pub mod waiters;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::{AckConfig, AckMode, BatchConfig};
+use crate::handover::{Receiver, Sender};
+use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
+use crate::telemetry::metrics::{SealReason, WorkerMetrics};
+use accumulator::{Accumulator, Sealed};
+use waiters::Waiters;
+
+/// Batches of one lane that may be on their way at once.
+pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
+
+/// Requests past their ack time-out are looked for this many times within one time-out.
+const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
+
+struct Lane {
+    stream: StreamIndex,
+    accumulator: Accumulator,
+    /// Sealed, but the lane is out of credit.
+    ready: VecDeque<Sealed>,
+    in_flight: usize,
+}
+
+/// One worker's lanes. Lives on that worker's thread.
+pub struct Batcher {
+    lanes: Vec<RefCell<Lane>>,
+    waiters: Waiters,
+    ack: AckConfig,
+    delivery: Sender<Batch>,
+    home: Sender<Settled>,
+    metrics: Rc<WorkerMetrics>,
+    changed: Notify,
+    draining: Cell<bool>,
+}
+
+impl Batcher {
+    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the `streams` lanes.
+    pub fn new(
+        streams: u16,
+        limits: BatchConfig,
+        ack: AckConfig,
+        delivery: Sender<Batch>,
+        home: Sender<Settled>,
+        metrics: Rc<WorkerMetrics>,
+    ) -> Self {
+        let lane = |index| {
+            let accumulator = Accumulator::new(limits);
+            RefCell::new(Lane { stream: StreamIndex(index), accumulator, ready: VecDeque::new(), in_flight: 0 })
+        };
+        let lanes = (0..streams).map(lane).collect();
+        let (waiters, changed, draining) = (Waiters::default(), Notify::new(), Cell::new(false));
+        Self { lanes, waiters, ack, delivery, home, metrics, changed, draining }
+    }
+
+    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In `queued` mode the
+    /// record counts as delivered at once. Dropping the future gives up waiting, not the record.
+    pub async fn push(&self, stream: StreamIndex, mut record: Record) -> Outcome {
+        let now = Instant::now();
+        if self.ack.mode == AckMode::Queued {
+            record.ack = AckSlot::NONE;
+            self.accept(stream, record, now);
+            return Outcome::Delivered;
+        }
+        let slot = self.waiters.open(now + self.ack.timeout);
+        record.ack = slot;
+        self.accept(stream, record, now);
+        self.waiters.wait(slot).await
+    }
+
+    fn accept(&self, stream: StreamIndex, record: Record, now: Instant) {
+        let lane = &mut *self.lanes[stream.get()].borrow_mut();
+        let opens = lane.accumulator.is_empty();
+        let sealed = lane.accumulator.push(record, now);
+        if sealed.iter().any(Option::is_some) {
+            lane.ready.extend(sealed.into_iter().flatten());
+            self.send_ready(lane, now);
+        }
+        if opens {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Seals what is due, and carries acks home, until the batcher is draining and everything has come back.
+    pub async fn run(&self, mut settled: Receiver<Settled>) {
+        let mut expiry_at = Instant::now();
+        while !self.is_drained() {
+            let now = Instant::now();
+            if expiry_at <= now {
+                self.waiters.expire(now);
+                expiry_at = now + self.expiry_interval();
+            }
+            let wake_at = self.seal_due(now).map_or(expiry_at, |due_at| due_at.min(expiry_at));
+            tokio::select! {
+                biased;
+                Some(batch) = settled.recv() => self.settle_all(batch, &mut settled),
+                () = self.changed.notified() => {}
+                () = sleep_until(wake_at), if !self.is_idle() => {}
+            }
+        }
+    }
+
+    fn expiry_interval(&self) -> Duration {
+        self.ack.timeout / EXPIRY_CHECKS_PER_TIMEOUT
+    }
+
+    /// Nothing here has a deadline.
+    fn is_idle(&self) -> bool {
+        self.waiters.is_empty() && self.lanes.iter().all(|lane| lane.borrow().accumulator.is_empty())
+    }
+
+    /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.changed.notify_one();
+    }
+
+    fn is_drained(&self) -> bool {
+        let done = |lane: &RefCell<Lane>| {
+            let lane = lane.borrow();
+            lane.in_flight == 0 && lane.accumulator.is_empty() && lane.ready.is_empty()
+        };
+        self.draining.get() && self.lanes.iter().all(done)
+    }
+
+    /// Seals and sends what is due; gives the next instant at which a lane will be.
+    fn seal_due(&self, now: Instant) -> Option<Instant> {
+        let next_due = |lane: &RefCell<Lane>| {
+            let lane = &mut *lane.borrow_mut();
+            if let Some(reason) = self.due(lane, now) {
+                lane.ready.extend(lane.accumulator.seal(reason));
+            }
+            self.send_ready(lane, now);
+            if lane.has_credit() { lane.accumulator.due_at() } else { None }
+        };
+        self.lanes.iter().filter_map(next_due).min()
+    }
+
+    fn due(&self, lane: &Lane, now: Instant) -> Option<SealReason> {
+        let due_at = lane.accumulator.due_at()?;
+        if lane.in_flight == 0 {
+            Some(SealReason::Idle)
+        } else if self.draining.get() {
+            Some(SealReason::Drain)
+        } else {
+            (due_at <= now && lane.has_credit()).then_some(SealReason::Linger)
+        }
+    }
+
+    fn send_ready(&self, lane: &mut Lane, now: Instant) {
+        while lane.has_credit() {
+            let Some(sealed) = lane.ready.pop_front() else { return };
+            lane.in_flight += 1;
+            self.metrics.batch_sealed(sealed.reason, sealed.records.len(), sealed.bytes, sealed.age(now));
+            let batch = Batch::new(lane.stream, sealed.records, self.home.clone());
+            // A batch that finds no room comes straight home as unknown.
+            let sent = self.delivery.push(batch);
+            debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
+        }
+    }
+
+    fn settle_all(&self, first: Settled, settled: &mut Receiver<Settled>) {
+        let mut next = Some(first);
+        while let Some(batch) = next {
+            self.settle(batch);
+            next = settled.try_recv();
+        }
+    }
+
+    fn settle(&self, batch: Settled) {
+        for (index, record) in batch.records.iter().enumerate() {
+            if record.ack != AckSlot::NONE {
+                self.waiters.settle(record.ack, batch.outcomes.get(index));
+            }
+        }
+        let lane = &mut *self.lanes[batch.stream.get()].borrow_mut();
+        lane.in_flight -= 1;
+        lane.accumulator.reuse(batch.records);
+    }
+}
+
+impl Lane {
+    fn has_credit(&self) -> bool {
+        self.in_flight < IN_FLIGHT_BATCHES_MAX
+    }
+}

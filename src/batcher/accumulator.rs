@@ -1,0 +1,86 @@
+//! Where a lane's records gather until they are sealed: a plain buffer that is told the time.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::config::BatchConfig;
+use crate::record::Record;
+use crate::telemetry::metrics::SealReason;
+
+/// Records that travel together, and why they set out.
+#[derive(Debug)]
+pub struct Sealed {
+    pub records: Vec<Record>,
+    pub reason: SealReason,
+    /// Payload bytes of all records.
+    pub bytes: usize,
+    /// When the first record came in.
+    pub opened_at: Instant,
+}
+
+/// Records that wait for company. Holds less than a full batch between calls.
+#[derive(Debug)]
+pub struct Accumulator {
+    limits: BatchConfig,
+    records: Vec<Record>,
+    bytes: usize,
+    opened_at: Option<Instant>,
+}
+
+impl Accumulator {
+    pub fn new(limits: BatchConfig) -> Self {
+        Self { limits, records: Vec::new(), bytes: 0, opened_at: None }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Adds a record. Seals what was there before when both together would be too many bytes, and what is there
+    /// then when it is full; so up to two batches come out, in order.
+    pub fn push(&mut self, record: Record, now: Instant) -> [Option<Sealed>; 2] {
+        let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;
+        let before = if overflow { self.seal(SealReason::Bytes) } else { None };
+        self.opened_at.get_or_insert(now);
+        self.bytes += record.payload.len();
+        self.records.push(record);
+        let full = self.full().and_then(|reason| self.seal(reason));
+        [before, full]
+    }
+
+    fn full(&self) -> Option<SealReason> {
+        if self.bytes >= self.limits.bytes_max {
+            Some(SealReason::Bytes)
+        } else if self.records.len() >= self.limits.records_max {
+            Some(SealReason::Records)
+        } else {
+            None
+        }
+    }
+
+    /// When the oldest record will have waited for the linger.
+    pub fn due_at(&self) -> Option<Instant> {
+        self.opened_at.map(|opened_at| opened_at + self.limits.linger)
+    }
+
+    /// Takes what has gathered; `None` when that is nothing.
+    pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
+        let opened_at = self.opened_at.take()?;
+        let records = std::mem::take(&mut self.records);
+        Some(Sealed { records, reason, bytes: std::mem::take(&mut self.bytes), opened_at })
+    }
+
+    /// Takes an emptied buffer back, to be filled again.
+    pub fn reuse(&mut self, mut spare: Vec<Record>) {
+        if self.records.capacity() == 0 {
+            spare.clear();
+            self.records = spare;
+        }
+    }
+}
+
+impl Sealed {
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened_at)
+    }
+}

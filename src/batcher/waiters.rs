@@ -1,0 +1,129 @@
+//! The requests of one worker that wait for their record's ack.
+//!
+//! A slot belongs to one record from its push until both sides have let go: the batch has come back, and the
+//! request has its answer or is gone. Only then is it used again, so that a late ack never reaches another request.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::record::{AckSlot, Outcome};
+
+#[derive(Debug)]
+enum Slot {
+    /// The request waits, until the instant at most.
+    Waiting(Option<Waker>, Instant),
+    /// The batch is out still; the request has waited long enough.
+    Expired,
+    /// The batch is out still; nobody waits.
+    Abandoned,
+    /// The batch came back; the request has not looked yet.
+    Settled(Outcome),
+}
+
+/// One slot for each record on its way.
+#[derive(Debug, Default)]
+pub struct Waiters(RefCell<Slab<Slot>>);
+
+impl Waiters {
+    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is never free again.
+    pub fn open(&self, deadline: Instant) -> AckSlot {
+        let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
+        AckSlot(key as u32)
+    }
+
+    /// The outcome of the slot's record; [`Outcome::Unknown`] once the deadline has passed.
+    pub fn wait(&self, slot: AckSlot) -> Wait<'_> {
+        Wait { waiters: self, slot, answered: false }
+    }
+
+    /// The slot's record came back.
+    pub fn settle(&self, slot: AckSlot, outcome: &Outcome) {
+        let key = slot.0 as usize;
+        let mut slots = self.0.borrow_mut();
+        match slots.get_mut(key) {
+            Some(entry @ Slot::Waiting(..)) => {
+                let waiting = std::mem::replace(entry, Slot::Settled(outcome.clone()));
+                wake(waiting);
+            }
+            Some(entry @ Slot::Expired) => *entry = Slot::Settled(Outcome::Unknown),
+            Some(Slot::Abandoned) => drop(slots.remove(key)),
+            Some(Slot::Settled(_)) | None => debug_assert!(slot == AckSlot::NONE, "a record is settled once"),
+        }
+    }
+
+    /// Answers the requests whose deadline has passed. Linear in the number of slots.
+    pub fn expire(&self, now: Instant) {
+        for (_, entry) in self.0.borrow_mut().iter_mut() {
+            if matches!(entry, Slot::Waiting(_, deadline) if *deadline <= now) {
+                wake(std::mem::replace(entry, Slot::Expired));
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+}
+
+fn wake(slot: Slot) {
+    if let Slot::Waiting(Some(waker), _) = slot {
+        waker.wake();
+    }
+}
+
+/// Waits for one record. Dropping it gives up waiting, not the record.
+#[derive(Debug)]
+pub struct Wait<'a> {
+    waiters: &'a Waiters,
+    slot: AckSlot,
+    answered: bool,
+}
+
+impl Future for Wait<'_> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut slots = self.waiters.0.borrow_mut();
+        let key = self.slot.0 as usize;
+        let outcome = match &mut slots[key] {
+            Slot::Waiting(waker, _) => {
+                match waker {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    None => *waker = Some(context.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            entry @ (Slot::Expired | Slot::Abandoned) => {
+                *entry = Slot::Abandoned;
+                Outcome::Unknown
+            }
+            Slot::Settled(outcome) => {
+                let outcome = std::mem::replace(outcome, Outcome::Unknown);
+                slots.remove(key);
+                outcome
+            }
+        };
+        drop(slots);
+        self.answered = true;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let key = self.slot.0 as usize;
+        let mut slots = self.waiters.0.borrow_mut();
+        match &mut slots[key] {
+            Slot::Settled(_) => drop(slots.remove(key)),
+            entry => *entry = Slot::Abandoned,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The hot path: one request of one device becomes one record, or a refusal.
+//!
+//! Every protocol's adapter calls [`Ingest::take`] with the request's head and its body. The order of the checks is
+//! part of the wire contract and stands here, once. Lives on one worker; takes no lock, logs nothing, and waits only
+//! for the body and for the ack.
+
+mod body;
+mod head;
+mod refusal;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+
+pub use body::{Body, BrokenBody};
+pub use head::{Authorities, Routes};
+pub use refusal::Refusal;
+
+use crate::admission::Admission;
+use crate::batcher::Batcher;
+use crate::identity::{Device, IdentityError};
+use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
+use crate::record::{Outcome, Record, RecordId, Timestamp};
+use body::Bounds;
+use head::Head;
+
+/// Who is at the other end of a connection; made once, borrowed by each of its requests.
+pub struct Caller {
+    pub identity: Result<Device, IdentityError>,
+    /// `Err` when the table of buckets was full when the device connected.
+    pub device_limits: Result<DeviceLimits, TableFull>,
+    pub address_limits: AddressLimits,
+}
+
+impl Caller {
+    /// The device, as long as its certificate is valid.
+    fn device(&self, at: Timestamp) -> Result<&Device, Refusal> {
+        let device = self.identity.as_ref().map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
+        if device.is_valid_at(at) { Ok(device) } else { Err(Refusal::CertificateExpired) }
+    }
+}
+
+/// What the hot path needs from the gateway.
+pub struct Ingest {
+    pub clock: Clock,
+    pub limits: Arc<Limits>,
+    pub admission: Arc<Admission>,
+    pub batcher: Rc<Batcher>,
+    pub routes: Arc<Routes>,
+    pub body_bytes_max: usize,
+    pub body_timeout: Duration,
+}
+
+impl Ingest {
+    /// Takes one reading in; `Ok` means that it is safe, as the ack mode defines it.
+    pub async fn take(&self, caller: &Caller, head: &Parts, body: impl Body) -> Result<(), Refusal> {
+        let (now, received_at) = (self.clock.now(), Timestamp::now());
+        let device = caller.device(received_at)?;
+        let device_limits = self.take_request(caller, now)?;
+        let stream = self.routes.resolve(head, &device.id)?;
+        let head = Head::parse(head, self.body_bytes_max)?;
+        if let Some(bytes) = head.declared_bytes {
+            self.take_declared(device_limits, bytes, now)?;
+        }
+        let mut permit = self.admission.reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+        let bounds = Bounds {
+            declared_bytes: head.declared_bytes,
+            bytes_max: self.body_bytes_max,
+            timeout: self.body_timeout,
+            charge: |bytes| Ok(device_limits.take_bytes(self.clock.now(), bytes as u64)?),
+        };
+        let payload = body::read(body, bounds).await?;
+        permit.shrink_to(payload.len() + crate::admission::RECORD_OVERHEAD_BYTES);
+        let record = Record {
+            device: device.id.clone(),
+            payload,
+            content_type: head.content_type,
+            id: head.idempotency_key.unwrap_or_else(RecordId::new),
+            received_at,
+            ack: crate::record::AckSlot::NONE,
+            permit,
+        };
+        match self.batcher.push(stream, record).await {
+            Outcome::Delivered => Ok(()),
+            Outcome::Permanent(reason) => Err(Refusal::SinkRefused(reason)),
+            Outcome::Retryable(_) => Err(Refusal::SinkUnavailable),
+            Outcome::Unknown => Err(Refusal::AckTimeout),
+        }
+    }
+
+    /// One token of the device, the address and the gateway, in this order.
+    fn take_request<'a>(&self, caller: &'a Caller, now: Nanos) -> Result<&'a DeviceLimits, Refusal> {
+        let device_limits = caller.device_limits.as_ref().map_err(|TableFull| Refusal::DeviceTableFull)?;
+        device_limits.take_request(now)?;
+        caller.address_limits.take_request(now)?;
+        self.limits.take_gateway(now)?;
+        Ok(device_limits)
+    }
+
+    fn take_declared(&self, limits: &DeviceLimits, bytes: usize, now: Nanos) -> Result<(), Refusal> {
+        if limits.bytes_exceed_burst(bytes as u64) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        Ok(limits.take_bytes(now, bytes as u64)?)
+    }
+}

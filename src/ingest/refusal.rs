@@ -1,0 +1,44 @@
+//! Why a reading was not taken. `http::reply` turns each into its answer, in one table.
+
+use std::time::Duration;
+
+use crate::admission::Shed;
+use crate::identity::IdentityError;
+use crate::limits;
+use crate::record::Reason;
+
+/// Every way in which a request ends without a 204.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    Malformed(&'static str),
+    EmptyBody,
+    InvalidIdempotencyKey,
+    InvalidIdentity(IdentityError),
+    CertificateExpired,
+    StreamForbidden,
+    NotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    BodyTooLarge,
+    UnsupportedEncoding,
+    HeadTooLarge,
+    Misdirected,
+    /// A device's or an address's bucket is empty.
+    RateLimited(limits::Refused),
+    /// The gateway's own bucket is empty.
+    GatewayRateLimited(Duration),
+    DeviceTableFull,
+    Shed(Shed),
+    /// The stream refused the record for good.
+    SinkRefused(Reason),
+    /// The stream did not take the record, and does not have it.
+    SinkUnavailable,
+    /// Nobody knows whether the stream has the record.
+    AckTimeout,
+}
+
+impl From<Shed> for Refusal {
+    fn from(shed: Shed) -> Self {
+        Self::Shed(shed)
+    }
+}
