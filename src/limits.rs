@@ -1,1 +1,243 @@
-//! Token buckets.
+//! Limits: how much a device, a source address and the whole gateway may send.
+//!
+//! `accept` asks for the buckets of an address, and for a handshake; `ingest` takes a request from device, address and
+//! gateway in that order, and the body's bytes from the device. [`Limits`] is shared by all workers. A connection looks
+//! its buckets up once ([`Limits::device`], [`Limits::address`]); a take is then a compare-and-swap.
+//!
+//! Invariant: a bucket that refuses loses nothing; those asked before it keep what they took; nothing is refunded.
+//! Units: tokens are requests, connections or body bytes; time is [`Nanos`] of the caller's [`Clock`].
+//! Limits: `devices_max` devices and [`ADDRESSES_MAX`] addresses are remembered at once.
+//! Failure: [`Denied::Refused`] names the bucket and when to come back; [`Denied::TableFull`] means that nobody else's
+//! bucket can be forgotten to make room for this one.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+use wildmatch::WildMatch;
+
+use crate::config::LimitsConfig;
+use crate::record::DeviceId;
+use crate::sync::{self, Arc};
+
+use table::{Handle, Table, Which};
+pub use table::TableFull;
+pub use token_bucket::{Nanos, Refusal};
+use token_bucket::{Bucket, Rule};
+
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod token_bucket;
+
+/// Source addresses remembered at once, some 5 MiB. A full bucket is forgotten for a newcomer, so this bounds the
+/// addresses that have sent something within the time that their buckets take to refill.
+pub const ADDRESSES_MAX: usize = 65_536;
+
+/// Where [`Nanos`] come from: they count from the clock's making. Copies agree; share one in the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn now(&self) -> Nanos {
+        Nanos(self.0.elapsed().as_nanos() as u64)
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whose bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Device,
+    DeviceBytes,
+    Address,
+    Handshake,
+    Gateway,
+}
+
+impl Scope {
+    pub const ALL: [Self; 5] = [Self::Device, Self::DeviceBytes, Self::Address, Self::Handshake, Self::Gateway];
+
+    /// The name in `RateLimit` and in the label of `forebay_limits_refused_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::DeviceBytes => "device-bytes",
+            Self::Address => "address",
+            Self::Handshake => "handshake",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// A bucket had too few tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of the {} is reached", scope.as_str())]
+pub struct Refused {
+    pub scope: Scope,
+    pub refusal: Refusal,
+}
+
+impl Refused {
+    /// Until the same request would pass.
+    pub fn retry_after(&self) -> Duration {
+        self.refusal.retry_after
+    }
+
+    /// The value of `RateLimit-Policy`: `"device";q=100;w=2`.
+    pub fn rate_limit_policy(&self) -> String {
+        let Refusal { burst, window_seconds, .. } = self.refusal;
+        format!("\"{}\";q={burst};w={window_seconds}", self.scope.as_str())
+    }
+
+    /// The value of `RateLimit`: `"device";r=0;t=1`.
+    pub fn rate_limit(&self) -> String {
+        format!("\"{}\";r={};t={}", self.scope.as_str(), self.refusal.remaining, self.refusal.reset_seconds())
+    }
+}
+
+/// Why a request, its bytes or a connection may not pass now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The bucket was forgotten while it was full, and there is no room for it now.
+    #[error(transparent)]
+    TableFull(#[from] TableFull),
+}
+
+impl Denied {
+    fn at(scope: Scope) -> impl Fn(table::Denied) -> Self {
+        move |denied| match denied {
+            table::Denied::Refused(refusal) => Self::Refused(Refused { scope, refusal }),
+            table::Denied::TableFull => Self::TableFull(TableFull),
+        }
+    }
+}
+
+/// All buckets of the gateway.
+pub struct Limits {
+    devices: Arc<Table>,
+    addresses: Arc<Table>,
+    gateway: CachePadded<Bucket>,
+    device_requests: Rule,
+    device_bytes: Rule,
+    device_classes: Vec<(WildMatch, Rule)>,
+    address_requests: Rule,
+    address_handshakes: Rule,
+    gateway_requests: Rule,
+}
+
+impl Limits {
+    pub fn new(config: &LimitsConfig) -> Self {
+        let classes = config.device_classes.iter();
+        Self {
+            devices: Arc::new(Table::new(config.devices_max)),
+            addresses: Arc::new(Table::new(ADDRESSES_MAX)),
+            gateway: CachePadded::new(Bucket::full_from(Nanos(0))),
+            device_requests: Rule::new(config.device_requests),
+            device_bytes: Rule::new(config.device_bytes),
+            device_classes: classes.map(|class| (WildMatch::new(&class.devices), Rule::new(class.requests))).collect(),
+            address_requests: Rule::new(config.address_requests),
+            address_handshakes: Rule::new(config.address_handshakes),
+            gateway_requests: Rule::new(config.gateway_requests),
+        }
+    }
+
+    /// The buckets of an authenticated device, once per connection; its rate class is settled here.
+    pub fn device(&self, device: &DeviceId, now: Nanos) -> Result<DeviceLimits, TableFull> {
+        let buckets = self.devices.handle(device.as_str(), now)?;
+        Ok(DeviceLimits { buckets, requests: self.class_of(device), bytes: self.device_bytes })
+    }
+
+    fn class_of(&self, device: &DeviceId) -> Rule {
+        let class = self.device_classes.iter().find(|(devices, _)| devices.matches(device.as_str()));
+        class.map_or(self.device_requests, |(_, requests)| *requests)
+    }
+
+    /// The buckets of a source address, once per connection. IPv6 addresses share one by their /64, the least that a
+    /// site is given.
+    pub fn address(&self, address: IpAddr, now: Nanos) -> Result<AddressLimits, TableFull> {
+        let buckets = self.addresses.handle(network_of(address), now)?;
+        Ok(AddressLimits { buckets, handshakes: self.address_handshakes, requests: self.address_requests })
+    }
+
+    /// Takes a request from the whole gateway.
+    pub fn take_gateway(&self, now: Nanos) -> Result<(), Denied> {
+        // Only a table evicts, and this bucket is in none.
+        let taken = self.gateway.take(&self.gateway_requests, 1, now).unwrap_or(Ok(()));
+        taken.map_err(|refusal| Refused { scope: Scope::Gateway, refusal }.into())
+    }
+
+    /// Takes a request from the device, its address and the gateway, in that order, up to the first that refuses.
+    pub fn take_request(&self, device: &DeviceLimits, address: &AddressLimits, now: Nanos) -> Result<(), Denied> {
+        device.take_request(now)?;
+        address.take_request(now)?;
+        self.take_gateway(now)
+    }
+
+    /// Devices remembered now, for `forebay_limits_devices`. Takes the table's lock.
+    pub fn devices_len(&self) -> usize {
+        self.devices.len()
+    }
+}
+
+/// An address as buckets know it. No IPv4-mapped address is a /64 with its low half zero, so the two never meet.
+fn network_of(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
+    }
+}
+
+/// A connection's buckets of its device.
+pub struct DeviceLimits {
+    buckets: Handle,
+    requests: Rule,
+    bytes: Rule,
+}
+
+impl DeviceLimits {
+    /// Takes one request.
+    pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
+        self.buckets.take(Which::First, &self.requests, 1, now).map_err(Denied::at(Scope::Device))
+    }
+
+    /// Takes `bytes` of a body.
+    pub fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
+        self.buckets.take(Which::Second, &self.bytes, bytes, now).map_err(Denied::at(Scope::DeviceBytes))
+    }
+
+    /// Whether a body of so many bytes can never pass: 413, not 429.
+    pub fn exceeds_byte_burst(&self, bytes: u64) -> bool {
+        self.bytes.exceeds_burst(bytes)
+    }
+}
+
+/// A connection's buckets of its source address.
+pub struct AddressLimits {
+    buckets: Handle,
+    handshakes: Rule,
+    requests: Rule,
+}
+
+impl AddressLimits {
+    /// Takes one new connection.
+    pub fn take_handshake(&self, now: Nanos) -> Result<(), Denied> {
+        self.buckets.take(Which::First, &self.handshakes, 1, now).map_err(Denied::at(Scope::Handshake))
+    }
+
+    /// Takes one request.
+    pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
+        self.buckets.take(Which::Second, &self.requests, 1, now).map_err(Denied::at(Scope::Address))
+    }
+}
