@@ -14,7 +14,7 @@ pub mod waiters;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ pub struct Batcher {
     ack: AckConfig,
     delivery: Sender<Batch>,
     home: Sender<Settled>,
-    metrics: Rc<WorkerMetrics>,
+    metrics: Arc<WorkerMetrics>,
     changed: Notify,
     draining: Cell<bool>,
 }
@@ -61,7 +61,7 @@ impl Batcher {
         ack: AckConfig,
         delivery: Sender<Batch>,
         home: Sender<Settled>,
-        metrics: Rc<WorkerMetrics>,
+        metrics: Arc<WorkerMetrics>,
     ) -> Self {
         let lane = |index| {
             let accumulator = Accumulator::new(limits);

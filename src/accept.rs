@@ -1,0 +1,160 @@
+//! Accepting connections: a permit first, then a handshake within its deadline, then HTTP.
+//!
+//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. A connection permit is taken before a
+//! connection is accepted, so that the process never runs out of file descriptors; a source address must have a
+//! handshake token. What fails before a certificate is verified is counted and closed, never answered. When the
+//! gateway drains, the listeners close and `run` returns once every connection has ended.
+
+mod quic;
+mod steer;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::server::TlsStream;
+
+use crate::http::{self, Connection, Service};
+use crate::identity::{Identity, IdentityError};
+use crate::ingest::Caller;
+use crate::limits::{AddressLimits, Clock, Limits};
+use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
+use crate::tls;
+pub use quic::endpoint;
+pub use steer::{WorkerConnectionIds, steer_to_workers};
+
+/// How long accepting pauses when the system has no file descriptor or memory to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts for one worker.
+pub struct Acceptor {
+    pub service: Rc<Service>,
+    pub tls: TlsAcceptor,
+    pub identity: Arc<Identity>,
+    pub limits: Arc<Limits>,
+    pub clock: Clock,
+    /// One for each connection that the gateway may have, TCP and QUIC together.
+    pub permits: Arc<Semaphore>,
+    pub metrics: Arc<WorkerMetrics>,
+    pub handshake_timeout: Duration,
+    pub draining: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    /// Accepts TCP connections until the gateway drains, then waits for them to end.
+    pub async fn run_tcp(self: Rc<Self>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut draining = self.draining.clone();
+        loop {
+            tokio::select! {
+                _ = draining.wait_for(|draining| *draining) => break,
+                Some(_) = connections.join_next() => {}
+                (permit, accepted) = self.accept(&listener) => match accepted {
+                    Ok((stream, peer)) => {
+                        connections.spawn_local(self.clone().serve_tcp(stream, peer, permit));
+                    }
+                    Err(error) => pause(&error).await,
+                },
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
+        // The semaphore is never closed.
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        (permit, listener.accept().await)
+    }
+
+    async fn serve_tcp(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, _permit: Option<OwnedSemaphorePermit>) {
+        let Some(address_limits) = self.admit(peer.ip()) else { return };
+        // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
+        let _ = stream.set_nodelay(true);
+        let Some(stream) = self.shake_hands(stream).await else { return };
+        let (_, tls) = stream.get_ref();
+        let is_h2 = tls.alpn_protocol() == Some(b"h2");
+        let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
+        let caller = self.caller(tls.peer_certificates().and_then(|chain| chain.first()), address_limits);
+        let _open = self.open(protocol);
+        let connection = Connection::new(protocol, caller);
+        if is_h2 {
+            http::h2::serve(stream, connection, self.service.clone()).await;
+        } else {
+            http::h1::serve(stream, connection, self.service.clone()).await;
+        }
+    }
+
+    /// A handshake token of the source address.
+    fn admit(&self, address: IpAddr) -> Option<AddressLimits> {
+        let now = self.clock.now();
+        let limits = self.limits.address(address, now).ok();
+        let admitted = limits.filter(|limits| limits.take_handshake(now).is_ok());
+        if admitted.is_none() {
+            self.metrics.refused(Scope::Handshake);
+            self.metrics.handshake(Handshake::RateLimited);
+        }
+        admitted
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let result = match timeout(self.handshake_timeout, self.tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+                self.metrics.handshake(if is_resumed { Handshake::Resumed } else { Handshake::Accepted });
+                return Some(stream);
+            }
+            Ok(Err(error)) => failure(&error),
+            Err(_) => Handshake::Timeout,
+        };
+        self.metrics.handshake(result);
+        None
+    }
+
+    /// Who has connected. Without a usable identity each request is refused, and none has buckets.
+    fn caller(&self, leaf: Option<&rustls::pki_types::CertificateDer>, address_limits: AddressLimits) -> Caller {
+        let leaf = leaf.map_or(&[][..], |leaf| leaf.as_ref());
+        let identity = self.identity.device(leaf);
+        let buckets = |device: &crate::identity::Device| self.limits.device(&device.id, self.clock.now());
+        let device_limits = identity.as_ref().map_err(IdentityError::clone).map(buckets);
+        Caller { identity, device_limits: device_limits.unwrap_or(Err(crate::limits::TableFull)), address_limits }
+    }
+
+    fn open(&self, protocol: Protocol) -> Open {
+        self.metrics.connection_opened(protocol);
+        Open { metrics: self.metrics.clone(), protocol }
+    }
+}
+
+/// Counts an open connection.
+struct Open {
+    metrics: Arc<WorkerMetrics>,
+    protocol: Protocol,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connection_closed(self.protocol);
+    }
+}
+
+/// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
+async fn pause(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn failure(error: &io::Error) -> Handshake {
+    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    tls_error.map_or(Handshake::Io, tls::failure)
+}

@@ -1,0 +1,107 @@
+//! QUIC: one endpoint a worker, on its own socket.
+
+use std::io;
+use std::net::UdpSocket;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::rustls;
+
+use super::{Acceptor, WorkerConnectionIds};
+use crate::http::{self, Connection, STREAMS_MAX};
+use crate::telemetry::metrics::{Handshake, Protocol};
+use crate::tls;
+
+/// What a stream may send before it is read, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// What a connection may send before it is read, in bytes: quinn's own default has no bound.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
+const UNI_STREAMS_MAX: u32 = 8;
+
+/// A QUIC endpoint on `socket`, whose connection ids lead back to this worker.
+pub fn endpoint(
+    socket: UdpSocket,
+    tls: Arc<rustls::ServerConfig>,
+    ids: WorkerConnectionIds,
+    idle_timeout: Duration,
+) -> io::Result<Endpoint> {
+    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(tls));
+    server.transport_config(Arc::new(transport(idle_timeout)?)).migration(true);
+    let mut endpoint = EndpointConfig::default();
+    endpoint.cid_generator(move || Box::new(ids));
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
+    Endpoint::new(endpoint, Some(server), socket, runtime)
+}
+
+fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let idle_timeout = IdleTimeout::try_from(idle_timeout).map_err(io::Error::other)?;
+    transport
+        .max_idle_timeout(Some(idle_timeout))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None);
+    Ok(transport)
+}
+
+impl Acceptor {
+    /// Accepts QUIC connections until the gateway drains, then waits for them to end.
+    pub async fn run_quic(self: Rc<Self>, endpoint: Endpoint) {
+        let mut connections = JoinSet::new();
+        let mut draining = self.draining.clone();
+        loop {
+            tokio::select! {
+                _ = draining.wait_for(|draining| *draining) => break,
+                Some(_) = connections.join_next() => {}
+                incoming = endpoint.accept() => {
+                    let Some(incoming) = incoming else { break };
+                    match self.permits.clone().try_acquire_owned() {
+                        Ok(permit) => drop(connections.spawn_local(self.clone().serve_quic(incoming, permit))),
+                        Err(_) => incoming.refuse(),
+                    }
+                }
+            }
+        }
+        endpoint.set_server_config(None);
+        while connections.join_next().await.is_some() {}
+        endpoint.wait_idle().await;
+    }
+
+    async fn serve_quic(self: Rc<Self>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+        let Some(address_limits) = self.admit(incoming.remote_address().ip()) else { return incoming.refuse() };
+        let handshake = async { incoming.accept()?.await };
+        let quic = match timeout(self.handshake_timeout, handshake).await {
+            Ok(Ok(quic)) => quic,
+            Ok(Err(error)) => return self.metrics.handshake(failure(&error)),
+            Err(_) => return self.metrics.handshake(Handshake::Timeout),
+        };
+        self.metrics.handshake(Handshake::Accepted);
+        let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer>>().ok());
+        let caller = self.caller(chain.as_ref().and_then(|chain| chain.first()), address_limits);
+        let _open = self.open(Protocol::H3);
+        http::h3::serve(quic, Connection::new(Protocol::H3, caller), self.service.clone()).await;
+    }
+}
+
+fn failure(error: &quinn::ConnectionError) -> Handshake {
+    match error {
+        quinn::ConnectionError::TransportError(error) => match &error.crypto {
+            Some(crypto) => crypto.downcast_ref::<rustls::Error>().map_or(Handshake::Protocol, tls::failure),
+            None => Handshake::Protocol,
+        },
+        quinn::ConnectionError::TimedOut => Handshake::Timeout,
+        _ => Handshake::Io,
+    }
+}

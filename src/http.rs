@@ -1,0 +1,116 @@
+//! HTTP: thin adapters of three protocols over one service.
+//!
+//! `accept` hands over a connection that has finished its handshake, with who is at its other end. h1 and h2 are served
+//! by hyper, as ALPN said, h3 by h3 over quinn. Each adapter turns a request into a head and a body for
+//! [`Service::answer`], and ends its connection when the service or the gateway says so.
+
+pub mod h1;
+pub mod h2;
+pub mod h3;
+mod reply;
+mod supervise;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALT_SVC, CONNECTION, HeaderValue};
+use http::request::Parts;
+use http::{Response, Version};
+use http_body_util::Full;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::ingest::{Body, Caller, Ingest};
+use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+
+/// Largest head of a request, in bytes, names, values and framing together.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Header fields in one request.
+pub const HEADER_FIELDS_MAX: usize = 64;
+
+/// Requests that one h2 or h3 connection may have open.
+pub const STREAMS_MAX: u32 = 128;
+
+/// Serves the connections of one worker.
+pub struct Service {
+    pub ingest: Ingest,
+    pub metrics: Arc<WorkerMetrics>,
+    /// Tells TCP clients of h3, when it is served.
+    pub alt_svc: Option<HeaderValue>,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    /// Turns true when the gateway drains.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// One connection: who calls, and whether a request is under way.
+pub struct Connection {
+    protocol: Protocol,
+    caller: Caller,
+    requests: Cell<u32>,
+    /// Bytes have come in that belong to no request yet.
+    head_started: Cell<bool>,
+    idle_since: Cell<Instant>,
+    /// No further request is wanted.
+    closing: Cell<bool>,
+}
+
+impl Connection {
+    pub fn new(protocol: Protocol, caller: Caller) -> Self {
+        let (requests, head_started, closing) = (Cell::new(0), Cell::new(false), Cell::new(false));
+        Self { protocol, caller, requests, head_started, idle_since: Cell::new(Instant::now()), closing }
+    }
+
+    fn begin(self: &Rc<Self>) -> Busy {
+        self.requests.set(self.requests.get() + 1);
+        self.head_started.set(false);
+        Busy { connection: self.clone(), started_at: Instant::now() }
+    }
+}
+
+/// A request is under way until this is dropped, also when its client went away.
+struct Busy {
+    connection: Rc<Connection>,
+    started_at: Instant,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.connection.requests.set(self.connection.requests.get() - 1);
+        self.connection.idle_since.set(Instant::now());
+    }
+}
+
+impl Service {
+    /// Answers one request, whatever its protocol.
+    pub async fn answer(&self, connection: &Rc<Connection>, head: &Parts, body: impl Body) -> Response<Full<Bytes>> {
+        let busy = connection.begin();
+        let taken = self.ingest.take(&connection.caller, head, body).await;
+        let mut response = match &taken {
+            Ok(()) => reply::accepted(),
+            Err(refusal) => reply::refused(refusal),
+        };
+        let is_unframed = head.version == Version::HTTP_11 && head.headers.contains_key(http::header::TRANSFER_ENCODING);
+        if is_unframed || taken.is_err_and(|refusal| reply::closes_connection(&refusal)) {
+            self.close(connection, &mut response);
+        }
+        if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| connection.protocol != Protocol::H3) {
+            response.headers_mut().insert(ALT_SVC, alt_svc.clone());
+        }
+        self.metrics.request(connection.protocol, response.status().as_u16(), busy.started_at.elapsed());
+        response
+    }
+
+    /// Ends an h1 connection after this answer. An h2 or h3 connection ends only for its certificate's sake.
+    fn close(&self, connection: &Connection, response: &mut Response<Full<Bytes>>) {
+        if connection.protocol == Protocol::H1 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if response.status() == http::StatusCode::FORBIDDEN {
+            connection.closing.set(true);
+        }
+    }
+}

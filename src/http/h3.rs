@@ -1,0 +1,88 @@
+//! HTTP/3 by h3 over quinn.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h3::server::{RequestResolver, RequestStream};
+use h3_quinn::quinn;
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Connection, HEAD_BYTES_MAX, Service};
+use crate::ingest::{Body, BrokenBody};
+
+type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
+type Stream<S> = RequestStream<S, Bytes>;
+
+/// RFC 9114 section 8.1: H3_NO_ERROR.
+const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
+
+/// The last answers get this long to arrive before their connection is closed, beside three round trips.
+const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
+
+/// Serves an h3 connection until it ends.
+pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
+    let connection = Rc::new(connection);
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
+    let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
+    let mut draining = service.draining.clone();
+    let mut requests = JoinSet::new();
+    let mut is_closing = false;
+    while !(is_closing && requests.is_empty()) {
+        tokio::select! {
+            accepted = h3.accept() => match accepted {
+                Ok(Some(resolver)) => drop(requests.spawn_local(answer(resolver, connection.clone(), service.clone()))),
+                Ok(None) | Err(_) => break,
+            },
+            Some(_) = requests.join_next() => {}
+            _ = draining.wait_for(|draining| *draining), if !is_closing => {
+                is_closing = true;
+                if h3.shutdown(0).await.is_err() { break }
+            }
+        }
+        is_closing |= connection.closing.get();
+    }
+    while requests.join_next().await.is_some() {}
+    if is_closing {
+        let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
+    }
+    quic.close(NO_ERROR, b"");
+}
+
+async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) {
+    let resolved = timeout(service.header_timeout, resolver.resolve_request()).await;
+    let Ok(Ok((request, stream))) = resolved else { return };
+    let (head, ()) = request.into_parts();
+    let (mut send, receive) = stream.split();
+    let response = service.answer(&connection, &head, QuicBody(receive)).await;
+    // A client that does not take its answer is bounded by the connection's idle time-out.
+    let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
+}
+
+async fn respond<S>(stream: &mut Stream<S>, response: Response<Full<Bytes>>) -> Result<(), h3::error::StreamError>
+where
+    S: h3::quic::SendStream<Bytes>,
+{
+    let (head, mut body) = response.into_parts();
+    stream.send_response(Response::from_parts(head, ())).await?;
+    if let Some(Ok(frame)) = body.frame().await {
+        stream.send_data(frame.into_data().unwrap_or_default()).await?;
+    }
+    stream.finish().await
+}
+
+/// h3's body, as ingest reads it.
+struct QuicBody<S>(Stream<S>);
+
+impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        // h3 hands out its own bytes: this takes a reference to them, it does not copy.
+        let piece = ready!(self.0.poll_recv_data(context)).transpose();
+        Poll::Ready(piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)))
+    }
+}

@@ -1,0 +1,171 @@
+//! From a refusal to its answer: one table for all protocols.
+//!
+//! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client sent.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::admission::Shed;
+use crate::ingest::Refusal;
+use crate::limits::Refused;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as one.
+const RETRY_AFTER_SECONDS_MAX: u64 = 5;
+
+/// What a refused client is told.
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: Cow<'static, str>,
+}
+
+/// `204 No Content`: the reading is safe.
+pub fn accepted() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// The answer to a request that was refused.
+#[cold]
+pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let problem = problem(refusal);
+    let mut response = Response::new(Full::new(problem.to_json()));
+    *response.status_mut() = problem.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    match refusal {
+        Refusal::MethodNotAllowed => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+        Refusal::RateLimited(refused) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(refused.refusal.reset_seconds()));
+            headers.extend(rate_limit_fields(refused));
+        }
+        Refusal::GatewayRateLimited(wait) => drop(headers.insert(RETRY_AFTER, retry_after(*wait))),
+        Refusal::Shed(_) | Refusal::DeviceTableFull | Refusal::SinkUnavailable => {
+            headers.insert(RETRY_AFTER, retry_after(Duration::ZERO));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Whether the connection ends with this answer: its certificate is at fault, or its framing can no longer be trusted.
+pub fn closes_connection(refusal: &Refusal) -> bool {
+    use Refusal::*;
+    matches!(refusal, InvalidIdentity(_) | CertificateExpired | BodyTimeout | BodyTooLarge | Malformed(_))
+}
+
+fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let fields = [(RATE_LIMIT_POLICY, refused.rate_limit_policy()), (RATE_LIMIT, refused.rate_limit())];
+    fields.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+}
+
+/// At least `wait`, in whole seconds, with jitter.
+fn retry_after(wait: Duration) -> HeaderValue {
+    let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    HeaderValue::from(wait.as_secs() + 1 + random % RETRY_AFTER_SECONDS_MAX)
+}
+
+impl Problem {
+    fn to_json(&self) -> Bytes {
+        let problem = json!({
+            "type": format!("urn:forebay:problem:{}", self.code),
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+        });
+        problem.to_string().into()
+    }
+}
+
+/// The table of the wire contract.
+fn problem(refusal: &Refusal) -> Problem {
+    use Refusal::*;
+    let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match refusal {
+        Malformed(what) => (400, "malformed-request", "Malformed request", (*what).into()),
+        EmptyBody => (400, "empty-body", "Empty body", "A reading has at least one byte.".into()),
+        InvalidIdempotencyKey => (
+            400,
+            "invalid-idempotency-key",
+            "Invalid Idempotency-Key",
+            "Send one Idempotency-Key of 1 to 64 visible ASCII characters, or none.".into(),
+        ),
+        InvalidIdentity(error) => (403, "invalid-identity", "No usable device id", error.to_string().into()),
+        CertificateExpired => (
+            403,
+            "certificate-expired",
+            "Certificate expired",
+            "The device certificate is not valid now: renew it and connect again.".into(),
+        ),
+        StreamForbidden => (
+            403,
+            "stream-forbidden",
+            "Stream forbidden",
+            "There is no such stream, or this device may not write it.".into(),
+        ),
+        NotFound => (
+            404,
+            "not-found",
+            "Not found",
+            "Post readings to /v1/telemetry or /v1/streams/{stream}.".into(),
+        ),
+        MethodNotAllowed => (405, "method-not-allowed", "Method not allowed", "Readings are posted.".into()),
+        BodyTimeout => (408, "body-timeout", "Body too slow", "The body did not arrive in time.".into()),
+        BodyTooLarge => (
+            413,
+            "body-too-large",
+            "Body too large",
+            "The body is larger than the gateway takes from this device.".into(),
+        ),
+        UnsupportedEncoding => (
+            415,
+            "unsupported-encoding",
+            "Content encoding not supported",
+            "Send the body without Content-Encoding.".into(),
+        ),
+        Misdirected => (
+            421,
+            "misdirected",
+            "Misdirected request",
+            "The authority is none of this gateway's names.".into(),
+        ),
+        RateLimited(refused) => (429, "rate-limited", "Too many requests", refused.to_string().into()),
+        HeadTooLarge => (431, "head-too-large", "Header fields too large", "The head is too large.".into()),
+        SinkRefused(reason) => {
+            (502, "sink-refused", "The stream refused the reading", format!("The stream's reason: {reason}.").into())
+        }
+        Shed(self::Shed::MemoryBudget) => {
+            (503, "overloaded", "Overloaded", "The gateway holds as many readings as it can.".into())
+        }
+        Shed(self::Shed::SinkAway) | SinkUnavailable => {
+            (503, "sink-unavailable", "Stream unavailable", "The stream cannot take readings now.".into())
+        }
+        Shed(self::Shed::Draining) => (503, "draining", "Draining", "This gateway is going away.".into()),
+        DeviceTableFull => {
+            (503, "device-table-full", "Too many devices", "The gateway serves as many devices as it can.".into())
+        }
+        GatewayRateLimited(_) => {
+            (503, "gateway-rate-limited", "Overloaded", "The gateway takes no more requests now.".into())
+        }
+        AckTimeout => (
+            504,
+            "ack-timeout",
+            "No word from the stream",
+            "The stream did not answer in time: the reading may or may not be stored.".into(),
+        ),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Problem { status, code, title, detail }
+}

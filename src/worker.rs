@@ -1,0 +1,150 @@
+//! A worker: one thread, one single-threaded runtime, with its own listeners, connections and lanes.
+//!
+//! The gateway starts one a core. A connection lives and dies on the worker that accepted it, so that nothing on the
+//! way of a request is shared but buckets, the memory budget and the two hand-over queues. A worker ends when the
+//! gateway has drained: its connections first, then its batches.
+
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use crate::accept::{self, Acceptor, WorkerConnectionIds};
+use crate::admission::Admission;
+use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use crate::config::{AckConfig, BatchConfig, HttpConfig};
+use crate::handover::{self, Sender};
+use crate::http::Service;
+use crate::identity::Identity;
+use crate::ingest::{Ingest, Routes};
+use crate::limits::{Clock, Limits};
+use crate::record::Batch;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::Tls;
+
+/// Requests that wait when the gateway hurries get this long to take their answer.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+pub struct Shared {
+    pub workers: usize,
+    pub streams: u16,
+    pub tls: Tls,
+    pub identity: Arc<Identity>,
+    pub limits: Arc<Limits>,
+    pub admission: Arc<Admission>,
+    pub routes: Arc<Routes>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub permits: Arc<Semaphore>,
+    pub batch: BatchConfig,
+    pub ack: AckConfig,
+    pub http: HttpConfig,
+    pub handshake_timeout: Duration,
+    pub alt_svc: Option<HeaderValue>,
+    /// Turns true when the gateway drains: nothing new, finish what there is.
+    pub draining: watch::Receiver<bool>,
+    /// Turns true when there is no time left: answer what waits, and go.
+    pub hurrying: watch::Receiver<bool>,
+}
+
+/// Where one worker listens.
+pub struct Sockets {
+    pub tcp: TcpListener,
+    pub udp: Option<UdpSocket>,
+}
+
+/// Runs the worker at `index` until it has drained; `false` when records were left behind.
+pub fn run(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async { serve(index, sockets, shared, delivery).await })
+}
+
+async fn serve(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+    let metrics = shared.metrics.worker(index);
+    let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
+    let batcher = Batcher::new(shared.streams, shared.batch, shared.ack, delivery, home, metrics);
+    let batcher = Rc::new(batcher);
+    let batching = spawn_local({
+        let batcher = batcher.clone();
+        async move { batcher.run(settled).await }
+    });
+    let acceptor = Rc::new(acceptor(index, shared, batcher.clone()));
+    let serving = listen(index, sockets, shared, acceptor)?;
+    Ok(finish(shared, &batcher, serving, batching).await)
+}
+
+fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
+    let metrics = shared.metrics.worker(index);
+    let ingest = Ingest {
+        clock: shared.clock,
+        limits: shared.limits.clone(),
+        admission: shared.admission.clone(),
+        batcher,
+        routes: shared.routes.clone(),
+        body_bytes_max: shared.http.body_bytes_max,
+        body_timeout: shared.http.body_timeout,
+    };
+    let service = Service {
+        ingest,
+        metrics: metrics.clone(),
+        alt_svc: shared.alt_svc.clone(),
+        header_timeout: shared.http.header_timeout,
+        idle_timeout: shared.http.idle_timeout,
+        draining: shared.draining.clone(),
+    };
+    Acceptor {
+        service: Rc::new(service),
+        tls: shared.tls.tcp.clone().into(),
+        identity: shared.identity.clone(),
+        limits: shared.limits.clone(),
+        clock: shared.clock,
+        permits: shared.permits.clone(),
+        metrics,
+        handshake_timeout: shared.handshake_timeout,
+        draining: shared.draining.clone(),
+    }
+}
+
+type Serving = tokio::task::JoinSet<()>;
+
+fn listen(index: usize, sockets: Sockets, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
+    let mut serving = Serving::new();
+    if let Some(udp) = sockets.udp {
+        let ids = WorkerConnectionIds::new(index, shared.workers);
+        let endpoint = accept::endpoint(udp, shared.tls.quic.clone(), ids, shared.http.idle_timeout)?;
+        serving.spawn_local(acceptor.clone().run_quic(endpoint));
+    }
+    let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
+    serving.spawn_local(acceptor.run_tcp(tcp));
+    Ok(serving)
+}
+
+/// Waits for connections and batches to end, or for the gateway to hurry.
+async fn finish(
+    shared: &Shared,
+    batcher: &Batcher,
+    mut serving: Serving,
+    mut batching: tokio::task::JoinHandle<()>,
+) -> bool {
+    let mut hurrying = shared.hurrying.clone();
+    let drained = async {
+        while serving.join_next().await.is_some() {}
+        batcher.drain();
+        let _ = (&mut batching).await;
+    };
+    tokio::select! {
+        () = drained => return true,
+        _ = hurrying.wait_for(|hurrying| *hurrying) => {}
+    }
+    batcher.give_up();
+    let _ = timeout(LAST_ANSWERS_TIMEOUT, async { while serving.join_next().await.is_some() {} }).await;
+    batcher.nothing_unsafe()
+}
