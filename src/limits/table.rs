@@ -104,6 +104,11 @@ impl Table {
         self.lock().entries.len()
     }
 
+    #[cfg(test)]
+    pub fn none_full_before(&self) -> Nanos {
+        self.lock().none_full_before
+    }
+
     fn key(&self, name: impl Hash) -> Key {
         let [high, low] = self.secrets.each_ref().map(|secret| u128::from(secret.hash_one(&name)));
         Key(high << 64 | low)
