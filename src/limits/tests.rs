@@ -203,6 +203,20 @@ fn a_refusal_for_want_of_room_does_not_look_at_every_bucket_again() {
 }
 
 #[test]
+fn a_newcomer_looks_at_a_part_of_a_large_table_and_the_next_one_goes_on() {
+    let devices_max = 20_000;
+    let limits = Limits::new(&config(devices_max));
+    for number in 0..devices_max {
+        let device = limits.device(&id(&number.to_string()), at(0.0)).unwrap();
+        if number + 1 < devices_max {
+            device.take_request(at(0.0)).unwrap();
+        }
+    }
+    assert!(limits.device(&id("first"), at(0.0)).is_err(), "the one full bucket stands last");
+    assert!(limits.device(&id("second"), at(0.0)).is_ok());
+}
+
+#[test]
 fn a_device_finds_its_bucket_again_after_it_was_forgotten() {
     let limits = Limits::new(&config(1));
     let [one, other] = [(); 2].map(|()| limits.device(&id("a"), at(1.0)).unwrap());
