@@ -1,1 +1,207 @@
-//! The leaf certificate → a device.
+//! The leaf certificate of a device → who it is, and how long that holds.
+//!
+//! `tls` has verified the chain before anything here is called, once per connection; requests borrow the [`Device`].
+//! The id stands in the first source, in the configured order, of which the certificate has any entry, even an empty
+//! one; there must be exactly one entry, and it must be a [`DeviceId`]. Nothing is trimmed, folded or decoded, so a
+//! wildcard, a NUL and a character outside ASCII are refused like any other character that an id cannot have.
+//!
+//! Bounds: a certificate as large as the TLS handshake allows, read in one pass, nothing copied but the results.
+//! Failure: [`IdentityError`], which never carries certificate content. Garbage is an error, never a panic.
+//!
+//! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop quietly at what they
+//! cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second candidate must not overlook one.
+
+use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
+use x509_parser::certificate::{TbsCertificate, X509Certificate};
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME};
+use x509_parser::time::ASN1Time;
+
+use crate::config::IdSource;
+use crate::record::{DeviceId, Timestamp};
+
+/// Where in a certificate the device's id is looked for.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    sources: Vec<IdSource>,
+}
+
+/// An authenticated device, as its certificate names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: DeviceId,
+    /// Start of the first second in which the certificate is valid.
+    pub not_before: Timestamp,
+    /// Start of the last second in which the certificate is valid.
+    pub not_after: Timestamp,
+    /// The serial number's content octets in DER, as CRLs list them.
+    pub serial: Box<[u8]>,
+    /// The issuer's name in DER, as its CRL repeats it.
+    pub issuer: Box<[u8]>,
+}
+
+impl Device {
+    /// Whether the certificate's validity covers `now`, to the second, both ends included (RFC 5280, 4.1.2.5).
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        let second = Timestamp(now.0 - now.0 % 1000);
+        self.not_before <= second && second <= self.not_after
+    }
+}
+
+/// Why a certificate names no device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the certificate is malformed")]
+    Malformed,
+    #[error("the certificate has no device id")]
+    Missing,
+    #[error("the certificate has more than one candidate for the device id")]
+    Ambiguous,
+    #[error("the certificate's device id is not 1 to 128 characters of A-Za-z0-9._:/@-")]
+    NotAnId,
+}
+
+impl Identity {
+    /// Looks in `sources`, in that order.
+    pub fn new(sources: Vec<IdSource>) -> Self {
+        Self { sources }
+    }
+
+    /// The device that the leaf certificate, in DER, was issued to.
+    pub fn device(&self, leaf_der: &[u8]) -> Result<Device, IdentityError> {
+        let (rest, certificate) = X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(IdentityError::Malformed);
+        }
+        Ok(Device {
+            id: self.id(&certificate, leaf_der)?,
+            not_before: timestamp(certificate.validity().not_before),
+            not_after: timestamp(certificate.validity().not_after),
+            serial: certificate.raw_serial().into(),
+            issuer: certificate.issuer().as_raw().into(),
+        })
+    }
+
+    fn id(&self, certificate: &TbsCertificate<'_>, leaf_der: &[u8]) -> Result<DeviceId, IdentityError> {
+        for source in &self.sources {
+            let candidates = match source {
+                IdSource::SanUri => alternative_names(certificate, Tag(6))?,
+                IdSource::SanDns => alternative_names(certificate, Tag(2))?,
+                IdSource::Cn => common_names(certificate)?,
+                IdSource::Fingerprint => return fingerprint(leaf_der).ok_or(IdentityError::NotAnId),
+            };
+            match candidates[..] {
+                [] => continue,
+                [candidate] => return parse(candidate).ok_or(IdentityError::NotAnId),
+                _ => return Err(IdentityError::Ambiguous),
+            }
+        }
+        Err(IdentityError::Missing)
+    }
+}
+
+fn parse(candidate: &[u8]) -> Option<DeviceId> {
+    DeviceId::parse(std::str::from_utf8(candidate).ok()?)
+}
+
+/// SHA-256 in lower-case hex.
+fn fingerprint(der: &[u8]) -> Option<DeviceId> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    DeviceId::parse(&digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// Dates before 1970 are taken for 1970.
+fn timestamp(time: ASN1Time) -> Timestamp {
+    Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
+}
+
+/// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName
+/// (RFC 5280, 4.2.1.6).
+fn alternative_names<'a>(certificate: &TbsCertificate<'a>, kind: Tag) -> Result<Vec<&'a [u8]>, IdentityError> {
+    let extension = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME);
+    let Some(extension) = extension.map_err(|_| IdentityError::Malformed)? else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for name in elements(only(extension.value, Tag::Sequence)?) {
+        let name = name?;
+        if !name.is(Class::ContextSpecific) {
+            return Err(IdentityError::Malformed);
+        }
+        if name.header.tag() == kind {
+            names.push(name.content);
+        }
+    }
+    Ok(names)
+}
+
+/// All common names of the subject, whatever the depth of its relative names (RFC 5280, 4.1.2.4).
+fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>, IdentityError> {
+    let mut names = Vec::new();
+    for relative_name in elements(only(certificate.subject().as_raw(), Tag::Sequence)?) {
+        for attribute in elements(relative_name?.expect(Tag::Set)?) {
+            let mut parts = elements(attribute?.expect(Tag::Sequence)?);
+            let kind = parts.next().ok_or(IdentityError::Malformed)??.expect(Tag::Oid)?;
+            let value = parts.next().ok_or(IdentityError::Malformed)??;
+            if kind == OID_X509_COMMON_NAME.as_bytes() {
+                names.push(text(&value));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII text.
+fn text<'a>(value: &Element<'a>) -> &'a [u8] {
+    let is_text = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());
+    if is_text && value.is(Class::Universal) { value.content } else { &[] }
+}
+
+/// One DER element.
+struct Element<'a> {
+    header: Header<'a>,
+    content: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    fn is(&self, class: Class) -> bool {
+        self.header.class() == class
+    }
+
+    fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
+        let found = self.is(Class::Universal) && self.header.tag() == tag;
+        found.then_some(self.content).ok_or(IdentityError::Malformed)
+    }
+}
+
+/// The content of the one element that `der` consists of.
+fn only(der: &[u8], tag: Tag) -> Result<&[u8], IdentityError> {
+    match split(der) {
+        Ok((element, [])) => element.expect(tag),
+        _ => Err(IdentityError::Malformed),
+    }
+}
+
+/// The elements that `der` consists of, to its last byte; ends after an error.
+fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_>, IdentityError>> {
+    std::iter::from_fn(move || {
+        if der.is_empty() {
+            return None;
+        }
+        let first = split(der).map(|(element, rest)| {
+            der = rest;
+            element
+        });
+        if first.is_err() {
+            der = &[];
+        }
+        Some(first)
+    })
+}
+
+fn split(der: &[u8]) -> Result<(Element<'_>, &[u8]), IdentityError> {
+    let (rest, header) = Header::from_der(der).map_err(|_| IdentityError::Malformed)?;
+    let Length::Definite(bytes) = header.length() else { return Err(IdentityError::Malformed) };
+    let (content, rest) = rest.split_at_checked(bytes).ok_or(IdentityError::Malformed)?;
+    Ok((Element { header, content }, rest))
+}
+
+#[cfg(test)]
+mod tests;

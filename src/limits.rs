@@ -20,10 +20,10 @@ use crate::config::LimitsConfig;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
 
-use table::{Handle, Table, Which};
 pub use table::TableFull;
-pub use token_bucket::{Nanos, Refusal};
+use table::{Handle, Table, Which};
 use token_bucket::{Bucket, Rule};
+pub use token_bucket::{Nanos, Refusal};
 
 mod table;
 #[cfg(test)]
@@ -218,7 +218,7 @@ impl DeviceLimits {
     }
 
     /// Whether a body of so many bytes can never pass: 413, not 429.
-    pub fn exceeds_byte_burst(&self, bytes: u64) -> bool {
+    pub fn bytes_exceed_burst(&self, bytes: u64) -> bool {
         self.bytes.exceeds_burst(bytes)
     }
 }

@@ -5,7 +5,7 @@
 //! connections hold handles to it. If none is found, the newcomer is refused ([`TableFull`]). A clock hand looks for
 //! one, [`SCAN_MAX`] places at a time. When a whole turn found none, the earliest instant at which there can be one is
 //! remembered: until then a refusal costs one comparison. Entries stay until their place is needed; the capacity bounds
-//! them, at some 70 bytes each (`benches/limits.rs` measures it).
+//! them, at some 80 bytes each (`benches/limits.rs` measures it).
 //!
 //! Why eviction grants nothing, and a key never has two buckets that grant:
 //! 1. Entries enter and leave the map under the lock only, so a key has at most one entry in the map.
@@ -28,7 +28,8 @@ use hashbrown::HashTable;
 use super::sync::{Arc, ArcSwap, Mutex, MutexGuard};
 use super::token_bucket::{Bucket, Evicted, Nanos, Refusal, Rule};
 
-/// Places that one insertion looks at before it gives up; the next one goes on from there. Some 2 ms under the lock.
+/// Places that one insertion looks at before it gives up; the next one goes on from there. Bounds the time under
+/// the lock: whoever is refused before the hand has gone round may find room when it asks again.
 const SCAN_MAX: usize = 16_384;
 
 /// Places made at start, so that a table up to this size never rehashes under the lock.
@@ -102,6 +103,11 @@ impl Table {
     /// Keys in the table.
     pub fn len(&self) -> usize {
         self.lock().entries.len()
+    }
+
+    #[cfg(test)]
+    pub fn none_full_before(&self) -> Nanos {
+        self.lock().none_full_before
     }
 
     fn key(&self, name: impl Hash) -> Key {

@@ -5,8 +5,8 @@
 //! once; `limits` and its table call both. Time is an argument: nothing here reads a clock.
 //!
 //! Units: instants in nanoseconds since the process epoch, costs in tokens (requests, or bytes). A take is one
-//! compare-and-swap; a refused one changes nothing and says when it would pass. Whatever the rounding, a bucket grants
-//! at most its burst and its rate times the time that passed.
+//! compare-and-swap; a refused one changes nothing and says when it would pass. A bucket grants at most its burst and
+//! its rate times the time that passed; rounding adds less than one token to that, once and not with time.
 
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ impl Rule {
         }
         let burst = quota.burst as f64;
         let ns_per_token = (1e9 / quota.rate).min(FILL_NS_MAX / burst);
-        // Each take is charged up to 1 ns too much. The slack gives that back to a bucket drained token by token, and
-        // is less than one token: it never grants one more than the burst.
+        // Each take is charged up to 1 ns too much. The slack gives that back to a bucket drained token by token; being
+        // less than a token, it lets no one more than the burst through at once.
         let slack_ns = burst.min(ns_per_token - 1.0).max(1.0);
         Self { ns_per_token, tolerance_ns: (burst * ns_per_token + slack_ns) as u64, burst: quota.burst }
     }
