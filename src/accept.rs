@@ -69,7 +69,10 @@ impl Acceptor {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn accept(&self, listener: &TcpListener) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
         // The semaphore is never closed.
         let permit = self.permits.clone().acquire_owned().await.ok();
         (permit, listener.accept().await)

@@ -134,6 +134,16 @@ impl Batcher {
         self.changed.notify_one();
     }
 
+    /// Answers every request that waits: nobody knows what becomes of its record.
+    pub fn give_up(&self) {
+        self.waiters.expire_all();
+    }
+
+    /// Whether every record that was answered as taken is safe: in `queued` mode some may not be yet.
+    pub fn nothing_unsafe(&self) -> bool {
+        self.ack.mode == AckMode::Durable || self.is_drained()
+    }
+
     fn is_drained(&self) -> bool {
         let done = |lane: &RefCell<Lane>| {
             let lane = lane.borrow();

@@ -94,7 +94,8 @@ impl Service {
             Ok(()) => reply::accepted(),
             Err(refusal) => reply::refused(refusal),
         };
-        let is_unframed = head.version == Version::HTTP_11 && head.headers.contains_key(http::header::TRANSFER_ENCODING);
+        let is_unframed =
+            head.version == Version::HTTP_11 && head.headers.contains_key(http::header::TRANSFER_ENCODING);
         if is_unframed || taken.is_err_and(|refusal| reply::closes_connection(&refusal)) {
             self.close(connection, &mut response);
         }

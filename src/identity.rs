@@ -11,6 +11,8 @@
 //! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop quietly at what they
 //! cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second candidate must not overlook one.
 
+mod server;
+
 use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME};
@@ -18,6 +20,7 @@ use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
 use crate::record::{DeviceId, Timestamp};
+pub use server::{ServerCertificate, server};
 
 /// Where in a certificate the device's id is looked for.
 #[derive(Clone, Debug)]

@@ -93,9 +93,7 @@ impl Ingest {
     /// One token of the device, the address and the gateway, in this order.
     fn take_request<'a>(&self, caller: &'a Caller, now: Nanos) -> Result<&'a DeviceLimits, Refusal> {
         let device_limits = caller.device_limits.as_ref().map_err(|TableFull| Refusal::DeviceTableFull)?;
-        device_limits.take_request(now)?;
-        caller.address_limits.take_request(now)?;
-        self.limits.take_gateway(now)?;
+        self.limits.take_request(device_limits, &caller.address_limits, now)?;
         Ok(device_limits)
     }
 

@@ -1,10 +1,34 @@
-//! Forebay: a telemetry ingestion gateway.
+//! Forebay: a telemetry ingestion gateway. Devices post readings over mutual TLS; a 204 means that the reading is safe.
+//!
+//! The rooms, in the order in which a payload passes them:
+//!
+//! 1. [`worker`]: one thread per core, one single-threaded runtime, its own listeners and lanes.
+//! 2. [`accept`]: a permit, then TLS or QUIC within a deadline.
+//! 3. [`tls`]: the client certificate is required and verified.
+//! 4. [`identity`]: the leaf certificate becomes a device, once per connection.
+//! 5. [`http`]: h1, h2 and h3 are thin adapters over one service.
+//! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
+//! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
+//! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there.
+//! 9. [`sink`]: Kafka, Kinesis, files, or nothing.
+//!
+//! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
+//! the rooms together; [`config`] and [`telemetry`] are there for all of them.
 
+pub mod accept;
+pub mod admission;
+pub mod batcher;
 pub mod config;
+pub mod delivery;
+pub mod gateway;
 pub mod handover;
+pub mod http;
 pub mod identity;
+pub mod ingest;
 pub mod limits;
 pub mod record;
 pub mod sink;
 pub mod sync;
 pub mod telemetry;
+pub mod tls;
+pub mod worker;

@@ -133,9 +133,9 @@ pub fn failure(error: &rustls::Error) -> Handshake {
     use rustls::CertificateError::*;
     match error {
         rustls::Error::NoCertificatesPresented => Handshake::NoCertificate,
-        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }) => {
-            Handshake::Expired
-        }
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => Handshake::Expired,
         rustls::Error::InvalidCertificate(UnknownIssuer) => Handshake::UnknownIssuer,
         rustls::Error::InvalidCertificate(Revoked) => Handshake::Revoked,
         rustls::Error::InvalidCertificate(_) => Handshake::BadCertificate,

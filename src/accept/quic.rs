@@ -16,7 +16,6 @@ use tokio_rustls::rustls;
 use super::{Acceptor, WorkerConnectionIds};
 use crate::http::{self, Connection, STREAMS_MAX};
 use crate::telemetry::metrics::{Handshake, Protocol};
-use crate::tls;
 
 /// What a stream may send before it is read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -95,13 +94,19 @@ impl Acceptor {
     }
 }
 
+/// A failed handshake carries its TLS alert (RFC 9001 section 4.8, RFC 8446 section 6).
 fn failure(error: &quinn::ConnectionError) -> Handshake {
-    match error {
-        quinn::ConnectionError::TransportError(error) => match &error.crypto {
-            Some(crypto) => crypto.downcast_ref::<rustls::Error>().map_or(Handshake::Protocol, tls::failure),
-            None => Handshake::Protocol,
-        },
-        quinn::ConnectionError::TimedOut => Handshake::Timeout,
-        _ => Handshake::Io,
+    const ALERTS: u64 = 0x100;
+    let quinn::ConnectionError::TransportError(error) = error else {
+        let timed_out = matches!(error, quinn::ConnectionError::TimedOut);
+        return if timed_out { Handshake::Timeout } else { Handshake::Io };
+    };
+    match u64::from(error.code).checked_sub(ALERTS) {
+        Some(42 | 43 | 46) => Handshake::BadCertificate,
+        Some(44) => Handshake::Revoked,
+        Some(45) => Handshake::Expired,
+        Some(48) => Handshake::UnknownIssuer,
+        Some(116) => Handshake::NoCertificate,
+        _ => Handshake::Protocol,
     }
 }

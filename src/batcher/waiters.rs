@@ -58,8 +58,17 @@ impl Waiters {
 
     /// Answers the requests whose deadline has passed. Linear in the number of slots.
     pub fn expire(&self, now: Instant) {
+        self.expire_if(|deadline| deadline <= now);
+    }
+
+    /// Answers all requests.
+    pub fn expire_all(&self) {
+        self.expire_if(|_| true);
+    }
+
+    fn expire_if(&self, is_over: impl Fn(Instant) -> bool) {
         for (_, entry) in self.0.borrow_mut().iter_mut() {
-            if matches!(entry, Slot::Waiting(_, deadline) if *deadline <= now) {
+            if matches!(entry, Slot::Waiting(_, deadline) if is_over(*deadline)) {
                 wake(std::mem::replace(entry, Slot::Expired));
             }
         }

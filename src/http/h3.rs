@@ -10,7 +10,7 @@ use h3_quinn::quinn;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Connection, HEAD_BYTES_MAX, Service};
 use crate::ingest::{Body, BrokenBody};
@@ -83,6 +83,8 @@ impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         // h3 hands out its own bytes: this takes a reference to them, it does not copy.
         let piece = ready!(self.0.poll_recv_data(context)).transpose();
-        Poll::Ready(piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)))
+        Poll::Ready(
+            piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)),
+        )
     }
 }

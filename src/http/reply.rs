@@ -115,12 +115,7 @@ fn problem(refusal: &Refusal) -> Problem {
             "Stream forbidden",
             "There is no such stream, or this device may not write it.".into(),
         ),
-        NotFound => (
-            404,
-            "not-found",
-            "Not found",
-            "Post readings to /v1/telemetry or /v1/streams/{stream}.".into(),
-        ),
+        NotFound => (404, "not-found", "Not found", "Post readings to /v1/telemetry or /v1/streams/{stream}.".into()),
         MethodNotAllowed => (405, "method-not-allowed", "Method not allowed", "Readings are posted.".into()),
         BodyTimeout => (408, "body-timeout", "Body too slow", "The body did not arrive in time.".into()),
         BodyTooLarge => (
@@ -135,12 +130,9 @@ fn problem(refusal: &Refusal) -> Problem {
             "Content encoding not supported",
             "Send the body without Content-Encoding.".into(),
         ),
-        Misdirected => (
-            421,
-            "misdirected",
-            "Misdirected request",
-            "The authority is none of this gateway's names.".into(),
-        ),
+        Misdirected => {
+            (421, "misdirected", "Misdirected request", "The authority is none of this gateway's names.".into())
+        }
         RateLimited(refused) => (429, "rate-limited", "Too many requests", refused.to_string().into()),
         HeadTooLarge => (431, "head-too-large", "Header fields too large", "The head is too large.".into()),
         SinkRefused(reason) => {

@@ -68,7 +68,8 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
     async fn next<B: Body>(&mut self, body: &mut B) -> Result<Option<Bytes>, Refusal> {
         loop {
             let Some(piece) = self.wait(body).await? else { return Ok(None) };
-            let piece = piece.map_err(|BrokenBody| Refusal::Malformed("the body ended early or its framing is broken"))?;
+            let piece =
+                piece.map_err(|BrokenBody| Refusal::Malformed("the body ended early or its framing is broken"))?;
             self.account(piece.len())?;
             if !piece.is_empty() {
                 return Ok(Some(piece));

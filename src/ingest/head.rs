@@ -81,10 +81,10 @@ struct Route {
 impl Routes {
     /// Once `access` names any stream, a stream that it does not name is open to nobody.
     pub fn new(authorities: Authorities, streams: &[StreamConfig], access: &[StreamAccess]) -> Self {
-        let globs = |name: &str| access.iter().filter(move |entry| entry.stream == name).flat_map(|entry| &entry.devices);
-        let route = |stream: &StreamConfig| Route {
-            name: stream.name.clone(),
-            devices: (!access.is_empty()).then(|| globs(&stream.name).map(|glob| WildMatch::new(glob)).collect()),
+        let route = |stream: &StreamConfig| {
+            let entries = access.iter().filter(|entry| entry.stream == stream.name);
+            let globs = entries.flat_map(|entry| &entry.devices).map(|glob| WildMatch::new(glob)).collect();
+            Route { name: stream.name.clone(), devices: (!access.is_empty()).then_some(globs) }
         };
         Self { authorities, streams: streams.iter().map(route).collect() }
     }

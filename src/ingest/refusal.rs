@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::admission::Shed;
 use crate::identity::IdentityError;
-use crate::limits;
+use crate::limits::{Denied, Refused, Scope};
 use crate::record::Reason;
 
 /// Every way in which a request ends without a 204.
@@ -24,7 +24,7 @@ pub enum Refusal {
     HeadTooLarge,
     Misdirected,
     /// A device's or an address's bucket is empty.
-    RateLimited(limits::Refused),
+    RateLimited(Refused),
     /// The gateway's own bucket is empty.
     GatewayRateLimited(Duration),
     DeviceTableFull,
@@ -35,6 +35,18 @@ pub enum Refusal {
     SinkUnavailable,
     /// Nobody knows whether the stream has the record.
     AckTimeout,
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Refused(refused) if refused.scope == Scope::Gateway => {
+                Self::GatewayRateLimited(refused.retry_after())
+            }
+            Denied::Refused(refused) => Self::RateLimited(refused),
+            Denied::TableFull(_) => Self::DeviceTableFull,
+        }
+    }
 }
 
 impl From<Shed> for Refusal {

@@ -78,7 +78,8 @@ impl Metrics {
         let batch_age = histogram!("forebay_batcher_batch_age_seconds");
         let worker = |_| Arc::new(WorkerMetrics::new(batch_records.clone(), batch_bytes.clone(), batch_age.clone()));
         let of_stream = |stream: &String| {
-            OUTCOMES.map(|outcome| counter!("forebay_sink_records_total", "stream" => stream.clone(), "outcome" => outcome))
+            OUTCOMES
+                .map(|outcome| counter!("forebay_sink_records_total", "stream" => stream.clone(), "outcome" => outcome))
         };
         let probe = |probed: ProbedGauge| {
             describe_gauge!(probed.name, probed.help);
@@ -151,9 +152,8 @@ fn label(outcome: &Outcome) -> usize {
 
 impl Totals {
     fn register() -> Self {
-        let request = |(protocol, status)| {
-            counter!("forebay_http_requests_total", "protocol" => protocol, "status" => status)
-        };
+        let request =
+            |(protocol, status)| counter!("forebay_http_requests_total", "protocol" => protocol, "status" => status);
         let handshake = |result| counter!("forebay_tls_handshakes_total", "result" => result);
         let refused = |scope| counter!("forebay_limits_refused_total", "scope" => scope);
         let sealed = |reason| counter!("forebay_batcher_sealed_total", "reason" => reason);

@@ -24,25 +24,27 @@ macro_rules! labels {
 labels!(/// An HTTP version.
     Protocol { H1 = "h1", H2 = "h2", H3 = "h3" });
 labels!(/// Whose bucket was empty.
-    Scope {
-        Device = "device", DeviceBytes = "device-bytes", Address = "address", Handshake = "handshake",
-        Gateway = "gateway",
-    });
+Scope {
+    Device = "device", DeviceBytes = "device-bytes", Address = "address", Handshake = "handshake",
+    Gateway = "gateway",
+});
 labels!(/// Why a batch was sealed.
     SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
 labels!(/// How a handshake ended.
-    Handshake {
-        Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
-        BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
-        Revoked = "revoked", RateLimited = "rate_limited", Protocol = "protocol", Io = "io",
-    });
+Handshake {
+    Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
+    BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
+    Revoked = "revoked", RateLimited = "rate_limited", Protocol = "protocol", Io = "io",
+});
 
 /// The statuses of the wire contract; any other is counted as `other`.
 const STATUSES: [u16; 16] = [204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 500, 502, 503, 504, 0];
 
 /// Upper bounds of the request duration buckets, in microseconds.
-const DURATION_BUCKETS_MICROS: [u64; 14] =
-    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+const DURATION_BUCKETS_MICROS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
 
 /// A counter with one writer: its thread loads and stores, others only load.
 #[derive(Debug, Default)]

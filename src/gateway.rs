@@ -1,0 +1,189 @@
+//! The composition root: builds the gateway from sink to accept, and drains it from accept to sink.
+//!
+//! `cli` calls [`run`] with a configuration; it returns when the gateway has drained. One thread delivers, one thread a
+//! core serves, and the calling thread answers the admin address and waits for signals.
+
+mod listen;
+mod shutdown;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::{Context, anyhow};
+use http::HeaderValue;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Semaphore, watch};
+
+use crate::admission::Admission;
+use crate::batcher::IN_FLIGHT_BATCHES_MAX;
+use crate::config::Config;
+use crate::delivery::{Delivery, Health};
+use crate::handover::{self, Receiver};
+use crate::identity::Identity;
+use crate::ingest::{Authorities, Routes};
+use crate::limits::{Clock, Limits};
+use crate::record::Batch;
+use crate::sink::{Sink, SinkError, SinkOptions};
+use crate::telemetry::admin::{self, Status};
+use crate::telemetry::metrics::{Metrics, ProbedGauge};
+use crate::tls::Tls;
+use crate::worker::{self, Shared};
+use shutdown::Phases;
+
+/// Runs the gateway until it has drained. `on_bound` learns the address once it is bound. An error is a gateway that
+/// could not start; the exit code tells whether a record was left behind.
+pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+    let tls = Tls::load(&config.tls)?;
+    let health = Arc::new(Health::down("the sink has not been asked yet".into()));
+    let limits = Arc::new(Limits::new(&config.limits));
+    let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
+    let metrics = Arc::new(metrics(&config, &limits, &admission)?);
+    let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
+    let delivering = start_delivery(&config, health.clone(), metrics.clone(), batches)?;
+    let (listen, sockets) = listen::bind(&config.listen)?;
+    let admin = admin::bind(config.admin_listen)
+        .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
+    let phases = Phases::new();
+    let shared = Arc::new(shared(&config, tls, limits, admission.clone(), metrics.clone(), &phases, listen)?);
+    let workers = start_workers(sockets, shared, delivery)?;
+    let status = status(health, metrics, phases.draining());
+    tracing::info!(listen = %listen, admin = %admin.local_addr()?, workers = config.listen.workers, "listening");
+    on_bound(listen);
+    shutdown::serve_until_drained(admin, status, phases, &admission, config.drain_timeout, workers, delivering)
+}
+
+fn lanes(config: &Config) -> usize {
+    config.listen.workers.get() * config.streams.len()
+}
+
+fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> anyhow::Result<Metrics> {
+    let (limits, admission) = (limits.clone(), admission.clone());
+    let devices = ProbedGauge {
+        name: "forebay_limits_devices",
+        help: "Devices whose buckets are held",
+        read: Box::new(move || limits.devices_len() as f64),
+    };
+    let memory = ProbedGauge {
+        name: "forebay_admission_bytes",
+        help: "Bytes reserved for records that are not yet safe",
+        read: Box::new(move || admission.reserved_bytes() as f64),
+    };
+    let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
+    Ok(Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])?)
+}
+
+/// Starts the delivery thread once its sink is open and found fit. A sink that is away is waited for, not ready.
+fn start_delivery(
+    config: &Config,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    batches: Receiver<Batch>,
+) -> anyhow::Result<thread::JoinHandle<()>> {
+    let sink_config = config.sink.clone();
+    let options = SinkOptions {
+        streams: config.streams.clone(),
+        body_bytes_max: config.http.body_bytes_max,
+        ack_timeout: config.ack.timeout,
+        batch_records_max: config.batch.records_max,
+    };
+    let (opened, was_opened) = mpsc::sync_channel(1);
+    let run = move || {
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened.send(Err(anyhow!(error)))),
+        };
+        runtime.block_on(async move {
+            let sink = match open_sink(&sink_config, options, &health, &metrics).await {
+                Ok(sink) => sink,
+                Err(error) => return drop(opened.send(Err(anyhow!(error)))),
+            };
+            // The receiver waits for this one message.
+            let _ = opened.send(Ok(()));
+            Delivery::new(sink, health, metrics).run(batches).await;
+        });
+    };
+    let thread = thread::Builder::new().name("forebay-sink".into()).spawn(run)?;
+    was_opened.recv().map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
+    Ok(thread)
+}
+
+async fn open_sink(
+    config: &crate::config::SinkConfig,
+    options: SinkOptions,
+    health: &Health,
+    metrics: &Metrics,
+) -> Result<Sink, SinkError> {
+    let sink = Sink::open(config, options).await?;
+    match sink.verify().await {
+        Ok(()) => health.set_up(),
+        Err(SinkError::Away(reason)) => {
+            tracing::warn!(reason, "the sink is away: not ready until it can be reached");
+            health.set_down(reason);
+        }
+        Err(error @ SinkError::Misconfigured(_)) => return Err(error),
+    }
+    metrics.set_sink_up(health.is_up());
+    Ok(sink)
+}
+
+fn shared(
+    config: &Config,
+    tls: Tls,
+    limits: Arc<Limits>,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+    phases: &Phases,
+    listen: SocketAddr,
+) -> anyhow::Result<Shared> {
+    let certificate =
+        crate::identity::server(tls.leaf.as_ref()).map_err(|error| anyhow!("FOREBAY_TLS_CERT: {error}"))?;
+    metrics.set_certificate_expiry(certificate.not_after);
+    let names = certificate.names.iter().chain(&config.http.authorities);
+    let authorities = Authorities::new(names.map(String::as_str));
+    let alt_svc = format!("h3=\":{}\"; ma=86400", listen.port());
+    Ok(Shared {
+        workers: config.listen.workers.get(),
+        streams: u16::try_from(config.streams.len())?,
+        tls,
+        identity: Arc::new(Identity::new(config.device_id_sources.clone())),
+        limits,
+        admission,
+        routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
+        metrics,
+        clock: Clock::new(),
+        permits: Arc::new(Semaphore::new(config.listen.connections_max)),
+        batch: config.batch,
+        ack: config.ack,
+        http: config.http.clone(),
+        handshake_timeout: config.listen.handshake_timeout,
+        alt_svc: config.listen.http3.then(|| HeaderValue::try_from(alt_svc)).transpose()?,
+        draining: phases.draining(),
+        hurrying: phases.hurrying(),
+    })
+}
+
+type Workers = Vec<thread::JoinHandle<std::io::Result<bool>>>;
+
+fn start_workers(
+    sockets: Vec<worker::Sockets>,
+    shared: Arc<Shared>,
+    delivery: handover::Sender<Batch>,
+) -> anyhow::Result<Workers> {
+    let start = |(index, sockets)| {
+        let (shared, delivery) = (shared.clone(), delivery.clone());
+        let run = move || worker::run(index, sockets, &shared, delivery);
+        thread::Builder::new().name(format!("forebay-{index}")).spawn(run)
+    };
+    Ok(sockets.into_iter().enumerate().map(start).collect::<Result<_, _>>()?)
+}
+
+fn status(health: Arc<Health>, metrics: Arc<Metrics>, draining: watch::Receiver<bool>) -> Arc<Status> {
+    let ready = move || match health.reason() {
+        _ if *draining.borrow() => Err("draining".to_owned()),
+        Some(reason) => Err(reason.to_string()),
+        None => Ok(()),
+    };
+    Arc::new(Status { ready: Box::new(ready), metrics: Box::new(move || metrics.render()) })
+}

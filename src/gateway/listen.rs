@@ -1,0 +1,88 @@
+//! One address, a TCP listener and a UDP socket for each worker.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use anyhow::Context;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::accept::steer_to_workers;
+use crate::config::ListenConfig;
+use crate::worker::Sockets;
+
+/// Connections that the kernel holds until a worker accepts them; it cuts this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Asked of the kernel for each UDP socket, in bytes: a burst of all devices at once. It grants what it allows.
+const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many ports are tried when the kernel picks one, until TCP and UDP can both have it.
+const PORT_TRIES: usize = 16;
+
+/// Binds all sockets, in the order of their workers.
+pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
+    let (address, sockets) =
+        pick_port(config).and_then(|address| Ok((address, bind_all(config, address)?))).with_context(|| {
+            format!(
+                "FOREBAY_LISTEN: cannot listen on {} (is another process there? FOREBAY_REUSE_PORT=true shares a port)",
+                config.address
+            )
+        })?;
+    if let Some(udp) = sockets.first().and_then(|sockets| sockets.udp.as_ref()) {
+        steer_to_workers(udp, config.workers.get()).context("cannot steer QUIC packets to their workers")?;
+    }
+    Ok((address, sockets))
+}
+
+/// The port, found free unless it may be shared. Without the look, SO_REUSEPORT would hide that it is taken.
+fn pick_port(config: &ListenConfig) -> io::Result<SocketAddr> {
+    if config.reuse_port && config.address.port() != 0 {
+        return Ok(config.address);
+    }
+    let tries = if config.address.port() == 0 { PORT_TRIES } else { 1 };
+    (1..tries).find_map(|_| probe(config).ok()).map_or_else(|| probe(config), Ok)
+}
+
+fn probe(config: &ListenConfig) -> io::Result<SocketAddr> {
+    let tcp = open(config.address, Type::STREAM, false)?;
+    tcp.listen(1)?;
+    let address = tcp.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
+    if config.http3 {
+        open(address, Type::DGRAM, false)?;
+    }
+    Ok(address)
+}
+
+fn bind_all(config: &ListenConfig, address: SocketAddr) -> io::Result<Vec<Sockets>> {
+    let bind = |_| {
+        let udp = config.http3.then(|| bind_udp(address)).transpose()?;
+        Ok(Sockets { tcp: bind_tcp(address)?, udp })
+    };
+    (0..config.workers.get()).map(bind).collect()
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address, Type::STREAM, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(address, Type::DGRAM, true)?;
+    socket.set_recv_buffer_size(UDP_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr, kind: Type, shares_port: bool) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if kind == Type::STREAM {
+        // A restarted gateway need not wait for its old connections' TIME_WAIT.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_reuse_port(shares_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,123 @@
+//! From the first signal to the exit code.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{interval, sleep};
+
+use super::Workers;
+use crate::admission::Admission;
+use crate::telemetry::admin::{self, Status};
+
+/// How often the threads are looked at.
+const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// After the deadline of the drain, threads get this long to answer what waits.
+const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How far the gateway is on its way out.
+pub struct Phases {
+    draining: watch::Sender<bool>,
+    hurrying: watch::Sender<bool>,
+}
+
+impl Phases {
+    pub fn new() -> Self {
+        Self { draining: watch::Sender::new(false), hurrying: watch::Sender::new(false) }
+    }
+
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    pub fn hurrying(&self) -> watch::Receiver<bool> {
+        self.hurrying.subscribe()
+    }
+}
+
+/// Serves the admin address until a signal comes and the gateway has drained, or its time is up.
+pub fn serve_until_drained(
+    admin: TcpListener,
+    status: Arc<Status>,
+    phases: Phases,
+    admission: &Admission,
+    drain_timeout: Duration,
+    workers: Workers,
+    delivering: JoinHandle<()>,
+) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        spawn_local(admin::serve(admin, status));
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            () = signals.next() => tracing::info!("draining"),
+            () = ended(|| workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
+        }
+        phases.draining.send_replace(true);
+        let drained = ended(|| workers.iter().all(JoinHandle::is_finished) && delivering.is_finished());
+        tokio::select! {
+            () = drained => return Ok(exit_code(workers)),
+            () = signals.next() => tracing::warn!("a second signal: leaving now"),
+            () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
+        }
+        admission.close();
+        phases.hurrying.send_replace(true);
+        within(HURRY_TIMEOUT, ended(|| workers.iter().all(JoinHandle::is_finished))).await;
+        Ok(exit_code(workers))
+    })
+}
+
+/// 0 when every worker ended with nothing left behind.
+fn exit_code(workers: Workers) -> ExitCode {
+    let clean = |worker: JoinHandle<std::io::Result<bool>>| match worker.is_finished().then(|| worker.join()) {
+        Some(Ok(Ok(nothing_left))) => nothing_left,
+        Some(Ok(Err(error))) => {
+            tracing::error!(%error, "a worker failed");
+            false
+        }
+        Some(Err(_)) | None => false,
+    };
+    let all_clean = workers.into_iter().map(clean).fold(true, |all, one| all && one);
+    tracing::info!(clean = all_clean, "stopped");
+    if all_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Waits for threads: they cannot wake a runtime that is not theirs when they end.
+async fn ended(are_finished: impl Fn() -> bool) {
+    let mut checks = interval(THREAD_CHECK_INTERVAL);
+    while !are_finished() {
+        checks.tick().await;
+    }
+}
+
+async fn within(timeout: Duration, future: impl Future<Output = ()>) {
+    // Past the time-out the gateway leaves, finished or not.
+    let _ = tokio::time::timeout(timeout, future).await;
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
