@@ -260,7 +260,7 @@ fn addresses_have_buckets_for_handshakes_and_requests_and_the_gateway_its_own() 
 #[test]
 fn threads_that_evict_each_other_grant_no_token_twice() {
     const TURNS: usize = 5_000;
-    const STEP_NS: u64 = 8 * SECOND / 1000;
+    const STEP_NS: u64 = 4 * SECOND / 1000;
     let limits = Limits::new(&LimitsConfig { device_requests: quota(100.0, 5), ..config(2) });
     let granted: [AtomicU64; 4] = Default::default();
     let clock = AtomicU64::new(0);
