@@ -1,11 +1,27 @@
 //! Environment and flags → [`Config`], parsed once at start, every field typed and validated.
 //!
-//! A room receives its own section, never the whole.
+//! [`Raw`] is what was written, [`Config`] is what it means: every field typed, within its bounds, and consistent with
+//! the others. All faults are found at once, each named with its variable and an example. A room receives its own
+//! section, never the whole; nothing else reads the environment.
+
+mod host;
+mod raw;
+mod resolve;
+mod value;
+pub mod variables;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use host::raise_open_file_limit;
+pub use raw::Raw;
+
+/// What is wrong with a configuration, a line for each fault.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
 
 /// Everything the gateway was told, resolved.
 #[derive(Clone, Debug)]

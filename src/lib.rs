@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod admission;
 pub mod batcher;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod gateway;

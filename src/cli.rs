@@ -1,0 +1,84 @@
+//! The command line: `serve`, `check`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches, Command};
+
+use crate::config::variables::{Default, VARIABLES, Variable};
+use crate::config::{Config, Raw, raise_open_file_limit};
+use crate::{gateway, telemetry};
+
+/// Exit code for arguments and configurations that are wrong.
+pub const USAGE: u8 = 2;
+
+/// Runs the command that the arguments name.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("serve", flags)) => serve(flags),
+        Some(("check", flags)) => check(flags),
+        _ => unreachable!("clap requires one of the commands"),
+    }
+}
+
+fn command() -> Command {
+    let serve = Command::new("serve").about("Serve devices, configured by the environment and flags").args(flags());
+    let check = Command::new("check").about("Print the effective configuration and where it comes from").args(flags());
+    Command::new("forebay")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([serve, check])
+}
+
+fn flags() -> impl Iterator<Item = Arg> {
+    VARIABLES.iter().map(flag)
+}
+
+fn flag(variable: &Variable) -> Arg {
+    let default = match variable.default {
+        Default::Value(value) => format!("[default: {value}]"),
+        Default::Unset(meaning) => format!("[default: {meaning}]"),
+        Default::Required => "[required]".into(),
+    };
+    Arg::new(variable.name)
+        .long(variable.flag())
+        .value_name("VALUE")
+        .help(format!("{} {default} [{}]", variable.meaning, variable.name))
+        .help_heading(variable.group)
+}
+
+fn given(matches: &ArgMatches) -> Vec<(String, String)> {
+    let flag =
+        |variable: &Variable| Some((variable.name.to_owned(), matches.get_one::<String>(variable.name)?.clone()));
+    VARIABLES.iter().filter_map(flag).collect()
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
+    raise_open_file_limit();
+    let config = match Config::load(environment(), given(flags)) {
+        Ok(config) => config,
+        Err(errors) => return Ok(wrong(&errors)),
+    };
+    telemetry::log::start(&config.log).context("FOREBAY_LOG cannot be read; write it like FOREBAY_LOG=info")?;
+    gateway::run(config, |_| {})
+}
+
+fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
+    raise_open_file_limit();
+    let (raw, _) = Raw::new(environment(), given(flags));
+    print!("{}", raw.describe());
+    Ok(Config::load(environment(), given(flags)).map_or_else(|errors| wrong(&errors), |_| ExitCode::SUCCESS))
+}
+
+fn wrong(errors: &crate::config::ConfigErrors) -> ExitCode {
+    eprintln!("{errors}");
+    ExitCode::from(USAGE)
+}

@@ -1,0 +1,108 @@
+//! The table of variables: names, defaults, meanings. Flags, `--help`, `forebay check` and the documentation are made
+//! from it.
+
+/// One `FOREBAY_*` variable; `--` and the rest of its name in lower case with `-` is its flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// With `FOREBAY_`.
+    pub name: &'static str,
+    pub group: &'static str,
+    pub default: Default,
+    pub meaning: &'static str,
+    pub example: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// As it would be written.
+    Value(&'static str),
+    /// Unset means this.
+    Unset(&'static str),
+    /// Must be set.
+    Required,
+}
+
+use self::Default::{Required, Unset, Value};
+
+const fn variable(
+    group: &'static str,
+    name: &'static str,
+    default: Default,
+    example: &'static str,
+    meaning: &'static str,
+) -> Variable {
+    Variable { name, group, default, meaning, example }
+}
+
+const LISTENING: &str = "Listening";
+const TLS: &str = "TLS and identity";
+const STREAMS: &str = "Streams and sinks";
+const BATCHING: &str = "Batching and acks";
+const LIMITS: &str = "Limits";
+const TIMEOUTS: &str = "Bounds and time-outs";
+const LOGS: &str = "Logs";
+
+/// Any librdkafka property: upper case, `_` for `.`.
+pub const KAFKA_PREFIX: &str = "FOREBAY_KAFKA_";
+
+/// All variables but the `FOREBAY_KAFKA_*`.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    variable(LISTENING, "FOREBAY_LISTEN", Value("0.0.0.0:8443"), "0.0.0.0:8443", "address for TCP (h1, h2) and UDP (h3); port 0 picks a free one"),
+    variable(LISTENING, "FOREBAY_HTTP3", Value("true"), "false", "serve HTTP/3 on the same port"),
+    variable(LISTENING, "FOREBAY_WORKERS", Unset("the cores it may use"), "4", "worker threads, 256 at most"),
+    variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9090"), "127.0.0.1:9090", "plain HTTP: /livez, /readyz, /metrics"),
+    variable(LISTENING, "FOREBAY_REUSE_PORT", Value("false"), "true", "let another gateway share the port, for rolling restarts"),
+    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together"),
+    variable(TLS, "FOREBAY_TLS_CERT", Required, "/etc/forebay/server.pem", "server certificate chain, PEM"),
+    variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server-key.pem", "server key, PEM"),
+    variable(TLS, "FOREBAY_TLS_CLIENT_CA", Required, "/etc/forebay/ca.pem", "PEM bundle that device certificates chain to"),
+    variable(TLS, "FOREBAY_TLS_CRL", Unset("none"), "/etc/forebay/crl.pem", "CRL files, PEM or DER, comma-separated; read at start"),
+    variable(TLS, "FOREBAY_TLS_CRL_STRICT", Value("true"), "false", "with CRLs set: an issuer without a CRL, or with an expired one, means refusal"),
+    variable(TLS, "FOREBAY_TLS_MIN_VERSION", Value("1.2"), "1.3", "least TLS version on TCP: 1.2 or 1.3"),
+    variable(TLS, "FOREBAY_DEVICE_ID", Value("san-uri,san-dns,cn"), "san-uri,cn", "where the device id stands in a certificate, in order: san-uri, san-dns, cn, fingerprint"),
+    variable(TLS, "FOREBAY_AUTHORITIES", Unset("none"), "ingest.example.com", "host names beside those of the server certificate, comma-separated; * is any"),
+    variable(STREAMS, "FOREBAY_STREAMS", Value("telemetry"), "telemetry,alarms=plant-alarms", "stream names, the first is the default one; name=target where the sink calls it otherwise"),
+    variable(STREAMS, "FOREBAY_STREAM_ACCESS", Unset("every device, every stream"), "alarms:plant-*,plc-7;telemetry:*", "which devices may write which stream, by globs; once set, a stream not listed is open to nobody"),
+    variable(STREAMS, "FOREBAY_SINK", Value("file"), "kafka", "file, kafka, kinesis, or null (for benchmarks: keeps nothing)"),
+    variable(STREAMS, "FOREBAY_FILE_DIR", Value("data"), "/var/lib/forebay", "folder of the file sink, one folder in it for each stream"),
+    variable(BATCHING, "FOREBAY_BATCH_BYTES", Value("512KiB"), "1MiB", "payload bytes that seal a batch"),
+    variable(BATCHING, "FOREBAY_BATCH_RECORDS", Value("512"), "500", "records that seal a batch"),
+    variable(BATCHING, "FOREBAY_BATCH_LINGER", Value("5ms"), "20ms", "the most that a record waits for company while the sink is busy"),
+    variable(BATCHING, "FOREBAY_ACK", Value("durable"), "queued", "durable: 204 when the stream has the record; queued: 204 when memory has it"),
+    variable(BATCHING, "FOREBAY_ACK_TIMEOUT", Value("10s"), "30s", "how long a request waits for its ack before it is answered 504"),
+    variable(BATCHING, "FOREBAY_MEMORY_MAX", Unset("a quarter of the memory it may use"), "1GiB", "all records that are not yet safe"),
+    variable(LIMITS, "FOREBAY_DEVICE_RATE", Value("50"), "0.2", "requests per second of one device; 0 is no limit"),
+    variable(LIMITS, "FOREBAY_DEVICE_BURST", Value("100"), "5", "requests that one device may send at once"),
+    variable(LIMITS, "FOREBAY_DEVICE_BYTE_RATE", Value("512KiB"), "64KiB", "body bytes per second of one device; 0 is no limit"),
+    variable(LIMITS, "FOREBAY_DEVICE_BYTE_BURST", Value("1MiB"), "256KiB", "body bytes that one device may send at once"),
+    variable(LIMITS, "FOREBAY_DEVICE_CLASSES", Unset("none"), "gw-*=500/1000;meter-*=0.2/5", "other request rates for some devices, rate/burst by glob; the first match wins"),
+    variable(LIMITS, "FOREBAY_ADDRESS_RATE", Value("10000"), "500", "requests per second of one source address; 0 is no limit"),
+    variable(LIMITS, "FOREBAY_ADDRESS_BURST", Value("20000"), "1000", "requests that one source address may send at once"),
+    variable(LIMITS, "FOREBAY_HANDSHAKE_RATE", Value("1000"), "50", "new connections per second of one source address; the default leaves room for a site behind one NAT"),
+    variable(LIMITS, "FOREBAY_HANDSHAKE_BURST", Value("5000"), "200", "new connections that one source address may open at once"),
+    variable(LIMITS, "FOREBAY_GATEWAY_RATE", Value("0"), "100000", "requests per second of all devices; 0 is no limit"),
+    variable(LIMITS, "FOREBAY_GATEWAY_BURST", Value("0"), "100000", "requests that all devices may send at once"),
+    variable(LIMITS, "FOREBAY_DEVICES_MAX", Value("1000000"), "100000", "devices whose buckets are held at once"),
+    variable(TIMEOUTS, "FOREBAY_BODY_BYTES_MAX", Value("256KiB"), "1MiB", "largest body, 10MiB at most"),
+    variable(TIMEOUTS, "FOREBAY_HANDSHAKE_TIMEOUT", Value("5s"), "10s", "for a TLS or QUIC handshake"),
+    variable(TIMEOUTS, "FOREBAY_HEADER_TIMEOUT", Value("10s"), "5s", "for a request's head, from its first byte"),
+    variable(TIMEOUTS, "FOREBAY_BODY_TIMEOUT", Value("30s"), "10s", "for a request's body"),
+    variable(TIMEOUTS, "FOREBAY_IDLE_TIMEOUT", Value("5m"), "1m", "for a connection without a request"),
+    variable(TIMEOUTS, "FOREBAY_DRAIN_TIMEOUT", Value("30s"), "1m", "from SIGTERM to the exit"),
+    variable(LOGS, "FOREBAY_LOG", Value("info"), "debug", "error, warn, info, debug, trace, or target=level directives"),
+    variable(LOGS, "FOREBAY_LOG_FORMAT", Unset("text on a terminal, else json"), "json", "text or json"),
+];
+
+impl Variable {
+    /// `FOREBAY_BATCH_LINGER` → `batch-linger`.
+    pub fn flag(&self) -> String {
+        self.name.trim_start_matches("FOREBAY_").to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+/// The known name that is nearest to `name`.
+pub fn nearest(name: &str) -> &'static str {
+    let by_distance = |variable: &&Variable| strsim::damerau_levenshtein(name, variable.name);
+    VARIABLES.iter().min_by_key(by_distance).map_or("FOREBAY_LISTEN", |variable| variable.name)
+}
