@@ -1,4 +1,4 @@
-//! A Kinesis emulator as a process: <https://github.com/mandrean/ferrokinesis>, with the service's limits enforced.
+//! A Kinesis emulator as a process: <https://crates.io/crates/ferrokinesis>, with the service's limits enforced.
 //!
 //! The binary comes from the environment variable `FERROKINESIS`, or `target/tools/bin/ferrokinesis`:
 //! `cargo install ferrokinesis --version 0.7.0 --locked --root target/tools`. Ended when dropped.
