@@ -35,7 +35,7 @@ fn open(dir: &Path) -> Result<FileSink, SinkError> {
         streams: vec![stream("telemetry", "telemetry"), stream("alarms", "plant-alarms")],
         body_bytes_max: 256 << 10,
         ack_timeout: Duration::from_secs(10),
-        batch_records_max: 500,
+        in_flight_batches_max: 64,
     };
     FileSink::open(&FileConfig { dir: dir.to_owned() }, options)
 }

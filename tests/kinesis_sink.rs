@@ -40,7 +40,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
 
 async fn sink(settings: ConfigLoader, ack_timeout: Duration) -> KinesisSink {
     let streams = vec![StreamConfig { name: "telemetry".into(), target: "readings".into() }];
-    let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, batch_records_max: 500 };
+    let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, in_flight_batches_max: 64 };
     KinesisSink::open_with(settings, options).await.unwrap()
 }
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (Kinesis on a laptop),
+# oha (HTTP load), promtool, and Python's HTTP clients. Each is installed once: a stamp names its version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export TOOLS="${TOOLS:-$PWD/target/tools}"
+mkdir -p "$TOOLS/bin" "$TOOLS/stamps"
+
+# once NAME COMMAND…: runs the command unless it has succeeded before under this name.
+once() {
+    local name=$1 started=$SECONDS
+    shift
+    [ -e "$TOOLS/stamps/$name" ] && return
+    echo "installing $name"
+    "$@"
+    touch "$TOOLS/stamps/$name"
+    echo "installed $name in $((SECONDS - started)) s"
+}
+
+# A program that only drives tests: built quickly rather than to be fast.
+cargo_tool() {
+    local name=$1 version=$2
+    shift 2
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=true \
+        cargo install "$name" --version "$version" --locked --root "$TOOLS" --target-dir "$TOOLS/build" "$@"
+    rm -rf "$TOOLS/build"
+}
+
+# Only the one program out of Debian's package: installing it would start a server.
+promtool() {
+    local folder
+    folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
+    chmod 755 "$folder"
+    (cd "$folder" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb unpacked)
+    install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
+    rm -rf "$folder"
+}
+
+
+scripts/install-packages.sh test
+once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
+once oha-1.16.0 cargo_tool oha 1.16.0 --features http3
+once promtool promtool
