@@ -1,18 +1,249 @@
-//! Kinesis sink.
-use super::{SinkError, SinkOptions};
-use crate::config::KinesisConfig;
-use crate::record::{Outcomes, Record, StreamIndex};
+//! Kinesis sink: PutRecords with data = body and partition key = device id.
+//!
+//! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a task), which owns
+//! what is on its way and keeps up to [`dispatch::CALLS_IN_FLIGHT_MAX`] calls running. `pending` decides what goes
+//! into the next call, `call` makes it, `failure` says what an error means for its records.
+//!
+//! Invariant: a device has at most one record on the wire, so its records enter the stream in the order of the
+//! `deliver` calls, also when the middle of a call fails; other devices fill the rest of the call. A batch of distinct
+//! devices is one call; while every call is in flight, batches add up to larger ones.
+//!
+//! Limits: 500 records and 5 MiB a call, and a bound on the records pending for a stream. A record is tried again,
+//! with jittered back-off, until `ack_timeout` less a margin is spent: then it is `Retryable`, or `Unknown` when a
+//! call with it got no answer. `Permanent` is only what the stream says of the record itself (502). A missing stream,
+//! a denied access, an expired token or a KMS key's state are the stream's fault: `Retryable` at once, and `verify`
+//! says what to do. The SDK's own retries are off: they would not know which records failed.
 
-pub struct KinesisSink;
+mod call;
+mod dispatch;
+mod failure;
+mod pending;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader};
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::failure::Failure;
+use self::pending::{Entry, Reply};
+use super::{SinkError, SinkOptions};
+use crate::config::{KinesisConfig, StreamConfig};
+use crate::record::{DEVICE_ID_CHARS_MAX, Outcome, Outcomes, Record, StreamIndex};
+
+/// A connection, TLS included, is there by then or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One DescribeStreamSummary call.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Finding the region may ask the instance metadata service.
+const REGION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Batches handed over that the dispatcher has not taken yet; the next ones wait, in their order.
+const BATCHES_WAITING_MAX: usize = 16;
+
+/// The longest stream name, in characters of `A-Za-z0-9_.-`:
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html>.
+const STREAM_NAME_CHARS_MAX: usize = 128;
+
+/// Record size of a stream that does not say its own, in bytes, partition key included:
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
+const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
+
+/// A client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
+pub struct KinesisSink {
+    client: Client,
+    streams: Vec<StreamConfig>,
+    dispatchers: Vec<mpsc::Sender<Vec<Entry>>>,
+    body_bytes_max: usize,
+    ack_timeout: Duration,
+}
 
 impl KinesisSink {
-    pub async fn open(_config: &KinesisConfig, _options: SinkOptions) -> Result<Self, SinkError> {
-        todo!()
+    /// Reads the AWS settings and starts a dispatcher for each stream on the current runtime. Asks nothing of Kinesis.
+    pub async fn open(_config: &KinesisConfig, options: SinkOptions) -> Result<Self, SinkError> {
+        Self::open_with(aws_config::defaults(BehaviorVersion::latest()), options).await
     }
+
+    /// As [`open`](Self::open), with AWS settings that do not come from the environment.
+    pub async fn open_with(settings: ConfigLoader, options: SinkOptions) -> Result<Self, SinkError> {
+        for stream in &options.streams {
+            check_name(stream)?;
+        }
+        let client = connect(settings, options.ack_timeout).await?;
+        let dispatchers = options.streams.iter().map(|stream| start_dispatcher(&client, &stream.target)).collect();
+        let SinkOptions { streams, body_bytes_max, ack_timeout, .. } = options;
+        Ok(Self { client, streams, dispatchers, body_bytes_max, ack_timeout })
+    }
+
+    /// Describes every stream: is it there, does it take records, does the largest body fit?
     pub async fn verify(&self) -> Result<(), SinkError> {
-        todo!()
+        for stream in &self.streams {
+            self.verify_stream(stream).await?;
+        }
+        Ok(())
     }
-    pub async fn deliver(&self, _stream: StreamIndex, _records: &[Record]) -> Outcomes {
-        todo!()
+
+    /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
+    pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        let Some(dispatcher) = self.dispatchers.get(stream.get()) else {
+            return Outcomes::All(Outcome::Retryable("the stream is not configured".into()));
+        };
+        if records.is_empty() {
+            return Outcomes::DELIVERED;
+        }
+        let started = Instant::now();
+        let retries_end = started + self.ack_timeout * 9 / 10;
+        let (reply, outcomes) = mpsc::channel(records.len());
+        let batch = entries(records, retries_end, &reply);
+        drop(reply);
+        match timeout_at(retries_end, dispatcher.send(batch)).await {
+            Ok(Ok(())) => collect(outcomes, records.len(), started + self.ack_timeout).await,
+            Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
+            Err(_) => Outcomes::All(Outcome::Retryable("too many records wait for the stream".into())),
+        }
+    }
+
+    async fn verify_stream(&self, stream: &StreamConfig) -> Result<(), SinkError> {
+        let request = self.client.describe_stream_summary().stream_name(&stream.target).send();
+        let answer = timeout(VERIFY_TIMEOUT, request)
+            .await
+            .map_err(|_| away(stream, &format!("no answer within {VERIFY_TIMEOUT:?}")))?
+            .map_err(|error| match Failure::of(&error) {
+                Failure::Stream(code) if &*code == "ResourceNotFoundException" => missing(stream),
+                failure => away(stream, failure.reason()),
+            })?;
+        let summary = answer.stream_description_summary().ok_or_else(|| away(stream, "an empty description"))?;
+        check_status(stream, summary.stream_status())?;
+        check_record_size(stream, self.body_bytes_max, record_bytes_max(summary))
+    }
+}
+
+async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client, SinkError> {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(ack_timeout))
+        .operation_timeout(VERIFY_TIMEOUT.max(ack_timeout))
+        .build();
+    let settings = settings
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .timeout_config(timeouts);
+    let config = timeout(REGION_TIMEOUT, settings.load()).await.ok();
+    match config {
+        Some(config) if config.region().is_some() => Ok(Client::new(&config)),
+        _ => {
+            Err(SinkError::Misconfigured("Kinesis needs a region: set AWS_REGION, or region in the AWS profile".into()))
+        }
+    }
+}
+
+fn start_dispatcher(client: &Client, target: &str) -> mpsc::Sender<Vec<Entry>> {
+    let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
+    tokio::spawn(dispatch::run(client.clone(), target.into(), batches));
+    sender
+}
+
+fn entries(records: &[Record], deadline: Instant, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
+    let entry = |(index, record): (u32, &Record)| {
+        Entry::new(record.device.clone(), record.payload.clone(), deadline, Reply::new(index, reply.clone()))
+    };
+    (0..).zip(records).map(entry).collect()
+}
+
+/// Gathers the outcomes; what is not reported by `deadline` is unknown.
+async fn collect(mut reported: mpsc::Receiver<(u32, Outcome)>, records: usize, deadline: Instant) -> Outcomes {
+    let mut outcomes = vec![Outcome::Unknown; records];
+    while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
+        outcomes[index as usize] = outcome;
+    }
+    match outcomes.iter().all(|outcome| *outcome == Outcome::Delivered) {
+        true => Outcomes::DELIVERED,
+        false => Outcomes::Each(outcomes),
+    }
+}
+
+fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {
+    let StreamConfig { name, target } = stream;
+    let fits = (1..=STREAM_NAME_CHARS_MAX).contains(&target.len());
+    if fits && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
+        return Ok(());
+    }
+    Err(SinkError::Misconfigured(format!(
+        "FOREBAY_STREAMS: {target:?} (stream {name}) is no Kinesis stream name: 1 to 128 characters of A-Z a-z 0-9 _ . -"
+    )))
+}
+
+fn missing(StreamConfig { name, target }: &StreamConfig) -> SinkError {
+    SinkError::Misconfigured(format!(
+        "the Kinesis stream {target} (stream {name}) does not exist in this account and region: \
+         create it, or name another one in FOREBAY_STREAMS ({name}=TARGET)"
+    ))
+}
+
+fn away(stream: &StreamConfig, reason: &str) -> SinkError {
+    SinkError::Away(format!("the Kinesis stream {} does not answer: {reason}", stream.target))
+}
+
+fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), SinkError> {
+    match status {
+        StreamStatus::Active | StreamStatus::Updating => Ok(()),
+        status => Err(SinkError::Away(format!("the Kinesis stream {} is {status}", stream.target))),
+    }
+}
+
+fn record_bytes_max(summary: &StreamDescriptionSummary) -> usize {
+    let kib = summary.max_record_size_in_kib().and_then(|kib| usize::try_from(kib).ok());
+    kib.filter(|kib| *kib > 0).map_or(RECORD_BYTES_MAX_DEFAULT, |kib| kib * 1024)
+}
+
+fn check_record_size(stream: &StreamConfig, body_bytes_max: usize, record_bytes_max: usize) -> Result<(), SinkError> {
+    if body_bytes_max + DEVICE_ID_CHARS_MAX <= record_bytes_max {
+        return Ok(());
+    }
+    let body_bytes_fit = record_bytes_max - DEVICE_ID_CHARS_MAX;
+    Err(SinkError::Misconfigured(format!(
+        "FOREBAY_BODY_BYTES_MAX is {body_bytes_max}, but a record of the Kinesis stream {} holds {record_bytes_max} \
+         bytes, {DEVICE_ID_CHARS_MAX} of them for the device id: set it to {body_bytes_fit} or less, or raise the \
+         stream's record size",
+        stream.target
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(target: &str) -> StreamConfig {
+        StreamConfig { name: "telemetry".into(), target: target.into() }
+    }
+
+    #[test]
+    fn a_body_and_its_key_must_fit_a_record() {
+        let limit = RECORD_BYTES_MAX_DEFAULT;
+        assert!(check_record_size(&stream("s"), limit - 128, limit).is_ok());
+        let error = check_record_size(&stream("s"), limit - 127, limit).unwrap_err();
+        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_BODY_BYTES_MAX")));
+    }
+
+    #[test]
+    fn a_stream_that_cannot_exist_is_named() {
+        assert!(check_name(&stream("plant-7_telemetry.v2")).is_ok());
+        for target in ["", "a/b", "ü", &"x".repeat(129)] {
+            let error = check_name(&stream(target)).unwrap_err();
+            assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_STREAMS")));
+        }
+    }
+
+    #[test]
+    fn a_stream_in_the_making_is_away() {
+        assert!(check_status(&stream("s"), &StreamStatus::Updating).is_ok());
+        let error = check_status(&stream("s"), &StreamStatus::Creating).unwrap_err();
+        assert!(matches!(&error, SinkError::Away(text) if text.contains("CREATING")));
     }
 }

@@ -1,0 +1,99 @@
+//! What an error of the SDK means for the records of its call.
+//!
+//! `call` and `verify` ask. The question is always the same: can the stream have the records, whose fault is it, and
+//! does waiting help? When in doubt the records may have been written.
+
+use std::error::Error;
+
+use aws_sdk_kinesis::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use hyper_util::client::legacy::Error as HttpClientError;
+
+use crate::record::Reason;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nothing was written, and the same call may pass later.
+    NotWritten(Reason),
+    /// The call was sent and no answer came back.
+    NoAnswer(Reason),
+    /// The call has a record, or is as a whole, what the stream never takes; nothing was written.
+    Refused(Reason),
+    /// The stream takes nothing from this gateway until somebody changes something; nothing was written.
+    Stream(Reason),
+}
+
+impl Failure {
+    pub fn of<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Self {
+        match error {
+            SdkError::ConstructionFailure(_) => Self::Stream("the request cannot be made".into()),
+            SdkError::TimeoutError(_) => Self::NoAnswer("timeout".into()),
+            SdkError::DispatchFailure(failure) => failure
+                .as_connector_error()
+                .map_or_else(|| Self::NoAnswer("the connection was lost".into()), of_connection),
+            SdkError::ServiceError(error) => of_code(error.err().code().unwrap_or("an error without a code")),
+            _ => Self::NoAnswer("the answer cannot be read".into()),
+        }
+    }
+
+    pub fn reason(&self) -> &Reason {
+        match self {
+            Self::NotWritten(reason) | Self::NoAnswer(reason) | Self::Refused(reason) | Self::Stream(reason) => reason,
+        }
+    }
+}
+
+/// Error codes of PutRecords and those common to all AWS services:
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>.
+fn of_code(code: &str) -> Failure {
+    match code {
+        "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => Failure::Refused(code.into()),
+        "ProvisionedThroughputExceededException"
+        | "LimitExceededException"
+        | "KMSThrottlingException"
+        | "ThrottlingException"
+        | "Throttling"
+        | "RequestThrottled"
+        | "InternalFailure"
+        | "InternalFailureException"
+        | "InternalServerError"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
+        _ => Failure::Stream(code.into()),
+    }
+}
+
+/// Without an HTTP client's error in the chain the call ended before it was sent, as it does without credentials.
+fn of_connection(error: &ConnectorError) -> Failure {
+    match find::<HttpClientError>(error) {
+        Some(client) if client.is_connect() => Failure::NotWritten(innermost(error)),
+        None if error.is_other() || error.is_user() => Failure::Stream(innermost(error)),
+        _ => Failure::NoAnswer(innermost(error)),
+    }
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> Reason {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string).into()
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_record_s_own_fault_is_for_good() {
+        assert!(matches!(of_code("ValidationException"), Failure::Refused(_)));
+        assert!(matches!(of_code("InternalFailure"), Failure::NotWritten(_)));
+        for code in ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "Unheard"] {
+            assert_eq!(of_code(code), Failure::Stream(code.into()));
+        }
+    }
+}
