@@ -9,7 +9,7 @@
 //! devices is one call; while every call is in flight, batches add up to larger ones.
 //!
 //! Limits: 500 records and 5 MiB a call, and a bound on the records pending for a stream. A record is tried again,
-//! with jittered back-off, until `ack_timeout` less a margin is spent: then it is `Retryable`, or `Unknown` when a
+//! with jittered back-off, until three quarters of `ack_timeout` are spent: then it is `Retryable`, or `Unknown` when a
 //! call with it got no answer. `Permanent` is only what the stream says of the record itself (502). A missing stream,
 //! a denied access, an expired token or a KMS key's state are the stream's fault: `Retryable` at once, and `verify`
 //! says what to do. The SDK's own retries are off: they would not know which records failed.
@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::failure::Failure;
-use self::pending::{Entry, Reply};
+use self::pending::{Deadlines, Entry, Reply};
 use super::{SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{DEVICE_ID_CHARS_MAX, Outcome, Outcomes, Record, StreamIndex};
@@ -98,13 +98,12 @@ impl KinesisSink {
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
-        let started = Instant::now();
-        let retries_end = started + self.ack_timeout * 9 / 10;
+        let deadlines = Deadlines::from(Instant::now(), self.ack_timeout);
         let (reply, outcomes) = mpsc::channel(records.len());
-        let batch = entries(records, retries_end, &reply);
+        let batch = entries(records, deadlines, &reply);
         drop(reply);
-        match timeout_at(retries_end, dispatcher.send(batch)).await {
-            Ok(Ok(())) => collect(outcomes, records.len(), started + self.ack_timeout).await,
+        match timeout_at(deadlines.last_call, dispatcher.send(batch)).await {
+            Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
             Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
             Err(_) => Outcomes::All(Outcome::Retryable("too many records wait for the stream".into())),
         }
@@ -149,9 +148,9 @@ fn start_dispatcher(client: &Client, target: &str) -> mpsc::Sender<Vec<Entry>> {
     sender
 }
 
-fn entries(records: &[Record], deadline: Instant, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
+fn entries(records: &[Record], deadlines: Deadlines, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
     let entry = |(index, record): (u32, &Record)| {
-        Entry::new(record.device.clone(), record.payload.clone(), deadline, Reply::new(index, reply.clone()))
+        Entry::new(record.device.clone(), record.payload.clone(), deadlines, Reply::new(index, reply.clone()))
     };
     (0..).zip(records).map(entry).collect()
 }

@@ -1,6 +1,6 @@
 //! One PutRecords call, and the smaller ones that find the record which the stream refuses.
 //!
-//! The dispatcher runs several at a time. A call never outlives the deadline of its oldest record, nor
+//! The dispatcher runs several at a time. A call never outlives the answer deadline of its oldest record, nor
 //! [`CALL_TIMEOUT`]. A refused call says nothing of single records, so it is halved until the record that is at fault
 //! stands alone: its neighbours are written.
 
@@ -44,13 +44,13 @@ pub(super) async fn put(client: &Client, stream: &str, entries: Vec<Entry>) -> V
 
 async fn put_once(client: &Client, stream: &str, part: &[Entry]) -> Result<PutRecordsOutput, Failure> {
     let now = Instant::now();
-    let oldest = part.iter().map(|entry| entry.deadline).min().unwrap_or(now);
-    if oldest <= now {
+    let answer_deadline = part.iter().map(|entry| entry.deadlines.answer).min().unwrap_or(now);
+    if answer_deadline <= now {
         return Err(Failure::NotWritten("the time for retries is over".into()));
     }
     let records = part.iter().map(request_entry).collect();
     let call = client.put_records().stream_name(stream).set_records(Some(records)).send();
-    let answer = match timeout_at(oldest.min(now + CALL_TIMEOUT), call).await {
+    let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
         Ok(answer) => answer.map_err(|error| Failure::of(&error))?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };

@@ -23,14 +23,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub fn of<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Self {
+    pub fn of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Self {
         match error {
             SdkError::ConstructionFailure(_) => Self::Stream("the request cannot be made".into()),
             SdkError::TimeoutError(_) => Self::NoAnswer("timeout".into()),
             SdkError::DispatchFailure(failure) => failure
                 .as_connector_error()
                 .map_or_else(|| Self::NoAnswer("the connection was lost".into()), of_connection),
-            SdkError::ServiceError(error) => of_code(error.err().code().unwrap_or("an error without a code")),
+            SdkError::ServiceError(error) => of_answer(error.raw().status().as_u16(), error.err().code()),
             _ => Self::NoAnswer("the answer cannot be read".into()),
         }
     }
@@ -45,7 +45,9 @@ impl Failure {
 /// Error codes of PutRecords and those common to all AWS services:
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>.
-fn of_code(code: &str) -> Failure {
+/// A server error that is none of them comes from something on the way, which may have passed the call on.
+fn of_answer(status: u16, code: Option<&str>) -> Failure {
+    let code = code.unwrap_or("an error without a code");
     match code {
         "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => Failure::Refused(code.into()),
         "ProvisionedThroughputExceededException"
@@ -59,6 +61,7 @@ fn of_code(code: &str) -> Failure {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
+        _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
     }
 }
@@ -90,10 +93,11 @@ mod tests {
 
     #[test]
     fn only_the_record_s_own_fault_is_for_good() {
-        assert!(matches!(of_code("ValidationException"), Failure::Refused(_)));
-        assert!(matches!(of_code("InternalFailure"), Failure::NotWritten(_)));
+        assert!(matches!(of_answer(400, Some("ValidationException")), Failure::Refused(_)));
+        assert!(matches!(of_answer(500, Some("InternalFailure")), Failure::NotWritten(_)));
+        assert!(matches!(of_answer(502, None), Failure::NoAnswer(_)));
         for code in ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "Unheard"] {
-            assert_eq!(of_code(code), Failure::Stream(code.into()));
+            assert_eq!(of_answer(400, Some(code)), Failure::Stream(code.into()));
         }
     }
 }

@@ -42,12 +42,31 @@ impl Reply {
     }
 }
 
+/// Until when a record's outcome must be known, and what follows from it. The gaps are there so that a call which
+/// begins late still has time for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// No call with the record begins after it.
+    pub last_call: Instant,
+    /// A call with the record is lost when it has no answer by then.
+    pub answer: Instant,
+    /// Whoever waits goes on without an outcome.
+    pub outcome: Instant,
+}
+
+impl Deadlines {
+    pub fn from(start: Instant, ack_timeout: Duration) -> Self {
+        let after = |percent| start + ack_timeout * percent / 100;
+        Self { last_call: after(75), answer: after(95), outcome: after(100) }
+    }
+}
+
 /// A record on its way.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub device: DeviceId,
     pub payload: Bytes,
-    pub deadline: Instant,
+    pub deadlines: Deadlines,
     reply: Reply,
     failures: u32,
     reason: Option<Reason>,
@@ -69,8 +88,8 @@ pub(super) enum Verdict {
 }
 
 impl Entry {
-    pub fn new(device: DeviceId, payload: Bytes, deadline: Instant, reply: Reply) -> Self {
-        Self { device, payload, deadline, reply, failures: 0, reason: None, maybe_written: false }
+    pub fn new(device: DeviceId, payload: Bytes, deadlines: Deadlines, reply: Reply) -> Self {
+        Self { device, payload, deadlines, reply, failures: 0, reason: None, maybe_written: false }
     }
 
     /// What counts against the stream's limits: data and partition key.
@@ -104,7 +123,7 @@ impl Device {
         while self.entries.front().is_some_and(|entry| entry.reply.outcomes.is_closed()) {
             self.entries.pop_front();
         }
-        if self.entries.front().is_some_and(|entry| entry.deadline <= now) {
+        if self.entries.front().is_some_and(|entry| entry.deadlines.last_call <= now) {
             give_up(self.entries.drain(..));
         }
         before - self.entries.len()

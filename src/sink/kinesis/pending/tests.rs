@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RETRIES: Duration = Duration::from_secs(9);
+const ACK_TIMEOUT: Duration = Duration::from_secs(12);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -40,8 +40,9 @@ struct World {
     calls: Vec<Vec<Entry>>,
     now: Instant,
     arrived: u32,
-    /// Whose record it is, and how often the stream got no chance to say so.
+    /// Records in the order in which the stream got them.
     written: Vec<u32>,
+    /// The device of each record.
     devices: Vec<u8>,
     outcomes: mpsc::Receiver<(u32, Outcome)>,
     reply: mpsc::Sender<(u32, Outcome)>,
@@ -67,7 +68,7 @@ impl World {
     fn arrive(&mut self, device: u8, bytes: usize) {
         let name = DeviceId::parse(&format!("device-{device}")).unwrap();
         let reply = Reply::new(self.arrived, self.reply.clone());
-        self.pending.push(Entry::new(name, self.payload.slice(..bytes), self.now + RETRIES, reply));
+        self.pending.push(Entry::new(name, self.payload.slice(..bytes), Deadlines::from(self.now, ACK_TIMEOUT), reply));
         self.devices.push(device);
         self.arrived += 1;
     }
@@ -117,7 +118,7 @@ impl World {
             self.pending
                 .devices
                 .values()
-                .all(|device| { device.entries.front().is_none_or(|entry| entry.deadline > self.now) })
+                .all(|device| { device.entries.front().is_none_or(|entry| entry.deadlines.last_call > self.now) })
         );
     }
 
@@ -126,7 +127,7 @@ impl World {
         while !self.calls.is_empty() {
             self.answer(0, &[5]);
         }
-        self.pass(RETRIES);
+        self.pass(ACK_TIMEOUT);
         assert!(self.pending.is_empty() && self.pending.waiting() == 0);
         assert!(self.pending.ready.is_empty() && self.pending.resting.is_empty());
         let mut outcomes: Vec<_> = std::iter::from_fn(|| self.outcomes.try_recv().ok()).collect();
@@ -166,7 +167,8 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit() {
     let (reply, _outcomes) = mpsc::channel(600);
     for index in 0..600 {
         let device = DeviceId::parse(&format!("device-{index}")).unwrap();
-        let entry = Entry::new(device, Bytes::new(), world.now + RETRIES, Reply::new(index, reply.clone()));
+        let entry =
+            Entry::new(device, Bytes::new(), Deadlines::from(world.now, ACK_TIMEOUT), Reply::new(index, reply.clone()));
         world.pending.push(entry);
     }
     let calls: Vec<_> = (0..3).map(|_| world.pending.next_call(world.now).len()).collect();
@@ -183,7 +185,7 @@ fn a_record_that_may_be_written_is_unknown_in_the_end() {
     world.pass(BACKOFF_MAX);
     world.call();
     world.answer(0, &[3]);
-    world.pass(RETRIES);
+    world.pass(ACK_TIMEOUT);
     assert_eq!(world.outcomes.try_recv().unwrap(), (0, Outcome::Unknown));
     assert_eq!(world.outcomes.try_recv().unwrap(), (1, Outcome::Retryable("throttled".into())));
 }
@@ -193,7 +195,7 @@ fn what_nobody_waits_for_any_more_is_not_sent() {
     let mut world = World::new();
     let (reply, outcomes) = mpsc::channel(1);
     let device = DeviceId::parse("device").unwrap();
-    world.pending.push(Entry::new(device, Bytes::new(), world.now + RETRIES, Reply::new(0, reply)));
+    world.pending.push(Entry::new(device, Bytes::new(), Deadlines::from(world.now, ACK_TIMEOUT), Reply::new(0, reply)));
     drop(outcomes);
     world.call();
     assert!(world.calls.is_empty() && world.pending.is_empty());
