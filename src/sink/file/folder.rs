@@ -1,0 +1,252 @@
+//! The files of one stream: `TARGET-20261123T091500.123Z-000001.jsonl`, names that sort as they were written.
+//!
+//! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with what the current
+//! append adds. When an append fails the file is cut back and left alone, the next one goes to a new file: after a
+//! failed fdatasync nobody knows what its descriptor still holds. Until the cut succeeds nothing else is appended.
+//! At start the newest file loses the line that a crash tore. Files with other names are never touched.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// When a file is finished and the next one begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    pub bytes_max: u64,
+    pub age_max: Duration,
+}
+
+/// A failed append, and whether a part of it may still be in the file.
+#[derive(Debug)]
+pub(super) struct AppendError {
+    pub error: io::Error,
+    pub maybe_written: bool,
+}
+
+pub(super) struct Folder {
+    path: PathBuf,
+    target: String,
+    rotation: Rotation,
+    current: Option<Current>,
+    /// A file that still has to be cut back to so many bytes.
+    cut_back: Option<(PathBuf, u64)>,
+    /// The newest name, so that the next one sorts behind it even when the clock was set back.
+    newest: Option<Name>,
+}
+
+struct Current {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    opened_at: Instant,
+}
+
+/// What follows the target in a file's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    time: String,
+    number: u64,
+}
+
+impl Folder {
+    pub fn new(dir: &Path, target: &str, rotation: Rotation) -> Self {
+        let (path, target) = (dir.join(target), target.to_owned());
+        Self { path, target, rotation, current: None, cut_back: None, newest: None }
+    }
+
+    /// Creates the folder if need be, and mends the newest file's torn tail.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        create_durably(&self.path)?;
+        self.newest = self.newest_name()?;
+        match &self.newest {
+            Some(name) => mend(&self.path.join(name.file_name(&self.target))),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows that a file can be written here now: writes one, syncs it and removes it again.
+    pub fn probe(&self) -> io::Result<()> {
+        create_durably(&self.path)?;
+        let path = self.path.join(".forebay-probe");
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(&[b'\n'; 4096])?;
+            file.sync_data()
+        });
+        written.and(fs::remove_file(&path))
+    }
+
+    /// Appends whole lines and returns when they are on disk.
+    pub fn append(&mut self, lines: &[&[u8]], now: Instant) -> Result<(), AppendError> {
+        let not_written = |error| AppendError { error, maybe_written: false };
+        self.finish_cut().map_err(not_written)?;
+        let mut current = self.current(now).map_err(not_written)?;
+        match write_all(&mut current.file, lines).and_then(|()| current.file.sync_data()) {
+            Ok(()) => {
+                current.bytes += lines.iter().map(|lines| lines.len() as u64).sum::<u64>();
+                self.current = Some(current);
+                Ok(())
+            }
+            Err(error) => {
+                self.cut_back = Some((current.path, current.bytes));
+                Err(AppendError { error, maybe_written: self.finish_cut().is_err() })
+            }
+        }
+    }
+
+    /// The file to append to; a new one when the last is large, old, or has been removed.
+    fn current(&mut self, now: Instant) -> io::Result<Current> {
+        let Rotation { bytes_max, age_max } = self.rotation;
+        let fits = |current: &Current| {
+            let young = now.saturating_duration_since(current.opened_at) < age_max;
+            young && current.bytes < bytes_max && current.file.metadata().is_ok_and(|file| file.nlink() > 0)
+        };
+        match self.current.take().filter(fits) {
+            Some(current) => Ok(current),
+            None => self.create(now),
+        }
+    }
+
+    fn create(&mut self, opened_at: Instant) -> io::Result<Current> {
+        create_durably(&self.path)?;
+        let name = Name::after(self.newest.as_ref(), &utc_now());
+        let path = self.path.join(name.file_name(&self.target));
+        self.newest = Some(name);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+        sync_folder(&self.path)?;
+        Ok(Current { file, path, bytes: 0, opened_at })
+    }
+
+    /// Removes what a failed append left behind, through a new descriptor.
+    fn finish_cut(&mut self) -> io::Result<()> {
+        let Some((path, bytes)) = &self.cut_back else { return Ok(()) };
+        let cut = match bytes {
+            0 => fs::remove_file(path).and_then(|()| sync_folder(&self.path)),
+            bytes => cut(path, *bytes),
+        };
+        match cut {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                self.cut_back = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn newest_name(&self) -> io::Result<Option<Name>> {
+        let mut newest = None;
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_str().and_then(|name| Name::parse(name, &self.target));
+            newest = newest.max(name);
+        }
+        Ok(newest)
+    }
+}
+
+impl Name {
+    fn after(newest: Option<&Self>, now: &str) -> Self {
+        match newest {
+            Some(newest) => Self { time: now.max(newest.time.as_str()).to_owned(), number: newest.number + 1 },
+            None => Self { time: now.to_owned(), number: 1 },
+        }
+    }
+
+    fn file_name(&self, target: &str) -> String {
+        format!("{target}-{}-{:06}.jsonl", self.time, self.number)
+    }
+
+    fn parse(file_name: &str, target: &str) -> Option<Self> {
+        let name = file_name.strip_prefix(target)?.strip_prefix('-')?.strip_suffix(".jsonl")?;
+        let (time, number) = name.split_once('-')?;
+        let name = Self { time: time.to_owned(), number: number.parse().ok()? };
+        let of_this_form = is_time(time) && name.file_name(target) == file_name;
+        of_this_form.then_some(name)
+    }
+}
+
+/// `20261123T091500.123Z`
+fn is_time(text: &str) -> bool {
+    const FORM: &[u8] = b"00000000T000000.000Z";
+    let fits = |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
+    text.len() == FORM.len() && text.bytes().zip(FORM).all(fits)
+}
+
+fn utc_now() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+}
+
+/// Creates a folder, and those above it, whose names survive a crash.
+pub(super) fn create_durably(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_durably(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(parent),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
+}
+
+fn write_all(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<_> = lines.iter().map(|lines| IoSlice::new(lines)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn cut(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(bytes)?;
+    file.sync_all()
+}
+
+/// Cuts off what follows the last line break.
+fn mend(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let bytes = file.metadata()?.len();
+    let whole_bytes = whole_lines(&mut file, bytes)?;
+    if whole_bytes == bytes {
+        return Ok(());
+    }
+    tracing::warn!(file = %path.display(), bytes = bytes - whole_bytes, "cut off a line that was not written whole");
+    file.set_len(whole_bytes)?;
+    file.sync_all()
+}
+
+/// The length up to and with the last line break.
+fn whole_lines(file: &mut File, bytes: u64) -> io::Result<u64> {
+    let mut block = [0; 64 << 10];
+    let mut end = bytes;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let read = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(read)?;
+        if let Some(at) = read.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! A record as one line of JSON.
+//!
+//! The file sink renders with it. A line holds `device`, `received_at` (RFC 3339, UTC, milliseconds), `content_type`
+//! when sent, `record_id`, and `payload`: the body's own bytes when they are one JSON value that any reader of the
+//! line can take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as they
+//! were sent: nothing is parsed and printed again.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
+
+use crate::record::{Record, Timestamp};
+
+/// Deeper JSON goes to `payload_base64`: serde_json's readers stop at 128, and the line is one level of its own.
+const DEPTH_MAX: usize = 100;
+
+/// Appends the record's line, its line break included.
+pub(super) fn render(record: &Record, lines: &mut Vec<u8>) {
+    let mut id = [0; 36];
+    push_text(lines, b"{\"device\":", record.device.as_str());
+    push_text(lines, b",\"received_at\":", &rfc3339(record.received_at));
+    if let Some(content_type) = &record.content_type {
+        push_text(lines, b",\"content_type\":", content_type);
+    }
+    push_text(lines, b",\"record_id\":", record.id.as_str(&mut id));
+    match plain_json(&record.payload) {
+        Some(json) => {
+            lines.extend_from_slice(b",\"payload\":");
+            lines.extend_from_slice(json.as_bytes());
+        }
+        None => push_text(lines, b",\"payload_base64\":", &STANDARD.encode(&record.payload)),
+    }
+    lines.extend_from_slice(b"}\n");
+}
+
+fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
+    lines.extend_from_slice(key);
+    // Cannot fail: a string is JSON, and a Vec takes every write.
+    serde_json::to_writer(lines, value).expect("a string is written to memory");
+}
+
+fn rfc3339(Timestamp(millis): Timestamp) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
+}
+
+/// The body's text, when it is exactly one JSON value on one line that every reader agrees upon.
+fn plain_json(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    let value: &RawValue = serde_json::from_str(text).ok()?;
+    let alone = value.get().len() == text.len();
+    let one_line = !text.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+    (alone && one_line && is_tame(text)).then_some(text)
+}
+
+/// Whether valid JSON is neither too deep, nor has half a surrogate pair or a number beyond every double.
+fn is_tame(json: &str) -> bool {
+    let bytes = json.as_bytes();
+    let (mut at, mut depth) = (0, 0usize);
+    while let Some(byte) = bytes.get(at) {
+        at = match byte {
+            b'"' => match string_end(bytes, at + 1) {
+                Some(end) => end,
+                None => return false,
+            },
+            b'-' | b'0'..=b'9' => {
+                let number = number(bytes, at);
+                if !json[number.clone()].parse::<f64>().is_ok_and(f64::is_finite) {
+                    return false;
+                }
+                number.end
+            }
+            _ => at + 1,
+        };
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+fn number(bytes: &[u8], start: usize) -> Range<usize> {
+    let digits =
+        bytes[start..].iter().take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
+    start..start + digits.count()
+}
+
+/// Where the string whose text begins at `at` is over; `None` when half a surrogate pair is in it.
+fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' if bytes.get(at + 1) == Some(&b'u') => match utf16_unit(bytes, at)? {
+                0xd800..0xdc00 => (0xdc00..0xe000).contains(&utf16_unit(bytes, at + 6)?).then_some(12)?,
+                0xdc00..0xe000 => return None,
+                _ => 6,
+            },
+            b'\\' => 2,
+            _ => 1,
+        };
+    }
+}
+
+/// The code unit of the escape `\uXXXX` at `at`.
+fn utf16_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sink::file::tests::record;
+
+    fn line(body: &[u8]) -> String {
+        let mut lines = Vec::new();
+        render(&record("urn:plant/7", body), &mut lines);
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_the_promised_fields_in_their_order() {
+        let mut record = record("plc-7", b"{\"a\": 1}");
+        record.received_at = Timestamp(1_795_425_300_123);
+        record.content_type = Some("text/\"x\"".into());
+        let mut lines = Vec::new();
+        render(&record, &mut lines);
+        let id = record.id.as_str(&mut [0; 36]).to_owned();
+        let expected = format!(
+            "{{\"device\":\"plc-7\",\"received_at\":\"2026-11-23T09:15:00.123Z\",\"content_type\":\"text/\\\"x\\\"\",\
+             \"record_id\":\"{id}\",\"payload\":{{\"a\": 1}}}}\n"
+        );
+        assert_eq!(String::from_utf8(lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn json_is_kept_as_it_was_sent() {
+        let bodies = [
+            r#"{"a":1,"a":2}"#,
+            "123456789012345678901234567890.10",
+            r#" {"b" :[ ]}"#.trim(),
+            r#""\ud83d\ude00 \\ud800 \u00e9""#,
+            "null",
+            "-0.0E+2",
+            "\"ü\"",
+        ];
+        for body in bodies {
+            assert!(line(body.as_bytes()).ends_with(&format!(",\"payload\":{body}}}\n")), "{body}");
+        }
+    }
+
+    #[test]
+    fn anything_doubtful_is_kept_in_base64() {
+        let deep = "[".repeat(DEPTH_MAX + 1) + &"]".repeat(DEPTH_MAX + 1);
+        let bodies = [
+            &b"{\"a\":\n1}"[..],
+            b"1\r",
+            b"{} ",
+            b" {}",
+            b"\xef\xbb\xbf{}",
+            b"\xff",
+            b"\"\\ud800\"",
+            b"\"\\ud83d\\u0041\"",
+            b"\"\\udc00\"",
+            b"[1e999]",
+            "\"\u{2028}\"".as_bytes(),
+            b"1,\"device\":\"other\"",
+            b"{}{}",
+            b"NaN",
+            b"hello",
+            b"",
+            deep.as_bytes(),
+        ];
+        for body in bodies {
+            let line: Value = serde_json::from_str(&line(body)).unwrap();
+            assert_eq!(line["payload_base64"], STANDARD.encode(body), "{:?}", String::from_utf8_lossy(body));
+            assert_eq!(line.get("payload"), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_one_line_that_gives_it_back(body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            r#"[\[\]{}":,\\ud8c01e9. a-]{0,30}"#.prop_map(String::into_bytes),
+            "\"(\\\\u[d0][89cf]00|\\\\\\\\|x){0,4}\"".prop_map(String::into_bytes),
+        ]) {
+            let line = line(&body);
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
+            let fields: Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(&fields["device"], "urn:plant/7");
+            match fields.get("payload_base64") {
+                Some(text) => prop_assert_eq!(STANDARD.decode(text.as_str().unwrap()).unwrap(), body),
+                None => {
+                    let text = line.split_once(",\"payload\":").unwrap().1.strip_suffix("}\n").unwrap();
+                    prop_assert_eq!(text.as_bytes(), body);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The thread that writes: it takes all jobs that wait, appends each stream's lines with one write and one fdatasync,
+//! and then answers.
+//!
+//! The sink starts it and hands it jobs; it ends when the sink is dropped, and gives the folder's lock back. A round
+//! is bounded in bytes, so that the first job of a large round does not wait for the last. A job that nobody waits
+//! for any more is not written.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::folder::{AppendError, Folder, Rotation};
+use super::lock::{Lock, LockError};
+use crate::record::Outcome;
+use crate::sink::SinkError;
+
+/// A round takes no further job once it has so many bytes.
+const ROUND_BYTES_MAX: usize = 8 << 20;
+
+pub(super) enum Job {
+    Append(Append),
+    /// Can every stream be written now?
+    Verify(oneshot::Sender<Result<(), SinkError>>),
+}
+
+/// Whole lines for the folder at an index.
+pub(super) struct Append {
+    pub folder: usize,
+    pub lines: Vec<u8>,
+    pub outcome: oneshot::Sender<Outcome>,
+}
+
+pub(super) struct Writer {
+    dir: PathBuf,
+    folders: Vec<Folder>,
+    /// Taken at start, or later if the disk was away then.
+    lock: Option<Lock>,
+}
+
+impl Writer {
+    pub fn new(dir: PathBuf, targets: &[&str], rotation: Rotation) -> Self {
+        let folders = targets.iter().map(|target| Folder::new(&dir, target, rotation)).collect();
+        Self { dir, folders, lock: None }
+    }
+
+    /// Takes the folder for this gateway and mends what a crash left behind, once.
+    pub fn prepare(&mut self) -> Result<(), SinkError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let lock = Lock::acquire(&self.dir).map_err(|error| match error {
+            LockError::Taken { .. } => SinkError::Misconfigured(error.to_string()),
+            LockError::Io { error, .. } => self.refused(&error),
+        })?;
+        let prepared = self.folders.iter_mut().try_for_each(Folder::prepare);
+        prepared.map_err(|error| self.refused(&error))?;
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            let mut round: Vec<_> = self.folders.iter().map(|_| Vec::new()).collect();
+            let mut bytes = self.sort(job, &mut round);
+            while bytes < ROUND_BYTES_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += self.sort(job, &mut round);
+            }
+            for (folder, appends) in round.into_iter().enumerate().filter(|(_, appends)| !appends.is_empty()) {
+                self.append(folder, appends);
+            }
+        }
+    }
+
+    /// Puts an append to those of its folder and says how many bytes it has; verifies at once.
+    fn sort(&mut self, job: Job, round: &mut [Vec<Append>]) -> usize {
+        match job {
+            Job::Append(append) if append.outcome.is_closed() => 0,
+            Job::Append(append) => {
+                let bytes = append.lines.len();
+                round[append.folder].push(append);
+                bytes
+            }
+            Job::Verify(answer) => {
+                // Nobody waits any more: the probe took too long.
+                let _ = answer.send(self.verify());
+                0
+            }
+        }
+    }
+
+    fn append(&mut self, folder: usize, appends: Vec<Append>) {
+        let outcome = match self.prepare() {
+            Ok(()) => {
+                let lines: Vec<_> = appends.iter().map(|append| &append.lines[..]).collect();
+                outcome(self.folders[folder].append(&lines, Instant::now()))
+            }
+            Err(error) => Outcome::Retryable(error.to_string().into()),
+        };
+        for append in appends {
+            // Nobody waits any more: the disk took too long.
+            let _ = append.outcome.send(outcome.clone());
+        }
+    }
+
+    fn verify(&mut self) -> Result<(), SinkError> {
+        self.prepare()?;
+        self.folders.iter().try_for_each(Folder::probe).map_err(|error| self.refused(&error))
+    }
+
+    fn refused(&self, error: &std::io::Error) -> SinkError {
+        use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        let dir = self.dir.display();
+        match error.kind() {
+            PermissionDenied | NotADirectory | ReadOnlyFilesystem => {
+                SinkError::Misconfigured(format!("cannot write to FOREBAY_FILE_DIR ({dir}): {error}"))
+            }
+            _ => SinkError::Away(format!("cannot write to {dir}: {error}")),
+        }
+    }
+}
+
+fn outcome(appended: Result<(), AppendError>) -> Outcome {
+    match appended {
+        Ok(()) => Outcome::Delivered,
+        Err(AppendError { error, maybe_written }) => {
+            tracing::warn!(%error, maybe_written, "the file sink cannot write");
+            match maybe_written {
+                true => Outcome::Unknown,
+                false => Outcome::Retryable(error.to_string().into()),
+            }
+        }
+    }
+}
