@@ -61,6 +61,7 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
+        _ if status == 413 => Failure::Refused("the call is too large".into()),
         _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
     }
