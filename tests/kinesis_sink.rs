@@ -143,6 +143,19 @@ async fn a_device_that_waits_for_each_answer_keeps_its_order() {
     assert_eq!(by_device(&stored)["sequential"], numbers(50));
 }
 
+/// Many more batches than the dispatcher lets wait.
+#[tokio::test]
+async fn concurrent_batches_keep_the_order_of_their_calls() {
+    let emulator = Ferrokinesis::start().await;
+    emulator.create_stream("readings", 1).await;
+    let sink = sink(emulator.settings(), Duration::from_secs(20)).await;
+    let batches: Vec<_> =
+        (0..200).map(|i| [record("one", format!("{i}")), record(&format!("other-{i}"), "x")]).collect();
+    let outcomes = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
+    assert!(outcomes.iter().all(|outcomes| *outcomes == Outcomes::DELIVERED));
+    assert_eq!(by_device(&emulator.read_stream("readings").await)["one"], numbers(200));
+}
+
 #[tokio::test]
 async fn a_record_too_large_for_the_stream_is_refused_alone() {
     let emulator = Ferrokinesis::start().await;

@@ -28,7 +28,7 @@ use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::StreamStatus;
 use futures_util::future::try_join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::failure::Failure;
@@ -61,7 +61,9 @@ const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
 pub struct KinesisSink {
     client: Client,
     streams: Vec<StreamConfig>,
-    dispatchers: Vec<mpsc::Sender<Vec<Entry>>>,
+    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
+    /// a sender that finds room again may overtake one that has been woken for it.
+    dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
     body_bytes_max: usize,
     ack_timeout: Duration,
 }
@@ -103,7 +105,8 @@ impl KinesisSink {
         let (reply, outcomes) = mpsc::channel(records.len());
         let batch = entries(records, deadlines, &reply);
         drop(reply);
-        match timeout_at(deadlines.last_call, dispatcher.send(batch)).await {
+        let sent = async { dispatcher.lock().await.send(batch).await };
+        match timeout_at(deadlines.last_call, sent).await {
             Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
             Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
             Err(_) => Outcomes::All(Outcome::Retryable("too many records wait for the stream".into())),
@@ -137,10 +140,10 @@ async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client
     }
 }
 
-fn start_dispatcher(client: &Client, target: &str) -> mpsc::Sender<Vec<Entry>> {
+fn start_dispatcher(client: &Client, target: &str) -> Mutex<mpsc::Sender<Vec<Entry>>> {
     let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
     tokio::spawn(dispatch::run(client.clone(), target.into(), batches));
-    sender
+    Mutex::new(sender)
 }
 
 fn entries(records: &[Record], deadlines: Deadlines, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
