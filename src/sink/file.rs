@@ -4,8 +4,8 @@
 //! (`folder`) and the lock that keeps a second gateway out (`lock`).
 //!
 //! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on disk too. All
-//! batches that wait while the disk works share the next write and the next fdatasync. Files are finished at
-//! [`ROTATION`] and are not opened again.
+//! batches that wait while the disk works share the next write and the next fdatasync. A file is finished at
+//! `ROTATION`, by the next batch that comes, and is not opened again.
 //!
 //! When the disk fails, the append is undone and its records are `Retryable`, or `Unknown` when that fails too or the
 //! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.

@@ -1,7 +1,7 @@
 //! Kinesis sink: PutRecords with data = body and partition key = device id.
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a task), which owns
-//! what is on its way and keeps up to [`dispatch::CALLS_IN_FLIGHT_MAX`] calls running. `pending` decides what goes
+//! what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running. `pending` decides what goes
 //! into the next call, `call` makes it, `failure` says what an error means for its records.
 //!
 //! Invariant: a device has at most one record on the wire, so its records enter the stream in the order of the
@@ -21,6 +21,7 @@ mod pending;
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -45,6 +46,9 @@ const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finding the region may ask the instance metadata service.
 const REGION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Finding credentials may ask other services; it ends before a call is taken for sent and lost.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Batches handed over that the dispatcher has not taken yet; the next ones wait, in their order.
 const BATCHES_WAITING_MAX: usize = 16;
@@ -129,6 +133,7 @@ async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client
         .build();
     let settings = settings
         .retry_config(RetryConfig::disabled())
+        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT.min(ack_timeout / 2)).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts);
     let config = timeout(REGION_TIMEOUT, settings.load()).await.ok();
