@@ -4,10 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: run test lint tools bench packages
-
-run: packages  ## the gateway with a development PKI, on 127.0.0.1:8443, into files
-	cargo run -- dev
+.PHONY: test lint tools bench packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (Kinesis on a laptop),
-# oha (HTTP load), promtool, and Python's HTTP clients. Each is installed once: a stamp names its version.
+# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka and ferrokinesis, a Kinesis to test with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -27,18 +26,8 @@ cargo_tool() {
     rm -rf "$TOOLS/build"
 }
 
-# Only the one program out of Debian's package: installing it would start a server.
-promtool() {
-    local folder
-    folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
-    chmod 755 "$folder"
-    (cd "$folder" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb unpacked)
-    install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
-    rm -rf "$folder"
-}
 
 
 scripts/install-packages.sh test
+scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
-once oha-1.16.0 cargo_tool oha 1.16.0 --features http3
-once promtool promtool
