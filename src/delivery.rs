@@ -5,7 +5,7 @@
 //! outcomes, whatever happens to it.
 //!
 //! The watch asks the sink whether it is there: at leisure while records flow, at once when they stop coming back or
-//! fail, and every second while it is away. [`Health`] is what admission and `/readyz` read.
+//! fail, and every second while it is away, never more often. [`Health`] is what admission and `/readyz` read.
 
 mod health;
 
@@ -103,13 +103,14 @@ impl Delivery {
         loop {
             self.wait_for_doubt().await;
             self.probe().await;
+            sleep(PROBE_INTERVAL).await;
         }
     }
 
     /// Returns when it is time to ask the sink.
     async fn wait_for_doubt(&self) {
         if !self.health.is_up() {
-            return sleep(PROBE_INTERVAL).await;
+            return;
         }
         tokio::select! {
             () = self.doubt.notified() => {}

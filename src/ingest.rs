@@ -77,7 +77,7 @@ impl Ingest {
             device: device.id.clone(),
             payload,
             content_type: head.content_type,
-            id: head.idempotency_key.unwrap_or_else(RecordId::new),
+            id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
             received_at,
             ack: crate::record::AckSlot::NONE,
             permit,

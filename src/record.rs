@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::handover;
 
@@ -84,9 +84,14 @@ pub enum RecordId {
 pub const RECORD_ID_CHARS_MAX: usize = 64;
 
 impl RecordId {
-    /// A new id, ordered by time.
-    pub fn new() -> Self {
-        Self::Uuid(Uuid::now_v7())
+    /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter behind a lock.
+    pub fn new(received_at: Timestamp) -> Self {
+        let random = Uuid::new_v4().into_bytes();
+        let mut bits = [0; 10];
+        // A random UUID's bytes 6 and 8 hold its version and variant.
+        bits[..6].copy_from_slice(&random[..6]);
+        bits[6..].copy_from_slice(&random[9..13]);
+        Self::Uuid(Builder::from_unix_timestamp_millis(received_at.0, &bits).into_uuid())
     }
 
     /// `None` unless the key is 1 to 64 visible ASCII characters.
@@ -102,12 +107,6 @@ impl RecordId {
             Self::Uuid(uuid) => uuid.hyphenated().encode_lower(buffer),
             Self::Key(key) => key,
         }
-    }
-}
-
-impl Default for RecordId {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -25,7 +25,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
         permit: admission.reserve(payload.len()).unwrap(),
         payload,
         content_type: None,
-        id: RecordId::new(),
+        id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
         ack: AckSlot::NONE,
     }

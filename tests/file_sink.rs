@@ -22,7 +22,7 @@ fn record(device: &str, body: &str) -> Record {
         device: DeviceId::parse(device).unwrap(),
         payload: body.to_owned().into(),
         content_type: None,
-        id: RecordId::new(),
+        id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
         ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),

@@ -31,7 +31,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         device: DeviceId::parse(device).unwrap(),
         payload: body.into(),
         content_type: None,
-        id: RecordId::new(),
+        id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
         ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),

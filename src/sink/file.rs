@@ -141,7 +141,7 @@ mod tests {
             device: DeviceId::parse(device).unwrap(),
             payload: body.to_vec().into(),
             content_type: None,
-            id: RecordId::new(),
+            id: RecordId::new(Timestamp::now()),
             received_at: Timestamp::now(),
             ack: AckSlot::NONE,
             permit: Permit::holding(&RESERVED_BYTES, 0),
