@@ -86,7 +86,7 @@ fn start_delivery(
         streams: config.streams.clone(),
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
-        batch_records_max: config.batch.records_max,
+        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX,
     };
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {

@@ -24,8 +24,8 @@ pub struct SinkOptions {
     pub body_bytes_max: usize,
     /// How long a request waits for its ack; a sink gives up on a record about then.
     pub ack_timeout: Duration,
-    /// Whether a client's content type and record id travel as headers (they always do, where the sink has headers).
-    pub batch_records_max: usize,
+    /// Batches that are handed over before others have come back.
+    pub in_flight_batches_max: usize,
 }
 
 #[derive(Debug, thiserror::Error)]

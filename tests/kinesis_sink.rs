@@ -4,10 +4,10 @@
 #[path = "support/ferrokinesis.rs"]
 mod ferrokinesis;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_config::ConfigLoader;
@@ -40,7 +40,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
 
 async fn sink(settings: ConfigLoader, ack_timeout: Duration) -> KinesisSink {
     let streams = vec![StreamConfig { name: "telemetry".into(), target: "readings".into() }];
-    let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, batch_records_max: 500 };
+    let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, in_flight_batches_max: 64 };
     KinesisSink::open_with(settings, options).await.unwrap()
 }
 
@@ -143,6 +143,19 @@ async fn a_device_that_waits_for_each_answer_keeps_its_order() {
     assert_eq!(by_device(&stored)["sequential"], numbers(50));
 }
 
+/// Many more batches than the dispatcher lets wait.
+#[tokio::test]
+async fn concurrent_batches_keep_the_order_of_their_calls() {
+    let emulator = Ferrokinesis::start().await;
+    emulator.create_stream("readings", 1).await;
+    let sink = sink(emulator.settings(), Duration::from_secs(20)).await;
+    let batches: Vec<_> =
+        (0..200).map(|i| [record("one", format!("{i}")), record(&format!("other-{i}"), "x")]).collect();
+    let outcomes = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
+    assert!(outcomes.iter().all(|outcomes| *outcomes == Outcomes::DELIVERED));
+    assert_eq!(by_device(&emulator.read_stream("readings").await)["one"], numbers(200));
+}
+
 #[tokio::test]
 async fn a_record_too_large_for_the_stream_is_refused_alone() {
     let emulator = Ferrokinesis::start().await;
@@ -191,32 +204,48 @@ async fn without_credentials_nothing_is_written() {
 
 #[tokio::test]
 async fn a_server_error_is_tried_again() {
-    let server = faulty([Fault::ServerError, Fault::ServerError]).await;
-    let sink = sink(settings(server), Duration::from_secs(10)).await;
+    let server = Server::start([Fault::ServerError, Fault::ServerError]).await;
+    let sink = sink(settings(server.address), Duration::from_secs(10)).await;
     assert_eq!(sink.deliver(STREAM, &[record("device", "x")]).await, Outcomes::DELIVERED);
 }
 
 #[tokio::test]
 async fn a_lost_connection_is_tried_again() {
-    let server = faulty([Fault::HangUp]).await;
-    let sink = sink(settings(server), Duration::from_secs(10)).await;
+    let server = Server::start([Fault::HangUp]).await;
+    let sink = sink(settings(server.address), Duration::from_secs(10)).await;
     assert_eq!(sink.deliver(STREAM, &[record("device", "x")]).await, Outcomes::DELIVERED);
 }
 
 #[tokio::test]
 async fn what_a_lost_connection_took_is_unknown_when_the_time_is_over() {
-    let server = faulty(vec![Fault::HangUp; 100]).await;
-    let sink = sink(settings(server), Duration::from_millis(500)).await;
+    let server = Server::start(vec![Fault::HangUp; 100]).await;
+    let sink = sink(settings(server.address), Duration::from_millis(500)).await;
     assert_eq!(*sink.deliver(STREAM, &[record("device", "x")]).await.get(0), Outcome::Unknown);
 }
 
 #[tokio::test]
 async fn a_silent_service_leaves_the_outcome_unknown_within_the_ack_timeout() {
-    let server = faulty(vec![Fault::Silence; 100]).await;
-    let sink = sink(settings(server), Duration::from_millis(500)).await;
+    let server = Server::start(vec![Fault::Silence; 100]).await;
+    let sink = sink(settings(server.address), Duration::from_millis(500)).await;
     let started = Instant::now();
     assert_eq!(*sink.deliver(STREAM, &[record("device", "x")]).await.get(0), Outcome::Unknown);
     assert!(started.elapsed() < Duration::from_millis(700));
+}
+
+/// One batch is one call; small batches that come together go out together.
+#[tokio::test]
+async fn batches_go_out_whole() {
+    let server = Server::start([]).await;
+    let sink = sink(settings(server.address), Duration::from_secs(10)).await;
+    let batch: Vec<_> = (0..500).map(|i| record(&format!("device-{i}"), "x")).collect();
+    assert_eq!(sink.deliver(STREAM, &batch).await, Outcomes::DELIVERED);
+    assert_eq!(server.calls(), [500]);
+    let small: Vec<Vec<_>> =
+        (0..40).map(|b| (0..25).map(|i| record(&format!("device-{b}-{i}"), "x")).collect()).collect();
+    join_all(small.iter().map(|batch| sink.deliver(STREAM, batch))).await;
+    let calls = server.calls();
+    assert_eq!(calls.iter().sum::<usize>(), 1500);
+    assert!(calls.len() <= 6, "{calls:?}");
 }
 
 #[derive(Clone, Copy)]
@@ -226,48 +255,70 @@ enum Fault {
     Silence,
 }
 
-/// A server that has these faults, one a request, and then takes any one record.
-async fn faulty(faults: impl IntoIterator<Item = Fault>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let faults = Arc::new(std::sync::Mutex::new(faults.into_iter().collect::<std::collections::VecDeque<_>>()));
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, faults.clone()));
-        }
-    });
-    address
+/// A server that has these faults, one a request, and then takes every record.
+#[derive(Clone)]
+struct Server {
+    address: SocketAddr,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Records of each answered call.
+    calls: Arc<Mutex<Vec<usize>>>,
 }
 
-async fn serve(mut connection: TcpStream, faults: Arc<std::sync::Mutex<std::collections::VecDeque<Fault>>>) {
-    while read_request(&mut connection).await {
-        let fault = faults.lock().unwrap().pop_front();
-        let (status, body) = match fault {
-            Some(Fault::HangUp) => return,
-            Some(Fault::Silence) => std::future::pending().await,
-            Some(Fault::ServerError) => ("500 Internal Server Error", r#"{"__type":"InternalFailure"}"#),
-            None => ("200 OK", r#"{"FailedRecordCount":0,"Records":[{"SequenceNumber":"1","ShardId":"s"}]}"#),
-        };
-        let length = body.len();
-        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {length}");
-        connection.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+impl Server {
+    async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
+        let server = Self { address, faults, calls: Arc::default() };
+        let of_connections = server.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(of_connections.clone().serve(connection));
+            }
+        });
+        server
+    }
+
+    fn calls(&self) -> Vec<usize> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    async fn serve(self, mut connection: TcpStream) {
+        while let Some(records) = read_request(&mut connection).await {
+            let fault = self.faults.lock().unwrap().pop_front();
+            let (status, body) = match fault {
+                Some(Fault::HangUp) => return,
+                Some(Fault::Silence) => std::future::pending().await,
+                Some(Fault::ServerError) => ("500 Internal Server Error", r#"{"__type":"InternalFailure"}"#.into()),
+                None => ("200 OK", all_taken(records)),
+            };
+            self.calls.lock().unwrap().push(records);
+            let head = "content-type: application/x-amz-json-1.1\r\ncontent-length";
+            let answer = format!("HTTP/1.1 {status}\r\n{head}: {}\r\n\r\n{body}", body.len());
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
     }
 }
 
-/// False when the connection has ended.
-async fn read_request(connection: &mut TcpStream) -> bool {
+fn all_taken(records: usize) -> String {
+    let entries = vec![r#"{"SequenceNumber":"1","ShardId":"s"}"#; records].join(",");
+    format!(r#"{{"FailedRecordCount":0,"Records":[{entries}]}}"#)
+}
+
+/// How many records it has; `None` when the connection has ended.
+async fn read_request(connection: &mut TcpStream) -> Option<usize> {
     let mut request = Vec::new();
     loop {
         let mut buffer = [0; 4096];
         match connection.read(&mut buffer).await {
-            Ok(0) | Err(_) => return false,
+            Ok(0) | Err(_) => return None,
             Ok(read) => request.extend_from_slice(&buffer[..read]),
         }
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
         if body.len() >= length.parse().unwrap() {
-            return true;
+            return Some(body.matches("\"partitionkey\"").count());
         }
     }
 }

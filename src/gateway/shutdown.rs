@@ -85,7 +85,8 @@ fn exit_code(workers: Workers) -> ExitCode {
         }
         Some(Err(_)) | None => false,
     };
-    let all_clean = workers.into_iter().map(clean).fold(true, |all, one| all && one);
+    // Every worker is looked at, so that each failure is logged.
+    let all_clean = workers.into_iter().map(clean).filter(|clean| !clean).count() == 0;
     tracing::info!(clean = all_clean, "stopped");
     if all_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -4,8 +4,8 @@
 //! (`folder`) and the lock that keeps a second gateway out (`lock`).
 //!
 //! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on disk too. All
-//! batches that wait while the disk works share the next write and the next fdatasync. Files are finished at
-//! [`ROTATION`] and are not opened again.
+//! batches that wait while the disk works share the next write and the next fdatasync. A file is finished at
+//! `ROTATION`, by the next batch that comes, and is not opened again.
 //!
 //! When the disk fails, the append is undone and its records are `Retryable`, or `Unknown` when that fails too or the
 //! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.
@@ -19,7 +19,7 @@ use std::path::{Component, Path};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::folder::Rotation;
@@ -41,7 +41,9 @@ const LINE_BYTES_EXTRA: usize = 256;
 
 /// The handle to the writer thread, which ends when it is dropped.
 pub struct FileSink {
-    jobs: mpsc::Sender<Job>,
+    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
+    /// a sender that finds room again may overtake one that has been woken for it.
+    jobs: Mutex<mpsc::Sender<Job>>,
     /// The writer's folder of each stream; streams with the same target share one.
     folders: Vec<usize>,
     ack_timeout: Duration,
@@ -63,7 +65,7 @@ impl FileSink {
             Err(SinkError::Away(reason)) => tracing::warn!(reason, "the file sink is away"),
             prepared => prepared?,
         }
-        Ok(Self { jobs: start(writer)?, folders, ack_timeout })
+        Ok(Self { jobs: Mutex::new(start(writer)?), folders, ack_timeout })
     }
 
     /// Writes a small file in every folder and removes it again.
@@ -83,7 +85,8 @@ impl FileSink {
         let deadline = Instant::now() + self.ack_timeout;
         let (outcome, settled) = oneshot::channel();
         let job = Job::Append(Append { folder, lines: render(records), outcome });
-        Outcomes::All(match timeout_at(deadline, self.jobs.send(job)).await {
+        let sent = async { self.jobs.lock().await.send(job).await };
+        Outcomes::All(match timeout_at(deadline, sent).await {
             Ok(Ok(())) => match timeout_at(deadline, settled).await {
                 Ok(Ok(outcome)) => outcome,
                 _ => Outcome::Unknown,
@@ -96,7 +99,7 @@ impl FileSink {
     async fn ask_writer(&self) -> Result<(), SinkError> {
         let ended = || SinkError::Away("the writer has ended".into());
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Verify(answer)).await.map_err(|_| ended())?;
+        self.jobs.lock().await.send(Job::Verify(answer)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }

@@ -1,7 +1,7 @@
 //! Kinesis sink: PutRecords with data = body and partition key = device id.
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a task), which owns
-//! what is on its way and keeps up to [`dispatch::CALLS_IN_FLIGHT_MAX`] calls running. `pending` decides what goes
+//! what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running. `pending` decides what goes
 //! into the next call, `call` makes it, `failure` says what an error means for its records.
 //!
 //! Invariant: a device has at most one record on the wire, so its records enter the stream in the order of the
@@ -21,13 +21,15 @@ mod pending;
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
-use tokio::sync::mpsc;
+use aws_sdk_kinesis::types::StreamStatus;
+use futures_util::future::try_join_all;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::failure::Failure;
@@ -39,11 +41,14 @@ use crate::record::{DEVICE_ID_CHARS_MAX, Outcome, Outcomes, Record, StreamIndex}
 /// A connection, TLS included, is there by then or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One DescribeStreamSummary call.
+/// The description of all streams.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finding the region may ask the instance metadata service.
 const REGION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Finding credentials may ask other services; it ends before a call is taken for sent and lost.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Batches handed over that the dispatcher has not taken yet; the next ones wait, in their order.
 const BATCHES_WAITING_MAX: usize = 16;
@@ -60,7 +65,9 @@ const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
 pub struct KinesisSink {
     client: Client,
     streams: Vec<StreamConfig>,
-    dispatchers: Vec<mpsc::Sender<Vec<Entry>>>,
+    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
+    /// a sender that finds room again may overtake one that has been woken for it.
+    dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
     body_bytes_max: usize,
     ack_timeout: Duration,
 }
@@ -82,12 +89,12 @@ impl KinesisSink {
         Ok(Self { client, streams, dispatchers, body_bytes_max, ack_timeout })
     }
 
-    /// Describes every stream: is it there, does it take records, does the largest body fit?
+    /// Describes every stream: is it there, does it take records, does the largest body fit? The service allows few
+    /// of these calls (20 a second and account), so ask about once a second at most.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        for stream in &self.streams {
-            self.verify_stream(stream).await?;
-        }
-        Ok(())
+        let checks = try_join_all(self.streams.iter().map(|stream| self.verify_stream(stream)));
+        let slow = |_| SinkError::Away(format!("Kinesis did not answer within {VERIFY_TIMEOUT:?}"));
+        timeout(VERIFY_TIMEOUT, checks).await.map_err(slow)?.map(|_| ())
     }
 
     /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
@@ -102,7 +109,8 @@ impl KinesisSink {
         let (reply, outcomes) = mpsc::channel(records.len());
         let batch = entries(records, deadlines, &reply);
         drop(reply);
-        match timeout_at(deadlines.last_call, dispatcher.send(batch)).await {
+        let sent = async { dispatcher.lock().await.send(batch).await };
+        match timeout_at(deadlines.last_call, sent).await {
             Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
             Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
             Err(_) => Outcomes::All(Outcome::Retryable("too many records wait for the stream".into())),
@@ -110,17 +118,11 @@ impl KinesisSink {
     }
 
     async fn verify_stream(&self, stream: &StreamConfig) -> Result<(), SinkError> {
-        let request = self.client.describe_stream_summary().stream_name(&stream.target).send();
-        let answer = timeout(VERIFY_TIMEOUT, request)
-            .await
-            .map_err(|_| away(stream, &format!("no answer within {VERIFY_TIMEOUT:?}")))?
-            .map_err(|error| match Failure::of(&error) {
-                Failure::Stream(code) if &*code == "ResourceNotFoundException" => missing(stream),
-                failure => away(stream, failure.reason()),
-            })?;
+        let answer = self.client.describe_stream_summary().stream_name(&stream.target).send().await;
+        let answer = answer.map_err(|error| not_described(stream, &Failure::of(&error)))?;
         let summary = answer.stream_description_summary().ok_or_else(|| away(stream, "an empty description"))?;
         check_status(stream, summary.stream_status())?;
-        check_record_size(stream, self.body_bytes_max, record_bytes_max(summary))
+        check_record_size(stream, self.body_bytes_max, record_bytes_max(summary.max_record_size_in_kib()))
     }
 }
 
@@ -131,6 +133,7 @@ async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client
         .build();
     let settings = settings
         .retry_config(RetryConfig::disabled())
+        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT.min(ack_timeout / 2)).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts);
     let config = timeout(REGION_TIMEOUT, settings.load()).await.ok();
@@ -142,10 +145,10 @@ async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client
     }
 }
 
-fn start_dispatcher(client: &Client, target: &str) -> mpsc::Sender<Vec<Entry>> {
+fn start_dispatcher(client: &Client, target: &str) -> Mutex<mpsc::Sender<Vec<Entry>>> {
     let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
     tokio::spawn(dispatch::run(client.clone(), target.into(), batches));
-    sender
+    Mutex::new(sender)
 }
 
 fn entries(records: &[Record], deadlines: Deadlines, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
@@ -178,15 +181,24 @@ fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {
     )))
 }
 
-fn missing(StreamConfig { name, target }: &StreamConfig) -> SinkError {
-    SinkError::Misconfigured(format!(
-        "the Kinesis stream {target} (stream {name}) does not exist in this account and region: \
-         create it, or name another one in FOREBAY_STREAMS ({name}=TARGET)"
-    ))
+fn not_described(stream: &StreamConfig, failure: &Failure) -> SinkError {
+    let StreamConfig { name, target } = stream;
+    let reason = failure.reason();
+    match (failure, &**reason) {
+        (Failure::Stream(_), "ResourceNotFoundException") => SinkError::Misconfigured(format!(
+            "the Kinesis stream {target} (stream {name}) does not exist in this account and region: create it, or \
+             name another one in FOREBAY_STREAMS ({name}=TARGET)"
+        )),
+        (Failure::Stream(_), "AccessDeniedException") => SinkError::Misconfigured(format!(
+            "the Kinesis stream {target} (stream {name}) may not be used with these AWS credentials: they need \
+             kinesis:DescribeStreamSummary and kinesis:PutRecords"
+        )),
+        _ => away(stream, reason),
+    }
 }
 
 fn away(stream: &StreamConfig, reason: &str) -> SinkError {
-    SinkError::Away(format!("the Kinesis stream {} does not answer: {reason}", stream.target))
+    SinkError::Away(format!("the Kinesis stream {} cannot be asked: {reason}", stream.target))
 }
 
 fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), SinkError> {
@@ -196,9 +208,9 @@ fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), Sink
     }
 }
 
-fn record_bytes_max(summary: &StreamDescriptionSummary) -> usize {
-    let kib = summary.max_record_size_in_kib().and_then(|kib| usize::try_from(kib).ok());
-    kib.filter(|kib| *kib > 0).map_or(RECORD_BYTES_MAX_DEFAULT, |kib| kib * 1024)
+fn record_bytes_max(kib: Option<i32>) -> usize {
+    let kib = kib.and_then(|kib| usize::try_from(kib).ok()).filter(|kib| *kib > 0);
+    kib.map_or(RECORD_BYTES_MAX_DEFAULT, |kib| kib * 1024)
 }
 
 fn check_record_size(stream: &StreamConfig, body_bytes_max: usize, record_bytes_max: usize) -> Result<(), SinkError> {
@@ -228,6 +240,19 @@ mod tests {
         assert!(check_record_size(&stream("s"), limit - 128, limit).is_ok());
         let error = check_record_size(&stream("s"), limit - 127, limit).unwrap_err();
         assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_BODY_BYTES_MAX")));
+    }
+
+    #[test]
+    fn a_stream_says_its_record_size_or_has_the_default() {
+        assert_eq!([Some(10_240), Some(0), None].map(record_bytes_max), [10 << 20, 1 << 20, 1 << 20]);
+    }
+
+    #[test]
+    fn missing_rights_are_not_an_absence() {
+        let error = not_described(&stream("s"), &Failure::Stream("AccessDeniedException".into()));
+        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("kinesis:PutRecords")));
+        let error = not_described(&stream("s"), &Failure::Stream("ExpiredTokenException".into()));
+        assert!(matches!(error, SinkError::Away(_)));
     }
 
     #[test]

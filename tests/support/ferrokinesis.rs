@@ -1,4 +1,4 @@
-//! A Kinesis emulator as a process: <https://crates.io/crates/ferrokinesis>, with the service's limits enforced.
+//! The Kinesis emulator ferrokinesis as a process, with the service's limits enforced. It listens on every address.
 //!
 //! The binary comes from the environment variable `FERROKINESIS`, or `target/tools/bin/ferrokinesis`:
 //! `cargo install ferrokinesis --version 0.7.0 --locked --root target/tools`. Ended when dropped.

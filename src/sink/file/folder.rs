@@ -11,6 +11,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// What a probe writes: about a batch, so that a disk with hardly any room is not taken for one that works.
+const PROBE_BYTES: usize = 1 << 20;
+
 /// When a file is finished and the next one begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
@@ -71,10 +74,11 @@ impl Folder {
         create_durably(&self.path)?;
         let path = self.path.join(".forebay-probe");
         let written = File::create(&path).and_then(|mut file| {
-            file.write_all(&[b'\n'; 4096])?;
+            file.write_all(&vec![b'\n'; PROBE_BYTES])?;
             file.sync_data()
         });
-        written.and(fs::remove_file(&path))
+        let removed = fs::remove_file(&path);
+        written.and(removed)
     }
 
     /// Appends whole lines and returns when they are on disk.

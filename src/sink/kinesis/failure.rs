@@ -61,6 +61,7 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
+        _ if status == 413 => Failure::Refused("the call is too large".into()),
         _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
     }
@@ -79,8 +80,10 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
+/// The first cause, on one line.
 fn innermost(error: &(dyn Error + 'static)) -> Reason {
-    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string).into()
+    let text = causes(error).last().map_or_else(|| error.to_string(), ToString::to_string);
+    text.split_whitespace().collect::<Vec<_>>().join(" ").into()
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

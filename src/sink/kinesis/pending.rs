@@ -102,17 +102,11 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Ready,
-    Resting,
-    InCall,
-}
-
 #[derive(Debug)]
 struct Device {
-    state: State,
+    /// The records that wait; the one in a call is not among them.
     entries: VecDeque<Entry>,
+    in_call: bool,
 }
 
 impl Device {
@@ -130,7 +124,7 @@ impl Device {
     }
 
     fn is_needed(&self) -> bool {
-        self.state == State::InCall || !self.entries.is_empty()
+        self.in_call || !self.entries.is_empty()
     }
 }
 
@@ -149,8 +143,9 @@ fn give_up(entries: impl Iterator<Item = Entry>) {
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
+    /// Every device with a record; each is either in a call, or ready, or resting.
     devices: HashMap<DeviceId, Device>,
-    /// Every ready device, in the order of their turns; a name whose device is not ready is skipped.
+    /// In the order of their turns.
     ready: VecDeque<DeviceId>,
     resting: Vec<(Instant, DeviceId)>,
     waiting: usize,
@@ -174,7 +169,7 @@ impl Pending {
         }
         self.ready.push_back(entry.device.clone());
         let name = entry.device.clone();
-        self.devices.insert(name, Device { state: State::Ready, entries: VecDeque::from([entry]) });
+        self.devices.insert(name, Device { entries: VecDeque::from([entry]), in_call: false });
     }
 
     /// The records of the next call: at most one of a device, within the limits of a call; empty when none is ready.
@@ -202,9 +197,7 @@ impl Pending {
     }
 
     fn take(&mut self, name: &DeviceId, room: usize, now: Instant) -> Taken {
-        let Some(device) = self.devices.get_mut(name).filter(|device| device.state == State::Ready) else {
-            return Taken::Nothing;
-        };
+        let Some(device) = self.devices.get_mut(name) else { return Taken::Nothing };
         self.waiting -= device.drop_overdue(now);
         match device.entries.front().map(Entry::bytes) {
             None => {
@@ -214,7 +207,7 @@ impl Pending {
             Some(bytes) if bytes > room => return Taken::TooLarge,
             Some(_) => {}
         }
-        device.state = State::InCall;
+        device.in_call = true;
         self.waiting -= 1;
         device.entries.pop_front().map_or(Taken::Nothing, Taken::Entry)
     }
@@ -233,7 +226,7 @@ impl Pending {
 
     fn settle_one(&mut self, entry: Entry, outcome: Outcome) {
         if let Some(device) = self.devices.get_mut(&entry.device) {
-            device.state = State::Ready;
+            device.in_call = false;
             match device.is_needed() {
                 true => self.ready.push_back(entry.device.clone()),
                 false => drop(self.devices.remove(&entry.device)),
@@ -256,7 +249,7 @@ impl Pending {
         entry.maybe_written |= maybe_written;
         self.resting.push((now + backoff(entry.failures), entry.device.clone()));
         if let Some(device) = self.devices.get_mut(&entry.device) {
-            device.state = State::Resting;
+            device.in_call = false;
             device.entries.push_front(entry);
             self.waiting += 1;
         }
@@ -264,12 +257,8 @@ impl Pending {
 
     /// Makes devices ready whose rest is over, and gives up on what is overdue. Costs a look at every device.
     pub fn tick(&mut self, now: Instant) {
-        for (_, name) in self.resting.extract_if(.., |(until, _)| *until <= now) {
-            if let Some(device) = self.devices.get_mut(&name).filter(|device| device.state == State::Resting) {
-                device.state = State::Ready;
-                self.ready.push_back(name);
-            }
-        }
+        let rested = self.resting.extract_if(.., |(until, _)| *until <= now);
+        self.ready.extend(rested.map(|(_, name)| name));
         self.devices.retain(|_, device| {
             self.waiting -= device.drop_overdue(now);
             device.is_needed()

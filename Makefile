@@ -1,0 +1,23 @@
+# What a developer and CI type. Everything that is missing on a fresh Debian or Ubuntu (beyond Rust, a C toolchain
+# and apt) is installed by these targets: Debian packages by apt, everything else under $(TOOLS), once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export TOOLS ?= $(CURDIR)/target/tools
+
+.PHONY: test lint tools bench packages
+
+test: tools  ## every test: units, properties, and the real program against real brokers and clients
+	cargo test
+
+lint: packages  ## format, lints, licences and advisories
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
+	scripts/install-tools.sh
+
+bench: packages  ## criterion benches
+	cargo bench
+
+packages:
+	scripts/install-packages.sh build

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing. `build`: to build the gateway; `test`: for the tests as well.
+# Runs apt only when something is missing, and sudo only when not root.
+set -euo pipefail
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+java_major() { java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p'; }
+
+# Kafka needs Java 17. The newest that this release of Debian or Ubuntu has; its default may be older.
+jre_package() {
+    local major
+    for major in 25 21 17; do
+        if apt-cache show "openjdk-$major-jre-headless" >/dev/null 2>&1; then
+            echo "openjdk-$major-jre-headless"
+            return
+        fi
+    done
+    echo default-jre-headless
+}
+
+wanted=(make pkg-config libssl-dev zlib1g-dev python3 ca-certificates)
+missing=()
+need_java=no
+if [ "${1:-build}" = test ]; then
+    wanted+=(curl)
+    command -v mvn >/dev/null || missing+=(maven)
+    major=$(java_major || true)
+    [ "${major:-0}" -ge 17 ] || need_java=yes
+fi
+for package in "${wanted[@]}"; do
+    installed "$package" || missing+=("$package")
+done
+if [ ${#missing[@]} = 0 ] && [ $need_java = no ]; then
+    exit 0
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+as_root apt-get update -qq
+if [ $need_java = yes ]; then
+    missing+=("$(jre_package)")
+fi
+echo "installing ${missing[*]}"
+as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"

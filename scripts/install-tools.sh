@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka and ferrokinesis, a Kinesis to test with.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export TOOLS="${TOOLS:-$PWD/target/tools}"
+mkdir -p "$TOOLS/bin" "$TOOLS/stamps"
+
+# once NAME COMMAND…: runs the command unless it has succeeded before under this name.
+once() {
+    local name=$1 started=$SECONDS
+    shift
+    [ -e "$TOOLS/stamps/$name" ] && return
+    echo "installing $name"
+    "$@"
+    touch "$TOOLS/stamps/$name"
+    echo "installed $name in $((SECONDS - started)) s"
+}
+
+# A program that only drives tests: built quickly rather than to be fast.
+cargo_tool() {
+    local name=$1 version=$2
+    shift 2
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=true \
+        cargo install "$name" --version "$version" --locked --root "$TOOLS" --target-dir "$TOOLS/build" "$@"
+    rm -rf "$TOOLS/build"
+}
+
+
+
+scripts/install-packages.sh test
+scripts/install-kafka.sh
+once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
