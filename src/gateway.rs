@@ -39,7 +39,7 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
-    let metrics = Arc::new(metrics(&config, &limits, &admission)?);
+    let metrics = Arc::new(metrics(&config, &limits, &admission));
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let delivering = start_delivery(&config, health.clone(), metrics.clone(), batches)?;
     let (listen, sockets) = listen::bind(&config.listen)?;
@@ -58,7 +58,7 @@ fn lanes(config: &Config) -> usize {
     config.listen.workers.get() * config.streams.len()
 }
 
-fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> anyhow::Result<Metrics> {
+fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> Metrics {
     let (limits, admission) = (limits.clone(), admission.clone());
     let devices = ProbedGauge {
         name: "forebay_limits_devices",
@@ -71,7 +71,7 @@ fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) ->
         read: Box::new(move || admission.reserved_bytes() as f64),
     };
     let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
-    Ok(Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])?)
+    Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])
 }
 
 /// Starts the delivery thread once its sink is open and found fit. A sink that is away is waited for, not ready.

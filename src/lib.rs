@@ -15,6 +15,8 @@
 //! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
 //! the rooms together; [`config`] and [`telemetry`] are there for all of them.
 
+#![deny(unsafe_code)] // the modules that need some allow it and say why
+
 pub mod accept;
 pub mod admission;
 pub mod batcher;

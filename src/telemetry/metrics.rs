@@ -2,24 +2,27 @@
 //!
 //! Each worker has a [`WorkerMetrics`] of its own that only its thread writes: plain relaxed loads and stores on cache
 //! lines that no other thread touches until a scrape adds them up. What happens once a batch, or less often, goes to
-//! the exporter's own handles, resolved once. Names and labels are a contract; no label comes from a client.
+//! the exporter's own handles, resolved once. `gateway` makes the [`Metrics`], `telemetry::admin` serves their text.
+//!
+//! Names and labels are a contract; no label comes from a client, so the series are fixed at start, and so is the
+//! memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
+mod histogram;
 mod hot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Recorder, counter, describe_counter, describe_gauge, describe_histogram};
-use metrics::{Unit, gauge, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use crossbeam_utils::CachePadded;
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
-use hot::DurationTotals;
-pub use hot::{Handshake, Protocol, Scope, SealReason, WorkerMetrics};
+use histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION};
+pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
 
-const RECORDS_BUCKETS: [f64; 11] = [1., 2., 5., 10., 20., 50., 100., 200., 500., 1000., 5000.];
-const BYTES_BUCKETS: [f64; 8] = [256., 1024., 4096., 16384., 65536., 262_144., 1_048_576., 4_194_304.];
-const SECONDS_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10.];
 const OUTCOMES: [&str; 4] = ["delivered", "retryable", "permanent", "unknown"];
 
 type Probe = Box<dyn Fn() -> f64 + Send + Sync>;
@@ -30,10 +33,11 @@ pub struct Metrics {
     handle: PrometheusHandle,
     totals: Totals,
     sink_records: Vec<[Counter; OUTCOMES.len()]>,
-    sink_duration: Histogram,
+    sink_duration: CachePadded<Histogram>,
     sink_up: Gauge,
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
+    reload_failures: [Counter; Reload::LABELS.len()],
     probes: Vec<(Gauge, Probe)>,
 }
 
@@ -55,28 +59,14 @@ pub struct ProbedGauge {
 
 impl Metrics {
     /// Metrics of so many workers and these streams.
-    pub fn new(workers: usize, streams: &[String], probed: Vec<ProbedGauge>) -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_records".into()), &RECORDS_BUCKETS)?
-            .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES_BUCKETS)?
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
-            .build_recorder();
+    pub fn new(workers: usize, streams: &[String], probed: Vec<ProbedGauge>) -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        Ok(with_local_recorder(&recorder, || Self::register(&recorder, handle, workers, streams, probed)))
+        with_local_recorder(&recorder, || Self::register(handle, workers, streams, probed))
     }
 
-    fn register<R: Recorder>(
-        _recorder: &R,
-        handle: PrometheusHandle,
-        workers: usize,
-        streams: &[String],
-        probed: Vec<ProbedGauge>,
-    ) -> Self {
+    fn register(handle: PrometheusHandle, workers: usize, streams: &[String], probed: Vec<ProbedGauge>) -> Self {
         describe();
-        let batch_records = histogram!("forebay_batcher_batch_records");
-        let batch_bytes = histogram!("forebay_batcher_batch_bytes");
-        let batch_age = histogram!("forebay_batcher_batch_age_seconds");
-        let worker = |_| Arc::new(WorkerMetrics::new(batch_records.clone(), batch_bytes.clone(), batch_age.clone()));
         let of_stream = |stream: &String| {
             OUTCOMES
                 .map(|outcome| counter!("forebay_sink_records_total", "stream" => stream.clone(), "outcome" => outcome))
@@ -86,14 +76,15 @@ impl Metrics {
             (gauge!(probed.name), probed.read)
         };
         Self {
-            workers: (0..workers).map(worker).collect(),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
             handle,
             totals: Totals::register(),
             sink_records: streams.iter().map(of_stream).collect(),
-            sink_duration: histogram!("forebay_sink_duration_seconds"),
+            sink_duration: CachePadded::default(),
             sink_up: gauge!("forebay_sink_up"),
             in_flight_batches: gauge!("forebay_sink_in_flight_batches"),
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
+            reload_failures: Reload::LABELS.map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
             probes: probed.into_iter().map(probe).collect(),
         }
     }
@@ -112,15 +103,17 @@ impl Metrics {
         }
     }
 
-    /// How long the sink took for one batch.
+    /// How long the sink took for one batch. Only the delivery thread may call this: the histogram has one writer.
     pub fn sink_duration(&self, duration: Duration) {
-        self.sink_duration.record(duration);
+        self.sink_duration.observe(&SINK_DURATION, hot::micros(duration));
     }
 
+    /// Whether the sink takes records.
     pub fn set_sink_up(&self, up: bool) {
         self.sink_up.set(u8::from(up));
     }
 
+    /// Batches that the sink has and has not answered.
     pub fn set_in_flight_batches(&self, batches: usize) {
         self.in_flight_batches.set(batches as f64);
     }
@@ -130,16 +123,42 @@ impl Metrics {
         self.certificate_expiry.set((at.0 / 1000) as f64);
     }
 
-    /// All metrics in Prometheus' text format.
+    /// A changed file could not be used; what was there before stays in force.
+    pub fn reload_failed(&self, what: Reload) {
+        self.reload_failures[what as usize].increment(1);
+    }
+
+    /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.totals.update(&self.workers);
         self.probes.iter().for_each(|(gauge, read)| gauge.set(read()));
-        self.handle.run_upkeep();
         let mut text = self.handle.render();
-        DurationTotals::of(&self.workers).render(&mut text);
+        self.write_histograms(&mut text);
         text
     }
+
+    fn write_histograms(&self, text: &mut String) {
+        REQUEST_DURATION.write_head(text);
+        for (place, protocol) in Protocol::LABELS.iter().enumerate() {
+            let label = format!("protocol=\"{protocol}\"");
+            REQUEST_DURATION.write(text, &label, self.workers.iter().map(|worker| &worker.durations[place]));
+        }
+        for (family, of) in BATCH_HISTOGRAMS {
+            family.write_head(text);
+            family.write(text, "", self.workers.iter().map(|worker| of(worker)));
+        }
+        SINK_DURATION.write_head(text);
+        SINK_DURATION.write(text, "", std::iter::once(&*self.sink_duration));
+    }
 }
+
+type OfWorker = fn(&WorkerMetrics) -> &Histogram;
+
+const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
+    (&BATCH_RECORDS, |worker| &worker.batch_records),
+    (&BATCH_BYTES, |worker| &worker.batch_bytes),
+    (&BATCH_AGE, |worker| &worker.batch_age),
+];
 
 fn label(outcome: &Outcome) -> usize {
     match outcome {
@@ -191,41 +210,10 @@ fn describe() {
     describe_gauge!("forebay_http_connections", "Open connections");
     describe_counter!("forebay_tls_handshakes_total", "TLS and QUIC handshakes, by result");
     describe_gauge!("forebay_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires");
+    describe_counter!("forebay_tls_reload_failures_total", "Changed files that could not be used, by what they hold");
     describe_counter!("forebay_limits_refused_total", "Requests and connections refused by a bucket");
     describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");
-    describe_histogram!("forebay_batcher_batch_records", Unit::Count, "Records in a sealed batch");
-    describe_histogram!("forebay_batcher_batch_bytes", Unit::Bytes, "Payload bytes in a sealed batch");
-    describe_histogram!("forebay_batcher_batch_age_seconds", Unit::Seconds, "Age of the oldest record when sealed");
     describe_counter!("forebay_sink_records_total", "Records that the sink answered for, by outcome");
-    describe_histogram!("forebay_sink_duration_seconds", Unit::Seconds, "Time the sink took for a batch");
     describe_gauge!("forebay_sink_up", "Whether the sink takes records");
     describe_gauge!("forebay_sink_in_flight_batches", "Batches that the sink has not answered");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_workers_count_is_summed_and_rendered() {
-        let probed = ProbedGauge { name: "forebay_limits_devices", help: "Devices", read: Box::new(|| 7.0) };
-        let metrics = Metrics::new(2, &["telemetry".into()], vec![probed]).unwrap();
-        for worker in 0..2 {
-            metrics.worker(worker).request(Protocol::H2, 204, Duration::from_millis(2));
-            metrics.worker(worker).batch_sealed(SealReason::Idle, 3, 1000, Duration::ZERO);
-        }
-        metrics.sink_outcomes(StreamIndex(0), &Outcomes::DELIVERED, 6);
-        let text = metrics.render();
-        for line in [
-            "forebay_http_requests_total{protocol=\"h2\",status=\"204\"} 2",
-            "forebay_batcher_sealed_total{reason=\"idle\"} 2",
-            "forebay_batcher_batch_records_bucket{le=\"5\"} 2",
-            "forebay_sink_records_total{stream=\"telemetry\",outcome=\"delivered\"} 6",
-            "forebay_limits_devices 7",
-            "forebay_http_request_duration_seconds_bucket{protocol=\"h2\",le=\"0.0025\"} 2",
-            "forebay_http_request_duration_seconds_count{protocol=\"h2\"} 2",
-        ] {
-            assert!(text.contains(line), "{line} is not in:\n{text}");
-        }
-    }
 }

@@ -1,12 +1,18 @@
-//! What a worker counts itself.
+//! What a worker counts itself, on the hot path.
+//!
+//! `accept`, `http` and `batcher` call [`WorkerMetrics`] from the worker's own thread; a scrape reads it from another.
+//! Every label is a variant of a closed enum, so the number of series is fixed at start.
+//!
+//! Invariant: one thread writes. That is what lets [`Local`] add without an atomic read-modify-write. A second writer
+//! would lose counts, nothing worse. A gauge counts up and down modulo 2^64; it is the sum over workers that is read.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use metrics::Histogram;
+
+use super::histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION};
 
 /// A closed set of label values; a variant's place is its label's.
 macro_rules! labels {
@@ -30,6 +36,8 @@ Scope {
 });
 labels!(/// Why a batch was sealed.
     SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
+labels!(/// Files that could not be reloaded.
+    Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" });
 labels!(/// How a handshake ended.
 Handshake {
     Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
@@ -37,51 +45,41 @@ Handshake {
     Revoked = "revoked", RateLimited = "rate_limited", Protocol = "protocol", Io = "io",
 });
 
-/// The statuses of the wire contract; any other is counted as `other`.
-const STATUSES: [u16; 16] = [204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 500, 502, 503, 504, 0];
-
-/// Upper bounds of the request duration buckets, in microseconds.
-const DURATION_BUCKETS_MICROS: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
-];
+/// The statuses of the wire contract; any other is counted as `other`, which is the last.
+const STATUSES: [u16; 15] = [204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0];
 
 /// A counter with one writer: its thread loads and stores, others only load.
+///
+/// A `fetch_add` would lock the cache line for some twenty cycles to exclude writers that do not exist. Relaxed is
+/// enough: no other memory is published by a count, and a scrape may be a few requests late.
 #[derive(Debug, Default)]
 pub struct Local(AtomicU64);
 
 impl Local {
-    fn add(&self, n: u64) {
+    pub fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The counters of one worker. Only its own thread writes them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WorkerMetrics(CachePadded<Cells>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cells {
     requests: [[Local; STATUSES.len()]; Protocol::LABELS.len()],
-    durations: [Durations; Protocol::LABELS.len()],
+    pub durations: [Histogram; Protocol::LABELS.len()],
     pub connections: [Local; Protocol::LABELS.len()],
     pub handshakes: [Local; Handshake::LABELS.len()],
     pub refused: [Local; Scope::LABELS.len()],
     pub sealed: [Local; SealReason::LABELS.len()],
-    batch_records: Histogram,
-    batch_bytes: Histogram,
-    batch_age: Histogram,
-}
-
-#[derive(Debug, Default)]
-struct Durations {
-    /// One for each bound, and one for what is longer.
-    buckets: [Local; DURATION_BUCKETS_MICROS.len() + 1],
-    sum_micros: Local,
+    pub batch_records: Histogram,
+    pub batch_bytes: Histogram,
+    pub batch_age: Histogram,
 }
 
 impl std::ops::Deref for WorkerMetrics {
@@ -93,58 +91,50 @@ impl std::ops::Deref for WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    pub fn new(batch_records: Histogram, batch_bytes: Histogram, batch_age: Histogram) -> Self {
-        Self(CachePadded::new(Cells {
-            requests: Default::default(),
-            durations: Default::default(),
-            connections: Default::default(),
-            handshakes: Default::default(),
-            refused: Default::default(),
-            sealed: Default::default(),
-            batch_records,
-            batch_bytes,
-            batch_age,
-        }))
-    }
-
     /// A request was answered.
     pub fn request(&self, protocol: Protocol, status: u16, duration: Duration) {
         let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
         self.requests[protocol as usize][place].add(1);
-        let micros = duration.as_micros() as u64;
-        let durations = &self.durations[protocol as usize];
-        durations.buckets[DURATION_BUCKETS_MICROS.partition_point(|bound| *bound < micros)].add(1);
-        durations.sum_micros.add(micros);
+        self.durations[protocol as usize].observe(&REQUEST_DURATION, micros(duration));
     }
 
+    /// A handshake has succeeded.
     pub fn connection_opened(&self, protocol: Protocol) {
         self.connections[protocol as usize].add(1);
     }
 
+    /// Once for each `connection_opened`.
     pub fn connection_closed(&self, protocol: Protocol) {
         self.connections[protocol as usize].add(u64::MAX);
     }
 
+    /// A handshake has ended, this way or that.
     pub fn handshake(&self, result: Handshake) {
         self.handshakes[result as usize].add(1);
     }
 
+    /// A bucket refused a request, its bytes or a connection.
     pub fn refused(&self, scope: Scope) {
         self.refused[scope as usize].add(1);
     }
 
-    /// A batch was sealed; `bytes` are those of its payloads.
+    /// A batch was sealed; `bytes` are those of its payloads, `age` is that of its oldest record.
     pub fn batch_sealed(&self, reason: SealReason, records: usize, bytes: usize, age: Duration) {
         self.sealed[reason as usize].add(1);
-        self.batch_records.record(records as f64);
-        self.batch_bytes.record(bytes as f64);
-        self.batch_age.record(age);
+        self.batch_records.observe(&BATCH_RECORDS, records as u64);
+        self.batch_bytes.observe(&BATCH_BYTES, bytes as u64);
+        self.batch_age.observe(&BATCH_AGE, micros(age));
     }
 
     /// In the order of [`request_labels`].
     pub fn requests(&self) -> impl Iterator<Item = &Local> {
         self.0.requests.iter().flatten()
     }
+}
+
+/// A duration as the histograms take it.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Protocol and status of each request counter.
@@ -168,39 +158,4 @@ pub fn sums<'a, I: Iterator<Item = &'a Local>>(
         }
     }
     sums
-}
-
-/// `forebay_http_request_duration_seconds`: a request must not cost an entry in the exporter, so this one family is
-/// counted in buckets here and written here.
-pub struct DurationTotals {
-    protocols: Vec<(Vec<u64>, u64)>,
-}
-
-impl DurationTotals {
-    pub fn of(workers: &[Arc<WorkerMetrics>]) -> Self {
-        let of_protocol = |protocol: usize| {
-            let buckets = sums(workers, |worker| worker.0.durations[protocol].buckets.iter());
-            let sum = workers.iter().map(|worker| worker.durations[protocol].sum_micros.get()).sum();
-            (buckets, sum)
-        };
-        Self { protocols: (0..Protocol::LABELS.len()).map(of_protocol).collect() }
-    }
-
-    pub fn render(&self, text: &mut String) {
-        const NAME: &str = "forebay_http_request_duration_seconds";
-        let _ = writeln!(text, "# HELP {NAME} Time from a request's head to its answer\n# TYPE {NAME} histogram");
-        for (protocol, (buckets, sum_micros)) in Protocol::LABELS.iter().zip(&self.protocols) {
-            let mut count = 0;
-            for (bucket, bound) in buckets.iter().zip(DURATION_BUCKETS_MICROS) {
-                count += bucket;
-                let seconds = bound as f64 / 1e6;
-                let _ = writeln!(text, "{NAME}_bucket{{protocol=\"{protocol}\",le=\"{seconds}\"}} {count}");
-            }
-            let count = buckets.iter().sum::<u64>();
-            let sum = *sum_micros as f64 / 1e6;
-            let _ = writeln!(text, "{NAME}_bucket{{protocol=\"{protocol}\",le=\"+Inf\"}} {count}");
-            let _ = writeln!(text, "{NAME}_sum{{protocol=\"{protocol}\"}} {sum}");
-            let _ = writeln!(text, "{NAME}_count{{protocol=\"{protocol}\"}} {count}");
-        }
-    }
 }

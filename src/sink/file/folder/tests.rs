@@ -1,3 +1,5 @@
+//! The folder of one stream: names, rotation, and what is left after a crash.
+
 use super::*;
 
 const ROTATION: Rotation = Rotation { bytes_max: 10, age_max: Duration::from_secs(60) };
