@@ -23,8 +23,8 @@ use tokio_rustls::rustls;
 use tokio_rustls::server::TlsStream;
 
 use crate::http::{self, Connection, Service};
-use crate::identity::{Identity, IdentityError};
-use crate::ingest::Caller;
+use crate::identity::Identity;
+use crate::ingest::{Caller, KnownDevice};
 use crate::limits::{AddressLimits, Clock, Limits};
 use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
 use crate::tls;
@@ -125,10 +125,11 @@ impl Acceptor {
     /// Who has connected. Without a usable identity each request is refused, and none has buckets.
     fn caller(&self, leaf: Option<&rustls::pki_types::CertificateDer>, address_limits: AddressLimits) -> Caller {
         let leaf = leaf.map_or(&[][..], |leaf| leaf.as_ref());
-        let identity = self.identity.device(leaf);
-        let buckets = |device: &crate::identity::Device| self.limits.device(&device.id, self.clock.now());
-        let device_limits = identity.as_ref().map_err(IdentityError::clone).map(buckets);
-        Caller { identity, device_limits: device_limits.unwrap_or(Err(crate::limits::TableFull)), address_limits }
+        let device = self.identity.device(leaf).map(|device| {
+            let limits = self.limits.device(&device.id, self.clock.now());
+            KnownDevice { device, limits }
+        });
+        Caller { device, address_limits }
     }
 
     fn open(&self, protocol: Protocol) -> Open {

@@ -92,7 +92,7 @@ impl Batcher {
         let opens = lane.accumulator.is_empty();
         let sealed = lane.accumulator.push(record, now);
         if sealed.iter().any(Option::is_some) {
-            lane.ready.extend(sealed.into_iter().flatten());
+            sealed.into_iter().flatten().for_each(|sealed| self.queue(lane, sealed));
             self.send_ready(lane, now);
         }
         if opens {
@@ -156,8 +156,8 @@ impl Batcher {
     fn seal_due(&self, now: Instant) -> Option<Instant> {
         let next_due = |lane: &RefCell<Lane>| {
             let lane = &mut *lane.borrow_mut();
-            if let Some(reason) = self.due(lane, now) {
-                lane.ready.extend(lane.accumulator.seal(reason));
+            if let Some(sealed) = self.due(lane, now).and_then(|reason| lane.accumulator.seal(reason)) {
+                self.queue(lane, sealed);
             }
             self.send_ready(lane, now);
             if lane.has_credit() { lane.accumulator.due_at() } else { None }
@@ -176,9 +176,15 @@ impl Batcher {
         }
     }
 
+    fn queue(&self, lane: &mut Lane, sealed: Sealed) {
+        self.metrics.batch_queued();
+        lane.ready.push_back(sealed);
+    }
+
     fn send_ready(&self, lane: &mut Lane, now: Instant) {
         while lane.has_credit() {
             let Some(sealed) = lane.ready.pop_front() else { return };
+            self.metrics.batch_unqueued();
             lane.in_flight += 1;
             self.metrics.batch_sealed(sealed.reason, sealed.records.len(), sealed.bytes, sealed.age(now));
             let batch = Batch::new(lane.stream, sealed.records, self.home.clone());

@@ -81,12 +81,14 @@ impl Delivery {
             progress.at = now;
         }
         progress.in_flight += 1;
+        self.metrics.set_in_flight_batches(progress.in_flight);
         now
     }
 
     fn finish(&self, outcomes: &Outcomes) {
         let mut progress = self.last_progress.borrow_mut();
         progress.in_flight -= 1;
+        self.metrics.set_in_flight_batches(progress.in_flight);
         match outcomes {
             Outcomes::All(Outcome::Retryable(_) | Outcome::Unknown) => self.doubt.notify_one(),
             _ => progress.at = Instant::now(),

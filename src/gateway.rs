@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
-use crate::config::Config;
+use crate::config::{AckMode, Config, SinkConfig};
 use crate::delivery::{Delivery, Health};
 use crate::handover::{self, Receiver};
 use crate::identity::Identity;
@@ -35,6 +35,7 @@ use shutdown::Phases;
 /// Runs the gateway until it has drained. `on_bound` learns the address once it is bound. An error is a gateway that
 /// could not start; the exit code tells whether a record was left behind.
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+    warn_of_broken_promises(&config);
     let tls = Tls::load(&config.tls)?;
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
@@ -52,6 +53,15 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     tracing::info!(listen = %listen, admin = %admin.local_addr()?, workers = config.listen.workers, "listening");
     on_bound(listen);
     shutdown::serve_until_drained(admin, status, phases, &admission, config.drain_timeout, workers, delivering)
+}
+
+fn warn_of_broken_promises(config: &Config) {
+    if config.ack.mode == AckMode::Queued {
+        tracing::warn!("FOREBAY_ACK=queued: a 204 does not mean safe; what is in memory is lost with the process");
+    }
+    if matches!(config.sink, SinkConfig::Null) {
+        tracing::warn!("FOREBAY_SINK=null: every reading is thrown away; this sink is for benchmarks");
+    }
 }
 
 fn lanes(config: &Config) -> usize {
@@ -110,7 +120,7 @@ fn start_delivery(
 }
 
 async fn open_sink(
-    config: &crate::config::SinkConfig,
+    config: &SinkConfig,
     options: SinkOptions,
     health: &Health,
     metrics: &Metrics,

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALT_SVC, CONNECTION, HeaderValue};
+use http::header::{ALT_SVC, CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Response, Version};
+use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ingest::{Body, Caller, Ingest};
+use crate::ingest::{Body, Caller, Ingest, Refusal};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
 
 /// Largest head of a request, in bytes, names, values and framing together.
@@ -92,13 +92,9 @@ impl Service {
         let taken = self.ingest.take(&connection.caller, head, body).await;
         let mut response = match &taken {
             Ok(()) => reply::accepted(),
-            Err(refusal) => reply::refused(refusal),
+            Err(refusal) => self.refuse(refusal),
         };
-        let is_unframed =
-            head.version == Version::HTTP_11 && head.headers.contains_key(http::header::TRANSFER_ENCODING);
-        if is_unframed || taken.is_err_and(|refusal| reply::closes_connection(&refusal)) {
-            self.close(connection, &mut response);
-        }
+        self.close_after(connection, head, taken.as_ref().err(), &mut response);
         if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| connection.protocol != Protocol::H3) {
             response.headers_mut().insert(ALT_SVC, alt_svc.clone());
         }
@@ -106,12 +102,34 @@ impl Service {
         response
     }
 
-    /// Ends an h1 connection after this answer. An h2 or h3 connection ends only for its certificate's sake.
-    fn close(&self, connection: &Connection, response: &mut Response<Full<Bytes>>) {
-        if connection.protocol == Protocol::H1 {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        } else if response.status() == http::StatusCode::FORBIDDEN {
-            connection.closing.set(true);
+    #[cold]
+    fn refuse(&self, refusal: &Refusal) -> Response<Full<Bytes>> {
+        if let Some(scope) = refusal.limit() {
+            self.metrics.refused(scope);
         }
+        reply::refused(refusal)
+    }
+
+    /// Ends the connection with this answer where it must. An h1 body without a declared length may have been framed
+    /// in a way that another reader would understand otherwise.
+    fn close_after(
+        &self,
+        connection: &Connection,
+        head: &Parts,
+        refusal: Option<&Refusal>,
+        response: &mut Response<Full<Bytes>>,
+    ) {
+        let ends = refusal.is_some_and(reply::ends_connection);
+        if connection.protocol != Protocol::H1 {
+            connection.closing.set(connection.closing.get() || ends);
+        } else if ends || refusal.is_some_and(reply::leaves_h1_unframed) || head.headers.contains_key(TRANSFER_ENCODING)
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Counts an answer that the HTTP codec gave by itself. Those of h2's codec cannot be seen.
+    fn codec_answered(&self, connection: &Connection, status: StatusCode) {
+        self.metrics.request(connection.protocol, status.as_u16(), Duration::ZERO);
     }
 }

@@ -18,27 +18,36 @@ pub use body::{Body, BrokenBody};
 pub use head::{Authorities, Routes};
 pub use refusal::Refusal;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::identity::{Device, IdentityError};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{Outcome, Record, RecordId, Timestamp};
+use crate::record::{AckSlot, Outcome, Record, RecordId, Timestamp};
 use body::Bounds;
 use head::Head;
 
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
-    pub identity: Result<Device, IdentityError>,
-    /// `Err` when the table of buckets was full when the device connected.
-    pub device_limits: Result<DeviceLimits, TableFull>,
+    pub device: Result<KnownDevice, IdentityError>,
     pub address_limits: AddressLimits,
 }
 
+/// A device with a usable id.
+pub struct KnownDevice {
+    pub device: Device,
+    /// `Err` when the table of buckets was full when the device connected.
+    pub limits: Result<DeviceLimits, TableFull>,
+}
+
 impl Caller {
-    /// The device, as long as its certificate is valid.
-    fn device(&self, at: Timestamp) -> Result<&Device, Refusal> {
-        let device = self.identity.as_ref().map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
-        if device.is_valid_at(at) { Ok(device) } else { Err(Refusal::CertificateExpired) }
+    /// The device, as long as its certificate is valid, and its buckets.
+    fn device(&self, at: Timestamp) -> Result<(&Device, &DeviceLimits), Refusal> {
+        let known = self.device.as_ref().map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
+        if !known.device.is_valid_at(at) {
+            return Err(Refusal::CertificateExpired);
+        }
+        let limits = known.limits.as_ref().map_err(|TableFull| Refusal::DeviceTableFull)?;
+        Ok((&known.device, limits))
     }
 }
 
@@ -57,8 +66,8 @@ impl Ingest {
     /// Takes one reading in; `Ok` means that it is safe, as the ack mode defines it.
     pub async fn take(&self, caller: &Caller, head: &Parts, body: impl Body) -> Result<(), Refusal> {
         let (now, received_at) = (self.clock.now(), Timestamp::now());
-        let device = caller.device(received_at)?;
-        let device_limits = self.take_request(caller, now)?;
+        let (device, device_limits) = caller.device(received_at)?;
+        self.limits.take_request(device_limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
         let head = Head::parse(head, self.body_bytes_max)?;
         if let Some(bytes) = head.declared_bytes {
@@ -72,14 +81,14 @@ impl Ingest {
             charge: |bytes| Ok(device_limits.take_bytes(self.clock.now(), bytes as u64)?),
         };
         let payload = body::read(body, bounds).await?;
-        permit.shrink_to(payload.len() + crate::admission::RECORD_OVERHEAD_BYTES);
+        permit.shrink_to(payload.len() + RECORD_OVERHEAD_BYTES);
         let record = Record {
             device: device.id.clone(),
             payload,
             content_type: head.content_type,
             id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
             received_at,
-            ack: crate::record::AckSlot::NONE,
+            ack: AckSlot::NONE,
             permit,
         };
         match self.batcher.push(stream, record).await {
@@ -88,13 +97,6 @@ impl Ingest {
             Outcome::Retryable(_) => Err(Refusal::SinkUnavailable),
             Outcome::Unknown => Err(Refusal::AckTimeout),
         }
-    }
-
-    /// One token of the device, the address and the gateway, in this order.
-    fn take_request<'a>(&self, caller: &'a Caller, now: Nanos) -> Result<&'a DeviceLimits, Refusal> {
-        let device_limits = caller.device_limits.as_ref().map_err(|TableFull| Refusal::DeviceTableFull)?;
-        self.limits.take_request(device_limits, &caller.address_limits, now)?;
-        Ok(device_limits)
     }
 
     fn take_declared(&self, limits: &DeviceLimits, bytes: usize, now: Nanos) -> Result<(), Refusal> {

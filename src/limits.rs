@@ -19,6 +19,7 @@ use wildmatch::WildMatch;
 use crate::config::LimitsConfig;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
+pub use crate::telemetry::metrics::Scope;
 
 pub use table::TableFull;
 use table::{Handle, Table, Which};
@@ -54,34 +55,9 @@ impl Default for Clock {
     }
 }
 
-/// Whose bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    Device,
-    DeviceBytes,
-    Address,
-    Handshake,
-    Gateway,
-}
-
-impl Scope {
-    pub const ALL: [Self; 5] = [Self::Device, Self::DeviceBytes, Self::Address, Self::Handshake, Self::Gateway];
-
-    /// The name in `RateLimit` and in the label of `forebay_limits_refused_total`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::DeviceBytes => "device-bytes",
-            Self::Address => "address",
-            Self::Handshake => "handshake",
-            Self::Gateway => "gateway",
-        }
-    }
-}
-
 /// A bucket had too few tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of the {} is reached", scope.as_str())]
+#[error("the limit of the {} is reached", scope.label())]
 pub struct Refused {
     pub scope: Scope,
     pub refusal: Refusal,
@@ -96,12 +72,12 @@ impl Refused {
     /// The value of `RateLimit-Policy`: `"device";q=100;w=2`.
     pub fn rate_limit_policy(&self) -> String {
         let Refusal { burst, window_seconds, .. } = self.refusal;
-        format!("\"{}\";q={burst};w={window_seconds}", self.scope.as_str())
+        format!("\"{}\";q={burst};w={window_seconds}", self.scope.label())
     }
 
     /// The value of `RateLimit`: `"device";r=0;t=1`.
     pub fn rate_limit(&self) -> String {
-        format!("\"{}\";r={};t={}", self.scope.as_str(), self.refusal.remaining, self.refusal.reset_seconds())
+        format!("\"{}\";r={};t={}", self.scope.label(), self.refusal.remaining, self.refusal.reset_seconds())
     }
 }
 

@@ -42,7 +42,7 @@ struct Bench {
 }
 
 fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
-    let metrics = Metrics::new(1, &["telemetry".into()], vec![]).unwrap();
+    let metrics = Metrics::new(1, &["telemetry".into()], vec![]);
     let limits = BatchConfig { bytes_max: 1 << 20, records_max, linger: Duration::from_millis(5) };
     let ack = AckConfig { mode: AckMode::Durable, timeout: ack_timeout };
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);

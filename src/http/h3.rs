@@ -5,9 +5,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use h3::error::StreamError;
 use h3::server::{RequestResolver, RequestStream};
 use h3_quinn::quinn;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -56,7 +57,13 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
 
 async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) {
     let resolved = timeout(service.header_timeout, resolver.resolve_request()).await;
-    let Ok(Ok((request, stream))) = resolved else { return };
+    let (request, stream) = match resolved {
+        Ok(Ok(request)) => request,
+        Ok(Err(StreamError::HeaderTooBig { .. })) => {
+            return service.codec_answered(&connection, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        Ok(Err(_)) | Err(_) => return,
+    };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
     let response = service.answer(&connection, &head, QuicBody(receive)).await;
@@ -64,7 +71,7 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
 }
 
-async fn respond<S>(stream: &mut Stream<S>, response: Response<Full<Bytes>>) -> Result<(), h3::error::StreamError>
+async fn respond<S>(stream: &mut Stream<S>, response: Response<Full<Bytes>>) -> Result<(), StreamError>
 where
     S: h3::quic::SendStream<Bytes>,
 {

@@ -60,10 +60,16 @@ pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whether the connection ends with this answer: its certificate is at fault, or its framing can no longer be trusted.
-pub fn closes_connection(refusal: &Refusal) -> bool {
+/// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
+pub fn ends_connection(refusal: &Refusal) -> bool {
     use Refusal::*;
-    matches!(refusal, InvalidIdentity(_) | CertificateExpired | BodyTimeout | BodyTooLarge | Malformed(_))
+    matches!(refusal, InvalidIdentity(_) | CertificateExpired | DeviceTableFull)
+}
+
+/// Whether what follows on an h1 connection can no longer be told from the rest of this request.
+pub fn leaves_h1_unframed(refusal: &Refusal) -> bool {
+    use Refusal::*;
+    matches!(refusal, BodyTimeout | BodyTooLarge | Malformed(_))
 }
 
 fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -134,7 +140,6 @@ fn problem(refusal: &Refusal) -> Problem {
             (421, "misdirected", "Misdirected request", "The authority is none of this gateway's names.".into())
         }
         RateLimited(refused) => (429, "rate-limited", "Too many requests", refused.to_string().into()),
-        HeadTooLarge => (431, "head-too-large", "Header fields too large", "The head is too large.".into()),
         SinkRefused(reason) => {
             (502, "sink-refused", "The stream refused the reading", format!("The stream's reason: {reason}.").into())
         }

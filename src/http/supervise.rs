@@ -1,19 +1,19 @@
 //! Keeps one hyper connection within its time: idle, waiting for a head, draining.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Connection, Service};
 use crate::ingest::{Body, BrokenBody};
-use bytes::Bytes;
-use hyper::body::Body as _;
-use std::io;
 
 /// A hyper connection of either protocol.
 pub trait Drains: Future<Output = hyper::Result<()>> {
@@ -31,7 +31,11 @@ pub async fn supervise<C: Drains>(hyper: C, connection: &Connection, service: &S
     let mut timer = pin!(sleep_until(Instant::now() + service.idle_timeout));
     poll_fn(|context| {
         loop {
-            if hyper.as_mut().poll(context).is_ready() {
+            if let Poll::Ready(ended) = hyper.as_mut().poll(context) {
+                ended
+                    .err()
+                    .and_then(|error| answered(&error))
+                    .inspect(|status| service.codec_answered(connection, *status));
                 return Poll::Ready(());
             }
             if !drained && (connection.closing.get() || drain.as_mut().poll(context).is_ready()) {
@@ -53,6 +57,15 @@ pub async fn supervise<C: Drains>(hyper: C, connection: &Connection, service: &S
         }
     })
     .await;
+}
+
+/// What hyper has answered to a head that it could not parse, before it gave the connection up.
+fn answered(error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_parse_too_large() {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else {
+        (error.is_parse() && !error.is_parse_version_h2()).then_some(StatusCode::BAD_REQUEST)
+    }
 }
 
 /// When the connection is out of time, unless something happens. A request under way has bounds of its own.

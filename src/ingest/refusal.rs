@@ -21,7 +21,6 @@ pub enum Refusal {
     BodyTimeout,
     BodyTooLarge,
     UnsupportedEncoding,
-    HeadTooLarge,
     Misdirected,
     /// A device's or an address's bucket is empty.
     RateLimited(Refused),
@@ -35,6 +34,17 @@ pub enum Refusal {
     SinkUnavailable,
     /// Nobody knows whether the stream has the record.
     AckTimeout,
+}
+
+impl Refusal {
+    /// Whose bucket was empty.
+    pub fn limit(&self) -> Option<Scope> {
+        match self {
+            Self::RateLimited(refused) => Some(refused.scope),
+            Self::GatewayRateLimited(_) => Some(Scope::Gateway),
+            _ => None,
+        }
+    }
 }
 
 impl From<Denied> for Refusal {

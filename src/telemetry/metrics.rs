@@ -48,6 +48,7 @@ struct Totals {
     handshakes: Vec<Counter>,
     refused: Vec<Counter>,
     sealed: Vec<Counter>,
+    queued_batches: Gauge,
 }
 
 /// A gauge that is read when somebody asks.
@@ -183,6 +184,7 @@ impl Totals {
             handshakes: Handshake::LABELS.into_iter().map(handshake).collect(),
             refused: Scope::LABELS.into_iter().map(refused).collect(),
             sealed: SealReason::LABELS.into_iter().map(sealed).collect(),
+            queued_batches: gauge!("forebay_batcher_queued_batches"),
         }
     }
 
@@ -193,6 +195,8 @@ impl Totals {
         set(&self.sealed, workers, |worker| worker.sealed.iter());
         let connections = hot::sums(workers, |worker| worker.connections.iter());
         self.connections.iter().zip(connections).for_each(|(gauge, value)| gauge.set(value as f64));
+        let queued = hot::sums(workers, |worker| std::iter::once(&worker.queued_batches));
+        queued.into_iter().for_each(|value| self.queued_batches.set(value as f64));
     }
 }
 
@@ -213,6 +217,7 @@ fn describe() {
     describe_counter!("forebay_tls_reload_failures_total", "Changed files that could not be used, by what they hold");
     describe_counter!("forebay_limits_refused_total", "Requests and connections refused by a bucket");
     describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");
+    describe_gauge!("forebay_batcher_queued_batches", "Sealed batches that wait until the sink has taken others");
     describe_counter!("forebay_sink_records_total", "Records that the sink answered for, by outcome");
     describe_gauge!("forebay_sink_up", "Whether the sink takes records");
     describe_gauge!("forebay_sink_in_flight_batches", "Batches that the sink has not answered");

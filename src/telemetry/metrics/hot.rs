@@ -23,13 +23,17 @@ macro_rules! labels {
 
         impl $name {
             pub const LABELS: [&str; [$($label),*].len()] = [$($label),*];
+
+            pub fn label(self) -> &'static str {
+                Self::LABELS[self as usize]
+            }
         }
     };
 }
 
 labels!(/// An HTTP version.
     Protocol { H1 = "h1", H2 = "h2", H3 = "h3" });
-labels!(/// Whose bucket was empty.
+labels!(/// Whose bucket it is: the name in `RateLimit` and in the metric.
 Scope {
     Device = "device", DeviceBytes = "device-bytes", Address = "address", Handshake = "handshake",
     Gateway = "gateway",
@@ -77,6 +81,7 @@ pub struct Cells {
     pub handshakes: [Local; Handshake::LABELS.len()],
     pub refused: [Local; Scope::LABELS.len()],
     pub sealed: [Local; SealReason::LABELS.len()],
+    pub queued_batches: Local,
     pub batch_records: Histogram,
     pub batch_bytes: Histogram,
     pub batch_age: Histogram,
@@ -124,6 +129,16 @@ impl WorkerMetrics {
         self.batch_records.observe(&BATCH_RECORDS, records as u64);
         self.batch_bytes.observe(&BATCH_BYTES, bytes as u64);
         self.batch_age.observe(&BATCH_AGE, micros(age));
+    }
+
+    /// A sealed batch waits until its lane may send it.
+    pub fn batch_queued(&self) {
+        self.queued_batches.add(1);
+    }
+
+    /// Once for each `batch_queued`.
+    pub fn batch_unqueued(&self) {
+        self.queued_batches.add(u64::MAX);
     }
 
     /// In the order of [`request_labels`].
