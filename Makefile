@@ -12,6 +12,7 @@ test: tools  ## every test: units, properties, and the real program against real
 lint: packages  ## format, lints, licences and advisories
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	scripts/deny.sh
 
 tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
 	scripts/install-tools.sh

@@ -9,7 +9,8 @@ export PATH="$TOOLS/bin:$PATH"
 
 if ! cargo deny --version >/dev/null 2>&1; then
     echo "installing cargo-deny $VERSION"
-    cargo install cargo-deny --version "$VERSION" --locked --root "$TOOLS" --target-dir "$TOOLS/build"
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install cargo-deny --version "$VERSION" --locked --root "$TOOLS" --target-dir "$TOOLS/build"
     rm -rf "$TOOLS/build"
 fi
 

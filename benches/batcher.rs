@@ -1,0 +1,155 @@
+//! What a record costs from its push to its ack: in the accumulator, over the hand-over, and the whole way with a
+//! delivery thread that acknowledges at once. Figures are for a batch of [`RECORDS`] where the name says so.
+
+use std::hint::black_box;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use forebay::admission::Admission;
+use forebay::batcher::accumulator::Accumulator;
+use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::config::{AckConfig, AckMode, BatchConfig};
+use forebay::delivery::Health;
+use forebay::handover;
+use forebay::record::{AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp};
+use forebay::telemetry::metrics::{Metrics, SealReason};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
+
+const RECORDS: usize = 512;
+const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 344]);
+const LIMITS: BatchConfig =
+    BatchConfig { bytes_max: 512 * 1024, records_max: RECORDS, linger: Duration::from_millis(5) };
+const STREAM: StreamIndex = StreamIndex(0);
+
+struct Readings {
+    admission: Admission,
+    device: DeviceId,
+}
+
+impl Readings {
+    fn new() -> Self {
+        let device = DeviceId::parse("meter-1").expect("an id");
+        Self { admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())), device }
+    }
+
+    fn next(&self) -> Record {
+        let received_at = Timestamp::now();
+        Record {
+            device: self.device.clone(),
+            permit: self.admission.reserve(PAYLOAD.len()).expect("there is room"),
+            payload: PAYLOAD,
+            content_type: None,
+            id: RecordId::new(received_at),
+            received_at,
+            ack: AckSlot::NONE,
+        }
+    }
+}
+
+fn accumulator(criterion: &mut Criterion) {
+    let readings = Readings::new();
+    let mut group = criterion.benchmark_group("accumulator");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.bench_function("make and drop a batch's records", |bench| {
+        bench.iter(|| black_box((0..RECORDS).map(|_| readings.next()).collect::<Vec<_>>()))
+    });
+    group.bench_function("make, push and seal them", |bench| {
+        let mut accumulator = Accumulator::new(LIMITS);
+        let now = Instant::now();
+        bench.iter(|| {
+            for _ in 0..RECORDS {
+                let [_, full] = accumulator.push(readings.next(), now);
+                if let Some(sealed) = full {
+                    assert_eq!(sealed.reason, SealReason::Records);
+                    accumulator.reuse(sealed.records);
+                }
+            }
+        })
+    });
+    group.finish();
+}
+
+fn hand_over(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("hand-over");
+    let (sender, mut receiver) = handover::channel(1024);
+    group.bench_function("push and pop", |bench| {
+        bench.iter(|| {
+            sender.push(black_box(1_u64)).expect("there is room");
+            receiver.try_recv()
+        })
+    });
+    group.bench_function("there and back between two threads", |bench| {
+        let (there, mut ping) = handover::channel(1);
+        let (back, mut pong) = handover::channel(1);
+        let echo = std::thread::spawn(move || {
+            runtime().block_on(async {
+                while let Some(item) = ping.recv().await {
+                    back.push(item).expect("there is room");
+                }
+            })
+        });
+        let runtime = runtime();
+        bench.iter(|| {
+            there.push(1_u64).expect("there is room");
+            runtime.block_on(pong.recv())
+        });
+        drop(there);
+        echo.join().expect("the echo ends");
+    });
+    group.finish();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// [`RECORDS`] requests push at once and wait; another thread settles every batch as delivered.
+fn ack_path(criterion: &mut Criterion) {
+    let metrics = Metrics::new(1, &["telemetry".into()], vec![]);
+    let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
+    let (delivery, mut batches) = handover::channel::<Batch>(IN_FLIGHT_BATCHES_MAX);
+    let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let batcher = Rc::new(Batcher::new(1, LIMITS, ack, delivery, home, metrics.worker(0)));
+    let settling = std::thread::spawn(move || {
+        runtime().block_on(async {
+            while let Some(batch) = batches.recv().await {
+                batch.settle(Outcomes::DELIVERED);
+            }
+        })
+    });
+    let (runtime, local, readings) = (runtime(), LocalSet::new(), Rc::new(Readings::new()));
+    let running = local.spawn_local({
+        let batcher = batcher.clone();
+        async move { batcher.run(settled).await }
+    });
+    let mut group = criterion.benchmark_group("ack path");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.bench_function("push to ack", |bench| {
+        bench.iter(|| {
+            local.block_on(&runtime, async {
+                let mut requests = JoinSet::new();
+                for _ in 0..RECORDS {
+                    let (batcher, readings) = (batcher.clone(), readings.clone());
+                    requests.spawn_local(async move { batcher.push(STREAM, readings.next()).await });
+                }
+                requests.join_all().await.len()
+            })
+        })
+    });
+    group.finish();
+    batcher.drain();
+    local.block_on(&runtime, running).expect("the batcher ends");
+    drop((local, batcher));
+    settling.join().expect("delivery ends");
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = accumulator, hand_over, ack_path
+}
+criterion_main!(benches);
