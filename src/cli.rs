@@ -1,5 +1,14 @@
-//! The command line: `serve`, `check`.
+//! The command line: `serve`, `check`, `dev`, `pki`.
+//!
+//! `main` calls it. Arguments become a configuration or a call of `pki`; nothing else reads them. A command that
+//! cannot do what it was asked for says why on stderr: exit code 2 for wrong arguments and configurations, 1 for the
+//! rest.
 
+mod dev;
+mod pki;
+
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -18,30 +27,39 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("serve", flags)) => serve(flags),
         Some(("check", flags)) => check(flags),
+        Some(("dev", flags)) => dev::run(flags),
+        Some(("pki", arguments)) => pki::run(arguments),
         _ => unreachable!("clap requires one of the commands"),
     }
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve").about("Serve devices, configured by the environment and flags").args(flags());
-    let check = Command::new("check").about("Print the effective configuration and where it comes from").args(flags());
+    let serve = Command::new("serve").about("Serve devices, configured by the environment and flags").args(flags(&[]));
+    let check =
+        Command::new("check").about("Print the effective configuration and where it comes from").args(flags(&[]));
     Command::new("forebay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, check])
+        .subcommands([serve, dev::command(), pki::command(), check])
 }
 
-fn flags() -> impl Iterator<Item = Arg> {
-    VARIABLES.iter().map(flag)
+/// Values in the place of some defaults, by variable.
+type Preset = (&'static str, String);
+
+/// A flag for each variable.
+fn flags(presets: &[Preset]) -> impl Iterator<Item = Arg> {
+    let preset = |variable: &Variable| presets.iter().find(|(name, _)| *name == variable.name);
+    VARIABLES.iter().map(move |variable| flag(variable, preset(variable)))
 }
 
-fn flag(variable: &Variable) -> Arg {
-    let default = match variable.default {
-        Default::Value(value) => format!("[default: {value}]"),
-        Default::Unset(meaning) => format!("[default: {meaning}]"),
-        Default::Required => "[required]".into(),
+fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
+    let default = match (preset, variable.default) {
+        (Some((_, value)), _) => format!("[default: {value}]"),
+        (None, Default::Value(value)) => format!("[default: {value}]"),
+        (None, Default::Unset(meaning)) => format!("[default: {meaning}]"),
+        (None, Default::Required) => "[required]".into(),
     };
     Arg::new(variable.name)
         .long(variable.flag())
@@ -63,12 +81,15 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
     raise_open_file_limit();
-    let config = match Config::load(environment(), given(flags)) {
-        Ok(config) => config,
-        Err(errors) => return Ok(wrong(&errors)),
-    };
+    match Config::load(environment(), given(flags)) {
+        Ok(config) => start(config, |_| {}),
+        Err(errors) => Ok(wrong(&errors)),
+    }
+}
+
+fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     telemetry::log::start(&config.log).context("FOREBAY_LOG cannot be read; write it like FOREBAY_LOG=info")?;
-    gateway::run(config, |_| {})
+    gateway::run(config, on_bound)
 }
 
 fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -81,4 +102,9 @@ fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn wrong(errors: &crate::config::ConfigErrors) -> ExitCode {
     eprintln!("{errors}");
     ExitCode::from(USAGE)
+}
+
+/// Prints a line for people. Where nobody reads, that is no fault.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

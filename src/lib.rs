@@ -13,7 +13,8 @@
 //! 9. [`sink`]: Kafka, Kinesis, files, or nothing.
 //!
 //! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
-//! the rooms together; [`config`] and [`telemetry`] are there for all of them.
+//! the rooms together; [`config`] and [`telemetry`] are there for all of them. [`pki`] makes certificates for those who
+//! have none.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
 
@@ -29,6 +30,7 @@ pub mod http;
 pub mod identity;
 pub mod ingest;
 pub mod limits;
+pub mod pki;
 pub mod record;
 pub mod sink;
 pub mod sync;

@@ -73,7 +73,7 @@ const WALLS: &[Wall] = &[
         "accept asks how a handshake went, and quinn needs its configuration in accept::quic",
     ),
     wall("tokio_rustls", &["accept"], "handshakes are made in accept"),
-    wall("x509_parser", &["identity"], "one reader of certificates"),
+    wall("x509_parser", &["identity", "pki"], "one reader of devices' certificates; pki reads back what it made"),
     wall("rcgen", &["pki"], "certificates are made in pki only"),
     wall("aws_lc_rs", &["tls", "identity"], "the TLS provider, and the fingerprint of a certificate"),
     wall("rdkafka", &["sink::kafka"], "clients live in their sink"),

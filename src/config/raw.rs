@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::variables::{Default, KAFKA_PREFIX, VARIABLES, nearest};
 
-/// Where a value came from. A flag wins over the environment.
+/// Where a value came from. A flag wins over the environment, and that over what a command presets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Default,
+    /// `forebay dev`.
+    Dev,
     Environment,
     Flag,
 }
@@ -33,6 +35,13 @@ impl Raw {
             raw.set(name, value, Source::Flag, &mut errors);
         }
         (raw, errors)
+    }
+
+    /// Takes what `forebay dev` presets, where nothing else was set.
+    pub fn preset(&mut self, values: impl IntoIterator<Item = (&'static str, String)>) {
+        for (name, value) in values {
+            self.values.entry(name.to_owned()).or_insert((value, Source::Dev));
+        }
     }
 
     fn set(&mut self, name: String, value: String, source: Source, errors: &mut Vec<String>) {
@@ -81,6 +90,7 @@ impl Source {
     fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Dev => "forebay dev",
             Self::Environment => "environment",
             Self::Flag => "flag",
         }

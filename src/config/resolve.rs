@@ -87,7 +87,17 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (raw, unknown) = Raw::new(environment, flags);
+        Self::load_over([], environment, flags)
+    }
+
+    /// The same, with other defaults in the place of some.
+    pub fn load_over(
+        presets: impl IntoIterator<Item = (&'static str, String)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (mut raw, unknown) = Raw::new(environment, flags);
+        raw.preset(presets);
         match (Self::resolve(&raw), unknown.is_empty()) {
             (Ok(config), true) => Ok(config),
             (Ok(_), false) => Err(ConfigErrors(unknown)),

@@ -1,0 +1,138 @@
+//! Makes certificates: a certificate authority, and what it signs for servers and devices, one by one or by the
+//! thousand; and takes them back.
+//!
+//! `cli` calls it; the gateway never does. One folder is one authority: `ca.pem`, `ca.key`, `crl.pem`, `server.pem`,
+//! `server.key`, and for each device `devices/NAME.pem` and `.key`.
+//!
+//! Invariant: nothing is overwritten but the CRL, which is replaced as a whole, under a lock, with the next number and
+//! with all that the last one listed: the CRL is the list, there is no other. Keys are P-256, readable by their owner
+//! only. Serial numbers are random. A certificate does not outlive its authority.
+//! Bounds: [`FLEET_DEVICES_MAX`]; times in whole days. Failure: [`PkiError`], which names the file and says what to do.
+
+mod crl;
+mod files;
+mod fleet;
+mod profile;
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{Issuer, KeyPair};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::time::ASN1Time;
+
+use crate::record::DeviceId;
+pub use crl::Serial;
+pub use files::Folder;
+pub use fleet::{FLEET_DEVICES_MAX, Fleet};
+pub use profile::{Days, ServerName};
+
+/// Why a certificate or a CRL could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{} exists already, and nothing is overwritten: move it away, or work in another folder", .0.display())]
+    Exists(PathBuf),
+    #[error("{} does not exist: `forebay pki init --dir {}` makes an authority there", file.display(), dir.display())]
+    NoAuthority { file: PathBuf, dir: PathBuf },
+    #[error("{} does not exist: this authority has made no such device; by its serial number, `--serial` revokes any certificate", .0.display())]
+    NoDevice(PathBuf),
+    #[error("{}: {error}", file.display())]
+    File { file: PathBuf, error: std::io::Error },
+    #[error("{}: {reason}", file.display())]
+    Unreadable { file: PathBuf, reason: String },
+    #[error("{} has expired: {remedy}", file.display())]
+    Expired { file: PathBuf, remedy: String },
+    #[error("\"{}\" is no device id: 1 to 128 characters of A-Za-z0-9._:/@-", .0.escape_debug())]
+    NotAnId(String),
+    #[error("\"{}\" is no server name: a DNS name, like ingest.example.com or *.example.com, or an IP address", .0.escape_debug())]
+    NotAName(String),
+    #[error("\"{}\" is no serial number: 1 to 20 bytes in hex, as `openssl x509 -serial` prints it", .0.escape_debug())]
+    NotASerial(String),
+    #[error("cannot make the certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// An authority that can sign.
+pub struct Authority {
+    folder: Folder,
+    issuer: Issuer<'static, KeyPair>,
+    key_id: Vec<u8>,
+    not_after: ASN1Time,
+}
+
+impl Authority {
+    /// Makes one, and its empty CRL. The name defaults to one with random letters: names of authorities must differ,
+    /// for a CRL is found by its issuer's name.
+    pub fn init(folder: Folder, name: Option<&str>, days: Days, crl_days: Days) -> Result<Self, PkiError> {
+        folder.must_be_free([folder.ca(), folder.ca_key(), folder.crl()])?;
+        let key = KeyPair::generate()?;
+        let params = profile::authority(name, days);
+        let certificate = params.self_signed(&key)?;
+        let key_pem = key.serialize_pem();
+        let authority = Self {
+            key_id: params.key_identifier(&key),
+            not_after: ASN1Time::new(params.not_after),
+            issuer: Issuer::new(params, key),
+            folder,
+        };
+        let folder = &authority.folder;
+        folder.make()?;
+        files::write_key(&folder.ca_key(), &key_pem)?;
+        files::write_public(&folder.crl(), &authority.empty_crl(crl_days)?)?;
+        // Last: where it is, the authority is complete.
+        files::write_public(&folder.ca(), &certificate.pem())?;
+        Ok(authority)
+    }
+
+    /// Reads `ca.pem` and `ca.key`, which may come from elsewhere.
+    pub fn open(folder: Folder) -> Result<Self, PkiError> {
+        let missing = [folder.ca(), folder.ca_key()].into_iter().find(|file| !file.exists());
+        missing.map_or(Ok(()), |file| Err(PkiError::NoAuthority { file, dir: folder.dir().to_owned() }))?;
+        let unreadable = |file, reason| PkiError::Unreadable { file, reason };
+        let key = KeyPair::from_pem(&files::read(&folder.ca_key())?)
+            .map_err(|error| unreadable(folder.ca_key(), format!("it is not a private key in PEM: {error}")))?;
+        let pem = files::read_pem(&folder.ca())?;
+        let certificate = pem.parse_x509().map_err(|error| unreadable(folder.ca(), error.to_string()))?;
+        if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
+            return Err(unreadable(folder.ca_key(), "it is not the key of ca.pem".into()));
+        }
+        let key_id = subject_key_id(&certificate)
+            .ok_or_else(|| unreadable(folder.ca(), "it has no subject key identifier".into()))?;
+        let not_after = certificate.validity().not_after;
+        let issuer = Issuer::from_ca_cert_der(&pem.contents.as_slice().into(), key)?;
+        Ok(Self { folder, issuer, key_id, not_after })
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// A server certificate that answers to `names`.
+    pub fn issue_server(&self, names: &[ServerName], days: Days) -> Result<(), PkiError> {
+        self.issue(profile::server(names, days)?, &self.folder.server(), &self.folder.server_key())
+    }
+
+    /// A device certificate from which the gateway reads exactly this id. `make_folder` has been called.
+    pub fn issue_device(&self, id: &DeviceId, days: Days) -> Result<(), PkiError> {
+        self.issue(profile::device(id, days)?, &self.folder.device(id), &self.folder.device_key(id))
+    }
+
+    fn issue(&self, mut params: rcgen::CertificateParams, file: &Path, key_file: &Path) -> Result<(), PkiError> {
+        params.not_after = params.not_after.min(self.not_after.to_datetime());
+        self.folder.must_be_free([file.to_owned(), key_file.to_owned()])?;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        files::write_key(key_file, &key.serialize_pem())?;
+        files::write_public(file, &certificate.pem()).inspect_err(|_| {
+            // A key without its certificate would stand in the way of the next try; if it stays, that one says so.
+            let _ = std::fs::remove_file(key_file);
+        })
+    }
+}
+
+fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
+}

@@ -1,0 +1,125 @@
+//! Revocation: reading the CRL, and signing the next one.
+//!
+//! Serial numbers are unsigned and without leading zeros, as `openssl x509 -serial` shows them.
+
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::num_bigint::BigUint;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::time::ASN1Time;
+
+use super::profile::BACKDATED;
+use super::{Authority, Days, Folder, PkiError, files};
+use crate::record::DeviceId;
+
+/// A serial number has 20 bytes at most (RFC 5280, 4.1.2.2).
+const SERIAL_BITS_MAX: u64 = 160;
+
+/// The number of a certificate within its authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial(BigUint);
+
+impl Serial {
+    /// Hex digits, also with colons between them.
+    pub fn parse(text: &str) -> Result<Self, PkiError> {
+        let digits = text.replace(':', "");
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = BigUint::parse_bytes(digits.as_bytes(), 16).filter(|_| is_hex);
+        let fits = |number: &BigUint| (1..=SERIAL_BITS_MAX).contains(&number.bits());
+        number.filter(fits).map(Self).ok_or_else(|| PkiError::NotASerial(text.to_owned()))
+    }
+
+    /// The serial number of a device's certificate.
+    pub fn of_device(folder: &Folder, id: &DeviceId) -> Result<Self, PkiError> {
+        let file = folder.device(id);
+        if !file.exists() {
+            return Err(PkiError::NoDevice(file));
+        }
+        let pem = files::read_pem(&file)?;
+        let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a certificate: {error}") };
+        Ok(Self(pem.parse_x509().map_err(unreadable)?.serial.clone()))
+    }
+}
+
+/// What a CRL says.
+struct Crl {
+    number: BigUint,
+    revoked: Vec<(Serial, ASN1Time)>,
+}
+
+impl Authority {
+    /// Signs the next CRL with these added, for `days` from now; without any, it is the same list, fresh again. How
+    /// many certificates it lists.
+    pub fn revoke(&self, serials: impl IntoIterator<Item = Serial>, days: Days) -> Result<usize, PkiError> {
+        // Two at once would each drop what the other has added.
+        let _lock = files::lock(&self.folder.ca_key())?;
+        let mut crl = self.read_crl()?;
+        for serial in serials {
+            if !crl.revoked.iter().any(|(revoked, _)| *revoked == serial) {
+                crl.revoked.push((serial, ASN1Time::now()));
+            }
+        }
+        crl.number += 1_u32;
+        files::replace(&self.folder.crl(), &self.sign(&crl, days)?)?;
+        Ok(crl.revoked.len())
+    }
+
+    pub(super) fn empty_crl(&self, days: Days) -> Result<String, PkiError> {
+        self.sign(&Crl { number: BigUint::from(1_u32), revoked: Vec::new() }, days)
+    }
+
+    fn read_crl(&self) -> Result<Crl, PkiError> {
+        let file = self.folder.crl();
+        let pem = files::read_pem(&file)?;
+        let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a CRL: {error}") };
+        let (_, crl) = CertificateRevocationList::from_der(&pem.contents).map_err(unreadable)?;
+        let revoked = crl.iter_revoked_certificates();
+        Ok(Crl {
+            number: crl.crl_number().cloned().unwrap_or_default(),
+            revoked: revoked.map(|entry| (Serial(entry.user_certificate.clone()), entry.revocation_date)).collect(),
+        })
+    }
+
+    fn sign(&self, crl: &Crl, days: Days) -> Result<String, PkiError> {
+        let now = ASN1Time::now().to_datetime();
+        let entry = |(serial, revoked_at): &(Serial, ASN1Time)| RevokedCertParams {
+            serial_number: number(&serial.0),
+            revocation_time: revoked_at.to_datetime(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now - BACKDATED,
+            next_update: now + days.duration(),
+            crl_number: number(&crl.number),
+            issuing_distribution_point: None,
+            revoked_certs: crl.revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::PreSpecified(self.key_id.clone()),
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
+    }
+}
+
+impl Folder {
+    /// That the server's certificate and the CRL are still valid.
+    pub fn must_be_current(&self) -> Result<(), PkiError> {
+        let dir = self.dir().display();
+        let (server, crl) = (files::read_pem(&self.server())?, files::read_pem(&self.crl())?);
+        let server_until = server.parse_x509().ok().map(|certificate| certificate.validity().not_after);
+        let crl = CertificateRevocationList::from_der(&crl.contents).ok();
+        let crl_until = crl.and_then(|(_, crl)| crl.next_update());
+        let has_expired = |until: Option<ASN1Time>| until.is_some_and(|until| until < ASN1Time::now());
+        if has_expired(server_until) {
+            let remedy = format!("move {dir} away, and a new one is made");
+            return Err(PkiError::Expired { file: self.server(), remedy });
+        }
+        if has_expired(crl_until) {
+            return Err(PkiError::Expired { file: self.crl(), remedy: format!("run `forebay pki crl --dir {dir}`") });
+        }
+        Ok(())
+    }
+}
+
+fn number(number: &BigUint) -> SerialNumber {
+    SerialNumber::from(number.to_bytes_be())
+}

@@ -1,0 +1,134 @@
+//! The folder of an authority: which file is where, and how they are written.
+//!
+//! A file is new, or it is an error; keys have mode 0600 from their first byte on. A device's file is named after its
+//! id, with `+` for `/` and `=` for `:`, which no id contains: different ids have different files, all of them here.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use x509_parser::pem::{Pem, parse_x509_pem};
+
+use super::PkiError;
+use crate::record::DeviceId;
+
+/// Where an authority's files are.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self(dir.into())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    pub fn ca_key(&self) -> PathBuf {
+        self.0.join("ca.key")
+    }
+
+    pub fn crl(&self) -> PathBuf {
+        self.0.join("crl.pem")
+    }
+
+    pub fn server(&self) -> PathBuf {
+        self.0.join("server.pem")
+    }
+
+    pub fn server_key(&self) -> PathBuf {
+        self.0.join("server.key")
+    }
+
+    pub fn devices(&self) -> PathBuf {
+        self.0.join("devices")
+    }
+
+    pub fn device(&self, id: &DeviceId) -> PathBuf {
+        self.devices().join(format!("{}.pem", file_name(id)))
+    }
+
+    pub fn device_key(&self, id: &DeviceId) -> PathBuf {
+        self.devices().join(format!("{}.key", file_name(id)))
+    }
+
+    /// Makes the folder, and the one for devices in it.
+    pub(super) fn make(&self) -> Result<(), PkiError> {
+        fs::create_dir_all(self.devices()).map_err(failed(&self.devices()))
+    }
+
+    /// That none of the files exists.
+    pub(super) fn must_be_free(&self, files: impl IntoIterator<Item = PathBuf>) -> Result<(), PkiError> {
+        files
+            .into_iter()
+            .find(|file| file.symlink_metadata().is_ok())
+            .map_or(Ok(()), |file| Err(PkiError::Exists(file)))
+    }
+}
+
+fn file_name(id: &DeviceId) -> String {
+    id.as_str().replace('/', "+").replace(':', "=")
+}
+
+pub fn write_key(file: &Path, pem: &str) -> Result<(), PkiError> {
+    write_new(file, pem, 0o600)
+}
+
+pub fn write_public(file: &Path, pem: &str) -> Result<(), PkiError> {
+    write_new(file, pem, 0o644)
+}
+
+fn write_new(file: &Path, pem: &str, mode: u32) -> Result<(), PkiError> {
+    let mut opened = match OpenOptions::new().write(true).create_new(true).mode(mode).open(file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(PkiError::Exists(file.to_owned())),
+        opened => opened.map_err(failed(file))?,
+    };
+    opened.write_all(pem.as_bytes()).map_err(failed(file)).inspect_err(|_| {
+        // Half a file would stand in the way of the next try; if it stays, that one says so.
+        let _ = fs::remove_file(file);
+    })
+}
+
+/// Puts a whole new file in the place of the old one; who reads it sees one or the other.
+pub fn replace(file: &Path, pem: &str) -> Result<(), PkiError> {
+    let new = file.with_extension("pem.new");
+    let write = || {
+        let mut opened = File::create(&new)?;
+        opened.write_all(pem.as_bytes())?;
+        opened.sync_all()?;
+        fs::rename(&new, file)
+    };
+    write().map_err(failed(file))
+}
+
+/// Keeps others out until the file is closed; waits for them.
+pub fn lock(file: &Path) -> Result<File, PkiError> {
+    let lock = || {
+        let file = File::open(file)?;
+        file.lock()?;
+        Ok(file)
+    };
+    lock().map_err(failed(file))
+}
+
+pub fn read(file: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(file).map_err(failed(file))
+}
+
+/// The first section of the file.
+pub fn read_pem(file: &Path) -> Result<Pem, PkiError> {
+    let text = read(file)?;
+    let unreadable = |error| PkiError::Unreadable { file: file.to_owned(), reason: format!("it is not PEM: {error}") };
+    parse_x509_pem(text.as_bytes()).map(|(_, pem)| pem).map_err(unreadable)
+}
+
+fn failed(file: &Path) -> impl FnOnce(io::Error) -> PkiError {
+    let file = file.to_owned();
+    move |error| PkiError::File { file, error }
+}

@@ -1,0 +1,157 @@
+//! What stands in each kind of certificate: names, usages, validity.
+//!
+//! The profiles follow RFC 5280, and `certs/README.md` describes them to those who bring their own.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SanType, SerialNumber,
+};
+use uuid::Uuid;
+use x509_parser::time::ASN1Time;
+
+use super::PkiError;
+use crate::record::DeviceId;
+
+/// Certificates and CRLs are valid from this long before they were made: devices' clocks go wrong.
+pub const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// The longest common name (RFC 5280, appendix A.1).
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+/// A validity in days: 1 to 36500, a hundred years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Days(u32);
+
+impl Days {
+    pub const MAX: u32 = 36_500;
+    pub const AUTHORITY: Self = Self(3650);
+    pub const CERTIFICATE: Self = Self(365);
+    pub const CRL: Self = Self(30);
+
+    /// `None` for 0, and for more than [`Days::MAX`].
+    pub fn new(days: u32) -> Option<Self> {
+        (1..=Self::MAX).contains(&days).then_some(Self(days))
+    }
+
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn duration(self) -> Duration {
+        Duration::from_secs(u64::from(self.0) * 86_400)
+    }
+}
+
+/// What clients may call a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerName {
+    /// Its first label may be `*`.
+    Dns(String),
+    Ip(IpAddr),
+}
+
+impl FromStr for ServerName {
+    type Err = PkiError;
+
+    fn from_str(text: &str) -> Result<Self, PkiError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Ip(address));
+        }
+        let is_name = is_dns_name(text.strip_prefix("*.").unwrap_or(text));
+        is_name.then(|| Self::Dns(text.to_ascii_lowercase())).ok_or_else(|| PkiError::NotAName(text.to_owned()))
+    }
+}
+
+/// A root that signs certificates and CRLs, but no further authorities.
+pub fn authority(name: Option<&str>, days: Days) -> CertificateParams {
+    let random = || format!("Forebay CA {}", &Uuid::new_v4().simple().to_string()[..8]);
+    let mut params = params(Some(&name.map_or_else(random, str::to_owned)), days);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = false;
+    params
+}
+
+/// A server that answers to `names`.
+pub fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
+    let name = names.first().map(|name| match name {
+        ServerName::Dns(name) => name.clone(),
+        ServerName::Ip(address) => address.to_string(),
+    });
+    let alternative = |name: &ServerName| match name {
+        ServerName::Dns(name) => Ok(SanType::DnsName(name.as_str().try_into()?)),
+        ServerName::Ip(address) => Ok(SanType::IpAddress(*address)),
+    };
+    let mut params = params(name.as_deref(), days);
+    params.subject_alt_names = names.iter().map(alternative).collect::<Result<_, rcgen::Error>>()?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+/// A device. Its id stands where an id of its form belongs, and as the common name, where it fits.
+pub fn device(id: &DeviceId, days: Days) -> Result<CertificateParams, PkiError> {
+    let mut params = params(Some(id.as_str()), days);
+    params.subject_alt_names = alternative_name(id.as_str())?.into_iter().collect();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
+/// A URI as a URI, a DNS name as a DNS name; anything else is a common name alone. What is too long for one becomes a
+/// URI without a scheme: RFC 5280 has no place for it, verifiers do not mind.
+fn alternative_name(id: &str) -> Result<Option<SanType>, rcgen::Error> {
+    if is_absolute_uri(id) {
+        return Ok(Some(SanType::URI(id.try_into()?)));
+    }
+    if is_dns_name(id) {
+        return Ok(Some(SanType::DnsName(id.try_into()?)));
+    }
+    if id.len() > COMMON_NAME_CHARS_MAX { Ok(Some(SanType::URI(id.try_into()?))) } else { Ok(None) }
+}
+
+fn is_absolute_uri(id: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
+    };
+    id.split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
+}
+
+/// Labels of letters, digits, `-` and `_`, the last one not a number: that would be an address.
+fn is_dns_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
+}
+
+/// What all profiles share; as the last of them, a leaf's.
+fn params(common_name: Option<&str>, days: Days) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = ASN1Time::now().to_datetime();
+    params.not_before = now - BACKDATED;
+    params.not_after = now + days.duration();
+    params.serial_number = Some(serial());
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(name) = common_name.filter(|name| name.chars().count() <= COMMON_NAME_CHARS_MAX) {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// 16 bytes, positive, 120 bits of them random.
+fn serial() -> SerialNumber {
+    let mut bytes = Uuid::new_v4().into_bytes();
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
