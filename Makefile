@@ -4,10 +4,13 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: test lint tools bench packages
+.PHONY: test run lint tools bench packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
+
+run: packages  ## the gateway on this machine with nothing set up; it prints a curl line that works
+	cargo run -- dev
 
 lint: packages  ## format, lints, licences and advisories
 	cargo fmt --check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. `build`: to build the gateway; `test`: for the tests as well.
+# Installs the Debian packages that are missing. `build`: to build the gateway and try it; `test`: for the tests as well.
 # Runs apt only when something is missing, and sudo only when not root.
 set -euo pipefail
 
@@ -21,11 +21,11 @@ jre_package() {
     echo default-jre-headless
 }
 
-wanted=(make pkg-config libssl-dev zlib1g-dev python3 ca-certificates)
+wanted=(make pkg-config libssl-dev zlib1g-dev python3 ca-certificates curl)
 missing=()
 need_java=no
 if [ "${1:-build}" = test ]; then
-    wanted+=(curl)
+    wanted+=(openssl)
     command -v mvn >/dev/null || missing+=(maven)
     major=$(java_major || true)
     [ "${major:-0}" -ge 17 ] || need_java=yes

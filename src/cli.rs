@@ -1,8 +1,8 @@
 //! The command line: `serve`, `check`, `dev`, `pki`.
 //!
-//! `main` calls it. Arguments become a configuration or a call of `pki`; nothing else reads them. A command that
-//! cannot do what it was asked for says why on stderr: exit code 2 for wrong arguments and configurations, 1 for the
-//! rest.
+//! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing else reads them. A
+//! command that cannot do what it was asked for says why on stderr: exit code 2 for arguments and configurations that
+//! cannot be understood, 1 for the rest.
 
 mod dev;
 mod pki;

@@ -32,16 +32,14 @@ pub use profile::{Days, ServerName};
 pub enum PkiError {
     #[error("{} exists already, and nothing is overwritten: move it away, or work in another folder", .0.display())]
     Exists(PathBuf),
-    #[error("{} does not exist: `forebay pki init --dir {}` makes an authority there", file.display(), dir.display())]
-    NoAuthority { file: PathBuf, dir: PathBuf },
-    #[error("{} does not exist: this authority has made no such device; by its serial number, `--serial` revokes any certificate", .0.display())]
-    NoDevice(PathBuf),
+    #[error("{} does not exist: {remedy}", file.display())]
+    Missing { file: PathBuf, remedy: String },
+    #[error("{} has expired: {remedy}", file.display())]
+    Expired { file: PathBuf, remedy: String },
     #[error("{}: {error}", file.display())]
     File { file: PathBuf, error: std::io::Error },
     #[error("{}: {reason}", file.display())]
     Unreadable { file: PathBuf, reason: String },
-    #[error("{} has expired: {remedy}", file.display())]
-    Expired { file: PathBuf, remedy: String },
     #[error("\"{}\" is no device id: 1 to 128 characters of A-Za-z0-9._:/@-", .0.escape_debug())]
     NotAnId(String),
     #[error("\"{}\" is no server name: a DNS name, like ingest.example.com or *.example.com, or an IP address", .0.escape_debug())]
@@ -86,8 +84,9 @@ impl Authority {
 
     /// Reads `ca.pem` and `ca.key`, which may come from elsewhere.
     pub fn open(folder: Folder) -> Result<Self, PkiError> {
-        let missing = [folder.ca(), folder.ca_key()].into_iter().find(|file| !file.exists());
-        missing.map_or(Ok(()), |file| Err(PkiError::NoAuthority { file, dir: folder.dir().to_owned() }))?;
+        let remedy = || format!("`forebay pki init --dir {}` makes an authority there", folder.dir().display());
+        files::must_exist(&folder.ca(), remedy)?;
+        files::must_exist(&folder.ca_key(), remedy)?;
         let unreadable = |file, reason| PkiError::Unreadable { file, reason };
         let key = KeyPair::from_pem(&files::read(&folder.ca_key())?)
             .map_err(|error| unreadable(folder.ca_key(), format!("it is not a private key in PEM: {error}")))?;
@@ -112,8 +111,9 @@ impl Authority {
         self.issue(profile::server(names, days)?, &self.folder.server(), &self.folder.server_key())
     }
 
-    /// A device certificate from which the gateway reads exactly this id. `make_folder` has been called.
+    /// A device certificate from which the gateway reads exactly this id.
     pub fn issue_device(&self, id: &DeviceId, days: Days) -> Result<(), PkiError> {
+        self.folder.make()?;
         self.issue(profile::device(id, days)?, &self.folder.device(id), &self.folder.device_key(id))
     }
 

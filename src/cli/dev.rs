@@ -97,10 +97,10 @@ impl Invitation {
         };
         let reading = r#"-H 'content-type: application/json' -d '{"temperature":21.5}'"#;
         format!(
-            "\nServing on {bound}. Send a reading; the answer is 204:\n\n  \
-             curl -i --noproxy '*' {credentials} {reading} {}\n\n\
-             It arrives in {}. That was HTTP/2; --http1.1 asks for HTTP/1.1, and --http3-only for HTTP/3, \
-             if your curl has it.\nMore devices: forebay pki device --dir {DIR} ID. Ctrl-C stops.\n",
+            "\nServing on {bound}. Send a reading; the answer is 204:\n\n\
+             curl -sSi --noproxy '*' {credentials} {reading} {}\n\n\
+             It arrives in {}. That was HTTP/2: add --http1.1 for HTTP/1.1, --http3-only for HTTP/3.\n\
+             More devices: forebay pki device --dir {DIR} ID. Ctrl-C stops.\n",
             url(bound),
             self.records
         )

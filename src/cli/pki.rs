@@ -27,7 +27,7 @@ fn init() -> Command {
 fn server() -> Command {
     Command::new("server").about("Make a server certificate: server.pem, server.key").args([
         dir(),
-        text("name").required(true).action(ArgAction::Append).help("A DNS name or an IP address; may be repeated"),
+        names().required(true),
         days(Days::CERTIFICATE),
     ])
 }
@@ -55,7 +55,7 @@ fn fleet() -> Command {
 }
 
 fn revoke() -> Command {
-    let serial = text("serial").action(ArgAction::Append);
+    let serial = text("serial").action(ArgAction::Append).value_parser(Serial::parse);
     Command::new("revoke")
         .about("Add device certificates to crl.pem, by id or serial number")
         .args([dir(), ids(), serial.help("A serial number in hex; may be repeated"), crl_days("days")])
@@ -63,7 +63,11 @@ fn revoke() -> Command {
 }
 
 fn crl() -> Command {
-    Command::new("crl").about("Sign crl.pem again before it expires; it lists the same").args([dir(), crl_days("days")])
+    Command::new("crl")
+        .about(
+            "Sign crl.pem again before it expires, with what it lists; or the first one of an authority made elsewhere",
+        )
+        .args([dir(), crl_days("days")])
 }
 
 fn text(name: &'static str) -> Arg {
@@ -74,8 +78,15 @@ fn dir() -> Arg {
     text("dir").required(true).help("The authority's folder, like certs/my")
 }
 
+fn names() -> Arg {
+    let parse = |name: &str| name.parse::<ServerName>();
+    text("name").action(ArgAction::Append).value_parser(parse).help("A DNS name or an IP address; may be repeated")
+}
+
 fn ids() -> Arg {
-    Arg::new("id").value_name("ID").action(ArgAction::Append).help("Device ids: 1 to 128 characters of A-Za-z0-9._:/@-")
+    let parse = |id: &str| DeviceId::parse(id).ok_or_else(|| PkiError::NotAnId(id.to_owned()));
+    let ids = Arg::new("id").value_name("ID").action(ArgAction::Append).value_parser(parse);
+    ids.help("Device ids: 1 to 128 characters of A-Za-z0-9._:/@-")
 }
 
 fn days(default: Days) -> Arg {
@@ -114,7 +125,7 @@ fn make_authority(arguments: &ArgMatches) -> Result<(), PkiError> {
 }
 
 fn make_server(arguments: &ArgMatches) -> Result<(), PkiError> {
-    let names = given(arguments, "name").map(|name| name.parse()).collect::<Result<Vec<ServerName>, _>>()?;
+    let names: Vec<ServerName> = given(arguments, "name");
     let authority = Authority::open(folder(arguments))?;
     authority.issue_server(&names, given_days(arguments, "days"))?;
     let folder = authority.folder();
@@ -123,9 +134,8 @@ fn make_server(arguments: &ArgMatches) -> Result<(), PkiError> {
 }
 
 fn make_devices(arguments: &ArgMatches) -> Result<(), PkiError> {
-    let ids = given_ids(arguments)?;
     let authority = Authority::open(folder(arguments))?;
-    for id in &ids {
+    for id in &given(arguments, "id") {
         authority.issue_device(id, given_days(arguments, "days"))?;
         let folder = authority.folder();
         say(&format!("{}, {}", folder.device(id).display(), folder.device_key(id).display()));
@@ -151,34 +161,32 @@ fn make_fleet(arguments: &ArgMatches) -> Result<(), PkiError> {
 }
 
 fn revoke_devices(arguments: &ArgMatches) -> Result<(), PkiError> {
-    let (ids, authority) = (given_ids(arguments)?, Authority::open(folder(arguments))?);
-    let by_id = ids.iter().map(|id| Serial::of_device(authority.folder(), id));
-    let by_serial = given(arguments, "serial").map(|serial| Serial::parse(serial));
-    let serials = by_id.chain(by_serial).collect::<Result<Vec<_>, _>>()?;
-    write_crl(&authority, serials, arguments)
+    let (authority, days) = (Authority::open(folder(arguments))?, given_days(arguments, "days"));
+    let ids: Vec<DeviceId> = given(arguments, "id");
+    let mut serials: Vec<Serial> = given(arguments, "serial");
+    for id in &ids {
+        serials.push(Serial::of_device(authority.folder(), id)?);
+    }
+    say_crl(&authority, authority.revoke(serials, days)?, days);
+    Ok(())
 }
 
 fn renew_crl(arguments: &ArgMatches) -> Result<(), PkiError> {
-    write_crl(&Authority::open(folder(arguments))?, Vec::new(), arguments)
+    let (authority, days) = (Authority::open(folder(arguments))?, given_days(arguments, "days"));
+    say_crl(&authority, authority.renew_crl(days)?, days);
+    Ok(())
 }
 
-fn write_crl(authority: &Authority, serials: Vec<Serial>, arguments: &ArgMatches) -> Result<(), PkiError> {
-    let days = given_days(arguments, "days");
-    let revoked = authority.revoke(serials, days)?;
+fn say_crl(authority: &Authority, revoked: usize, days: Days) {
     say(&format!("{}: {revoked} revoked, valid for {} days", authority.folder().crl().display(), days.get()));
-    Ok(())
 }
 
 fn folder(arguments: &ArgMatches) -> Folder {
     Folder::new(arguments.get_one::<String>("dir").map_or("", String::as_str))
 }
 
-fn given<'a>(arguments: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a String> {
-    arguments.get_many::<String>(name).into_iter().flatten()
-}
-
-fn given_ids(arguments: &ArgMatches) -> Result<Vec<DeviceId>, PkiError> {
-    given(arguments, "id").map(|id| DeviceId::parse(id).ok_or_else(|| PkiError::NotAnId(id.clone()))).collect()
+fn given<T: Clone + Send + Sync + 'static>(arguments: &ArgMatches, name: &str) -> Vec<T> {
+    arguments.get_many(name).into_iter().flatten().cloned().collect()
 }
 
 /// clap has checked the range, and knows the default.

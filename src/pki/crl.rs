@@ -32,9 +32,8 @@ impl Serial {
     /// The serial number of a device's certificate.
     pub fn of_device(folder: &Folder, id: &DeviceId) -> Result<Self, PkiError> {
         let file = folder.device(id);
-        if !file.exists() {
-            return Err(PkiError::NoDevice(file));
-        }
+        let remedy = || "no device of this id was made here; `--serial` revokes by serial number".to_owned();
+        files::must_exist(&file, remedy)?;
         let pem = files::read_pem(&file)?;
         let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a certificate: {error}") };
         Ok(Self(pem.parse_x509().map_err(unreadable)?.serial.clone()))
@@ -48,8 +47,15 @@ struct Crl {
 }
 
 impl Authority {
-    /// Signs the next CRL with these added, for `days` from now; without any, it is the same list, fresh again. How
-    /// many certificates it lists.
+    /// Signs the next CRL with what this one lists, or a first, empty one. How many certificates it lists.
+    pub fn renew_crl(&self, days: Days) -> Result<usize, PkiError> {
+        if self.folder.crl().exists() {
+            return self.revoke([], days);
+        }
+        files::write_public(&self.folder.crl(), &self.empty_crl(days)?).map(|()| 0)
+    }
+
+    /// Signs the next CRL with these added, for `days` from now. How many certificates it lists.
     pub fn revoke(&self, serials: impl IntoIterator<Item = Serial>, days: Days) -> Result<usize, PkiError> {
         // Two at once would each drop what the other has added.
         let _lock = files::lock(&self.folder.ca_key())?;
@@ -70,6 +76,8 @@ impl Authority {
 
     fn read_crl(&self) -> Result<Crl, PkiError> {
         let file = self.folder.crl();
+        let dir = self.folder.dir().display();
+        files::must_exist(&file, || format!("`forebay pki crl --dir {dir}` makes a first one, which lists nothing"))?;
         let pem = files::read_pem(&file)?;
         let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a CRL: {error}") };
         let (_, crl) = CertificateRevocationList::from_der(&pem.contents).map_err(unreadable)?;

@@ -72,6 +72,11 @@ impl Folder {
     }
 }
 
+/// That the file exists; else the error says what to do.
+pub fn must_exist(file: &Path, remedy: impl Fn() -> String) -> Result<(), PkiError> {
+    if file.exists() { Ok(()) } else { Err(PkiError::Missing { file: file.to_owned(), remedy: remedy() }) }
+}
+
 fn file_name(id: &DeviceId) -> String {
     id.as_str().replace('/', "+").replace(':', "=")
 }

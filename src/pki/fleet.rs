@@ -27,7 +27,6 @@ impl Authority {
         let count = count.min(FLEET_DEVICES_MAX);
         // The last number is the longest: if that is an id, all of them are.
         id(prefix, count)?;
-        self.folder.make()?;
         let next = AtomicU32::new(1);
         let work = || {
             let mut made = 0;
