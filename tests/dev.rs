@@ -125,3 +125,42 @@ fn certificates_that_have_expired_are_named_with_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("certs/dev/server.pem has expired: move certs/dev away"), "{}", text(&output));
 }
+
+/// The `sh` blocks of a section of certs/README.md.
+fn scripts_of(section: &str) -> Vec<&'static str> {
+    const README: &str = include_str!("../certs/README.md");
+    let (_, text) = README.split_once(&format!("\n## {section}\n")).expect("the section");
+    let text = text.split("\n## ").next().expect("its text");
+    text.split("```sh\n").skip(1).map(|block| block.split("```").next().expect("a block")).collect()
+}
+
+#[test]
+fn what_the_readme_makes_with_openssl_the_gateway_takes_and_refuses() {
+    let folder = Folder::new();
+    let scripts = scripts_of("OpenSSL");
+    let [make, revoke] = scripts[..] else { panic!("one block makes, one revokes: {scripts:?}") };
+    let run = |script: &str| {
+        let output = folder.command("sh").args(["-euc", script]).output().expect("sh runs");
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    let serve = || {
+        let mut command = dev(&folder);
+        command.args(["--tls-cert", "server-chain.pem", "--tls-key", "server.key"]);
+        command.args(["--tls-client-ca", "issuing.pem", "--tls-crl", "crl.pem"]);
+        let gateway = Running::start(command);
+        let line = gateway.line("Serving on 127.0.0.1:");
+        let port: String = line["Serving on 127.0.0.1:".len()..].chars().take_while(char::is_ascii_digit).collect();
+        (gateway, port)
+    };
+    let curl = "curl -sSi --noproxy '*' --tls-max 1.2 --cacert root.pem --cert press.pem --key press.key -d '{}'";
+    run(make);
+    let (first, port) = serve();
+    let answer = shell(&folder, &format!("{curl} https://localhost:{port}/v1/telemetry"));
+    assert!(answer.starts_with("HTTP/2 204"), "{answer}");
+    assert!(records(&folder).contains(r#""device":"urn:plant:7:press""#));
+    assert_eq!(first.terminate().code(), Some(0));
+    run(revoke);
+    let (_second, port) = serve();
+    let refusal = shell(&folder, &format!("{curl} https://localhost:{port}/v1/telemetry"));
+    assert!(refusal.contains("revoked") && !refusal.contains("HTTP/2"), "{refusal}");
+}
