@@ -32,8 +32,8 @@ use crate::tls::Tls;
 use crate::worker::{self, Shared};
 use shutdown::Phases;
 
-/// Runs the gateway until it has drained. `on_bound` learns the address once it is bound. An error is a gateway that
-/// could not start; the exit code tells whether a record was left behind.
+/// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
+/// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let tls = Tls::load(&config.tls)?;
@@ -49,10 +49,13 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let phases = Phases::new();
     let shared = Arc::new(shared(&config, tls, limits, admission.clone(), metrics.clone(), &phases, listen)?);
     let workers = start_workers(sockets, shared, delivery)?;
-    let status = status(health, metrics, phases.draining());
-    tracing::info!(listen = %listen, admin = %admin.local_addr()?, workers = config.listen.workers, "listening");
-    on_bound(listen);
-    shutdown::serve_until_drained(admin, status, phases, &admission, config.drain_timeout, workers, delivering)
+    let admin_address = admin.local_addr()?;
+    let serve_admin = admin::serve(admin, status(health, metrics, phases.draining()));
+    let on_ready = || {
+        tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
+        on_bound(listen);
+    };
+    shutdown::serve_until_drained(serve_admin, on_ready, phases, &admission, config.drain_timeout, workers, delivering)
 }
 
 fn warn_of_broken_promises(config: &Config) {

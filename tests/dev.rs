@@ -5,6 +5,7 @@ mod program;
 
 use std::process::Command;
 
+use forebay::config::Raw;
 use program::{Folder, Running, text};
 
 /// On free ports, the rest as it comes.
@@ -96,6 +97,21 @@ fn variables_and_flags_win_over_what_dev_presets() {
     let file = gateway.line("It arrives in ");
     assert!(file.contains("from-a-flag/readings/"), "{file}");
     assert!(folder.path("from-a-flag/readings").is_dir() && !folder.path("from-the-environment").exists());
+}
+
+#[test]
+fn what_dev_presets_is_told_from_what_others_set() {
+    let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = [owned("FOREBAY_SINK", "null")];
+    let (mut raw, unknown) = Raw::new(environment, [owned("FOREBAY_LISTEN", "[::1]:1")]);
+    assert!(unknown.is_empty());
+    raw.preset(["FOREBAY_SINK", "FOREBAY_LISTEN", "FOREBAY_TLS_CERT"].map(|name| (name, "preset".to_owned())));
+    let told = raw.describe();
+    for line in
+        ["SINK=null # environment", "LISTEN=[::1]:1 # flag", "TLS_CERT=preset # forebay dev", "ACK=durable # default"]
+    {
+        assert!(told.contains(&format!("FOREBAY_{line}\n")), "{line}: {told}");
+    }
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! From the first signal to the exit code.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +13,6 @@ use tokio::time::{interval, sleep};
 
 use super::Workers;
 use crate::admission::Admission;
-use crate::telemetry::admin::{self, Status};
 
 /// How often the threads are looked at.
 const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
@@ -43,10 +40,11 @@ impl Phases {
     }
 }
 
-/// Serves the admin address until a signal comes and the gateway has drained, or its time is up.
+/// Serves the admin address until a signal comes and the gateway has drained, or its time is up. From `on_ready` on, no
+/// signal is missed.
 pub fn serve_until_drained(
-    admin: TcpListener,
-    status: Arc<Status>,
+    serve_admin: impl Future<Output = std::io::Result<()>> + 'static,
+    on_ready: impl FnOnce(),
     phases: Phases,
     admission: &Admission,
     drain_timeout: Duration,
@@ -55,8 +53,9 @@ pub fn serve_until_drained(
 ) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        spawn_local(admin::serve(admin, status));
+        spawn_local(serve_admin);
         let mut signals = Signals::new()?;
+        on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
             () = ended(|| workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
