@@ -165,14 +165,7 @@ impl Kafka {
 
     /// All records of a topic up to its present end, by partition and offset.
     pub fn read_topic(&self, name: &str) -> Vec<Stored> {
-        let mut config = config(&self.plain());
-        config.set("group.id", "tests").set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = config.create().expect("a client");
-        let metadata = consumer.fetch_metadata(Some(name), READ_TIMEOUT).expect("Kafka answers");
-        let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
-        let mut stored: Vec<_> = partitions.flat_map(|partition| read_partition(&consumer, name, partition)).collect();
-        stored.sort_by_key(|record| (record.partition, record.offset));
-        stored
+        read_topic(&self.plain(), name)
     }
 
     /// Stops the process without ending it: connections stay, nothing is answered.
@@ -198,6 +191,18 @@ impl Drop for Kafka {
         let _ = self.guard.wait();
         let _ = self.broker.wait();
     }
+}
+
+/// All records of a topic of any cluster up to its present end, by partition and offset.
+pub fn read_topic(cluster: &Properties, name: &str) -> Vec<Stored> {
+    let mut config = config(cluster);
+    config.set("group.id", "tests").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a client");
+    let metadata = consumer.fetch_metadata(Some(name), READ_TIMEOUT).expect("Kafka answers");
+    let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+    let mut stored: Vec<_> = partitions.flat_map(|partition| read_partition(&consumer, name, partition)).collect();
+    stored.sort_by_key(|record| (record.partition, record.offset));
+    stored
 }
 
 /// `FOREBAY_KAFKA_*` and their values.

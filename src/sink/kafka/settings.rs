@@ -1,4 +1,7 @@
 //! librdkafka's properties: ours, the operator's over them, and those that would break the promise.
+//!
+//! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). The operator's value under either replaces
+//! ours; faults are told under the name that the operator used.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,49 +13,105 @@ use crate::sink::{SinkError, SinkOptions};
 /// What a message has beside its value: key, headers, framing; generous.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 4096;
 
-/// librdkafka's own default for `message.max.bytes`.
+/// librdkafka's own defaults for `message.max.bytes` and `batch.size`.
 const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
 
-/// Properties that carry the promise, and the values that keep it.
-const PROMISED: [(&str, &[&str]); 3] =
-    [("acks", &["all", "-1"]), ("request.required.acks", &["all", "-1"]), ("enable.idempotence", &["true"])];
+/// Smaller requests than this would cost throughput.
+const REQUEST_BYTES_MIN: usize = 128 << 10;
 
-/// Properties that Forebay needs for itself.
-const RESERVED: [&str; 3] = ["delivery.report.only.error", "dr_cb", "dr_msg_cb"];
+/// librdkafka's bounds for `message.timeout.ms` and `socket.timeout.ms`. The least one leaves room for a lingering batch.
+const MESSAGE_TIMEOUT_MILLIS: (u128, u128) = (1000, i32::MAX as u128);
+const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
+
+/// Other names of a producer's properties, from librdkafka's CONFIGURATION.md.
+const ALIASES: [(&str, &str); 10] = [
+    ("bootstrap.servers", "metadata.broker.list"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("retries", "message.send.max.retries"),
+    ("compression.type", "compression.codec"),
+    ("acks", "request.required.acks"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+];
 
 /// The producer's configuration.
 pub struct Settings {
     pub client: ClientConfig,
     pub body_bytes_max: usize,
+    /// The operator's properties, for faults to name.
+    names: Vec<String>,
 }
 
 impl Settings {
     pub fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
+        let operators = |property: &str| {
+            let mut named = config.properties.iter().filter(|(name, _)| canonical(name) == property);
+            named.next().map(|(_, value)| value.as_str())
+        };
         let mut client = defaults(options);
-        for (name, value) in &config.properties {
-            keep_promise(name, value)?;
-            client.set(name, value);
+        if operators("enable.idempotence").is_some_and(is_off) {
+            keep_order_without_idempotence(&mut client);
         }
-        Ok(Self { client, body_bytes_max: options.body_bytes_max })
+        if operators("debug").is_some_and(|debug| !debug.is_empty()) {
+            client.set_log_level(RDKafkaLogLevel::Debug);
+        }
+        for (index, (name, value)) in config.properties.iter().enumerate() {
+            keep_promise(name, value, options)?;
+            let others = &config.properties[..index];
+            if let Some((other, _)) = others.iter().find(|(other, _)| canonical(other) == canonical(name)) {
+                return Err(fault(name, &format!("is {} under another name; set one of them", variable(other))));
+            }
+            client.remove(canonical(name)).set(name, value);
+        }
+        let names = config.properties.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { client, body_bytes_max: options.body_bytes_max, names })
+    }
+
+    /// For a producer that puts each record into a request of its own.
+    pub fn alone(&self) -> ClientConfig {
+        let mut client = self.client.clone();
+        client.set("batch.num.messages", "1");
+        client
+    }
+
+    /// Properties that librdkafka does not take.
+    pub fn misconfigured(&self, error: KafkaError) -> SinkError {
+        let (name, text) = match error {
+            KafkaError::ClientConfig(_, text, name, _) => (Some(name), text),
+            KafkaError::ClientCreation(text) => (self.named_in(&text), text),
+            error => (None, error.to_string()),
+        };
+        SinkError::Misconfigured(format!("{}: {text}", name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))))
+    }
+
+    /// The operator's property that a fault speaks of; where there are several, the one with the longest name.
+    fn named_in(&self, text: &str) -> Option<String> {
+        self.names.iter().filter(|name| text.contains(*name)).max_by_key(|name| name.len()).cloned()
     }
 }
 
 /// Batches are made by the batcher, and records are bounded by admission: librdkafka need do neither again.
 fn defaults(options: &SinkOptions) -> ClientConfig {
-    let timeout_millis = options.ack_timeout.as_millis().max(1000).to_string();
-    let message_bytes = MESSAGE_BYTES_DEFAULT.max(options.body_bytes_max + MESSAGE_OVERHEAD_BYTES).to_string();
+    let timeout_millis = options.ack_timeout.as_millis().clamp(MESSAGE_TIMEOUT_MILLIS.0, MESSAGE_TIMEOUT_MILLIS.1);
+    let message_bytes = MESSAGE_BYTES_DEFAULT.max(message_bytes_needed(options));
+    // A topic that takes the largest record takes every request of this size.
+    let request_bytes = message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
     let mut client = ClientConfig::new();
     client
         .set("client.id", "forebay")
-        .set("acks", "all")
+        .set("request.required.acks", "all")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.ms", "1")
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", "2097151")
-        .set("message.max.bytes", message_bytes)
-        .set("message.timeout.ms", &timeout_millis)
-        .set("socket.timeout.ms", &timeout_millis)
+        .set("message.max.bytes", message_bytes.to_string())
+        .set("batch.size", request_bytes.to_string())
+        .set("message.timeout.ms", timeout_millis.to_string())
+        .set("socket.timeout.ms", timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX).to_string())
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "1000")
@@ -61,24 +120,47 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
     client
 }
 
-fn keep_promise(name: &str, value: &str) -> Result<(), SinkError> {
-    let broken = PROMISED.iter().any(|(promised, kept)| *promised == name && !kept.contains(&value));
-    if broken {
-        let fault = "would make a 204 mean less than that the reading is safe; leave it unset";
-        return Err(SinkError::Misconfigured(format!("{}: this value {fault}", variable(name))));
-    }
-    if RESERVED.contains(&name) {
-        return Err(SinkError::Misconfigured(format!("{}: Forebay needs this property for its acks", variable(name))));
-    }
-    Ok(())
+fn message_bytes_needed(options: &SinkOptions) -> usize {
+    options.body_bytes_max + MESSAGE_OVERHEAD_BYTES
 }
 
-/// A property that librdkafka does not take.
-pub fn misconfigured(error: KafkaError) -> SinkError {
-    SinkError::Misconfigured(match error {
-        KafkaError::ClientConfig(_, fault, name, _) => format!("{}: {fault}", variable(&name)),
-        error => format!("FOREBAY_KAFKA_*: {error}"),
-    })
+/// Some clusters have no idempotent producers. Then a retry may write twice, but must not overtake.
+fn keep_order_without_idempotence(client: &mut ClientConfig) {
+    tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
+    client.set("max.in.flight.requests.per.connection", "1");
+}
+
+/// Refuses values with which a 204 would mean less than that the reading is safe, in order, within a bounded time.
+fn keep_promise(name: &str, value: &str, options: &SinkOptions) -> Result<(), SinkError> {
+    let message_bytes = message_bytes_needed(options);
+    let why = match canonical(name) {
+        "request.required.acks" if !["all", "-1"].contains(&value) => {
+            "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
+        }
+        "message.timeout.ms" if value.trim() == "0" => "must not be 0: no wait is without a bound".into(),
+        "message.max.bytes" if value.parse().is_ok_and(|bytes: usize| bytes < message_bytes) => {
+            let needed = format!("a body of FOREBAY_BODY_BYTES_MAX={}B and its overhead", options.body_bytes_max);
+            format!("is too few for {needed}: leave it unset, or set at least {message_bytes}")
+        }
+        "transactional.id" => "must not be set: Forebay does not write in transactions".into(),
+        "delivery.report.only.error" => "must not be set: Forebay needs every report for its acks".into(),
+        "log.level" => "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into(),
+        _ => return Ok(()),
+    };
+    Err(fault(name, &why))
+}
+
+fn fault(property: &str, why: &str) -> SinkError {
+    SinkError::Misconfigured(format!("{}: {why}", variable(property)))
+}
+
+/// As librdkafka reads a switch.
+fn is_off(value: &str) -> bool {
+    ["false", "f", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
+}
+
+fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
 }
 
 fn variable(property: &str) -> String {

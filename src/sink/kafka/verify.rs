@@ -1,48 +1,82 @@
 //! Are the topics there, and do they take the largest record?
+//!
+//! Delivery's watch asks, once a second at most. Until the topics' sizes are known their settings are asked for, before
+//! anything else names the topics: many brokers make a topic that a producer asks for, and would hide that a
+//! name is wrong. After that the producer itself asks, over the connections that carry the records.
+//! Brokers that turn us away (password, certificate) are a fault of the configuration; the rest may pass.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::producer::Producer as _;
+use tokio::task::spawn_blocking;
 
-use super::in_flight::Reports;
-use super::settings::{MESSAGE_OVERHEAD_BYTES, misconfigured};
-use super::{KafkaSink, SinkError};
+use super::client::{Producer, fatal_error};
+use super::settings::MESSAGE_OVERHEAD_BYTES;
+use super::{KafkaSink, SinkError, code_of};
 
 /// How long the brokers get for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+pub type Admin = AdminClient<DefaultClientContext>;
+
 impl KafkaSink {
     /// Asks the brokers for each topic and, until they have answered once, how large a record it takes.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        let (producer, topics) = (self.producer.clone(), self.topics.clone());
-        let find = move || topics.iter().try_for_each(|topic| find_topic(&producer, topic));
-        tokio::task::spawn_blocking(find).await.map_err(|error| SinkError::Away(error.to_string()))??;
-        if !self.fits.load(Ordering::Relaxed) {
-            self.check_sizes().await?;
-            self.fits.store(true, Ordering::Relaxed);
+        let found = match self.fits.load(Ordering::Relaxed) {
+            true => self.find_topics().await,
+            false => self.check_topics().await,
+        };
+        match found {
+            Ok(()) => self.client.reports().all_is_well(),
+            Err(SinkError::Away(reason)) => return Err(self.explain(reason)),
+            Err(misconfigured) => return Err(misconfigured),
         }
         Ok(())
     }
 
+    async fn check_topics(&self) -> Result<(), SinkError> {
+        self.check_sizes().await?;
+        self.find_topics().await?;
+        self.fits.store(true, Ordering::Relaxed);
+        *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    async fn find_topics(&self) -> Result<(), SinkError> {
+        let (producer, topics) = (self.client.producer(), self.topics.clone());
+        let find = move || topics.iter().try_for_each(|topic| find_topic(&producer, topic));
+        spawn_blocking(find).await.map_err(|error| SinkError::Away(error.to_string()))??;
+        fatal_error(&self.client.producer()).map_or(Ok(()), |reason| Err(SinkError::Away(reason)))
+    }
+
     async fn check_sizes(&self) -> Result<(), SinkError> {
-        let admin: AdminClient<DefaultClientContext> = self.settings.client.create().map_err(misconfigured)?;
         let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let answers = admin.describe_configs(&topics, &options).await.map_err(away)?;
-        for (topic, answer) in self.topics.iter().zip(answers) {
+        let answers = match self.admin()?.describe_configs(&topics, &options).await {
+            Err(error) if code_of(&error) == RDKafkaErrorCode::UnsupportedFeature => return Ok(()),
+            answers => answers.map_err(|error| away(&error))?,
+        };
+        self.topics.iter().zip(answers).try_for_each(|(topic, answer)| match answer {
+            Ok(settings) => self.check_size(topic, message_bytes_max(&settings)),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => Err(missing(topic)),
             // Who may write a topic may not always read its settings; then the brokers will tell, record by record.
-            let Ok(settings) = answer else { continue };
-            let entry = settings.entries.iter().find(|entry| entry.name == "max.message.bytes");
-            let bytes_max = entry.and_then(|entry| entry.value.as_ref()?.parse::<usize>().ok());
-            self.check_size(topic, bytes_max.unwrap_or(usize::MAX))?;
+            Err(_) => Ok(()),
+        })
+    }
+
+    /// Kept while it is needed: its connection may take longer to make than one question may take.
+    fn admin(&self) -> Result<Arc<Admin>, SinkError> {
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(admin) = &*admin {
+            return Ok(admin.clone());
         }
-        Ok(())
+        let made = self.settings.client.create().map_err(|error| self.settings.misconfigured(error))?;
+        Ok(admin.insert(Arc::new(made)).clone())
     }
 
     fn check_size(&self, topic: &str, message_bytes_max: usize) -> Result<(), SinkError> {
@@ -56,28 +90,42 @@ impl KafkaSink {
             self.settings.body_bytes_max
         )))
     }
-}
 
-fn find_topic(producer: &Arc<BaseProducer<Reports>>, topic: &str) -> Result<(), SinkError> {
-    let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT).map_err(away)?;
-    let error = metadata.topics().iter().find(|found| found.name() == topic).and_then(|found| found.error());
-    match error {
-        None => Ok(()),
-        Some(
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
-        ) => {
-            let advice = "create it, or name another with FOREBAY_STREAMS=name=topic";
-            Err(SinkError::Misconfigured(format!("topic {topic} does not exist: {advice}")))
-        }
-        Some(error) => {
-            let code = RDKafkaErrorCode::from(error);
-            let is_forbidden = code == RDKafkaErrorCode::TopicAuthorizationFailed;
-            let text = format!("topic {topic}: {code}");
-            Err(if is_forbidden { SinkError::Misconfigured(text) } else { SinkError::Away(text) })
+    /// What librdkafka last had to say about its connections tells more than that an answer is missing.
+    fn explain(&self, reason: String) -> SinkError {
+        let Some(trouble) = self.client.reports().trouble() else { return SinkError::Away(reason) };
+        let text = format!("{reason}: {}", trouble.reason);
+        match trouble.code {
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => SinkError::Misconfigured(text),
+            _ => SinkError::Away(text),
         }
     }
 }
 
-fn away(error: KafkaError) -> SinkError {
-    SinkError::Away(format!("Kafka does not answer: {error}"))
+fn find_topic(producer: &Producer, topic: &str) -> Result<(), SinkError> {
+    let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT).map_err(|error| away(&error))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
+        None => Ok(()),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(missing(topic)),
+        Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)) => {
+            Err(SinkError::Misconfigured(format!("topic {topic}: {code}")))
+        }
+        Some(code) => Err(SinkError::Away(format!("topic {topic}: {code}"))),
+    }
+}
+
+/// The largest message that the topic takes; no limit where it does not say.
+fn message_bytes_max(settings: &ConfigResource) -> usize {
+    let entry = settings.entries.iter().find(|entry| entry.name == "max.message.bytes");
+    entry.and_then(|entry| entry.value.as_ref()?.parse().ok()).unwrap_or(usize::MAX)
+}
+
+fn missing(topic: &str) -> SinkError {
+    let advice = "create it, or name another with FOREBAY_STREAMS=name=topic";
+    SinkError::Misconfigured(format!("topic {topic} does not exist: {advice}"))
+}
+
+fn away(error: &KafkaError) -> SinkError {
+    SinkError::Away(format!("Kafka does not answer ({})", code_of(error)))
 }
