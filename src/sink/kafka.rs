@@ -14,7 +14,7 @@ mod in_flight;
 mod settings;
 mod verify;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -37,8 +37,9 @@ pub struct KafkaSink {
     settings: settings::Settings,
     /// The topics were found to take the largest record.
     fits: AtomicBool,
-    /// Asks for the topics' settings until they are known.
+    /// Asks for the topics' settings until they are known, or have not been told this often.
     admin: Mutex<Option<Arc<verify::Admin>>>,
+    unanswered: AtomicUsize,
 }
 
 impl KafkaSink {
@@ -49,8 +50,8 @@ impl KafkaSink {
         let client = Client::new(settings.client.clone(), Reports::new(in_flight.clone()));
         let client = client.map_err(|error| settings.misconfigured(error))?;
         let topics = options.streams.into_iter().map(|stream| stream.target).collect();
-        let (alone, fits, admin) = Default::default();
-        Ok(Self { client, alone, in_flight, topics, settings, fits, admin })
+        let (alone, fits, admin, unanswered) = Default::default();
+        Ok(Self { client, alone, in_flight, topics, settings, fits, admin, unanswered })
     }
 
     /// Produces the records in their order and waits for their delivery reports.
@@ -136,7 +137,10 @@ fn is_refused(outcome: &Outcome) -> bool {
 }
 
 fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
-    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)
+    match error {
+        KafkaError::AdminOp(code) => *code,
+        error => error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ fn a_fault_names_the_variable_to_correct() {
         (&[("transactional.id", "x")], "FOREBAY_KAFKA_TRANSACTIONAL_ID:"),
         (&[("delivery.report.only.error", "true")], "FOREBAY_KAFKA_DELIVERY_REPORT_ONLY_ERROR:"),
         (&[("log.level", "7")], "FOREBAY_KAFKA_LOG_LEVEL:"),
-        (&[("sasl.mechanism", "SCRAM-SHA-1024"), ("security.protocol", "sasl_ssl")], "FOREBAY_KAFKA_SASL_MECHANISM:"),
+        (&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN")], "FOREBAY_KAFKA_SASL_USERNAME:"),
+        (&[("ssl.certificate.location", "x"), ("security.protocol", "tls")], "FOREBAY_KAFKA_SECURITY_PROTOCOL:"),
         (&[("linger.ms", "5"), ("queue.buffering.max.ms", "6")], "FOREBAY_KAFKA_QUEUE_BUFFERING_MAX_MS:"),
         (&[("enable.idempotence", "false"), ("max.in.flight", "5")], "FOREBAY_KAFKA_MAX_IN_FLIGHT:"),
     ] {

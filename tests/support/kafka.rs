@@ -149,7 +149,8 @@ impl Kafka {
         ])
     }
 
-    fn file(&self, name: &str) -> String {
+    /// The path of `ca.pem`, or of the `.pem` or `.key` of `client` or `stranger`.
+    pub fn file(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().expect("a path in UTF-8").into()
     }
 

@@ -6,7 +6,7 @@
 //! record is reported, which `message.timeout.ms` bounds.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,22 +48,41 @@ impl Client {
 
     /// The producer; a new one when the last has failed for good, at most once a second.
     pub fn producer(&self) -> Arc<Producer> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let fatal = fatal_error(&current.producer).filter(|_| current.at.elapsed() >= RENEWAL_INTERVAL);
-        if let Some(reason) = fatal {
-            match start(&self.config, &self.reports) {
-                Ok(started) => *current = started,
-                Err(error) => tracing::warn!(%error, "no new producer"),
-            }
-            tracing::warn!(reason, "the producer has failed and is replaced");
+        let mut current = self.lock();
+        if let Some(reason) = current.failure() {
+            self.renew(&mut current, &reason);
         }
         current.producer.clone()
     }
+
+    /// Why the producer, which is replaced by now, had failed for good.
+    pub fn failure(&self) -> Option<String> {
+        let mut current = self.lock();
+        let reason = current.failure()?;
+        self.renew(&mut current, &reason);
+        Some(reason)
+    }
+
+    fn renew(&self, current: &mut Started, reason: &str) {
+        if current.at.elapsed() < RENEWAL_INTERVAL {
+            return;
+        }
+        tracing::warn!(reason, "the producer has failed and is replaced");
+        match start(&self.config, &self.reports) {
+            Ok(started) => *current = started,
+            Err(error) => tracing::warn!(%error, "there is no new producer"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Started> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Why the producer takes nothing more.
-pub fn fatal_error(producer: &Producer) -> Option<String> {
-    producer.client().fatal_error().map(|(_, reason)| reason)
+impl Started {
+    fn failure(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(_, reason)| reason)
+    }
 }
 
 fn start(config: &ClientConfig, reports: &Reports) -> Result<Started, KafkaError> {

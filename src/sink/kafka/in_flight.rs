@@ -136,6 +136,15 @@ pub struct Trouble {
     pub reason: String,
 }
 
+impl Trouble {
+    /// A password or a certificate is refused, by the broker or by us; asking again will not help.
+    pub fn turns_us_away(&self) -> bool {
+        // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
+        let is_alert = self.reason.contains("SSL alert number");
+        is_alert || matches!(self.code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+    }
+}
+
 impl Reports {
     pub fn new(in_flight: Arc<InFlight>) -> Self {
         Self { in_flight, trouble: Arc::default() }

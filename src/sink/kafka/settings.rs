@@ -51,15 +51,17 @@ impl Settings {
             let mut named = config.properties.iter().filter(|(name, _)| canonical(name) == property);
             named.next().map(|(_, value)| value.as_str())
         };
+        let idempotent = !operators("enable.idempotence").is_some_and(is_off);
         let mut client = defaults(options);
-        if operators("enable.idempotence").is_some_and(is_off) {
-            keep_order_without_idempotence(&mut client);
+        if !idempotent {
+            tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
+            client.set("max.in.flight.requests.per.connection", "1");
         }
         if operators("debug").is_some_and(|debug| !debug.is_empty()) {
             client.set_log_level(RDKafkaLogLevel::Debug);
         }
         for (index, (name, value)) in config.properties.iter().enumerate() {
-            keep_promise(name, value, options)?;
+            keep_promise(name, value, options, idempotent)?;
             let others = &config.properties[..index];
             if let Some((other, _)) = others.iter().find(|(other, _)| canonical(other) == canonical(name)) {
                 return Err(fault(name, &format!("is {} under another name; set one of them", variable(other))));
@@ -87,9 +89,11 @@ impl Settings {
         SinkError::Misconfigured(format!("{}: {text}", name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))))
     }
 
-    /// The operator's property that a fault speaks of; where there are several, the one with the longest name.
+    /// The property that a fault speaks of: the operator's with the longest name, else the first that is named.
     fn named_in(&self, text: &str) -> Option<String> {
-        self.names.iter().filter(|name| text.contains(*name)).max_by_key(|name| name.len()).cloned()
+        let operators = self.names.iter().filter(|name| text.contains(*name)).max_by_key(|name| name.len());
+        let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
+        operators.cloned().or_else(|| words.find(|word| word.trim_matches('.').contains('.')).map(Into::into))
     }
 }
 
@@ -124,18 +128,18 @@ fn message_bytes_needed(options: &SinkOptions) -> usize {
     options.body_bytes_max + MESSAGE_OVERHEAD_BYTES
 }
 
-/// Some clusters have no idempotent producers. Then a retry may write twice, but must not overtake.
-fn keep_order_without_idempotence(client: &mut ClientConfig) {
-    tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
-    client.set("max.in.flight.requests.per.connection", "1");
-}
-
 /// Refuses values with which a 204 would mean less than that the reading is safe, in order, within a bounded time.
-fn keep_promise(name: &str, value: &str, options: &SinkOptions) -> Result<(), SinkError> {
+///
+/// Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once allows; but with several
+/// requests in flight it would also overtake.
+fn keep_promise(name: &str, value: &str, options: &SinkOptions, idempotent: bool) -> Result<(), SinkError> {
     let message_bytes = message_bytes_needed(options);
     let why = match canonical(name) {
         "request.required.acks" if !["all", "-1"].contains(&value) => {
             "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
+        }
+        "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
+            "must be 1 without idempotence: a retry would overtake later records of its device".into()
         }
         "message.timeout.ms" if value.trim() == "0" => "must not be 0: no wait is without a bound".into(),
         "message.max.bytes" if value.parse().is_ok_and(|bytes: usize| bytes < message_bytes) => {

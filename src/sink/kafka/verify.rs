@@ -15,12 +15,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use tokio::task::spawn_blocking;
 
-use super::client::{Producer, fatal_error};
+use super::client::Producer;
 use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
 
 /// How long the brokers get for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often settings are asked for in vain, of brokers that answer otherwise, until they are taken for ones that tell none.
+const SETTINGS_ATTEMPTS: usize = 2;
 
 pub type Admin = AdminClient<DefaultClientContext>;
 
@@ -40,27 +43,33 @@ impl KafkaSink {
     }
 
     async fn check_topics(&self) -> Result<(), SinkError> {
-        self.check_sizes().await?;
+        let sizes = self.check_sizes().await;
+        if let Err(SinkError::Misconfigured(_)) = sizes {
+            return sizes;
+        }
         self.find_topics().await?;
+        if sizes.is_err() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 < SETTINGS_ATTEMPTS {
+            return sizes;
+        }
         self.fits.store(true, Ordering::Relaxed);
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
     async fn find_topics(&self) -> Result<(), SinkError> {
+        // Told even though the producer is replaced: the next may fail as well, and not at once.
+        if let Some(reason) = self.client.failure() {
+            return Err(SinkError::Away(reason));
+        }
         let (producer, topics) = (self.client.producer(), self.topics.clone());
         let find = move || topics.iter().try_for_each(|topic| find_topic(&producer, topic));
-        spawn_blocking(find).await.map_err(|error| SinkError::Away(error.to_string()))??;
-        fatal_error(&self.client.producer()).map_or(Ok(()), |reason| Err(SinkError::Away(reason)))
+        spawn_blocking(find).await.map_err(|error| SinkError::Away(error.to_string()))?
     }
 
     async fn check_sizes(&self) -> Result<(), SinkError> {
         let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let answers = match self.admin()?.describe_configs(&topics, &options).await {
-            Err(error) if code_of(&error) == RDKafkaErrorCode::UnsupportedFeature => return Ok(()),
-            answers => answers.map_err(|error| away(&error))?,
-        };
+        let answers = self.admin()?.describe_configs(&topics, &options).await.map_err(|error| away(&error))?;
         self.topics.iter().zip(answers).try_for_each(|(topic, answer)| match answer {
             Ok(settings) => self.check_size(topic, message_bytes_max(&settings)),
             Err(RDKafkaErrorCode::UnknownTopicOrPartition) => Err(missing(topic)),
@@ -95,10 +104,7 @@ impl KafkaSink {
     fn explain(&self, reason: String) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else { return SinkError::Away(reason) };
         let text = format!("{reason}: {}", trouble.reason);
-        match trouble.code {
-            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => SinkError::Misconfigured(text),
-            _ => SinkError::Away(text),
-        }
+        if trouble.turns_us_away() { SinkError::Misconfigured(text) } else { SinkError::Away(text) }
     }
 }
 
