@@ -200,18 +200,6 @@ async fn a_topic_that_does_not_take_the_largest_record_is_named_with_what_to_set
     sink(broker.plain(), "wide-enough").verify().await.unwrap();
 }
 
-/// The topic takes whatever the gateway accepts, and no more: no request may be larger either.
-#[tokio::test]
-async fn full_batches_fit_a_topic_that_takes_no_more_than_the_largest_record() {
-    let broker = Kafka::shared();
-    broker.create_topic("tight", 1, &[("max.message.bytes", "266240")]).await;
-    let sink = sink(broker.plain(), "tight");
-    let records: Vec<_> = (0..20).map(|i| record("device", vec![i; 60_000])).collect();
-    assert_eq!(sink.deliver(STREAM, &records).await, Outcomes::DELIVERED);
-    let largest = [record("device", vec![0; 256 << 10])];
-    assert_eq!(sink.deliver(STREAM, &largest).await, Outcomes::DELIVERED);
-}
-
 /// The topic was narrowed while the gateway ran. Brokers refuse a request of many records for the sake of one.
 #[tokio::test]
 async fn a_record_too_large_for_the_topic_is_refused_alone() {

@@ -170,3 +170,34 @@ fn canonical(name: &str) -> &str {
 fn variable(property: &str) -> String {
     format!("FOREBAY_KAFKA_{}", property.to_ascii_uppercase().replace('.', "_"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn set(property: &str, body_bytes_max: usize, ack_timeout: Duration) -> usize {
+        let options = SinkOptions { streams: Vec::new(), body_bytes_max, ack_timeout, in_flight_batches_max: 1 };
+        defaults(&options).get(property).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn every_body_fits_and_so_does_every_request_where_every_body_does() {
+        for body_bytes_max in [4 << 10, 256 << 10, 10 << 20] {
+            let bytes = |property| set(property, body_bytes_max, Duration::from_secs(10));
+            let needed = body_bytes_max + MESSAGE_OVERHEAD_BYTES;
+            assert!(bytes("message.max.bytes") >= needed);
+            assert!(bytes("batch.size") <= needed.max(REQUEST_BYTES_MIN));
+        }
+    }
+
+    #[test]
+    fn librdkafka_gives_up_when_the_request_does() {
+        for (seconds, message, socket) in [(0, 1000, 1000), (10, 10_000, 10_000), (600, 600_000, 300_000)] {
+            let ack_timeout = Duration::from_secs(seconds);
+            assert_eq!(set("message.timeout.ms", 1, ack_timeout), message);
+            assert_eq!(set("socket.timeout.ms", 1, ack_timeout), socket);
+        }
+    }
+}
