@@ -31,7 +31,7 @@ use in_flight::{InFlight, Reports};
 pub struct KafkaSink {
     client: Client,
     /// Produces each record in a request of its own.
-    alone: OnceLock<Box<Client>>,
+    alone: OnceLock<Client>,
     in_flight: Arc<InFlight>,
     topics: Vec<String>,
     settings: settings::Settings,
@@ -71,9 +71,9 @@ impl KafkaSink {
         if self.alone.get().is_none() {
             let made = Client::new(self.settings.alone(), self.client.reports().clone());
             let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for records that were refused"));
-            let _ = self.alone.set(Box::new(made.ok()?));
+            let _ = self.alone.set(made.ok()?);
         }
-        self.alone.get().map(Box::as_ref)
+        self.alone.get()
     }
 
     async fn produce(&self, client: &Client, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {

@@ -2,12 +2,14 @@
 //!
 //! librdkafka gives up on an idempotent producer whose sequence no longer fits the broker's (a *fatal error*): it takes
 //! nothing more, for ever. The sink asks for the producer batch by batch and so gets a new one. Each producer has a
-//! thread that polls it for delivery reports; it ends when the producer is no longer in use here and its last
-//! record is reported, which `message.timeout.ms` bounds.
+//! thread that polls it for delivery reports. It ends when the producer has been replaced and its last record is
+//! reported, which `message.timeout.ms` bounds, or with the client: librdkafka must not run on into the end of
+//! the process.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -29,17 +31,21 @@ pub struct Client {
     config: ClientConfig,
     reports: Reports,
     current: Mutex<Started>,
+    ending: Arc<AtomicBool>,
 }
 
 struct Started {
     producer: Arc<Producer>,
     at: Instant,
+    /// Poll this producer and those before it that have records yet.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Client {
     pub fn new(config: ClientConfig, reports: Reports) -> Result<Self, KafkaError> {
-        let current = Mutex::new(start(&config, &reports)?);
-        Ok(Self { config, reports, current })
+        let ending = Arc::default();
+        let current = Mutex::new(start(&config, &reports, &ending)?);
+        Ok(Self { config, reports, current, ending })
     }
 
     pub fn reports(&self) -> &Reports {
@@ -68,8 +74,8 @@ impl Client {
             return;
         }
         tracing::warn!(reason, "the producer has failed and is replaced");
-        match start(&self.config, &self.reports) {
-            Ok(started) => *current = started,
+        match start(&self.config, &self.reports, &self.ending) {
+            Ok(started) => current.give_way(started),
             Err(error) => tracing::warn!(%error, "there is no new producer"),
         }
     }
@@ -79,23 +85,38 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        let threads = std::mem::take(&mut self.lock().threads);
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
 impl Started {
     fn failure(&self) -> Option<String> {
         self.producer.client().fatal_error().map(|(_, reason)| reason)
     }
+
+    fn give_way(&mut self, next: Self) {
+        self.threads.retain(|thread| !thread.is_finished());
+        self.threads.extend(next.threads);
+        (self.producer, self.at) = (next.producer, next.at);
+    }
 }
 
-fn start(config: &ClientConfig, reports: &Reports) -> Result<Started, KafkaError> {
+fn start(config: &ClientConfig, reports: &Reports, ending: &Arc<AtomicBool>) -> Result<Started, KafkaError> {
     let producer: Arc<Producer> = Arc::new(config.create_with_context(reports.clone())?);
-    poll(producer.clone()).map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    Ok(Started { producer, at: Instant::now() })
+    let thread = poll(producer.clone(), ending.clone());
+    let threads = vec![thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?];
+    Ok(Started { producer, at: Instant::now(), threads })
 }
 
-fn poll(producer: Arc<Producer>) -> io::Result<()> {
-    let polling = thread::Builder::new().name("forebay-kafka".into()).spawn(move || {
-        while Arc::strong_count(&producer) > 1 || producer.in_flight_count() > 0 {
+fn poll(producer: Arc<Producer>, ending: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("forebay-kafka".into()).spawn(move || {
+        let is_used = || Arc::strong_count(&producer) > 1 || producer.in_flight_count() > 0;
+        while is_used() && !ending.load(Ordering::Relaxed) {
             producer.poll(POLL_TIMEOUT);
         }
-    });
-    polling.map(drop)
+    })
 }

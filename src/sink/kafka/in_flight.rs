@@ -184,10 +184,10 @@ impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             // A young broker that is not ready to number producers: librdkafka asks again.
-            _ if facility == "GETPID" => tracing::debug!(facility, message, "librdkafka"),
-            RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "librdkafka"),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, message, "librdkafka"),
-            _ => tracing::warn!(facility, message, "librdkafka"),
+            _ if facility == "GETPID" => tracing::debug!(facility, text = message, "librdkafka"),
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, text = message, "librdkafka"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, text = message, "librdkafka"),
+            _ => tracing::warn!(facility, text = message, "librdkafka"),
         }
     }
 

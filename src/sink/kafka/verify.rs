@@ -1,7 +1,7 @@
 //! Are the topics there, and do they take the largest record?
 //!
-//! Delivery's watch asks, once a second at most. Until the topics' sizes are known their settings are asked for, before
-//! anything else names the topics: many brokers make a topic that a producer asks for, and would hide that a
+//! Delivery's watch asks, once a second at most. Until the topics' sizes are known their settings are asked for, and
+//! nothing else names the topics: many brokers make a topic that a producer asks for, which would hide that a
 //! name is wrong. After that the producer itself asks, over the connections that carry the records.
 //! Brokers that turn us away (password, certificate) are a fault of the configuration; the rest may pass.
 
@@ -43,27 +43,41 @@ impl KafkaSink {
     }
 
     async fn check_topics(&self) -> Result<(), SinkError> {
-        let sizes = self.check_sizes().await;
-        if let Err(SinkError::Misconfigured(_)) = sizes {
-            return sizes;
+        match self.check_sizes().await {
+            Err(SinkError::Away(reason)) => self.find_cluster(reason).await?,
+            answer => answer?,
         }
         self.find_topics().await?;
-        if sizes.is_err() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 < SETTINGS_ATTEMPTS {
-            return sizes;
-        }
         self.fits.store(true, Ordering::Relaxed);
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
+    /// The settings are not told, for this reason. May we do without? Only if the cluster answers otherwise.
+    async fn find_cluster(&self, reason: String) -> Result<(), SinkError> {
+        self.ask(|producer| producer.client().fetch_metadata(None, TIMEOUT).map(drop).map_err(|error| away(&error)))
+            .await?;
+        let is_last = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SETTINGS_ATTEMPTS;
+        if is_last { Ok(()) } else { Err(SinkError::Away(reason)) }
+    }
+
     async fn find_topics(&self) -> Result<(), SinkError> {
+        let topics = self.topics.clone();
+        self.ask(move |producer| topics.iter().try_for_each(|topic| find_topic(producer, topic))).await
+    }
+
+    /// Asks by the producer, which waits for the answer on another thread.
+    async fn ask(
+        &self,
+        question: impl FnOnce(&Producer) -> Result<(), SinkError> + Send + 'static,
+    ) -> Result<(), SinkError> {
         // Told even though the producer is replaced: the next may fail as well, and not at once.
         if let Some(reason) = self.client.failure() {
             return Err(SinkError::Away(reason));
         }
-        let (producer, topics) = (self.client.producer(), self.topics.clone());
-        let find = move || topics.iter().try_for_each(|topic| find_topic(&producer, topic));
-        spawn_blocking(find).await.map_err(|error| SinkError::Away(error.to_string()))?
+        let producer = self.client.producer();
+        let answer = spawn_blocking(move || question(&producer)).await;
+        answer.unwrap_or_else(|error| Err(SinkError::Away(error.to_string())))
     }
 
     async fn check_sizes(&self) -> Result<(), SinkError> {
@@ -103,7 +117,7 @@ impl KafkaSink {
     /// What librdkafka last had to say about its connections tells more than that an answer is missing.
     fn explain(&self, reason: String) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else { return SinkError::Away(reason) };
-        let text = format!("{reason}: {}", trouble.reason);
+        let text = format!("{reason}; {}", trouble.reason);
         if trouble.turns_us_away() { SinkError::Misconfigured(text) } else { SinkError::Away(text) }
     }
 }
@@ -133,5 +147,5 @@ fn missing(topic: &str) -> SinkError {
 }
 
 fn away(error: &KafkaError) -> SinkError {
-    SinkError::Away(format!("Kafka does not answer ({})", code_of(error)))
+    SinkError::Away(format!("Kafka does not answer: {}", code_of(error)))
 }
