@@ -68,29 +68,31 @@ fn properties(cluster: &MockCluster<'static, DefaultProducerContext>) -> Propert
 
 #[tokio::test]
 async fn what_passes_is_tried_again_and_written_once() {
-    for error in [
+    let errors = [
         RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
         RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
         RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
         RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
         RD_KAFKA_RESP_ERR__TRANSPORT,
-    ] {
+    ];
+    join_all(errors.map(async |error| {
         let faulty = Faulty::new();
         faulty.answer(Produce, error, 1);
         assert_eq!(faulty.deliver("one").await, Outcome::Delivered, "{error:?}");
         assert_eq!(faulty.bodies(), ["one"], "{error:?}");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
 async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
-    let not_written: Outcome = Outcome::Retryable("MessageTimedOut".into());
-    for (error, outcome) in [
-        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, not_written),
+    let cases = [
+        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, Outcome::Retryable("MessageTimedOut".into())),
         (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND, Outcome::Unknown),
         (RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, Outcome::Unknown),
-    ] {
+    ];
+    join_all(cases.map(async |(error, outcome)| {
         let faulty = Faulty::impatient();
         faulty.answer(Produce, error, 1000);
         let started = Instant::now();
@@ -98,7 +100,8 @@ async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
         assert!(started.elapsed() < Duration::from_secs(4), "{error:?}");
         faulty.cluster.clear_request_errors(Produce);
         faulty.recovers().await;
-    }
+    }))
+    .await;
 }
 
 /// A record that is not at fault is never refused for good.
@@ -117,11 +120,12 @@ async fn a_topic_that_is_closed_to_us_may_open_again() {
 
 #[tokio::test]
 async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refused() {
-    for (error, reason) in [
+    let cases = [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "MessageSizeTooLarge"),
         (RD_KAFKA_RESP_ERR_INVALID_RECORD, "InvalidRecord"),
         (RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, "InvalidTimestamp"),
-    ] {
+    ];
+    join_all(cases.map(async |(error, reason)| {
         let faulty = Faulty::new();
         // The request of all three, then the first of them alone.
         faulty.answer(Produce, error, 2);
@@ -130,7 +134,8 @@ async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refuse
         let refused = Outcome::Permanent(reason.into());
         assert_eq!(outcomes, Outcomes::Each(vec![refused, Outcome::Delivered, Outcome::Delivered]));
         assert_eq!(faulty.bodies(), ["two", "three"]);
-    }
+    }))
+    .await;
 }
 
 /// librdkafka gives up for good on a producer whose sequence the broker does not know.
