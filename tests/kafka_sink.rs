@@ -167,6 +167,20 @@ async fn who_is_turned_away_is_told_why_and_soon() {
 }
 
 #[tokio::test]
+async fn a_listener_of_another_protocol_is_away_with_a_hint() {
+    let broker = Kafka::shared();
+    let speaks = |mut listener: Properties, protocol| {
+        kafka::set(&mut listener, "security.protocol", protocol);
+        listener
+    };
+    let listeners =
+        [speaks(broker.mutual_tls(), "plaintext"), speaks(broker.plain(), "ssl"), speaks(broker.sasl("PLAIN"), "ssl")];
+    for error in join_all(listeners.map(complaint)).await {
+        assert!(matches!(&error, SinkError::Away(text) if text.contains("SECURITY_PROTOCOL")), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_is_not_there_is_away_and_nothing_is_written() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let properties = vec![("bootstrap.servers".into(), nobody.to_string())];

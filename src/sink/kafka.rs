@@ -11,6 +11,7 @@
 
 mod client;
 mod in_flight;
+mod reports;
 mod settings;
 mod verify;
 
@@ -25,7 +26,8 @@ use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use client::{Client, Producer};
-use in_flight::{InFlight, Reports};
+use in_flight::InFlight;
+use reports::Reports;
 
 /// Produces to one cluster.
 pub struct KafkaSink {
@@ -56,21 +58,31 @@ impl KafkaSink {
 
     /// Produces the records in their order and waits for their delivery reports.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        if records.is_empty() {
+            return Outcomes::DELIVERED;
+        }
         let topic = &self.topics[stream.get()];
         let outcomes = self.produce(&self.client, topic, records.iter()).await;
         let Outcomes::Each(mut outcomes) = outcomes else { return outcomes };
         let refused: Vec<_> = (0..records.len()).filter(|&index| is_refused(&outcomes[index])).collect();
-        if let (false, Some(alone)) = (refused.is_empty(), self.alone()) {
-            let again = self.produce(alone, topic, refused.iter().map(|&index| &records[index])).await;
+        if !refused.is_empty() {
+            let again = self.produce_alone(topic, refused.iter().map(|&index| &records[index])).await;
             refused.iter().enumerate().for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
         }
         Outcomes::Each(outcomes)
     }
 
+    async fn produce_alone(&self, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
+        match self.alone() {
+            Some(alone) => self.produce(alone, topic, records).await,
+            None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
+        }
+    }
+
     fn alone(&self) -> Option<&Client> {
         if self.alone.get().is_none() {
             let made = Client::new(self.settings.alone(), self.client.reports().clone());
-            let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for records that were refused"));
+            let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
             let _ = self.alone.set(made.ok()?);
         }
         self.alone.get()
@@ -83,7 +95,7 @@ impl KafkaSink {
         let producer = client.producer();
         for (index, record) in records.enumerate() {
             if let Err(code) = send(&producer, topic, record, batch.opaque(index)) {
-                batch.report(index, Some(outcome(code, InTopic::No)));
+                self.in_flight.report(batch.opaque(index), Some(outcome(code, InTopic::No)));
             }
         }
         drop(producer);

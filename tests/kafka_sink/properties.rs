@@ -31,6 +31,7 @@ fn a_fault_names_the_variable_to_correct() {
         (&[("transactional.id", "x")], "FOREBAY_KAFKA_TRANSACTIONAL_ID:"),
         (&[("delivery.report.only.error", "true")], "FOREBAY_KAFKA_DELIVERY_REPORT_ONLY_ERROR:"),
         (&[("log.level", "7")], "FOREBAY_KAFKA_LOG_LEVEL:"),
+        (&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "OAUTHBEARER")], "FOREBAY_KAFKA_SASL_MECHANISM:"),
         (&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN")], "FOREBAY_KAFKA_SASL_USERNAME:"),
         (&[("ssl.certificate.location", "x"), ("security.protocol", "tls")], "FOREBAY_KAFKA_SECURITY_PROTOCOL:"),
         (&[("linger.ms", "5"), ("queue.buffering.max.ms", "6")], "FOREBAY_KAFKA_QUEUE_BUFFERING_MAX_MS:"),
@@ -67,8 +68,11 @@ fn what_keeps_the_promise_is_taken_under_either_name() {
 #[test]
 fn a_fault_does_not_tell_a_secret() {
     let secret = "hunter2";
-    let told = fault(&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "x"), ("sasl.password", secret)]).unwrap();
-    assert!(!told.contains(secret), "{told}");
+    for property in ["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password"] {
+        let told =
+            fault(&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN"), (property, secret)]).unwrap();
+        assert!(!told.contains(secret), "{told}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::in_flight::Reports;
+use super::reports::Reports;
 
 pub type Producer = BaseProducer<Reports>;
 

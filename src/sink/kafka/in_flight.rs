@@ -4,22 +4,16 @@
 //! A report that says "delivered" only counts down; the last report of a batch frees its place and wakes whoever waits
 //! for it. librdkafka reports each message exactly once, so a place is never free while a message still names it,
 //! even when nobody waits any more.
-#![allow(unsafe_code)] // rd_kafka_message_status, which the client library does not wrap
+//!
+//! Bounds: as many batches as delivery has in flight, each of fewer than 2^32 records.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
-use rdkafka::ClientContext;
-use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, DeliveryResult};
-use rdkafka::producer::ProducerContext;
 use tokio::sync::Notify;
 
-use super::{InTopic, code_of, outcome};
 use crate::record::{Outcome, Outcomes};
 
 /// Bits of the word that are the record's place in its batch.
@@ -51,49 +45,44 @@ impl InFlight {
     }
 
     /// A place for a batch of so many records, at least one; `None` when all are taken.
-    pub fn begin(&self, records: usize) -> Option<BatchInFlight<'_>> {
+    pub fn begin(&self, records: usize) -> Option<BatchInFlight> {
         let place = self.free.pop()?;
         let remaining = AtomicUsize::new(records);
         let reported = Reported { records, remaining, failed: Mutex::default(), complete: Notify::new() };
         let reported = Arc::new(reported);
         self.batches[place].store(Some(reported.clone()));
-        Some(BatchInFlight { table: self, place, reported })
+        Some(BatchInFlight { place, reported })
     }
 
-    /// A record was delivered (`None`) or not.
-    fn report(&self, place: usize, index: usize, failure: Option<Outcome>) {
-        let batch = self.batches[place].load_full();
-        if batch.is_some_and(|batch| batch.report(index, failure)) {
+    /// The record whose message carries this word was delivered (`None`) or not.
+    pub fn report(&self, opaque: usize, failure: Option<Outcome>) {
+        let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
+        let Some(batch) = &*self.batches[place].load() else { return };
+        if batch.report(index, failure) {
             self.batches[place].store(None);
-            // The place came out of this queue, so there is room for it.
+            // The place came out of this queue, so there is room for it. It is free before the batch is known to be
+            // complete: whoever then begins the next one finds it.
             let _ = self.free.push(place);
+            batch.complete.notify_one();
         }
     }
 }
 
 /// One batch on its way; its place is free again once every report is in.
-pub struct BatchInFlight<'a> {
-    table: &'a InFlight,
+pub struct BatchInFlight {
     place: usize,
     reported: Arc<Reported>,
 }
 
-impl BatchInFlight<'_> {
+impl BatchInFlight {
     /// The word that the record's message carries.
     pub fn opaque(&self, index: usize) -> usize {
         self.place << INDEX_BITS | index
     }
 
-    /// A record will have no report of librdkafka's: this is what became of it.
-    pub fn report(&self, index: usize, failure: Option<Outcome>) {
-        self.table.report(self.place, index, failure);
-    }
-
     /// Waits for the last report.
     pub async fn reported(self) -> Outcomes {
-        while self.reported.remaining.load(Ordering::Acquire) > 0 {
-            self.reported.complete.notified().await;
-        }
+        self.reported.complete.notified().await;
         self.reported.outcomes()
     }
 }
@@ -104,11 +93,7 @@ impl Reported {
         if let Some(outcome) = failure {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
         }
-        let is_last = self.remaining.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last {
-            self.complete.notify_one();
-        }
-        is_last
+        self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     fn outcomes(&self) -> Outcomes {
@@ -122,85 +107,6 @@ impl Reported {
     }
 }
 
-/// librdkafka's reports and logs, on the poll threads.
-#[derive(Clone)]
-pub struct Reports {
-    in_flight: Arc<InFlight>,
-    trouble: Arc<ArcSwapOption<Trouble>>,
-}
-
-/// Why brokers could not be reached.
-#[derive(Clone, Debug)]
-pub struct Trouble {
-    pub code: RDKafkaErrorCode,
-    pub reason: String,
-}
-
-impl Trouble {
-    /// A password or a certificate is refused, by the broker or by us; asking again will not help.
-    pub fn turns_us_away(&self) -> bool {
-        // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
-        let is_alert = self.reason.contains("SSL alert number");
-        is_alert || matches!(self.code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
-    }
-}
-
-impl Reports {
-    pub fn new(in_flight: Arc<InFlight>) -> Self {
-        Self { in_flight, trouble: Arc::default() }
-    }
-
-    /// The latest trouble with a broker since [`Self::all_is_well`].
-    pub fn trouble(&self) -> Option<Arc<Trouble>> {
-        self.trouble.load_full()
-    }
-
-    pub fn all_is_well(&self) {
-        self.trouble.store(None);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
-        let failure = result.as_ref().err().map(|(error, message)| outcome(code_of(error), in_topic(message)));
-        self.in_flight.report(place, index, failure);
-    }
-}
-
-/// What librdkafka knows of a message that it failed to deliver.
-fn in_topic(message: &BorrowedMessage<'_>) -> InTopic {
-    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
-    let status = unsafe { rd_kafka_message_status(message.ptr()) };
-    match status {
-        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => InTopic::No,
-        _ => InTopic::Perhaps,
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            // A young broker that is not ready to number producers: librdkafka asks again.
-            _ if facility == "GETPID" => tracing::debug!(facility, text = message, "librdkafka"),
-            RDKafkaLogLevel::Debug => tracing::debug!(facility, text = message, "librdkafka"),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, text = message, "librdkafka"),
-            _ => tracing::warn!(facility, text = message, "librdkafka"),
-        }
-    }
-
-    /// Kept for whoever asks why the brokers do not answer; librdkafka has logged it.
-    fn error(&self, error: KafkaError, reason: &str) {
-        let code = code_of(&error);
-        // It follows the trouble with the last of them, and says less.
-        if code != RDKafkaErrorCode::AllBrokersDown {
-            self.trouble.store(Some(Arc::new(Trouble { code, reason: reason.into() })));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,9 +117,9 @@ mod tests {
         let batch = table.begin(2).unwrap();
         assert!(table.begin(1).is_none());
         assert_eq!(batch.opaque(1), 1);
-        batch.report(1, Some(Outcome::Unknown));
+        table.report(batch.opaque(1), Some(Outcome::Unknown));
         assert!(table.begin(1).is_none());
-        table.report(0, 0, None);
+        table.report(batch.opaque(0), None);
         assert_eq!(batch.reported().await, Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown]));
         assert!(table.begin(1).is_some());
     }
@@ -221,10 +127,11 @@ mod tests {
     #[test]
     fn a_batch_that_nobody_waits_for_keeps_its_place_until_the_last_report() {
         let table = InFlight::new(1);
-        drop(table.begin(2).unwrap());
-        table.report(0, 0, None);
+        let words = [0, 1].map(|index| table.begin(2).map(|batch| batch.opaque(index)));
+        assert_eq!(words, [Some(0), None]);
+        table.report(0, None);
         assert!(table.begin(1).is_none());
-        table.report(0, 1, None);
+        table.report(1, None);
         assert!(table.begin(1).is_some());
     }
 }

@@ -37,6 +37,9 @@ const ALIASES: [(&str, &str); 10] = [
     ("delivery.timeout.ms", "message.timeout.ms"),
 ];
 
+/// Those that need nothing but a user and a password.
+const SASL_MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
 /// The producer's configuration.
 pub struct Settings {
     pub client: ClientConfig,
@@ -119,8 +122,7 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("log.connection.close", "false")
-        .set_log_level(RDKafkaLogLevel::Warning);
+        .set_log_level(RDKafkaLogLevel::Info);
     client
 }
 
@@ -140,6 +142,9 @@ fn keep_promise(name: &str, value: &str, options: &SinkOptions, idempotent: bool
         }
         "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
             "must be 1 without idempotence: a retry would overtake later records of its device".into()
+        }
+        "sasl.mechanisms" if !SASL_MECHANISMS.iter().any(|known| value.eq_ignore_ascii_case(known)) => {
+            format!("must be one of {}", SASL_MECHANISMS.join(", "))
         }
         "message.timeout.ms" if value.trim() == "0" => "must not be 0: no wait is without a bound".into(),
         "message.max.bytes" if value.parse().is_ok_and(|bytes: usize| bytes < message_bytes) => {

@@ -34,11 +34,11 @@ impl KafkaSink {
             true => self.find_topics().await,
             false => self.check_topics().await,
         };
-        match found {
-            Ok(()) => self.client.reports().all_is_well(),
-            Err(SinkError::Away(reason)) => return Err(self.explain(reason)),
-            Err(misconfigured) => return Err(misconfigured),
-        }
+        found.map_err(|error| match error {
+            SinkError::Away(reason) => self.explain(reason),
+            misconfigured @ SinkError::Misconfigured(_) => misconfigured,
+        })?;
+        self.client.reports().all_is_well();
         Ok(())
     }
 
@@ -117,7 +117,11 @@ impl KafkaSink {
     /// What librdkafka last had to say about its connections tells more than that an answer is missing.
     fn explain(&self, reason: String) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else { return SinkError::Away(reason) };
-        let text = format!("{reason}; {}", trouble.reason);
+        let mut text = format!("{reason}; {}", trouble.reason);
+        // A listener of another protocol hangs up; so does a broker that ends, but not before we were ever connected.
+        if !self.fits.load(Ordering::Relaxed) && trouble.reason.contains("Disconnected") {
+            text += "; does FOREBAY_KAFKA_SECURITY_PROTOCOL fit this listener?";
+        }
         if trouble.turns_us_away() { SinkError::Misconfigured(text) } else { SinkError::Away(text) }
     }
 }
