@@ -143,39 +143,32 @@ async fn complaint(listener: Properties) -> SinkError {
     error
 }
 
+fn with(mut listener: Properties, property: &str, value: &str) -> Properties {
+    kafka::set(&mut listener, property, value);
+    listener
+}
+
 #[tokio::test]
 async fn who_is_turned_away_is_told_why_and_soon() {
     let broker = Kafka::shared();
     broker.create_topic("strangers", 1, &[]).await;
-    let wrong_password = |mechanism| {
-        let mut listener = broker.sasl(mechanism);
-        kafka::set(&mut listener, "sasl.password", "wrong");
-        listener
-    };
-    let mut distrustful = broker.mutual_tls();
-    kafka::set(&mut distrustful, "ssl.ca.location", &broker.file("stranger.pem"));
-    let cases = [
-        (wrong_password("PLAIN"), "uthentication failed"),
-        (wrong_password("SCRAM-SHA-512"), "uthentication failed"),
+    let refused = [
+        (with(broker.sasl("PLAIN"), "sasl.password", "wrong"), "uthentication failed"),
+        (with(broker.sasl("SCRAM-SHA-512"), "sasl.password", "wrong"), "uthentication failed"),
         (broker.mutual_tls_of_a_stranger(), "alert"),
-        (distrustful, "certificate verify failed"),
+        (with(broker.mutual_tls(), "ssl.ca.location", &broker.file("stranger.pem")), "certificate verify failed"),
     ];
-    let complaints = join_all(cases.map(|(listener, text)| async move { (complaint(listener).await, text) })).await;
-    for (error, says) in complaints {
+    let hung_up = [
+        with(broker.mutual_tls(), "security.protocol", "plaintext"),
+        with(broker.plain(), "security.protocol", "ssl"),
+        with(broker.sasl("PLAIN"), "security.protocol", "ssl"),
+    ];
+    let refused = join_all(refused.map(|(listener, text)| async move { (complaint(listener).await, text) }));
+    let (refused, hung_up) = tokio::join!(refused, join_all(hung_up.map(complaint)));
+    for (error, says) in refused {
         assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains(says)), "{says}: {error:?}");
     }
-}
-
-#[tokio::test]
-async fn a_listener_of_another_protocol_is_away_with_a_hint() {
-    let broker = Kafka::shared();
-    let speaks = |mut listener: Properties, protocol| {
-        kafka::set(&mut listener, "security.protocol", protocol);
-        listener
-    };
-    let listeners =
-        [speaks(broker.mutual_tls(), "plaintext"), speaks(broker.plain(), "ssl"), speaks(broker.sasl("PLAIN"), "ssl")];
-    for error in join_all(listeners.map(complaint)).await {
+    for error in hung_up {
         assert!(matches!(&error, SinkError::Away(text) if text.contains("SECURITY_PROTOCOL")), "{error:?}");
     }
 }
@@ -185,12 +178,12 @@ async fn a_broker_that_is_not_there_is_away_and_nothing_is_written() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let properties = vec![("bootstrap.servers".into(), nobody.to_string())];
     let sink = open(properties, "nowhere", Duration::from_millis(100)).unwrap();
-    let error = sink.verify().await.unwrap_err();
-    assert!(matches!(&error, SinkError::Away(text) if text.contains("refused")), "{error:?}");
-    let started = Instant::now();
-    let outcomes = sink.deliver(STREAM, &[record("device", "x")]).await;
+    let (started, records) = (Instant::now(), [record("device", "x")]);
+    let deliver = async { (sink.deliver(STREAM, &records).await, started.elapsed()) };
+    let (verified, (outcomes, elapsed)) = tokio::join!(sink.verify(), deliver);
+    assert!(matches!(&verified, Err(SinkError::Away(text)) if text.contains("refused")), "{verified:?}");
     assert_eq!(*outcomes.get(0), Outcome::Retryable("MessageTimedOut".into()));
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
 }
 
 #[tokio::test]

@@ -189,8 +189,8 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
         let _ = self.broker.wait();
+        let _ = self.guard.wait();
     }
 }
 
@@ -296,10 +296,17 @@ fn java(lib: &Path, dir: &Path, main_class: &str) -> Command {
     command
 }
 
-/// Without its standard input this shell has nothing to wait for: it goes on to kill and to clean up.
+/// Without its standard input this shell has nothing to wait for: it goes on to kill, waits for that, and cleans up.
+const GUARD: &str = r#"
+read -r _
+kill -KILL "$0"
+for _ in $(seq 100); do kill -0 "$0" 2>/dev/null || break; sleep 0.05; done
+rm -rf "$1"
+"#;
+
 fn guard(broker: &Child, dir: &Path) -> Child {
     let guard = Command::new("sh")
-        .args(["-c", "read -r _; kill -KILL \"$0\"; rm -rf \"$1\""])
+        .args(["-c", GUARD])
         .arg(broker.id().to_string())
         .arg(dir)
         .stdin(Stdio::piped())
