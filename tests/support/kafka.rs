@@ -7,8 +7,9 @@
 //!
 //! [`Kafka::shared`] is one broker for a whole test binary: a test names its topics for itself, and does not pause it.
 //! [`Kafka::start`] is a broker of one's own. Either is up after some 5 s, and ends when it is dropped or, however the
-//! test binary ends, by a shell that waits for that. Kafka's jars are in `$TOOLS/kafka/lib` (`target/tools` unless
-//! set), where `make tools` puts them; Java is on the PATH.
+//! test binary ends, by a shell that waits for that. As by Kafka's own defaults, it makes topics that a producer asks
+//! for. Kafka's jars are in `$TOOLS/kafka/lib` (`target/tools` unless set), where `make tools` puts them; Java is on
+//! the PATH.
 #![allow(dead_code)] // no test needs all of it
 
 use std::fs;
@@ -348,7 +349,6 @@ listener.name.sasl.plain.sasl.jaas.config={module}.plain.PlainLoginModule requir
 listener.name.sasl.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
 listener.name.sasl.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;
 log.dirs=data
-auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1

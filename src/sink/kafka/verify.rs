@@ -5,6 +5,7 @@
 //! name is wrong. After that the producer itself asks, over the connections that carry the records.
 //! Brokers that turn us away (password, certificate) are a fault of the configuration; the rest may pass.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -44,8 +45,8 @@ impl KafkaSink {
 
     async fn check_topics(&self) -> Result<(), SinkError> {
         match self.check_sizes().await {
-            Err(SinkError::Away(reason)) => self.find_cluster(reason).await?,
-            answer => answer?,
+            Err(SinkError::Away(reason)) => self.do_without_sizes(reason).await?,
+            untold => self.find_listed(untold?).await?,
         }
         self.find_topics().await?;
         self.fits.store(true, Ordering::Relaxed);
@@ -53,12 +54,24 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// The settings are not told, for this reason. May we do without? Only if the cluster answers otherwise.
-    async fn find_cluster(&self, reason: String) -> Result<(), SinkError> {
-        self.ask(|producer| producer.client().fetch_metadata(None, TIMEOUT).map(drop).map_err(|error| away(&error)))
-            .await?;
+    /// No settings are told, for this reason. That may be for ever, on a cluster that answers otherwise.
+    async fn do_without_sizes(&self, reason: String) -> Result<(), SinkError> {
+        self.find_listed(self.topics.clone()).await?;
         let is_last = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SETTINGS_ATTEMPTS;
         if is_last { Ok(()) } else { Err(SinkError::Away(reason)) }
+    }
+
+    /// Are the topics among all that there are? A long list, but asking for it makes no topic.
+    async fn find_listed(&self, topics: Vec<String>) -> Result<(), SinkError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        self.ask(move |producer| {
+            let metadata = producer.client().fetch_metadata(None, TIMEOUT).map_err(|error| away(&error))?;
+            let listed: HashSet<_> = metadata.topics().iter().map(|topic| topic.name()).collect();
+            topics.iter().find(|topic| !listed.contains(topic.as_str())).map_or(Ok(()), |topic| Err(missing(topic)))
+        })
+        .await
     }
 
     async fn find_topics(&self) -> Result<(), SinkError> {
@@ -80,16 +93,20 @@ impl KafkaSink {
         answer.unwrap_or_else(|error| Err(SinkError::Away(error.to_string())))
     }
 
-    async fn check_sizes(&self) -> Result<(), SinkError> {
+    /// The topics whose settings are not told: they are not there, or we may not read them.
+    async fn check_sizes(&self) -> Result<Vec<String>, SinkError> {
         let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let answers = self.admin()?.describe_configs(&topics, &options).await.map_err(|error| away(&error))?;
-        self.topics.iter().zip(answers).try_for_each(|(topic, answer)| match answer {
-            Ok(settings) => self.check_size(topic, message_bytes_max(&settings)),
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => Err(missing(topic)),
-            // Who may write a topic may not always read its settings; then the brokers will tell, record by record.
-            Err(_) => Ok(()),
-        })
+        let mut untold = Vec::new();
+        for (topic, answer) in self.topics.iter().zip(answers) {
+            // The client library gives a refusal of one topic as no settings at all.
+            match answer.ok().filter(|settings| !settings.entries.is_empty()) {
+                Some(settings) => self.check_size(topic, message_bytes_max(&settings))?,
+                None => untold.push(topic.clone()),
+            }
+        }
+        Ok(untold)
     }
 
     /// Kept while it is needed: its connection may take longer to make than one question may take.
@@ -147,7 +164,7 @@ fn message_bytes_max(settings: &ConfigResource) -> usize {
 
 fn missing(topic: &str) -> SinkError {
     let advice = "create it, or name another with FOREBAY_STREAMS=name=topic";
-    SinkError::Misconfigured(format!("topic {topic} does not exist: {advice}"))
+    SinkError::Misconfigured(format!("topic {topic} does not exist, or may not be seen: {advice}"))
 }
 
 fn away(error: &KafkaError) -> SinkError {
