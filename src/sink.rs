@@ -43,7 +43,7 @@ pub enum Sink {
     Null,
     File(file::FileSink),
     #[cfg(feature = "kafka")]
-    Kafka(kafka::KafkaSink),
+    Kafka(Box<kafka::KafkaSink>),
     #[cfg(feature = "kinesis")]
     Kinesis(kinesis::KinesisSink),
 }
@@ -55,7 +55,7 @@ impl Sink {
             SinkConfig::Null => Self::Null,
             SinkConfig::File(config) => Self::File(file::FileSink::open(config, options)?),
             #[cfg(feature = "kafka")]
-            SinkConfig::Kafka(config) => Self::Kafka(kafka::KafkaSink::open(config, options)?),
+            SinkConfig::Kafka(config) => Self::Kafka(Box::new(kafka::KafkaSink::open(config, options)?)),
             #[cfg(feature = "kinesis")]
             SinkConfig::Kinesis(config) => Self::Kinesis(kinesis::KinesisSink::open(config, options).await?),
         })

@@ -93,6 +93,7 @@ const WALLS: &[Wall] = &[
 const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("config::host", "getrlimit and setrlimit: the open-file limit"),
     ("accept::steer", "setsockopt: SO_ATTACH_REUSEPORT_CBPF"),
+    ("sink::kafka::reports", "rd_kafka_message_status: may the topic have a message that failed?"),
 ];
 
 /// Lines of a file outside its test module.

@@ -1,47 +1,47 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
 //! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent) and `record-id`. Keys
-//! are partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's thread; a thread of
-//! its own polls for delivery reports and counts them down, and the last one of a batch wakes delivery. librdkafka
-//! retries by itself, in order, until `message.timeout.ms`; a record that timed out may or may not be in the topic.
+//! are partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's thread; the
+//! producer's own thread counts its reports down, and the last one of a batch wakes delivery. librdkafka retries by
+//! itself, in order, until `message.timeout.ms`; then it says whether the topic may have the record.
 //!
-//! Bounds: admission bounds what is produced, so librdkafka's own queue has none. A record that is too large for the
-//! topic is refused alone: a batch that the broker finds too large is produced again, record by record.
+//! Bounds: admission bounds what is produced, so librdkafka's own queue has none. One bad record costs only itself:
+//! brokers refuse what librdkafka put into one request together, so whatever is refused is produced again, each record
+//! in a request of its own, by a second producer that is made when it is first needed.
 
+mod client;
 mod in_flight;
+mod reports;
 mod settings;
 mod verify;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::BaseRecord;
 
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
-use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex};
-use in_flight::{InFlight, Reports};
-
-/// How long one poll for delivery reports waits: how soon a closing sink is noticed.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// How long a closing sink waits for what librdkafka still holds.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::record::{Outcome, Outcomes, Record, StreamIndex};
+use client::{Client, Producer};
+use in_flight::InFlight;
+use reports::Reports;
 
 /// Produces to one cluster.
 pub struct KafkaSink {
-    producer: Arc<BaseProducer<Reports>>,
+    client: Client,
+    /// Produces each record in a request of its own.
+    alone: OnceLock<Client>,
     in_flight: Arc<InFlight>,
     topics: Vec<String>,
     settings: settings::Settings,
     /// The topics were found to take the largest record.
-    fits: Arc<AtomicBool>,
-    closing: Arc<AtomicBool>,
-    polling: Option<JoinHandle<()>>,
+    fits: AtomicBool,
+    /// Asks for the topics' settings until they are known, or have not been told this often.
+    admin: Mutex<Option<Arc<verify::Admin>>>,
+    unanswered: AtomicUsize,
 }
 
 impl KafkaSink {
@@ -49,99 +49,128 @@ impl KafkaSink {
     pub fn open(config: &KafkaConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
-        let producer = settings.client.create_with_context(Reports(in_flight.clone()));
-        let producer: Arc<BaseProducer<Reports>> = Arc::new(producer.map_err(settings::misconfigured)?);
-        let closing = Arc::new(AtomicBool::new(false));
-        let polling = thread::Builder::new().name("forebay-kafka".into()).spawn({
-            let (producer, closing) = (producer.clone(), closing.clone());
-            move || {
-                while !closing.load(Ordering::Relaxed) {
-                    producer.poll(POLL_TIMEOUT);
-                }
-            }
-        });
-        let polling = Some(polling.map_err(|error| SinkError::Away(error.to_string()))?);
+        let client = Client::new(settings.client.clone(), Reports::new(in_flight.clone()));
+        let client = client.map_err(|error| settings.misconfigured(error))?;
         let topics = options.streams.into_iter().map(|stream| stream.target).collect();
-        Ok(Self { producer, in_flight, topics, settings, fits: Arc::default(), closing, polling })
+        let (alone, fits, admin, unanswered) = Default::default();
+        Ok(Self { client, alone, in_flight, topics, settings, fits, admin, unanswered })
     }
 
     /// Produces the records in their order and waits for their delivery reports.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        if records.is_empty() {
+            return Outcomes::DELIVERED;
+        }
         let topic = &self.topics[stream.get()];
-        let mut outcomes = match self.produce(topic, records).await {
-            Outcomes::Each(outcomes) if records.len() > 1 => outcomes,
-            outcomes => return outcomes,
-        };
-        for (index, outcome) in outcomes.iter_mut().enumerate().filter(|(_, outcome)| is_too_large(outcome)) {
-            *outcome = self.produce(topic, &records[index..=index]).await.get(0).clone();
+        let outcomes = self.produce(&self.client, topic, records.iter()).await;
+        let Outcomes::Each(mut outcomes) = outcomes else { return outcomes };
+        let refused: Vec<_> = (0..records.len()).filter(|&index| is_refused(&outcomes[index])).collect();
+        if !refused.is_empty() {
+            let again = self.produce_alone(topic, refused.iter().map(|&index| &records[index])).await;
+            refused.iter().enumerate().for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
         }
         Outcomes::Each(outcomes)
     }
 
-    async fn produce(&self, topic: &str, records: &[Record]) -> Outcomes {
+    async fn produce_alone(&self, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
+        match self.alone() {
+            Some(alone) => self.produce(alone, topic, records).await,
+            None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
+        }
+    }
+
+    fn alone(&self) -> Option<&Client> {
+        if self.alone.get().is_none() {
+            let made = Client::new(self.settings.alone(), self.client.reports().clone());
+            let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
+            let _ = self.alone.set(made.ok()?);
+        }
+        self.alone.get()
+    }
+
+    async fn produce(&self, client: &Client, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
-        for (index, record) in records.iter().enumerate() {
-            if let Err(error) = self.send(topic, record, batch.opaque(index)) {
-                batch.report(index, Some(outcome(&error)));
+        let producer = client.producer();
+        for (index, record) in records.enumerate() {
+            if let Err(code) = send(&producer, topic, record, batch.opaque(index)) {
+                self.in_flight.report(batch.opaque(index), Some(outcome(code, InTopic::No)));
             }
         }
+        drop(producer);
         batch.reported().await
     }
-
-    fn send(&self, topic: &str, record: &Record, opaque: usize) -> Result<(), KafkaError> {
-        let mut buffer = [0; 36];
-        let id = Header { key: "record-id", value: Some(record.id.as_str(&mut buffer)) };
-        let mut headers = OwnedHeaders::new_with_capacity(2);
-        if let Some(content_type) = &record.content_type {
-            headers = headers.insert(Header { key: "content-type", value: Some(content_type.as_ref()) });
-        }
-        let message = BaseRecord::with_opaque_to(topic, opaque)
-            .key(record.device.as_str())
-            .payload(record.payload.as_ref())
-            .timestamp(record.received_at.0 as i64)
-            .headers(headers.insert(id));
-        self.producer.send(message).map_err(|(error, _)| error)
-    }
 }
 
-impl Drop for KafkaSink {
-    fn drop(&mut self) {
-        // What is not flushed by then is reported as unknown when the producer goes.
-        let _ = self.producer.flush(FLUSH_TIMEOUT);
-        self.closing.store(true, Ordering::Relaxed);
-        if let Some(polling) = self.polling.take() {
-            let _ = polling.join();
-        }
+fn send(producer: &Producer, topic: &str, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
+    let mut buffer = [0; 36];
+    let id = Header { key: "record-id", value: Some(record.id.as_str(&mut buffer)) };
+    let mut headers = OwnedHeaders::new_with_capacity(2);
+    if let Some(content_type) = &record.content_type {
+        headers = headers.insert(Header { key: "content-type", value: Some(content_type.as_ref()) });
     }
+    let message = BaseRecord::with_opaque_to(topic, opaque)
+        .key(record.device.as_str())
+        .payload(record.payload.as_ref())
+        .timestamp(record.received_at.0 as i64)
+        .headers(headers.insert(id));
+    producer.send(message).map_err(|(error, _)| code_of(&error))
 }
 
-/// What an error of librdkafka means for its record.
-fn outcome(error: &KafkaError) -> Outcome {
+/// Whether the topic has a record whose production failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InTopic {
+    No,
+    Perhaps,
+}
+
+/// What a failure means for its record. Refused for good is what the record itself is at fault for; a topic that is
+/// gone or closed to us may be there again later, and the record is not to be lost over it.
+fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
     use RDKafkaErrorCode::*;
-    let KafkaError::MessageProduction(code) = error else { return Outcome::Unknown };
+    let reason = || format!("{code:?}").into();
     match code {
+        _ if in_topic == InTopic::Perhaps => Outcome::Unknown,
+        // The broker's own "unknown error": it does not say whether it wrote.
+        Unknown => Outcome::Unknown,
         MessageSizeTooLarge
         | InvalidMessageSize
-        | InvalidMessage
         | InvalidRecord
+        | InvalidDifferentRecord
         | InvalidTimestamp
-        | InvalidTopic
-        | PolicyViolation
-        | UnknownTopic
-        | UnknownTopicOrPartition
-        | TopicAuthorizationFailed
-        | ClusterAuthorizationFailed => Outcome::Permanent(name(*code)),
-        QueueFull | NotEnoughReplicas => Outcome::Retryable(name(*code)),
-        _ => Outcome::Unknown,
+        | PolicyViolation => Outcome::Permanent(reason()),
+        _ => Outcome::Retryable(reason()),
     }
 }
 
-fn is_too_large(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Permanent(reason) if *reason == name(RDKafkaErrorCode::MessageSizeTooLarge))
+fn is_refused(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Permanent(_))
 }
 
-fn name(code: RDKafkaErrorCode) -> Reason {
-    format!("{code:?}").into()
+fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
+    match error {
+        KafkaError::AdminOp(code) => *code,
+        error => error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_record_at_fault_is_refused_for_good_and_doubt_stays_doubt() {
+        use RDKafkaErrorCode::*;
+        for code in [MessageSizeTooLarge, InvalidRecord, InvalidTimestamp] {
+            assert!(is_refused(&outcome(code, InTopic::No)), "{code:?}");
+        }
+        for code in [MessageTimedOut, NotEnoughReplicas, TopicAuthorizationFailed, UnknownTopicOrPartition, Fatal] {
+            assert_eq!(outcome(code, InTopic::No), Outcome::Retryable(format!("{code:?}").into()));
+        }
+        for code in [MessageTimedOut, MessageSizeTooLarge, RequestTimedOut] {
+            assert_eq!(outcome(code, InTopic::Perhaps), Outcome::Unknown);
+        }
+        assert_eq!(outcome(Unknown, InTopic::No), Outcome::Unknown);
+    }
 }

@@ -1,17 +1,17 @@
 //! Which delivery reports are still to come.
 //!
 //! A message carries one word through librdkafka: the place of its batch in a fixed table, and its own in the batch.
-//! A report that says "delivered" only counts down; the last report of a batch wakes whoever waits for it.
+//! A report that says "delivered" only counts down; the last report of a batch frees its place and wakes whoever waits
+//! for it. librdkafka reports each message exactly once, so a place is never free while a message still names it,
+//! even when nobody waits any more.
+//!
+//! Bounds: as many batches as delivery has in flight, each of fewer than 2^32 records.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::ProducerContext;
 use tokio::sync::Notify;
 
 use crate::record::{Outcome, Outcomes};
@@ -44,55 +44,56 @@ impl InFlight {
         Self { batches: (0..free.capacity()).map(|_| ArcSwapOption::empty()).collect(), free }
     }
 
-    /// A place for a batch of so many records; `None` when all are taken.
-    pub fn begin(&self, records: usize) -> Option<BatchInFlight<'_>> {
+    /// A place for a batch of so many records, at least one; `None` when all are taken.
+    pub fn begin(&self, records: usize) -> Option<BatchInFlight> {
         let place = self.free.pop()?;
         let remaining = AtomicUsize::new(records);
         let reported = Reported { records, remaining, failed: Mutex::default(), complete: Notify::new() };
         let reported = Arc::new(reported);
         self.batches[place].store(Some(reported.clone()));
-        Some(BatchInFlight { table: self, place, reported })
+        Some(BatchInFlight { place, reported })
+    }
+
+    /// The record whose message carries this word was delivered (`None`) or not.
+    pub fn report(&self, opaque: usize, failure: Option<Outcome>) {
+        let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
+        let Some(batch) = &*self.batches[place].load() else { return };
+        if batch.report(index, failure) {
+            self.batches[place].store(None);
+            // The place came out of this queue, so there is room for it. It is free before the batch is known to be
+            // complete: whoever then begins the next one finds it.
+            let _ = self.free.push(place);
+            batch.complete.notify_one();
+        }
     }
 }
 
 /// One batch on its way; its place is free again once every report is in.
-pub struct BatchInFlight<'a> {
-    table: &'a InFlight,
+pub struct BatchInFlight {
     place: usize,
     reported: Arc<Reported>,
 }
 
-impl BatchInFlight<'_> {
+impl BatchInFlight {
     /// The word that the record's message carries.
     pub fn opaque(&self, index: usize) -> usize {
         self.place << INDEX_BITS | index
     }
 
-    /// A record was delivered (`None`) or not.
-    pub fn report(&self, index: usize, failure: Option<Outcome>) {
-        self.reported.report(index, failure);
-    }
-
     /// Waits for the last report.
     pub async fn reported(self) -> Outcomes {
-        while self.reported.remaining.load(Ordering::Acquire) > 0 {
-            self.reported.complete.notified().await;
-        }
-        self.table.batches[self.place].store(None);
-        // The place came out of this queue, so there is room for it.
-        let _ = self.table.free.push(self.place);
+        self.reported.complete.notified().await;
         self.reported.outcomes()
     }
 }
 
 impl Reported {
-    fn report(&self, index: usize, failure: Option<Outcome>) {
+    /// Whether this was the last one.
+    fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         if let Some(outcome) = failure {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
         }
-        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete.notify_one();
-        }
+        self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     fn outcomes(&self) -> Outcomes {
@@ -106,35 +107,6 @@ impl Reported {
     }
 }
 
-/// librdkafka's reports and logs, on the poll thread.
-pub struct Reports(pub Arc<InFlight>);
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
-        let failure = result.as_ref().err().map(|(error, _)| super::outcome(error));
-        if let Some(batch) = self.0.batches[place].load().as_ref() {
-            batch.report(index, failure);
-        }
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "librdkafka"),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, message, "librdkafka"),
-            _ => tracing::warn!(facility, message, "librdkafka"),
-        }
-    }
-
-    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "librdkafka");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,13 +114,24 @@ mod tests {
     #[tokio::test]
     async fn the_last_report_completes_the_batch_and_frees_its_place() {
         let table = InFlight::new(1);
-        let reports = |place: usize, index| table.batches[place].load().as_ref().unwrap().report(index, None);
         let batch = table.begin(2).unwrap();
         assert!(table.begin(1).is_none());
         assert_eq!(batch.opaque(1), 1);
-        batch.report(1, Some(Outcome::Unknown));
-        reports(0, 0);
+        table.report(batch.opaque(1), Some(Outcome::Unknown));
+        assert!(table.begin(1).is_none());
+        table.report(batch.opaque(0), None);
         assert_eq!(batch.reported().await, Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown]));
+        assert!(table.begin(1).is_some());
+    }
+
+    #[test]
+    fn a_batch_that_nobody_waits_for_keeps_its_place_until_the_last_report() {
+        let table = InFlight::new(1);
+        let words = [0, 1].map(|index| table.begin(2).map(|batch| batch.opaque(index)));
+        assert_eq!(words, [Some(0), None]);
+        table.report(0, None);
+        assert!(table.begin(1).is_none());
+        table.report(1, None);
         assert!(table.begin(1).is_some());
     }
 }

@@ -1,4 +1,7 @@
 //! librdkafka's properties: ours, the operator's over them, and those that would break the promise.
+//!
+//! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). The operator's value under either replaces
+//! ours; faults are told under the name that the operator used.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,77 +13,196 @@ use crate::sink::{SinkError, SinkOptions};
 /// What a message has beside its value: key, headers, framing; generous.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 4096;
 
-/// librdkafka's own default for `message.max.bytes`.
+/// librdkafka's own defaults for `message.max.bytes` and `batch.size`.
 const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
 
-/// Properties that carry the promise, and the values that keep it.
-const PROMISED: [(&str, &[&str]); 3] =
-    [("acks", &["all", "-1"]), ("request.required.acks", &["all", "-1"]), ("enable.idempotence", &["true"])];
+/// Smaller requests than this would cost throughput.
+const REQUEST_BYTES_MIN: usize = 128 << 10;
 
-/// Properties that Forebay needs for itself.
-const RESERVED: [&str; 3] = ["delivery.report.only.error", "dr_cb", "dr_msg_cb"];
+/// librdkafka's bounds for `message.timeout.ms` and `socket.timeout.ms`. The least one leaves room for a lingering batch.
+const MESSAGE_TIMEOUT_MILLIS: (u128, u128) = (1000, i32::MAX as u128);
+const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
+
+/// Other names of a producer's properties, from librdkafka's CONFIGURATION.md.
+const ALIASES: [(&str, &str); 10] = [
+    ("bootstrap.servers", "metadata.broker.list"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("retries", "message.send.max.retries"),
+    ("compression.type", "compression.codec"),
+    ("acks", "request.required.acks"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+];
+
+/// Those that need nothing but a user and a password.
+const SASL_MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 /// The producer's configuration.
 pub struct Settings {
     pub client: ClientConfig,
     pub body_bytes_max: usize,
+    /// The operator's properties, for faults to name.
+    names: Vec<String>,
 }
 
 impl Settings {
     pub fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
+        let operators = |property: &str| {
+            let mut named = config.properties.iter().filter(|(name, _)| canonical(name) == property);
+            named.next().map(|(_, value)| value.as_str())
+        };
+        let idempotent = !operators("enable.idempotence").is_some_and(is_off);
         let mut client = defaults(options);
-        for (name, value) in &config.properties {
-            keep_promise(name, value)?;
-            client.set(name, value);
+        if !idempotent {
+            tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
+            client.set("max.in.flight.requests.per.connection", "1");
         }
-        Ok(Self { client, body_bytes_max: options.body_bytes_max })
+        if operators("debug").is_some_and(|debug| !debug.is_empty()) {
+            client.set_log_level(RDKafkaLogLevel::Debug);
+        }
+        for (index, (name, value)) in config.properties.iter().enumerate() {
+            keep_promise(name, value, options, idempotent)?;
+            let others = &config.properties[..index];
+            if let Some((other, _)) = others.iter().find(|(other, _)| canonical(other) == canonical(name)) {
+                return Err(fault(name, &format!("is {} under another name; set one of them", variable(other))));
+            }
+            client.remove(canonical(name)).set(name, value);
+        }
+        let names = config.properties.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { client, body_bytes_max: options.body_bytes_max, names })
+    }
+
+    /// For a producer that puts each record into a request of its own.
+    pub fn alone(&self) -> ClientConfig {
+        let mut client = self.client.clone();
+        client.set("batch.num.messages", "1");
+        client
+    }
+
+    /// Properties that librdkafka does not take.
+    pub fn misconfigured(&self, error: KafkaError) -> SinkError {
+        let (name, text) = match error {
+            KafkaError::ClientConfig(_, text, name, _) => (Some(name), text),
+            KafkaError::ClientCreation(text) => (self.named_in(&text), text),
+            error => (None, error.to_string()),
+        };
+        SinkError::Misconfigured(format!("{}: {text}", name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))))
+    }
+
+    /// The property that a fault speaks of: the operator's with the longest name, else the first that is named.
+    fn named_in(&self, text: &str) -> Option<String> {
+        let operators = self.names.iter().filter(|name| text.contains(*name)).max_by_key(|name| name.len());
+        let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
+        operators.cloned().or_else(|| words.find(|word| word.trim_matches('.').contains('.')).map(Into::into))
     }
 }
 
 /// Batches are made by the batcher, and records are bounded by admission: librdkafka need do neither again.
 fn defaults(options: &SinkOptions) -> ClientConfig {
-    let timeout_millis = options.ack_timeout.as_millis().max(1000).to_string();
-    let message_bytes = MESSAGE_BYTES_DEFAULT.max(options.body_bytes_max + MESSAGE_OVERHEAD_BYTES).to_string();
+    let timeout_millis = options.ack_timeout.as_millis().clamp(MESSAGE_TIMEOUT_MILLIS.0, MESSAGE_TIMEOUT_MILLIS.1);
+    let message_bytes = MESSAGE_BYTES_DEFAULT.max(message_bytes_needed(options));
+    // A topic that takes the largest record takes every request of this size.
+    let request_bytes = message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
     let mut client = ClientConfig::new();
     client
         .set("client.id", "forebay")
-        .set("acks", "all")
+        .set("request.required.acks", "all")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.ms", "1")
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", "2097151")
-        .set("message.max.bytes", message_bytes)
-        .set("message.timeout.ms", &timeout_millis)
-        .set("socket.timeout.ms", &timeout_millis)
+        .set("message.max.bytes", message_bytes.to_string())
+        .set("batch.size", request_bytes.to_string())
+        .set("message.timeout.ms", timeout_millis.to_string())
+        .set("socket.timeout.ms", timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX).to_string())
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("log.connection.close", "false")
-        .set_log_level(RDKafkaLogLevel::Warning);
+        .set_log_level(RDKafkaLogLevel::Info);
     client
 }
 
-fn keep_promise(name: &str, value: &str) -> Result<(), SinkError> {
-    let broken = PROMISED.iter().any(|(promised, kept)| *promised == name && !kept.contains(&value));
-    if broken {
-        let fault = "would make a 204 mean less than that the reading is safe; leave it unset";
-        return Err(SinkError::Misconfigured(format!("{}: this value {fault}", variable(name))));
-    }
-    if RESERVED.contains(&name) {
-        return Err(SinkError::Misconfigured(format!("{}: Forebay needs this property for its acks", variable(name))));
-    }
-    Ok(())
+fn message_bytes_needed(options: &SinkOptions) -> usize {
+    options.body_bytes_max + MESSAGE_OVERHEAD_BYTES
 }
 
-/// A property that librdkafka does not take.
-pub fn misconfigured(error: KafkaError) -> SinkError {
-    SinkError::Misconfigured(match error {
-        KafkaError::ClientConfig(_, fault, name, _) => format!("{}: {fault}", variable(&name)),
-        error => format!("FOREBAY_KAFKA_*: {error}"),
-    })
+/// Refuses values with which a 204 would mean less than that the reading is safe, in order, within a bounded time.
+///
+/// Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once allows; but with several
+/// requests in flight it would also overtake.
+fn keep_promise(name: &str, value: &str, options: &SinkOptions, idempotent: bool) -> Result<(), SinkError> {
+    let message_bytes = message_bytes_needed(options);
+    let why = match canonical(name) {
+        "request.required.acks" if !["all", "-1"].contains(&value) => {
+            "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
+        }
+        "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
+            "must be 1 without idempotence: a retry would overtake later records of its device".into()
+        }
+        "sasl.mechanisms" if !SASL_MECHANISMS.iter().any(|known| value.eq_ignore_ascii_case(known)) => {
+            format!("must be one of {}", SASL_MECHANISMS.join(", "))
+        }
+        "message.timeout.ms" if value.trim() == "0" => "must not be 0: no wait is without a bound".into(),
+        "message.max.bytes" if value.parse().is_ok_and(|bytes: usize| bytes < message_bytes) => {
+            let needed = format!("a body of FOREBAY_BODY_BYTES_MAX={}B and its overhead", options.body_bytes_max);
+            format!("is too few for {needed}: leave it unset, or set at least {message_bytes}")
+        }
+        "transactional.id" => "must not be set: Forebay does not write in transactions".into(),
+        "delivery.report.only.error" => "must not be set: Forebay needs every report for its acks".into(),
+        "log.level" => "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into(),
+        _ => return Ok(()),
+    };
+    Err(fault(name, &why))
+}
+
+fn fault(property: &str, why: &str) -> SinkError {
+    SinkError::Misconfigured(format!("{}: {why}", variable(property)))
+}
+
+/// As librdkafka reads a switch.
+fn is_off(value: &str) -> bool {
+    ["false", "f", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
+}
+
+fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
 }
 
 fn variable(property: &str) -> String {
     format!("FOREBAY_KAFKA_{}", property.to_ascii_uppercase().replace('.', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn set(property: &str, body_bytes_max: usize, ack_timeout: Duration) -> usize {
+        let options = SinkOptions { streams: Vec::new(), body_bytes_max, ack_timeout, in_flight_batches_max: 1 };
+        defaults(&options).get(property).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn every_body_fits_and_so_does_every_request_where_every_body_does() {
+        for body_bytes_max in [4 << 10, 256 << 10, 10 << 20] {
+            let bytes = |property| set(property, body_bytes_max, Duration::from_secs(10));
+            let needed = body_bytes_max + MESSAGE_OVERHEAD_BYTES;
+            assert!(bytes("message.max.bytes") >= needed);
+            assert!(bytes("batch.size") <= needed.max(REQUEST_BYTES_MIN));
+        }
+    }
+
+    #[test]
+    fn librdkafka_gives_up_when_the_request_does() {
+        for (seconds, message, socket) in [(0, 1000, 1000), (10, 10_000, 10_000), (600, 600_000, 300_000)] {
+            let ack_timeout = Duration::from_secs(seconds);
+            assert_eq!(set("message.timeout.ms", 1, ack_timeout), message);
+            assert_eq!(set("socket.timeout.ms", 1, ack_timeout), socket);
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! What librdkafka tells: what became of each message, its log, and why brokers cannot be reached.
+//!
+//! Called on the threads that poll the producers. Delivery reports go to the table of batches; the log goes on to ours;
+//! the latest trouble with a broker is kept until all is well again, for whoever has to say why there is no answer.
+#![allow(unsafe_code)] // rd_kafka_message_status, which the client library does not wrap
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rdkafka::ClientContext;
+use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, DeliveryResult};
+use rdkafka::producer::ProducerContext;
+
+use super::in_flight::InFlight;
+use super::{InTopic, code_of, outcome};
+
+/// Takes what the producers of one sink tell.
+#[derive(Clone)]
+pub struct Reports {
+    in_flight: Arc<InFlight>,
+    trouble: Arc<ArcSwapOption<Trouble>>,
+}
+
+/// Why brokers could not be reached.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub code: RDKafkaErrorCode,
+    pub reason: String,
+}
+
+impl Trouble {
+    /// A password or a certificate is refused, by the broker or by us; asking again will not help.
+    pub fn turns_us_away(&self) -> bool {
+        // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
+        let is_alert = self.reason.contains("SSL alert number");
+        is_alert || matches!(self.code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+    }
+}
+
+impl Reports {
+    pub fn new(in_flight: Arc<InFlight>) -> Self {
+        Self { in_flight, trouble: Arc::default() }
+    }
+
+    /// The latest trouble with a broker since [`Self::all_is_well`].
+    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+        self.trouble.load_full()
+    }
+
+    pub fn all_is_well(&self) {
+        self.trouble.store(None);
+    }
+
+    fn note(&self, code: RDKafkaErrorCode, reason: &str) {
+        self.trouble.store(Some(Arc::new(Trouble { code, reason: reason.into() })));
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let failure = result.as_ref().err().map(|(error, message)| outcome(code_of(error), in_topic(message)));
+        self.in_flight.report(opaque, failure);
+    }
+}
+
+/// What librdkafka knows of a message that it failed to deliver.
+fn in_topic(message: &BorrowedMessage<'_>) -> InTopic {
+    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
+    let status = unsafe { rd_kafka_message_status(message.ptr()) };
+    match status {
+        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => InTopic::No,
+        _ => InTopic::Perhaps,
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "FAIL" {
+            // A connection that breaks is not always an error to librdkafka; when it is, `error` follows and knows more.
+            let reason = text.split_once("]: ").map_or(text, |(_thread, reason)| reason);
+            self.note(RDKafkaErrorCode::BrokerTransportFailure, reason);
+        }
+        match level {
+            // A young broker that is not ready to number producers: librdkafka asks again.
+            _ if facility == "GETPID" => tracing::debug!(facility, text, "librdkafka"),
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, text, "librdkafka"),
+            _ => tracing::warn!(facility, text, "librdkafka"),
+        }
+    }
+
+    /// Kept for whoever asks why the brokers do not answer; librdkafka has logged it.
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = code_of(&error);
+        // It follows the trouble with the last of them, and says less.
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            self.note(code, reason);
+        }
+    }
+}

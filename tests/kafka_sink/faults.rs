@@ -1,0 +1,204 @@
+//! librdkafka's mock cluster answers with faults: what each means for the records, and that the sink survives it.
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::RDKafkaApiKey::{self, InitProducerId, Produce};
+use rdkafka::types::RDKafkaRespErr::{self, *};
+
+use super::*;
+
+const TOPIC: &str = "readings";
+
+/// One broker, and a sink.
+struct Faulty {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    sink: KafkaSink,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        Self::with_ack_timeout(Duration::from_secs(10))
+    }
+
+    /// Gives up on a record after two seconds.
+    fn impatient() -> Self {
+        Self::with_ack_timeout(Duration::from_secs(2))
+    }
+
+    fn with_ack_timeout(ack_timeout: Duration) -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        let sink = open(properties(&cluster), TOPIC, ack_timeout).unwrap();
+        Self { cluster, sink }
+    }
+
+    /// The next requests of this kind are answered so.
+    fn answer(&self, kind: RDKafkaApiKey, error: RDKafkaRespErr, times: usize) {
+        self.cluster.request_errors(kind, &vec![error; times]);
+    }
+
+    async fn deliver(&self, body: &'static str) -> Outcome {
+        self.sink.deliver(STREAM, &[record("device", body)]).await.get(0).clone()
+    }
+
+    /// Asks until the sink has made up its mind: the mock does not tell a topic's settings.
+    async fn verdict(&self) -> Result<(), SinkError> {
+        let first = self.sink.verify().await;
+        if matches!(&first, Err(SinkError::Away(_))) { self.sink.verify().await } else { first }
+    }
+
+    /// What the topic holds, after all.
+    fn bodies(&self) -> Vec<String> {
+        let stored = kafka::read_topic(&properties(&self.cluster), TOPIC);
+        stored.into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
+    }
+
+    /// Delivers until it succeeds; how a device behaves that is told to come again.
+    async fn recovers(&self) {
+        let started = Instant::now();
+        while self.deliver("after all").await != Outcome::Delivered {
+            assert!(started.elapsed() < Duration::from_secs(8), "it does not recover");
+        }
+    }
+}
+
+fn properties(cluster: &MockCluster<'static, DefaultProducerContext>) -> Properties {
+    vec![("bootstrap.servers".into(), cluster.bootstrap_servers())]
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again_and_written_once() {
+    let errors = [
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    join_all(errors.map(async |error| {
+        let faulty = Faulty::new();
+        faulty.answer(Produce, error, 1);
+        assert_eq!(faulty.deliver("one").await, Outcome::Delivered, "{error:?}");
+        assert_eq!(faulty.bodies(), ["one"], "{error:?}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
+    let cases = [
+        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, Outcome::Retryable("MessageTimedOut".into())),
+        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND, Outcome::Unknown),
+        (RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, Outcome::Unknown),
+    ];
+    join_all(cases.map(async |(error, outcome)| {
+        let faulty = Faulty::impatient();
+        faulty.answer(Produce, error, 1000);
+        let started = Instant::now();
+        assert_eq!(faulty.deliver("one").await, outcome, "{error:?}");
+        assert!(started.elapsed() < Duration::from_secs(4), "{error:?}");
+        faulty.cluster.clear_request_errors(Produce);
+        faulty.recovers().await;
+    }))
+    .await;
+}
+
+/// A record that is not at fault is never refused for good.
+#[tokio::test]
+async fn a_topic_that_is_closed_to_us_may_open_again() {
+    let faulty = Faulty::new();
+    faulty.answer(Produce, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 1);
+    assert_eq!(faulty.deliver("one").await, Outcome::Retryable("TopicAuthorizationFailed".into()));
+    faulty.cluster.topic_error(TOPIC, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
+    let error = faulty.verdict().await.unwrap_err();
+    assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains(TOPIC)), "{error:?}");
+    faulty.cluster.topic_error(TOPIC, RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    faulty.recovers().await;
+    assert_eq!(faulty.bodies(), ["after all"]);
+}
+
+#[tokio::test]
+async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refused() {
+    let cases = [
+        (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "MessageSizeTooLarge"),
+        (RD_KAFKA_RESP_ERR_INVALID_RECORD, "InvalidRecord"),
+        (RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, "InvalidTimestamp"),
+    ];
+    join_all(cases.map(async |(error, reason)| {
+        let faulty = Faulty::new();
+        // The request of all three, then the first of them alone.
+        faulty.answer(Produce, error, 2);
+        let records = ["one", "two", "three"].map(|body| record("device", body));
+        let outcomes = faulty.sink.deliver(STREAM, &records).await;
+        let refused = Outcome::Permanent(reason.into());
+        assert_eq!(outcomes, Outcomes::Each(vec![refused, Outcome::Delivered, Outcome::Delivered]));
+        assert_eq!(faulty.bodies(), ["two", "three"]);
+    }))
+    .await;
+}
+
+/// librdkafka gives up for good on a producer whose sequence the broker does not know.
+#[tokio::test]
+async fn a_producer_that_has_failed_for_good_is_replaced() {
+    let faulty = Faulty::new();
+    assert_eq!(faulty.deliver("one").await, Outcome::Delivered);
+    for _ in 0..2 {
+        faulty.answer(Produce, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, 1);
+        assert_eq!(faulty.deliver("in doubt").await, Outcome::Unknown);
+        faulty.recovers().await;
+    }
+    assert_eq!(faulty.bodies(), ["one", "after all", "after all"]);
+}
+
+/// As where the gateway's user lacks the permission IDEMPOTENT_WRITE.
+#[tokio::test]
+async fn a_cluster_that_forbids_idempotent_producers_is_away_until_it_does_not() {
+    let faulty = Faulty::new();
+    faulty.answer(InitProducerId, RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, 1000);
+    let outcome = faulty.deliver("one").await;
+    assert!(matches!(outcome, Outcome::Retryable(_)), "{outcome:?}");
+    let error = faulty.verdict().await.unwrap_err();
+    assert!(matches!(&error, SinkError::Away(text) if text.contains("uthorization failed")), "{error:?}");
+    faulty.cluster.clear_request_errors(InitProducerId);
+    faulty.recovers().await;
+}
+
+#[tokio::test]
+async fn a_silent_broker_leaves_the_outcome_in_doubt_within_the_ack_timeout() {
+    let faulty = Faulty::impatient();
+    assert_eq!(faulty.deliver("one").await, Outcome::Delivered);
+    faulty.cluster.broker_round_trip_time(1, Duration::from_secs(5)).unwrap();
+    let started = Instant::now();
+    assert_eq!(faulty.deliver("two").await, Outcome::Unknown);
+    assert!(started.elapsed() < Duration::from_secs(4));
+    faulty.cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    faulty.recovers().await;
+}
+
+#[tokio::test]
+async fn what_never_left_is_retryable() {
+    let faulty = Faulty::impatient();
+    assert_eq!(faulty.deliver("one").await, Outcome::Delivered);
+    faulty.cluster.broker_down(1).unwrap();
+    assert!(matches!(faulty.deliver("two").await, Outcome::Retryable(_)));
+    faulty.cluster.broker_up(1).unwrap();
+    faulty.recovers().await;
+    assert_eq!(faulty.bodies(), ["one", "after all"]);
+}
+
+/// Delivery is told to stop while the broker owes reports: their places in the table come free when they come.
+#[tokio::test]
+async fn batches_that_nobody_waits_for_any_more_do_not_use_up_the_places() {
+    let faulty = Faulty::impatient();
+    assert_eq!(faulty.deliver("one").await, Outcome::Delivered);
+    faulty.cluster.broker_down(1).unwrap();
+    let records = [record("device", "two")];
+    for _ in 0..64 {
+        let cancelled = tokio::time::timeout(Duration::ZERO, faulty.sink.deliver(STREAM, &records)).await;
+        assert!(cancelled.is_err());
+    }
+    assert_eq!(faulty.deliver("three").await, Outcome::Retryable("too many batches in flight".into()));
+    faulty.cluster.broker_up(1).unwrap();
+    faulty.recovers().await;
+}
