@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -33,6 +34,9 @@ pub use steer::{WorkerConnectionIds, steer_to_workers};
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client that failed its handshake may take to read the alert and go.
+const ALERT_GRACE: Duration = Duration::from_secs(1);
 
 /// Accepts for one worker.
 pub struct Acceptor {
@@ -109,13 +113,16 @@ impl Acceptor {
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
-        let result = match timeout(self.handshake_timeout, self.tls.accept(stream)).await {
+        let result = match timeout(self.handshake_timeout, self.tls.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => {
                 let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
                 self.metrics.handshake(if is_resumed { Handshake::Resumed } else { Handshake::Accepted });
                 return Some(stream);
             }
-            Ok(Err(error)) => failure(&error),
+            Ok(Err((error, stream))) => {
+                deliver_alert(stream).await;
+                failure(&error)
+            }
             Err(_) => Handshake::Timeout,
         };
         self.metrics.handshake(result);
@@ -148,6 +155,14 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.metrics.connection_closed(self.protocol);
     }
+}
+
+/// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the
+/// alert lost on its way: in TLS 1.3 a refused client has sent its first request already.
+async fn deliver_alert(mut stream: TcpStream) {
+    let mut unread = [0; 4096];
+    let _ = stream.shutdown().await;
+    let _ = timeout(ALERT_GRACE, async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} }).await;
 }
 
 /// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
