@@ -7,6 +7,7 @@
 mod dev;
 mod pki;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
 
-use crate::config::variables::{Default, VARIABLES, Variable};
+use crate::config::variables::{Default, VARIABLES, Variable, flag_of, kafka_variable};
 use crate::config::{Config, Raw, raise_open_file_limit};
 use crate::{gateway, telemetry};
 
@@ -51,7 +52,15 @@ type Preset = (&'static str, String);
 /// A flag for each variable.
 fn flags(presets: &[Preset]) -> impl Iterator<Item = Arg> {
     let preset = |variable: &Variable| presets.iter().find(|(name, _)| *name == variable.name);
-    VARIABLES.iter().map(move |variable| flag(variable, preset(variable)))
+    VARIABLES.iter().map(move |variable| flag(variable, preset(variable))).chain(kafka_flags())
+}
+
+/// Flags for those of librdkafka's properties that the arguments name: there are more than a help text could list.
+fn kafka_flags() -> impl Iterator<Item = Arg> {
+    let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
+    let named: BTreeSet<String> = arguments.filter_map(|argument| kafka_variable(&argument)).collect();
+    let unlisted = named.into_iter().filter(|name| Variable::find(name).is_none());
+    unlisted.map(|name| Arg::new(name.clone()).long(flag_of(&name)).value_name("VALUE").help(name))
 }
 
 fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
@@ -68,10 +77,10 @@ fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
         .help_heading(variable.group)
 }
 
+/// The flags that were given, by variable: an argument's id is its variable.
 fn given(matches: &ArgMatches) -> Vec<(String, String)> {
-    let flag =
-        |variable: &Variable| Some((variable.name.to_owned(), matches.get_one::<String>(variable.name)?.clone()));
-    VARIABLES.iter().filter_map(flag).collect()
+    let flag = |id: &clap::Id| Some((id.to_string(), matches.get_one::<String>(id.as_str())?.clone()));
+    matches.ids().filter_map(flag).collect()
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
@@ -95,7 +104,7 @@ fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<Ex
 fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
     raise_open_file_limit();
     let (raw, _) = Raw::new(environment(), given(flags));
-    print!("{}", raw.describe());
+    say(raw.describe().trim_end());
     Ok(Config::load(environment(), given(flags)).map_or_else(|errors| wrong(&errors), |_| ExitCode::SUCCESS))
 }
 

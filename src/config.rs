@@ -7,6 +7,8 @@
 mod host;
 mod raw;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod value;
 pub mod variables;
 

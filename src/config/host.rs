@@ -1,17 +1,55 @@
 //! What the machine allows this process, for defaults that follow from it.
+//!
+//! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files before. Nothing here
+//! fails: where the system does not say, a small machine is assumed.
 
 #![allow(unsafe_code)] // getrlimit and setrlimit
 
 use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 
-/// Open files that are not connections: the sink's, the logs', the runtimes'.
+/// Workers at most: what one byte of a QUIC connection id can name.
+pub const WORKERS_MAX: usize = 256;
+
+/// One open file in so many is no connection, but the sink's, the logs' or a runtime's.
 const OTHER_FILES_SHARE: u64 = 4;
 
-/// The memory this process may use, in bytes: its control group's (cgroup v2) or the machine's.
-pub fn memory_bytes() -> Option<u64> {
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
-    limit.into_iter().chain(total).min()
+/// Records that are not yet safe may hold one byte in so many.
+const RECORDS_MEMORY_SHARE: u64 = 4;
+
+/// Connections at most, whatever the system allows.
+const CONNECTIONS_MAX: u64 = 1 << 24;
+
+const UNKNOWN_MACHINE_BYTES: u64 = 1 << 30;
+
+/// The value that an unset variable has on this machine, as it would be written.
+pub fn default_of(name: &str) -> Option<String> {
+    match name {
+        "FOREBAY_WORKERS" => Some(workers().to_string()),
+        "FOREBAY_CONNECTIONS_MAX" => Some(connections_within(open_files_max()).to_string()),
+        "FOREBAY_MEMORY_MAX" => Some(format!("{}MiB", records_mebibytes(memory_bytes()))),
+        "FOREBAY_LOG_FORMAT" => Some(if std::io::stderr().is_terminal() { "text" } else { "json" }.into()),
+        _ => None,
+    }
+}
+
+/// The cores this process may use: its affinity mask, within its control group's quota.
+fn workers() -> usize {
+    available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
+}
+
+fn records_mebibytes(memory_bytes: u64) -> u64 {
+    (memory_bytes / RECORDS_MEMORY_SHARE >> 20).max(1)
+}
+
+/// The memory this process may use, in bytes: the machine's, or what its control groups leave of it.
+fn memory_bytes() -> u64 {
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let total = read(Path::new("/proc/meminfo")).and_then(|text| total_bytes(&text));
+    groups_bytes(&groups, read).into_iter().chain(total).min().unwrap_or(UNKNOWN_MACHINE_BYTES)
 }
 
 fn total_bytes(meminfo: &str) -> Option<u64> {
@@ -20,10 +58,36 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Connections that leave enough of the open-file limit for everything else.
-pub fn connections_max() -> usize {
-    let files = open_file_limit().rlim_cur;
-    usize::try_from(files - files / OTHER_FILES_SHARE).unwrap_or(usize::MAX).clamp(1, 1 << 24)
+/// The least limit of the process's memory group and of those above it; `groups` as in `/proc/self/cgroup`.
+fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let files = groups.lines().filter_map(limit_files).flatten();
+    files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+}
+
+/// Where the limits of a line's group stand, up to the root: in a container the path may be the host's, and only the
+/// root be there. `0::/path` is cgroup v2, `4:memory:/path` v1 (cgroups(7)).
+fn limit_files(line: &str) -> Option<impl Iterator<Item = PathBuf>> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (root, file) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max"),
+        v1 if v1.split(',').any(|controller| controller == "memory") => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        }
+        _ => return None,
+    };
+    let below = move |group: &Path| Path::new(root).join(group.strip_prefix("/").unwrap_or(group)).join(file);
+    Some(Path::new(path).ancestors().map(below))
+}
+
+/// Connections that leave enough of the open files for everything else.
+fn connections_within(files: u64) -> u64 {
+    (files - files / OTHER_FILES_SHARE).max(1)
+}
+
+/// Files, connections among them, that this process may have open.
+pub fn open_files_max() -> u64 {
+    open_file_limit().rlim_cur.min(CONNECTIONS_MAX)
 }
 
 /// Raises the limit of open files to what the process may raise it to.
@@ -39,4 +103,60 @@ fn open_file_limit() -> libc::rlimit {
     // SAFETY: the pointer is to a valid rlimit that the call may write to. On failure it keeps POSIX's least.
     let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        let read = |path: &Path| files.iter().find(|(file, _)| Path::new(file) == path).map(|(_, text)| (*text).into());
+        groups_bytes(groups, read)
+    }
+
+    #[test]
+    fn the_memory_of_a_container_is_its_groups() {
+        assert_eq!(bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "536870912\n")]), Some(512 << 20));
+        assert_eq!(bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "max\n")]), None);
+        assert_eq!(bytes_of("0::/\n", &[]), None);
+        assert_eq!(bytes_of("", &[("/sys/fs/cgroup/memory.max", "1\n")]), None);
+    }
+
+    #[test]
+    fn the_memory_of_a_service_is_the_least_of_the_groups_above_it() {
+        let groups = "0::/system.slice/forebay.service\n";
+        let files = [
+            ("/sys/fs/cgroup/system.slice/forebay.service/memory.max", "max\n"),
+            ("/sys/fs/cgroup/system.slice/memory.max", "2147483648\n"),
+        ];
+        assert_eq!(bytes_of(groups, &files), Some(2 << 30));
+        let own = [("/sys/fs/cgroup/system.slice/forebay.service/memory.max", "1073741824\n"), files[1]];
+        assert_eq!(bytes_of(groups, &own), Some(1 << 30));
+    }
+
+    #[test]
+    fn the_older_kind_of_group_counts_too() {
+        let groups = "9:cpu,memory:/docker/abc\n5:devices:/x\n0::/\n";
+        let root = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
+        assert_eq!(bytes_of(groups, &[root]), Some(256 << 20));
+        assert_eq!(bytes_of("5:devices:/x\n", &[root]), None);
+    }
+
+    #[test]
+    fn shares_are_never_nothing() {
+        assert_eq!([0, 4 << 20, 4 << 30].map(records_mebibytes), [1, 1, 1024]);
+        assert_eq!([0, 1, 4, 1024, 1_000_000].map(connections_within), [1, 1, 3, 768, 750_000]);
+        assert_eq!(total_bytes("MemFree: 1 kB\nMemTotal:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(total_bytes("MemTotal: ? kB\n"), None);
+    }
+
+    #[test]
+    fn every_default_of_this_machine_is_one() {
+        assert!((1..=WORKERS_MAX).contains(&workers()));
+        assert!(memory_bytes() > 1 << 20);
+        for name in ["FOREBAY_WORKERS", "FOREBAY_CONNECTIONS_MAX", "FOREBAY_MEMORY_MAX", "FOREBAY_LOG_FORMAT"] {
+            assert!(default_of(name).is_some_and(|value| !value.is_empty()), "{name}");
+        }
+        assert_eq!(default_of("FOREBAY_TLS_CRL"), None);
+    }
 }

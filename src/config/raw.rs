@@ -1,13 +1,21 @@
 //! What was written, and where: variables and flags before they are understood.
+//!
+//! Flags win over the environment, that over what `forebay dev` presets, that over defaults. `resolve` asks for values
+//! by name, `forebay check` prints all of them. A `FOREBAY_*` name that nobody knows is a fault; its value, which may be
+//! a secret, is never shown.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::variables::{Default, KAFKA_PREFIX, VARIABLES, nearest};
+use super::host;
+use super::variables::{Default, KAFKA_PREFIX, VARIABLES, Variable, nearest};
 
 /// Where a value came from. A flag wins over the environment, and that over what a command presets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Default,
+    /// A default that follows from the machine.
+    Machine,
     /// `forebay dev`.
     Dev,
     Environment,
@@ -45,23 +53,22 @@ impl Raw {
     }
 
     fn set(&mut self, name: String, value: String, source: Source, errors: &mut Vec<String>) {
-        let is_property = name.strip_prefix(KAFKA_PREFIX).is_some_and(|property| !property.is_empty());
-        if is_property || VARIABLES.iter().any(|variable| variable.name == name) {
+        if is_kafka_property(&name) || Variable::find(&name).is_some() {
             self.values.insert(name, (value, source));
         } else {
-            errors.push(format!("{}: unknown variable; did you mean {}?", name.escape_debug(), nearest(&name)));
+            errors.push(unknown(&name, &value));
         }
     }
 
     /// The value and its source; the default where nothing was set.
-    pub fn get(&self, name: &str) -> Option<(&str, Source)> {
+    pub fn get(&self, name: &str) -> Option<(Cow<'_, str>, Source)> {
         if let Some((value, source)) = self.values.get(name) {
-            return Some((value, *source));
+            return Some((value.into(), *source));
         }
-        let variable = VARIABLES.iter().find(|variable| variable.name == name)?;
-        match variable.default {
-            Default::Value(value) => Some((value, Source::Default)),
-            Default::Unset(_) | Default::Required => None,
+        match Variable::find(name)?.default {
+            Default::Value(value) => Some((value.into(), Source::Default)),
+            Default::Unset(_) => Some((host::default_of(name)?.into(), Source::Machine)),
+            Default::Required => None,
         }
     }
 
@@ -70,16 +77,17 @@ impl Raw {
         self.values.iter().filter_map(|(name, (value, _))| Some((kafka_property(name)?, value.as_str())))
     }
 
-    /// Every variable and property that has a value, a line each; what is secret is not shown.
+    /// Every variable and property, a line each, with its value and where that comes from; secrets are not shown.
     pub fn describe(&self) -> String {
         let known = VARIABLES.iter().map(|variable| variable.name);
-        let properties = self.values.keys().map(String::as_str).filter(|name| name.starts_with(KAFKA_PREFIX));
+        let properties = self.values.keys().map(String::as_str).filter(|name| Variable::find(name).is_none());
         known.chain(properties).map(|name| self.describe_one(name)).collect()
     }
 
     fn describe_one(&self, name: &str) -> String {
         match self.get(name) {
             Some((_, source)) if is_secret(name) => format!("{name}=(redacted) # {}\n", source.as_str()),
+            Some((value, Source::Machine)) => format!("{name}={value} # default: {}\n", unset_meaning(name)),
             Some((value, source)) => format!("{name}={} # {}\n", value.escape_debug(), source.as_str()),
             None => format!("{name}= # unset: {}\n", unset_meaning(name)),
         }
@@ -89,7 +97,7 @@ impl Raw {
 impl Source {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Default => "default",
+            Self::Default | Self::Machine => "default",
             Self::Dev => "forebay dev",
             Self::Environment => "environment",
             Self::Flag => "flag",
@@ -98,10 +106,34 @@ impl Source {
 }
 
 fn unset_meaning(name: &str) -> &'static str {
-    match VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.default) {
+    match Variable::find(name).map(|variable| variable.default) {
         Some(Default::Unset(meaning)) => meaning,
         _ => "required",
     }
+}
+
+fn unknown(name: &str, value: &str) -> String {
+    let shown = name.escape_debug();
+    if is_service_link(name, value) {
+        return format!(
+            "{shown}: unknown variable; Kubernetes sets it for a Service of that name: \
+             set enableServiceLinks: false in the pod's spec"
+        );
+    }
+    format!("{shown}: unknown variable; did you mean {}?", nearest(name))
+}
+
+/// Whether Kubernetes made the variable, to tell where a Service is:
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_link = |part: &&str| name.contains(*part);
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(is_link)
+        || ["tcp://", "udp://"].iter().any(|scheme| value.starts_with(scheme))
+}
+
+fn is_kafka_property(name: &str) -> bool {
+    let is_written_so = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    name.strip_prefix(KAFKA_PREFIX).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_written_so))
 }
 
 fn kafka_property(name: &str) -> Option<String> {
@@ -110,7 +142,6 @@ fn kafka_property(name: &str) -> Option<String> {
 
 /// Kafka's passwords, keys and tokens; the files that hold them are not.
 fn is_secret(name: &str) -> bool {
-    const SECRETS: [&str; 6] =
-        ["PASSWORD", "SECRET", "_PEM", "SASL_JAAS", "OAUTHBEARER_CONFIG", "SASL_OAUTHBEARER_TOKEN"];
+    const SECRETS: [&str; 6] = ["PASSWORD", "PASSPHRASE", "SECRET", "_PEM", "SASL_JAAS", "OAUTHBEARER_CONFIG"];
     name.starts_with(KAFKA_PREFIX) && SECRETS.iter().any(|secret| name.contains(secret)) && !name.ends_with("LOCATION")
 }

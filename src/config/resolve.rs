@@ -1,15 +1,14 @@
 //! From text to meaning: [`Raw`] to [`Config`], all faults at once.
 
-use std::io::IsTerminal;
-use std::num::NonZeroUsize;
-use std::thread::available_parallelism;
-
+use super::host::{self, WORKERS_MAX};
 use super::value::{self, Parsed};
-use super::variables::VARIABLES;
+use super::variables::Variable;
 use super::*;
 
-const WORKERS_MAX: usize = 256;
 const BODY_BYTES_LIMIT: usize = 10 << 20;
+
+/// Devices whose buckets fit into 8 GiB.
+const DEVICES_LIMIT: usize = 100_000_000;
 
 /// The memory budget must hold one largest body and what goes with it.
 const MEMORY_HEADROOM_BYTES: usize = 4096;
@@ -22,7 +21,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fault(&mut self, name: &str, fault: &str) {
-        let example = VARIABLES.iter().find(|variable| variable.name == name).map_or("", |variable| variable.example);
+        let example = Variable::find(name).map_or("", |variable| variable.example);
         let value = self.raw.get(name).map_or(String::new(), |(value, _)| format!("\"{}\" ", value.escape_debug()));
         self.errors.push(format!("{name}: {value}{fault}; write it like {name}={example}"));
     }
@@ -35,29 +34,28 @@ impl Reader<'_> {
     fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let raw = self.raw;
         let (text, _) = raw.get(name)?;
-        parse(text).map_err(|fault| self.fault(name, &fault)).ok()
+        // An empty value is a template's mistake, and for a list of what is allowed a dangerous one.
+        let parsed = if text.is_empty() { Err("is empty".into()) } else { parse(&text) };
+        parsed.map_err(|fault| self.fault(name, &fault)).ok()
     }
 
     fn required_file(&mut self, name: &str) -> PathBuf {
-        match self.raw.get(name) {
-            Some((path, _)) if !path.is_empty() => path.into(),
-            _ => {
-                self.fault(name, "must be set");
-                PathBuf::new()
-            }
+        if self.raw.get(name).is_none() {
+            self.fault(name, "must be set");
         }
+        self.value(name, file, PathBuf::new())
     }
 
     fn timeout(&mut self, name: &str) -> Duration {
-        self.value(name, value::timeout, Duration::from_secs(1))
+        self.value(name, value::timeout, Duration::MAX)
     }
 
-    fn count(&mut self, name: &str) -> usize {
-        self.value(name, value::count, 1)
+    fn count(&mut self, name: &str, max: usize) -> usize {
+        self.value(name, |text| value::count(text, max), 1)
     }
 
-    fn size(&mut self, name: &str) -> usize {
-        self.value(name, value::size, 1)
+    fn size(&mut self, name: &str, max: usize) -> usize {
+        self.value(name, |text| value::size(text, max), 1)
     }
 
     fn requests_quota(&mut self, rate: &str, burst: &str) -> Quota {
@@ -108,98 +106,96 @@ impl Config {
 
 impl Reader<'_> {
     fn config(&mut self) -> Config {
-        let streams = self.value("FOREBAY_STREAMS", value::streams, Vec::new());
-        let access = |text: &str| value::stream_access(text, &streams);
+        let streams = self.optional("FOREBAY_STREAMS", value::streams);
+        let access = |text: &str| value::stream_access(text, streams.as_deref());
         let config = Config {
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             tls: self.tls(),
             device_id_sources: self.value("FOREBAY_DEVICE_ID", value::id_sources, Vec::new()),
             stream_access: self.value("FOREBAY_STREAM_ACCESS", access, Vec::new()),
-            streams,
+            streams: streams.unwrap_or_default(),
             sink: self.sink(),
             batch: self.batch(),
             limits: self.limits(),
             http: self.http(),
             ack: self.ack(),
-            memory_bytes_max: self.optional("FOREBAY_MEMORY_MAX", value::size).unwrap_or_else(default_memory_bytes),
+            memory_bytes_max: self.value("FOREBAY_MEMORY_MAX", |text| value::size(text, usize::MAX), usize::MAX),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
         };
-        self.check_globs(&config);
-        if config.memory_bytes_max < config.http.body_bytes_max + MEMORY_HEADROOM_BYTES {
-            self.fault("FOREBAY_MEMORY_MAX", "holds not even one body of FOREBAY_BODY_BYTES_MAX");
-        }
+        self.check_together(&config);
         config
     }
 
+    /// Values that are right alone, but not beside each other.
+    fn check_together(&mut self, config: &Config) {
+        if config.memory_bytes_max < config.http.body_bytes_max + MEMORY_HEADROOM_BYTES {
+            self.fault("FOREBAY_MEMORY_MAX", "holds not even one body of FOREBAY_BODY_BYTES_MAX");
+        }
+        if config.batch.linger >= config.ack.timeout {
+            self.fault("FOREBAY_BATCH_LINGER", "is not less than FOREBAY_ACK_TIMEOUT");
+        }
+    }
+
     fn listen(&mut self) -> ListenConfig {
-        let workers = self.optional("FOREBAY_WORKERS", |text| match value::count(text)? {
-            workers if workers > WORKERS_MAX => Err("is more than 256".into()),
-            workers => Ok(NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN)),
-        });
-        let cores = || {
-            available_parallelism().unwrap_or(NonZeroUsize::MIN).min(NonZeroUsize::MIN.saturating_add(WORKERS_MAX - 1))
-        };
+        let workers = self.count("FOREBAY_WORKERS", WORKERS_MAX);
         ListenConfig {
             address: self.value("FOREBAY_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             http3: self.value("FOREBAY_HTTP3", value::switch, true),
-            workers: workers.unwrap_or_else(cores),
+            workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
             reuse_port: self.value("FOREBAY_REUSE_PORT", value::switch, false),
-            connections_max: self
-                .optional("FOREBAY_CONNECTIONS_MAX", value::count)
-                .unwrap_or_else(host::connections_max),
+            connections_max: self.value("FOREBAY_CONNECTIONS_MAX", connections, 1),
             handshake_timeout: self.timeout("FOREBAY_HANDSHAKE_TIMEOUT"),
         }
     }
 
     fn tls(&mut self) -> TlsConfig {
-        let files = |text: &str| Ok(value::list(text).map(PathBuf::from).collect());
         TlsConfig {
             cert: self.required_file("FOREBAY_TLS_CERT"),
             key: self.required_file("FOREBAY_TLS_KEY"),
             client_ca: self.required_file("FOREBAY_TLS_CLIENT_CA"),
-            crl: self.value("FOREBAY_TLS_CRL", files, Vec::new()),
+            crl: self.value("FOREBAY_TLS_CRL", value::files, Vec::new()),
             crl_strict: self.value("FOREBAY_TLS_CRL_STRICT", value::switch, true),
             min_version: self.value("FOREBAY_TLS_MIN_VERSION", value::tls_version, TlsVersion::Tls12),
         }
     }
 
     fn sink(&mut self) -> SinkConfig {
-        let file =
-            SinkConfig::File(FileConfig { dir: self.value("FOREBAY_FILE_DIR", |dir| Ok(dir.into()), PathBuf::new()) });
-        let raw = self.raw;
-        let properties: Vec<(String, String)> =
-            raw.kafka_properties().map(|(name, value)| (name, value.into())).collect();
-        match raw.get("FOREBAY_SINK").map_or("", |(sink, _)| sink) {
+        let dir = self.value("FOREBAY_FILE_DIR", file, PathBuf::new());
+        let sink = self.value("FOREBAY_SINK", |text| Ok(text.to_owned()), "null".into());
+        match sink.as_str() {
             "null" => SinkConfig::Null,
-            "file" => file,
+            "file" => SinkConfig::File(FileConfig { dir }),
             #[cfg(feature = "kafka")]
-            "kafka" => {
-                if !properties.iter().any(|(name, value)| name == "bootstrap.servers" && !value.is_empty()) {
-                    let fault = "FOREBAY_KAFKA_BOOTSTRAP_SERVERS: must be set for the Kafka sink; write it like FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker-1:9093,broker-2:9093";
-                    self.errors.push(fault.into());
-                }
-                SinkConfig::Kafka(KafkaConfig { properties })
-            }
+            "kafka" => SinkConfig::Kafka(self.kafka()),
             #[cfg(feature = "kinesis")]
             "kinesis" => SinkConfig::Kinesis(KinesisConfig {}),
             #[allow(unreachable_patterns)] // reached where a feature is off
-            "kafka" | "kinesis" => {
-                self.fault("FOREBAY_SINK", "is a sink that this binary was built without");
-                file
-            }
-            _ => {
-                self.fault("FOREBAY_SINK", "is none of file, kafka, kinesis, null");
-                file
-            }
+            "kafka" | "kinesis" => self.no_sink("is a sink that this binary was built without"),
+            _ => self.no_sink("is none of file, kafka, kinesis, null"),
         }
+    }
+
+    fn no_sink(&mut self, fault: &str) -> SinkConfig {
+        self.fault("FOREBAY_SINK", fault);
+        SinkConfig::Null
+    }
+
+    #[cfg(feature = "kafka")]
+    fn kafka(&mut self) -> KafkaConfig {
+        const BROKERS: &str = "FOREBAY_KAFKA_BOOTSTRAP_SERVERS";
+        if self.raw.get(BROKERS).is_none_or(|(brokers, _)| brokers.is_empty()) {
+            self.fault(BROKERS, "must be set for the Kafka sink");
+        }
+        let properties = self.raw.kafka_properties();
+        KafkaConfig { properties: properties.map(|(name, value)| (name, value.into())).collect() }
     }
 
     fn batch(&mut self) -> BatchConfig {
         BatchConfig {
-            bytes_max: self.size("FOREBAY_BATCH_BYTES"),
-            records_max: self.count("FOREBAY_BATCH_RECORDS"),
+            bytes_max: self.size("FOREBAY_BATCH_BYTES", usize::MAX),
+            records_max: self.count("FOREBAY_BATCH_RECORDS", usize::MAX),
             linger: self.value("FOREBAY_BATCH_LINGER", value::duration, Duration::ZERO),
         }
     }
@@ -214,17 +210,13 @@ impl Reader<'_> {
             address_requests: self.requests_quota("FOREBAY_ADDRESS_RATE", "FOREBAY_ADDRESS_BURST"),
             address_handshakes: self.requests_quota("FOREBAY_HANDSHAKE_RATE", "FOREBAY_HANDSHAKE_BURST"),
             gateway_requests: self.requests_quota("FOREBAY_GATEWAY_RATE", "FOREBAY_GATEWAY_BURST"),
-            devices_max: self.count("FOREBAY_DEVICES_MAX"),
+            devices_max: self.count("FOREBAY_DEVICES_MAX", DEVICES_LIMIT),
         }
     }
 
     fn http(&mut self) -> HttpConfig {
-        let body = |text: &str| match value::size(text)? {
-            size if size > BODY_BYTES_LIMIT => Err("is more than 10MiB".into()),
-            size => Ok(size),
-        };
         HttpConfig {
-            body_bytes_max: self.value("FOREBAY_BODY_BYTES_MAX", body, 1),
+            body_bytes_max: self.size("FOREBAY_BODY_BYTES_MAX", BODY_BYTES_LIMIT),
             authorities: self.value("FOREBAY_AUTHORITIES", value::authorities, Vec::new()),
             header_timeout: self.timeout("FOREBAY_HEADER_TIMEOUT"),
             body_timeout: self.timeout("FOREBAY_BODY_TIMEOUT"),
@@ -252,18 +244,7 @@ impl Reader<'_> {
         };
         LogConfig {
             filter: self.value("FOREBAY_LOG", |text| Ok(text.to_owned()), String::new()),
-            json: self.optional("FOREBAY_LOG_FORMAT", format).unwrap_or_else(|| !std::io::stderr().is_terminal()),
-        }
-    }
-
-    fn check_globs(&mut self, config: &Config) {
-        let fault = "has a glob that can match no device id (A-Za-z0-9._:/@- with * and ?)";
-        if !config.limits.device_classes.iter().all(|class| value::is_device_glob(&class.devices)) {
-            self.fault("FOREBAY_DEVICE_CLASSES", fault);
-        }
-        let mut globs = config.stream_access.iter().flat_map(|access| &access.devices);
-        if !globs.all(|glob| value::is_device_glob(glob)) {
-            self.fault("FOREBAY_STREAM_ACCESS", fault);
+            json: self.value("FOREBAY_LOG_FORMAT", format, true),
         }
     }
 }
@@ -272,7 +253,17 @@ fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "is not an IP address and port".into())
 }
 
-fn default_memory_bytes() -> usize {
-    const UNKNOWN_MACHINE_BYTES: u64 = 1 << 30;
-    usize::try_from(host::memory_bytes().unwrap_or(UNKNOWN_MACHINE_BYTES) / 4).unwrap_or(usize::MAX)
+fn file(text: &str) -> Parsed<PathBuf> {
+    Ok(text.into())
+}
+
+/// Each TCP connection is an open file.
+fn connections(text: &str) -> Parsed<usize> {
+    let files = host::open_files_max();
+    match value::count(text, usize::MAX)? {
+        connections if connections as u64 > files => Err(format!(
+            "is more than the {files} files that this process may have open; raise that limit (ulimit -n, LimitNOFILE=)"
+        )),
+        connections => Ok(connections),
+    }
 }

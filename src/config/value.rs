@@ -1,9 +1,18 @@
 //! Reading one value: sizes, durations, rates, lists.
+//!
+//! `resolve` calls these with a value that is not empty. A fault is the rest of a sentence that begins with the
+//! variable and its value: "is neither true nor false". Nothing here knows which variable it reads. Units stand at the
+//! edge only: bytes and [`Duration`] come out. What bounds something is never 0; only rates know 0.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{DeviceClass, IdSource, Quota, StreamAccess, StreamConfig, TlsVersion};
 use crate::record::DeviceId;
+
+/// Streams at most: each has a lane in every worker.
+const STREAMS_MAX: usize = 256;
 
 /// A value of a variable, or what is wrong with it.
 pub type Parsed<T> = Result<T, String>;
@@ -13,12 +22,15 @@ pub fn switch(text: &str) -> Parsed<bool> {
     text.parse().map_err(|_| "is neither true nor false".to_owned())
 }
 
-/// A whole number, 1 or more.
-pub fn count(text: &str) -> Parsed<usize> {
+const NO_BOUND: &str = "is 0, which is no bound";
+
+/// A whole number, 1 to `max`.
+pub fn count(text: &str, max: usize) -> Parsed<usize> {
     match text.parse() {
-        Ok(0) => Err("is 0, which is no bound".into()),
+        Ok(0) => Err(NO_BOUND.into()),
+        Ok(count) if count > max => Err(format!("is more than {max}")),
         Ok(count) => Ok(count),
-        Err(_) => Err("is not a whole number".into()),
+        Err(_) => Err("is not a whole number, or too large".into()),
     }
 }
 
@@ -31,14 +43,17 @@ pub fn bytes(text: &str) -> Parsed<u64> {
         "GiB" => Some(1 << 30),
         _ => None,
     };
-    with_unit(text, unit, "KiB, MiB or GiB")
+    with_unit(text, unit, "B, KiB, MiB or GiB")
 }
 
-/// Bytes that bound something: more than 0.
-pub fn size(text: &str) -> Parsed<usize> {
+/// Bytes that bound something: 1 to `max`.
+pub fn size(text: &str, max: usize) -> Parsed<usize> {
     match bytes(text)? {
-        0 => Err("is 0, which is no bound".into()),
-        size => usize::try_from(size).map_err(|_| "is too large".into()),
+        0 => Err(NO_BOUND.into()),
+        size => match usize::try_from(size) {
+            Ok(size) if size <= max => Ok(size),
+            _ => Err(format!("is more than {}MiB", max >> 20)),
+        },
     }
 }
 
@@ -59,7 +74,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
 pub fn timeout(text: &str) -> Parsed<Duration> {
     const MAX: Duration = Duration::from_secs(366 * 86_400);
     match duration(text)? {
-        Duration::ZERO => Err("is 0, which is no bound".into()),
+        Duration::ZERO => Err(NO_BOUND.into()),
         timeout if timeout > MAX => Err("is more than a year".into()),
         timeout => Ok(timeout),
     }
@@ -71,7 +86,10 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
     }
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, suffix) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "does not begin with a whole number".to_owned())?;
+    if number.is_empty() || suffix.starts_with('.') {
+        return Err(format!("is not a whole number with a unit ({units})"));
+    }
+    let number: u64 = number.parse().map_err(|_| "is too large".to_owned())?;
     match (unit(suffix), suffix) {
         (Some(unit), _) => number.checked_mul(unit).ok_or_else(|| "is too large".into()),
         (None, "") => Err(format!("has no unit: {units}")),
@@ -103,15 +121,26 @@ pub fn tls_version(text: &str) -> Parsed<TlsVersion> {
     }
 }
 
-/// Comma-separated parts, without the empty ones.
-pub fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+/// Parts between separators, without the empty ones.
+fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    text.split(separator).map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// All of the parts, at least one.
+fn some<T>(parts: impl Iterator<Item = Parsed<T>>, what: &str) -> Parsed<Vec<T>> {
+    let parts: Vec<T> = parts.collect::<Parsed<_>>()?;
+    if parts.is_empty() { Err(format!("names no {what}")) } else { Ok(parts) }
+}
+
+/// Comma-separated paths.
+pub fn files(text: &str) -> Parsed<Vec<PathBuf>> {
+    some(parts(text, ',').map(|file| Ok(file.into())), "file")
 }
 
 /// Sources of the device id, each once.
 pub fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
     let mut sources = Vec::new();
-    for name in list(text) {
+    for name in parts(text, ',') {
         let source = match name {
             "san-uri" => IdSource::SanUri,
             "san-dns" => IdSource::SanDns,
@@ -130,7 +159,7 @@ pub fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
 /// `name` or `name=target`, comma-separated.
 pub fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
     let mut streams: Vec<StreamConfig> = Vec::new();
-    for part in list(text) {
+    for part in parts(text, ',') {
         let (name, target) = part.split_once('=').unwrap_or((part, part));
         if !is_stream_name(name) || !is_stream_name(target) {
             return Err("has a name that is not 1 to 128 characters of A-Za-z0-9._-".into());
@@ -140,7 +169,11 @@ pub fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
         }
         streams.push(StreamConfig { name: name.into(), target: target.into() });
     }
-    if streams.is_empty() { Err("names no stream".into()) } else { Ok(streams) }
+    match streams.len() {
+        0 => Err("names no stream".into()),
+        1..=STREAMS_MAX => Ok(streams),
+        _ => Err(format!("names more than {STREAMS_MAX} streams")),
+    }
 }
 
 fn is_stream_name(name: &str) -> bool {
@@ -148,16 +181,18 @@ fn is_stream_name(name: &str) -> bool {
     fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// `stream:glob,glob;stream:glob`.
-pub fn stream_access(text: &str, streams: &[StreamConfig]) -> Parsed<Vec<StreamAccess>> {
+/// `stream:glob,glob;stream:glob`, of the `streams` that there are, where those are known.
+pub fn stream_access(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec<StreamAccess>> {
+    let is_known = |name: &str| streams.is_none_or(|streams| streams.iter().any(|known| known.name == name));
     let entry = |entry: &str| {
         let (stream, globs) = entry.split_once(':').ok_or("has an entry without a colon")?;
-        if !streams.iter().any(|known| known.name == stream.trim()) {
+        if !is_known(stream.trim()) {
             return Err("names a stream that FOREBAY_STREAMS does not".to_owned());
         }
-        Ok(StreamAccess { stream: stream.trim().into(), devices: list(globs).map(Into::into).collect() })
+        let devices = parts(globs, ',').map(device_glob).collect::<Parsed<_>>()?;
+        Ok(StreamAccess { stream: stream.trim().into(), devices })
     };
-    text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(entry).collect()
+    some(parts(text, ';').map(entry), "stream")
 }
 
 /// `glob=rate/burst;glob=rate/burst`.
@@ -165,10 +200,12 @@ pub fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
     let class = |class: &str| {
         let (devices, shape) = class.split_once('=').ok_or("has a class without =")?;
         let (class_rate, class_burst) = shape.split_once('/').ok_or("has a class without rate/burst")?;
-        let requests = quota(rate(class_rate)?, burst(class_burst)?)?;
-        Ok(DeviceClass { devices: devices.trim().into(), requests })
+        let in_class = |fault| format!("has a class whose rate or burst {fault}");
+        let requests = quota(rate(class_rate.trim()).map_err(in_class)?, burst(class_burst.trim()).map_err(in_class)?)
+            .map_err(in_class)?;
+        Ok(DeviceClass { devices: device_glob(devices.trim())?, requests })
     };
-    text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(class).collect()
+    some(parts(text, ';').map(class), "class")
 }
 
 /// A limit that is on needs a burst of 1 at least.
@@ -180,15 +217,30 @@ pub fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
     }
 }
 
-/// A DNS name, a wildcard, an IP address, or `*`.
+/// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared with them; `*` is any.
 pub fn authorities(text: &str) -> Parsed<Vec<String>> {
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:*[]".contains(&byte));
-    let names: Vec<String> = list(text).map(Into::into).collect();
-    if names.iter().all(|name| is_name(name)) { Ok(names) } else { Err("has a name that is no host name".into()) }
+    let authority = |name: &str| authority(name).ok_or_else(|| "has a name that is no host name without a port".into());
+    some(parts(text, ',').map(authority), "host")
+}
+
+fn authority(name: &str) -> Option<String> {
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return Some(address.to_string());
+    }
+    let host = name.strip_prefix("*.").unwrap_or(name).trim_end_matches('.');
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    (name == "*" || host.split('.').all(is_label)).then(|| name.trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// Globs match device ids, so they have no other characters but `*` and `?`.
-pub fn is_device_glob(glob: &str) -> bool {
+fn device_glob(glob: &str) -> Parsed<String> {
     let plain = glob.replace(['*', '?'], "x");
-    DeviceId::parse(&plain).is_some()
+    let fault = "has a glob that can match no device id (A-Za-z0-9._:/@- with * and ?)";
+    DeviceId::parse(&plain).map(|_| glob.to_owned()).ok_or_else(|| fault.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ const LOGS: &str = "Logs";
 /// Any librdkafka property: upper case, `_` for `.`.
 pub const KAFKA_PREFIX: &str = "FOREBAY_KAFKA_";
 
-/// All variables but the `FOREBAY_KAFKA_*`.
+/// All variables, but of the `FOREBAY_KAFKA_*` only the one that the Kafka sink requires.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_LISTEN", Value("0.0.0.0:8443"), "0.0.0.0:8443", "address for TCP (h1, h2) and UDP (h3); port 0 picks a free one"),
@@ -53,7 +53,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_WORKERS", Unset("the cores it may use"), "4", "worker threads, 256 at most"),
     variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9090"), "127.0.0.1:9090", "plain HTTP: /livez, /readyz, /metrics"),
     variable(LISTENING, "FOREBAY_REUSE_PORT", Value("false"), "true", "let another gateway share the port, for rolling restarts"),
-    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together"),
+    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; no more than open files"),
     variable(TLS, "FOREBAY_TLS_CERT", Required, "/etc/forebay/server.pem", "server certificate chain, PEM"),
     variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server-key.pem", "server key, PEM"),
     variable(TLS, "FOREBAY_TLS_CLIENT_CA", Required, "/etc/forebay/ca.pem", "PEM bundle that device certificates chain to"),
@@ -66,6 +66,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(STREAMS, "FOREBAY_STREAM_ACCESS", Unset("every device, every stream"), "alarms:plant-*,plc-7;telemetry:*", "which devices may write which stream, by globs; once set, a stream not listed is open to nobody"),
     variable(STREAMS, "FOREBAY_SINK", Value("file"), "kafka", "file, kafka, kinesis, or null (for benchmarks: keeps nothing)"),
     variable(STREAMS, "FOREBAY_FILE_DIR", Value("data"), "/var/lib/forebay", "folder of the file sink, one folder in it for each stream"),
+    variable(STREAMS, "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", Unset("required by the Kafka sink"), "broker-1:9093,broker-2:9093", "Kafka brokers; every other librdkafka property likewise, upper case and _ for ."),
     variable(BATCHING, "FOREBAY_BATCH_BYTES", Value("512KiB"), "1MiB", "payload bytes that seal a batch"),
     variable(BATCHING, "FOREBAY_BATCH_RECORDS", Value("512"), "500", "records that seal a batch"),
     variable(BATCHING, "FOREBAY_BATCH_LINGER", Value("5ms"), "20ms", "the most that a record waits for company while the sink is busy"),
@@ -95,10 +96,25 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 impl Variable {
-    /// `FOREBAY_BATCH_LINGER` → `batch-linger`.
-    pub fn flag(&self) -> String {
-        self.name.trim_start_matches("FOREBAY_").to_ascii_lowercase().replace('_', "-")
+    pub fn find(name: &str) -> Option<&'static Self> {
+        VARIABLES.iter().find(|variable| variable.name == name)
     }
+
+    pub fn flag(&self) -> String {
+        flag_of(self.name)
+    }
+}
+
+/// `FOREBAY_BATCH_LINGER` → `batch-linger`.
+pub fn flag_of(name: &str) -> String {
+    name.trim_start_matches("FOREBAY_").to_ascii_lowercase().replace('_', "-")
+}
+
+/// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` → `FOREBAY_KAFKA_CLIENT_ID`.
+pub fn kafka_variable(argument: &str) -> Option<String> {
+    let flag = argument.strip_prefix("--").filter(|flag| flag.starts_with("kafka-"))?;
+    let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
+    Some(format!("FOREBAY_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
 
 /// The known name that is nearest to `name`.
