@@ -41,7 +41,7 @@ fn workers() -> usize {
 }
 
 fn records_mebibytes(memory_bytes: u64) -> u64 {
-    (memory_bytes / RECORDS_MEMORY_SHARE >> 20).max(1)
+    ((memory_bytes / RECORDS_MEMORY_SHARE) >> 20).max(1)
 }
 
 /// The memory this process may use, in bytes: the machine's, or what its control groups leave of it.
