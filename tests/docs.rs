@@ -1,0 +1,72 @@
+//! docs/configuration.md lists the variables that the code knows. docs/protocol.md is held to the table of answers by
+//! that table's own test, in `src/http/reply/tests.rs`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use forebay::config::variables::{Default, VARIABLES, Variable};
+
+const BEGIN: &str = "<!-- Made from src/config/variables.rs. To rewrite it: UPDATE_DOCS=1 cargo test --test docs -->\n";
+const END: &str = "<!-- end -->\n";
+
+#[test]
+fn the_configuration_page_lists_the_variables_of_the_code() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(&file).expect("docs/configuration.md is there");
+    let (before, rest) = page.split_once(BEGIN).expect("it says where the variables begin");
+    let (_, after) = rest.split_once(END).expect("it says where they end");
+    let current = format!("{before}{BEGIN}{}{END}{after}", variables());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, current).expect("docs/configuration.md can be written");
+    } else {
+        assert!(page == current, "docs/configuration.md is not current: run UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+#[test]
+fn no_page_speaks_of_a_variable_that_is_not_there() {
+    for page in ["README.md", "docs/configuration.md", "docs/protocol.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect(page);
+        for name in text.split(|letter: char| !letter.is_ascii_uppercase() && !letter.is_ascii_digit() && letter != '_')
+        {
+            let is_prefix = VARIABLES.iter().any(|variable| name.ends_with('_') && variable.name.starts_with(name));
+            let is_known = is_prefix || name.starts_with("FOREBAY_KAFKA_") || Variable::find(name).is_some();
+            // Two that are wrong, to show what is said then; two that Kubernetes sets.
+            let is_told_of = ["FOREBAY_BATCH_LINGR", "FOREBAY_SERVICE_HOST", "FOREBAY_PORT"].contains(&name);
+            assert!(!name.starts_with("FOREBAY_") || is_known || is_told_of, "{page}: {name}");
+        }
+    }
+}
+
+/// A table for each group, in the order of `--help`.
+fn variables() -> String {
+    let mut text = String::new();
+    let mut group = "";
+    for variable in VARIABLES {
+        if variable.group != group {
+            group = variable.group;
+            let head = "| variable, flag | default | meaning | example |\n|---|---|---|---|";
+            writeln!(text, "\n### {group}\n\n{head}").expect("text grows");
+        }
+        writeln!(text, "{}", row(variable)).expect("text grows");
+    }
+    text + "\n"
+}
+
+fn row(variable: &Variable) -> String {
+    let default = match variable.default {
+        Default::Value(value) => format!("`{value}`"),
+        Default::Unset(meaning) => meaning.to_owned(),
+        Default::Required => "**required**".to_owned(),
+    };
+    let Variable { name, meaning, example, .. } = variable;
+    let row = format!("| `{name}`<br>`--{}` | {default} | {} | `{example}` |", variable.flag(), plain(meaning));
+    assert_eq!(row.matches('|').count(), 5, "a bar would break the table: {row}");
+    row
+}
+
+/// Text that Markdown would take for emphasis.
+fn plain(text: &str) -> String {
+    text.replace('*', "\\*").replace('_', "\\_")
+}
