@@ -70,3 +70,16 @@ fn row(variable: &Variable) -> String {
 fn plain(text: &str) -> String {
     text.replace('*', "\\*").replace('_', "\\_")
 }
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in ["README.md", "docs/configuration.md", "docs/protocol.md", "certs/README.md"] {
+        let text = fs::read_to_string(root.join(page)).expect(page);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("https://") && !target.starts_with('#')) {
+            let file = root.join(page).parent().expect("a folder").join(target);
+            assert!(file.exists(), "{page} points to {target}");
+        }
+    }
+}

@@ -166,3 +166,6 @@ fn problem(refusal: &Refusal) -> Problem {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Problem { status, code, title, detail }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table here.
+
+use super::*;
+use crate::identity::IdentityError;
+use crate::limits::{self, Scope};
+
+const PAGE: &str = include_str!("../../../docs/protocol.md");
+
+/// The refusal after this one. A new one does not compile until it has its place here.
+fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
+    use Refusal::*;
+    Some(match refusal {
+        None => Malformed("what"),
+        Some(Malformed(_)) => EmptyBody,
+        Some(EmptyBody) => InvalidIdempotencyKey,
+        Some(InvalidIdempotencyKey) => InvalidIdentity(IdentityError::Missing),
+        Some(InvalidIdentity(_)) => CertificateExpired,
+        Some(CertificateExpired) => StreamForbidden,
+        Some(StreamForbidden) => NotFound,
+        Some(NotFound) => MethodNotAllowed,
+        Some(MethodNotAllowed) => BodyTimeout,
+        Some(BodyTimeout) => BodyTooLarge,
+        Some(BodyTooLarge) => UnsupportedEncoding,
+        Some(UnsupportedEncoding) => Misdirected,
+        Some(Misdirected) => RateLimited(empty_bucket()),
+        Some(RateLimited(_)) => SinkRefused("reason".into()),
+        Some(SinkRefused(_)) => Shed(self::Shed::MemoryBudget),
+        Some(Shed(self::Shed::MemoryBudget)) => SinkUnavailable,
+        Some(SinkUnavailable) => Shed(self::Shed::SinkAway),
+        Some(Shed(self::Shed::SinkAway)) => Shed(self::Shed::Draining),
+        Some(Shed(self::Shed::Draining)) => DeviceTableFull,
+        Some(DeviceTableFull) => GatewayRateLimited(Duration::from_secs(1)),
+        Some(GatewayRateLimited(_)) => AckTimeout,
+        Some(AckTimeout) => return None,
+    })
+}
+
+fn empty_bucket() -> Refused {
+    let retry_after = Duration::from_millis(4_001);
+    let refusal = limits::Refusal { retry_after, burst: 3, window_seconds: 15, remaining: 0 };
+    Refused { scope: Scope::Device, refusal }
+}
+
+fn every_refusal() -> impl Iterator<Item = Refusal> {
+    std::iter::successors(after(None), |refusal| after(Some(refusal)))
+}
+
+/// Status, code, `Retry-After`, connection: as a row of the page says it.
+fn row_of(refusal: &Refusal) -> [String; 4] {
+    let (problem, response) = (problem(refusal), refused(refusal));
+    let retry_after = if response.headers().contains_key(RETRY_AFTER) { "yes" } else { "" };
+    let connection = match (ends_connection(refusal), leaves_h1_unframed(refusal)) {
+        (true, _) => "closes",
+        (false, true) => "h1 closes",
+        (false, false) => "",
+    };
+    [problem.status.as_str(), &format!("`{}`", problem.code), retry_after, connection].map(Into::into)
+}
+
+/// Rows of the page's table of answers that have a code.
+fn rows_of_page() -> Vec<[String; 4]> {
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows = PAGE.lines().map(cells).filter(|cells| cells.len() == 8 && cells[2].starts_with('`'));
+    rows.filter(|cells| cells[1].parse::<u16>().is_ok())
+        .map(|cells| [1, 2, 5, 6].map(|column| cells[column].clone()))
+        .collect()
+}
+
+#[test]
+fn the_page_has_every_answer_and_no_other() {
+    let mut told: Vec<_> = every_refusal().map(|refusal| row_of(&refusal)).collect();
+    let mut page = rows_of_page();
+    told.sort();
+    told.dedup();
+    page.sort();
+    assert_eq!(told, page, "docs/protocol.md does not say what the code answers");
+}
+
+#[test]
+fn the_pages_examples_are_what_is_sent() {
+    let empty = problem(&Refusal::EmptyBody).to_json();
+    let empty: serde_json::Value = serde_json::from_slice(&empty).unwrap();
+    let examples = PAGE.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut examples = examples.filter_map(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    assert!(examples.any(|example| example == empty), "{empty}");
+    let limited = refused(&Refusal::RateLimited(empty_bucket()));
+    for name in ["content-type", "retry-after", "ratelimit-policy", "ratelimit"] {
+        let line = format!("\n{name}: {}\n", limited.headers()[name].to_str().unwrap());
+        assert!(PAGE.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn every_problem_names_itself_by_its_code() {
+    for refusal in every_refusal() {
+        let told: serde_json::Value = serde_json::from_slice(&problem(&refusal).to_json()).unwrap();
+        let problem = problem(&refusal);
+        assert_eq!(told["type"], format!("urn:forebay:problem:{}", problem.code));
+        assert_eq!(
+            (told["status"].as_u64(), told["code"].as_str()),
+            (Some(problem.status.as_u16().into()), Some(problem.code))
+        );
+        assert!(problem.status.is_client_error() || problem.status.is_server_error());
+        assert!(problem.status != StatusCode::INTERNAL_SERVER_ERROR, "{} has no status", problem.code);
+    }
+}
