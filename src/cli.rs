@@ -12,11 +12,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::config::variables::{Default, VARIABLES, Variable, flag_of, kafka_variable};
-use crate::config::{Config, Raw, raise_open_file_limit};
+use crate::config::{Config, ConfigErrors, Raw, raise_open_file_limit};
 use crate::{gateway, telemetry};
 
 /// Exit code for arguments and configurations that are wrong.
@@ -97,18 +96,26 @@ fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
-    telemetry::log::start(&config.log).context("FOREBAY_LOG cannot be read; write it like FOREBAY_LOG=info")?;
-    gateway::run(config, on_bound)
+    match start_log(&config) {
+        Ok(()) => gateway::run(config, on_bound),
+        Err(errors) => Ok(wrong(&errors)),
+    }
+}
+
+/// Only the log knows whether its filter can be read.
+fn start_log(config: &Config) -> Result<(), ConfigErrors> {
+    telemetry::log::start(&config.log).map_err(|error| ConfigErrors(vec![format!("FOREBAY_LOG: {error}")]))
 }
 
 fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
     raise_open_file_limit();
     let (raw, _) = Raw::new(environment(), given(flags));
     say(raw.describe().trim_end());
-    Ok(Config::load(environment(), given(flags)).map_or_else(|errors| wrong(&errors), |_| ExitCode::SUCCESS))
+    let checked = Config::load(environment(), given(flags)).and_then(|config| start_log(&config));
+    Ok(checked.map_or_else(|errors| wrong(&errors), |()| ExitCode::SUCCESS))
 }
 
-fn wrong(errors: &crate::config::ConfigErrors) -> ExitCode {
+fn wrong(errors: &ConfigErrors) -> ExitCode {
     eprintln!("{errors}");
     ExitCode::from(USAGE)
 }

@@ -90,6 +90,15 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn a_filter_that_would_silence_the_log_is_found_by_check_too() {
+    for command in ["check", "serve"] {
+        let output = forebay(&format!("{command} --log inof"), &REQUIRED);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(err(&output).starts_with("FOREBAY_LOG: `inof` is no level: write "), "{}", err(&output));
+    }
+}
+
+#[test]
 fn check_may_be_piped_into_a_reader_that_stops() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.arg("check").env_clear().envs(REQUIRED).stdout(Stdio::piped()).stderr(Stdio::piped());
