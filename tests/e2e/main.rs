@@ -1,0 +1,11 @@
+//! The real program against real brokers and real clients: what a device sees, and what the stream has.
+//!
+//! Each test starts gateways of its own, on free ports, and the Kafka brokers and the Python clients are shared. One
+//! test, one promise; a promise that holds for each protocol is asked of h1, h2 and h3.
+
+#[path = "../support/pki.rs"]
+mod pki;
+
+mod harness;
+
+mod status;
