@@ -9,6 +9,16 @@ import h2.events
 from wire import TIMEOUT_SECONDS, Reply
 
 
+class Connection(h2.connection.H2Connection):
+    """Goes on after a GOAWAY, as it must (RFC 9113 section 6.8): requests up to the last id are still answered. The
+    library takes it for the end."""
+
+    def _receive_goaway_frame(self, frame):
+        event = h2.events.ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
+
+
 class H2:
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
@@ -18,9 +28,10 @@ class H2:
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self.h2 = h2.connection.H2Connection(config)
+        self.h2 = Connection(config)
         self.replies = {}
         self.progress = asyncio.Condition()
+        self.goaway = None
         self.ended = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -37,8 +48,8 @@ class H2:
         self.writer.write(self.h2.data_to_send())
 
     async def request(self, ask):
-        if self.ended.done():
-            raise ConnectionError(self.ended.result())
+        if self.goaway or self.ended.done():
+            raise ConnectionError(self.goaway or self.ended.result())
         stream = self.h2.get_next_available_stream_id()
         reply = self.replies[stream] = Reply()
         self.h2.send_headers(stream, ask.head(), end_stream=not ask.has_body())
@@ -73,18 +84,22 @@ class H2:
             while data := await self.reader.read(65536):
                 for event in self.h2.receive_data(data):
                     self.handle(event)
-                    if isinstance(event, h2.events.ConnectionTerminated):
-                        end = f"goaway {event.error_code}"
                 self.flush()
                 async with self.progress:
                     self.progress.notify_all()
         except Exception as error:
             end = repr(error)
+        end = self.goaway or end
         for reply in self.replies.values():
             reply.fail(ConnectionError(end))
         self.ended.set_result(end)
 
     def handle(self, event):
+        if isinstance(event, h2.events.ConnectionTerminated):
+            self.goaway = f"goaway {event.error_code}"
+            for stream, reply in self.replies.items():
+                if stream > event.last_stream_id:
+                    reply.fail(ConnectionError("refused by goaway"))
         reply = self.replies.get(getattr(event, "stream_id", None))
         if reply is None:
             return
@@ -102,4 +117,5 @@ class H2:
         return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)
 
     async def close(self):
+        self.reading.cancel()
         self.writer.close()
