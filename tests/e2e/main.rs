@@ -8,4 +8,8 @@ mod pki;
 
 mod harness;
 
+mod configuration;
+mod limits;
+mod quic;
 mod status;
+mod tls;
