@@ -1,6 +1,7 @@
 """HTTP/1.1 by hand, over asyncio's TLS. One request at a time."""
 
 import asyncio
+import ssl
 
 from wire import TIMEOUT_SECONDS, report
 
@@ -55,7 +56,7 @@ class H1:
         try:
             rest = await asyncio.wait_for(self.reader.read(), TIMEOUT_SECONDS)
             return f"end after {len(rest)} bytes"
-        except ConnectionError as error:
+        except (ConnectionError, ssl.SSLError) as error:
             return repr(error)
 
     async def close(self):

@@ -3,13 +3,18 @@
 //! Each test starts gateways of its own, on free ports, and the Kafka brokers and the Python clients are shared. One
 //! test, one promise; a promise that holds for each protocol is asked of h1, h2 and h3.
 
+#[path = "../support/kafka.rs"]
+mod kafka;
 #[path = "../support/pki.rs"]
 mod pki;
 
+mod brokers;
 mod harness;
 
 mod configuration;
+mod kafka_faults;
 mod limits;
 mod quic;
+mod shutdown;
 mod status;
 mod tls;

@@ -254,8 +254,8 @@ impl Client {
 
     /// How the gateway ends the connection; the test fails if it does not.
     pub fn closed(&self) -> String {
-        let answer = Driver::get().call("closed", json!({ "session": self.session })).expect("the connection ends");
-        answer["how"].as_str().expect("how").to_owned()
+        let answer = Driver::get().call("closed", json!({ "session": self.session }));
+        answer.expect("the connection ends")["how"].as_str().expect("how").to_owned()
     }
 }
 
