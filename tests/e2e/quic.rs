@@ -72,7 +72,9 @@ fn http3_can_be_switched_off() {
     assert!(free.is_ok(), "UDP is taken: {free:?}");
     drop(free);
     let quirks = Quirks::default();
-    assert!(Client::try_open(Via::CurlCffi, Protocol::H3, &gateway, Some(&device), quirks)
-        .and_then(|client| client.try_send(&Ask::post("1")))
-        .is_err());
+    assert!(
+        Client::try_open(Via::CurlCffi, Protocol::H3, &gateway, Some(&device), quirks)
+            .and_then(|client| client.try_send(&Ask::post("1")))
+            .is_err()
+    );
 }

@@ -111,11 +111,8 @@ fn an_idle_gateway_ends_at_once_by_either_signal() {
 #[test]
 fn a_second_signal_hurries() {
     let broker = brokers::pausable();
-    let mut gateway = broker
-        .gateway_to("hurry")
-        .set("FOREBAY_ACK_TIMEOUT", "4m")
-        .set("FOREBAY_DRAIN_TIMEOUT", "4m")
-        .start();
+    let mut gateway =
+        broker.gateway_to("hurry").set("FOREBAY_ACK_TIMEOUT", "4m").set("FOREBAY_DRAIN_TIMEOUT", "4m").start();
     let device = gateway.device("plc-1");
     let clients = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
     let paused = broker.pause();

@@ -254,11 +254,8 @@ fn a_head_that_is_too_large_is_431() {
 /// One body holds the budget while another asks for it.
 #[test]
 fn more_than_the_memory_budget_is_503() {
-    let gateway = Setup::new()
-        .without_limits()
-        .set("FOREBAY_BODY_BYTES_MAX", "64KiB")
-        .set("FOREBAY_MEMORY_MAX", "72KiB")
-        .start();
+    let gateway =
+        Setup::new().without_limits().set("FOREBAY_BODY_BYTES_MAX", "64KiB").set("FOREBAY_MEMORY_MAX", "72KiB").start();
     let (greedy, other) = (gateway.device("plc-1"), gateway.device("plc-2"));
     let body = vec![b'x'; 60 << 10];
     for protocol in Protocol::ALL {
@@ -304,4 +301,3 @@ fn the_first_fault_in_the_order_of_checks_is_answered() {
     let codec_counts = gateway.metric("forebay_http_requests_total{protocol=\"h3\",status=\"421\"}");
     assert_eq!(codec_counts, 1.0);
 }
-

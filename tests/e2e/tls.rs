@@ -26,8 +26,7 @@ fn assert_alert(protocol: Protocol, said: &str, openssl: &str, alert: u16) {
 #[test]
 fn who_has_no_good_certificate_does_not_get_in() {
     let gateway = Setup::new().start();
-    let (expired, wrong_usage, stranger) =
-        (gateway.pki.expired(), gateway.pki.wrong_usage(), gateway.pki.stranger());
+    let (expired, wrong_usage, stranger) = (gateway.pki.expired(), gateway.pki.wrong_usage(), gateway.pki.stranger());
     let cases = [
         (None, "certificate required", 116, "no_certificate"),
         (Some(&expired), "certificate expired", 45, "expired"),

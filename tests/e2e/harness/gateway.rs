@@ -166,12 +166,17 @@ impl Gateway {
 
     /// The records of a stream in the file sink, oldest first.
     pub fn files(&self, stream: &str) -> Vec<Line> {
+        let line = |line| Line(serde_json::from_str(line).expect("one JSON object a line"));
+        self.file_text(stream).lines().map(line).collect()
+    }
+
+    /// The files of a stream in the file sink, oldest first.
+    pub fn file_text(&self, stream: &str) -> String {
         let folder = self.dir.path().join("data").join(stream);
         let mut files: Vec<PathBuf> =
             fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
         files.sort();
-        let text: String = files.iter().map(|file| fs::read_to_string(file).expect("UTF-8")).collect();
-        text.lines().map(|line| Line(serde_json::from_str(line).expect("one JSON object a line"))).collect()
+        files.iter().map(|file| fs::read_to_string(file).expect("UTF-8")).collect()
     }
 }
 
