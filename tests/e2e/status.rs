@@ -1,7 +1,7 @@
 //! The status table of the wire contract, on each protocol. Rate limits and sinks in trouble have tests of their own.
 
 use crate::harness::client::Sent;
-use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, eventually};
+use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, Via, eventually};
 
 /// What no answer may repeat: part of everything that the requests of these tests carry.
 const ECHO: &str = "x-marks-the-spot";
@@ -300,4 +300,22 @@ fn the_first_fault_in_the_order_of_checks_is_answered() {
     }
     let codec_counts = gateway.metric("forebay_http_requests_total{protocol=\"h3\",status=\"421\"}");
     assert_eq!(codec_counts, 1.0);
+}
+
+/// A client that does not listen before it has sent its body gets the answer all the same. The first size is more than
+/// an HTTP/2 window, the second more than the sockets' buffers.
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let gateway = Setup::new().without_limits().set("FOREBAY_BODY_BYTES_MAX", "64KiB").start();
+    let device = gateway.device("plc-1");
+    let everybody = [Via::Curl, Via::Httpx, Via::CurlCffi].map(|via| [(via, Protocol::H1), (via, Protocol::H2)]);
+    let h3 = [[(Via::Wire, Protocol::H3), (Via::CurlCffi, Protocol::H3)]];
+    for (via, protocol) in everybody.into_iter().chain(h3).flatten() {
+        for size in [100 << 10, 1000 << 10] {
+            let client = Client::open_via(via, protocol, &gateway, &device);
+            let reply = client.try_send(&Ask::post(vec![b'x'; size]));
+            let status = reply.as_ref().map(|reply| reply.status);
+            assert_eq!(status, Ok(413), "{via:?} {protocol} {size}: {reply:?}");
+        }
+    }
 }
