@@ -4,6 +4,7 @@
 //! by hyper, as ALPN said, h3 by h3 over quinn. Each adapter turns a request into a head and a body for
 //! [`Service::answer`], and ends its connection when the service or the gateway says so.
 
+mod discard;
 pub mod h1;
 pub mod h2;
 pub mod h3;
@@ -87,7 +88,12 @@ impl Drop for Busy {
 
 impl Service {
     /// Answers one request, whatever its protocol.
-    pub async fn answer(&self, connection: &Rc<Connection>, head: &Parts, body: impl Body) -> Response<Full<Bytes>> {
+    pub async fn answer(
+        &self,
+        connection: &Rc<Connection>,
+        head: &Parts,
+        body: &mut impl Body,
+    ) -> Response<Full<Bytes>> {
         let busy = connection.begin();
         let taken = self.ingest.take(&connection.caller, head, body).await;
         let mut response = match &taken {

@@ -9,24 +9,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::supervise::{Drains, HyperBody, Watched, supervise};
+use super::supervise::{Drains, Watched, answer, supervise};
 use super::{Connection, HEAD_BYTES_MAX, HEADER_FIELDS_MAX, Service};
 
 /// Serves an h1 connection until it ends.
 pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(stream: T, connection: Connection, service: Rc<Service>) {
     let connection = Rc::new(connection);
     let io = TokioIo::new(Watched { stream, connection: connection.clone() });
-    let answer = service_fn(|request: hyper::Request<_>| {
+    let on_request = service_fn(|request: hyper::Request<_>| {
         let (connection, service) = (connection.clone(), service.clone());
-        async move {
-            let (head, body) = request.into_parts();
-            Ok::<_, Infallible>(service.answer(&connection, &head, HyperBody(body)).await)
-        }
+        async move { Ok::<_, Infallible>(answer(&service, &connection, request).await) }
     });
     let mut builder = http1::Builder::new();
     // The supervisor keeps the time: hyper's own head time-out is also its keep-alive time-out.
     builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADER_FIELDS_MAX).half_close(false);
-    let hyper = builder.serve_connection(io, answer);
+    let hyper = builder.serve_connection(io, on_request);
     supervise(hyper, &connection, &service).await;
 }
 

@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::supervise::{Drains, HyperBody, supervise};
+use super::supervise::{Drains, answer, supervise};
 use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service};
 
 /// What one stream may send before its body is read, in bytes: most readings fit, and a connection's streams together
@@ -39,14 +39,11 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let connection = Rc::new(connection);
-    let answer = {
+    let on_request = {
         let (connection, service) = (connection.clone(), service.clone());
         service_fn(move |request: hyper::Request<_>| {
             let (connection, service) = (connection.clone(), service.clone());
-            async move {
-                let (head, body) = request.into_parts();
-                Ok::<_, Infallible>(service.answer(&connection, &head, HyperBody(body)).await)
-            }
+            async move { Ok::<_, Infallible>(answer(&service, &connection, request).await) }
         })
     };
     let mut builder = http2::Builder::new(OnThisWorker);
@@ -56,7 +53,7 @@ where
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    supervise(builder.serve_connection(TokioIo::new(stream), answer), &connection, &service).await;
+    supervise(builder.serve_connection(TokioIo::new(stream), on_request), &connection, &service).await;
 }
 
 impl<I, S, E> Drains for http2::Connection<I, S, E>

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use h3::error::StreamError;
+use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use h3_quinn::quinn;
 use http::{Response, StatusCode};
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::discard::discard;
 use super::{Connection, HEAD_BYTES_MAX, Service};
 use crate::ingest::{Body, BrokenBody};
 
@@ -66,9 +67,15 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
-    let response = service.answer(&connection, &head, QuicBody(receive)).await;
+    let mut body = QuicBody { stream: receive, is_ready: true };
+    let response = service.answer(&connection, &head, &mut body).await;
+    let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
     let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
+    if is_refused {
+        discard(&mut body).await;
+        body.stop();
+    }
 }
 
 async fn respond<S>(stream: &mut Stream<S>, response: Response<Full<Bytes>>) -> Result<(), StreamError>
@@ -84,12 +91,28 @@ where
 }
 
 /// h3's body, as ingest reads it.
-struct QuicBody<S>(Stream<S>);
+struct QuicBody<S> {
+    stream: Stream<S>,
+    /// Not in the middle of a read, in which h3-quinn has its stream elsewhere.
+    is_ready: bool,
+}
+
+impl<S: h3::quic::RecvStream> QuicBody<S> {
+    /// Wants no more of a body that has been answered, which is no error (RFC 9114 section 4.1). Dropped without this,
+    /// the stream says 0, which h3 does not know.
+    fn stop(&mut self) {
+        if self.is_ready {
+            self.stream.stop_sending(Code::H3_NO_ERROR);
+        }
+    }
+}
 
 impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        let piece = self.stream.poll_recv_data(context);
+        self.is_ready = piece.is_ready();
         // h3 hands out its own bytes: this takes a reference to them, it does not copy.
-        let piece = ready!(self.0.poll_recv_data(context)).transpose();
+        let piece = ready!(piece).transpose();
         Poll::Ready(
             piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)),
         )

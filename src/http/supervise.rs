@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
+use super::discard::discard;
 use super::{Connection, Service};
 use crate::ingest::{Body, BrokenBody};
 
@@ -124,8 +126,23 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 }
 
+/// Answers one request; what is left of its body is discarded while the answer is on its way.
+pub async fn answer(
+    service: &Service,
+    connection: &Rc<Connection>,
+    request: hyper::Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let mut body = HyperBody(body);
+    let response = service.answer(connection, &head, &mut body).await;
+    if !body.0.is_end_stream() {
+        tokio::task::spawn_local(discard(body));
+    }
+    response
+}
+
 /// hyper's body, as ingest reads it.
-pub struct HyperBody(pub Incoming);
+struct HyperBody(Incoming);
 
 impl Body for HyperBody {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {

@@ -15,6 +15,12 @@ pub trait Body {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>>;
 }
 
+impl<B: Body> Body for &mut B {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        (**self).poll_piece(context)
+    }
+}
+
 /// The body ended otherwise than its framing said.
 #[derive(Debug)]
 pub struct BrokenBody;

@@ -37,6 +37,11 @@ impl Ferrokinesis {
         emulator
     }
 
+    #[allow(dead_code)] // the sink's own tests have settings instead
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// AWS settings that lead to this emulator.
     pub fn settings(&self) -> ConfigLoader {
         settings(self.address)

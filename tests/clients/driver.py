@@ -1,0 +1,162 @@
+"""HTTP clients for the tests, driven by lines of JSON on stdin, one command a line; answers come on stdout, each with
+the `id` of its command, in any order. Ends when stdin does.
+
+open     client, protocol, target            → session
+request  session, ask                        → status, headers, body
+hold     session, ask                        → as request, once the rest of the body has been sent by `release`
+raw      session, bytes                      → as request; h1 only
+move     session                             → h3 only: packets come from another port from now on
+closed   session                             → how: waits until the gateway ends the connection
+close    session
+load     sessions, name, pad                 → load: one sender for each session, as fast as answers come
+progress load                                → how often each outcome has been seen
+stop     load                                → outcomes of each sender, in its order
+
+A command that fails is answered with `error`. Bytes are base64."""
+
+import asyncio
+import base64
+import collections
+import itertools
+import json
+import sys
+
+from libraries import CurlCffi, Httpx
+from wire import Ask, Target
+from wire_h1 import H1
+from wire_h2 import H2
+from wire_h3 import H3
+
+WIRE = {"h1": H1, "h2": H2, "h3": H3}
+LIBRARIES = {"httpx": Httpx, "curl_cffi": CurlCffi}
+
+# A refused sender does not come back at once.
+PAUSE_SECONDS = 0.02
+
+# A line of JSON holds a body of some MiB.
+LINE_BYTES_MAX = 64 << 20
+
+
+class Load:
+    """Senders that post `{name}-{sender}-{number}` one after another, each on a connection of its own."""
+
+    def __init__(self, sessions, name, pad):
+        self.name, self.pad = name, pad
+        self.outcomes = [[] for _ in sessions]
+        self.stopping = False
+        self.tasks = [asyncio.create_task(self.send(n, session)) for n, session in enumerate(sessions)]
+
+    async def send(self, sender, session):
+        for number in itertools.count():
+            if self.stopping:
+                return
+            body = f"{self.name}-{sender}-{number}".encode().ljust(self.pad)
+            ask = Ask("POST", "/v1/telemetry", session.authority, [], body, str(len(body)))
+            try:
+                outcome = (await session.request(ask))["status"]
+            except Exception as error:
+                self.outcomes[sender].append(f"{type(error).__name__}: {error}")
+                return
+            self.outcomes[sender].append(outcome)
+            if outcome != 204:
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def progress(self):
+        return collections.Counter(str(outcome) for sender in self.outcomes for outcome in sender)
+
+    async def stop(self):
+        self.stopping = True
+        await asyncio.gather(*self.tasks)
+        return self.outcomes
+
+
+class Driver:
+    def __init__(self):
+        self.things = {}
+        self.held = {}
+        self.numbers = itertools.count(1)
+
+    def keep(self, thing):
+        number = next(self.numbers)
+        self.things[number] = thing
+        return number
+
+    def ask(self, session, fields, held=None):
+        body = base64.b64decode(fields["body"])
+        authority = fields.get("authority") or session.authority
+        return Ask(fields["method"], fields["path"], authority, fields["headers"], body, fields["length"], held)
+
+    async def run(self, command):
+        do = getattr(self, "do_" + command["do"])
+        return await do(command)
+
+    async def do_open(self, command):
+        target = Target(**command["target"])
+        if command["client"] == "wire":
+            session = await WIRE[command["protocol"]].open(target)
+        else:
+            session = await LIBRARIES[command["client"]].open(target, command["protocol"])
+        session.authority = f"{target.host}:{target.port}"
+        return {"session": self.keep(session)}
+
+    async def do_request(self, command):
+        session = self.things[command["session"]]
+        return await session.request(self.ask(session, command["ask"]))
+
+    async def do_hold(self, command):
+        session = self.things[command["session"]]
+        held = self.held[command["id"]] = asyncio.get_running_loop().create_future()
+        try:
+            return await session.request(self.ask(session, command["ask"], held))
+        finally:
+            del self.held[command["id"]]
+
+    async def do_release(self, command):
+        self.held[command["request"]].set_result(base64.b64decode(command["bytes"]))
+        return {}
+
+    async def do_raw(self, command):
+        return await self.things[command["session"]].raw(base64.b64decode(command["bytes"]))
+
+    async def do_move(self, command):
+        await self.things[command["session"]].move()
+        return {}
+
+    async def do_closed(self, command):
+        return {"how": await self.things[command["session"]].closed()}
+
+    async def do_close(self, command):
+        await self.things.pop(command["session"]).close()
+        return {}
+
+    async def do_load(self, command):
+        sessions = [self.things[session] for session in command["sessions"]]
+        return {"load": self.keep(Load(sessions, command["name"], command["pad"]))}
+
+    async def do_progress(self, command):
+        return {"seen": self.things[command["load"]].progress()}
+
+    async def do_stop(self, command):
+        return {"outcomes": await self.things.pop(command["load"]).stop()}
+
+
+async def answer(driver, command):
+    try:
+        result = await driver.run(command)
+    except Exception as error:
+        result = {"error": f"{type(error).__name__}: {error}"}
+    sys.stdout.write(json.dumps({"id": command["id"], **result}) + "\n")
+    sys.stdout.flush()
+
+
+async def main():
+    stdin = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    driver, tasks = Driver(), set()
+    while line := await stdin.readline():
+        task = asyncio.create_task(answer(driver, json.loads(line)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+asyncio.run(main())

@@ -1,0 +1,83 @@
+"""What the three wire clients share. They say exactly what they are told: heads and bodies that a polite library would
+refuse to send, bodies that stop in the middle, connections that change their address.
+
+A client is made by `await Client.open(target)`; `await client.request(ask)` gives a reply. Failures are exceptions."""
+
+import asyncio
+import base64
+import dataclasses
+import ssl
+
+TIMEOUT_SECONDS = 30
+
+
+@dataclasses.dataclass
+class Target:
+    """Where to connect, as whom, and how."""
+
+    port: int
+    ca: str
+    cert: str | None = None
+    key: str | None = None
+    host: str = "localhost"
+    tls_max: str | None = None
+    alpn: bool = True
+
+    def context(self, protocols):
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        if self.tls_max == "1.2":
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if self.alpn and protocols:
+            context.set_alpn_protocols(protocols)
+        return context
+
+
+@dataclasses.dataclass
+class Ask:
+    """One request. `length` is the Content-Length: `None` declares none. With `held` set, the body goes on, and ends,
+    with what that future brings."""
+
+    method: str
+    path: str
+    authority: str
+    headers: list
+    body: bytes
+    length: str | None
+    held: asyncio.Future | None = None
+
+    def head(self):
+        """The head of HTTP/2 and HTTP/3."""
+        pseudo = [(":method", self.method), (":scheme", "https"), (":authority", self.authority), (":path", self.path)]
+        declared = [] if self.length is None else [("content-length", self.length)]
+        return pseudo + [(name.lower(), value) for name, value in self.headers] + declared
+
+    def has_body(self):
+        return bool(self.body) or self.held is not None
+
+
+class Reply:
+    """An answer that is coming in."""
+
+    def __init__(self):
+        self.headers = []
+        self.body = bytearray()
+        self.done = asyncio.get_running_loop().create_future()
+
+    def end(self):
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error):
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    async def wait(self):
+        await asyncio.wait_for(self.done, TIMEOUT_SECONDS)
+        return report(dict(self.headers)[":status"], self.headers, self.body)
+
+
+def report(status, headers, body):
+    fields = [[name.lower(), value] for name, value in headers if not name.startswith(":")]
+    return {"status": int(status), "headers": fields, "body": base64.b64encode(bytes(body)).decode()}

@@ -1,0 +1,98 @@
+"""HTTP/3 by aioquic. Many requests at a time, and a change of address."""
+
+import asyncio
+import ssl
+
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, StreamReset
+
+from wire import TIMEOUT_SECONDS, Reply
+
+
+class H3(QuicConnectionProtocol):
+    def __init__(self, quic):
+        super().__init__(quic)
+        self.http = H3Connection(quic)
+        self.replies = {}
+        self.ended = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def open(cls, target):
+        configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_REQUIRED)
+        configuration.load_verify_locations(target.ca)
+        configuration.server_name = target.host
+        if target.cert:
+            configuration.load_cert_chain(target.cert, target.key)
+        client = cls(QuicConnection(configuration=configuration))
+        await client.bind()
+        client.connect(("127.0.0.1", target.port))
+        await asyncio.wait_for(client.wait_connected(), TIMEOUT_SECONDS)
+        return client
+
+    async def bind(self):
+        """A socket of its own, on a port that nobody has used."""
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+
+    async def move(self):
+        """From now on packets come from another port, as after a NAT has forgotten the old one."""
+        left = self._transport
+        await self.bind()
+        left.abort()
+
+    def quic_event_received(self, event):
+        if isinstance(event, ConnectionTerminated):
+            end = f"close {event.error_code} {event.reason_phrase}"
+            for reply in self.replies.values():
+                reply.fail(ConnectionError(end))
+            if not self.ended.done():
+                self.ended.set_result(end)
+        elif isinstance(event, StreamReset) and event.stream_id in self.replies:
+            self.replies[event.stream_id].fail(ConnectionError(f"stream reset {event.error_code}"))
+        for part in self.http.handle_event(event):
+            if isinstance(part, (HeadersReceived, DataReceived)) and part.stream_id in self.replies:
+                self.take(self.replies[part.stream_id], part)
+
+    def take(self, reply, part):
+        if isinstance(part, HeadersReceived):
+            reply.headers.extend((name.decode(), value.decode()) for name, value in part.headers)
+        else:
+            reply.body.extend(part.data)
+        if part.stream_ended:
+            reply.end()
+
+    async def request(self, ask):
+        if self.ended.done():
+            raise ConnectionError(self.ended.result())
+        stream = self._quic.get_next_available_stream_id()
+        reply = self.replies[stream] = Reply()
+        head = [(name.encode(), value.encode()) for name, value in ask.head()]
+        self.http.send_headers(stream, head, end_stream=not ask.has_body())
+        self.transmit()
+        sending = asyncio.create_task(self.send(stream, ask))
+        try:
+            return await reply.wait()
+        finally:
+            sending.cancel()
+
+    async def send(self, stream, ask):
+        if not ask.has_body():
+            return
+        self.piece(stream, ask.body, end=ask.held is None)
+        if ask.held is not None:
+            self.piece(stream, await ask.held, end=True)
+
+    def piece(self, stream, data, end):
+        self.http.send_data(stream, data, end_stream=end)
+        self.transmit()
+
+    async def closed(self):
+        return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)
+
+    async def close(self):
+        self._quic.close()
+        self.transmit()

@@ -1,0 +1,225 @@
+//! The gateway as a process of its own, with its certificates and its file sink in a folder of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, eventually};
+use crate::pki::{Identity, Pki};
+
+/// A gateway that has not been started: its variables.
+pub struct Setup {
+    dir: TempDir,
+    pub pki: Pki,
+    variables: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// The defaults of the program, but for two workers and ports that are free. The sink is the file sink.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("forebay-e2e-").tempdir().expect("a folder");
+        let pki = Pki::new(&dir.path().join("pki"));
+        let path = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
+        let variables = [
+            ("FOREBAY_LISTEN", "127.0.0.1:0".into()),
+            ("FOREBAY_ADMIN_LISTEN", "127.0.0.1:0".into()),
+            ("FOREBAY_WORKERS", "2".into()),
+            ("FOREBAY_TLS_CERT", path(pki.server.cert.clone())),
+            ("FOREBAY_TLS_KEY", path(pki.server.key.clone())),
+            ("FOREBAY_TLS_CLIENT_CA", path(pki.ca())),
+            ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
+        ];
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { dir, pki, variables }
+    }
+
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    pub fn set_all(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        variables.into_iter().fold(self, |setup, (name, value)| setup.set(&name, value))
+    }
+
+    pub fn unset(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
+    /// No limits: for what is not about them.
+    pub fn without_limits(self) -> Self {
+        self.set("FOREBAY_DEVICE_RATE", 0).set("FOREBAY_DEVICE_BYTE_RATE", 0).set("FOREBAY_ADDRESS_RATE", 0)
+    }
+
+    /// Runs a command that is expected to end by itself.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().expect("forebay runs")
+    }
+
+    /// A gateway that is ready.
+    pub fn start(self) -> Gateway {
+        let gateway = self.start_unready();
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    /// A gateway that listens; whether it is ready is another matter.
+    pub fn start_unready(self) -> Gateway {
+        let mut process = self.command().arg("serve").stderr(Stdio::piped()).spawn().expect("forebay starts");
+        let (listening, listens) = sync_channel(1);
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = process.stderr.take().expect("piped");
+        let kept = log.clone();
+        std::thread::spawn(move || follow(stderr, &kept, &listening));
+        let addresses = listens.recv_timeout(PATIENCE);
+        let (address, admin) = addresses.unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
+        Gateway { process, address, admin, pki: self.pki, dir: self.dir, log }
+    }
+
+    /// Nothing of this process' environment gets in.
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+}
+
+/// A gateway that runs; killed when dropped.
+pub struct Gateway {
+    process: Child,
+    /// TCP and UDP.
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub pki: Pki,
+    dir: TempDir,
+    log: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    /// A good certificate with this id.
+    pub fn device(&self, id: &str) -> Identity {
+        self.pki.device(id)
+    }
+
+    pub fn wait_until_ready(&self) {
+        eventually("a gateway that is ready", || self.is_ready());
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.admin("/readyz").0 == 200
+    }
+
+    /// Status and body of an answer of the admin address.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).expect("the admin address accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, body.to_owned())
+    }
+
+    /// The value of one series, as `/metrics` writes its name and labels; 0 where there is none.
+    pub fn metric(&self, series: &str) -> f64 {
+        let metrics = self.admin("/metrics").1;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill takes two integers; the process is our child and has not been waited for.
+        let sent = unsafe { libc::kill(self.process.id() as i32, signal) };
+        assert_eq!(sent, 0, "the gateway runs");
+    }
+
+    pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub fn exit_code(&mut self) -> i32 {
+        let mut status: Option<ExitStatus> = None;
+        eventually("the gateway's end", || {
+            status = self.process.try_wait().expect("its state");
+            status.is_some()
+        });
+        status.and_then(|status| status.code()).expect("an exit code")
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    /// The records of a stream in the file sink, oldest first.
+    pub fn files(&self, stream: &str) -> Vec<Line> {
+        let line = |line| Line(serde_json::from_str(line).expect("one JSON object a line"));
+        self.file_text(stream).lines().map(line).collect()
+    }
+
+    /// The files of a stream in the file sink, oldest first.
+    pub fn file_text(&self, stream: &str) -> String {
+        let folder = self.dir.path().join("data").join(stream);
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        files.iter().map(|file| fs::read_to_string(file).expect("UTF-8")).collect()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the gateway's log:\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A line of the file sink.
+#[derive(Debug)]
+pub struct Line(pub Value);
+
+impl Line {
+    pub fn text(&self, field: &str) -> &str {
+        self.0[field].as_str().unwrap_or_default()
+    }
+
+    /// The body, whichever way it was written. JSON is printed anew: its own text is the sink's test.
+    pub fn payload(&self) -> Vec<u8> {
+        match self.0["payload_base64"].as_str() {
+            Some(base64) => BASE64.decode(base64).expect("base64"),
+            None => self.0["payload"].to_string().into_bytes(),
+        }
+    }
+}
+
+/// Keeps the log, and tells the addresses once.
+fn follow(stderr: ChildStderr, log: &Mutex<String>, listening: &SyncSender<(SocketAddr, SocketAddr)>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        if event["message"] == "listening" {
+            let address = |field: &str| event[field].as_str().and_then(|address| address.parse().ok());
+            let (listen, admin) = (address("listen"), address("admin"));
+            // Whoever waited may have given up.
+            let _ = listening.try_send((listen.expect("an address"), admin.expect("an address")));
+        }
+        let mut log = log.lock().expect("no panic");
+        log.push_str(&line);
+        log.push('\n');
+    }
+}

@@ -1,0 +1,25 @@
+//! The real program against real brokers and real clients: what a device sees, and what the stream has.
+//!
+//! Each test starts gateways of its own, on free ports, and the Kafka brokers and the Python clients are shared. One
+//! test, one promise; a promise that holds for each protocol is asked of h1, h2 and h3.
+
+#[allow(dead_code)] // the tests of the sink need all of it
+#[path = "../support/ferrokinesis.rs"]
+mod ferrokinesis;
+#[path = "../support/kafka.rs"]
+mod kafka;
+#[path = "../support/pki.rs"]
+mod pki;
+
+mod brokers;
+mod harness;
+
+mod arrival;
+mod configuration;
+mod kafka_faults;
+mod kinesis;
+mod limits;
+mod quic;
+mod shutdown;
+mod status;
+mod tls;

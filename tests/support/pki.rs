@@ -1,0 +1,136 @@
+//! Certificates for a test: authorities, the server's, and devices good and odd, as PEM files in a folder.
+//!
+//! A test makes a [`Pki`] for itself, which takes milliseconds. Everything chains to `ca.pem`, but for what a stranger
+//! signed; devices may hang below an intermediate authority, which they then bring along.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Usage,
+    IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+/// A root authority and the folder of what it signed.
+pub struct Pki {
+    dir: PathBuf,
+    root: Authority,
+    /// For `localhost` and `127.0.0.1`.
+    pub server: Identity,
+}
+
+/// A certificate chain with its key, as files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Pki {
+    pub fn new(dir: &Path) -> Self {
+        fs::create_dir_all(dir).expect("a folder");
+        let root = CertifiedIssuer::self_signed(authority("root"), key()).expect("a certificate");
+        fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
+        let server = sign(dir, "server", server(), &root, "");
+        Self { dir: dir.to_owned(), root, server }
+    }
+
+    /// What both sides trust.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// A good certificate: the id is its one SAN URI.
+    pub fn device(&self, id: &str) -> Identity {
+        self.sign(id, device(&[id]))
+    }
+
+    /// A certificate with these SAN URIs and no other name, from which no id may follow.
+    pub fn device_with_uris(&self, name: &str, uris: &[&str]) -> Identity {
+        self.sign(name, device(uris))
+    }
+
+    /// A device below an intermediate authority that the gateway does not know; the device sends its certificate.
+    pub fn device_below_intermediate(&self, id: &str) -> Identity {
+        let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), key(), &self.root);
+        let intermediate = intermediate.expect("a certificate");
+        sign(&self.dir, id, device(&[id]), &intermediate, &intermediate.pem())
+    }
+
+    /// A certificate that is good for servers only.
+    pub fn wrong_usage(&self) -> Identity {
+        let mut params = device(&["wrong-usage"]);
+        params.extended_key_usages = vec![Usage::ServerAuth];
+        self.sign("wrong-usage", params)
+    }
+
+    /// A certificate that has been out of date for years.
+    pub fn expired(&self) -> Identity {
+        let mut params = device(&["expired"]);
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.sign("expired", params)
+    }
+
+    /// A certificate that ends so many seconds from now.
+    pub fn expiring(&self, id: &str, seconds: u64) -> Identity {
+        let mut params = device(&[id]);
+        let now = jiff::Timestamp::now().as_second().unsigned_abs();
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + seconds);
+        self.sign(id, params)
+    }
+
+    /// A device that another authority vouches for, one that the gateway does not know.
+    pub fn stranger(&self) -> Identity {
+        let root = CertifiedIssuer::self_signed(authority("strangers"), key()).expect("a certificate");
+        sign(&self.dir, "stranger", device(&["stranger"]), &root, "")
+    }
+
+    fn sign(&self, name: &str, params: CertificateParams) -> Identity {
+        sign(&self.dir, name, params, &self.root, "")
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn server() -> CertificateParams {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    params.extended_key_usages = vec![Usage::ServerAuth];
+    params
+}
+
+fn device(uris: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names =
+        uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("an ASCII string"))).collect();
+    params.extended_key_usages = vec![Usage::ClientAuth];
+    params
+}
+
+/// Signs, and writes the certificate with what follows it in the chain.
+fn sign(dir: &Path, name: &str, params: CertificateParams, issuer: &Authority, chain: &str) -> Identity {
+    let file = name.replace(['/', ':', ' '], "_");
+    let identity = Identity { cert: dir.join(format!("{file}.pem")), key: dir.join(format!("{file}.key")) };
+    let key = key();
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    fs::write(&identity.cert, certificate.pem() + chain).expect("a file");
+    fs::write(&identity.key, key.serialize_pem()).expect("a file");
+    identity
+}
