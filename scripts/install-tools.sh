@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka and ferrokinesis, a Kinesis to test with.
+# Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
+# promtool, and HTTP clients in Python. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -26,8 +27,23 @@ cargo_tool() {
     rm -rf "$TOOLS/build"
 }
 
+# Only the one program out of Debian's package: installing it would start a server.
+promtool() {
+    local folder
+    folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
+    chmod 755 "$folder" # apt downloads as a user of its own
+    (cd "$folder" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb unpacked)
+    install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
+    rm -rf "$folder"
+}
 
+python_clients() {
+    python3 -m venv --clear "$TOOLS/venv"
+    "$TOOLS/venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+}
 
 scripts/install-packages.sh test
 scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
+once promtool promtool
+once "python-$(sha256sum tests/requirements.txt | cut -c1-16)" python_clients
