@@ -32,7 +32,12 @@ promtool() {
     local folder
     folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
     chmod 755 "$folder" # apt downloads as a user of its own
-    (cd "$folder" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb unpacked)
+    (
+        cd "$folder"
+        # Where the lists of packages are old or absent.
+        apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg -x prometheus_*.deb unpacked
+    )
     install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
     rm -rf "$folder"
 }
