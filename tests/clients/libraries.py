@@ -1,5 +1,8 @@
 """Libraries as a device would use them: httpx (h11, h2) and curl_cffi (libcurl with BoringSSL, nghttp2, ngtcp2)."""
 
+import asyncio
+import functools
+
 import httpx
 from curl_cffi import requests
 
@@ -39,7 +42,8 @@ class CurlCffi:
 
     @classmethod
     async def open(cls, target, protocol):
-        session = requests.AsyncSession(
+        # libcurl drives itself in a thread; driven by asyncio its QUIC timers come late, and uploads stall.
+        session = requests.Session(
             cert=(target.cert, target.key) if target.cert else None,
             verify=target.ca,
             http_version=cls.VERSIONS[protocol],
@@ -49,12 +53,13 @@ class CurlCffi:
         return cls(session, f"https://{target.host}:{target.port}", protocol)
 
     async def request(self, ask):
-        answer = await self.session.request(ask.method, self.base + ask.path, headers=dict(ask.headers), data=ask.body)
+        send = functools.partial(self.session.request, headers=dict(ask.headers), data=ask.body)
+        answer = await asyncio.to_thread(send, ask.method, self.base + ask.path)
         check_version(answer.http_version, self.ANSWERED[self.protocol])
         return report(answer.status_code, answer.headers.multi_items(), answer.content)
 
     async def close(self):
-        await self.session.close()
+        self.session.close()
 
 
 def check_version(spoken, wanted):

@@ -57,7 +57,7 @@ impl Via {
 }
 
 /// A request. The authority is the gateway's, and the length is declared, unless told otherwise.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ask {
     pub method: String,
     pub path: String,
@@ -117,6 +117,14 @@ impl Ask {
     }
 }
 
+/// Without the body, of which there may be a mebibyte.
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, authority, headers, body, length } = self;
+        write!(f, "{method} {path} at {authority:?} with {headers:?}, {} of {length:?} bytes", body.len())
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -144,11 +152,6 @@ impl Reply {
     /// The body of a problem; `null` when it is none.
     pub fn problem(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// The problem's code; empty when there is none.
-    pub fn code(&self) -> String {
-        self.problem()["code"].as_str().unwrap_or_default().to_owned()
     }
 
     fn from_json(answer: &Value) -> Self {
