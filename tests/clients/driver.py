@@ -3,7 +3,8 @@ the `id` of its command, in any order. Ends when stdin does.
 
 open     client, protocol, target            → session
 request  session, ask                        → status, headers, body
-hold     session, ask                        → as request, once the rest of the body has been sent by `release`
+hold     session, ask                        → as request; the body does not end before `release`
+release  request, bytes                      → the rest of that body is sent
 raw      session, bytes                      → as request; h1 only
 move     session                             → h3 only: packets come from another port from now on
 closed   session                             → how: waits until the gateway ends the connection
@@ -106,13 +107,10 @@ class Driver:
     async def do_hold(self, command):
         session = self.things[command["session"]]
         held = self.held[command["id"]] = asyncio.get_running_loop().create_future()
-        try:
-            return await session.request(self.ask(session, command["ask"], held))
-        finally:
-            del self.held[command["id"]]
+        return await session.request(self.ask(session, command["ask"], held))
 
     async def do_release(self, command):
-        self.held[command["request"]].set_result(base64.b64decode(command["bytes"]))
+        self.held.pop(command["request"]).set_result(base64.b64decode(command["bytes"]))
         return {}
 
     async def do_raw(self, command):

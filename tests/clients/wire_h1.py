@@ -23,7 +23,8 @@ class H1:
         try:
             return await asyncio.wait_for(self.receive(), TIMEOUT_SECONDS)
         finally:
-            sending.cancel()
+            if ask.held is None:
+                sending.cancel()
 
     async def raw(self, data):
         self.writer.write(data)

@@ -58,7 +58,8 @@ class H2:
         try:
             return await reply.wait()
         finally:
-            sending.cancel()
+            if ask.held is None:
+                sending.cancel()
 
     async def send(self, stream, ask):
         if not ask.has_body():

@@ -302,6 +302,25 @@ fn the_first_fault_in_the_order_of_checks_is_answered() {
     assert_eq!(codec_counts, 1.0);
 }
 
+/// The rest of a body that was refused is read, and not taken for a request; the connection goes on.
+#[test]
+fn a_refusal_does_not_cost_the_connection() {
+    let gateway = gateway();
+    let device = gateway.device("plc-1");
+    let hidden = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
+    for protocol in Protocol::ALL {
+        let client = Client::open(protocol, &gateway, &device);
+        let sent = client.hold(&Ask::post("1").to("/none").declaring(1 + hidden.len()));
+        let answers = format!("forebay_http_requests_total{{protocol=\"{protocol}\",status=\"404\"}}");
+        eventually("the answer", || gateway.metric(&answers) == 1.0);
+        sent.release(hidden.as_bytes());
+        assert_eq!(sent.wait().expect("an answer").status, 404);
+        assert_eq!(client.send(&Ask::post("2")).status, 204, "{protocol}");
+    }
+    let stored: Vec<_> = gateway.files("telemetry").iter().map(|line| line.payload()).collect();
+    assert_eq!(stored, [b"2"; 3]);
+}
+
 /// A client that does not listen before it has sent its body gets the answer all the same. The first size is more than
 /// an HTTP/2 window, the second more than the sockets' buffers.
 #[test]
