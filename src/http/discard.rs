@@ -8,27 +8,24 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::ingest::Body;
 
 /// After its answer a client may send this much.
 const BYTES_MAX: usize = 1024 * 1024;
 
-/// After its answer a client may go on sending for this long.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// After its answer a client may go on sending for this long, and then be silent for this long.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
 pub async fn discard(mut body: impl Body) {
-    let mut left = BYTES_MAX;
-    let reading = async {
-        while let Some(Ok(piece)) = poll_fn(|context| body.poll_piece(context)).await {
-            match left.checked_sub(piece.len()) {
-                Some(rest) => left = rest,
-                None => break,
-            }
+    let (mut left, started_at) = (BYTES_MAX, Instant::now());
+    // Cut off between two pieces where it can be: there h3 can say that it is no error.
+    while let Ok(Some(Ok(piece))) = timeout(TIMEOUT, poll_fn(|context| body.poll_piece(context))).await {
+        left = left.saturating_sub(piece.len());
+        if left == 0 || started_at.elapsed() > TIMEOUT {
+            return;
         }
-    };
-    // Out of time is out of patience.
-    let _ = timeout(TIMEOUT, reading).await;
+    }
 }

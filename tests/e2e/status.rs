@@ -321,8 +321,9 @@ fn a_refusal_does_not_cost_the_connection() {
     assert_eq!(stored, [b"2"; 3]);
 }
 
-/// A client that does not listen before it has sent its body gets the answer all the same. The first size is more than
-/// an HTTP/2 window, the second more than the sockets' buffers.
+/// A client that does not listen before it has sent its body gets the answer all the same: here it is larger than the
+/// window of a stream, which many clients wait for. On h3 it may also be larger than what is read on: there the gateway
+/// can say that stopping is no error.
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let gateway = Setup::new().without_limits().set("FOREBAY_BODY_BYTES_MAX", "64KiB").start();
@@ -330,9 +331,10 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
     let everybody = [Via::Curl, Via::Httpx, Via::CurlCffi].map(|via| [(via, Protocol::H1), (via, Protocol::H2)]);
     let h3 = [[(Via::Wire, Protocol::H3), (Via::CurlCffi, Protocol::H3)]];
     for (via, protocol) in everybody.into_iter().chain(h3).flatten() {
-        for size in [100 << 10, 1000 << 10] {
+        let sizes: &[usize] = if protocol == Protocol::H3 { &[200 << 10, 3 << 20] } else { &[200 << 10] };
+        for size in sizes {
             let client = Client::open_via(via, protocol, &gateway, &device);
-            let reply = client.try_send(&Ask::post(vec![b'x'; size]));
+            let reply = client.try_send(&Ask::post(vec![b'x'; *size]));
             let status = reply.as_ref().map(|reply| reply.status);
             assert_eq!(status, Ok(413), "{via:?} {protocol} {size}: {reply:?}");
         }
