@@ -12,6 +12,7 @@ use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
+use super::reload::Watch;
 use crate::admission::Admission;
 
 /// How often the threads are looked at.
@@ -44,6 +45,7 @@ impl Phases {
 /// signal is missed.
 pub fn serve_until_drained(
     serve_admin: impl Future<Output = std::io::Result<()>> + 'static,
+    watch: Watch,
     on_ready: impl FnOnce(),
     phases: Phases,
     admission: &Admission,
@@ -55,6 +57,7 @@ pub fn serve_until_drained(
     runtime.block_on(async {
         spawn_local(serve_admin);
         let mut signals = Signals::new()?;
+        spawn_local(watch.run(signal(SignalKind::hangup())?));
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),

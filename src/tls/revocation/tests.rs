@@ -1,0 +1,1 @@
+//! Chains, lists and authorities, as `pki` tools make them.
