@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow};
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_local;
 
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
@@ -53,20 +54,15 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
     let serve_admin = admin::serve(admin, status(health, metrics, phases.draining()));
+    let run_beside = |hangup| {
+        spawn_local(serve_admin);
+        spawn_local(watched.run(hangup));
+    };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
         on_bound(listen);
     };
-    shutdown::serve_until_drained(
-        serve_admin,
-        watched,
-        on_ready,
-        phases,
-        &admission,
-        config.drain_timeout,
-        workers,
-        delivering,
-    )
+    shutdown::serve_until_drained(run_beside, on_ready, phases, &admission, config.drain_timeout, workers, delivering)
 }
 
 fn warn_of_broken_promises(config: &Config) {
