@@ -50,8 +50,12 @@ impl Identity {
 
 impl Pki {
     pub fn new(dir: &Path) -> Self {
+        Self::with_root(dir, "root")
+    }
+
+    fn with_root(dir: &Path, name: &str) -> Self {
         fs::create_dir_all(dir).expect("a folder");
-        let root = CertifiedIssuer::self_signed(authority("root"), key()).expect("a certificate");
+        let root = CertifiedIssuer::self_signed(authority(name), key()).expect("a certificate");
         fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
         let server = sign(dir, "server", server(), &root, "");
         Self { dir: dir.to_owned(), root, server }
@@ -147,9 +151,9 @@ impl Pki {
         self.sign("renewed-server", params)
     }
 
-    /// A root of its own, in its own folder.
-    pub fn other(&self) -> Self {
-        Self::new(&self.dir.join("other"))
+    /// A root of this name and its own key, in its own folder.
+    pub fn other(&self, name: &str) -> Self {
+        Self::with_root(&self.dir.join(name), name)
     }
 
     /// An intermediate authority that the gateway knows: it is in `ca.pem`, and its list, empty and in DER, is
