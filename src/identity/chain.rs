@@ -7,8 +7,8 @@ use super::IdentityError;
 use super::crl::bits;
 use super::der::{only, take};
 
-/// The most certificates of a chain that are followed. A verified chain is shorter.
-const LINKS_MAX: usize = 8;
+/// The most certificates that a device may send. A chain that verifies needs no more than eight.
+const CHAIN_MAX: usize = 16;
 
 /// One certificate, as the CRL of its issuer names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,27 +27,31 @@ pub struct Authority {
     pub link: Link,
     /// `false` where the certificate says for what its key may be used, and CRLs are not among that.
     pub may_sign_crls: bool,
-    /// The content of the AlgorithmIdentifier of its key.
+    /// Its key, SubjectPublicKeyInfo in DER.
+    pub key_info: Box<[u8]>,
+    /// The content of the AlgorithmIdentifier in it.
     pub key_algorithm: Box<[u8]>,
     pub key: Box<[u8]>,
 }
 
-/// The leaf of a chain in DER, and those of the others that vouch for it, from the leaf up. Which of two authorities of
-/// one name was the one is not asked: both are in it.
-pub fn links<'a>(chain: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Link>, IdentityError> {
-    let mut certificates: Vec<X509Certificate> = chain.into_iter().map(parse).collect::<Result<_, _>>()?;
-    if certificates.is_empty() {
+/// The leaf of a chain in DER, and those of the others that may vouch for it, from the leaf up; not those that are
+/// trusted themselves, which `is_trusted` tells by name and key, nor what is above them. Which of two of one name has
+/// signed is not asked: both are in it, so that none hides behind another.
+pub fn links<'a>(
+    chain: impl IntoIterator<Item = &'a [u8]>,
+    is_trusted: impl Fn(&[u8], &[u8]) -> bool,
+) -> Result<Vec<Link>, IdentityError> {
+    let mut others: Vec<X509Certificate> = chain.into_iter().map(parse).collect::<Result<_, _>>()?;
+    if others.is_empty() || others.len() > CHAIN_MAX {
         return Err(IdentityError::Malformed);
     }
-    let mut links = vec![link(&certificates.remove(0))];
+    let mut links = vec![link(&others.remove(0))];
     let mut followed = 0;
-    while followed < links.len() && links.len() < LINKS_MAX {
-        let issuer = links[followed].issuer.clone();
-        let (issuers, others) =
-            certificates.into_iter().partition(|certificate| certificate.subject().as_raw() == &*issuer);
-        certificates = others;
-        let issuers: Vec<X509Certificate> = issuers;
-        links.extend(issuers.iter().map(link));
+    while let Some(below) = links.get(followed) {
+        let issuers = others.extract_if(.., |other| other.subject().as_raw() == &*below.issuer);
+        let issuers = issuers.filter(|issuer| !is_trusted(issuer.subject().as_raw(), issuer.public_key().raw));
+        let issuers: Vec<Link> = issuers.map(|issuer| link(&issuer)).collect();
+        links.extend(issuers);
         followed += 1;
     }
     Ok(links)
@@ -57,13 +61,15 @@ pub fn links<'a>(chain: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Link>,
 pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
     let certificate = parse(der)?;
     let key_usage = certificate.key_usage().map_err(|_| IdentityError::Malformed)?;
-    let mut key_info = only(certificate.public_key().raw, Tag::Sequence)?;
-    let key_algorithm = take(&mut key_info)?.expect(Tag::Sequence)?.into();
-    let key = bits(&take(&mut key_info)?).map_err(|_| IdentityError::Malformed)?.into();
+    let key_info = certificate.public_key().raw;
+    let mut parts = only(key_info, Tag::Sequence)?;
+    let key_algorithm = take(&mut parts)?.expect(Tag::Sequence)?.into();
+    let key = bits(&take(&mut parts)?).map_err(|_| IdentityError::Malformed)?.into();
     Ok(Authority {
         subject: certificate.subject().as_raw().into(),
         link: link(&certificate),
         may_sign_crls: key_usage.is_none_or(|usage| usage.value.crl_sign()),
+        key_info: key_info.into(),
         key_algorithm,
         key,
     })

@@ -161,7 +161,7 @@ fn the_fingerprint_is_the_sha_256_of_the_whole_certificate() {
 #[test]
 fn a_device_carries_its_serial_its_issuer_and_its_dates() {
     let der = der(params(Some("plc"), Vec::new()));
-    let [link] = &links([&der[..]]).unwrap()[..] else { panic!("one certificate, one link") };
+    let [link] = &links([&der[..]], |_, _| false).unwrap()[..] else { panic!("one certificate, one link") };
     assert_eq!(&*link.serial, [0x7a, 1]);
     assert!(link.issuer.ends_with(b"plc") && link.issuer.starts_with(&[0x30]));
     let device = Identity::new(DEFAULT.into()).device(&der).unwrap();

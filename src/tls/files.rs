@@ -36,14 +36,19 @@ pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// PEM or DER, by what the file looks like.
 pub fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let bytes = std::fs::read(file).map_err(|error| failed(CRL, file, error.to_string()))?;
-    if bytes.first() == Some(&0x30) { Ok(vec![bytes.into()]) } else { read_pem(CRL, file, "a CRL") }
+    if bytes.first() == Some(&0x30) { Ok(vec![bytes.into()]) } else { parse_pem(CRL, file, "a CRL", &bytes) }
 }
 
 /// All sections of the kind, at least one.
 fn read_pem<T: PemObject>(variable: &'static str, file: &Path, what: &str) -> Result<Vec<T>, TlsError> {
+    let bytes = std::fs::read(file).map_err(|error| failed(variable, file, error.to_string()))?;
+    parse_pem(variable, file, what, &bytes)
+}
+
+fn parse_pem<T: PemObject>(variable: &'static str, file: &Path, what: &str, pem: &[u8]) -> Result<Vec<T>, TlsError> {
     let failed = |reason| failed(variable, file, reason);
-    let sections = T::pem_file_iter(file).map_err(|error| failed(explain(error, what)))?;
-    let objects: Vec<T> = sections.collect::<Result<_, _>>().map_err(|error| failed(explain(error, what)))?;
+    let objects = T::pem_slice_iter(pem).collect::<Result<Vec<T>, _>>();
+    let objects = objects.map_err(|error| failed(explain(error, what)))?;
     if objects.is_empty() { Err(failed(format!("it does not hold {what} in PEM"))) } else { Ok(objects) }
 }
 

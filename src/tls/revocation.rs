@@ -4,9 +4,10 @@
 //! connection, also a resumed one, and `http` for each live connection when a new table comes. Asking is a hash and a
 //! binary search in packed serial numbers; memory is their bytes, 16 MB for a million of 16 bytes.
 //!
-//! What is asked about is a chain, from the leaf up to the first certificate that an authority of the bundle issued.
-//! An authority of the bundle that another one revoked vouches for nobody. Lists of one issuer add up, and the one that
-//! is out of date first decides how long they hold.
+//! What is asked about is every certificate of a chain that might vouch for the leaf, but for authorities of the bundle.
+//! One of those that another one revoked vouches for nobody. While a second one of its name stands, it is only left out
+//! of the bundle: connections that live, without having sent it, cannot be told from the other's, and stay. Lists of one
+//! issuer add up, and the one that is out of date first decides how long they hold.
 
 mod serials;
 
@@ -19,15 +20,18 @@ use serials::Serials;
 /// A name in DER.
 type Name = Box<[u8]>;
 
+/// SubjectPublicKeyInfo in DER.
+type Key = Box<[u8]>;
+
 /// What the lists say, all together.
 #[derive(Debug, Default)]
 pub struct Revocation {
     is_on: bool,
     is_strict: bool,
     lists: HashMap<Name, List>,
-    /// The authorities of the bundle.
-    anchors: HashSet<Name>,
-    /// Those of them that are revoked.
+    /// Names and keys of the authorities of the bundle that stand.
+    anchors: Vec<(Name, Key)>,
+    /// Names of those that do not, and of which no namesake stands.
     distrusted: HashSet<Name>,
 }
 
@@ -53,9 +57,8 @@ impl Revocation {
     }
 
     /// A table without lists.
-    pub fn new(authorities: &[Authority], is_strict: bool) -> Self {
-        let anchors = authorities.iter().map(|authority| authority.subject.clone()).collect();
-        Self { is_on: true, is_strict, anchors, ..Self::default() }
+    pub fn new(is_strict: bool) -> Self {
+        Self { is_on: true, is_strict, ..Self::default() }
     }
 
     /// Adds a list whose signature has been checked.
@@ -74,29 +77,43 @@ impl Revocation {
         Ok(())
     }
 
-    /// Looks for revoked authorities; those that only they vouch for fall with them. Of two authorities of one name,
-    /// both must be revoked for the name to be.
-    pub fn distrust_revoked(&mut self, authorities: &[Authority]) {
-        loop {
-            let falls = |name: &Name| {
-                let mut namesakes = authorities.iter().filter(|authority| authority.subject == *name);
-                namesakes.all(|authority| self.lists_link(&authority.link) || self.is_below_distrusted(authority))
-            };
-            let fallen: HashSet<Name> = self.anchors.iter().filter(|name| falls(name)).cloned().collect();
-            if fallen.len() == self.distrusted.len() {
-                return;
-            }
-            self.distrusted = fallen;
-        }
+    /// Looks for revoked authorities in the bundle, once all lists are there; those that only they vouch for fall with
+    /// them. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
+    pub fn judge(&mut self, authorities: &[Authority]) -> Vec<bool> {
+        let stands = self.standing(authorities);
+        let has_standing = |name: &Name| authorities.iter().zip(&stands).any(|(other, s)| *s && other.subject == *name);
+        let distrusted = authorities.iter().map(|authority| &authority.subject).filter(|name| !has_standing(name));
+        self.distrusted = distrusted.cloned().collect();
+        let standing = authorities.iter().zip(&stands).filter(|(_, stands)| **stands);
+        self.anchors = standing.map(|(authority, _)| (authority.subject.clone(), authority.key_info.clone())).collect();
+        let ends = |(authority, stands): (&Authority, &bool)| *stands || self.distrusted.contains(&authority.subject);
+        authorities.iter().zip(&stands).map(ends).collect()
     }
 
-    fn is_below_distrusted(&self, authority: &Authority) -> bool {
-        authority.link.issuer != authority.subject && self.distrusted.contains(&authority.link.issuer)
+    fn standing(&self, authorities: &[Authority]) -> Vec<bool> {
+        let mut stands: Vec<bool> = authorities.iter().map(|authority| !self.lists_link(&authority.link)).collect();
+        loop {
+            let has_standing_issuer = |authority: &Authority| {
+                let is_issuer = |other: &Authority| other.subject == authority.link.issuer;
+                let mut issuers = authorities.iter().zip(&stands).filter(|(other, _)| is_issuer(other)).peekable();
+                issuers.peek().is_none() || issuers.any(|(_, stands)| *stands)
+            };
+            let next: Vec<bool> =
+                authorities.iter().zip(&stands).map(|(authority, s)| *s && has_standing_issuer(authority)).collect();
+            if next == stands {
+                return stands;
+            }
+            stands = next;
+        }
     }
 
     /// What is to be asked about for a chain of certificates in DER, the leaf first; nothing where nobody asks.
     pub fn links<'a>(&self, chain: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Link>, IdentityError> {
-        if self.is_on { identity::links(chain) } else { Ok(Vec::new()) }
+        if !self.is_on {
+            return Ok(Vec::new());
+        }
+        let is_anchor = |(name, key): &(Name, Key), subject: &[u8], info: &[u8]| **name == *subject && **key == *info;
+        identity::links(chain, |subject, info| self.anchors.iter().any(|anchor| is_anchor(anchor, subject, info)))
     }
 
     /// What is known of a chain.
@@ -106,12 +123,12 @@ impl Revocation {
         }
         let is_known = |link: &Link| self.lists.get(&link.issuer).is_some_and(|list| now < list.next_update);
         let matters = self.is_on && self.is_strict;
-        if matters && !self.below_anchor(chain).all(is_known) { Status::Unknown } else { Status::Good }
+        if matters && !chain.iter().all(is_known) { Status::Unknown } else { Status::Good }
     }
 
     /// Whether a certificate of the chain, or the authority above it, is revoked.
     pub fn is_revoked(&self, chain: &[Link]) -> bool {
-        self.below_anchor(chain).any(|link| self.lists_link(link) || self.distrusted.contains(&link.issuer))
+        chain.iter().any(|link| self.lists_link(link) || self.distrusted.contains(&link.issuer))
     }
 
     /// How many certificates the lists name.
@@ -121,12 +138,6 @@ impl Revocation {
 
     fn lists_link(&self, link: &Link) -> bool {
         self.lists.get(&link.issuer).is_some_and(|list| list.revoked.contains(significant(&link.serial)))
-    }
-
-    /// The links up to the one that an authority of the bundle issued: what a device sends beyond that, nobody needs.
-    fn below_anchor<'a>(&self, chain: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-        let anchored = chain.iter().position(|link| self.anchors.contains(&link.issuer));
-        chain[..anchored.map_or(chain.len(), |last| last + 1)].iter()
     }
 }
 

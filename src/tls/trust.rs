@@ -15,10 +15,11 @@ use super::files::{self, CLIENT_CA, CRL};
 use super::revocation::Revocation;
 use super::verifier::Verifier;
 use crate::config::TlsConfig;
-use crate::identity::{self, Authority, Crl};
+use crate::identity::{self, Authority, Crl, IdentityError};
 
 /// Authorities and what they revoked.
 pub struct Trust {
+    /// Those that chains may end with.
     pub authorities: Vec<CertificateDer<'static>>,
     pub verifier: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
@@ -26,8 +27,15 @@ pub struct Trust {
 
 impl Trust {
     pub fn load(config: &TlsConfig, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let authorities = files::read_certificates(CLIENT_CA, &config.client_ca)?;
-        let revocation = Arc::new(revocation(config, &authorities, provider)?);
+        let mut authorities = files::read_certificates(CLIENT_CA, &config.client_ca)?;
+        let mut revocation = Revocation::off();
+        if !config.crl.is_empty() {
+            let bundle = read_bundle(&authorities)?;
+            revocation = read_lists(config, &bundle, provider)?;
+            let mut may_end = revocation.judge(&bundle).into_iter();
+            authorities.retain(|_| may_end.next() == Some(true));
+        }
+        let revocation = Arc::new(revocation);
         let chains = chain_verifier(&authorities, provider)?;
         let verifier = Arc::new(Verifier { chains, revocation: revocation.clone() });
         Ok(Self { authorities, verifier, revocation })
@@ -48,24 +56,18 @@ fn chain_verifier(
     builder.build().map_err(|error| invalid(error.to_string()))
 }
 
-fn revocation(
-    config: &TlsConfig,
-    authorities: &[CertificateDer<'static>],
-    provider: &CryptoProvider,
-) -> Result<Revocation, TlsError> {
-    if config.crl.is_empty() {
-        return Ok(Revocation::off());
-    }
-    let invalid = |error: identity::IdentityError| TlsError::Invalid { variable: CLIENT_CA, reason: error.to_string() };
-    let authorities: Vec<Authority> =
-        authorities.iter().map(|der| identity::authority(der)).collect::<Result<_, _>>().map_err(invalid)?;
-    let mut revocation = Revocation::new(&authorities, config.crl_strict);
+fn read_bundle(authorities: &[CertificateDer<'static>]) -> Result<Vec<Authority>, TlsError> {
+    let invalid = |error: IdentityError| TlsError::Invalid { variable: CLIENT_CA, reason: error.to_string() };
+    authorities.iter().map(|der| identity::authority(der)).collect::<Result<_, _>>().map_err(invalid)
+}
+
+fn read_lists(config: &TlsConfig, bundle: &[Authority], provider: &CryptoProvider) -> Result<Revocation, TlsError> {
+    let mut revocation = Revocation::new(config.crl_strict);
     for file in &config.crl {
         for der in files::read_crls(file)? {
-            add(&mut revocation, &der, &authorities, provider).map_err(|reason| files::failed(CRL, file, reason))?;
+            add(&mut revocation, &der, bundle, provider).map_err(|reason| files::failed(CRL, file, reason))?;
         }
     }
-    revocation.distrust_revoked(&authorities);
     Ok(revocation)
 }
 

@@ -17,7 +17,9 @@ class Context(ssl.SSLContext):
     resumed = None
 
     def wrap_bio(self, *arguments, **named):
-        return super().wrap_bio(*arguments, session=self.resumed, **named)
+        if self.resumed:
+            named["session"] = self.resumed
+        return super().wrap_bio(*arguments, **named)
 
 
 async def connect(target, protocols):

@@ -65,9 +65,9 @@ fn list(issuer: &Issuer, revoked: &[u64], due_year: i32) -> Vec<u8> {
 fn table(authorities: &[&Issuer], lists: &[Vec<u8>]) -> Revocation {
     let authorities: Vec<Authority> =
         authorities.iter().map(|issuer| identity::authority(issuer.der()).unwrap()).collect();
-    let mut table = Revocation::new(&authorities, true);
+    let mut table = Revocation::new(true);
     lists.iter().for_each(|list| table.add(&Crl::parse(list).unwrap()).unwrap());
-    table.distrust_revoked(&authorities);
+    table.judge(&authorities);
     table
 }
 
@@ -147,6 +147,43 @@ fn an_authority_stands_while_one_of_its_name_does() {
     let lists = |revoked| [list(&plant, revoked, 2100), list(&new, &[], 2100)];
     assert_eq!(status(&table(&[&plant, &old, &new], &lists(&[50])), &[&device(&new, 7)]), Status::Good);
     assert_eq!(status(&table(&[&plant, &old, &new], &lists(&[50, 51])), &[&device(&new, 7)]), Status::Revoked);
+}
+
+/// Whoever has the key of a revoked authority may send whatever stands between it and the check.
+#[test]
+fn nothing_hides_a_revoked_authority() {
+    let plant = root("plant");
+    let (old, new) = (below(&plant, "line", 50), below(&plant, "line", 51));
+    let cell = below(&old, "cell", 60);
+    let (leaf, leaf_below) = (device(&old, 7), device(&cell, 7));
+    let lists = [list(&plant, &[50], 2100), list(&new, &[], 2100), list(&cell, &[], 2100)];
+    let table = table(&[&plant, &new], &lists);
+    assert_eq!(status(&table, &[&leaf, old.der()]), Status::Revoked, "behind one of its name in the bundle");
+    assert_eq!(status(&table, &[&leaf, new.der(), old.der()]), Status::Revoked, "behind one of its name in the chain");
+    let decoys: Vec<Issuer> = (70..80).map(|serial| below(&plant, "cell", serial)).collect();
+    let mut chain: Vec<&[u8]> = vec![&leaf_below];
+    chain.extend(decoys.iter().map(|decoy| decoy.der().as_ref()));
+    chain.extend([cell.der().as_ref(), old.der().as_ref()]);
+    assert_eq!(status(&table, &chain), Status::Revoked, "behind many");
+    let many: Vec<&[u8]> = std::iter::repeat_n(&leaf[..], 17).collect();
+    assert!(table.links(many).is_err());
+}
+
+#[test]
+fn a_revoked_authority_leaves_the_bundle_while_one_of_its_name_stands() {
+    let plant = root("plant");
+    let (old, new) = (below(&plant, "line", 50), below(&plant, "line", 51));
+    let bundle = [&plant, &old, &new].map(|issuer| identity::authority(issuer.der()).unwrap());
+    let judged = |revoked: &[u64]| {
+        let mut table = Revocation::new(true);
+        let list = list(&plant, revoked, 2100);
+        table.add(&Crl::parse(&list).unwrap()).unwrap();
+        table.judge(&bundle)
+    };
+    assert_eq!(judged(&[]), [true, true, true]);
+    assert_eq!(judged(&[50]), [true, false, true]);
+    // Chains end there, and are refused as revoked.
+    assert_eq!(judged(&[50, 51]), [true, true, true]);
 }
 
 #[test]
