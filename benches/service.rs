@@ -21,6 +21,7 @@ use forebay::limits::{Clock, Limits};
 use forebay::record::{Batch, DeviceId, Timestamp};
 use forebay::sink::{Sink, SinkOptions};
 use forebay::telemetry::metrics::{Metrics, Protocol};
+use forebay::tls::Revocation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -96,6 +97,7 @@ fn service(local: &LocalSet) -> Rc<Service> {
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
         draining: watch::channel(false).1,
+        revocation: watch::channel(Arc::new(Revocation::off())).1,
     })
 }
 
@@ -106,13 +108,12 @@ fn caller(service: &Service, number: usize) -> Caller {
         id: id.clone(),
         not_before: Timestamp(0),
         not_after: Timestamp(u64::MAX),
-        serial: Box::default(),
-        issuer: Box::default(),
+        notice_from: Timestamp(u64::MAX),
+        expires: http::HeaderValue::from_static(""),
     };
-    Caller {
-        device: Ok(KnownDevice { device, limits: limits.device(&id, now) }),
-        address_limits: limits.address([127, 0, 0, 1].into(), now).expect("there is room"),
-    }
+    let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
+    let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
+    Caller { device, chain: Vec::new(), is_revoked: false.into(), address_limits }
 }
 
 /// A client's end of a connection that the service serves.

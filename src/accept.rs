@@ -8,28 +8,31 @@
 mod quic;
 mod steer;
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
 use crate::http::{self, Connection, Service};
-use crate::identity::Identity;
+use crate::identity::{Identity, Link};
 use crate::ingest::{Caller, KnownDevice};
 use crate::limits::{AddressLimits, Clock, Limits};
+use crate::record::Timestamp;
 use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
-use crate::tls;
-pub use quic::endpoint;
+use crate::tls::{self, Status, Tls};
+pub use quic::Quic;
 pub use steer::{WorkerConnectionIds, steer_to_workers};
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
@@ -41,7 +44,7 @@ const ALERT_GRACE: Duration = Duration::from_secs(1);
 /// Accepts for one worker.
 pub struct Acceptor {
     pub service: Rc<Service>,
-    pub tls: TlsAcceptor,
+    pub tls: Tls,
     pub identity: Arc<Identity>,
     pub limits: Arc<Limits>,
     pub clock: Clock,
@@ -86,11 +89,11 @@ impl Acceptor {
         let Some(address_limits) = self.admit(peer.ip()) else { return };
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
         let _ = stream.set_nodelay(true);
-        let Some(stream) = self.shake_hands(stream).await else { return };
+        let Some((stream, links)) = self.shake_hands(stream).await else { return };
         let (_, tls) = stream.get_ref();
         let is_h2 = tls.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
-        let caller = self.caller(tls.peer_certificates().and_then(|chain| chain.first()), address_limits);
+        let caller = self.caller(tls.peer_certificates(), links, address_limits);
         let _open = self.open(protocol);
         let connection = Connection::new(protocol, caller);
         if is_h2 {
@@ -112,12 +115,21 @@ impl Acceptor {
         admitted
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
-        let result = match timeout(self.handshake_timeout, self.tls.accept(stream).into_fallible()).await {
+    async fn shake_hands(&self, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+        let acceptor = TlsAcceptor::from(self.tls.configs.load().tcp.clone());
+        let result = match timeout(self.handshake_timeout, acceptor.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => {
                 let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                self.metrics.handshake(if is_resumed { Handshake::Resumed } else { Handshake::Accepted });
-                return Some(stream);
+                match self.vet(stream.get_ref().1.peer_certificates()) {
+                    Ok(links) => {
+                        self.metrics.handshake(if is_resumed { Handshake::Resumed } else { Handshake::Accepted });
+                        return Some((stream, links));
+                    }
+                    Err(result) => {
+                        deliver_alert(stream).await;
+                        result
+                    }
+                }
             }
             Ok(Err((error, stream))) => {
                 deliver_alert(stream).await;
@@ -129,14 +141,26 @@ impl Acceptor {
         None
     }
 
+    /// What is to be asked about the chain from now on. A resumed session has not been verified: it ends here when
+    /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
+    fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
+        let revocation = self.tls.revocation.borrow();
+        let chain = chain.unwrap_or_default().iter().map(|certificate| certificate.as_ref());
+        let links = revocation.links(chain).map_err(|_| Handshake::BadCertificate)?;
+        match revocation.status(&links, Timestamp::now()) {
+            Status::Good | Status::Revoked => Ok(links),
+            Status::Unknown => Err(Handshake::UnknownIssuer),
+        }
+    }
+
     /// Who has connected. Without a usable identity each request is refused, and none has buckets.
-    fn caller(&self, leaf: Option<&rustls::pki_types::CertificateDer>, address_limits: AddressLimits) -> Caller {
-        let leaf = leaf.map_or(&[][..], |leaf| leaf.as_ref());
+    fn caller(&self, chain: Option<&[CertificateDer]>, links: Vec<Link>, address_limits: AddressLimits) -> Caller {
+        let leaf = chain.and_then(|chain| chain.first()).map_or(&[][..], |leaf| leaf.as_ref());
         let device = self.identity.device(leaf).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
             KnownDevice { device, limits }
         });
-        Caller { device, address_limits }
+        Caller { device, chain: links, is_revoked: Cell::new(false), address_limits }
     }
 
     fn open(&self, protocol: Protocol) -> Open {
@@ -159,7 +183,7 @@ impl Drop for Open {
 
 /// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the
 /// alert lost on its way: in TLS 1.3 a refused client has sent its first request already.
-async fn deliver_alert(mut stream: TcpStream) {
+async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut unread = [0; 4096];
     let _ = stream.shutdown().await;
     let _ = timeout(ALERT_GRACE, async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} }).await;

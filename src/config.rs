@@ -32,6 +32,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub tls: TlsConfig,
     pub device_id_sources: Vec<IdSource>,
+    /// How long before its certificate expires a device is told so.
+    pub expiry_notice: Duration,
     pub streams: Vec<StreamConfig>,
     pub stream_access: Vec<StreamAccess>,
     pub sink: SinkConfig,

@@ -4,6 +4,7 @@
 //! core serves, and the calling thread answers the admin address and waits for signals.
 
 mod listen;
+mod reload;
 mod shutdown;
 
 use std::net::SocketAddr;
@@ -15,20 +16,21 @@ use anyhow::{Context, anyhow};
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_local;
 
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::config::{AckMode, Config, SinkConfig};
 use crate::delivery::{Delivery, Health};
 use crate::handover::{self, Receiver};
-use crate::identity::Identity;
+use crate::identity::{Identity, ServerCertificate};
 use crate::ingest::{Authorities, Routes};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
 use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::admin::{self, Status};
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
-use crate::tls::Tls;
+use crate::tls::Reloader;
 use crate::worker::{self, Shared};
 use shutdown::Phases;
 
@@ -36,7 +38,7 @@ use shutdown::Phases;
 /// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
-    let tls = Tls::load(&config.tls)?;
+    let reloader = Reloader::start(config.tls.clone())?;
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
@@ -47,15 +49,20 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let admin = admin::bind(config.admin_listen)
         .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
     let phases = Phases::new();
-    let shared = Arc::new(shared(&config, tls, limits, admission.clone(), metrics.clone(), &phases, listen)?);
+    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), metrics.clone(), &phases, listen)?);
+    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone());
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
     let serve_admin = admin::serve(admin, status(health, metrics, phases.draining()));
+    let run_beside = |hangup| {
+        spawn_local(serve_admin);
+        spawn_local(watched.run(hangup));
+    };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
         on_bound(listen);
     };
-    shutdown::serve_until_drained(serve_admin, on_ready, phases, &admission, config.drain_timeout, workers, delivering)
+    shutdown::serve_until_drained(run_beside, on_ready, phases, &admission, config.drain_timeout, workers, delivering)
 }
 
 fn warn_of_broken_promises(config: &Config) {
@@ -143,24 +150,23 @@ async fn open_sink(
 
 fn shared(
     config: &Config,
-    tls: Tls,
+    reloader: &Reloader,
     limits: Arc<Limits>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     phases: &Phases,
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
-    let certificate =
-        crate::identity::server(tls.leaf.as_ref()).map_err(|error| anyhow!("FOREBAY_TLS_CERT: {error}"))?;
+    let certificate = reloader.certificate();
     metrics.set_certificate_expiry(certificate.not_after);
-    let names = certificate.names.iter().chain(&config.http.authorities);
-    let authorities = Authorities::new(names.map(String::as_str));
+    let authorities = authorities(certificate, &config.http.authorities);
+    let identity = Identity::new(config.device_id_sources.clone()).with_expiry_notice(config.expiry_notice);
     let alt_svc = format!("h3=\":{}\"; ma=86400", listen.port());
     Ok(Shared {
         workers: config.listen.workers.get(),
         streams: u16::try_from(config.streams.len())?,
-        tls,
-        identity: Arc::new(Identity::new(config.device_id_sources.clone())),
+        tls: reloader.tls(),
+        identity: Arc::new(identity),
         limits,
         admission,
         routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
@@ -175,6 +181,11 @@ fn shared(
         draining: phases.draining(),
         hurrying: phases.hurrying(),
     })
+}
+
+/// The names of the server's certificate, and those beside them.
+fn authorities(certificate: &ServerCertificate, further: &[String]) -> Authorities {
+    Authorities::new(certificate.names.iter().chain(further).map(String::as_str))
 }
 
 type Workers = Vec<thread::JoinHandle<std::io::Result<bool>>>;

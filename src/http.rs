@@ -9,6 +9,7 @@ pub mod h1;
 pub mod h2;
 pub mod h3;
 mod reply;
+mod revoked;
 mod supervise;
 
 use std::cell::Cell;
@@ -25,7 +26,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ingest::{Body, Caller, Ingest, Refusal};
+use crate::record::Timestamp;
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::tls::Revocation;
 
 /// Largest head of a request, in bytes, names, values and framing together.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -46,6 +49,8 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// Turns true when the gateway drains.
     pub draining: watch::Receiver<bool>,
+    /// Who is revoked now.
+    pub revocation: watch::Receiver<Arc<Revocation>>,
 }
 
 /// One connection: who calls, and whether a request is under way.
@@ -58,17 +63,30 @@ pub struct Connection {
     idle_since: Cell<Instant>,
     /// No further request is wanted.
     closing: Cell<bool>,
+    /// A request has begun, be it over or not.
+    has_asked: Cell<bool>,
+    /// The device has been told that its certificate expires.
+    is_noticed: Cell<bool>,
 }
 
 impl Connection {
     pub fn new(protocol: Protocol, caller: Caller) -> Self {
-        let (requests, head_started, closing) = (Cell::new(0), Cell::new(false), Cell::new(false));
-        Self { protocol, caller, requests, head_started, idle_since: Cell::new(Instant::now()), closing }
+        Self {
+            protocol,
+            caller,
+            requests: Cell::default(),
+            head_started: Cell::default(),
+            idle_since: Cell::new(Instant::now()),
+            closing: Cell::default(),
+            has_asked: Cell::default(),
+            is_noticed: Cell::default(),
+        }
     }
 
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.head_started.set(false);
+        self.has_asked.set(true);
         Busy { connection: self.clone(), started_at: Instant::now() }
     }
 }
@@ -97,7 +115,7 @@ impl Service {
         let busy = connection.begin();
         let taken = self.ingest.take(&connection.caller, head, body).await;
         let mut response = match &taken {
-            Ok(()) => reply::accepted(),
+            Ok(()) => reply::accepted(self.expiry_notice(connection)),
             Err(refusal) => self.refuse(refusal),
         };
         self.close_after(connection, head, taken.as_ref().err(), &mut response);
@@ -106,6 +124,15 @@ impl Service {
         }
         self.metrics.request(connection.protocol, response.status().as_u16(), busy.started_at.elapsed());
         response
+    }
+
+    /// What the device is to be told of its certificate's end; counted once a connection.
+    fn expiry_notice<'a>(&self, connection: &'a Connection) -> Option<&'a HeaderValue> {
+        let notice = connection.caller.expiry_notice(Timestamp::now())?;
+        if !connection.is_noticed.replace(true) {
+            self.metrics.certificate_expiring();
+        }
+        Some(notice)
     }
 
     #[cold]

@@ -11,21 +11,31 @@
 //! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop quietly at what they
 //! cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second candidate must not overlook one.
 
+mod chain;
+mod crl;
+mod der;
 mod server;
 
-use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::HeaderValue;
+use x509_parser::asn1_rs::{Class, FromDer, Tag};
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME};
 use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
 use crate::record::{DeviceId, Timestamp};
+pub use chain::{Authority, Link, authority, links};
+pub use crl::{Crl, CrlError, significant};
+use der::{Element, elements, only};
 pub use server::{ServerCertificate, server};
 
 /// Where in a certificate the device's id is looked for.
 #[derive(Clone, Debug)]
 pub struct Identity {
     sources: Vec<IdSource>,
+    expiry_notice: Duration,
 }
 
 /// An authenticated device, as its certificate names it.
@@ -36,10 +46,10 @@ pub struct Device {
     pub not_before: Timestamp,
     /// Start of the last second in which the certificate is valid.
     pub not_after: Timestamp,
-    /// The serial number's content octets in DER, as CRLs list them.
-    pub serial: Box<[u8]>,
-    /// The issuer's name in DER, as its CRL repeats it.
-    pub issuer: Box<[u8]>,
+    /// From when on the device is told that its certificate expires.
+    pub notice_from: Timestamp,
+    /// When the certificate expires, as an HTTP-date (RFC 9110 section 5.6.7).
+    pub expires: HeaderValue,
 }
 
 impl Device {
@@ -47,6 +57,11 @@ impl Device {
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         let second = Timestamp(now.0 - now.0 % 1000);
         self.not_before <= second && second <= self.not_after
+    }
+
+    /// What the device is to be told of its certificate's end, once that is near.
+    pub fn expiry_notice(&self, now: Timestamp) -> Option<&HeaderValue> {
+        (now >= self.notice_from).then_some(&self.expires)
     }
 }
 
@@ -66,7 +81,12 @@ pub enum IdentityError {
 impl Identity {
     /// Looks in `sources`, in that order.
     pub fn new(sources: Vec<IdSource>) -> Self {
-        Self { sources }
+        Self { sources, expiry_notice: Duration::ZERO }
+    }
+
+    /// Devices are to be told that their certificate expires this long before.
+    pub fn with_expiry_notice(self, expiry_notice: Duration) -> Self {
+        Self { expiry_notice, ..self }
     }
 
     /// The device that the leaf certificate, in DER, was issued to.
@@ -75,12 +95,14 @@ impl Identity {
         if !rest.is_empty() {
             return Err(IdentityError::Malformed);
         }
+        let not_after = timestamp(certificate.validity().not_after);
+        let notice_millis = u64::try_from(self.expiry_notice.as_millis()).unwrap_or(u64::MAX);
         Ok(Device {
             id: self.id(&certificate, leaf_der)?,
             not_before: timestamp(certificate.validity().not_before),
-            not_after: timestamp(certificate.validity().not_after),
-            serial: certificate.raw_serial().into(),
-            issuer: certificate.issuer().as_raw().into(),
+            not_after,
+            notice_from: Timestamp(not_after.0.saturating_sub(notice_millis)),
+            expires: http_date(not_after),
         })
     }
 
@@ -115,6 +137,14 @@ fn fingerprint(der: &[u8]) -> Option<DeviceId> {
 /// Dates before 1970 are taken for 1970.
 fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
+}
+
+/// The last date that has four digits for its year is the latest that a certificate can have.
+fn http_date(at: Timestamp) -> HeaderValue {
+    const YEAR_9999_ENDS: u64 = 253_402_300_799;
+    let at = UNIX_EPOCH + Duration::from_secs((at.0 / 1000).min(YEAR_9999_ENDS));
+    // A date is visible ASCII.
+    HeaderValue::try_from(httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName
@@ -155,55 +185,6 @@ fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>
 fn text<'a>(value: &Element<'a>) -> &'a [u8] {
     let is_text = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());
     if is_text && value.is(Class::Universal) { value.content } else { &[] }
-}
-
-/// One DER element.
-struct Element<'a> {
-    header: Header<'a>,
-    content: &'a [u8],
-}
-
-impl<'a> Element<'a> {
-    fn is(&self, class: Class) -> bool {
-        self.header.class() == class
-    }
-
-    fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
-        let found = self.is(Class::Universal) && self.header.tag() == tag;
-        found.then_some(self.content).ok_or(IdentityError::Malformed)
-    }
-}
-
-/// The content of the one element that `der` consists of.
-fn only(der: &[u8], tag: Tag) -> Result<&[u8], IdentityError> {
-    match split(der) {
-        Ok((element, [])) => element.expect(tag),
-        _ => Err(IdentityError::Malformed),
-    }
-}
-
-/// The elements that `der` consists of, to its last byte; ends after an error.
-fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_>, IdentityError>> {
-    std::iter::from_fn(move || {
-        if der.is_empty() {
-            return None;
-        }
-        let first = split(der).map(|(element, rest)| {
-            der = rest;
-            element
-        });
-        if first.is_err() {
-            der = &[];
-        }
-        Some(first)
-    })
-}
-
-fn split(der: &[u8]) -> Result<(Element<'_>, &[u8]), IdentityError> {
-    let (rest, header) = Header::from_der(der).map_err(|_| IdentityError::Malformed)?;
-    let Length::Definite(bytes) = header.length() else { return Err(IdentityError::Malformed) };
-    let (content, rest) = rest.split_at_checked(bytes).ok_or(IdentityError::Malformed)?;
-    Ok((Element { header, content }, rest))
 }
 
 #[cfg(test)]

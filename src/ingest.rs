@@ -8,10 +8,12 @@ mod body;
 mod head;
 mod refusal;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::request::Parts;
 
 pub use body::{Body, BrokenBody};
@@ -20,7 +22,7 @@ pub use refusal::Refusal;
 
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
-use crate::identity::{Device, IdentityError};
+use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
 use crate::record::{AckSlot, Outcome, Record, RecordId, Timestamp};
 use body::Bounds;
@@ -29,6 +31,10 @@ use head::Head;
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
     pub device: Result<KnownDevice, IdentityError>,
+    /// What a list of revoked certificates is asked about; empty where there is none.
+    pub chain: Vec<Link>,
+    /// A certificate of the chain has been revoked: nothing is taken any more.
+    pub is_revoked: Cell<bool>,
     pub address_limits: AddressLimits,
 }
 
@@ -40,9 +46,17 @@ pub struct KnownDevice {
 }
 
 impl Caller {
+    /// What the device is to be told of its certificate's end.
+    pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
+        self.device.as_ref().ok()?.device.expiry_notice(at)
+    }
+
     /// The device, as long as its certificate is valid, and its buckets.
     fn device(&self, at: Timestamp) -> Result<(&Device, &DeviceLimits), Refusal> {
         let known = self.device.as_ref().map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
+        if self.is_revoked.get() {
+            return Err(Refusal::CertificateRevoked);
+        }
         if !known.device.is_valid_at(at) {
             return Err(Refusal::CertificateExpired);
         }

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::accept::{self, Acceptor, WorkerConnectionIds};
+use crate::accept::{Acceptor, Quic, WorkerConnectionIds};
 use crate::admission::Admission;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
@@ -99,10 +99,11 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
         draining: shared.draining.clone(),
+        revocation: shared.tls.revocation.clone(),
     };
     Acceptor {
         service: Rc::new(service),
-        tls: shared.tls.tcp.clone().into(),
+        tls: shared.tls.clone(),
         identity: shared.identity.clone(),
         limits: shared.limits.clone(),
         clock: shared.clock,
@@ -119,8 +120,9 @@ fn listen(index: usize, sockets: Sockets, shared: &Shared, acceptor: Rc<Acceptor
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {
         let ids = WorkerConnectionIds::new(index, shared.workers);
-        let endpoint = accept::endpoint(udp, shared.tls.quic.clone(), ids, shared.http.idle_timeout)?;
-        serving.spawn_local(acceptor.clone().run_quic(endpoint));
+        let tls = shared.tls.configs.load().quic.clone();
+        let quic = Quic::new(udp, tls, ids, shared.http.idle_timeout)?;
+        serving.spawn_local(acceptor.clone().run_quic(quic));
     }
     let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
     serving.spawn_local(acceptor.run_tcp(tcp));

@@ -26,20 +26,28 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
 
-/// A QUIC endpoint on `socket`, whose connection ids lead back to this worker.
-pub fn endpoint(
-    socket: UdpSocket,
-    tls: Arc<rustls::ServerConfig>,
-    ids: WorkerConnectionIds,
-    idle_timeout: Duration,
-) -> io::Result<Endpoint> {
-    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-    let mut server = ServerConfig::with_crypto(Arc::new(tls));
-    server.transport_config(Arc::new(transport(idle_timeout)?)).migration(true);
-    let mut endpoint = EndpointConfig::default();
-    endpoint.cid_generator(move || Box::new(ids));
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
-    Endpoint::new(endpoint, Some(server), socket, runtime)
+/// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the files of TLS.
+pub struct Quic {
+    endpoint: Endpoint,
+    config: ServerConfig,
+}
+
+impl Quic {
+    /// An endpoint on `socket`, whose connection ids lead back to this worker.
+    pub fn new(
+        socket: UdpSocket,
+        tls: Arc<rustls::ServerConfig>,
+        ids: WorkerConnectionIds,
+        idle_timeout: Duration,
+    ) -> io::Result<Self> {
+        let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(Arc::new(transport(idle_timeout)?)).migration(true);
+        let mut endpoint = EndpointConfig::default();
+        endpoint.cid_generator(move || Box::new(ids));
+        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
+        Ok(Self { endpoint: Endpoint::new(endpoint, Some(config.clone()), socket, runtime)?, config })
+    }
 }
 
 fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
@@ -57,7 +65,8 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
 
 impl Acceptor {
     /// Accepts QUIC connections until the gateway drains, then waits for them to end.
-    pub async fn run_quic(self: Rc<Self>, endpoint: Endpoint) {
+    pub async fn run_quic(self: Rc<Self>, quic: Quic) {
+        let Quic { endpoint, config } = quic;
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
         loop {
@@ -67,7 +76,7 @@ impl Acceptor {
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
                     match self.permits.clone().try_acquire_owned() {
-                        Ok(permit) => drop(connections.spawn_local(self.clone().serve_quic(incoming, permit))),
+                        Ok(permit) => drop(connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permit))),
                         Err(_) => incoming.refuse(),
                     }
                 }
@@ -78,17 +87,27 @@ impl Acceptor {
         endpoint.wait_idle().await;
     }
 
-    async fn serve_quic(self: Rc<Self>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+    async fn serve_quic(self: Rc<Self>, incoming: Incoming, mut config: ServerConfig, _permit: OwnedSemaphorePermit) {
         let Some(address_limits) = self.admit(incoming.remote_address().ip()) else { return incoming.refuse() };
-        let handshake = async { incoming.accept()?.await };
+        // One that lacks QUIC's first cipher suite was refused at start.
+        let tls = QuicServerConfig::try_from(self.tls.configs.load().quic.clone());
+        let Ok(tls) = tls else { return incoming.refuse() };
+        config.crypto = Arc::new(tls);
+        let handshake = async { incoming.accept_with(Arc::new(config))?.await };
         let quic = match timeout(self.handshake_timeout, handshake).await {
             Ok(Ok(quic)) => quic,
             Ok(Err(error)) => return self.metrics.handshake(failure(&error)),
             Err(_) => return self.metrics.handshake(Handshake::Timeout),
         };
-        self.metrics.handshake(Handshake::Accepted);
         let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer>>().ok());
-        let caller = self.caller(chain.as_ref().and_then(|chain| chain.first()), address_limits);
+        let chain = chain.as_ref().map(|chain| &chain[..]);
+        let links = match self.vet(chain) {
+            Ok(links) => links,
+            // Dropped, the connection is closed.
+            Err(result) => return self.metrics.handshake(result),
+        };
+        self.metrics.handshake(Handshake::Accepted);
+        let caller = self.caller(chain, links, address_limits);
         let _open = self.open(Protocol::H3);
         http::h3::serve(quic, Connection::new(Protocol::H3, caller), self.service.clone()).await;
     }

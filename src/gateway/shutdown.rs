@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
@@ -40,10 +39,10 @@ impl Phases {
     }
 }
 
-/// Serves the admin address until a signal comes and the gateway has drained, or its time is up. From `on_ready` on, no
-/// signal is missed.
+/// Returns when a signal has come and the gateway has drained, or its time is up. What runs beside that is spawned by
+/// `run_beside`, which is given SIGHUP. From `on_ready` on, no signal is missed.
 pub fn serve_until_drained(
-    serve_admin: impl Future<Output = std::io::Result<()>> + 'static,
+    run_beside: impl FnOnce(Signal),
     on_ready: impl FnOnce(),
     phases: Phases,
     admission: &Admission,
@@ -53,8 +52,8 @@ pub fn serve_until_drained(
 ) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        spawn_local(serve_admin);
         let mut signals = Signals::new()?;
+        run_beside(signal(SignalKind::hangup())?);
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),

@@ -1,5 +1,6 @@
 //! HTTP/3 by h3 over quinn.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,9 +12,10 @@ use h3_quinn::quinn;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::discard::discard;
+use super::revoked::{CUT_AFTER, revoked};
 use super::{Connection, HEAD_BYTES_MAX, Service};
 use crate::ingest::{Body, BrokenBody};
 
@@ -34,6 +36,8 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
     let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
     let mut draining = service.draining.clone();
     let mut requests = JoinSet::new();
+    let mut revoked = pin!(revoked(service.revocation.clone(), &connection));
+    let mut cut_at = None;
     let mut is_closing = false;
     while !(is_closing && requests.is_empty()) {
         tokio::select! {
@@ -45,6 +49,16 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
             _ = draining.wait_for(|draining| *draining), if !is_closing => {
                 is_closing = true;
                 if h3.shutdown(0).await.is_err() { break }
+            }
+            () = &mut revoked, if cut_at.is_none() => {
+                cut_at = Some(Instant::now() + CUT_AFTER);
+                if connection.has_asked.get() && !is_closing {
+                    is_closing = true;
+                    if h3.shutdown(0).await.is_err() { break }
+                }
+            }
+            () = sleep_until(cut_at.unwrap_or_else(Instant::now)), if cut_at.is_some() => {
+                return quic.close(NO_ERROR, b"");
             }
         }
         is_closing |= connection.closing.get();

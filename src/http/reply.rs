@@ -17,6 +17,7 @@ use crate::limits::Refused;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const CERTIFICATE_EXPIRES: HeaderName = HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as one.
@@ -30,10 +31,13 @@ struct Problem {
     detail: Cow<'static, str>,
 }
 
-/// `204 No Content`: the reading is safe.
-pub fn accepted() -> Response<Full<Bytes>> {
+/// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that is near.
+pub fn accepted(expires: Option<&HeaderValue>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(expires) = expires {
+        response.headers_mut().insert(CERTIFICATE_EXPIRES, expires.clone());
+    }
     response
 }
 
@@ -63,7 +67,7 @@ pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
 /// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
 pub fn ends_connection(refusal: &Refusal) -> bool {
     use Refusal::*;
-    matches!(refusal, InvalidIdentity(_) | CertificateExpired | DeviceTableFull)
+    matches!(refusal, InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull)
 }
 
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
@@ -109,6 +113,12 @@ fn problem(refusal: &Refusal) -> Problem {
             "Send one Idempotency-Key of 1 to 64 visible ASCII characters, or none.".into(),
         ),
         InvalidIdentity(error) => (403, "invalid-identity", "No usable device id", error.to_string().into()),
+        CertificateRevoked => (
+            403,
+            "certificate-revoked",
+            "Certificate revoked",
+            "The device certificate, or one that vouches for it, has been revoked.".into(),
+        ),
         CertificateExpired => (
             403,
             "certificate-expired",

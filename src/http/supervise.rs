@@ -1,4 +1,4 @@
-//! Keeps one hyper connection within its time: idle, waiting for a head, draining.
+//! Keeps one hyper connection within its time: idle, waiting for a head, draining, revoked.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 use super::discard::discard;
+use super::revoked::{CUT_AFTER, revoked};
 use super::{Connection, Service};
 use crate::ingest::{Body, BrokenBody};
 
@@ -28,11 +29,16 @@ pub async fn supervise<C: Drains>(hyper: C, connection: &Connection, service: &S
     let mut hyper = pin!(hyper);
     let mut draining = service.draining.clone();
     let mut drain = pin!(draining.wait_for(|draining| *draining));
+    let mut revoked = pin!(revoked(service.revocation.clone(), connection));
+    let mut cut_at = None;
     let mut drained = false;
     let mut head_since = None;
     let mut timer = pin!(sleep_until(Instant::now() + service.idle_timeout));
     poll_fn(|context| {
         loop {
+            if cut_at.is_none() && revoked.as_mut().poll(context).is_ready() {
+                cut_at = Some(Instant::now() + CUT_AFTER);
+            }
             if let Poll::Ready(ended) = hyper.as_mut().poll(context) {
                 ended
                     .err()
@@ -40,12 +46,14 @@ pub async fn supervise<C: Drains>(hyper: C, connection: &Connection, service: &S
                     .inspect(|status| service.codec_answered(connection, *status));
                 return Poll::Ready(());
             }
-            if !drained && (connection.closing.get() || drain.as_mut().poll(context).is_ready()) {
+            let is_over = connection.closing.get() || (cut_at.is_some() && connection.has_asked.get());
+            if !drained && (is_over || drain.as_mut().poll(context).is_ready()) {
                 drained = true;
                 hyper.as_mut().drain();
                 continue;
             }
             let deadline = deadline(connection, service, &mut head_since);
+            let deadline = cut_at.map_or(deadline, |cut_at| deadline.min(cut_at));
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
             }

@@ -160,11 +160,24 @@ fn the_fingerprint_is_the_sha_256_of_the_whole_certificate() {
 
 #[test]
 fn a_device_carries_its_serial_its_issuer_and_its_dates() {
-    let device = Identity::new(DEFAULT.into()).device(&der(params(Some("plc"), Vec::new()))).unwrap();
-    assert_eq!(&*device.serial, [0x7a, 1]);
-    assert!(device.issuer.ends_with(b"plc") && device.issuer.starts_with(&[0x30]));
+    let der = der(params(Some("plc"), Vec::new()));
+    let [link] = &links([&der[..]], |_, _| false).unwrap()[..] else { panic!("one certificate, one link") };
+    assert_eq!(&*link.serial, [0x7a, 1]);
+    assert!(link.issuer.ends_with(b"plc") && link.issuer.starts_with(&[0x30]));
+    let device = Identity::new(DEFAULT.into()).device(&der).unwrap();
     assert_eq!(device.not_before, Timestamp(1_577_836_800_000));
     assert_eq!(device.not_after, Timestamp(1_893_456_000_000));
+}
+
+#[test]
+fn a_device_is_told_of_its_end_when_that_is_near() {
+    const DAY: u64 = 86_400_000;
+    let identity = Identity::new(DEFAULT.into()).with_expiry_notice(Duration::from_millis(30 * DAY));
+    let device = identity.device(&der(params(Some("plc"), Vec::new()))).unwrap();
+    let end = device.not_after.0;
+    assert_eq!(device.expiry_notice(Timestamp(end - 30 * DAY - 1)), None);
+    let notice = device.expiry_notice(Timestamp(end - 30 * DAY)).unwrap();
+    assert_eq!(notice, "Tue, 01 Jan 2030 00:00:00 GMT");
 }
 
 #[test]

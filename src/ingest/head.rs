@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::uri::Authority;
@@ -68,7 +69,7 @@ fn is_one_label_under(host: &str, suffix: &str) -> bool {
 
 /// Which path leads to which stream, and who may go there.
 pub struct Routes {
-    pub authorities: Authorities,
+    authorities: ArcSwap<Authorities>,
     streams: Vec<Route>,
 }
 
@@ -86,13 +87,19 @@ impl Routes {
             let globs = entries.flat_map(|entry| &entry.devices).map(|glob| WildMatch::new(glob)).collect();
             Route { name: stream.name.clone(), devices: (!access.is_empty()).then_some(globs) }
         };
+        let authorities = ArcSwap::from_pointee(authorities);
         Self { authorities, streams: streams.iter().map(route).collect() }
+    }
+
+    /// From now on, these are the gateway's names.
+    pub fn rename(&self, authorities: Authorities) {
+        self.authorities.store(Arc::new(authorities));
     }
 
     /// The stream that the request is for: authority, path, method and access, in this order.
     pub fn resolve(&self, head: &Parts, device: &DeviceId) -> Result<StreamIndex, Refusal> {
         let authority = authority(head)?;
-        if !authority.is_some_and(|authority| self.authorities.allow(authority.host())) {
+        if !authority.is_some_and(|authority| self.authorities.load().allow(authority.host())) {
             return Err(Refusal::Misdirected);
         }
         let stream = self.find(head.uri.path())?;

@@ -14,6 +14,7 @@ pub enum Refusal {
     EmptyBody,
     InvalidIdempotencyKey,
     InvalidIdentity(IdentityError),
+    CertificateRevoked,
     CertificateExpired,
     StreamForbidden,
     NotFound,

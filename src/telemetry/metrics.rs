@@ -48,6 +48,7 @@ struct Totals {
     handshakes: Vec<Counter>,
     refused: Vec<Counter>,
     sealed: Vec<Counter>,
+    certificates_expiring: [Counter; 1],
     queued_batches: Gauge,
 }
 
@@ -184,6 +185,7 @@ impl Totals {
             handshakes: Handshake::LABELS.into_iter().map(handshake).collect(),
             refused: Scope::LABELS.into_iter().map(refused).collect(),
             sealed: SealReason::LABELS.into_iter().map(sealed).collect(),
+            certificates_expiring: [counter!("forebay_identity_certificates_expiring_total")],
             queued_batches: gauge!("forebay_batcher_queued_batches"),
         }
     }
@@ -193,6 +195,7 @@ impl Totals {
         set(&self.handshakes, workers, |worker| worker.handshakes.iter());
         set(&self.refused, workers, |worker| worker.refused.iter());
         set(&self.sealed, workers, |worker| worker.sealed.iter());
+        set(&self.certificates_expiring, workers, |worker| std::iter::once(&worker.certificates_expiring));
         let connections = hot::sums(workers, |worker| worker.connections.iter());
         self.connections.iter().zip(connections).for_each(|(gauge, value)| gauge.set(value as f64));
         let queued = hot::sums(workers, |worker| std::iter::once(&worker.queued_batches));
@@ -215,6 +218,10 @@ fn describe() {
     describe_counter!("forebay_tls_handshakes_total", "TLS and QUIC handshakes, by result");
     describe_gauge!("forebay_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires");
     describe_counter!("forebay_tls_reload_failures_total", "Changed files that could not be used, by what they hold");
+    describe_counter!(
+        "forebay_identity_certificates_expiring_total",
+        "Connections whose device was told that its certificate expires soon"
+    );
     describe_counter!("forebay_limits_refused_total", "Requests and connections refused by a bucket");
     describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");
     describe_gauge!("forebay_batcher_queued_batches", "Sealed batches that wait until the sink has taken others");

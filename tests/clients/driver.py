@@ -1,7 +1,7 @@
 """HTTP clients for the tests, driven by lines of JSON on stdin, one command a line; answers come on stdout, each with
 the `id` of its command, in any order. Ends when stdin does.
 
-open     client, protocol, target            → session
+open     client, protocol, target            → session, resumed
 request  session, ask                        → status, headers, body
 hold     session, ask                        → as request; the body does not end before `release`
 release  request, bytes                      → the rest of that body is sent
@@ -93,12 +93,13 @@ class Driver:
 
     async def do_open(self, command):
         target = Target(**command["target"])
+        target.resumes = self.things.get(target.resumes)
         if command["client"] == "wire":
             session = await WIRE[command["protocol"]].open(target)
         else:
             session = await LIBRARIES[command["client"]].open(target, command["protocol"])
         session.authority = f"{target.host}:{target.port}"
-        return {"session": self.keep(session)}
+        return {"session": self.keep(session), "resumed": getattr(session, "resumed", False)}
 
     async def do_request(self, command):
         session = self.things[command["session"]]

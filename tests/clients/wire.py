@@ -11,6 +11,27 @@ import ssl
 TIMEOUT_SECONDS = 30
 
 
+class Context(ssl.SSLContext):
+    """Resumes a session: asyncio has no parameter for it."""
+
+    resumed = None
+
+    def wrap_bio(self, *arguments, **named):
+        if self.resumed:
+            named["session"] = self.resumed
+        return super().wrap_bio(*arguments, **named)
+
+
+async def connect(target, protocols):
+    """A connection with its context, and whether its session was resumed."""
+    context = target.context(protocols)
+    context.resumed = target.resumes and target.resumes.writer.get_extra_info("ssl_object").session
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", target.port, ssl=context, server_hostname=target.host
+    )
+    return reader, writer, context, writer.get_extra_info("ssl_object").session_reused
+
+
 @dataclasses.dataclass
 class Target:
     """Where to connect, as whom, and how."""
@@ -22,9 +43,14 @@ class Target:
     host: str = "localhost"
     tls_max: str | None = None
     alpn: bool = True
+    # A client of the same kind whose session this one resumes.
+    resumes: object = None
 
     def context(self, protocols):
-        context = ssl.create_default_context(cafile=self.ca)
+        if self.resumes:
+            return self.resumes.context
+        context = Context(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ca)
         if self.cert:
             context.load_cert_chain(self.cert, self.key)
         if self.tls_max == "1.2":

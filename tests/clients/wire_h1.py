@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 
-from wire import TIMEOUT_SECONDS, report
+from wire import TIMEOUT_SECONDS, connect, report
 
 
 class H1:
@@ -12,11 +12,10 @@ class H1:
 
     @classmethod
     async def open(cls, target):
-        context = target.context(["http/1.1"])
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", target.port, ssl=context, server_hostname=target.host
-        )
-        return cls(reader, writer)
+        reader, writer, context, resumed = await connect(target, ["http/1.1"])
+        client = cls(reader, writer)
+        client.context, client.resumed = context, resumed
+        return client
 
     async def request(self, ask):
         sending = asyncio.create_task(self.send(ask))

@@ -6,7 +6,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from wire import TIMEOUT_SECONDS, Reply
+from wire import TIMEOUT_SECONDS, Reply, connect
 
 
 class Connection(h2.connection.H2Connection):
@@ -36,9 +36,9 @@ class H2:
 
     @classmethod
     async def open(cls, target):
-        context = target.context(["h2"])
-        streams = await asyncio.open_connection("127.0.0.1", target.port, ssl=context, server_hostname=target.host)
-        client = cls(*streams)
+        reader, writer, context, resumed = await connect(target, ["h2"])
+        client = cls(reader, writer)
+        client.context, client.resumed = context, resumed
         client.h2.initiate_connection()
         client.flush()
         client.reading = asyncio.create_task(client.read())

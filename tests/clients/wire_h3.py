@@ -27,10 +27,14 @@ class H3(QuicConnectionProtocol):
         configuration.server_name = target.host
         if target.cert:
             configuration.load_cert_chain(target.cert, target.key)
-        client = cls(QuicConnection(configuration=configuration))
+        configuration.session_ticket = target.resumes and target.resumes.tickets[-1]
+        tickets = []
+        client = cls(QuicConnection(configuration=configuration, session_ticket_handler=tickets.append))
+        client.tickets = tickets
         await client.bind()
         client.connect(("127.0.0.1", target.port))
         await asyncio.wait_for(client.wait_connected(), TIMEOUT_SECONDS)
+        client.resumed = client._quic.tls.session_resumed
         return client
 
     async def bind(self):

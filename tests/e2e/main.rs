@@ -20,6 +20,7 @@ mod kafka_faults;
 mod kinesis;
 mod limits;
 mod quic;
+mod revocation;
 mod shutdown;
 mod status;
 mod tls;

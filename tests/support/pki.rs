@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Usage,
-    IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -30,10 +31,31 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
+impl Identity {
+    /// The authority whose certificate is sent along.
+    pub fn issuer(&self) -> Self {
+        let chain = fs::read_to_string(&self.cert).expect("a file");
+        let (_, issuer) = chain.split_once("-----END CERTIFICATE-----").expect("PEM");
+        let cert = self.cert.with_extension("issuer.pem");
+        fs::write(&cert, issuer.trim_start()).expect("a file");
+        Self { key: cert.clone(), cert }
+    }
+
+    fn serial(&self) -> Vec<u8> {
+        let pem = fs::read(&self.cert).expect("a file");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
+        pem.parse_x509().expect("a certificate").raw_serial().to_vec()
+    }
+}
+
 impl Pki {
     pub fn new(dir: &Path) -> Self {
+        Self::with_root(dir, "root")
+    }
+
+    fn with_root(dir: &Path, name: &str) -> Self {
         fs::create_dir_all(dir).expect("a folder");
-        let root = CertifiedIssuer::self_signed(authority("root"), key()).expect("a certificate");
+        let root = CertifiedIssuer::self_signed(authority(name), key()).expect("a certificate");
         fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
         let server = sign(dir, "server", server(), &root, "");
         Self { dir: dir.to_owned(), root, server }
@@ -82,6 +104,69 @@ impl Pki {
         let now = jiff::Timestamp::now().as_second().unsigned_abs();
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + seconds);
         self.sign(id, params)
+    }
+
+    /// Writes `crl.pem`: the root's list of these, due in an hour. Replaced as a whole, as it should be.
+    pub fn revoke(&self, revoked: &[&Identity]) -> PathBuf {
+        self.replace("crl.pem", self.crl(&self.root, revoked, 3600).pem().expect("PEM").as_bytes())
+    }
+
+    /// The root's list of nobody, out of date since an hour.
+    pub fn outdated_crl(&self) -> PathBuf {
+        self.replace("crl.pem", self.crl(&self.root, &[], -3600).pem().expect("PEM").as_bytes())
+    }
+
+    fn crl(&self, issuer: &Authority, revoked: &[&Identity], due_in_seconds: i64) -> CertificateRevocationList {
+        let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(jiff::Timestamp::now().as_second().unsigned_abs());
+        let entry = |identity: &&Identity| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&identity.serial()),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let hour = Duration::from_secs(3600);
+        let params = CertificateRevocationListParams {
+            this_update: now - 2 * hour,
+            next_update: if due_in_seconds < 0 { now - hour } else { now + hour },
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(issuer).expect("a CRL")
+    }
+
+    /// Puts a file in the place of another at once.
+    pub fn replace(&self, file: &str, content: &[u8]) -> PathBuf {
+        let (new, file) = (self.dir.join(".new"), self.dir.join(file));
+        fs::write(&new, content).expect("a file");
+        fs::rename(&new, &file).expect("a file");
+        file
+    }
+
+    /// Another certificate for the server, which answers to one more name; it is not in force yet.
+    pub fn renewed_server(&self, name: &str) -> Identity {
+        let mut params = server();
+        params.subject_alt_names.push(SanType::DnsName(name.try_into().expect("a name")));
+        self.sign("renewed-server", params)
+    }
+
+    /// A root of this name and its own key, in its own folder.
+    pub fn other(&self, name: &str) -> Self {
+        Self::with_root(&self.dir.join(name), name)
+    }
+
+    /// An intermediate authority that the gateway knows: it is in `ca.pem`, and its list, empty and in DER, is
+    /// `intermediate.crl`. The device below it does not send it.
+    pub fn with_known_intermediate(&self, id: &str) -> (Identity, Identity) {
+        let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), key(), &self.root);
+        let intermediate = intermediate.expect("a certificate");
+        fs::write(self.ca(), self.root.pem() + &intermediate.pem()).expect("a file");
+        let cert = self.dir.join("intermediate.pem");
+        fs::write(&cert, intermediate.pem()).expect("a file");
+        self.replace("intermediate.crl", self.crl(&intermediate, &[], 3600).der());
+        let device = sign(&self.dir, id, device(&[id]), &intermediate, "");
+        (Identity { key: cert.clone(), cert }, device)
     }
 
     /// A device that another authority vouches for, one that the gateway does not know.

@@ -81,6 +81,7 @@ pub struct Cells {
     pub handshakes: [Local; Handshake::LABELS.len()],
     pub refused: [Local; Scope::LABELS.len()],
     pub sealed: [Local; SealReason::LABELS.len()],
+    pub certificates_expiring: Local,
     pub queued_batches: Local,
     pub batch_records: Histogram,
     pub batch_bytes: Histogram,
@@ -116,6 +117,11 @@ impl WorkerMetrics {
     /// A handshake has ended, this way or that.
     pub fn handshake(&self, result: Handshake) {
         self.handshakes[result as usize].add(1);
+    }
+
+    /// A device was told, for the first time on its connection, that its certificate expires.
+    pub fn certificate_expiring(&self) {
+        self.certificates_expiring.add(1);
     }
 
     /// A bucket refused a request, its bytes or a connection.

@@ -171,6 +171,8 @@ pub struct Client {
     session: u64,
     curl: Option<curl::Target>,
     pub protocol: Protocol,
+    /// Its TLS session began on another connection.
+    pub is_resumed: bool,
 }
 
 /// How to connect, where it differs from what every device does.
@@ -181,6 +183,8 @@ pub struct Quirks {
     pub no_alpn: bool,
     /// The name to connect to: `localhost` unless set.
     pub host: Option<&'static str>,
+    /// A session of the same protocol, still open, that has had an answer: its TLS session is resumed.
+    pub resumes: Option<u64>,
 }
 
 impl Client {
@@ -203,16 +207,18 @@ impl Client {
     ) -> Result<Self, String> {
         if via == Via::Curl {
             let curl = curl::Target::new(protocol, gateway, device.expect("curl always brings a certificate"));
-            return Ok(Self { session: 0, curl: Some(curl), protocol });
+            return Ok(Self { session: 0, curl: Some(curl), protocol, is_resumed: false });
         }
         let target = json!({
             "port": gateway.address.port(), "ca": gateway.pki.ca(), "host": quirks.host.unwrap_or("localhost"),
             "cert": device.map(|device| &device.cert), "key": device.map(|device| &device.key),
             "tls_max": quirks.tls_max, "alpn": !quirks.no_alpn,
+            "resumes": quirks.resumes,
         });
         let open = json!({ "client": via.name(), "protocol": protocol.name(), "target": target });
         let answer = Driver::get().call("open", open)?;
-        Ok(Self { session: answer["session"].as_u64().expect("a session"), curl: None, protocol })
+        let session = answer["session"].as_u64().expect("a session");
+        Ok(Self { session, curl: None, protocol, is_resumed: answer["resumed"] == true })
     }
 
     pub fn session(&self) -> u64 {

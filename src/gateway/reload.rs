@@ -1,0 +1,69 @@
+//! Looks at the files of TLS every two seconds, and at once after SIGHUP, and makes known what has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::Config;
+use crate::ingest::Routes;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{Change, Reloader};
+
+/// A changed file is in force within 5 s: this, and the time that it takes to read it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Watches the files.
+pub struct Watch {
+    reloader: Reloader,
+    routes: Arc<Routes>,
+    metrics: Arc<Metrics>,
+    /// Names beside those of the server's certificate.
+    authorities: Vec<String>,
+}
+
+impl Watch {
+    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>) -> Self {
+        Self { reloader, routes, metrics, authorities: config.http.authorities.clone() }
+    }
+
+    /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
+    pub async fn run(mut self, mut hangup: Signal) {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let reads_all = tokio::select! {
+                _ = hangup.recv() => true,
+                _ = looks.tick() => false,
+            };
+            let looked = spawn_blocking(move || {
+                let changes = self.reloader.look(reads_all);
+                (self, changes)
+            });
+            let Ok((watch, changes)) = looked.await else {
+                return tracing::error!("files of TLS are not looked at any more: restart the gateway");
+            };
+            self = watch;
+            changes.iter().for_each(|change| self.make_known(change));
+        }
+    }
+
+    fn make_known(&self, change: &Change) {
+        match change {
+            Change::Certificate(certificate) => {
+                self.metrics.set_certificate_expiry(certificate.not_after);
+                self.routes.rename(super::authorities(certificate, &self.authorities));
+                tracing::info!(names = certificate.names.join(","), "server certificate reloaded");
+            }
+            Change::Trust { authorities, revoked } => {
+                tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
+            }
+            Change::Failed(error) => {
+                self.metrics.reload_failed(error.what());
+                tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The files as they are: read at start, looked at every few seconds, read again when they have changed.
+//!
+//! The gateway calls [`Reloader::look`] on a thread that may block. Two parts are good or bad by themselves, the server's
+//! certificate with its key, and the authorities with their CRLs: a part that cannot be used leaves the last good one in
+//! force, and is an error once, until its files change again. Connections notice nothing: handshakes under way end with
+//! what they began with, new ones take what is current. Tickets are kept as long as the authorities are the same ones,
+//! so that no session is resumed that they would not let in; rustls changes their keys every six hours.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use tokio::sync::watch;
+
+use super::files::{self, CLIENT_CA, Stamp};
+use super::pair::Pair;
+use super::trust::Trust;
+use super::{Configs, Revocation, Tls, TlsError};
+use crate::config::{TlsConfig, TlsVersion};
+use crate::identity::ServerCertificate;
+
+/// TLS 1.3 session tickets that a client is sent; each costs it a resumption and the server a round of encryption.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+
+/// Keeps what the files say current.
+pub struct Reloader {
+    config: TlsConfig,
+    provider: Arc<CryptoProvider>,
+    pair: Watched<Pair>,
+    trust: Watched<Trust>,
+    tickets: Tickets,
+    configs: Arc<ArcSwap<Configs>>,
+    revocation: watch::Sender<Arc<Revocation>>,
+}
+
+/// What a look at the files has found.
+#[derive(Debug)]
+pub enum Change {
+    /// The server presents another certificate.
+    Certificate(ServerCertificate),
+    /// Authorities or CRLs are other ones.
+    Trust { authorities: usize, revoked: usize },
+    /// Something has changed that cannot be used: what was there before stays in force.
+    Failed(TlsError),
+}
+
+impl Reloader {
+    /// Reads all files.
+    pub fn start(config: TlsConfig) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let pair_files = vec![config.cert.clone(), config.key.clone()];
+        let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
+        let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
+        let trust = Watched::start(trust_files, || Trust::load(&config, &provider))?;
+        let tickets = Tickets::new()?;
+        let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
+        let configs = Arc::new(ArcSwap::from_pointee(configs));
+        let revocation = watch::Sender::new(trust.value.revocation.clone());
+        Ok(Self { config, provider, pair, trust, tickets, configs, revocation })
+    }
+
+    /// What workers take.
+    pub fn tls(&self) -> Tls {
+        Tls { configs: self.configs.clone(), revocation: self.revocation.subscribe() }
+    }
+
+    pub fn certificate(&self) -> &ServerCertificate {
+        &self.pair.value.certificate
+    }
+
+    /// Looks at the files, and reads those parts that have changed, or all of them. May take a second, and blocks.
+    pub fn look(&mut self, reads_all: bool) -> Vec<Change> {
+        let pair = self.pair.look(reads_all, || Pair::load(&self.config, &self.provider));
+        let authorities = self.trust.value.authorities.clone();
+        let trust = self.trust.look(reads_all, || Trust::load(&self.config, &self.provider));
+        let mut changes: Vec<Change> = Vec::new();
+        if let Some(looked) = pair {
+            changes.push(looked.map_or_else(Change::Failed, |()| Change::Certificate(self.certificate().clone())));
+        }
+        if let Some(looked) = trust {
+            let Trust { authorities, revocation, .. } = &self.trust.value;
+            let trust = || Change::Trust { authorities: authorities.len(), revoked: revocation.revoked_len() };
+            changes.push(looked.map_or_else(Change::Failed, |()| trust()));
+        }
+        if changes.iter().any(|change| !matches!(change, Change::Failed(_))) {
+            let has_new_authorities = self.trust.value.authorities != authorities;
+            changes.extend(self.publish(has_new_authorities).err().map(Change::Failed));
+        }
+        changes
+    }
+
+    fn publish(&mut self, has_new_authorities: bool) -> Result<(), TlsError> {
+        if has_new_authorities {
+            self.tickets = Tickets::new()?;
+        }
+        let configs = Configs::new(&self.config, &self.provider, &self.pair.value, &self.trust.value, &self.tickets)?;
+        self.configs.store(Arc::new(configs));
+        self.revocation.send_replace(self.trust.value.revocation.clone());
+        Ok(())
+    }
+}
+
+/// Some files, and what they held when they were last good.
+struct Watched<T> {
+    files: Vec<PathBuf>,
+    seen: Vec<Option<Stamp>>,
+    value: T,
+}
+
+impl<T> Watched<T> {
+    fn start(files: Vec<PathBuf>, load: impl FnOnce() -> Result<T, TlsError>) -> Result<Self, TlsError> {
+        // Before reading: what is written meanwhile is seen by the next look.
+        let seen = files.iter().map(files::stamp).collect();
+        Ok(Self { value: load()?, files, seen })
+    }
+
+    /// `None` when nothing has changed since the last look.
+    fn look(&mut self, reads_all: bool, load: impl FnOnce() -> Result<T, TlsError>) -> Option<Result<(), TlsError>> {
+        let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
+        if stamps == self.seen && !reads_all {
+            return None;
+        }
+        self.seen = stamps;
+        Some(load().map(|value| self.value = value))
+    }
+}
+
+/// What encrypts session tickets. A session of TCP is not resumed on QUIC.
+struct Tickets {
+    tcp: Arc<dyn ProducesTickets>,
+    quic: Arc<dyn ProducesTickets>,
+}
+
+impl Tickets {
+    fn new() -> Result<Self, TlsError> {
+        Ok(Self { tcp: ticketer()?, quic: ticketer()? })
+    }
+}
+
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
+    aws_lc_rs::Ticketer::new().map_err(no_config)
+}
+
+/// Only the system's randomness could fail.
+fn no_config(error: rustls::Error) -> TlsError {
+    TlsError::Invalid { variable: CLIENT_CA, reason: format!("TLS cannot be set up: {error}") }
+}
+
+impl Configs {
+    fn new(
+        config: &TlsConfig,
+        provider: &Arc<CryptoProvider>,
+        pair: &Pair,
+        trust: &Trust,
+        tickets: &Tickets,
+    ) -> Result<Self, TlsError> {
+        let versions: &[&SupportedProtocolVersion] = match config.min_version {
+            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let server_config = |versions, protocols: &[&[u8]], ticketer: &Arc<dyn ProducesTickets>| {
+            let builder = ServerConfig::builder_with_provider(provider.clone());
+            let builder = builder.with_protocol_versions(versions).map_err(no_config)?;
+            let builder = builder.with_client_cert_verifier(trust.verifier.clone());
+            let mut config = builder.with_cert_resolver(pair.resolver.clone());
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            // Tickets carry the session: nothing to store, nothing to bound.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.ticketer = ticketer.clone();
+            config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+            config.max_early_data_size = 0;
+            Ok(Arc::new(config))
+        };
+        Ok(Self {
+            tcp: server_config(versions, &[b"h2", b"http/1.1"], &tickets.tcp)?,
+            quic: server_config(&[&rustls::version::TLS13], &[b"h3"], &tickets.quic)?,
+        })
+    }
+}
