@@ -1,6 +1,6 @@
 //! The service with the null sink: what one request costs the gateway beside TLS and the kernel.
 //!
-//! Requests come over in-memory pipes into the real h1 adapter: hyper, limits, admission, batcher, both hand-overs, a
+//! Requests come over in-memory pipes into the real h1 adapter: limits, admission, batcher, both hand-overs, a
 //! delivery thread and the ack. [`CONNECTIONS`] requests are under way at once, as on a busy gateway; the figure is
 //! that of one round of all of them.
 
@@ -22,7 +22,7 @@ use forebay::record::{Batch, DeviceId, Timestamp};
 use forebay::sink::{Sink, SinkOptions};
 use forebay::telemetry::metrics::{Metrics, Protocol};
 use forebay::tls::Revocation;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -96,7 +96,8 @@ fn service(local: &LocalSet) -> Rc<Service> {
         alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
-        draining: watch::channel(false).1,
+        bell: Rc::default(),
+        h1_accepted: h1::Accepted::default(),
         revocation: watch::channel(Arc::new(Revocation::off())).1,
     })
 }
@@ -120,7 +121,7 @@ fn caller(service: &Service, number: usize) -> Caller {
 fn connect(local: &LocalSet, service: &Rc<Service>, number: usize) -> DuplexStream {
     let (client, server) = tokio::io::duplex(PIPE_BYTES);
     let connection = Connection::new(Protocol::H1, caller(service, number));
-    local.spawn_local(h1::serve(server, connection, service.clone()));
+    local.spawn_local(h1::serve(BufReader::new(server), connection, service.clone()));
     client
 }
 

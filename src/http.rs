@@ -1,16 +1,18 @@
 //! HTTP: thin adapters of three protocols over one service.
 //!
-//! `accept` hands over a connection that has finished its handshake, with who is at its other end. h1 and h2 are served
-//! by hyper, as ALPN said, h3 by h3 over quinn. Each adapter turns a request into a head and a body for
-//! [`Service::answer`], and ends its connection when the service or the gateway says so.
+//! `accept` hands over a connection that has finished its handshake, with who is at its other end. ALPN has said whether
+//! it is h1, which is parsed here with httparse, or h2, which hyper serves; h3 is served by h3 over quinn. Each adapter
+//! turns a request into a head and a body for [`Service`], and ends its connection when the service or the gateway says
+//! so.
 
+pub mod bell;
+mod cut;
 mod discard;
 pub mod h1;
 pub mod h2;
 pub mod h3;
+mod patience;
 mod reply;
-mod revoked;
-mod supervise;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,17 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALT_SVC, CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use http::header::{ALT_SVC, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ingest::{Body, Caller, Ingest, Refusal};
-use crate::record::Timestamp;
+use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
 use crate::tls::Revocation;
+use bell::Bell;
 
 /// Largest head of a request, in bytes, names, values and framing together.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -47,10 +48,11 @@ pub struct Service {
     pub alt_svc: Option<HeaderValue>,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
-    /// Turns true when the gateway drains.
-    pub draining: watch::Receiver<bool>,
+    pub bell: Rc<Bell>,
     /// Who is revoked now.
     pub revocation: watch::Receiver<Arc<Revocation>>,
+    /// The answer that most h1 requests get.
+    pub h1_accepted: h1::Accepted,
 }
 
 /// One connection: who calls, and whether a request is under way.
@@ -58,8 +60,6 @@ pub struct Connection {
     protocol: Protocol,
     caller: Caller,
     requests: Cell<u32>,
-    /// Bytes have come in that belong to no request yet.
-    head_started: Cell<bool>,
     idle_since: Cell<Instant>,
     /// No further request is wanted.
     closing: Cell<bool>,
@@ -75,7 +75,6 @@ impl Connection {
             protocol,
             caller,
             requests: Cell::default(),
-            head_started: Cell::default(),
             idle_since: Cell::new(Instant::now()),
             closing: Cell::default(),
             has_asked: Cell::default(),
@@ -85,84 +84,130 @@ impl Connection {
 
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
-        self.head_started.set(false);
         self.has_asked.set(true);
-        Busy { connection: self.clone(), started_at: Instant::now() }
+        Busy { connection: self.clone(), since: Moment::now() }
+    }
+
+    /// Now, while a request is under way: it has bounds of its own.
+    fn idle_since(&self) -> Instant {
+        if self.requests.get() > 0 { Instant::now() } else { self.idle_since.get() }
     }
 }
 
 /// A request is under way until this is dropped, also when its client went away.
 struct Busy {
     connection: Rc<Connection>,
-    started_at: Instant,
+    since: Moment,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.connection.requests.set(self.connection.requests.get() - 1);
-        self.connection.idle_since.set(Instant::now());
     }
 }
 
+/// What a request gets: a 204, which may tell when the device's certificate expires, or a problem.
+enum Answer {
+    Accepted(Option<HeaderValue>),
+    Refused(Response<Bytes>),
+}
+
 impl Service {
-    /// Answers one request, whatever its protocol.
-    pub async fn answer(
+    /// Answers one request.
+    async fn answer(
         &self,
         connection: &Rc<Connection>,
-        head: &Parts,
+        head: &RequestHead<'_>,
         body: &mut impl Body,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Bytes> {
         let busy = connection.begin();
-        let taken = self.ingest.take(&connection.caller, head, body).await;
-        let mut response = match &taken {
-            Ok(()) => reply::accepted(self.expiry_notice(connection)),
-            Err(refusal) => self.refuse(refusal),
+        let taken = match self.admit(connection, head, busy.since) {
+            Ok(admitted) => self.ingest.take(admitted, body).await,
+            Err(refusal) => Err(refusal),
         };
-        self.close_after(connection, head, taken.as_ref().err(), &mut response);
-        if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| connection.protocol != Protocol::H3) {
+        self.response(connection.protocol, self.conclude(&busy, taken))
+    }
+
+    fn admit<'c>(
+        &self,
+        connection: &'c Connection,
+        head: &RequestHead<'_>,
+        at: Moment,
+    ) -> Result<Admitted<'c>, Refusal> {
+        self.ingest.admit(&connection.caller, head, at)
+    }
+
+    /// What to answer, counted.
+    fn conclude(&self, busy: &Busy, taken: Result<(), Refusal>) -> Answer {
+        let connection = &busy.connection;
+        let now = Instant::now();
+        connection.idle_since.set(now);
+        let answer = match taken {
+            Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
+            Err(refusal) => Answer::Refused(self.refuse(connection, &refusal)),
+        };
+        let status = match &answer {
+            Answer::Accepted(_) => StatusCode::NO_CONTENT,
+            Answer::Refused(response) => response.status(),
+        };
+        self.metrics.request(connection.protocol, status.as_u16(), now - busy.since.instant);
+        answer
+    }
+
+    fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {
+        let mut response = match answer {
+            Answer::Accepted(expires) => reply::accepted(expires),
+            Answer::Refused(response) => response,
+        };
+        if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| protocol != Protocol::H3) {
             response.headers_mut().insert(ALT_SVC, alt_svc.clone());
         }
-        self.metrics.request(connection.protocol, response.status().as_u16(), busy.started_at.elapsed());
         response
     }
 
     /// What the device is to be told of its certificate's end; counted once a connection.
-    fn expiry_notice<'a>(&self, connection: &'a Connection) -> Option<&'a HeaderValue> {
-        let notice = connection.caller.expiry_notice(Timestamp::now())?;
+    fn expiry_notice(&self, busy: &Busy) -> Option<HeaderValue> {
+        let connection = &busy.connection;
+        let notice = connection.caller.expiry_notice(busy.since.wall)?;
         if !connection.is_noticed.replace(true) {
             self.metrics.certificate_expiring();
         }
-        Some(notice)
+        Some(notice.clone())
     }
 
     #[cold]
-    fn refuse(&self, refusal: &Refusal) -> Response<Full<Bytes>> {
+    fn refuse(&self, connection: &Connection, refusal: &Refusal) -> Response<Bytes> {
         if let Some(scope) = refusal.limit() {
             self.metrics.refused(scope);
+        }
+        if reply::ends_connection(refusal)
+            || (connection.protocol == Protocol::H1 && reply::leaves_h1_unframed(refusal))
+        {
+            connection.closing.set(true);
         }
         reply::refused(refusal)
     }
 
-    /// Ends the connection with this answer where it must. An h1 body without a declared length may have been framed
-    /// in a way that another reader would understand otherwise.
-    fn close_after(
-        &self,
-        connection: &Connection,
-        head: &Parts,
-        refusal: Option<&Refusal>,
-        response: &mut Response<Full<Bytes>>,
-    ) {
-        let ends = refusal.is_some_and(reply::ends_connection);
-        if connection.protocol != Protocol::H1 {
-            connection.closing.set(connection.closing.get() || ends);
-        } else if ends || refusal.is_some_and(reply::leaves_h1_unframed) || head.headers.contains_key(TRANSFER_ENCODING)
-        {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+    /// Whether the connection is to end when nothing is under way on it.
+    fn is_over(&self, connection: &Connection) -> bool {
+        let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
+        connection.closing.get() || is_cut || self.bell.is_draining()
     }
 
     /// Counts an answer that the HTTP codec gave by itself. Those of h2's codec cannot be seen.
-    fn codec_answered(&self, connection: &Connection, status: StatusCode) {
-        self.metrics.request(connection.protocol, status.as_u16(), Duration::ZERO);
+    fn codec_answered(&self, protocol: Protocol, status: StatusCode) {
+        self.metrics.request(protocol, status.as_u16(), Duration::ZERO);
     }
+}
+
+/// What the gateway reads of a head that an HTTP library has parsed.
+fn request_head(head: &Parts) -> RequestHead<'_> {
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let (method, path) = (head.method.as_str(), head.uri.path());
+    let mut request = RequestHead::new(method, path, authority);
+    request.host_must_agree = true;
+    for (name, value) in &head.headers {
+        request.note(name.as_str(), value.as_bytes());
+    }
+    request
 }

@@ -1,12 +1,13 @@
 //! The hot path: one request of one device becomes one record, or a refusal.
 //!
-//! Every protocol's adapter calls [`Ingest::take`] with the request's head and its body. The order of the checks is
-//! part of the wire contract and stands here, once. Lives on one worker; takes no lock, logs nothing, and waits only
-//! for the body and for the ack.
+//! Every protocol's adapter calls [`Ingest::admit`] with the request's head, and then [`Ingest::take`] with its body.
+//! The order of the checks is part of the wire contract and stands here, once. Lives on one worker; takes no lock,
+//! logs nothing, and waits only for the body and for the ack.
 
 mod body;
 mod head;
 mod refusal;
+mod routes;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,17 +15,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::request::Parts;
+use tokio::time::Instant;
 
 pub use body::{Body, BrokenBody};
-pub use head::{Authorities, Routes};
+pub use head::{Field, RequestHead};
 pub use refusal::Refusal;
+pub use routes::{Authorities, Routes};
 
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{AckSlot, Outcome, Record, RecordId, Timestamp};
+use crate::record::{AckSlot, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::Bounds;
 use head::Head;
 
@@ -65,6 +67,19 @@ impl Caller {
     }
 }
 
+/// When a request came in, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub instant: Instant,
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    pub fn now() -> Self {
+        Self { instant: Instant::now(), wall: Timestamp::now() }
+    }
+}
+
 /// What the hot path needs from the gateway.
 pub struct Ingest {
     pub clock: Clock,
@@ -76,23 +91,46 @@ pub struct Ingest {
     pub body_timeout: Duration,
 }
 
+/// A request whose head has passed every check: what is left is its body.
+pub struct Admitted<'c> {
+    device: &'c Device,
+    limits: &'c DeviceLimits,
+    stream: StreamIndex,
+    head: Head,
+    received_at: Timestamp,
+    permit: Permit,
+}
+
+impl Admitted<'_> {
+    /// From `Content-Length`.
+    pub fn declared_bytes(&self) -> Option<usize> {
+        self.head.declared_bytes
+    }
+}
+
 impl Ingest {
-    /// Takes one reading in; `Ok` means that it is safe, as the ack mode defines it.
-    pub async fn take(&self, caller: &Caller, head: &Parts, body: impl Body) -> Result<(), Refusal> {
-        let (now, received_at) = (self.clock.now(), Timestamp::now());
-        let (device, device_limits) = caller.device(received_at)?;
-        self.limits.take_request(device_limits, &caller.address_limits, now)?;
+    /// Whether the request may send its body.
+    pub fn admit<'c>(&self, caller: &'c Caller, head: &RequestHead<'_>, at: Moment) -> Result<Admitted<'c>, Refusal> {
+        let (now, received_at) = (self.clock.at(at.instant.into_std()), at.wall);
+        let (device, limits) = caller.device(received_at)?;
+        self.limits.take_request(limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
         let head = Head::parse(head, self.body_bytes_max)?;
         if let Some(bytes) = head.declared_bytes {
-            self.take_declared(device_limits, bytes, now)?;
+            self.take_declared(limits, bytes, now)?;
         }
-        let mut permit = self.admission.reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+        let permit = self.admission.reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+        Ok(Admitted { device, limits, stream, head, received_at, permit })
+    }
+
+    /// Takes the reading in; `Ok` means that it is safe, as the ack mode defines it.
+    pub async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
+        let Admitted { device, limits, stream, head, received_at, mut permit } = request;
         let bounds = Bounds {
             declared_bytes: head.declared_bytes,
             bytes_max: self.body_bytes_max,
             timeout: self.body_timeout,
-            charge: |bytes| Ok(device_limits.take_bytes(self.clock.now(), bytes as u64)?),
+            charge: |bytes| Ok(limits.take_bytes(self.clock.now(), bytes as u64)?),
         };
         let payload = body::read(body, bounds).await?;
         permit.shrink_to(payload.len() + RECORD_OVERHEAD_BYTES);

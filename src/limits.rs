@@ -45,7 +45,12 @@ impl Clock {
     }
 
     pub fn now(&self) -> Nanos {
-        Nanos(self.0.elapsed().as_nanos() as u64)
+        self.at(Instant::now())
+    }
+
+    /// The same for an instant that the caller has read already.
+    pub fn at(&self, instant: Instant) -> Nanos {
+        Nanos(instant.saturating_duration_since(self.0).as_nanos() as u64)
     }
 }
 

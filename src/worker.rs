@@ -22,6 +22,7 @@ use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
 use crate::handover::{self, Sender};
 use crate::http::Service;
+use crate::http::h1::Accepted;
 use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
 use crate::limits::{Clock, Limits};
@@ -98,9 +99,14 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
-        draining: shared.draining.clone(),
+        bell: Rc::default(),
         revocation: shared.tls.revocation.clone(),
+        h1_accepted: Accepted::default(),
     };
+    spawn_local({
+        let (bell, draining, revocation) = (service.bell.clone(), shared.draining.clone(), service.revocation.clone());
+        async move { bell.run(draining, revocation).await }
+    });
     Acceptor {
         service: Rc::new(service),
         tls: shared.tls.clone(),

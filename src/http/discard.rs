@@ -6,6 +6,7 @@
 //! [`TIMEOUT`] or sends more than [`BYTES_MAX`] is cut off all the same. Nothing of it is kept.
 
 use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -20,10 +21,15 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
 pub async fn discard(mut body: impl Body) {
+    discard_pieces(|context| body.poll_piece(context).map(|piece| Some(piece?.ok()?.len()))).await;
+}
+
+/// The same for what says only how long each piece is, `None` at the end.
+pub async fn discard_pieces(mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>) {
     let (mut left, started_at) = (BYTES_MAX, Instant::now());
     // Cut off between two pieces where it can be: there h3 can say that it is no error.
-    while let Ok(Some(Ok(piece))) = timeout(TIMEOUT, poll_fn(|context| body.poll_piece(context))).await {
-        left = left.saturating_sub(piece.len());
+    while let Ok(Some(bytes)) = timeout(TIMEOUT, poll_fn(&mut poll_bytes)).await {
+        left = left.saturating_sub(bytes);
         if left == 0 || started_at.elapsed() > TIMEOUT {
             return;
         }

@@ -1,42 +1,238 @@
-//! HTTP/1.1 by hyper.
+//! HTTP/1.1: one request after another on one connection.
+//!
+//! Heads are parsed by httparse where they lie; what a head means for its connection is decided in [`head`], strictly.
+//! A request is answered before the next one is read, so requests that are sent ahead wait in the stream. Bounds: a
+//! connection is idle for the idle time-out at most, a head arrives within the header time-out, an answer is taken within
+//! the idle time-out. A connection that ends after an answer is read on for a while, so that the answer arrives.
 
-use std::convert::Infallible;
-use std::pin::Pin;
+mod answer;
+mod chunked;
+mod head;
+mod wire;
+
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use tokio::io::{AsyncBufRead, AsyncWrite};
+use tokio::time::Instant;
 
-use super::supervise::{Drains, Watched, answer, supervise};
-use super::{Connection, HEAD_BYTES_MAX, HEADER_FIELDS_MAX, Service};
+use super::cut::until_cut;
+use super::discard::{discard, discard_pieces};
+use super::{Answer, Busy, Connection, Service};
+use crate::ingest::{Admitted, Body, BrokenBody, Refusal};
+use crate::record::Timestamp;
+use crate::telemetry::metrics::Protocol;
+pub use answer::Accepted;
+use chunked::Chunked;
+use head::Framing;
+use wire::Wire;
 
 /// Serves an h1 connection until it ends.
-pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(stream: T, connection: Connection, service: Rc<Service>) {
+pub async fn serve<S: AsyncBufRead + AsyncWrite + Unpin>(stream: S, connection: Connection, service: Rc<Service>) {
     let connection = Rc::new(connection);
-    let io = TokioIo::new(Watched { stream, connection: connection.clone() });
-    let on_request = service_fn(|request: hyper::Request<_>| {
-        let (connection, service) = (connection.clone(), service.clone());
-        async move { Ok::<_, Infallible>(answer(&service, &connection, request).await) }
-    });
-    let mut builder = http1::Builder::new();
-    // The supervisor keeps the time: hyper's own head time-out is also its keep-alive time-out.
-    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADER_FIELDS_MAX).half_close(false);
-    let hyper = builder.serve_connection(io, on_request);
-    supervise(hyper, &connection, &service).await;
+    let mut wire = Wire::new(stream, connection.idle_since.get() + service.idle_timeout);
+    let serving = async {
+        if answer_requests(&mut wire, &connection, &service).await.is_ok() {
+            leave(&mut wire, &connection).await;
+        }
+    };
+    until_cut(serving, &connection, &service).await;
 }
 
-impl<I, S> Drains for http1::Connection<I, S>
+/// Answers requests until none is wanted any more. An error is a client that is gone.
+async fn answer_requests<S>(wire: &mut Wire<S>, connection: &Rc<Connection>, service: &Service) -> io::Result<()>
 where
-    Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S::ResBody: 'static,
-    <S::ResBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: AsyncBufRead + AsyncWrite + Unpin,
 {
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    while let Some(request) = next_request(wire, connection, service).await {
+        exchange(wire, request, service).await?;
+        if service.is_over(connection) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A request whose head has been read.
+struct Request<'c> {
+    busy: Busy,
+    admitted: Result<Admitted<'c>, Refusal>,
+    framing: Framing,
+    expects_continue: bool,
+    /// Its answer has no body, whatever it says.
+    is_head: bool,
+}
+
+impl<'c> Request<'c> {
+    /// Reads and judges a head.
+    fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &Service) -> Self {
+        let busy = connection.begin();
+        match head::parse(bytes) {
+            Ok(parsed) => {
+                connection.closing.set(!parsed.keeps_alive);
+                let admitted = service.admit(connection, &parsed.head, busy.since);
+                let is_head = parsed.head.method == "HEAD";
+                let (framing, expects_continue) = (parsed.framing, parsed.expects_continue);
+                Self { busy, admitted, framing, expects_continue, is_head }
+            }
+            Err(refusal) => Self::unread(busy, refusal),
+        }
+    }
+
+    /// A head that cannot be read.
+    fn unread(busy: Busy, refusal: Refusal) -> Self {
+        Self { busy, admitted: Err(refusal), framing: Framing::Length(0), expects_continue: false, is_head: false }
+    }
+}
+
+/// Waits for a request; `None` when the client has gone, time is out, or no request is wanted any more.
+async fn next_request<'c, S>(
+    wire: &mut Wire<S>,
+    connection: &'c Rc<Connection>,
+    service: &Service,
+) -> Option<Request<'c>>
+where
+    S: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let mut has_begun = false;
+    poll_fn(|context| {
+        if let Poll::Ready(head) = wire.poll_head(context, |bytes| Request::begin(bytes, connection, service)) {
+            return Poll::Ready(
+                head.map(|head| head.unwrap_or_else(|fault| Request::unread(connection.begin(), fault))),
+            );
+        }
+        if !wire.has_gathered() && service.is_over(connection) {
+            return Poll::Ready(None);
+        }
+        if wire.has_gathered() && !std::mem::replace(&mut has_begun, true) {
+            wire.set_deadline(Instant::now() + service.header_timeout);
+        }
+        wire.poll_over(context).map(|()| None)
+    })
+    .await
+}
+
+/// Takes the request in and answers it. What is left of a refused body is read on.
+async fn exchange<S>(wire: &mut Wire<S>, request: Request<'_>, service: &Service) -> io::Result<()>
+where
+    S: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let Request { busy, admitted, framing, expects_continue, is_head } = request;
+    let mut body = WireBody { wire, unread: framing.into() };
+    let taken = match admitted {
+        Ok(admitted) => {
+            if expects_continue {
+                body.wire.send(answer::CONTINUE).await?;
+            }
+            service.ingest.take(admitted, &mut body).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let is_refused = taken.is_err();
+    let connection = &busy.connection;
+    // A client that was not told to go on may send its body or another request: nobody can tell which.
+    connection.closing.set(connection.closing.get() || (is_refused && expects_continue));
+    let answer = service.conclude(&busy, taken);
+    body.wire.set_deadline(connection.idle_since.get() + service.idle_timeout);
+    body.wire.send(&encode(service, answer, busy.since.wall, service.is_over(connection), is_head)).await?;
+    if is_refused && !connection.closing.get() {
+        discard(&mut body).await;
+        connection.closing.set(!body.is_ended());
+    }
+    Ok(())
+}
+
+fn encode(service: &Service, answer: Answer, at: Timestamp, closes: bool, omits_body: bool) -> Bytes {
+    if let (Answer::Accepted(expires), false) = (&answer, closes) {
+        let plain = || service.response(Protocol::H1, Answer::Accepted(None));
+        return service.h1_accepted.bytes(at, expires.as_ref(), plain);
+    }
+    let mut response = service.response(Protocol::H1, answer);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer::encode(&response, at, omits_body).into()
+}
+
+/// Closes the connection. Where more may be under way than has been read, it is read on: closed with bytes unread, the
+/// connection would be reset, and the last answer lost on its way.
+async fn leave<S: AsyncBufRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, connection: &Connection) {
+    wire.shutdown().await;
+    if connection.closing.get() {
+        discard_pieces(|context| {
+            let count = ready!(wire.poll_bytes(context)).map_or(0, <[u8]>::len);
+            wire.consume(count);
+            Poll::Ready((count > 0).then_some(count))
+        })
+        .await;
+    }
+}
+
+/// What is still to come of a body.
+enum Unread {
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl From<Framing> for Unread {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(bytes) => Self::Length(bytes),
+            Framing::Chunked => Self::Chunked(Chunked::default()),
+        }
+    }
+}
+
+/// A body in the stream, as ingest reads it.
+struct WireBody<'w, S> {
+    wire: &'w mut Wire<S>,
+    unread: Unread,
+}
+
+impl<S> WireBody<'_, S> {
+    fn is_ended(&self) -> bool {
+        match &self.unread {
+            Unread::Length(left) => *left == 0,
+            Unread::Chunked(chunked) => chunked.is_ended(),
+        }
+    }
+}
+
+impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        while !self.is_ended() {
+            let bytes = match ready!(self.wire.poll_bytes(context)) {
+                Ok(bytes) if !bytes.is_empty() => bytes,
+                _ => return Poll::Ready(Some(Err(BrokenBody))),
+            };
+            let Ok((consumed, data)) = self.unread.read(bytes) else { return Poll::Ready(Some(Err(BrokenBody))) };
+            let piece = Bytes::copy_from_slice(data);
+            self.wire.consume(consumed);
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Unread {
+    /// How many of the bytes are the body's, and the data in them.
+    fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
+        match self {
+            Self::Length(left) => {
+                let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= count as u64;
+                Ok((count, &bytes[..count]))
+            }
+            Self::Chunked(chunked) => {
+                let step = chunked.decode(bytes).map_err(|_| BrokenBody)?;
+                Ok((step.consumed_bytes, &bytes[step.data]))
+            }
+        }
     }
 }

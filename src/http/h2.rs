@@ -1,17 +1,25 @@
 //! HTTP/2 by hyper.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
 
-use super::supervise::{Drains, answer, supervise};
-use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service};
+use super::cut::until_cut;
+use super::discard::discard;
+use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service, request_head};
+use crate::ingest::{Body, BrokenBody};
 
 /// What one stream may send before its body is read, in bytes: most readings fit, and a connection's streams together
 /// stay within [`CONNECTION_WINDOW_BYTES`].
@@ -53,20 +61,69 @@ where
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    supervise(builder.serve_connection(TokioIo::new(stream), on_request), &connection, &service).await;
+    let hyper = builder.serve_connection(TokioIo::new(stream), on_request);
+    until_cut(supervise(hyper, &connection, &service), &connection, &service).await;
 }
 
-impl<I, S, E> Drains for http2::Connection<I, S, E>
+/// Drives a connection until it ends, has been idle for too long, or has been drained.
+async fn supervise<I, S>(hyper: http2::Connection<I, S, OnThisWorker>, connection: &Connection, service: &Service)
 where
-    Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    http2::Connection<I, S, OnThisWorker>: Future,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S::ResBody: 'static,
-    <S::ResBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
+    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    OnThisWorker: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
 {
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    let mut hyper = pin!(hyper);
+    let mut is_drained = false;
+    let mut timer = pin!(sleep(service.idle_timeout));
+    poll_fn(|context| {
+        loop {
+            if hyper.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            if !is_drained && service.is_over(connection) {
+                is_drained = true;
+                hyper.as_mut().graceful_shutdown();
+                continue;
+            }
+            ready!(timer.as_mut().poll(context));
+            let idle_until = connection.idle_since() + service.idle_timeout;
+            if idle_until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(idle_until);
+        }
+    })
+    .await;
+}
+
+/// Answers one request; what is left of its body is discarded while the answer is on its way.
+async fn answer(
+    service: &Service,
+    connection: &Rc<Connection>,
+    request: hyper::Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let mut body = HyperBody(body);
+    let response = service.answer(connection, &request_head(&head), &mut body).await;
+    if !body.0.is_end_stream() {
+        tokio::task::spawn_local(discard(body));
+    }
+    response.map(Full::new)
+}
+
+/// hyper's body, as ingest reads it.
+struct HyperBody(Incoming);
+
+impl Body for HyperBody {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        if self.0.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+        // Trailers are not part of a reading.
+        let piece = |frame: hyper::body::Frame<Bytes>| frame.into_data().unwrap_or_default();
+        Poll::Ready(frame.map(|frame| frame.map(piece).map_err(|_| BrokenBody)))
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP/3 by h3 over quinn.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,14 +11,14 @@ use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use h3_quinn::quinn;
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
+use super::cut::until_cut;
 use super::discard::discard;
-use super::revoked::{CUT_AFTER, revoked};
-use super::{Connection, HEAD_BYTES_MAX, Service};
+use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
+use crate::telemetry::metrics::Protocol;
 
 type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
 type Stream<S> = RequestStream<S, Bytes>;
@@ -31,13 +32,17 @@ const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
 /// Serves an h3 connection until it ends.
 pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
     let connection = Rc::new(connection);
+    // Closed before h3 lets go of it, which would give a reason of its own.
+    let mut serving = pin!(serve_requests(&quic, &connection, &service));
+    until_cut(serving.as_mut(), &connection, &service).await;
+    quic.close(NO_ERROR, b"");
+}
+
+async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
     let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
-    let mut draining = service.draining.clone();
     let mut requests = JoinSet::new();
-    let mut revoked = pin!(revoked(service.revocation.clone(), &connection));
-    let mut cut_at = None;
     let mut is_closing = false;
     while !(is_closing && requests.is_empty()) {
         tokio::select! {
@@ -46,28 +51,22 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
                 Ok(None) | Err(_) => break,
             },
             Some(_) = requests.join_next() => {}
-            _ = draining.wait_for(|draining| *draining), if !is_closing => {
+            () = over(connection, service), if !is_closing => {
                 is_closing = true;
-                if h3.shutdown(0).await.is_err() { break }
-            }
-            () = &mut revoked, if cut_at.is_none() => {
-                cut_at = Some(Instant::now() + CUT_AFTER);
-                if connection.has_asked.get() && !is_closing {
-                    is_closing = true;
-                    if h3.shutdown(0).await.is_err() { break }
-                }
-            }
-            () = sleep_until(cut_at.unwrap_or_else(Instant::now)), if cut_at.is_some() => {
-                return quic.close(NO_ERROR, b"");
+                if !connection.closing.get() && h3.shutdown(0).await.is_err() { break }
             }
         }
-        is_closing |= connection.closing.get();
     }
     while requests.join_next().await.is_some() {}
     if is_closing {
         let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
     }
-    quic.close(NO_ERROR, b"");
+}
+
+/// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each
+/// request and the bell see to.
+async fn over(connection: &Connection, service: &Service) {
+    poll_fn(|_| if service.is_over(connection) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) {
@@ -75,14 +74,14 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     let (request, stream) = match resolved {
         Ok(Ok(request)) => request,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
-            return service.codec_answered(&connection, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            return service.codec_answered(Protocol::H3, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
         Ok(Err(_)) | Err(_) => return,
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
     let mut body = QuicBody { stream: receive, is_ready: true };
-    let response = service.answer(&connection, &head, &mut body).await;
+    let response = service.answer(&connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
     let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
@@ -92,14 +91,14 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     }
 }
 
-async fn respond<S>(stream: &mut Stream<S>, response: Response<Full<Bytes>>) -> Result<(), StreamError>
+async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>) -> Result<(), StreamError>
 where
     S: h3::quic::SendStream<Bytes>,
 {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     stream.send_response(Response::from_parts(head, ())).await?;
-    if let Some(Ok(frame)) = body.frame().await {
-        stream.send_data(frame.into_data().unwrap_or_default()).await?;
+    if !body.is_empty() {
+        stream.send_data(body).await?;
     }
     stream.finish().await
 }

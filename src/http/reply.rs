@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use serde_json::json;
 
 use crate::admission::Shed;
@@ -17,7 +16,7 @@ use crate::limits::Refused;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const CERTIFICATE_EXPIRES: HeaderName = HeaderName::from_static("forebay-certificate-expires");
+pub const CERTIFICATE_EXPIRES: HeaderName = HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as one.
@@ -32,20 +31,20 @@ struct Problem {
 }
 
 /// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that is near.
-pub fn accepted(expires: Option<&HeaderValue>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+pub fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     if let Some(expires) = expires {
-        response.headers_mut().insert(CERTIFICATE_EXPIRES, expires.clone());
+        response.headers_mut().insert(CERTIFICATE_EXPIRES, expires);
     }
     response
 }
 
 /// The answer to a request that was refused.
 #[cold]
-pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+pub fn refused(refusal: &Refusal) -> Response<Bytes> {
     let problem = problem(refusal);
-    let mut response = Response::new(Full::new(problem.to_json()));
+    let mut response = Response::new(problem.to_json());
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -73,7 +72,7 @@ pub fn ends_connection(refusal: &Refusal) -> bool {
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
 pub fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
-    matches!(refusal, BodyTimeout | BodyTooLarge | Malformed(_))
+    matches!(refusal, BodyTimeout | BodyTooLarge | HeadTooLarge | Malformed(_))
 }
 
 fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -105,6 +104,12 @@ fn problem(refusal: &Refusal) -> Problem {
     use Refusal::*;
     let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match refusal {
         Malformed(what) => (400, "malformed-request", "Malformed request", (*what).into()),
+        HeadTooLarge => (
+            431,
+            "head-too-large",
+            "Head too large",
+            "The request's head has more bytes or fields than the gateway reads.".into(),
+        ),
         EmptyBody => (400, "empty-body", "Empty body", "A reading has at least one byte.".into()),
         InvalidIdempotencyKey => (
             400,

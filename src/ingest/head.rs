@@ -1,148 +1,105 @@
-//! What a request's head says: which stream it is for, how long its body is, what it calls itself.
+//! What a request's head says: whom it asks, for which stream, how long its body is, what it calls itself.
 
-use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
-use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, Version};
-use wildmatch::WildMatch;
 
 use super::Refusal;
-use crate::config::{StreamAccess, StreamConfig};
-use crate::record::{DeviceId, RecordId, StreamIndex};
+use crate::record::RecordId;
 
-const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
-const STREAMS_PATH: &str = "/v1/streams/";
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// The names under which the gateway may be asked: exact ones, `*.` wildcards for one label, IP addresses.
-#[derive(Debug, Default)]
-pub struct Authorities {
-    any: bool,
-    exact: HashSet<String>,
-    /// What follows `*` in a wildcard: `.example.com`.
-    suffixes: Vec<String>,
+/// A field of a head that may be there at most once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Field<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    /// The first of several.
+    Repeated(&'a [u8]),
 }
 
-impl Authorities {
-    /// DNS names, wildcards (`*.example.com`) and IP addresses; `*` allows every name.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut authorities = Self::default();
-        for name in names {
-            let name = name.to_ascii_lowercase();
-            match name.strip_prefix('*') {
-                Some("") => authorities.any = true,
-                Some(suffix) => authorities.suffixes.push(suffix.to_owned()),
-                None => drop(authorities.exact.insert(name)),
-            }
-        }
-        authorities
-    }
-
-    fn allow(&self, host: &str) -> bool {
-        if self.any {
-            return true;
-        }
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let host = host.strip_suffix('.').unwrap_or(host);
-        // Devices mostly write the name as the certificate does.
-        if self.exact.contains(host) {
-            return true;
-        }
-        let host = normal_host(host);
-        self.exact.contains(&host) || self.suffixes.iter().any(|suffix| is_one_label_under(&host, suffix))
-    }
-}
-
-/// Lower case; an IP address in its canonical form.
-fn normal_host(host: &str) -> String {
-    host.parse::<IpAddr>().map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
-}
-
-fn is_one_label_under(host: &str, suffix: &str) -> bool {
-    host.strip_suffix(suffix).is_some_and(|label| !label.is_empty() && !label.contains('.'))
-}
-
-/// Which path leads to which stream, and who may go there.
-pub struct Routes {
-    authorities: ArcSwap<Authorities>,
-    streams: Vec<Route>,
-}
-
-struct Route {
-    name: String,
-    /// `None`: every device.
-    devices: Option<Vec<WildMatch>>,
-}
-
-impl Routes {
-    /// Once `access` names any stream, a stream that it does not name is open to nobody.
-    pub fn new(authorities: Authorities, streams: &[StreamConfig], access: &[StreamAccess]) -> Self {
-        let route = |stream: &StreamConfig| {
-            let entries = access.iter().filter(|entry| entry.stream == stream.name);
-            let globs = entries.flat_map(|entry| &entry.devices).map(|glob| WildMatch::new(glob)).collect();
-            Route { name: stream.name.clone(), devices: (!access.is_empty()).then_some(globs) }
+impl<'a> Field<'a> {
+    /// Once more.
+    pub fn note(&mut self, value: &'a [u8]) {
+        *self = match *self {
+            Self::Absent => Self::Once(value),
+            Self::Once(first) | Self::Repeated(first) => Self::Repeated(first),
         };
-        let authorities = ArcSwap::from_pointee(authorities);
-        Self { authorities, streams: streams.iter().map(route).collect() }
-    }
-
-    /// From now on, these are the gateway's names.
-    pub fn rename(&self, authorities: Authorities) {
-        self.authorities.store(Arc::new(authorities));
-    }
-
-    /// The stream that the request is for: authority, path, method and access, in this order.
-    pub fn resolve(&self, head: &Parts, device: &DeviceId) -> Result<StreamIndex, Refusal> {
-        let authority = authority(head)?;
-        if !authority.is_some_and(|authority| self.authorities.load().allow(authority.host())) {
-            return Err(Refusal::Misdirected);
-        }
-        let stream = self.find(head.uri.path())?;
-        if head.method != Method::POST {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        stream.filter(|stream| self.streams[stream.get()].allows(device)).ok_or(Refusal::StreamForbidden)
-    }
-
-    /// `Ok(None)` for a path that could lead to a stream, if there were one of that name.
-    fn find(&self, path: &str) -> Result<Option<StreamIndex>, Refusal> {
-        if path == DEFAULT_STREAM_PATH {
-            return Ok(Some(StreamIndex(0)));
-        }
-        let name = path.strip_prefix(STREAMS_PATH).filter(|name| !name.is_empty() && !name.contains('/'));
-        let name = name.ok_or(Refusal::NotFound)?;
-        let index = self.streams.iter().position(|route| route.name == name);
-        Ok(index.map(|index| StreamIndex(index as u16)))
     }
 }
 
-impl Route {
-    fn allows(&self, device: &DeviceId) -> bool {
-        self.devices.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(device.as_str())))
+/// The parts of a request's head that the gateway reads, in whatever memory its protocol keeps them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestHead<'a> {
+    pub method: &'a str,
+    /// Without the query.
+    pub path: &'a str,
+    /// From the request's target: `:authority`, or an absolute URI in h1.
+    pub authority: Option<&'a str>,
+    /// Where there is an authority too, h2 and h3 want both to be the same (RFC 9113 section 8.3.1); in h1 the
+    /// target wins (RFC 9112 section 3.2.2).
+    pub host_must_agree: bool,
+    host: Field<'a>,
+    content_encoding: Field<'a>,
+    content_length: Field<'a>,
+    content_type: Field<'a>,
+    idempotency_key: Field<'a>,
+}
+
+impl<'a> RequestHead<'a> {
+    pub fn new(method: &'a str, path: &'a str, authority: Option<&'a str>) -> Self {
+        Self { method, path, authority, ..Self::default() }
+    }
+
+    /// Keeps the header field if it is one that the gateway reads. Names are compared without regard to case.
+    pub fn note(&mut self, name: &str, value: &'a [u8]) {
+        let (known, field) = match name.len() {
+            4 => ("host", &mut self.host),
+            12 => ("content-type", &mut self.content_type),
+            14 => ("content-length", &mut self.content_length),
+            15 => ("idempotency-key", &mut self.idempotency_key),
+            16 => ("content-encoding", &mut self.content_encoding),
+            _ => return,
+        };
+        if name.eq_ignore_ascii_case(known) {
+            field.note(value);
+        }
+    }
+
+    pub fn content_length(&self) -> Field<'a> {
+        self.content_length
+    }
+
+    /// The one authority that the request names. HTTP/1.1 must name one (RFC 9112 section 3.2).
+    pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
+        const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
+        let host = match self.host {
+            Field::Absent => return self.authority.ok_or(BAD_HOST),
+            Field::Once(host) => std::str::from_utf8(host).map_err(|_| BAD_HOST)?,
+            Field::Repeated(_) => return Err(BAD_HOST),
+        };
+        match self.authority {
+            Some(authority) if !self.host_must_agree || authority.eq_ignore_ascii_case(host) => Ok(authority),
+            Some(_) => Err(BAD_HOST),
+            None => Ok(host),
+        }
     }
 }
 
-/// The one authority that the request names. HTTP/1.1 must name one (RFC 9112 section 3.2); where `:authority` and
-/// `Host` are both there, they must agree (RFC 9113 section 8.3.1).
-fn authority(head: &Parts) -> Result<Option<Authority>, Refusal> {
-    const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (host, another) = (hosts.next(), hosts.next());
-    if another.is_some() {
-        return Err(BAD_HOST);
+/// The host of an authority, without its port. What is not an authority is malformed.
+pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
+    const NOT_A_HOST: Refusal = Refusal::Malformed("the authority is not a host with or without a port");
+    let (host, port) = match authority.rfind(':') {
+        Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
+        _ => (authority, ""),
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    if is_port && !host.is_empty() && host.bytes().all(is_plain) {
+        return Ok(host);
     }
-    let host = host.map(|host| Authority::try_from(host.as_bytes())).transpose().map_err(|_| BAD_HOST)?;
-    match (head.uri.authority(), host) {
-        (Some(authority), Some(host)) if head.version > Version::HTTP_11 && *authority != host => Err(BAD_HOST),
-        (Some(authority), _) => Ok(Some(authority.clone())),
-        (None, Some(host)) => Ok(Some(host)),
-        (None, None) => Err(BAD_HOST),
-    }
+    // Anything else is rare: an IPv6 address, or a fault.
+    let parsed: Authority = authority.parse().map_err(|_| NOT_A_HOST)?;
+    if parsed.host().len() == host.len() { Ok(host) } else { Err(NOT_A_HOST) }
 }
 
 /// What the rest of the head says.
@@ -156,14 +113,15 @@ pub struct Head {
 
 impl Head {
     /// Encoding, idempotency key and length, in this order.
-    pub fn parse(head: &Parts, body_bytes_max: usize) -> Result<Self, Refusal> {
-        let headers = &head.headers;
-        if headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(Refusal::UnsupportedEncoding);
+    pub fn parse(head: &RequestHead<'_>, body_bytes_max: usize) -> Result<Self, Refusal> {
+        match head.content_encoding {
+            Field::Absent => {}
+            Field::Once(encoding) if encoding.eq_ignore_ascii_case(b"identity") => {}
+            _ => return Err(Refusal::UnsupportedEncoding),
         }
-        let idempotency_key = idempotency_key(headers)?;
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Arc::from);
-        let declared_bytes = declared_bytes(headers)?;
+        let idempotency_key = idempotency_key(head.idempotency_key)?;
+        let declared_bytes = declared_bytes(head.content_length)?;
+        let content_type = content_type(head.content_type).map(Arc::from);
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
@@ -172,23 +130,31 @@ impl Head {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<RecordId>, Refusal> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    match (RecordId::from_key(value.as_bytes()), values.next()) {
-        (Some(id), None) => Ok(Some(id)),
-        _ => Err(Refusal::InvalidIdempotencyKey),
+/// The first one that the client sent, where it is visible ASCII.
+fn content_type(field: Field<'_>) -> Option<&str> {
+    let (Field::Once(value) | Field::Repeated(value)) = field else { return None };
+    let is_text = value.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
+    std::str::from_utf8(value).ok().filter(|_| is_text)
+}
+
+fn idempotency_key(field: Field<'_>) -> Result<Option<RecordId>, Refusal> {
+    match field {
+        Field::Absent => Ok(None),
+        Field::Once(value) => RecordId::from_key(value).map(Some).ok_or(Refusal::InvalidIdempotencyKey),
+        Field::Repeated(_) => Err(Refusal::InvalidIdempotencyKey),
     }
 }
 
-/// A length that does not fit is as good as too large; one that is not a number is malformed.
-fn declared_bytes(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+/// The one `Content-Length`. A length that does not fit is as good as too large; one that is not a number is malformed,
+/// and so are two of them.
+fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
     const BAD_LENGTH: Refusal = Refusal::Malformed("Content-Length is not one decimal number");
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let digits = value.to_str().map_err(|_| BAD_LENGTH)?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number || values.any(|other| other != value) {
+    let digits = match field {
+        Field::Absent => return Ok(None),
+        Field::Once(digits) => std::str::from_utf8(digits).map_err(|_| BAD_LENGTH)?,
+        Field::Repeated(_) => return Err(BAD_LENGTH),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BAD_LENGTH);
     }
     Ok(Some(digits.parse().unwrap_or(usize::MAX)))

@@ -11,6 +11,8 @@ use crate::record::Reason;
 #[derive(Clone, Debug)]
 pub enum Refusal {
     Malformed(&'static str),
+    /// The head has too many bytes or fields.
+    HeadTooLarge,
     EmptyBody,
     InvalidIdempotencyKey,
     InvalidIdentity(IdentityError),

@@ -11,7 +11,8 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
     use Refusal::*;
     Some(match refusal {
         None => Malformed("what"),
-        Some(Malformed(_)) => EmptyBody,
+        Some(Malformed(_)) => HeadTooLarge,
+        Some(HeadTooLarge) => EmptyBody,
         Some(EmptyBody) => InvalidIdempotencyKey,
         Some(InvalidIdempotencyKey) => InvalidIdentity(IdentityError::Missing),
         Some(InvalidIdentity(_)) => CertificateRevoked,

@@ -1,0 +1,105 @@
+//! Tells the connections of one worker that the gateway drains, or that the list of revoked certificates is another one.
+//!
+//! A connection looks at one number of its own worker each time it is polled; nothing is shared with other workers. The
+//! worker runs [`Bell::run`], which waits for the news and wakes everyone.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+use tokio::sync::watch;
+
+use crate::tls::Revocation;
+
+/// One worker's.
+#[derive(Default)]
+pub struct Bell {
+    rings: Cell<u32>,
+    is_draining: Cell<bool>,
+    listeners: RefCell<Slab<Waker>>,
+}
+
+impl Bell {
+    /// Rings at each change, until nobody is left to make one.
+    pub async fn run(&self, mut draining: watch::Receiver<bool>, mut revocation: watch::Receiver<Arc<Revocation>>) {
+        loop {
+            tokio::select! {
+                Ok(()) = draining.changed() => {}
+                Ok(()) = revocation.changed() => {}
+                else => return,
+            }
+            self.is_draining.set(*draining.borrow_and_update());
+            self.ring();
+        }
+    }
+
+    /// The gateway drains: finish what there is.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    pub fn listen(self: &Rc<Self>) -> Listener {
+        let place = self.listeners.borrow_mut().insert(Waker::noop().clone());
+        Listener { bell: self.clone(), place, heard: self.rings.get().wrapping_sub(1) }
+    }
+
+    fn ring(&self) {
+        self.rings.set(self.rings.get().wrapping_add(1));
+        self.listeners.borrow().iter().for_each(|(_, listener)| listener.wake_by_ref());
+    }
+}
+
+/// One connection's.
+pub struct Listener {
+    bell: Rc<Bell>,
+    place: usize,
+    heard: u32,
+}
+
+impl Listener {
+    /// Ready once for all rings since the last time, and at first.
+    pub fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let rings = self.bell.rings.get();
+        if rings != self.heard {
+            self.heard = rings;
+            return Poll::Ready(());
+        }
+        self.bell.listeners.borrow_mut()[self.place].clone_from(context.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.bell.listeners.borrow_mut().remove(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
+        let (draining, listening) = watch::channel(false);
+        let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
+        let bell = Rc::new(Bell::default());
+        let (mut stays, leaves) = (bell.listen(), bell.listen());
+        drop(leaves);
+        let hears = std::future::poll_fn(|context| {
+            assert!(stays.poll_ring(context).is_ready(), "at first");
+            assert!(stays.poll_ring(context).is_pending());
+            Poll::Ready(())
+        });
+        hears.await;
+        let ringing = async {
+            draining.send_replace(true);
+            drop((draining, revocation));
+            bell.run(listening, revoked).await;
+        };
+        tokio::join!(std::future::poll_fn(|context| stays.poll_ring(context)), ringing);
+        assert!(bell.is_draining());
+    }
+}

@@ -1,0 +1,108 @@
+//! Answers as HTTP/1.1 writes them.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::http::reply;
+use crate::record::Timestamp;
+
+/// Tells the client to send its body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+const LINE_END: &[u8] = b"\r\n";
+
+/// The head of a 204, all but its last line end, written once a second for all connections of a worker.
+#[derive(Default)]
+pub struct Accepted {
+    second: Cell<u64>,
+    without_end: RefCell<Bytes>,
+    whole: RefCell<Bytes>,
+}
+
+impl Accepted {
+    /// The whole answer; tells when the device's certificate expires, where that is near.
+    pub fn bytes(
+        &self,
+        at: Timestamp,
+        expires: Option<&HeaderValue>,
+        plain: impl FnOnce() -> Response<Bytes>,
+    ) -> Bytes {
+        let second = at.0 / 1000;
+        if self.second.replace(second) != second {
+            let whole = Bytes::from(encode(&plain(), at, false));
+            *self.without_end.borrow_mut() = whole.slice(..whole.len() - LINE_END.len());
+            *self.whole.borrow_mut() = whole;
+        }
+        match expires {
+            None => self.whole.borrow().clone(),
+            Some(expires) => notify(&self.without_end.borrow(), expires),
+        }
+    }
+}
+
+fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
+    let name = reply::CERTIFICATE_EXPIRES;
+    [head, name.as_str().as_bytes(), b": ", expires.as_bytes(), LINE_END, LINE_END].concat().into()
+}
+
+/// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD request.
+pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Vec<u8> {
+    let (status, body) = (response.status(), response.body());
+    let mut bytes = Vec::with_capacity(512 + body.len());
+    // Writing to memory does not fail.
+    let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let mut field = |name: &str, value: &[u8]| {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(LINE_END);
+    };
+    for (name, value) in response.headers() {
+        field(name.as_str(), value.as_bytes());
+    }
+    if status != StatusCode::NO_CONTENT {
+        field(CONTENT_LENGTH.as_str(), body.len().to_string().as_bytes());
+    }
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(at.0));
+    field(DATE.as_str(), date.as_bytes());
+    bytes.extend_from_slice(LINE_END);
+    if !omits_body {
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Timestamp = Timestamp(1_767_268_800_000);
+
+    #[test]
+    fn a_204_has_no_length_and_is_written_anew_each_second() {
+        let accepted = Accepted::default();
+        let response = || Response::builder().status(204).header("x", "1").body(Bytes::new()).unwrap();
+        let text = |at| String::from_utf8(accepted.bytes(at, None, response).to_vec()).unwrap();
+        let expected = "HTTP/1.1 204 No Content\r\nx: 1\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
+        assert_eq!(text(NOON), expected);
+        assert_eq!(text(Timestamp(NOON.0 + 999)), expected);
+        assert_eq!(text(Timestamp(NOON.0 + 1000)), expected.replace("12:00:00", "12:00:01"));
+        let noticed = accepted.bytes(NOON, Some(&HeaderValue::from_static("soon")), response);
+        let head = &expected[..expected.len() - 2];
+        assert_eq!(noticed, format!("{head}forebay-certificate-expires: soon\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_body_has_its_length_and_head_has_no_body() {
+        let mut response = Response::new(Bytes::from_static(b"{}"));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
+        assert_eq!(encode(&response, NOON, false), format!("{head}{{}}").into_bytes());
+        assert_eq!(encode(&response, NOON, true), head.as_bytes());
+    }
+}

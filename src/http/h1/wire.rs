@@ -1,0 +1,146 @@
+//! The bytes of an HTTP/1.1 connection: what has arrived and was not read yet, and what is to be sent.
+//!
+//! Reads from the buffer that decryption writes. Only a head that arrives in several pieces is gathered in a buffer of
+//! the connection's own, which is given back when it has been read: a connection that waits holds no buffer.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::head;
+use crate::http::patience::Patience;
+use crate::ingest::Refusal;
+
+/// One connection's.
+pub struct Wire<S> {
+    stream: S,
+    /// What has been taken from the stream, and comes before what is still in it.
+    gathered: Vec<u8>,
+    /// How much of `gathered` has no end of a head.
+    searched: usize,
+    patience: Patience,
+}
+
+impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S, deadline: Instant) -> Self {
+        Self { stream, gathered: Vec::new(), searched: 0, patience: Patience::until(deadline) }
+    }
+
+    /// From now on, waiting ends then.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.patience.reset(deadline);
+    }
+
+    /// What has arrived; empty when nothing will any more.
+    pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.gathered.is_empty() {
+            Pin::new(&mut self.stream).poll_fill_buf(context)
+        } else {
+            Poll::Ready(Ok(&self.gathered))
+        }
+    }
+
+    /// The first `bytes` of what has arrived have been read.
+    pub fn consume(&mut self, bytes: usize) {
+        self.searched = 0;
+        if self.gathered.is_empty() {
+            Pin::new(&mut self.stream).consume(bytes);
+        } else if bytes == self.gathered.len() {
+            self.gathered = Vec::new();
+        } else {
+            self.gathered.drain(..bytes);
+        }
+    }
+
+    /// Waits for a whole head and gives it to `read`. `None` when the client has gone, an error when the end of a head
+    /// cannot be found.
+    pub fn poll_head<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<Option<Result<T, Refusal>>> {
+        loop {
+            let searched = self.searched;
+            let bytes = match ready!(self.poll_bytes(context)) {
+                Ok(bytes) if !bytes.is_empty() => bytes,
+                _ => return Poll::Ready(None),
+            };
+            // RFC 9112 section 2.2: an empty line before a request is no harm.
+            if bytes.starts_with(b"\r\n") {
+                self.consume(2);
+                continue;
+            }
+            match head::end(bytes, searched) {
+                Ok(Some(end)) => {
+                    let value = read(&bytes[..end]);
+                    self.consume(end);
+                    return Poll::Ready(Some(Ok(value)));
+                }
+                Ok(None) => {}
+                Err(refusal) => return Poll::Ready(Some(Err(refusal))),
+            }
+            if ready!(self.poll_gather(context)).is_err() {
+                return Poll::Ready(None);
+            }
+        }
+    }
+
+    /// Whether a head has begun to arrive.
+    pub fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Takes what is in the stream, and then more.
+    fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.searched = self.gathered.len();
+        let bytes = ready!(Pin::new(&mut self.stream).poll_fill_buf(context))?;
+        if bytes.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let count = bytes.len();
+        self.gathered.extend_from_slice(bytes);
+        Pin::new(&mut self.stream).consume(count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the deadline has passed.
+    pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.patience.poll_over(context)
+    }
+
+    /// Sends all of `bytes` before the deadline.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        poll_fn(|context| {
+            while sent < bytes.len() {
+                match Pin::new(&mut self.stream).poll_write(context, &bytes[sent..])? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(count) => sent += count,
+                    Poll::Pending => return self.poll_late(context),
+                }
+            }
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Pending => self.poll_late(context),
+                flushed => flushed,
+            }
+        })
+        .await
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn shutdown(&mut self) {
+        let _ = poll_fn(|context| match Pin::new(&mut self.stream).poll_shutdown(context) {
+            Poll::Pending => self.poll_late(context),
+            shut => shut,
+        })
+        .await;
+    }
+
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.patience.poll_over(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
