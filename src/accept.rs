@@ -9,8 +9,10 @@ mod quic;
 mod steer;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection being served.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Accepts for one worker.
 pub struct Acceptor {
@@ -89,18 +94,32 @@ impl Acceptor {
         let Some(address_limits) = self.admit(peer.ip()) else { return };
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
         let _ = stream.set_nodelay(true);
-        let Some((stream, links)) = self.shake_hands(stream).await else { return };
+        // Boxed, so that what only a handshake needs is given back when it is over.
+        if let Some(serving) = Box::pin(self.connect(stream, address_limits)).await {
+            serving.await;
+        }
+    }
+
+    /// Shakes hands; what is left to do then is to serve the connection.
+    async fn connect(&self, stream: TcpStream, address_limits: AddressLimits) -> Option<Serving> {
+        let (stream, links) = self.shake_hands(stream).await?;
         let (_, tls) = stream.get_ref();
         let is_h2 = tls.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
-        let caller = self.caller(tls.peer_certificates(), links, address_limits);
-        let _open = self.open(protocol);
-        let connection = Connection::new(protocol, caller);
-        if is_h2 {
-            http::h2::serve(stream, connection, self.service.clone()).await;
+        let connection = Connection::new(protocol, self.caller(tls.peer_certificates(), links, address_limits));
+        let (open, service) = (self.open(protocol), self.service.clone());
+        Some(if is_h2 {
+            Box::pin(async move {
+                http::h2::serve(stream, connection, service).await;
+                drop(open)
+            })
         } else {
-            http::h1::serve(stream, connection, self.service.clone()).await;
-        }
+            let serving = http::h1::serve(stream, connection, service);
+            Box::pin(async move {
+                serving.await;
+                drop(open)
+            })
+        })
     }
 
     /// A handshake token of the source address.

@@ -5,7 +5,7 @@
 //! not drained: its first request is answered, so that the device learns why.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,8 +17,7 @@ use super::{Connection, Service};
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
 /// Drives `serving` until it ends, or is cut. It is polled whenever the bell rings.
-pub async fn until_cut(serving: impl Future<Output = ()>, connection: &Connection, service: &Service) {
-    let mut serving = pin!(serving);
+pub async fn until_cut<F: Future<Output = ()>>(mut serving: Pin<&mut F>, connection: &Connection, service: &Service) {
     let mut listener = service.bell.listen();
     let mut cut: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {

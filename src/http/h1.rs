@@ -10,8 +10,9 @@ mod chunked;
 mod head;
 mod wire;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -31,16 +32,21 @@ use chunked::Chunked;
 use head::Framing;
 use wire::Wire;
 
-/// Serves an h1 connection until it ends.
-pub async fn serve<S: AsyncBufRead + AsyncWrite + Unpin>(stream: S, connection: Connection, service: Rc<Service>) {
-    let connection = Rc::new(connection);
+/// Serves an h1 connection until it ends. What is moved into the future is there once: idle connections are many.
+pub fn serve<S>(stream: S, connection: Connection, service: Rc<Service>) -> impl Future<Output = ()>
+where
+    S: AsyncBufRead + AsyncWrite + Unpin,
+{
     let mut wire = Wire::new(stream, connection.idle_since.get() + service.idle_timeout);
-    let serving = async {
-        if answer_requests(&mut wire, &connection, &service).await.is_ok() {
-            leave(&mut wire, &connection).await;
-        }
-    };
-    until_cut(serving, &connection, &service).await;
+    let connection = Rc::new(connection);
+    async move {
+        let mut serving = pin!(async {
+            if answer_requests(&mut wire, &connection, &service).await.is_ok() {
+                leave(&mut wire, &connection).await;
+            }
+        });
+        until_cut(serving.as_mut(), &connection, &service).await;
+    }
 }
 
 /// Answers requests until none is wanted any more. An error is a client that is gone.

@@ -62,7 +62,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let hyper = builder.serve_connection(TokioIo::new(stream), on_request);
-    until_cut(supervise(hyper, &connection, &service), &connection, &service).await;
+    let mut serving = pin!(supervise(hyper, &connection, &service));
+    until_cut(serving.as_mut(), &connection, &service).await;
 }
 
 /// Drives a connection until it ends, has been idle for too long, or has been drained.

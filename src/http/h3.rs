@@ -32,10 +32,9 @@ const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
 /// Serves an h3 connection until it ends.
 pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
     let connection = Rc::new(connection);
-    // Closed before h3 lets go of it, which would give a reason of its own.
     let mut serving = pin!(serve_requests(&quic, &connection, &service));
     until_cut(serving.as_mut(), &connection, &service).await;
-    quic.close(NO_ERROR, b"");
+    close(&quic);
 }
 
 async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
@@ -61,6 +60,12 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
     if is_closing {
         let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
     }
+    close(quic);
+}
+
+/// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
+fn close(quic: &quinn::Connection) {
+    quic.close(NO_ERROR, b"");
 }
 
 /// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each

@@ -112,7 +112,7 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("request.required.acks", "all")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
-        .set("queue.buffering.max.ms", "1")
+        .set("queue.buffering.max.ms", "0")
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", "2097151")
         .set("message.max.bytes", message_bytes.to_string())
