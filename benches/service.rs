@@ -120,7 +120,7 @@ fn caller(service: &Service, number: usize) -> Caller {
 /// A client's end of a connection that the service serves.
 fn connect(local: &LocalSet, service: &Rc<Service>, number: usize) -> DuplexStream {
     let (client, server) = tokio::io::duplex(PIPE_BYTES);
-    let connection = Connection::new(Protocol::H1, caller(service, number));
+    let connection = Connection::new(Protocol::H1, caller(service, number), service.metrics.clone());
     local.spawn_local(h1::serve(BufReader::new(server), connection, service.clone()));
     client
 }

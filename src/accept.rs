@@ -106,19 +106,13 @@ impl Acceptor {
         let (_, tls) = stream.get_ref();
         let is_h2 = tls.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
-        let connection = Connection::new(protocol, self.caller(tls.peer_certificates(), links, address_limits));
-        let (open, service) = (self.open(protocol), self.service.clone());
+        let caller = self.caller(tls.peer_certificates(), links, address_limits);
+        let connection = Connection::new(protocol, caller, self.metrics.clone());
+        let service = self.service.clone();
         Some(if is_h2 {
-            Box::pin(async move {
-                http::h2::serve(stream, connection, service).await;
-                drop(open)
-            })
+            Box::pin(http::h2::serve(stream, connection, service))
         } else {
-            let serving = http::h1::serve(stream, connection, service);
-            Box::pin(async move {
-                serving.await;
-                drop(open)
-            })
+            Box::pin(http::h1::serve(stream, connection, service))
         })
     }
 
@@ -180,23 +174,6 @@ impl Acceptor {
             KnownDevice { device, limits }
         });
         Caller { device, chain: links, is_revoked: Cell::new(false), address_limits }
-    }
-
-    fn open(&self, protocol: Protocol) -> Open {
-        self.metrics.connection_opened(protocol);
-        Open { metrics: self.metrics.clone(), protocol }
-    }
-}
-
-/// Counts an open connection.
-struct Open {
-    metrics: Arc<WorkerMetrics>,
-    protocol: Protocol,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.connection_closed(self.protocol);
     }
 }
 

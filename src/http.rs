@@ -55,9 +55,10 @@ pub struct Service {
     pub h1_accepted: h1::Accepted,
 }
 
-/// One connection: who calls, and whether a request is under way.
+/// One connection: who calls, and whether a request is under way. Counted as open while it lives.
 pub struct Connection {
     protocol: Protocol,
+    metrics: Arc<WorkerMetrics>,
     caller: Caller,
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -70,9 +71,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(protocol: Protocol, caller: Caller) -> Self {
+    pub fn new(protocol: Protocol, caller: Caller, metrics: Arc<WorkerMetrics>) -> Self {
+        metrics.connection_opened(protocol);
         Self {
             protocol,
+            metrics,
             caller,
             requests: Cell::default(),
             idle_since: Cell::new(Instant::now()),
@@ -91,6 +94,12 @@ impl Connection {
     /// Now, while a request is under way: it has bounds of its own.
     fn idle_since(&self) -> Instant {
         if self.requests.get() > 0 { Instant::now() } else { self.idle_since.get() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connection_closed(self.protocol);
     }
 }
 

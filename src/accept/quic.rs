@@ -108,8 +108,7 @@ impl Acceptor {
         };
         self.metrics.handshake(Handshake::Accepted);
         let caller = self.caller(chain, links, address_limits);
-        let _open = self.open(Protocol::H3);
-        http::h3::serve(quic, Connection::new(Protocol::H3, caller), self.service.clone()).await;
+        http::h3::serve(quic, Connection::new(Protocol::H3, caller, self.metrics.clone()), self.service.clone()).await;
     }
 }
 

@@ -42,7 +42,7 @@ where
 }
 
 /// Serves an h2 connection until it ends.
-pub async fn serve<T>(stream: T, connection: Connection, service: Rc<Service>)
+pub fn serve<T>(stream: T, connection: Connection, service: Rc<Service>) -> impl Future<Output = ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -61,21 +61,25 @@ where
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let hyper = builder.serve_connection(TokioIo::new(stream), on_request);
-    let mut serving = pin!(supervise(hyper, &connection, &service));
-    until_cut(serving.as_mut(), &connection, &service).await;
+    let mut hyper = Box::pin(builder.serve_connection(TokioIo::new(stream), on_request));
+    async move {
+        let mut serving = pin!(supervise(hyper.as_mut(), &connection, &service));
+        until_cut(serving.as_mut(), &connection, &service).await;
+    }
 }
 
 /// Drives a connection until it ends, has been idle for too long, or has been drained.
-async fn supervise<I, S>(hyper: http2::Connection<I, S, OnThisWorker>, connection: &Connection, service: &Service)
-where
+async fn supervise<I, S>(
+    mut hyper: Pin<&mut http2::Connection<I, S, OnThisWorker>>,
+    connection: &Connection,
+    service: &Service,
+) where
     http2::Connection<I, S, OnThisWorker>: Future,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     OnThisWorker: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
 {
-    let mut hyper = pin!(hyper);
     let mut is_drained = false;
     let mut timer = pin!(sleep(service.idle_timeout));
     poll_fn(|context| {
