@@ -51,7 +51,8 @@ where
         let (connection, service) = (connection.clone(), service.clone());
         service_fn(move |request: hyper::Request<_>| {
             let (connection, service) = (connection.clone(), service.clone());
-            async move { Ok::<_, Infallible>(answer(&service, &connection, request).await) }
+            // Boxed: on its way into its task hyper moves it many times.
+            Box::pin(async move { Ok::<_, Infallible>(answer(&service, &connection, request).await) })
         })
     };
     let mut builder = http2::Builder::new(OnThisWorker);

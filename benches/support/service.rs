@@ -1,0 +1,190 @@
+//! The service of one worker with the null sink, over in-memory pipes: what a request costs the gateway beside TLS and the
+//! kernel. Used by the criterion bench, and by the test that counts instructions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::admission::Admission;
+use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::config::{AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig};
+use forebay::delivery::{Delivery, Health};
+use forebay::handover;
+use forebay::http::{Connection, Service, h1, h2};
+use forebay::identity::Device;
+use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
+use forebay::limits::{Clock, Limits};
+use forebay::record::{Batch, DeviceId, Timestamp};
+use forebay::sink::{Sink, SinkOptions};
+use forebay::telemetry::metrics::{Metrics, Protocol};
+use forebay::tls::Revocation;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+
+pub const BODY_BYTES: usize = 344;
+const PIPE_BYTES: usize = 16 * 1024;
+const UNLIMITED: Quota = Quota { rate: 0.0, burst: 0 };
+
+fn streams() -> Vec<StreamConfig> {
+    vec![StreamConfig { name: "telemetry".into(), target: "telemetry".into() }]
+}
+
+/// Buckets that count and never run dry.
+fn limits() -> Limits {
+    Limits::new(&LimitsConfig {
+        device_requests: Quota { rate: 1e9, burst: 1 << 40 },
+        device_bytes: Quota { rate: 1e12, burst: 1 << 50 },
+        device_classes: Vec::new(),
+        address_requests: Quota { rate: 1e9, burst: 1 << 40 },
+        address_handshakes: UNLIMITED,
+        gateway_requests: UNLIMITED,
+        devices_max: 1000,
+    })
+}
+
+/// What takes the batches of a service to the null sink.
+pub struct Null {
+    batches: handover::Receiver<Batch>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl Null {
+    /// Delivers for as long as the service lives. On a thread of its own, as in the gateway, or on the service's.
+    pub async fn deliver(self) {
+        let options = SinkOptions {
+            streams: streams(),
+            body_bytes_max: BODY_BYTES,
+            ack_timeout: Duration::from_secs(10),
+            in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
+        };
+        let sink = Sink::open(&SinkConfig::Null, options).await.expect("the null sink opens");
+        Delivery::new(sink, self.health, self.metrics).run(self.batches).await;
+    }
+}
+
+/// A service, on the local set that this is called on.
+pub fn service() -> (Rc<Service>, Null) {
+    let health = Arc::new(Health::up());
+    let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
+    let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let batch = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_millis(5) };
+    let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
+    let batcher = Rc::new(Batcher::new(1, batch, ack, delivery, home, metrics.worker(0)));
+    spawn_local({
+        let batcher = batcher.clone();
+        async move { batcher.run(settled).await }
+    });
+    let ingest = Ingest {
+        clock: Clock::new(),
+        limits: Arc::new(limits()),
+        admission: Arc::new(Admission::new(1 << 30, health.clone())),
+        batcher,
+        routes: Arc::new(Routes::new(Authorities::new(["localhost"]), &streams(), &[])),
+        body_bytes_max: 256 * 1024,
+        body_timeout: Duration::from_secs(30),
+    };
+    let service = Service {
+        ingest,
+        metrics: metrics.worker(0),
+        alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
+        header_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(300),
+        bell: Rc::default(),
+        h1_accepted: h1::Accepted::default(),
+        revocation: watch::channel(Arc::new(Revocation::off())).1,
+    };
+    (Rc::new(service), Null { batches, health, metrics })
+}
+
+fn caller(service: &Service, number: usize) -> Caller {
+    let (limits, now) = (&service.ingest.limits, service.ingest.clock.now());
+    let id = DeviceId::parse(&format!("meter-{number}")).expect("an id");
+    let device = Device {
+        id: id.clone(),
+        not_before: Timestamp(0),
+        not_after: Timestamp(u64::MAX),
+        notice_from: Timestamp(u64::MAX),
+        expires: http::HeaderValue::from_static(""),
+    };
+    let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
+    let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
+    Caller { device, chain: Vec::new(), is_revoked: false.into(), address_limits }
+}
+
+/// A client's end of a connection that the service serves.
+fn connect(service: &Rc<Service>, number: usize, protocol: Protocol) -> DuplexStream {
+    let (client, server) = tokio::io::duplex(PIPE_BYTES);
+    let connection = Connection::new(protocol, caller(service, number), service.metrics.clone());
+    let service = service.clone();
+    if protocol == Protocol::H2 {
+        spawn_local(h2::serve(server, connection, service));
+    } else {
+        spawn_local(h1::serve(BufReader::new(server), connection, service));
+    }
+    client
+}
+
+/// An HTTP/1.1 client: one connection, one request at a time.
+pub struct H1 {
+    stream: DuplexStream,
+    request: String,
+}
+
+impl H1 {
+    pub fn open(service: &Rc<Service>, number: usize) -> Self {
+        let head =
+            "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ";
+        let request = format!("{head}{BODY_BYTES}\r\n\r\n{}", "x".repeat(BODY_BYTES));
+        Self { stream: connect(service, number, Protocol::H1), request }
+    }
+
+    /// Sends the request, then reads the answer: a 204 ends with its head.
+    pub async fn post(&mut self) {
+        self.stream.write_all(self.request.as_bytes()).await.expect("the connection lives");
+        let mut answer = [0; 512];
+        let mut filled = 0;
+        while !answer[..filled].ends_with(b"\r\n\r\n") {
+            filled += self.stream.read(&mut answer[filled..]).await.expect("the connection lives");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 204 "), "{}", String::from_utf8_lossy(&answer[..filled]));
+    }
+}
+
+/// An HTTP/2 client: one stream of a connection that it may share with others.
+#[derive(Clone)]
+pub struct H2(http2::SendRequest<Full<Bytes>>);
+
+impl H2 {
+    pub async fn open(service: &Rc<Service>, number: usize) -> Self {
+        let io = TokioIo::new(connect(service, number, Protocol::H2));
+        let (client, connection) = http2::handshake(Local, io).await.expect("a connection");
+        spawn_local(connection);
+        Self(client)
+    }
+
+    pub async fn post(&mut self) {
+        let request = http::Request::post("https://localhost/v1/telemetry")
+            .header("content-type", "application/json")
+            .header("content-length", BODY_BYTES)
+            .body(Full::from(vec![b'x'; BODY_BYTES]))
+            .expect("a request");
+        let answer = self.0.send_request(request).await.expect("the connection lives");
+        assert_eq!(answer.status(), 204);
+    }
+}
+
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
