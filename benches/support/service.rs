@@ -74,7 +74,7 @@ pub fn service() -> (Rc<Service>, Null) {
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let batch = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_millis(5) };
+    let batch = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
     let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
     let batcher = Rc::new(Batcher::new(1, batch, ack, delivery, home, metrics.worker(0)));
     spawn_local({
