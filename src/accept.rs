@@ -8,7 +8,6 @@
 mod quic;
 mod steer;
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -173,7 +172,8 @@ impl Acceptor {
             let limits = self.limits.device(&device.id, self.clock.now());
             KnownDevice { device, limits }
         });
-        Caller { device, chain: links, is_revoked: Cell::new(false), address_limits }
+        let (is_revoked, content_types) = Default::default();
+        Caller { device, chain: links, is_revoked, content_types, address_limits }
     }
 }
 

@@ -18,7 +18,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 pub use body::{Body, BrokenBody};
-pub use head::{Field, RequestHead};
+pub use head::{ContentTypes, Field, RequestHead};
 pub use refusal::Refusal;
 pub use routes::{Authorities, Routes};
 
@@ -37,6 +37,7 @@ pub struct Caller {
     pub chain: Vec<Link>,
     /// A certificate of the chain has been revoked: nothing is taken any more.
     pub is_revoked: Cell<bool>,
+    pub content_types: ContentTypes,
     pub address_limits: AddressLimits,
 }
 
@@ -115,7 +116,7 @@ impl Ingest {
         let (device, limits) = caller.device(received_at)?;
         self.limits.take_request(limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
-        let head = Head::parse(head, self.body_bytes_max)?;
+        let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }

@@ -115,7 +115,8 @@ fn caller(service: &Service, number: usize) -> Caller {
     };
     let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
     let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
-    Caller { device, chain: Vec::new(), is_revoked: false.into(), address_limits }
+    let (is_revoked, content_types) = Default::default();
+    Caller { device, chain: Vec::new(), is_revoked, content_types, address_limits }
 }
 
 /// A client's end of a connection that the service serves.

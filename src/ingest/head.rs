@@ -1,5 +1,6 @@
 //! What a request's head says: whom it asks, for which stream, how long its body is, what it calls itself.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::uri::Authority;
@@ -113,7 +114,7 @@ pub struct Head {
 
 impl Head {
     /// Encoding, idempotency key and length, in this order.
-    pub fn parse(head: &RequestHead<'_>, body_bytes_max: usize) -> Result<Self, Refusal> {
+    pub fn parse(head: &RequestHead<'_>, types: &ContentTypes, body_bytes_max: usize) -> Result<Self, Refusal> {
         match head.content_encoding {
             Field::Absent => {}
             Field::Once(encoding) if encoding.eq_ignore_ascii_case(b"identity") => {}
@@ -121,11 +122,25 @@ impl Head {
         }
         let idempotency_key = idempotency_key(head.idempotency_key)?;
         let declared_bytes = declared_bytes(head.content_length)?;
-        let content_type = content_type(head.content_type).map(Arc::from);
+        let content_type = content_type(head.content_type).map(|text| types.get(text));
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
             _ => Ok(Self { declared_bytes, content_type, idempotency_key }),
+        }
+    }
+}
+
+/// The content type that a connection's last request had: mostly it is the next one's too, and shared.
+#[derive(Debug, Default)]
+pub struct ContentTypes(RefCell<Option<Arc<str>>>);
+
+impl ContentTypes {
+    fn get(&self, text: &str) -> Arc<str> {
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some(last) if **last == *text => last.clone(),
+            _ => last.insert(text.into()).clone(),
         }
     }
 }
