@@ -143,6 +143,9 @@ pub struct Fleet {
     /// Write the results here, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write the results here, as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Set for worker processes only
     #[arg(long, hide = true)]
     pub worker: Option<u32>,

@@ -59,6 +59,9 @@ pub fn run(options: Fleet) -> Result<bool> {
     if let Some(path) = &options.report {
         std::fs::write(path, serde_json::to_string_pretty(&report)?).with_context(|| path.display().to_string())?;
     }
+    if let Some(path) = &options.html {
+        std::fs::write(path, report::html::page(&report)).with_context(|| path.display().to_string())?;
+    }
     print!("{}", report::text::summary(&report));
     Ok(report["verdict"]["fit"] == true)
 }

@@ -3,6 +3,8 @@
 //! Its fields are described in `loadtest/README.md`. Times are microseconds, sizes bytes, CPU seconds or cores.
 
 pub mod compare;
+pub mod html;
+mod plot;
 pub mod text;
 mod verdict;
 

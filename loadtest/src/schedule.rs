@@ -68,7 +68,7 @@ mod tests {
         for device in 0..DEVICES {
             // The second time: the first is cut off at 0.
             let at = Schedule::new(Duration::ZERO, interval, Random::of(7, device)).nth(1).unwrap();
-            tenths[((at - interval).as_secs_f64() / 0.5).clamp(0.0, 9.0) as usize] += 1;
+            tenths[((at.as_secs_f64() - interval.as_secs_f64()) / 0.5).clamp(0.0, 9.0) as usize] += 1;
         }
         assert!(tenths[1..9].iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
     }
