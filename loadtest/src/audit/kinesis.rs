@@ -20,7 +20,7 @@ pub fn read(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result
 }
 
 async fn read_stream(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result<()> {
-    let config = aws_config::from_env().endpoint_url(endpoint).load().await;
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).endpoint_url(endpoint).load().await;
     let client = Client::new(&config);
     let mut shards: Vec<Shard> = Vec::new();
     let mut page = client.list_shards().stream_name(stream).send().await.context("the stream's shards")?;
@@ -46,7 +46,7 @@ async fn read_shard(client: &Client, stream: &str, shard: &str, comparison: &mut
         for record in answer.records() {
             let payload = record.data().as_ref();
             ensure!(!payload.starts_with(&AGGREGATE_MAGIC), "the records are aggregated, which the audit cannot read");
-            comparison.take(&Found { device: record.partition_key(), payload });
+            comparison.take(&Found { device: record.partition_key().unwrap_or_default(), payload });
         }
         let is_at_tip = answer.records().is_empty() && answer.millis_behind_latest().unwrap_or(0) == 0;
         next = answer.next_shard_iterator().filter(|_| !is_at_tip).map(str::to_owned);

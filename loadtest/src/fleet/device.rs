@@ -62,6 +62,9 @@ impl Device {
             }
             self.send_at(due, end).await;
         }
+        if let Some(cut) = self.plan.cut.take() {
+            self.come_back_after(cut, start, end).await;
+        }
         self.hang_up();
     }
 

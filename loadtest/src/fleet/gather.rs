@@ -60,7 +60,7 @@ impl Gathered {
         };
         self.groups.iter_mut().zip(&snapshot.groups).for_each(|(all, tally)| all.merge(tally));
         let is_closed =
-            self.seconds.last().and_then(|last| last["t"].as_u64()).is_some_and(|last| last >= u64::from(second) + 1);
+            self.seconds.last().and_then(|last| last["t"].as_u64()).is_some_and(|last| last > u64::from(second));
         if is_closed {
             return;
         }
