@@ -71,7 +71,7 @@ impl Server {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mix {
+pub enum Protocols {
     H1,
     H2,
     H3,
@@ -79,7 +79,7 @@ pub enum Mix {
     Mix,
 }
 
-impl Mix {
+impl Protocols {
     pub fn of(self, device: u32) -> Protocol {
         match self {
             Self::H1 => Protocol::H1,
@@ -96,8 +96,8 @@ pub struct Fleet {
     pub server: Server,
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     pub devices: u32,
-    #[arg(long, value_enum, default_value_t = Mix::Mix)]
-    pub protocol: Mix,
+    #[arg(long, value_enum, default_value_t = Protocols::Mix)]
+    pub protocol: Protocols,
     /// Each device sends once in this time
     #[arg(long, value_parser = duration, default_value = "5s", conflicts_with = "rate")]
     pub interval: Duration,

@@ -117,15 +117,18 @@ fn plots(report: &Value) -> String {
     .concat()
 }
 
+/// Of a status, given the expected one.
+type IsKind = fn(&str, &str) -> bool;
+
 fn throughput(report: &Value, seconds: &[Value]) -> Vec<Series> {
     let expected = report["load"]["expect"].to_string();
-    let kinds: [(&str, &'static str, fn(&str, &str) -> bool); 4] = [
+    let kinds: [(&str, &'static str, IsKind); 4] = [
         ("as expected", "c1", |status, expected| status == expected),
         ("refused, 4xx and others", "c3", |status, expected| status != expected && !status.starts_with(['5', 'u'])),
         ("failed, 5xx", "c5", |status, expected| status != expected && status.starts_with('5')),
         ("no answer", "c4", |status, _| status.starts_with('u')),
     ];
-    let count = |second: &Value, is_kind: fn(&str, &str) -> bool| -> f64 {
+    let count = |second: &Value, is_kind: IsKind| -> f64 {
         let statuses = second["statuses"].as_object().into_iter().flatten();
         statuses.filter(|(status, _)| is_kind(status, &expected)).filter_map(|(_, count)| count.as_f64()).sum()
     };
