@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Starts a gateway with the file sink in a temporary folder, lets a fleet send to it and audits what was written.
-# Options are the fleet's: loadtest/run.sh --devices 5000 --protocol h3. The report is target/loadtest/report.html.
+# Options are the fleet's, in place of a short default: loadtest/run.sh --devices 5000 --protocol h3. The report is target/loadtest/report.html.
 # BIN is where the programs are (target/release).
 set -euo pipefail
+[ $# -gt 0 ] || set -- --devices 3000 --interval 1s --duration 10s
 cd "$(dirname "$0")/.."
 bin=$(realpath "${BIN:-target/release}")
 results=$PWD/target/loadtest
@@ -32,7 +33,6 @@ for _ in {1..100}; do
 done
 
 "$bin/loadtest" fleet "https://127.0.0.1:$port" --ca-cert pki/ca.pem --ca-key pki/ca.key --pid "$gateway" \
-    --ledger ledger --report "$results/report.json" --html "$results/report.html" \
-    --devices 3000 --interval 1s --duration 10s "$@"
+    --ledger ledger --report "$results/report.json" --html "$results/report.html" "$@"
 "$bin/loadtest" audit --ledger ledger --files data --report "$results/audit.json"
 echo "report: $results/report.html"

@@ -4,8 +4,8 @@
 //! and `cargo build` at the root make.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -41,6 +41,7 @@ impl Gateway {
             .env("FOREBAY_TLS_CLIENT_CA", path("pki/ca.pem"))
             .env("FOREBAY_FILE_DIR", path("data"))
             .env("FOREBAY_HANDSHAKE_RATE", "0")
+            .env("FOREBAY_DEVICE_RATE", "0")
             .env("FOREBAY_LOG_FORMAT", "json");
         let mut process = command.stderr(Stdio::piped()).spawn().expect("forebay starts");
         let (listening, listens) = sync_channel(1);
@@ -199,30 +200,32 @@ fn devices_come_back_after_a_storm_and_with_new_certificates() {
 }
 
 #[test]
-fn requests_that_nobody_answers_are_counted_and_not_called_lost() {
+fn a_gateway_that_is_killed_costs_answers_and_no_204_is_lost() {
     let gateway = Gateway::start();
-    // A server that closes every connection.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|mut stream: TcpStream| drop(stream.write_all(b"no")))
-    });
-    let line = format!(
-        "fleet https://{address} --ca-cert pki/ca.pem --ca-key pki/ca.key --devices 5 --protocol h1 --interval 200ms \
-         --duration 1s --ledger ledger --report report.json"
-    );
-    let output = gateway.loadtest(&line);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.current_dir(gateway.dir.path()).stdin(Stdio::null());
+    let url = format!("https://{}", gateway.address);
+    command.args(["fleet", &url, "--ca-cert", "pki/ca.pem", "--ca-key", "pki/ca.key", "--at"]);
+    command.arg(format!("1s=kill -KILL {}", gateway.process.id()));
+    let load = "--devices 40 --protocol mix --interval 100ms --duration 2s --timeout 1s";
+    command.args(format!("{load} --ledger ledger --report report.json").split(' '));
+    let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", text(&output));
-    let report: Value =
-        serde_json::from_slice(&fs::read(gateway.path("report.json")).expect("a report")).expect("JSON");
+    let report = fs::read(gateway.path("report.json")).expect("a report");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
     let statuses = &report["total"]["statuses"];
-    assert!(
-        statuses["unsent"].as_u64() > Some(0) && statuses.as_object().map(serde_json::Map::len) == Some(1),
-        "{statuses}"
-    );
-    fs::create_dir_all(gateway.path("data/telemetry")).expect("a folder");
-    fs::write(gateway.path("data/telemetry/empty.jsonl"), "").expect("a file");
-    assert_eq!(gateway.audit().0, Some(0));
+    assert!(statuses["204"].as_u64() > Some(0) && statuses["unsent"].as_u64() > Some(0), "{statuses}");
+    let (code, findings) = gateway.audit();
+    assert_eq!(code, Some(0), "{findings}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error_at_once() {
+    let gateway = Gateway::start();
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let line = format!("fleet https://{nobody} --ca-cert pki/ca.pem --ca-key pki/ca.key --protocol h1 --devices 1000");
+    let output = gateway.loadtest(&line);
+    assert!(!output.status.success() && text(&output).contains("no connection to"), "{}", text(&output));
 }
 
 #[test]

@@ -129,6 +129,7 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     let crew = Rc::new(crew(shared)?);
     let (devices_ready, mut ready) = watch::channel(0_usize);
     let count = part.devices.len();
+    check_server(&crew, &part).await?;
     let mut devices = spawn_devices(&crew, part, devices_ready);
     let _ = ready.wait_for(|ready| *ready == count).await;
     shared.lines.send(crew.snapshot(None).to_json())?;
@@ -152,6 +153,15 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     let second = start.elapsed().as_secs() as u32;
     shared.lines.send(crew.snapshot(Some(second)).to_json())?;
     Ok(())
+}
+
+/// A server that is not there is better known before a hundred thousand devices look for it.
+async fn check_server(crew: &Crew, part: &Part) -> Result<()> {
+    let (Some(device), Some(certificate)) = (part.devices.first(), part.certificates.first()) else { return Ok(()) };
+    let protocol = crew.options.protocol.of(*device);
+    let tls = crew.tls.device(protocol, certificate, false)?;
+    let connected = crew.dialer.connect(protocol, &tls, *device).await;
+    connected.map(drop).with_context(|| format!("no connection to {}", crew.options.server.url))
 }
 
 fn crew(shared: &Shared) -> Result<Crew> {
