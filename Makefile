@@ -4,17 +4,19 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: test run lint tools bench packages
+.PHONY: test run lint tools bench loadtest packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
+	cargo test -p loadtest
 
 run: packages  ## the gateway on this machine with nothing set up; it prints a curl line that works
 	cargo run -- dev
 
 lint: packages  ## format, lints, licences and advisories
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy -p loadtest --all-targets --features kafka,kinesis -- -D warnings
 	scripts/deny.sh
 
 tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
@@ -22,6 +24,11 @@ tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
 
 bench: packages  ## criterion benches
 	cargo bench
+
+loadtest: packages  ## a fleet against a gateway that it starts, the audit of what arrived, and a report to look at
+	cargo build --release
+	cargo build --release -p loadtest
+	loadtest/run.sh
 
 packages:
 	scripts/install-packages.sh build

@@ -1,0 +1,102 @@
+//! What the devices of one thread share: how to connect, what to send, where to count.
+//!
+//! Not shared with other threads. Once a second the counts leave the thread as a [`Snapshot`].
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::certificates::Authority;
+use crate::cli::Fleet;
+use crate::client::Dialer;
+use crate::ledger::{Entry, Writer};
+use crate::payload::Template;
+use crate::scenario::Group;
+use crate::statistics::Tally;
+use crate::target::Tls;
+
+/// Different errors that a thread tells; the counts hold all.
+const COMPLAINTS_MAX: usize = 5;
+
+pub struct Crew {
+    pub options: Arc<Fleet>,
+    pub authority: Arc<Authority>,
+    pub tls: Arc<Tls>,
+    pub dialer: Dialer,
+    pub template: Template,
+    pub handshakes: Semaphore,
+    /// Connections that are open.
+    pub open: Cell<i64>,
+    pub start: watch::Receiver<Option<Instant>>,
+    pub tallies: RefCell<[Tally; Group::COUNT]>,
+    pub ledger: Option<RefCell<Writer>>,
+    pub complaints: RefCell<Vec<String>>,
+}
+
+impl Crew {
+    /// Not to be held across a wait.
+    pub fn tally(&self, group: Group) -> RefMut<'_, Tally> {
+        RefMut::map(self.tallies.borrow_mut(), |tallies| &mut tallies[group as usize])
+    }
+
+    pub fn keeps_ledger(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    pub fn note(&self, entry: Entry) {
+        let written = self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.borrow_mut().append(entry));
+        if let Err(error) = written {
+            self.complain(&anyhow::anyhow!("the ledger is not complete: {error}"));
+        }
+    }
+
+    pub fn complain(&self, error: &anyhow::Error) {
+        let complaint = format!("{error:#}");
+        let mut complaints = self.complaints.borrow_mut();
+        if complaints.len() < COMPLAINTS_MAX && !complaints.contains(&complaint) {
+            eprintln!("loadtest: {complaint}");
+            complaints.push(complaint);
+        }
+    }
+
+    /// Never returns where the conductor has gone: the worker ends then.
+    pub async fn wait_for_start(&self) -> Instant {
+        let mut start = self.start.clone();
+        match start.wait_for(Option::is_some).await.map(|start| *start) {
+            Ok(Some(start)) => start,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What was counted since the last one.
+    pub fn snapshot(&self, second: Option<u32>) -> Snapshot {
+        let groups = std::mem::take(&mut *self.tallies.borrow_mut());
+        Snapshot { second, open: self.open.get(), groups }
+    }
+}
+
+/// The counts of one thread in one second.
+pub struct Snapshot {
+    /// Of the run; `None` before it.
+    pub second: Option<u32>,
+    /// Connections open at its end.
+    pub open: i64,
+    pub groups: [Tally; Group::COUNT],
+}
+
+impl Snapshot {
+    pub fn to_json(&self) -> Value {
+        let groups: Vec<Value> = self.groups.iter().map(Tally::to_json).collect();
+        json!({"second": self.second, "open": self.open, "groups": groups})
+    }
+
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let second = value["second"].as_u64().and_then(|second| second.try_into().ok());
+        let groups = [Tally::from_json(&value["groups"][0])?, Tally::from_json(&value["groups"][1])?];
+        Ok(Self { second, open: value["open"].as_i64().unwrap_or(0), groups })
+    }
+}

@@ -1,0 +1,153 @@
+//! Puts the workers' snapshots together: per second for the plots, and in total.
+//!
+//! A second is closed when all threads have told theirs, or when three later ones have begun; what comes later still
+//! counts in the total. Closed seconds are kept as a few numbers each, so a day's run fits in memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::crew::Snapshot;
+use crate::ledger::Status;
+use crate::scenario::Group;
+use crate::statistics::Tally;
+
+/// Seconds that may be open at once.
+const OPEN_SECONDS_MAX: usize = 4;
+
+/// A second that is not closed yet.
+#[derive(Default)]
+struct Open {
+    parts: u32,
+    connections: i64,
+    tally: Tally,
+}
+
+pub struct Gathered {
+    slots: u32,
+    open: BTreeMap<u32, Open>,
+    /// Closed seconds as the report shows them.
+    pub seconds: Vec<Value>,
+    /// Before the run.
+    pub setup: Tally,
+    pub groups: [Tally; Group::COUNT],
+    pub certificates: u64,
+    pub certificate_seconds: f64,
+    pub setup_seconds: f64,
+    /// What went wrong in the generator.
+    pub faults: Vec<String>,
+}
+
+impl Gathered {
+    pub fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            open: BTreeMap::new(),
+            seconds: Vec::new(),
+            setup: Tally::default(),
+            groups: Default::default(),
+            certificates: 0,
+            certificate_seconds: 0.0,
+            setup_seconds: 0.0,
+            faults: Vec::new(),
+        }
+    }
+
+    pub fn take(&mut self, snapshot: Snapshot) {
+        let Some(second) = snapshot.second else {
+            return snapshot.groups.iter().for_each(|tally| self.setup.merge(tally));
+        };
+        self.groups.iter_mut().zip(&snapshot.groups).for_each(|(all, tally)| all.merge(tally));
+        let is_closed =
+            self.seconds.last().and_then(|last| last["t"].as_u64()).is_some_and(|last| last > u64::from(second));
+        if is_closed {
+            return;
+        }
+        let open = self.open.entry(second).or_default();
+        open.parts += 1;
+        open.connections += snapshot.open;
+        snapshot.groups.iter().for_each(|tally| open.tally.merge(tally));
+        while self.open.first_key_value().is_some_and(|(_, first)| first.parts == self.slots)
+            || self.open.len() > OPEN_SECONDS_MAX
+        {
+            self.close_first();
+        }
+    }
+
+    pub fn finish(&mut self) {
+        while !self.open.is_empty() {
+            self.close_first();
+        }
+    }
+
+    fn close_first(&mut self) {
+        let Some((second, Open { connections, tally, .. })) = self.open.pop_first() else { return };
+        let latency = &tally.latency;
+        self.seconds.push(json!({
+            "t": second + 1, "ended": tally.ended(), "statuses": tally.statuses_json(), "connections": connections,
+            "p50": latency.quantile(0.5), "p90": latency.quantile(0.9), "p99": latency.quantile(0.99),
+            "p99_9": latency.quantile(0.999), "max": latency.max(), "behind": tally.behind, "missed": tally.missed,
+            "send_lateness_p99": tally.lateness.quantile(0.99), "handshakes": tally.handshakes.count(),
+            "handshakes_failed": tally.handshakes_failed,
+        }));
+    }
+
+    /// All groups together.
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        self.groups.iter().for_each(|group| total.merge(group));
+        total
+    }
+
+    /// For the terminal, while it runs.
+    pub fn line(&self, running: Duration, duration: Duration) -> String {
+        let Some(last) = self.seconds.last() else { return "begun".into() };
+        let number = |name: &str| last[name].as_u64().unwrap_or(0);
+        let bad: u64 = self.groups.iter().map(|tally| tally.ended() - tally.count(Status::SAFE)).sum();
+        format!(
+            "{:.0}/{:.0} s · {} /s · p50 {:.1} ms · p99 {:.1} ms · max {:.1} ms · {} open · {} not 204",
+            running.as_secs_f64(),
+            duration.as_secs_f64(),
+            number("ended"),
+            number("p50") as f64 / 1e3,
+            number("p99") as f64 / 1e3,
+            number("max") as f64 / 1e3,
+            last["connections"],
+            bad,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(second: u32, answers: u64) -> Snapshot {
+        let mut groups: [Tally; Group::COUNT] = Default::default();
+        groups[0].statuses.insert(Status::SAFE, answers);
+        Snapshot { second: Some(second), open: 5, groups }
+    }
+
+    #[test]
+    fn a_second_is_closed_by_its_last_part() {
+        let mut gathered = Gathered::new(2);
+        gathered.take(snapshot(0, 3));
+        assert!(gathered.seconds.is_empty());
+        gathered.take(snapshot(0, 4));
+        assert_eq!(
+            (gathered.seconds[0]["ended"].as_u64(), gathered.seconds[0]["connections"].as_i64()),
+            (Some(7), Some(10))
+        );
+    }
+
+    #[test]
+    fn what_comes_late_counts_in_the_total() {
+        let mut gathered = Gathered::new(2);
+        (0..10).for_each(|second| gathered.take(snapshot(second, 1)));
+        assert_eq!(gathered.seconds.len(), 10 - OPEN_SECONDS_MAX);
+        gathered.take(snapshot(0, 1));
+        gathered.finish();
+        assert_eq!((gathered.seconds.len(), gathered.total().ended()), (10, 11));
+    }
+}

@@ -1,0 +1,184 @@
+//! What the fleet remembers of every request, for the audit: a file of fixed records.
+//!
+//! The conductor makes the file, every thread of every worker appends to it, the audit reads it whole.
+//! Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes: device u32, sequence u32, digest
+//! u64, status u16, 0 u16, 0 u32. Records of one device stand in the order of their sending.
+//! Invariant: a writer appends whole records in one write to a file opened for appending, so writers do not mix.
+//! A file that is cut off within a record, or is no ledger, is an error.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::payload::RunId;
+
+const MAGIC: &[u8; 8] = b"FBLEDGR1";
+const HEAD_BYTES: usize = 16;
+const RECORD_BYTES: usize = 24;
+
+/// Whole records that a writer holds before it appends them.
+const BUFFER_BYTES: usize = 2048 * RECORD_BYTES;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Status(pub u16);
+
+impl Status {
+    /// It was sent, whole or in part, and no answer came.
+    pub const UNANSWERED: Self = Self(0);
+    /// It was never sent.
+    pub const UNSENT: Self = Self(1);
+    pub const SAFE: Self = Self(204);
+    const GATEWAY_TIMEOUT: Self = Self(504);
+
+    /// Whether the sender cannot know what became of the record.
+    pub fn is_unknown(self) -> bool {
+        self == Self::UNANSWERED || self == Self::GATEWAY_TIMEOUT
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::UNANSWERED => f.write_str("unanswered"),
+            Self::UNSENT => f.write_str("unsent"),
+            Self(status) => write!(f, "{status}"),
+        }
+    }
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub device: u32,
+    pub sequence: u32,
+    pub digest: u64,
+    pub status: Status,
+}
+
+impl Entry {
+    fn encode(self) -> [u8; RECORD_BYTES] {
+        let mut record = [0; RECORD_BYTES];
+        record[..4].copy_from_slice(&self.device.to_le_bytes());
+        record[4..8].copy_from_slice(&self.sequence.to_le_bytes());
+        record[8..16].copy_from_slice(&self.digest.to_le_bytes());
+        record[16..18].copy_from_slice(&self.status.0.to_le_bytes());
+        record
+    }
+
+    fn decode(record: &[u8; RECORD_BYTES]) -> Self {
+        let u32_at = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        Self {
+            device: u32_at(0),
+            sequence: u32_at(4),
+            digest: u64::from(u32_at(8)) | u64::from(u32_at(12)) << 32,
+            status: Status(u16::from_le_bytes([record[16], record[17]])),
+        }
+    }
+}
+
+/// Makes an empty ledger, in place of one that was there.
+pub fn create(path: &Path, run: RunId) -> Result<()> {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(MAGIC);
+    head[8..12].copy_from_slice(&run.0.to_le_bytes());
+    std::fs::write(path, head).with_context(|| path.display().to_string())
+}
+
+/// Run and requests of a ledger.
+pub fn read(path: &Path) -> Result<(RunId, Vec<Entry>)> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    ensure!(bytes.len() >= HEAD_BYTES && bytes.starts_with(MAGIC), "{} is no ledger", path.display());
+    let run = RunId(u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
+    let (records, rest) = bytes[HEAD_BYTES..].as_chunks();
+    ensure!(rest.is_empty(), "{} is cut off: its last record has {} bytes", path.display(), rest.len());
+    Ok((run, records.iter().map(Entry::decode).collect()))
+}
+
+/// Appends to a ledger; what it holds is written when it is full and on [`Writer::flush`].
+pub struct Writer {
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().append(true).open(path).with_context(|| path.display().to_string())?;
+        Ok(Self { file, buffer: Vec::with_capacity(BUFFER_BYTES) })
+    }
+
+    pub fn append(&mut self, entry: Entry) -> std::io::Result<()> {
+        self.buffer.extend_from_slice(&entry.encode());
+        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        let written = self.file.write_all(&self.buffer);
+        self.buffer.clear();
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let entry = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u16>())
+            .prop_map(|(device, sequence, digest, status)| Entry { device, sequence, digest, status: Status(status) });
+        prop::collection::vec(entry, 0..50)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(run: u32, entries in entries()) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger");
+            create(&path, RunId(run)).unwrap();
+            let mut writer = Writer::open(&path).unwrap();
+            entries.iter().for_each(|entry| writer.append(*entry).unwrap());
+            writer.flush().unwrap();
+            prop_assert_eq!(read(&path).unwrap(), (RunId(run), entries));
+        }
+    }
+
+    #[test]
+    fn writers_share_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        create(&path, RunId(1)).unwrap();
+        std::thread::scope(|scope| {
+            for device in 0..4 {
+                let mut writer = Writer::open(&path).unwrap();
+                scope.spawn(move || {
+                    for sequence in 0..10_000 {
+                        writer.append(Entry { device, sequence, digest: 7, status: Status::SAFE }).unwrap();
+                    }
+                    writer.flush().unwrap();
+                });
+            }
+        });
+        let (_, entries) = read(&path).unwrap();
+        for device in 0..4 {
+            let sequences = entries.iter().filter(|entry| entry.device == device).map(|entry| entry.sequence);
+            assert!(sequences.eq(0..10_000));
+        }
+    }
+
+    #[test]
+    fn a_torn_or_foreign_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        create(&path, RunId(1)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend([1; RECORD_BYTES + 1]);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("cut off"));
+        std::fs::write(&path, "something else altogether").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("no ledger"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether the generator was fit: a figure of a generator that was itself too slow says nothing about the server.
+
+use serde_json::{Value, json};
+
+use crate::fleet::Usage;
+use crate::statistics::Tally;
+
+/// Sendings of idle devices may be so late at p99: timers are exact to 1 ms.
+const LATENESS_P99_MAX_US: u64 = 10_000;
+
+/// Above this share of a core, a thread has queues of its own.
+const THREAD_CORES_MAX: f64 = 0.9;
+
+/// Below this, server and generator take the cores from each other.
+const IDLE_MIN: f64 = 0.03;
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// Why the figures are not to be trusted; none: they are.
+    pub reasons: Vec<String>,
+    /// What a reader should know, and does not spoil the figures.
+    pub notes: Vec<String>,
+}
+
+pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Verdict {
+    let mut verdict = Verdict { reasons: faults.to_vec(), notes: Vec::new() };
+    let lateness_us = total.lateness.quantile(0.99);
+    if total.ended() == 0 {
+        verdict.reasons.push("no request ended".into());
+    }
+    if lateness_us > LATENESS_P99_MAX_US {
+        let late_ms = lateness_us as f64 / 1e3;
+        verdict.reasons.push(format!("idle devices sent {late_ms:.1} ms late (p99): the generator was too slow"));
+    }
+    if usage.busiest_thread_cores > THREAD_CORES_MAX {
+        let percent = usage.busiest_thread_cores * 100.0;
+        verdict.reasons.push(format!("a thread of the generator used {percent:.0} % of a core: give it more threads"));
+    }
+    if usage.machine_idle < IDLE_MIN && usage.seconds > 0.0 {
+        verdict.notes.push("no core was idle: server and generator on one machine held each other up".into());
+    }
+    if setup.handshakes_failed > 0 {
+        verdict.notes.push(format!("{} connections failed before the run", setup.handshakes_failed));
+    }
+    if total.missed > 0 {
+        verdict.notes.push(format!("{} readings were not sent by the end: the server was behind", total.missed));
+    }
+    verdict
+}
+
+impl Verdict {
+    pub fn to_json(&self) -> Value {
+        json!({"fit": self.reasons.is_empty(), "reasons": self.reasons, "notes": self.notes})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::Status;
+
+    fn total(lateness_ms: u64) -> Tally {
+        let mut total = Tally::default();
+        total.statuses.insert(Status::SAFE, 1);
+        total.lateness.record(Duration::from_millis(lateness_ms));
+        total
+    }
+
+    fn reasons(lateness_ms: u64, usage: Usage, faults: &[String]) -> usize {
+        of(&total(lateness_ms), &Tally::default(), &usage, faults).reasons.len()
+    }
+
+    #[test]
+    fn each_weakness_of_the_generator_is_a_reason() {
+        let good = Usage { busiest_thread_cores: 0.5, machine_idle: 0.5, seconds: 10.0, ..Usage::default() };
+        assert_eq!(reasons(1, good, &[]), 0);
+        assert_eq!(reasons(11, good, &[]), 1);
+        assert_eq!(reasons(1, Usage { busiest_thread_cores: 0.95, ..good }, &[]), 1);
+        assert_eq!(reasons(1, good, &["a worker ended".into()]), 1);
+        assert_eq!(of(&Tally::default(), &Tally::default(), &good, &[]).reasons.len(), 1);
+    }
+
+    #[test]
+    fn a_slow_server_is_no_weakness_of_the_generator() {
+        let mut slow = total(1);
+        slow.missed = 1000;
+        slow.latency.record(Duration::from_secs(30));
+        let verdict = of(&slow, &Tally::default(), &Usage { machine_idle: 0.5, ..Usage::default() }, &[]);
+        assert_eq!((verdict.reasons.len(), verdict.notes.len()), (0, 1));
+    }
+}

@@ -1,0 +1,215 @@
+//! What was measured: counts and histograms that can be merged, and their form on the pipe between processes.
+//!
+//! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges them. Times are in
+//! microseconds, exact to 1 %, from 1 µs to an hour; what is longer counts as an hour.
+//! Invariant: merging loses nothing: a tally merged from parts equals the tally of the whole, through JSON as well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::ledger::Status;
+
+const MICROSECONDS_MAX: u64 = 3_600_000_000;
+
+/// Times in microseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times(hdrhistogram::Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "the bounds are constants, and they are good")]
+        Self(hdrhistogram::Histogram::new_with_bounds(1, MICROSECONDS_MAX, 2).expect("good bounds"))
+    }
+}
+
+impl Times {
+    pub fn record(&mut self, time: Duration) {
+        self.record_n(time.as_micros().try_into().unwrap_or(u64::MAX), 1);
+    }
+
+    fn record_n(&mut self, microseconds: u64, count: u64) {
+        self.0.saturating_record_n(microseconds.clamp(1, MICROSECONDS_MAX), count);
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        other.buckets().for_each(|(microseconds, count)| self.record_n(microseconds, count));
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The value that this part of all (0 to 1) does not exceed, in microseconds.
+    pub fn quantile(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile).min(self.max())
+    }
+
+    pub fn max(&self) -> u64 {
+        if self.0.is_empty() { 0 } else { self.0.max() }
+    }
+
+    /// Values in microseconds with their counts, rising.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+    }
+
+    /// The figures that a reader wants, in microseconds.
+    pub fn summary(&self) -> Value {
+        json!({
+            "count": self.count(), "mean": self.0.mean().round(), "p50": self.quantile(0.5), "p90": self.quantile(0.9),
+            "p99": self.quantile(0.99), "p99_9": self.quantile(0.999), "p99_99": self.quantile(0.9999), "max": self.max(),
+        })
+    }
+
+    pub fn to_json(&self) -> Value {
+        self.buckets().map(|(microseconds, count)| json!([microseconds, count])).collect()
+    }
+
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let mut times = Self::default();
+        for bucket in value.as_array().context("a histogram is a list")? {
+            let number = |at: usize| bucket[at].as_u64().context("a bucket is two numbers");
+            times.record_n(number(0)?, number(1)?);
+        }
+        Ok(times)
+    }
+}
+
+/// What happened in a stretch of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub statuses: BTreeMap<Status, u64>,
+    /// From the intended time to the answer, or to when it was given up.
+    pub latency: Times,
+    /// From the sending to the answer.
+    pub service: Times,
+    /// From the intended time to the sending, where the device was idle: the generator's own fault.
+    pub lateness: Times,
+    /// From the first packet to a connection that can be used.
+    pub handshakes: Times,
+    pub handshakes_failed: u64,
+    /// Sendings that began late because the device still waited for its last answer or its connection.
+    pub behind: u64,
+    /// Intended within the run, and not sent before its end.
+    pub missed: u64,
+}
+
+impl Tally {
+    pub fn merge(&mut self, other: &Self) {
+        other.statuses.iter().for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
+        self.latency.merge(&other.latency);
+        self.service.merge(&other.service);
+        self.lateness.merge(&other.lateness);
+        self.handshakes.merge(&other.handshakes);
+        self.handshakes_failed += other.handshakes_failed;
+        self.behind += other.behind;
+        self.missed += other.missed;
+    }
+
+    /// Requests that have ended, however.
+    pub fn ended(&self) -> u64 {
+        self.statuses.values().sum()
+    }
+
+    pub fn count(&self, status: Status) -> u64 {
+        self.statuses.get(&status).copied().unwrap_or(0)
+    }
+
+    pub fn statuses_json(&self) -> Value {
+        self.statuses
+            .iter()
+            .map(|(status, count)| (status.to_string(), json!(count)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    pub fn to_json(&self) -> Value {
+        let statuses: Value = self.statuses.iter().map(|(status, count)| json!([status.0, count])).collect();
+        json!({
+            "statuses": statuses, "latency": self.latency.to_json(), "service": self.service.to_json(),
+            "lateness": self.lateness.to_json(), "handshakes": self.handshakes.to_json(),
+            "handshakes_failed": self.handshakes_failed, "behind": self.behind, "missed": self.missed,
+        })
+    }
+
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let count = |name: &str| value[name].as_u64().with_context(|| format!("{name} is a number"));
+        let mut statuses = BTreeMap::new();
+        for pair in value["statuses"].as_array().context("statuses are a list")? {
+            let status = pair[0].as_u64().and_then(|status| status.try_into().ok()).context("a status")?;
+            statuses.insert(Status(status), pair[1].as_u64().context("a count")?);
+        }
+        Ok(Self {
+            statuses,
+            latency: Times::from_json(&value["latency"])?,
+            service: Times::from_json(&value["service"])?,
+            lateness: Times::from_json(&value["lateness"])?,
+            handshakes: Times::from_json(&value["handshakes"])?,
+            handshakes_failed: count("handshakes_failed")?,
+            behind: count("behind")?,
+            missed: count("missed")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tally(samples: &[(u16, u32)]) -> Tally {
+        let mut tally = Tally::default();
+        for (status, microseconds) in samples {
+            let time = Duration::from_micros((*microseconds).into());
+            *tally.statuses.entry(Status(*status)).or_default() += 1;
+            tally.latency.record(time);
+            tally.service.record(time / 2);
+            tally.lateness.record(time / 3);
+            tally.handshakes.record(time / 4);
+            tally.behind += 1;
+            tally.missed += 2;
+        }
+        tally
+    }
+
+    proptest! {
+        #[test]
+        fn parts_merge_to_the_whole_through_json(
+            samples in prop::collection::vec((200_u16..510, any::<u32>()), 0..200), cut in 0..200_usize,
+        ) {
+            let (first, second) = samples.split_at(cut.min(samples.len()));
+            let mut merged = Tally::default();
+            for part in [first, second] {
+                let text = tally(part).to_json().to_string();
+                merged.merge(&Tally::from_json(&serde_json::from_str(&text).unwrap()).unwrap());
+            }
+            let whole = tally(&samples);
+            prop_assert_eq!(merged.to_json(), whole.to_json());
+            prop_assert_eq!(merged.ended(), samples.len() as u64);
+        }
+
+        #[test]
+        fn quantiles_are_exact_to_one_percent(mut samples in prop::collection::vec(1_u32..100_000_000, 1..300)) {
+            let mut times = Times::default();
+            samples.iter().for_each(|sample| times.record(Duration::from_micros((*sample).into())));
+            samples.sort_unstable();
+            for quantile in [0.5, 0.9, 0.99, 1.0] {
+                let rank = (quantile * samples.len() as f64).ceil().max(1.0) as usize;
+                let exact = f64::from(samples[rank - 1]);
+                let found = times.quantile(quantile) as f64;
+                prop_assert!((found - exact).abs() <= exact * 0.01 + 1.0, "{quantile}: {found} for {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_no_time_at_all() {
+        let times = Times::default();
+        assert_eq!((times.count(), times.quantile(0.99), times.max()), (0, 0, 0));
+        assert!(Times::from_json(&json!({"a": 1})).is_err() && Tally::from_json(&json!({})).is_err());
+    }
+}
