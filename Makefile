@@ -22,8 +22,9 @@ lint: packages  ## format, lints, licences and advisories
 tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
 	scripts/install-tools.sh
 
-bench: packages  ## criterion benches
+bench: packages  ## criterion benches, and a table of them in target/bench.md
 	cargo bench
+	scripts/bench-table.py
 
 loadtest: packages  ## a fleet against a gateway that it starts, the audit of what arrived, and a report to look at
 	cargo build --release

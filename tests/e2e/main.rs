@@ -16,6 +16,7 @@ mod harness;
 
 mod arrival;
 mod configuration;
+mod framing;
 mod kafka_faults;
 mod kinesis;
 mod limits;
