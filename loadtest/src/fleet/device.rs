@@ -25,6 +25,9 @@ use crate::schedule::Schedule;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// After the run, so that its last second sees all connections.
+const LINGER: Duration = Duration::from_millis(200);
+
 pub struct Device {
     pub number: u32,
     pub protocol: Protocol,
@@ -65,6 +68,7 @@ impl Device {
         if let Some(cut) = self.plan.cut.take() {
             self.come_back_after(cut, start, end).await;
         }
+        sleep_until(end + LINGER).await;
         self.hang_up();
     }
 

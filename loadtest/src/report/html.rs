@@ -82,7 +82,10 @@ fn tiles(report: &Value) -> String {
 }
 
 fn plots(report: &Value) -> String {
+    let duration = report["load"]["duration_s"].as_f64().unwrap_or(f64::MAX);
     let seconds = rows(&report["seconds"]);
+    // What comes after the run is the end of requests that were sent in it, in part of a second.
+    let seconds = &seconds[..seconds.partition_point(|second| second["t"].as_f64().is_some_and(|t| t <= duration))];
     let usage = rows(&report["usage"]);
     let events: Vec<(f64, String)> = rows(&report["events"])
         .iter()

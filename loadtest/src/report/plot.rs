@@ -213,11 +213,17 @@ impl Plot<'_> {
     }
 }
 
+/// Where a logarithm has no place for a value, nothing was measured: the line has a gap.
 fn path<'a>(axes: &Axes, points: impl Iterator<Item = &'a (f64, f64)>) -> String {
     let mut path = String::new();
+    let mut command = 'M';
     for (x, y) in points {
-        let command = if path.is_empty() { 'M' } else { 'L' };
+        if axes.scale == Scale::Log && *y <= 0.0 {
+            command = 'M';
+            continue;
+        }
         let _ = write!(path, "{command}{:.1} {:.1}", axes.x(*x), axes.y(*y));
+        command = 'L';
     }
     path
 }
@@ -295,6 +301,14 @@ mod tests {
             prop_assert!(thin.len() <= COLUMNS_MAX);
             prop_assert_eq!(highest(&thin), highest(&points));
         }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_gap() {
+        let axes = Axes { x: (0.0, 3.0), y: (1.0, 10.0), scale: Scale::Log };
+        let points = [(0.0, 5.0), (1.0, 0.0), (2.0, 5.0), (3.0, 5.0)];
+        assert_eq!(path(&axes, points.iter()).matches('M').count(), 2);
+        assert_eq!(path(&Axes { scale: Scale::Linear, ..axes }, points.iter()).matches('M').count(), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const LATENESS_P99_MAX_US: u64 = 10_000;
 /// Above this share of a core, a thread has queues of its own.
 const THREAD_CORES_MAX: f64 = 0.9;
 
-/// Below this, server and generator take the cores from each other.
+/// Below this, server, generator and others take the cores from each other.
 const IDLE_MIN: f64 = 0.03;
 
 #[derive(Debug, Default, PartialEq)]
@@ -30,20 +30,22 @@ pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Ver
     }
     if lateness_us > LATENESS_P99_MAX_US {
         let late_ms = lateness_us as f64 / 1e3;
-        verdict.reasons.push(format!("idle devices sent {late_ms:.1} ms late (p99): the generator was too slow"));
+        verdict
+            .reasons
+            .push(format!("idle devices sent {late_ms:.1} ms late (p99): the generator was too slow or had no core"));
     }
     if usage.busiest_thread_cores > THREAD_CORES_MAX {
         let percent = usage.busiest_thread_cores * 100.0;
         verdict.reasons.push(format!("a thread of the generator used {percent:.0} % of a core: give it more threads"));
     }
     if usage.machine_idle < IDLE_MIN && usage.seconds > 0.0 {
-        verdict.notes.push("no core was idle: server and generator on one machine held each other up".into());
+        verdict.notes.push("no core was idle: what runs on this machine held each other up".into());
     }
     if setup.handshakes_failed > 0 {
         verdict.notes.push(format!("{} connections failed before the run", setup.handshakes_failed));
     }
     if total.missed > 0 {
-        verdict.notes.push(format!("{} readings were not sent by the end: the server was behind", total.missed));
+        verdict.notes.push(format!("{} readings were not sent by the end", total.missed));
     }
     verdict
 }
