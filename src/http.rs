@@ -202,11 +202,6 @@ impl Service {
         let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
         connection.closing.get() || is_cut || self.bell.is_draining()
     }
-
-    /// Counts an answer that the HTTP codec gave by itself. Those of h2's codec cannot be seen.
-    fn codec_answered(&self, protocol: Protocol, status: StatusCode) {
-        self.metrics.request(protocol, status.as_u16(), Duration::ZERO);
-    }
 }
 
 /// What the gateway reads of a head that an HTTP library has parsed.

@@ -18,7 +18,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 pub use body::{Body, BrokenBody};
-pub use head::{ContentTypes, Field, RequestHead};
+pub use head::{ContentTypes, Field, RequestHead, length};
 pub use refusal::Refusal;
 pub use routes::{Authorities, Routes};
 
@@ -100,13 +100,6 @@ pub struct Admitted<'c> {
     head: Head,
     received_at: Timestamp,
     permit: Permit,
-}
-
-impl Admitted<'_> {
-    /// From `Content-Length`.
-    pub fn declared_bytes(&self) -> Option<usize> {
-        self.head.declared_bytes
-    }
 }
 
 impl Ingest {

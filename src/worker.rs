@@ -22,6 +22,7 @@ use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
 use crate::handover::{self, Sender};
 use crate::http::Service;
+use crate::http::bell::Bell;
 use crate::http::h1::Accepted;
 use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
@@ -83,7 +84,20 @@ async fn serve(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender
 }
 
 fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
-    let metrics = shared.metrics.worker(index);
+    Acceptor {
+        service: Rc::new(service(index, shared, batcher)),
+        tls: shared.tls.clone(),
+        identity: shared.identity.clone(),
+        limits: shared.limits.clone(),
+        clock: shared.clock,
+        permits: shared.permits.clone(),
+        metrics: shared.metrics.worker(index),
+        handshake_timeout: shared.handshake_timeout,
+        draining: shared.draining.clone(),
+    }
+}
+
+fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
     let ingest = Ingest {
         clock: shared.clock,
         limits: shared.limits.clone(),
@@ -93,31 +107,26 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         body_bytes_max: shared.http.body_bytes_max,
         body_timeout: shared.http.body_timeout,
     };
-    let service = Service {
+    Service {
         ingest,
-        metrics: metrics.clone(),
+        metrics: shared.metrics.worker(index),
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
-        bell: Rc::default(),
+        bell: bell(shared),
         revocation: shared.tls.revocation.clone(),
         h1_accepted: Accepted::default(),
-    };
+    }
+}
+
+/// Rings for as long as the worker runs.
+fn bell(shared: &Shared) -> Rc<Bell> {
+    let bell = Rc::new(Bell::default());
     spawn_local({
-        let (bell, draining, revocation) = (service.bell.clone(), shared.draining.clone(), service.revocation.clone());
+        let (bell, draining, revocation) = (bell.clone(), shared.draining.clone(), shared.tls.revocation.clone());
         async move { bell.run(draining, revocation).await }
     });
-    Acceptor {
-        service: Rc::new(service),
-        tls: shared.tls.clone(),
-        identity: shared.identity.clone(),
-        limits: shared.limits.clone(),
-        clock: shared.clock,
-        permits: shared.permits.clone(),
-        metrics,
-        handshake_timeout: shared.handshake_timeout,
-        draining: shared.draining.clone(),
-    }
+    bell
 }
 
 type Serving = tokio::task::JoinSet<()>;

@@ -79,7 +79,9 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     let (request, stream) = match resolved {
         Ok(Ok(request)) => request,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
-            return service.codec_answered(Protocol::H3, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            // h3 has answered by itself.
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
+            return service.metrics.request(Protocol::H3, status, Duration::ZERO);
         }
         Ok(Err(_)) | Err(_) => return,
     };

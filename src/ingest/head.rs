@@ -160,17 +160,20 @@ fn idempotency_key(field: Field<'_>) -> Result<Option<RecordId>, Refusal> {
     }
 }
 
-/// The one `Content-Length`. A length that does not fit is as good as too large; one that is not a number is malformed,
-/// and so are two of them.
+const BAD_LENGTH: Refusal = Refusal::Malformed("Content-Length is not one decimal number");
+
+/// The one `Content-Length`; two of them are malformed.
 fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
-    const BAD_LENGTH: Refusal = Refusal::Malformed("Content-Length is not one decimal number");
-    let digits = match field {
-        Field::Absent => return Ok(None),
-        Field::Once(digits) => std::str::from_utf8(digits).map_err(|_| BAD_LENGTH)?,
-        Field::Repeated(_) => return Err(BAD_LENGTH),
-    };
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BAD_LENGTH);
+    match field {
+        Field::Absent => Ok(None),
+        Field::Once(digits) => length(digits).map(|bytes| Some(usize::try_from(bytes).unwrap_or(usize::MAX))),
+        Field::Repeated(_) => Err(BAD_LENGTH),
     }
-    Ok(Some(digits.parse().unwrap_or(usize::MAX)))
+}
+
+/// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good as the largest.
+pub fn length(digits: &[u8]) -> Result<u64, Refusal> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| is_number).ok_or(BAD_LENGTH)?;
+    Ok(text.parse().unwrap_or(u64::MAX))
 }

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use httparse::{Header, Request, Status};
 
 use crate::http::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
-use crate::ingest::{Field, Refusal, RequestHead};
+use crate::ingest::{Field, Refusal, RequestHead, length};
 
 /// How the body's end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +120,6 @@ fn framing(transfer_encoding: Field<'_>, content_length: Field<'_>, is_1_1: bool
         }
         _ => Err(Refusal::Malformed("Transfer-Encoding is not just chunked, or there is a Content-Length too")),
     }
-}
-
-/// A length beyond 64 bits is as good as one that never ends: its connection ends before it does.
-fn length(digits: &[u8]) -> Result<u64, Refusal> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
-    let text = text.ok_or(Refusal::Malformed("Content-Length is not one decimal number"))?;
-    Ok(text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
