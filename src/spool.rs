@@ -1,16 +1,19 @@
 //! The spool: records on local disk while the stream cannot take them. This room holds its formats and building blocks.
 //!
 //! [`frame`] and [`segment`] say what lies on disk, [`cursor`] how far it is delivered, [`keys`] how it is encrypted;
-//! [`disk`] is what is asked of a disk, [`queue`] the bounded way to the one thread that commits, [`ranges`] the set of
-//! records that are done with. Numbers on disk are little-endian, checksums are CRC32C. Readers of damaged bytes answer
-//! `None`, never a panic and never other content.
+//! [`index`] is what the spool holds, [`disk`] what is asked of a disk, [`queue`] the bounded way to the one thread that
+//! commits, [`ranges`] the set of records that are done with. Numbers on disk are little-endian, checksums are CRC32C.
+//! Readers of damaged bytes answer `None`, never a panic and never other content.
 
 pub mod cursor;
 pub mod disk;
 pub mod frame;
+pub mod index;
 pub mod keys;
 pub mod queue;
 pub mod ranges;
 pub mod segment;
+#[cfg(test)]
+mod tests;
 
 use crate::sync;
