@@ -44,7 +44,7 @@ pub struct Cursor {
 impl Cursor {
     /// As it lies on disk, with `ranges_max` of its ranges.
     fn encode(&self, ranges_max: usize) -> Vec<u8> {
-        let ranges = self.done.len().min(ranges_max).min(RANGES_MAX);
+        let ranges = self.done.count().min(ranges_max).min(RANGES_MAX);
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ranges * 16 + 4);
         bytes.extend_from_slice(MAGIC);
         for number in [self.generation, self.low, self.next, self.next_segment] {

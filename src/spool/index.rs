@@ -172,7 +172,7 @@ mod tests {
         assert_eq!((index.retire(5..15), index.retire(0..6), index.low()), (10, 5, 15));
         assert_eq!((index.finished(), index.records(), index.bytes()), (vec![1], 5, 100));
         assert!(index.is_done(14) && !index.is_done(15));
-        assert_eq!((index.retire(0..99), index.low(), index.done().len()), (5, 20, 0));
+        assert_eq!((index.retire(0..99), index.low(), index.done().count()), (5, 20, 0));
         assert_eq!(index.finished(), [1, 2]);
     }
 

@@ -68,7 +68,8 @@ impl Ranges {
         self.0.iter().map(|(start, end)| *start..*end)
     }
 
-    pub fn len(&self) -> usize {
+    /// How many ranges there are.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -94,7 +95,7 @@ mod tests {
             set.retain(|number| *number >= below);
             prop_assert_eq!(ranges.iter().flatten().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
             let touching = ranges.iter().zip(ranges.iter().skip(1)).any(|(left, right)| left.end >= right.start);
-            prop_assert!(!touching && ranges.len() <= set.len());
+            prop_assert!(!touching && ranges.count() <= set.len());
             for number in 0..70 {
                 prop_assert_eq!(ranges.contains(number), set.contains(&number));
             }
