@@ -7,12 +7,18 @@
 
 pub mod cursor;
 pub mod disk;
+pub mod engine;
 pub mod frame;
 pub mod index;
 pub mod keys;
+pub mod opened;
+pub mod quarantine;
 pub mod queue;
 pub mod ranges;
+pub mod reader;
+pub mod recovery;
 pub mod segment;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 

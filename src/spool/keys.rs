@@ -86,7 +86,7 @@ impl Keys {
         Self::parse(&text, path)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let key = |(index, line): (usize, &str)| {
             let bytes = parse_key(line.trim()).ok_or(KeyError::Line { path: path.to_owned(), line: index + 1 })?;

@@ -1,4 +1,7 @@
-//! The commit queue's bounds; `tests/loom_spool.rs` compiles its source, so they stand here.
+//! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its source, so they stand here.
+
+mod model;
+mod sim;
 
 use std::time::Duration;
 
