@@ -12,7 +12,7 @@ mod writer;
 
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::disk::Disk;
 use super::frame::body::Draft;
 use super::index::Segment;
 use super::keys::Keys;
+use super::reader::Source;
 use super::recovery::{OpenError, Recovery, recover};
 use super::segment::{self, FRAMES_START};
 use super::shared::{Shared, State};
@@ -121,8 +122,10 @@ impl<D: Disk> Engine<D> {
         &self.shared
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.options.dir
+    pub fn source(&self) -> Source<D> {
+        let LogOptions { dir, keys, metrics, .. } = &self.options;
+        let (disk, shared) = (self.disk.clone(), self.shared.clone());
+        Source { disk, dir: dir.clone(), keys: keys.clone(), shared, metrics: metrics.clone() }
     }
 
     /// Makes drafts safe, in their order, and answers each with the places of its records.

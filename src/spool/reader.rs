@@ -9,7 +9,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::Disk;
@@ -50,12 +50,25 @@ pub struct Frame {
     pub records: Vec<Record>,
 }
 
+/// What a log's readers need of it.
+pub struct Source<D: Disk> {
+    pub disk: Arc<D>,
+    pub dir: PathBuf,
+    pub keys: Arc<Keys>,
+    pub shared: Arc<Shared>,
+    pub metrics: SpoolMetrics,
+}
+
+impl<D: Disk> Clone for Source<D> {
+    fn clone(&self) -> Self {
+        let Self { disk, dir, keys, shared, metrics } = self;
+        let (disk, dir, keys, shared) = (disk.clone(), dir.clone(), keys.clone(), shared.clone());
+        Self { disk, dir, keys, shared, metrics: metrics.clone() }
+    }
+}
+
 pub struct Reader<D: Disk> {
-    disk: Arc<D>,
-    dir: PathBuf,
-    keys: Arc<Keys>,
-    shared: Arc<Shared>,
-    metrics: SpoolMetrics,
+    source: Source<D>,
     at: Option<Position<D>>,
     /// The segment that was read last.
     segment: Option<u64>,
@@ -69,8 +82,8 @@ struct Position<D: Disk> {
 }
 
 impl<D: Disk> Reader<D> {
-    pub fn new(disk: Arc<D>, dir: &Path, keys: Arc<Keys>, shared: Arc<Shared>, metrics: SpoolMetrics) -> Self {
-        Self { disk, dir: dir.to_owned(), keys, shared, metrics, at: None, segment: None, failures: 0 }
+    pub fn new(source: Source<D>) -> Self {
+        Self { source, at: None, segment: None, failures: 0 }
     }
 
     /// The next records; `None` when there are no more now.
@@ -100,7 +113,7 @@ impl<D: Disk> Reader<D> {
     /// The segment to read on in, which has more to read.
     fn seek(&mut self) -> Option<Segment> {
         loop {
-            let index = self.shared.index();
+            let index = self.source.shared.index();
             let current = self.segment.and_then(|id| index.get(id).cloned());
             match (current, &self.at) {
                 (Some(current), None) if current.live > 0 => return Some(current),
@@ -108,8 +121,9 @@ impl<D: Disk> Reader<D> {
                 (Some(current), _) if current.active => return None,
                 _ => {}
             }
-            self.at = None;
-            self.segment = Some(index.next_after(self.segment)?.id);
+            let next = index.next_after(self.segment)?.id;
+            drop(index);
+            (self.at, self.segment) = (None, Some(next));
         }
     }
 
@@ -144,8 +158,8 @@ impl<D: Disk> Reader<D> {
     }
 
     fn open(&mut self, segment: &Segment) -> io::Result<()> {
-        let file = self.disk.open(&self.path(segment.id))?;
-        match Opened::open(file, &self.keys) {
+        let file = self.source.disk.open(&self.path(segment.id))?;
+        match Opened::open(file, &self.source.keys) {
             Ok(opened) => {
                 self.at = Some(Position { opened, offset: FRAMES_START, place: segment.base });
                 Ok(())
@@ -156,7 +170,7 @@ impl<D: Disk> Reader<D> {
     }
 
     fn is_done(&self, header: &Header) -> bool {
-        let index = self.shared.index();
+        let index = self.source.shared.index();
         (header.first..header.end()).all(|place| index.is_done(place))
     }
 
@@ -168,7 +182,7 @@ impl<D: Disk> Reader<D> {
 
     /// Those that are not done with; `None` when there are none.
     fn frame(&self, first: u64, content: Content) -> Option<Frame> {
-        let index = self.shared.index();
+        let index = self.source.shared.index();
         let records = (first..).zip(content.records).filter(|(place, _)| !index.is_done(*place));
         let (places, records): (Vec<u64>, Vec<Record>) = records.unzip();
         let Content { stream, reason, .. } = content;
@@ -215,8 +229,8 @@ impl<D: Disk> Reader<D> {
         }
         let bytes = (offsets.end - offsets.start).min(QUARANTINE_PIECE_BYTES_MAX) as usize;
         let kept = opened.raw(offsets.start, bytes).and_then(|raw| {
-            let quarantine = Quarantine::new(&self.dir);
-            quarantine.keep(&*self.disk, &opened.header, offsets.start, &raw)
+            let quarantine = Quarantine::new(&self.source.dir);
+            quarantine.keep(&*self.source.disk, &opened.header, offsets.start, &raw)
         });
         let file = self.path(opened.header.id);
         let not_kept = kept.err().map(|error| error.to_string());
@@ -226,11 +240,11 @@ impl<D: Disk> Reader<D> {
     }
 
     fn retire(&self, places: Range<u64>) {
-        self.metrics.frames_damaged(1);
-        self.shared.retire([places]);
+        self.source.metrics.frames_damaged(1);
+        self.source.shared.retire([places]);
     }
 
     fn path(&self, id: u64) -> PathBuf {
-        self.dir.join(segment::file_name(id))
+        self.source.dir.join(segment::file_name(id))
     }
 }

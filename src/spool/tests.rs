@@ -2,6 +2,7 @@
 
 mod model;
 mod sim;
+mod whole;
 
 use std::time::Duration;
 

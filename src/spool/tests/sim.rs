@@ -125,14 +125,6 @@ impl SimDisk {
         true
     }
 
-    /// Flips a bit of one file.
-    pub fn flip_at(&self, path: &Path, at: usize) {
-        let sim = &mut *self.sim();
-        let file = &mut sim.files[sim.names[path]];
-        file.seen[at] ^= 1;
-        file.durable[at] ^= 1;
-    }
-
     pub fn remove_folder(&self, dir: &Path) {
         let sim = &mut *self.sim();
         sim.names.retain(|path, _| !path.starts_with(dir));

@@ -33,6 +33,11 @@ impl SpoolMetrics {
         Self { bytes, records, damaged_frames: Counter::noop(), dropped_records: Counter::noop() }
     }
 
+    /// Counts damage into the same counters, and its backlog for nobody.
+    pub fn without_backlog(&self) -> Self {
+        Self { bytes: Gauge::noop(), records: Gauge::noop(), ..self.clone() }
+    }
+
     /// What waits for delivery.
     pub fn set_backlog(&self, bytes: u64, records: u64) {
         self.bytes.set(bytes as f64);
