@@ -176,6 +176,13 @@ fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_
 
 #[test]
 fn a_torn_tail_is_cut_and_a_segment_without_a_header_goes_to_quarantine() {
+    for is_preallocated in [false, true] {
+        check_torn_tail(is_preallocated);
+    }
+}
+
+/// Of a preallocated file the room is still there when the bytes are not.
+fn check_torn_tail(is_preallocated: bool) {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     append(&spool.backlog, &[record(1, 1000)]).recv().unwrap().unwrap();
@@ -183,7 +190,11 @@ fn a_torn_tail_is_cut_and_a_segment_without_a_header_goes_to_quarantine() {
     spool.close();
     let first = &segments(dir.path())[0];
     let bytes = fs::metadata(first).unwrap().len();
-    fs::OpenOptions::new().write(true).open(first).unwrap().set_len(bytes - 300).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(first).unwrap();
+    file.set_len(bytes - 300).unwrap();
+    if is_preallocated {
+        file.set_len(bytes).unwrap();
+    }
     let mut lost = fs::File::create(dir.path().join("segment-0000000009.spool")).unwrap();
     lost.write_all(&[b"x".repeat(8192), b"FBf1".to_vec()].concat()).unwrap();
     let (spool, recovery) = open(dir.path());
