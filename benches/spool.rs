@@ -120,7 +120,9 @@ fn recover(dir: &Path, records: &[Record]) {
     let spool = open(scratch.path());
     let batch_bytes = Draft::new("telemetry", records).expect("a draft").bytes();
     let rounds = bytes_max / (batch_bytes * GROUPS[2] * ROUNDS);
-    (0..=rounds).for_each(|_| drop(append(&spool, records, GROUPS[2])));
+    for _ in 0..=rounds {
+        append(&spool, records, GROUPS[2]);
+    }
     spool.close();
     let begun_at = Instant::now();
     let spool = open(scratch.path());
