@@ -132,7 +132,7 @@ fn recover(dir: &Path, records: &[Record]) {
     let begun_at = Instant::now();
     let mut reader = spool.backlog.reader();
     let mut read = 0;
-    while let Some(frame) = reader.next().expect("it reads") {
+    while let Some(frame) = reader.next_frame().expect("it reads") {
         read += frame.records.len();
     }
     let rate = (read * PAYLOAD_BYTES) as f64 / begun_at.elapsed().as_secs_f64() / 1e6;

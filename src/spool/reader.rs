@@ -87,7 +87,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The next records; `None` when there are no more now.
-    pub fn next(&mut self) -> Result<Option<Frame>, ReadError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
         while let Some(segment) = self.seek() {
             let read = self.read(&segment);
             if read.is_ok() {

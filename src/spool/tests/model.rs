@@ -204,7 +204,7 @@ impl Life {
     /// Reads one frame. Gives up on a disk that does not read before the reader does.
     fn read(&mut self) -> bool {
         for attempt in 0.. {
-            match self.reader.as_mut().unwrap().next() {
+            match self.reader.as_mut().unwrap().next_frame() {
                 Ok(Some(frame)) => {
                     let records = frame.places.into_iter().zip(frame.records);
                     records.for_each(|(place, record)| self.note_read(place, &record));
@@ -237,7 +237,7 @@ impl Life {
             }
             let at = self.random.below(self.under_way.len() as u64) as usize;
             let (place, content) = self.under_way.swap_remove(at);
-            self.engine().shared().retire([place..place + 1]);
+            self.engine().shared().retire(Some(place..place + 1));
             self.fates.insert(content, Fate::Over);
         }
     }

@@ -42,7 +42,7 @@ fn contents(frames: &[Frame]) -> Vec<u64> {
 
 fn read_all(log: &Log<RealDisk>) -> Vec<Frame> {
     let mut reader = log.reader();
-    std::iter::from_fn(|| reader.next().unwrap()).collect()
+    std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -67,12 +67,12 @@ fn what_was_answered_is_there_after_a_restart_until_it_is_retired() {
     assert_eq!((recovery.records, recovery.segments), (400, 2), "a segment of 1 MiB holds half of them");
     let frames = read_all(&spool.backlog);
     assert_eq!(contents(&frames), (0..200).flat_map(|at| [at, at]).collect::<Vec<_>>());
-    spool.backlog.retire([0..300]);
+    spool.backlog.retire(Some(0..300));
     spool.close();
     let (spool, recovery) = open(dir.path());
     assert_eq!(recovery.records, 100);
     assert_eq!(contents(&read_all(&spool.backlog))[0], 150);
-    spool.backlog.retire([300..400]);
+    spool.backlog.retire(Some(300..400));
     spool.close();
     assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
     let (spool, _) = open(dir.path());
@@ -223,10 +223,10 @@ fn a_place_that_cannot_be_read_is_given_up_after_five_times() {
     let mut reader = Reader::new(engine.source());
     disk.set_faults(0, 100);
     for _ in 0..5 {
-        assert_eq!(reader.next().unwrap_err().path, Path::new("spool/segment-0000000001.spool"));
+        assert_eq!(reader.next_frame().unwrap_err().path, Path::new("spool/segment-0000000001.spool"));
     }
     disk.set_faults(0, 0);
-    let frame = reader.next().unwrap().unwrap();
+    let frame = reader.next_frame().unwrap().unwrap();
     assert_eq!((contents(&[frame]), engine.shared().index().records()), (vec![2], 1));
 }
 
@@ -241,8 +241,8 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
         assert_eq!(answers[3], if is_kept { Ok(3..4) } else { Err(Refused::Full) });
         assert_eq!(engine.shared().state(), if is_kept { State::Up } else { State::Full });
         let mut reader = Reader::new(engine.source());
-        assert_eq!(contents(&[reader.next().unwrap().unwrap()]), [first]);
-        engine.shared().retire([0..9]);
+        assert_eq!(contents(&[reader.next_frame().unwrap().unwrap()]), [first]);
+        engine.shared().retire(Some(0..9));
         engine.tend(now);
         assert_eq!((engine.shared().state(), engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()), (State::Up, true));
         assert_eq!(engine.commit(&[&draft(10, 60_000)], now), [Err(Refused::TooLarge)]);
@@ -262,6 +262,6 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own_and_a_run_is_bounded() {
     disk.crash();
     let engine = simulated(&disk, 1 << 20, 1 << 30, WhenFull::Reject);
     let mut reader = Reader::new(engine.source());
-    let frames: Vec<_> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+    let frames: Vec<_> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
     assert_eq!(contents(&frames), [1, 2, 3]);
 }
