@@ -10,7 +10,7 @@
 //! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
 //! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there.
-//! 9. [`sink`]: Kafka, Kinesis, files, or nothing.
+//! 9. [`sink`]: Kafka, Kinesis, files, or nothing; [`spool`]: the local disk, while the sink cannot take more.
 //!
 //! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
 //! the rooms together; [`config`] and [`telemetry`] are there for all of them. [`pki`] makes certificates for those who
@@ -24,6 +24,7 @@ pub mod batcher;
 pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod durable;
 pub mod gateway;
 pub mod handover;
 pub mod http;
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod pki;
 pub mod record;
 pub mod sink;
+pub mod spool;
 pub mod sync;
 pub mod telemetry;
 pub mod tls;

@@ -1,8 +1,8 @@
-//! The primitives under the hand-over queue and the table of limits. `tests/loom*.rs` put loom's in their place and
+//! The primitives under the hand-over queue, the table of limits and the commit queue of the spool. `tests/loom*.rs` put loom's in their place and
 //! compile the same source against them.
 
 pub use arc_swap::ArcSwap;
 pub use crossbeam_queue::ArrayQueue;
 pub use futures_util::task::AtomicWaker;
 pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-pub use std::sync::{Arc, Mutex, MutexGuard};
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -14,7 +14,7 @@ use scan::Source;
 
 /// Low to high. A file belongs to the room with the longest name that its module starts with.
 const RANKS: &[&[&str]] = &[
-    &["sync"],
+    &["sync", "durable"],
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
@@ -75,7 +75,13 @@ const WALLS: &[Wall] = &[
     wall("tokio_rustls", &["accept"], "handshakes are made in accept"),
     wall("x509_parser", &["identity", "pki"], "one reader of devices' certificates; pki reads back what it made"),
     wall("rcgen", &["pki"], "certificates are made in pki only"),
-    wall("aws_lc_rs", &["tls", "identity"], "the TLS provider, and the fingerprint of a certificate"),
+    wall(
+        "aws_lc_rs",
+        &["tls", "identity", "spool::keys"],
+        "the TLS provider, the fingerprint of a certificate, and the spool's encryption",
+    ),
+    wall("crc32c", &["spool"], "checksums of what lies on disk"),
+    wall("rustix", &["spool::disk"], "two system calls that the standard library lacks"),
     wall("rdkafka", &["sink::kafka"], "clients live in their sink"),
     wall("aws_config", &["sink::kinesis"], "clients live in their sink"),
     wall("aws_sdk_kinesis", &["sink::kinesis"], "clients live in their sink"),

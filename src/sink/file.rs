@@ -1,7 +1,7 @@
 //! File sink: one JSON object a line, in a folder named after the stream's target.
 //!
 //! Delivery calls it; lines are rendered there (`line`) and handed to one thread (`writer`), which owns the files
-//! (`folder`) and the lock that keeps a second gateway out (`lock`).
+//! (`folder`) and the lock that keeps a second gateway out.
 //!
 //! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on disk too. All
 //! batches that wait while the disk works share the next write and the next fdatasync. A file is finished at
@@ -12,7 +12,6 @@
 
 mod folder;
 mod line;
-mod lock;
 mod writer;
 
 use std::path::{Component, Path};

@@ -9,6 +9,7 @@
 
 mod histogram;
 mod hot;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
 use histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION};
 pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
+pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 4] = ["delivered", "retryable", "permanent", "unknown"];
 
@@ -38,6 +40,7 @@ pub struct Metrics {
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
     reload_failures: [Counter; Reload::LABELS.len()],
+    spool: SpoolMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
@@ -87,6 +90,7 @@ impl Metrics {
             in_flight_batches: gauge!("forebay_sink_in_flight_batches"),
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
             reload_failures: Reload::LABELS.map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
+            spool: SpoolMetrics::register(),
             probes: probed.into_iter().map(probe).collect(),
         }
     }
@@ -94,6 +98,11 @@ impl Metrics {
     /// The metrics that the worker at `index` writes.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         self.workers[index].clone()
+    }
+
+    /// What the spool counts.
+    pub fn spool(&self) -> SpoolMetrics {
+        self.spool.clone()
     }
 
     /// Outcomes of a batch of `records` records.

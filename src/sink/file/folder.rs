@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::durable::{create_durably, sync_folder};
+
 /// What a probe writes: about a batch, so that a disk with hardly any room is not taken for one that works.
 const PROBE_BYTES: usize = 1 << 20;
 
@@ -178,27 +180,6 @@ fn is_time(text: &str) -> bool {
 
 fn utc_now() -> String {
     jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
-}
-
-/// Creates a folder, and those above it, whose names survive a crash.
-pub(super) fn create_durably(path: &Path) -> io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new(""));
-    create_durably(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
-            Err(io::ErrorKind::NotADirectory.into())
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_folder(parent),
-    }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path)?.sync_all()
 }
 
 fn write_all(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {

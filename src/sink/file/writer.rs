@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::folder::{AppendError, Folder, Rotation};
-use super::lock::{Lock, LockError};
+use crate::durable::lock::{Lock, LockError};
 use crate::record::Outcome;
 use crate::sink::SinkError;
 
@@ -49,7 +49,7 @@ impl Writer {
         if self.lock.is_some() {
             return Ok(());
         }
-        let lock = Lock::acquire(&self.dir).map_err(|error| match error {
+        let lock = Lock::acquire(&self.dir, "FOREBAY_FILE_DIR").map_err(|error| match error {
             LockError::Taken { .. } => SinkError::Misconfigured(error.to_string()),
             LockError::Io { error, .. } => self.refused(&error),
         })?;

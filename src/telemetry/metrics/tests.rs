@@ -23,6 +23,10 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("forebay_sink_records_total", "counter", &["stream", "outcome"]),
     ("forebay_sink_duration_seconds", "histogram", &[]),
     ("forebay_sink_up", "gauge", &[]),
+    ("forebay_spool_bytes", "gauge", &[]),
+    ("forebay_spool_records", "gauge", &[]),
+    ("forebay_spool_damaged_frames_total", "counter", &[]),
+    ("forebay_spool_dropped_records_total", "counter", &[]),
 ];
 
 fn metrics(workers: usize) -> Metrics {

@@ -1,0 +1,62 @@
+//! One gateway a folder: an flock on `.forebay.lock`, which the kernel gives back when its process ends.
+//!
+//! Whoever writes in the folder holds it. The file says who has it, for the one that is refused.
+
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::create_durably;
+
+/// Why a folder could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("{} is in use by another gateway ({owner}): end it, or set {variable} to another folder", dir.display())]
+    Taken { dir: PathBuf, owner: String, variable: &'static str },
+    #[error("the lock file in {}: {error}", dir.display())]
+    Io { dir: PathBuf, error: io::Error },
+}
+
+/// Held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Creates the folder if need be and takes it. `variable` is where it was configured, for the one that is refused.
+    pub fn acquire(dir: &Path, variable: &'static str) -> Result<Self, LockError> {
+        let io = |error| LockError::Io { dir: dir.to_owned(), error };
+        create_durably(dir).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let path = dir.join(".forebay.lock");
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Taken { dir: dir.to_owned(), owner: owner(&mut file), variable });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        // Only a help for whoever is refused: a full disk must not keep the gateway from starting.
+        let _ = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+        Ok(Self { file, path })
+    }
+
+    /// Whether the lock file is still where it was made: not so when the folder has been removed.
+    pub fn is_in_place(&self) -> bool {
+        let inode = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let held = self.file.metadata().map(inode);
+        matches!((held, fs::metadata(&self.path).map(inode)), (Ok(held), Ok(found)) if held == found)
+    }
+}
+
+fn owner(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.take(64).read_to_string(&mut text) {
+        Ok(read) if read > 0 => text,
+        _ => "it does not say which".to_owned(),
+    }
+}

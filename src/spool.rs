@@ -1,0 +1,132 @@
+//! The spool: records on local disk while the stream cannot take them, and those that it refuses for good.
+//!
+//! Delivery owns a [`Spool`]: two logs of the same making, the backlog in the folder itself and the dead letters in
+//! `dead-letters`. One thread commits to both: [`thread`] runs an [`engine`] a log; [`queue`] is the bounded way there.
+//! What was committed is read back by a [`reader`] and retired when it is done with; [`index`] and [`ranges`] know what
+//! is not. [`frame`], [`segment`] and [`cursor`] say what lies on disk, [`keys`] how it is encrypted, [`recovery`] how it
+//! is found again, [`disk`] what is asked of a disk. `docs/spool.md` tells the whole for those who run it.
+//!
+//! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room where that was asked
+//! for, or damaged. Whatever fails is an answer, never a wait: [`Refused`]. Numbers on disk are little-endian, checksums
+//! CRC32C; readers of damaged bytes answer `None`, never a panic and never other content.
+
+pub mod cursor;
+pub mod disk;
+pub mod engine;
+pub mod frame;
+pub mod index;
+pub mod keys;
+pub mod log;
+pub mod opened;
+pub mod quarantine;
+pub mod queue;
+pub mod ranges;
+pub mod reader;
+pub mod recovery;
+pub mod segment;
+pub mod shared;
+#[cfg(test)]
+mod tests;
+pub mod thread;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::sync;
+use crate::telemetry::metrics::SpoolMetrics;
+use disk::Disk;
+use disk::real::RealDisk;
+use engine::{Engine, LogOptions};
+pub use engine::{Refused, WhenFull};
+use keys::Keys;
+use log::Log;
+pub use recovery::{OpenError, Recovery};
+pub use shared::State;
+use thread::Commits;
+
+/// The folder of the dead letters, within the spool's.
+pub const DEAD_LETTERS: &str = "dead-letters";
+
+/// The quota of the dead letters as a part of the backlog's, on top of it.
+const DEAD_LETTERS_PART: u64 = 8;
+
+/// Below this neither log could roll its segments over.
+pub const QUOTA_BYTES_MIN: u64 = 32 << 20;
+
+pub struct Options {
+    pub dir: PathBuf,
+    /// Of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of it in addition.
+    pub bytes_max: u64,
+    /// For the backlog; full dead letters reject.
+    pub when_full: WhenFull,
+    pub keys: Keys,
+    pub metrics: SpoolMetrics,
+}
+
+/// Both logs and their thread.
+pub struct Spool<D: Disk = RealDisk> {
+    pub backlog: Log<D>,
+    pub dead_letters: Log<D>,
+    commits: Arc<Commits>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Spool {
+    /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written is no error: the
+    /// backlog is then [`State::Down`] until it can. `Recovery` is of the backlog.
+    pub fn open(options: Options) -> Result<(Self, Recovery), OpenError> {
+        let disk = RealDisk::lock(&options.dir)?;
+        Self::open_on(Arc::new(disk), options)
+    }
+}
+
+impl<D: Disk> Spool<D> {
+    fn open_on(disk: Arc<D>, options: Options) -> Result<(Self, Recovery), OpenError> {
+        let (backlog, dead_letters) = logs(options);
+        let (mut backlog, recovery) = Engine::open(disk.clone(), backlog)?;
+        let (dead_letters, _) = Engine::open(disk, dead_letters)?;
+        backlog.probe(Instant::now());
+        let engines = vec![backlog, dead_letters];
+        let commits = Arc::new(Commits::default());
+        let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
+        let (backlog, dead_letters) = (log(0), log(1));
+        let builder = std::thread::Builder::new().name("forebay-spool".into());
+        let thread = {
+            let commits = commits.clone();
+            builder.spawn(move || thread::run(commits, engines))
+        };
+        let thread = Some(thread.map_err(OpenError::Thread)?);
+        Ok((Self { backlog, dead_letters, commits, thread }, recovery))
+    }
+
+    /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk. Dropping does the same.
+    pub fn close(self) {}
+}
+
+impl<D: Disk> Drop for Spool<D> {
+    fn drop(&mut self) {
+        self.commits.close();
+        // A thread that panicked has told of it.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Of the backlog and of the dead letters.
+fn logs(options: Options) -> (LogOptions, LogOptions) {
+    let Options { dir, bytes_max, when_full, keys, metrics } = options;
+    let keys = Arc::new(keys);
+    let bytes_max = bytes_max.max(QUOTA_BYTES_MIN);
+    let dead_bytes_max = bytes_max / DEAD_LETTERS_PART;
+    let dead_letters = LogOptions {
+        dir: dir.join(DEAD_LETTERS),
+        segment_bytes: segment::bytes_for(dead_bytes_max),
+        bytes_max: dead_bytes_max,
+        when_full: WhenFull::Reject,
+        keys: keys.clone(),
+        metrics: metrics.without_backlog(),
+    };
+    let segment_bytes = segment::bytes_for(bytes_max);
+    (LogOptions { dir, segment_bytes, bytes_max, when_full, keys, metrics }, dead_letters)
+}

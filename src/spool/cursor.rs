@@ -1,0 +1,144 @@
+//! How far the spool is delivered: the files `cursor-0` and `cursor-1`, written in turn.
+//!
+//! | at | bytes | content |
+//! |---|---|---|
+//! | 0 | 8 | `FBcursr` and the version of the format, 1 |
+//! | 8 | 8 | generation: the larger one holds |
+//! | 16 | 8 | all records before this place are done with |
+//! | 24 | 8 | the next record's place |
+//! | 32 | 8 | the next segment's number |
+//! | 40 | 4, then 16 each | ranges of places beyond that are done with as well: start, end |
+//! | | 4 | CRC32C of everything before |
+//!
+//! A slot that is torn or damaged does not count; the other one, older by a moment, does. What a cursor has forgotten is
+//! delivered again, nothing else.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use crc32c::crc32c;
+
+use super::disk::{Disk, DiskFile, read_exact_at, write_all_at};
+use super::ranges::Ranges;
+
+const MAGIC: &[u8; 8] = b"FBcursr\x01";
+const HEAD_BYTES: usize = 44;
+
+/// Ranges of one slot: 16 MiB of them.
+const RANGES_MAX: usize = 1 << 20;
+
+const NAMES: [&str; 2] = ["cursor-0", "cursor-1"];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    pub generation: u64,
+    /// All records before this place are done with.
+    pub low: u64,
+    /// The next record's place.
+    pub next: u64,
+    pub next_segment: u64,
+    /// What is done with beyond `low`.
+    pub done: Ranges,
+}
+
+impl Cursor {
+    /// As it lies on disk, with `ranges_max` of its ranges.
+    fn encode(&self, ranges_max: usize) -> Vec<u8> {
+        let ranges = self.done.count().min(ranges_max).min(RANGES_MAX);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + ranges * 16 + 4);
+        bytes.extend_from_slice(MAGIC);
+        for number in [self.generation, self.low, self.next, self.next_segment] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&(ranges as u32).to_le_bytes());
+        for range in self.done.iter().take(ranges) {
+            bytes.extend_from_slice(&range.start.to_le_bytes());
+            bytes.extend_from_slice(&range.end.to_le_bytes());
+        }
+        let crc = crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` when the slot is not whole. What follows it in the file is left over from a longer one.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+        let count = u32::from_le_bytes([head[40], head[41], head[42], head[43]]) as usize;
+        let end = HEAD_BYTES + count.checked_mul(16)?;
+        let crc = bytes.get(end..end + 4)?;
+        if head[..8] != *MAGIC || crc != crc32c(&bytes[..end]).to_le_bytes() {
+            return None;
+        }
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let mut done = Ranges::default();
+        for range in rest[..count * 16].chunks(16) {
+            done.insert(number(&range[..8])..number(&range[8..]));
+        }
+        let [generation, low, next, next_segment] = [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
+        Some(Self { generation, low, next, next_segment, done })
+    }
+
+    /// The newer one of the two slots; `None` when there is none yet, or none is whole.
+    pub fn read(disk: &impl Disk, dir: &Path) -> io::Result<Option<Self>> {
+        let mut newest: Option<Self> = None;
+        for name in NAMES {
+            let slot = read_slot(disk, &dir.join(name))?;
+            let generation = newest.as_ref().map(|cursor| cursor.generation);
+            newest = slot.filter(|slot| Some(slot.generation) > generation).or(newest);
+        }
+        Ok(newest)
+    }
+
+    /// Writes the slot whose turn it is and syncs it. The other one stays whole, whatever happens.
+    pub fn write(&self, disk: &impl Disk, dir: &Path, ranges_max: usize) -> io::Result<()> {
+        let path = dir.join(NAMES[(self.generation % 2) as usize]);
+        let (file, is_new) = match disk.open_to_write(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.create(&path)?, true),
+            opened => (opened?, false),
+        };
+        let bytes = self.encode(ranges_max);
+        write_all_at(&file, &mut [IoSlice::new(&bytes)], 0)?;
+        file.sync()?;
+        if is_new { disk.sync_folder(dir) } else { Ok(()) }
+    }
+}
+
+fn read_slot(disk: &impl Disk, path: &Path) -> io::Result<Option<Cursor>> {
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let bytes_max = (HEAD_BYTES + RANGES_MAX * 16 + 4) as u64;
+    let mut bytes = vec![0; file.bytes()?.min(bytes_max) as usize];
+    read_exact_at(&file, &mut bytes, 0)?;
+    Ok(Cursor::parse(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_slot_reads_back_even_over_a_longer_one(
+            numbers in any::<[u64; 4]>(),
+            ranges in prop::collection::vec((0_u64..1 << 40, 1_u64..99), 0..9),
+            left_over in prop::collection::vec(any::<u8>(), 0..40),
+            flip in any::<prop::sample::Index>(),
+        ) {
+            let mut done = Ranges::default();
+            ranges.into_iter().for_each(|(start, length)| drop(done.insert(start..start + length)));
+            let [generation, low, next, next_segment] = numbers;
+            let cursor = Cursor { generation, low, next, next_segment, done };
+            let mut bytes = cursor.encode(usize::MAX);
+            let (written, bit) = (bytes.len(), flip.index(bytes.len() * 8));
+            bytes.extend_from_slice(&left_over);
+            prop_assert_eq!(Cursor::parse(&bytes), Some(cursor));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Cursor::parse(&bytes), None);
+            prop_assert_eq!(Cursor::parse(&bytes[..written - 1]), None);
+        }
+    }
+}

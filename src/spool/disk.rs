@@ -1,0 +1,115 @@
+//! What the spool asks of a disk. [`RealDisk`](real::RealDisk) is one; the tests have one that fails in every way
+//! that disks fail.
+//!
+//! Names are durable once their folder is synced, bytes once their file is. Nothing is promised of what was written
+//! before a sync that failed, and such a file is not synced again.
+
+pub mod real;
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+/// Buffers that one gathered write takes (Linux: `IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// A file in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub bytes: u64,
+}
+
+pub trait Disk: Send + Sync + 'static {
+    type File: DiskFile;
+
+    /// Creates the folder if need be, durably, and makes sure that it is this gateway's.
+    fn claim(&self, dir: &Path) -> io::Result<()>;
+
+    /// A new file, to be read and written.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// A file that is there, to be read only.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// A file that is there, to be read and written.
+    fn open_to_write(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// The files of a folder in no order; folders and names that are not UTF-8 are left out.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes what was created, renamed and removed in the folder durable.
+    fn sync_folder(&self, dir: &Path) -> io::Result<()>;
+}
+
+pub trait DiskFile: Send + 'static {
+    /// Reads up to the buffer's length; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes the buffers one after the other, or a part of them, and says how many bytes.
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+
+    /// Gives the file this length and the room for it, where the file system can.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes durable. After a failure this descriptor is not to be synced again.
+    fn sync(&self) -> io::Result<()>;
+
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Whether the file still has a name.
+    fn is_linked(&self) -> io::Result<bool>;
+}
+
+/// Fills the buffer; `UnexpectedEof` when the file ends before.
+pub fn read_exact_at(file: &impl DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until the buffer is full or the file ends, and says how much.
+pub fn read_up_to(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes all of the buffers, in as few gathered writes as the disk allows.
+pub fn write_all_at(file: &impl DiskFile, slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    let mut rest = slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_at(&rest[..rest.len().min(SLICES_MAX)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut rest, written);
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! The engine of one log: it commits drafts, rolls segments over, keeps the quota and the cursor, and survives its disk.
+//!
+//! It belongs to the commit thread, and time is an argument: tests drive it over a disk that fails. A draft is answered
+//! with its places only once it is synced in a segment that is still in its folder. A run that fails is written once more,
+//! at the same places, into a new segment; when that fails too it is refused, and the log is down until a segment can
+//! be created again, which is tried after 100 ms, then less and less often, every 5 s at least. The next segment's base
+//! makes whatever was left behind in the failed one dead.
+//!
+//! The cursor is written before a segment is deleted, and every 200 ms while it lags behind.
+
+mod writer;
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cursor::Cursor;
+use super::disk::Disk;
+use super::frame::body::Draft;
+use super::index::Segment;
+use super::keys::Keys;
+use super::reader::Source;
+use super::recovery::{OpenError, Recovery, recover};
+use super::segment::{self, FRAMES_START};
+use super::shared::{Shared, State};
+use crate::telemetry::metrics::SpoolMetrics;
+pub use writer::mark_end;
+use writer::{Plan, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
+
+/// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
+pub const RUN_BYTES_MAX: u64 = 8 << 20;
+
+const CURSOR_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Ranges of a cursor that is written while records flow.
+const CURSOR_RANGES_MAX: usize = 4096;
+
+const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(5);
+
+/// How often dropped records are told of.
+const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why a draft is not safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the spool is full")]
+    Full,
+    #[error("the batch is larger than the spool")]
+    TooLarge,
+    #[error("the spool's disk: {0}")]
+    Disk(Arc<str>),
+    #[error("too much waits for the spool's disk")]
+    Busy,
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What to do when the quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    Reject,
+    DropOldest,
+}
+
+/// What one log may take.
+pub struct LogOptions {
+    pub dir: PathBuf,
+    pub segment_bytes: u64,
+    pub bytes_max: u64,
+    pub when_full: WhenFull,
+    pub keys: Arc<Keys>,
+    pub metrics: SpoolMetrics,
+}
+
+pub struct Engine<D: Disk> {
+    disk: Arc<D>,
+    options: LogOptions,
+    shared: Arc<Shared>,
+    active: Option<Writer<D::File>>,
+    next: u64,
+    next_segment: u64,
+    /// Of the cursor that was written last.
+    generation: u64,
+    cursor_due: Option<Instant>,
+    probe_at: Option<Instant>,
+    probe_interval: Duration,
+    dropped: Dropped,
+}
+
+#[derive(Default)]
+struct Dropped {
+    records: u64,
+    told_at: Option<Instant>,
+}
+
+impl<D: Disk> Engine<D> {
+    /// Reads what the folder holds. Creates no segment.
+    pub fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
+        let recovered = recover(&*disk, &options.dir, &options.keys)?;
+        let recovery = recovered.recovery;
+        options.metrics.frames_damaged(recovery.lost_segments);
+        let engine = Self {
+            disk,
+            options,
+            shared: Arc::new(Shared::new(recovered.index)),
+            active: None,
+            next: recovered.next,
+            next_segment: recovered.next_segment,
+            generation: recovered.generation,
+            cursor_due: None,
+            probe_at: None,
+            probe_interval: PROBE_INTERVAL_MIN,
+            dropped: Dropped::default(),
+        };
+        Ok((engine, recovery))
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn source(&self) -> Source<D> {
+        let LogOptions { dir, keys, metrics, .. } = &self.options;
+        let (disk, shared) = (self.disk.clone(), self.shared.clone());
+        Source { disk, dir: dir.clone(), keys: keys.clone(), shared, metrics: metrics.clone() }
+    }
+
+    /// Makes drafts safe, in their order, and answers each with the places of its records.
+    pub fn commit(&mut self, drafts: &[&Draft], now: Instant) -> Vec<Result<Range<u64>, Refused>> {
+        let mut answers = Vec::with_capacity(drafts.len());
+        while answers.len() < drafts.len() {
+            match self.commit_run(&drafts[answers.len()..], now) {
+                Ok(places) => answers.extend(places.into_iter().map(Ok)),
+                Err(refused) => answers.push(Err(refused)),
+            }
+        }
+        answers
+    }
+
+    /// Makes the first drafts safe, or refuses the very first.
+    fn commit_run(&mut self, drafts: &[&Draft], now: Instant) -> Result<Vec<Range<u64>>, Refused> {
+        self.make_room(draft_bytes(drafts[0]), now)?;
+        let run = self.run(drafts);
+        let run_bytes = run.iter().map(|draft| draft_bytes(draft)).sum();
+        let places = match self.write(run) {
+            Ok(places) => places,
+            Err(_) => {
+                self.open_segment(run_bytes, now)?;
+                self.write(run).map_err(|error| self.go_down(&error, now))?
+            }
+        };
+        self.probe_interval = PROBE_INTERVAL_MIN;
+        self.shared.set_state(State::Up);
+        Ok(places)
+    }
+
+    /// The drafts that share one sync: what fits the segment, one at least.
+    fn run<'a, 'b>(&self, drafts: &'a [&'b Draft]) -> &'a [&'b Draft] {
+        let room_bytes = self.active.as_ref().map_or(0, Writer::room_bytes).min(RUN_BYTES_MAX);
+        let fit = drafts.iter().scan(0, |bytes, draft| {
+            *bytes += draft_bytes(draft);
+            (*bytes <= room_bytes).then_some(())
+        });
+        &drafts[..fit.count().max(1)]
+    }
+
+    /// Writes a run into the active segment, which is given up when that fails.
+    fn write(&mut self, run: &[&Draft]) -> io::Result<Vec<Range<u64>>> {
+        let Some(active) = &mut self.active else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        match active.write(run, self.next) {
+            Ok(places) => {
+                self.next = places.last().map_or(self.next, |range| range.end);
+                self.shared.index().grow(self.next, active.offset);
+                Ok(places)
+            }
+            Err(error) => {
+                self.give_up(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        let Some(active) = self.active.take() else { return };
+        let (id, offset) = (active.id, active.offset);
+        let file = self.options.dir.join(segment::file_name(id));
+        tracing::error!(%error, file = %file.display(), offset, "a segment failed: it takes no more records");
+        let allocated_bytes = active.give_up(&*self.disk, self.next);
+        self.shared.index().finish(allocated_bytes);
+    }
+
+    /// Sees to it that the active segment has room for so many bytes.
+    fn make_room(&mut self, bytes: u64, now: Instant) -> Result<(), Refused> {
+        if bytes + SEGMENT_OVERHEAD_BYTES > self.options.bytes_max {
+            return Err(Refused::TooLarge);
+        }
+        if let State::Down(reason) = self.shared.state() {
+            return Err(Refused::Disk(reason));
+        }
+        if self.active.as_ref().is_some_and(|active| active.room_bytes() >= bytes) {
+            return Ok(());
+        }
+        self.finish_active();
+        self.open_segment(bytes, now)
+    }
+
+    fn finish_active(&mut self) {
+        if let Some(active) = self.active.take() {
+            let allocated_bytes = active.finish(self.next);
+            self.shared.index().finish(allocated_bytes);
+        }
+    }
+
+    /// Begins a segment with room for so many bytes of frames.
+    fn open_segment(&mut self, bytes: u64, now: Instant) -> Result<(), Refused> {
+        let bytes = self.options.segment_bytes.max((bytes + SEGMENT_OVERHEAD_BYTES).next_multiple_of(4096));
+        self.keep_quota(bytes, now)?;
+        let Self { options: LogOptions { dir, keys, .. }, next_segment: id, next: base, .. } = self;
+        let plan = Plan { dir, keys, id: *id, base: *base, bytes };
+        let created = Writer::create(&*self.disk, &plan);
+        self.next_segment += 1;
+        let active = created.map_err(|error| self.go_down(&error, now))?;
+        self.shared.index().add(Segment {
+            id: active.id,
+            base: self.next,
+            end: self.next,
+            bytes: FRAMES_START,
+            allocated_bytes: bytes,
+            live: 0,
+            active: true,
+        });
+        self.active = Some(active);
+        Ok(())
+    }
+
+    fn keep_quota(&mut self, bytes: u64, now: Instant) -> Result<(), Refused> {
+        if !self.has_room(bytes) {
+            self.delete_finished(now);
+        }
+        while self.options.when_full == WhenFull::DropOldest && !self.has_room(bytes) && self.drop_oldest(now) {}
+        if self.has_room(bytes) {
+            return Ok(());
+        }
+        self.shared.set_state(State::Full);
+        Err(Refused::Full)
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.shared.index().allocated_bytes() + bytes <= self.options.bytes_max
+    }
+
+    /// Says whether that made room.
+    fn drop_oldest(&mut self, now: Instant) -> bool {
+        let Some(places) = self.shared.index().oldest().map(|oldest| oldest.base..oldest.end) else {
+            return false;
+        };
+        let records = self.shared.index().retire(places);
+        self.options.metrics.records_dropped(records);
+        self.dropped.records += records;
+        if self.dropped.told_at.is_none_or(|at| now >= at + DROPPED_LOG_INTERVAL) {
+            tracing::warn!(records = self.dropped.records, "the spool is full: its oldest records were dropped");
+            self.dropped = Dropped { records: 0, told_at: Some(now) };
+        }
+        self.delete_finished(now)
+    }
+
+    fn go_down(&mut self, error: &io::Error, now: Instant) -> Refused {
+        let reason: Arc<str> = error.to_string().into();
+        if !matches!(self.shared.state(), State::Down(_)) {
+            tracing::error!(%error, dir = %self.options.dir.display(), "the spool takes no records: its disk fails");
+        }
+        self.shared.set_state(State::Down(reason.clone()));
+        self.probe_at = Some(now + self.probe_interval);
+        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
+        Refused::Disk(reason)
+    }
+
+    /// What is due: a probe of a disk that failed, the cursor, segments to delete.
+    pub fn tend(&mut self, now: Instant) {
+        if self.probe_at.is_some_and(|at| now >= at) {
+            self.probe_at = None;
+            self.probe(now);
+        }
+        if self.shared.is_dirty() && self.cursor_due.is_none_or(|due| now >= due) {
+            self.write_cursor(now, CURSOR_RANGES_MAX);
+        }
+        if !self.shared.index().finished().is_empty() {
+            self.delete_finished(now);
+        }
+        if self.shared.state() == State::Full && self.has_room(self.options.segment_bytes) {
+            self.shared.set_state(State::Up);
+        }
+        let index = self.shared.index();
+        self.options.metrics.set_backlog(index.bytes(), index.records());
+    }
+
+    /// Creates the next segment if there is none, to see whether the disk takes it.
+    pub fn probe(&mut self, now: Instant) {
+        let was_down = matches!(self.shared.state(), State::Down(_));
+        if self.active.is_none() && self.open_segment(0, now).is_ok() && was_down {
+            tracing::info!(dir = %self.options.dir.display(), "the spool's disk is back");
+            self.shared.set_state(State::Up);
+        }
+    }
+
+    /// When to tend next, though nothing happens.
+    pub fn due(&self) -> Option<Instant> {
+        let cursor_due = self.cursor_due.filter(|_| self.shared.is_dirty());
+        [self.probe_at, cursor_due].into_iter().flatten().min()
+    }
+
+    /// Says whether the cursor is safe.
+    fn write_cursor(&mut self, now: Instant, ranges_max: usize) -> bool {
+        self.shared.set_dirty(false);
+        let generation = self.generation + 1;
+        let cursor = {
+            let index = self.shared.index();
+            let (low, done) = (index.low(), index.done().clone());
+            Cursor { generation, low, next: self.next, next_segment: self.next_segment, done }
+        };
+        self.cursor_due = Some(now + CURSOR_INTERVAL);
+        match cursor.write(&*self.disk, &self.options.dir, ranges_max) {
+            Ok(()) => self.generation = generation,
+            Err(error) => {
+                tracing::debug!(%error, "the cursor of the spool could not be written");
+                self.shared.set_dirty(true);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Deletes segments whose records are all done with; says whether it did.
+    fn delete_finished(&mut self, now: Instant) -> bool {
+        let finished = self.shared.index().finished();
+        if finished.is_empty() || !self.write_cursor(now, CURSOR_RANGES_MAX) {
+            return false;
+        }
+        let mut deleted = false;
+        for id in finished {
+            match self.disk.remove(&self.options.dir.join(segment::file_name(id))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, id, "a segment could not be deleted");
+                    self.shared.set_dirty(true);
+                }
+                _ => {
+                    self.shared.index().remove(id);
+                    deleted = true;
+                }
+            }
+        }
+        // A segment that comes back after a crash is done with, as the cursor says.
+        let _ = self.disk.sync_folder(&self.options.dir);
+        deleted
+    }
+
+    /// Leaves the folder as a next start finds it fastest.
+    pub fn close(mut self, now: Instant) {
+        self.finish_active();
+        self.write_cursor(now, usize::MAX);
+        self.delete_finished(now);
+    }
+}

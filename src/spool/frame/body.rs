@@ -1,0 +1,203 @@
+//! The body of a frame: records of one stream.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 2, n | length and name of the stream |
+//! | 2, n | length and text of the reason of a dead letter; length 0 for others |
+//! | | then each record: |
+//! | 1, n | length and text of the device id |
+//! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID |
+//! | 8 | when it was received, milliseconds since the epoch |
+//! | 2, n | length plus 1 and text of the content type; 0: it has none |
+//! | 4, n | length and bytes of the payload |
+//!
+//! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it refuses. It never panics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes};
+use uuid::Uuid;
+
+use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use crate::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::spool::keys::TAG_BYTES;
+
+/// A reason is cut to so many bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Bytes of the smallest record, to bound what a damaged count could allocate.
+const RECORD_BYTES_MIN: usize = 16;
+
+/// Payload bytes that were read back and are still in memory, in the whole process.
+pub static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Why a batch cannot become a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DraftError {
+    #[error("a frame holds {BODY_BYTES_MAX} bytes at most")]
+    TooLarge,
+    #[error("a text is longer than its field")]
+    TextTooLong,
+    #[error("a frame holds one record at least")]
+    Empty,
+}
+
+/// A batch on its way to disk: a frame without its header. Holds a copy of its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Padded to [`ALIGNMENT`].
+    padded: Vec<u8>,
+    body_bytes: usize,
+    records: u32,
+}
+
+impl Draft {
+    /// Records of one stream, in their order.
+    pub fn new<'a>(stream: &str, records: impl IntoIterator<Item = &'a Record>) -> Result<Self, DraftError> {
+        Self::encode(stream, "", records)
+    }
+
+    /// Records that their stream refuses for good, and why. The reason is cut to 1 KiB.
+    pub fn dead<'a>(
+        stream: &str,
+        reason: &str,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, DraftError> {
+        let reason = if reason.is_empty() { "no reason given" } else { reason };
+        let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+        Self::encode(stream, &reason[..end], records)
+    }
+
+    fn encode<'a>(
+        stream: &str,
+        reason: &str,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, DraftError> {
+        let mut body = Vec::new();
+        put_text_u16(&mut body, stream)?;
+        put_text_u16(&mut body, reason)?;
+        let mut count = 0;
+        for record in records {
+            put_record(&mut body, record)?;
+            count += 1;
+        }
+        let body_bytes = body.len();
+        body.resize(body_bytes.next_multiple_of(ALIGNMENT as usize), 0);
+        if count == 0 { Err(DraftError::Empty) } else { Ok(Self { padded: body, body_bytes, records: count }) }
+    }
+
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.padded[..self.body_bytes]
+    }
+
+    /// The body and its padding.
+    pub fn padded(&self) -> &[u8] {
+        &self.padded
+    }
+
+    /// What it takes of memory and, about, of the disk.
+    pub fn bytes(&self) -> usize {
+        HEADER_BYTES + self.padded.len()
+    }
+}
+
+fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
+    let Record { device, payload, content_type, id, received_at, .. } = record;
+    if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - (128 << 10) {
+        return Err(DraftError::TooLarge);
+    }
+    body.reserve(payload.len() + device.as_str().len() + 2 * RECORD_BYTES_MIN);
+    put_text_u8(body, device.as_str())?;
+    match id {
+        RecordId::Uuid(uuid) => {
+            body.push(0);
+            body.extend_from_slice(uuid.as_bytes());
+        }
+        RecordId::Key(key) => put_text_u8(body, key)?,
+    }
+    body.extend_from_slice(&received_at.0.to_le_bytes());
+    put_content_type(body, content_type.as_deref())?;
+    body.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    body.extend_from_slice(payload);
+    Ok(())
+}
+
+fn put_content_type(body: &mut Vec<u8>, content_type: Option<&str>) -> Result<(), DraftError> {
+    let length = content_type.map_or(0, |text| text.len() + 1);
+    body.extend_from_slice(&u16::try_from(length).map_err(|_| DraftError::TextTooLong)?.to_le_bytes());
+    body.extend_from_slice(content_type.unwrap_or_default().as_bytes());
+    Ok(())
+}
+
+fn put_text_u8(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
+    body.push(u8::try_from(text.len()).map_err(|_| DraftError::TextTooLong)?);
+    body.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn put_text_u16(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
+    body.extend_from_slice(&u16::try_from(text.len()).map_err(|_| DraftError::TextTooLong)?.to_le_bytes());
+    body.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// What a body holds.
+#[derive(Debug)]
+pub struct Content {
+    pub stream: Arc<str>,
+    /// Why these are dead letters.
+    pub reason: Option<Arc<str>>,
+    pub records: Vec<Record>,
+}
+
+/// The content of a body with so many records; `None` for any bytes that no [`Draft`] made.
+pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
+    let stream = take_text_u16(&mut body)?;
+    let reason = take_text_u16(&mut body).map(|reason| (!reason.is_empty()).then_some(reason))?;
+    let mut decoded = Vec::with_capacity((records as usize).min(body.len() / RECORD_BYTES_MIN));
+    for _ in 0..records {
+        decoded.push(take_record(&mut body)?);
+    }
+    body.is_empty().then_some(Content { stream, reason, records: decoded })
+}
+
+fn take_record(body: &mut Bytes) -> Option<Record> {
+    let device_bytes = body.try_get_u8().ok()?;
+    let device = DeviceId::parse(std::str::from_utf8(&take(body, device_bytes.into())?).ok()?)?;
+    let id = take_id(body)?;
+    let received_at = Timestamp(body.try_get_u64_le().ok()?);
+    let content_type = match body.try_get_u16_le().ok()? {
+        0 => None,
+        length => Some(take_text(body, usize::from(length) - 1)?),
+    };
+    let payload_bytes = body.try_get_u32_le().ok()? as usize;
+    let payload = take(body, payload_bytes)?;
+    READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
+    let permit = Permit::holding(&READ_BACK_BYTES, payload_bytes);
+    Some(Record { device, payload, content_type, id, received_at, ack: AckSlot::NONE, permit })
+}
+
+fn take_id(body: &mut Bytes) -> Option<RecordId> {
+    match body.try_get_u8().ok()? {
+        0 => Some(RecordId::Uuid(Uuid::from_slice(&take(body, 16)?).ok()?)),
+        length => RecordId::from_key(&take(body, length.into())?),
+    }
+}
+
+fn take_text(body: &mut Bytes, length: usize) -> Option<Arc<str>> {
+    take(body, length).and_then(|bytes| std::str::from_utf8(&bytes).ok().map(Arc::from))
+}
+
+fn take_text_u16(body: &mut Bytes) -> Option<Arc<str>> {
+    let length = body.try_get_u16_le().ok()?;
+    take_text(body, length.into())
+}
+
+fn take(body: &mut Bytes, length: usize) -> Option<Bytes> {
+    (length <= body.len()).then(|| body.split_to(length))
+}

@@ -1,0 +1,85 @@
+//! The frame codec: what is written reads back, what is damaged does not.
+
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::body::{Draft, DraftError, decode};
+use super::*;
+use crate::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+
+static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+prop_compose! {
+    fn records()(record in (
+        "[A-Za-z0-9._:/@-]{1,128}",
+        prop::option::of("[!-~]{1,64}"),
+        prop::option::of("[ -~]{0,40}"),
+        any::<u64>(),
+        prop::collection::vec(any::<u8>(), 0..300),
+    )) -> Record {
+        let (device, key, content_type, received_at, payload) = record;
+        let received_at = Timestamp(received_at);
+        Record {
+            device: DeviceId::parse(&device).unwrap(),
+            payload: payload.into(),
+            content_type: content_type.map(Into::into),
+            id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
+            received_at,
+            ack: AckSlot::NONE,
+            permit: Permit::holding(&RESERVED_BYTES, 0),
+        }
+    }
+}
+
+fn same(left: &Record, right: &Record) -> bool {
+    let of = |record: &Record| (record.device.clone(), record.payload.clone(), record.content_type.clone());
+    of(left) == of(right) && left.id == right.id && left.received_at == right.received_at
+}
+
+proptest! {
+    #[test]
+    fn a_body_reads_back(batch in prop::collection::vec(records(), 1..9), reason in ".{0,600}", dead in any::<bool>()) {
+        let draft = if dead { Draft::dead("alarms", &reason, &batch) } else { Draft::new("alarms", &batch) }.unwrap();
+        let body = Bytes::copy_from_slice(draft.body());
+        let content = decode(body.clone(), draft.records()).unwrap();
+        prop_assert_eq!(&*content.stream, "alarms");
+        prop_assert_eq!(content.reason.is_some(), dead);
+        prop_assert!(content.records.len() == batch.len() && content.records.iter().zip(&batch).all(|(l, r)| same(l, r)));
+        prop_assert!(decode(body.slice(..body.len() - 1), draft.records()).is_none());
+        prop_assert!(decode(body.clone(), draft.records() + 1).is_none() && decode(body, draft.records() - 1).is_none());
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_are_a_body(bytes in prop::collection::vec(any::<u8>(), 0..200), records in 0_u32..5) {
+        if let Some(content) = decode(bytes.clone().into(), records) && content.reason.is_none() && records > 0 {
+            let draft = Draft::new(&content.stream, &content.records).unwrap();
+            prop_assert_eq!(draft.body(), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_header_counts_where_it_was_written_and_whole(
+        salt in any::<Salt>(), first in 0_u64..1 << 60, records in any::<u32>(), body in prop::collection::vec(any::<u8>(), 0..99),
+        offset in any::<u64>(), bit in 0..HEADER_BYTES * 8,
+    ) {
+        let body_crc = body_crc(&salt, &body);
+        let header = Header { records, first, number: 1, body_bytes: body.len() as u32, body_crc };
+        let bytes = header.encode(&salt, offset);
+        prop_assert_eq!(Header::parse(&bytes, &salt, offset), Some(header));
+        prop_assert_eq!(Header::parse(&bytes, &salt, offset ^ 8), None);
+        let mut other_salt = salt;
+        other_salt[bit % 16] ^= 1;
+        prop_assert!(Header::parse(&bytes, &other_salt, offset).is_none() && !header.fits(&other_salt, &body));
+        let mut flipped = bytes;
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Header::parse(&flipped, &salt, offset).is_none());
+        prop_assert!(header.fits(&salt, &body));
+    }
+}
+
+#[test]
+fn a_batch_without_records_is_no_frame() {
+    assert_eq!(Draft::new("telemetry", []), Err(DraftError::Empty));
+}

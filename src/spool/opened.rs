@@ -1,0 +1,134 @@
+//! A segment that is there, opened to be read: recovery and the readers find its frames through this.
+//!
+//! A frame whose header or body is not what was written reads as `None`; only the disk's own failures are errors.
+
+use std::io;
+use std::ops::Range;
+
+use super::disk::{DiskFile, read_exact_at, read_up_to};
+use super::frame::{ALIGNMENT, HEADER_BYTES, Header, MAGIC};
+use super::keys::{Cipher, KeyId, Keys};
+use super::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader};
+
+/// How much of a file the search for a header reads at once, and passes over when it cannot be read.
+const SEARCH_BYTES: u64 = 4096;
+
+/// Why a segment cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOpened {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It has no header and no frame: it was being created when the machine stopped.
+    #[error("it was never finished being created")]
+    Blank,
+    #[error("both copies of its header are damaged")]
+    Damaged,
+    #[error("it has version {0} of the format, which this program does not know")]
+    Version(u8),
+    #[error("it is encrypted with the key {0}, which is not in the key file")]
+    Key(KeyId),
+}
+
+pub struct Opened<F> {
+    file: F,
+    pub header: segment::Header,
+    cipher: Cipher,
+}
+
+impl<F: DiskFile> Opened<F> {
+    pub fn open(file: F, keys: &Keys) -> Result<Self, NotOpened> {
+        let header = read_header(&file)?;
+        let cipher = keys.to_read(header.key, &header.salt).ok_or(NotOpened::Key(header.key))?;
+        Ok(Self { file, header, cipher })
+    }
+
+    pub fn bytes(&self) -> io::Result<u64> {
+        self.file.bytes()
+    }
+
+    /// The frame, or mark of the end, that stands at `offset` and ends by `limit`.
+    pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<Header>> {
+        let mut bytes = [0; HEADER_BYTES];
+        if offset + HEADER_BYTES as u64 > limit || read_up_to(&self.file, &mut bytes, offset)? < HEADER_BYTES {
+            return Ok(None);
+        }
+        Ok(self.parse(&bytes, offset, limit))
+    }
+
+    fn parse(&self, bytes: &[u8; HEADER_BYTES], offset: u64, limit: u64) -> Option<Header> {
+        Header::parse(bytes, &self.header.salt, offset).filter(|header| offset + header.frame_bytes() <= limit)
+    }
+
+    /// The first frame, or mark of the end, within these offsets whose records have `place` or come after it.
+    pub fn find_frame(&self, offsets: Range<u64>, place: u64) -> io::Result<Option<(u64, Header)>> {
+        for start in offsets.clone().step_by(SEARCH_BYTES as usize) {
+            if let Some(found) = self.search(start, offsets.end, place)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`find_frame`](Self::find_frame), and what cannot be read holds none.
+    pub fn find_readable_frame(&self, offsets: Range<u64>, place: u64) -> Option<(u64, Header)> {
+        let mut starts = offsets.clone().step_by(SEARCH_BYTES as usize);
+        starts.find_map(|start| self.search(start, offsets.end, place).ok().flatten())
+    }
+
+    fn search(&self, start: u64, limit: u64, place: u64) -> io::Result<Option<(u64, Header)>> {
+        let mut buffer = [0; SEARCH_BYTES as usize + HEADER_BYTES];
+        let read = read_up_to(&self.file, &mut buffer, start)?;
+        for at in (0..SEARCH_BYTES as usize).step_by(ALIGNMENT as usize) {
+            let bytes = buffer[..read].get(at..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>());
+            let offset = start + at as u64;
+            match bytes.filter(|bytes| bytes[..4] == MAGIC).and_then(|bytes| self.parse(bytes, offset, limit)) {
+                Some(header) if header.first >= place => return Ok(Some((offset, header))),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the frame holds, decrypted; `None` when it is not what was written.
+    pub fn body(&self, offset: u64, header: &Header) -> io::Result<Option<Vec<u8>>> {
+        let body = self.raw(offset + HEADER_BYTES as u64, header.body_bytes as usize)?;
+        let is_whole = header.fits(&self.header.salt, &body);
+        let open = || self.cipher.open(header.number, &header.authenticated(), body);
+        Ok(if is_whole { open() } else { None })
+    }
+
+    /// Bytes as they lie in the file.
+    pub fn raw(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut raw = vec![0; bytes];
+        match read_exact_at(&self.file, &mut raw, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
+            read => read.map(|()| raw),
+        }
+    }
+}
+
+fn read_header(file: &impl DiskFile) -> Result<segment::Header, NotOpened> {
+    let mut problem = None;
+    for offset in HEADER_OFFSETS {
+        let mut bytes = [0; segment::HEADER_BYTES];
+        let read = read_up_to(file, &mut bytes, offset).map(|_| segment::Header::parse(&bytes));
+        match read {
+            Ok(Ok(header)) => return Ok(header),
+            Ok(Err(NoHeader::Version(version))) => return Err(NotOpened::Version(version)),
+            Ok(Err(NoHeader::Damaged)) => {}
+            Err(error) => problem = Some(error),
+        }
+    }
+    match problem {
+        Some(error) => Err(error.into()),
+        None if is_blank(file)? => Err(NotOpened::Blank),
+        None => Err(NotOpened::Damaged),
+    }
+}
+
+/// Frames are written after the header is safe: without a first frame there are none.
+fn is_blank(file: &impl DiskFile) -> io::Result<bool> {
+    let mut magic = [0; MAGIC.len()];
+    read_up_to(file, &mut magic, FRAMES_START)?;
+    Ok(magic != MAGIC)
+}

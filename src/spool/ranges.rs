@@ -1,0 +1,104 @@
+//! A set of numbers, kept as the ranges that they form.
+//!
+//! The index keeps in it which records are done with beyond the first that is not. Its size is the number of gaps, which
+//! is at most the number of records that wait.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Start and end of each range; no two touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    /// Adds a range and gives the parts of it that were not there.
+    pub fn insert(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
+        let added = self.gaps(range.clone());
+        if added.is_empty() {
+            return added;
+        }
+        let before = self.0.range(..=range.start).next_back().filter(|(_, end)| **end >= range.start);
+        let start = before.map_or(range.start, |(start, _)| *start);
+        let mut end = range.end;
+        while let Some((&next, &next_end)) = self.0.range(start..=end).next() {
+            self.0.remove(&next);
+            end = end.max(next_end);
+        }
+        self.0.insert(start, end);
+        added
+    }
+
+    /// The parts of a range that are not in the set.
+    pub fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut at = self.after(range.start);
+        for (&start, &end) in self.0.range(range.start..range.end) {
+            if start > at {
+                gaps.push(at..start);
+            }
+            at = at.max(end);
+        }
+        if at < range.end {
+            gaps.push(at..range.end);
+        }
+        gaps
+    }
+
+    /// The first number from `number` on that is not in the set.
+    pub fn after(&self, number: u64) -> u64 {
+        let before = self.0.range(..=number).next_back();
+        before.map_or(number, |(_, end)| number.max(*end))
+    }
+
+    pub fn contains(&self, number: u64) -> bool {
+        self.after(number) != number
+    }
+
+    /// Forgets everything below `number`.
+    pub fn forget_below(&mut self, number: u64) {
+        while let Some((start, end)) = self.0.pop_first() {
+            if end > number {
+                self.0.insert(start.max(number), end);
+                return;
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().map(|(start, end)| *start..*end)
+    }
+
+    /// How many ranges there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_set_of_numbers(inserts in prop::collection::vec((0_u64..60, 0_u64..9), 0..30), below in 0_u64..70) {
+            let (mut ranges, mut set) = (Ranges::default(), BTreeSet::new());
+            for (start, length) in inserts {
+                let added: Vec<u64> = ranges.insert(start..start + length).into_iter().flatten().collect();
+                let expected: Vec<u64> = (start..start + length).filter(|number| set.insert(*number)).collect();
+                prop_assert_eq!(added, expected);
+            }
+            ranges.forget_below(below);
+            set.retain(|number| *number >= below);
+            prop_assert_eq!(ranges.iter().flatten().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            let touching = ranges.iter().zip(ranges.iter().skip(1)).any(|(left, right)| left.end >= right.start);
+            prop_assert!(!touching && ranges.count() <= set.len());
+            for number in 0..70 {
+                prop_assert_eq!(ranges.contains(number), set.contains(&number));
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The whole spool with its thread on this machine's disk, and what the model leaves out.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::super::disk::real::RealDisk;
+use super::super::engine::{Engine, LogOptions, RUN_BYTES_MAX};
+use super::super::frame::body::Draft;
+use super::super::keys::Keys;
+use super::super::log::Log;
+use super::super::reader::{Frame, Reader};
+use super::super::{OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull};
+use super::model::record;
+use super::sim::SimDisk;
+use crate::record::Record;
+use crate::telemetry::metrics::SpoolMetrics;
+
+fn options(dir: &Path, keys: Keys) -> Options {
+    let (dir, metrics) = (dir.to_owned(), SpoolMetrics::unseen());
+    Options { dir, bytes_max: QUOTA_BYTES_MIN, when_full: WhenFull::Reject, keys, metrics }
+}
+
+fn open(dir: &Path) -> (Spool, Recovery) {
+    Spool::open(options(dir, Keys::default())).unwrap()
+}
+
+type Answered = Receiver<Result<std::ops::Range<u64>, Refused>>;
+
+fn append(log: &Log<RealDisk>, records: &[Record]) -> Answered {
+    let (sender, answer) = sync_channel(1);
+    log.append(Draft::new("telemetry", records).unwrap(), move |result| sender.send(result).unwrap());
+    answer
+}
+
+fn contents(frames: &[Frame]) -> Vec<u64> {
+    frames.iter().flat_map(|frame| &frame.records).map(|record| record.received_at.0).collect()
+}
+
+fn read_all(log: &Log<RealDisk>) -> Vec<Frame> {
+    let mut reader = log.reader();
+    std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "spool")).collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_was_answered_is_there_after_a_restart_until_it_is_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, recovery) = open(dir.path());
+    assert_eq!(recovery, Recovery::default());
+    let answers: Vec<_> = (0..200).map(|at| append(&spool.backlog, &[record(at, 9000), record(at, 20)])).collect();
+    for (at, answer) in (0..).zip(answers) {
+        assert_eq!(answer.recv().unwrap(), Ok(at * 2..at * 2 + 2));
+    }
+    assert_eq!((spool.backlog.records(), spool.backlog.state()), (400, State::Up));
+    spool.close();
+    let (spool, recovery) = open(dir.path());
+    assert_eq!((recovery.records, recovery.segments), (400, 2), "a segment of 1 MiB holds half of them");
+    let frames = read_all(&spool.backlog);
+    assert_eq!(contents(&frames), (0..200).flat_map(|at| [at, at]).collect::<Vec<_>>());
+    spool.backlog.retire(Some(0..300));
+    spool.close();
+    let (spool, recovery) = open(dir.path());
+    assert_eq!(recovery.records, 100);
+    assert_eq!(contents(&read_all(&spool.backlog))[0], 150);
+    spool.backlog.retire(Some(300..400));
+    spool.close();
+    assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
+    let (spool, _) = open(dir.path());
+    assert_eq!(append(&spool.backlog, &[record(7, 7)]).recv().unwrap(), Ok(400..401), "places are not used again");
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_told_who_has_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let error = Spool::open(options(dir.path(), Keys::default())).err().unwrap();
+    let text = error.to_string();
+    assert!(matches!(error, OpenError::Lock(_)) && text.contains(&format!("process {}", std::process::id())), "{text}");
+    spool.close();
+    open(dir.path());
+}
+
+#[test]
+fn a_folder_that_is_removed_underneath_is_made_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("spool");
+    let (spool, _) = open(&dir);
+    append(&spool.backlog, &[record(1, 1)]).recv().unwrap().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(append(&spool.backlog, &[record(2, 2)]).recv().unwrap().is_ok());
+    spool.close();
+    let (spool, _) = open(&dir);
+    assert_eq!(contents(&read_all(&spool.backlog)), [2]);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_refuses_and_is_found_again_without_a_restart() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("spool");
+    let (spool, _) = open(&dir);
+    fs::remove_dir_all(&dir).unwrap();
+    fs::write(&dir, "a file in the way").unwrap();
+    assert!(matches!(append(&spool.backlog, &[record(1, 1)]).recv().unwrap(), Err(Refused::Disk(_))));
+    assert!(matches!(spool.backlog.state(), State::Down(_)));
+    fs::remove_file(&dir).unwrap();
+    let given_up_at = Instant::now() + Duration::from_secs(20);
+    while spool.backlog.state() != State::Up {
+        assert!(Instant::now() < given_up_at, "the disk is back and the spool is not");
+        std::thread::yield_now();
+    }
+    assert!(append(&spool.backlog, &[record(2, 2)]).recv().unwrap().is_ok());
+}
+
+#[test]
+fn dead_letters_keep_their_reason_apart_from_the_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let (sender, answer) = sync_channel(1);
+    let draft = Draft::dead("alarms", "the topic is gone", &[record(3, 3)]).unwrap();
+    spool.dead_letters.append(draft, move |result| sender.send(result).unwrap());
+    assert_eq!(answer.recv().unwrap(), Ok(0..1));
+    spool.close();
+    let (spool, recovery) = open(dir.path());
+    let frames = read_all(&spool.dead_letters);
+    assert_eq!((&*frames[0].stream, frames[0].reason.as_deref()), ("alarms", Some("the topic is gone")));
+    assert_eq!((contents(&frames), frames[0].places.clone(), recovery.records), (vec![3], vec![0], 0));
+}
+
+#[test]
+fn with_a_key_nothing_readable_is_on_disk_and_without_it_the_spool_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = |digit: &str| Keys::parse(&digit.repeat(64), Path::new("keys")).unwrap();
+    let (spool, _) = Spool::open(options(dir.path(), keys("a"))).unwrap();
+    append(&spool.backlog, &[record(4, 4)]).recv().unwrap().unwrap();
+    spool.close();
+    let bytes = fs::read(&segments(dir.path())[0]).unwrap();
+    assert!(!bytes.windows(7).any(|window| window == b"meter-7"));
+    let error = Spool::open(options(dir.path(), keys("b"))).err().unwrap().to_string();
+    assert!(error.contains("segment-0000000001.spool: it is encrypted with the key"), "{error}");
+    let (spool, _) = Spool::open(options(dir.path(), keys("a"))).unwrap();
+    assert_eq!(contents(&read_all(&spool.backlog)), [4]);
+}
+
+#[test]
+fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("segment-1.spool"), "not of the spool").unwrap();
+    let (spool, _) = open(dir.path());
+    for at in 0..3 {
+        append(&spool.backlog, &[record(at, 1000)]).recv().unwrap().unwrap();
+    }
+    spool.close();
+    let file = dir.path().join("segment-0000000001.spool");
+    let mut bytes = fs::read(&file).unwrap();
+    let second = bytes.windows(4).enumerate().filter(|(_, window)| window == b"FBf1").nth(1).unwrap().0;
+    bytes[second + 500] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let (spool, _) = open(dir.path());
+    assert_eq!(contents(&read_all(&spool.backlog)), [0, 2]);
+    assert_eq!(spool.backlog.records(), 2);
+    let kept = fs::read(dir.path().join(format!("quarantine/segment-0000000001.spool.{second}"))).unwrap();
+    assert_eq!(kept[..60], bytes[..60]);
+    assert!(kept.len() > 1060 && bytes[second..].starts_with(&kept[60..]));
+    assert!(dir.path().join("segment-1.spool").exists());
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_a_segment_without_a_header_goes_to_quarantine() {
+    for is_preallocated in [false, true] {
+        check_torn_tail(is_preallocated);
+    }
+}
+
+/// Of a preallocated file the room is still there when the bytes are not.
+fn check_torn_tail(is_preallocated: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    append(&spool.backlog, &[record(1, 1000)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(2, 1000)]).recv().unwrap().unwrap();
+    spool.close();
+    let first = &segments(dir.path())[0];
+    let bytes = fs::metadata(first).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(first).unwrap();
+    file.set_len(bytes - 300).unwrap();
+    if is_preallocated {
+        file.set_len(bytes).unwrap();
+    }
+    let mut lost = fs::File::create(dir.path().join("segment-0000000009.spool")).unwrap();
+    lost.write_all(&[b"x".repeat(8192), b"FBf1".to_vec()].concat()).unwrap();
+    let (spool, recovery) = open(dir.path());
+    assert_eq!((recovery.records, recovery.segments, recovery.lost_segments), (1, 1, 1));
+    assert_eq!(contents(&read_all(&spool.backlog)), [1]);
+    assert!(dir.path().join("quarantine/segment-0000000009.spool").exists());
+}
+
+fn simulated(disk: &SimDisk, segment_bytes: u64, bytes_max: u64, when_full: WhenFull) -> Engine<SimDisk> {
+    let (dir, keys, metrics) = (PathBuf::from("spool"), Arc::new(Keys::default()), SpoolMetrics::unseen());
+    let options = LogOptions { dir, segment_bytes, bytes_max, when_full, keys, metrics };
+    Engine::open(Arc::new(disk.clone()), options).unwrap().0
+}
+
+fn draft(content: u64, bytes: usize) -> Draft {
+    Draft::new("telemetry", [&record(content, bytes)]).unwrap()
+}
+
+#[test]
+fn a_place_that_cannot_be_read_is_given_up_after_five_times() {
+    let disk = SimDisk::new(1);
+    let mut engine = simulated(&disk, 16 << 10, 1 << 20, WhenFull::Reject);
+    let now = Instant::now();
+    let drafts = [draft(1, 9000), draft(2, 9000)];
+    assert!(engine.commit(&[&drafts[0], &drafts[1]], now).iter().all(Result::is_ok));
+    let mut reader = Reader::new(engine.source());
+    disk.set_faults(0, 100);
+    for _ in 0..5 {
+        assert_eq!(reader.next_frame().unwrap_err().path, Path::new("spool/segment-0000000001.spool"));
+    }
+    disk.set_faults(0, 0);
+    let frame = reader.next_frame().unwrap().unwrap();
+    assert_eq!((contents(&[frame]), engine.shared().index().records()), (vec![2], 1));
+}
+
+#[test]
+fn a_full_spool_rejects_or_drops_its_oldest_segment() {
+    for (when_full, first) in [(WhenFull::Reject, 0), (WhenFull::DropOldest, 1)] {
+        let disk = SimDisk::new(1);
+        let mut engine = simulated(&disk, 20 << 10, 60 << 10, when_full);
+        let now = Instant::now();
+        let answers: Vec<_> = (0..4).map(|at| engine.commit(&[&draft(at, 11_000)], now).remove(0)).collect();
+        let is_kept = when_full == WhenFull::DropOldest;
+        assert_eq!(answers[3], if is_kept { Ok(3..4) } else { Err(Refused::Full) });
+        assert_eq!(engine.shared().state(), if is_kept { State::Up } else { State::Full });
+        let mut reader = Reader::new(engine.source());
+        assert_eq!(contents(&[reader.next_frame().unwrap().unwrap()]), [first]);
+        engine.shared().retire(Some(0..9));
+        engine.tend(now);
+        assert_eq!((engine.shared().state(), engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()), (State::Up, true));
+        assert_eq!(engine.commit(&[&draft(10, 60_000)], now), [Err(Refused::TooLarge)]);
+    }
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_one_of_its_own_and_a_run_is_bounded() {
+    let disk = SimDisk::new(1);
+    let mut engine = simulated(&disk, 1 << 20, 1 << 30, WhenFull::Reject);
+    let now = Instant::now();
+    let large = RUN_BYTES_MAX as usize + 5;
+    let drafts = [draft(1, 10), draft(2, large), draft(3, 10)];
+    let answers = engine.commit(&drafts.iter().collect::<Vec<_>>(), now);
+    assert_eq!(answers, [Ok(0..1), Ok(1..2), Ok(2..3)]);
+    drop(engine);
+    disk.crash();
+    let engine = simulated(&disk, 1 << 20, 1 << 30, WhenFull::Reject);
+    let mut reader = Reader::new(engine.source());
+    let frames: Vec<_> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+    assert_eq!(contents(&frames), [1, 2, 3]);
+}

@@ -1,0 +1,94 @@
+//! The commit thread: takes what has gathered, makes it safe in one go, answers, and tends the logs in between.
+//!
+//! It is a thin shell around the engines and the only place where the spool reads the clock. It ends once the queue is
+//! closed and empty, leaves the folders in order, and drops the disk, which frees the lock.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::disk::Disk;
+use super::engine::{Engine, Refused};
+use super::frame::body::Draft;
+use super::queue::{Bounds, NotTaken, Queue};
+
+/// What waits for the disk at most.
+const BOUNDS: Bounds = Bounds { items: 16_384, bytes: 64 << 20 };
+
+/// What is taken for one round: a sync of each log.
+const ROUND_BYTES: usize = 8 << 20;
+
+/// Is told the places of a draft's records, in their order, once they are safe; called once, on the commit thread or,
+/// when there is no way to it, where the draft was handed over.
+pub type Answer = Box<dyn FnOnce(Result<Range<u64>, Refused>) + Send>;
+
+struct Job {
+    log: usize,
+    draft: Draft,
+    answer: Answer,
+}
+
+/// The way to the commit thread.
+pub struct Commits(Queue<Job>);
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self(Queue::new(BOUNDS))
+    }
+}
+
+impl Commits {
+    pub fn push(&self, log: usize, draft: Draft, answer: Answer) {
+        let bytes = draft.bytes();
+        match self.0.push(Job { log, draft, answer }, bytes) {
+            Ok(()) => {}
+            Err(NotTaken::Full(job)) => (job.answer)(Err(Refused::Busy)),
+            Err(NotTaken::Closed(job)) => (job.answer)(Err(Refused::Closed)),
+        }
+    }
+
+    pub fn nudge(&self) {
+        self.0.nudge();
+    }
+
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// Should the thread panic, nobody waits for it: what is queued is dropped, what comes is refused.
+struct CloseOnPanic(Arc<Commits>);
+
+impl Drop for CloseOnPanic {
+    fn drop(&mut self) {
+        self.0.close();
+        while !self.0.0.take(usize::MAX, None).closed {}
+    }
+}
+
+/// Runs the commit thread.
+pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
+    let commits = CloseOnPanic(commits);
+    loop {
+        let now = Instant::now();
+        let due = engines.iter().filter_map(Engine::due).min();
+        let timeout = due.map(|due| due.saturating_duration_since(now));
+        let taken = commits.0.0.take(ROUND_BYTES, timeout);
+        round(&mut engines, taken.items);
+        if taken.closed {
+            break;
+        }
+        engines.iter_mut().for_each(|engine| engine.tend(Instant::now()));
+    }
+    engines.into_iter().for_each(|engine| engine.close(Instant::now()));
+}
+
+fn round<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
+    let mut of_logs: Vec<Vec<Job>> = engines.iter().map(|_| Vec::new()).collect();
+    jobs.into_iter().for_each(|job| of_logs[job.log].push(job));
+    for (engine, jobs) in engines.iter_mut().zip(of_logs) {
+        let drafts: Vec<&Draft> = jobs.iter().map(|job| &job.draft).collect();
+        let answers = engine.commit(&drafts, Instant::now());
+        jobs.into_iter().zip(answers).for_each(|(job, answer)| (job.answer)(answer));
+    }
+}
