@@ -41,6 +41,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub http: HttpConfig,
     pub ack: AckConfig,
+    pub spool: Option<SpoolConfig>,
     /// Bytes of all records that are not yet safe.
     pub memory_bytes_max: usize,
     pub drain_timeout: Duration,
@@ -182,6 +183,31 @@ pub enum AckMode {
     Durable,
     /// 204 when the record is in memory.
     Queued,
+}
+
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    pub dir: PathBuf,
+    pub mode: SpoolMode,
+    pub bytes_max: u64,
+    pub when_full: WhenFull,
+    pub key_file: Option<PathBuf>,
+}
+
+/// What goes to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolMode {
+    /// What the sink cannot take.
+    Overflow,
+    /// Everything, before it is answered.
+    Always,
+}
+
+/// What a spool does when its quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    Reject,
+    DropOldest,
 }
 
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{AckSlot, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
+use crate::record::{Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::Bounds;
 use head::Head;
 
@@ -134,13 +134,12 @@ impl Ingest {
             content_type: head.content_type,
             id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
             received_at,
-            ack: AckSlot::NONE,
             permit,
         };
         match self.batcher.push(stream, record).await {
             Outcome::Delivered => Ok(()),
             Outcome::Permanent(reason) => Err(Refusal::SinkRefused(reason)),
-            Outcome::Retryable(_) => Err(Refusal::SinkUnavailable),
+            Outcome::Retryable(_) | Outcome::Barred(_) => Err(Refusal::SinkUnavailable),
             Outcome::Unknown => Err(Refusal::AckTimeout),
         }
     }

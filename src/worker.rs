@@ -31,6 +31,9 @@ use crate::record::Batch;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 
+/// Batches that are out when the gateway hurries get this long to come home.
+const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Requests that wait when the gateway hurries get this long to take their answer.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -161,6 +164,9 @@ async fn finish(
         () = drained => return true,
         _ = hurrying.wait_for(|hurrying| *hurrying) => {}
     }
+    // What waits goes to the spool, where there is one.
+    batcher.drain();
+    let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
     batcher.give_up();
     let _ = timeout(LAST_ANSWERS_TIMEOUT, async { while serving.join_next().await.is_some() {} }).await;
     batcher.nothing_unsafe()

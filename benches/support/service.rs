@@ -1,6 +1,7 @@
 //! The service of one worker with the null sink, over in-memory pipes: what a request costs the gateway beside TLS and the
 //! kernel. Used by the criterion bench, and by the test that counts instructions.
 
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use forebay::admission::Admission;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig};
-use forebay::delivery::{Delivery, Health};
+use forebay::delivery::{Delivery, DeliveryOptions, Health};
 use forebay::handover;
 use forebay::http::{Connection, Service, h1, h2};
 use forebay::identity::Device;
@@ -47,6 +48,8 @@ fn limits() -> Limits {
     })
 }
 
+const BATCH: BatchConfig = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
+
 /// What takes the batches of a service to the null sink.
 pub struct Null {
     batches: handover::Receiver<Batch>,
@@ -64,7 +67,9 @@ impl Null {
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
         let sink = Sink::open(&SinkConfig::Null, options).await.expect("the null sink opens");
-        Delivery::new(sink, self.health, self.metrics).run(self.batches).await;
+        let options =
+            DeliveryOptions { streams: streams(), batch: BATCH, in_flight_batches_max: IN_FLIGHT_BATCHES_MAX };
+        Delivery::new(sink, None, self.health, self.metrics, options).run(self.batches, pending()).await;
     }
 }
 
@@ -74,9 +79,8 @@ pub fn service() -> (Rc<Service>, Null) {
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let batch = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
     let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
-    let batcher = Rc::new(Batcher::new(1, batch, ack, delivery, home, metrics.worker(0)));
+    let batcher = Rc::new(Batcher::new(1, BATCH, ack, delivery, home, metrics.worker(0)));
     spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled).await }

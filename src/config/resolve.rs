@@ -1,9 +1,13 @@
 //! From text to meaning: [`Raw`] to [`Config`], all faults at once.
 
 use super::host::{self, WORKERS_MAX};
+use super::raw::Source;
 use super::value::{self, Parsed};
 use super::variables::Variable;
 use super::*;
+
+/// The spool's own least quota.
+const SPOOL_BYTES_MIN: u64 = 32 << 20;
 
 const BODY_BYTES_LIMIT: usize = 10 << 20;
 
@@ -121,6 +125,7 @@ impl Reader<'_> {
             limits: self.limits(),
             http: self.http(),
             ack: self.ack(),
+            spool: self.spool(),
             memory_bytes_max: self.value("FOREBAY_MEMORY_MAX", |text| value::size(text, usize::MAX), usize::MAX),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
@@ -137,6 +142,23 @@ impl Reader<'_> {
         if config.batch.linger >= config.ack.timeout {
             self.fault("FOREBAY_BATCH_LINGER", "is not less than FOREBAY_ACK_TIMEOUT");
         }
+    }
+
+    /// With `FOREBAY_SPOOL_DIR` there is one; without it, its other variables are a mistake.
+    fn spool(&mut self) -> Option<SpoolConfig> {
+        let dir = self.optional("FOREBAY_SPOOL_DIR", file);
+        let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
+        let when_full = self.value("FOREBAY_SPOOL_FULL", value::when_full, WhenFull::Reject);
+        let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spool_bytes, SPOOL_BYTES_MIN);
+        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", file);
+        if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
+            for name in ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}")) {
+                if self.raw.get(&name).is_some_and(|(_, source)| source > Source::Default) {
+                    self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
+                }
+            }
+        }
+        Some(SpoolConfig { dir: dir?, mode, bytes_max, when_full, key_file })
     }
 
     fn listen(&mut self) -> ListenConfig {
@@ -256,6 +278,14 @@ fn address(text: &str) -> Parsed<SocketAddr> {
 
 fn file(text: &str) -> Parsed<PathBuf> {
     Ok(text.into())
+}
+
+/// What the spool's logs can roll their segments over in.
+fn spool_bytes(text: &str) -> Parsed<u64> {
+    match value::size(text, usize::MAX)? as u64 {
+        bytes if bytes < SPOOL_BYTES_MIN => Err("is too little for a spool: 32MiB at least".into()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Each TCP connection is an open file.

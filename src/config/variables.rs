@@ -38,6 +38,7 @@ const LISTENING: &str = "Listening";
 const TLS: &str = "TLS and identity";
 const STREAMS: &str = "Streams and sinks";
 const BATCHING: &str = "Batching and acks";
+const SPOOL: &str = "Spool";
 const LIMITS: &str = "Limits";
 const TIMEOUTS: &str = "Bounds and time-outs";
 const LOGS: &str = "Logs";
@@ -74,6 +75,11 @@ pub const VARIABLES: &[Variable] = &[
     variable(BATCHING, "FOREBAY_ACK", Value("durable"), "queued", "durable: 204 when the stream has the record; queued: 204 when memory has it"),
     variable(BATCHING, "FOREBAY_ACK_TIMEOUT", Value("10s"), "30s", "how long a request waits for its ack before it is answered 504"),
     variable(BATCHING, "FOREBAY_MEMORY_MAX", Unset("a quarter of the memory it may use"), "1GiB", "all records that are not yet safe"),
+    variable(SPOOL, "FOREBAY_SPOOL_DIR", Unset("none: no spool"), "/var/spool/forebay", "folder of the spool, this gateway's own: records that the sink cannot take are safe there"),
+    variable(SPOOL, "FOREBAY_SPOOL_MODE", Value("overflow"), "always", "overflow: what the sink cannot take; always: everything, before it is answered"),
+    variable(SPOOL, "FOREBAY_SPOOL_BYTES_MAX", Value("10GiB"), "100GiB", "what the spool may take of the disk, 32MiB at least; dead letters may take an eighth on top"),
+    variable(SPOOL, "FOREBAY_SPOOL_FULL", Value("reject"), "drop-oldest", "when the spool is full: reject new records (503), or drop-oldest, counted"),
+    variable(SPOOL, "FOREBAY_SPOOL_KEY_FILE", Unset("none: not encrypted"), "/etc/forebay/spool.keys", "encrypts the spool: 64 hex digits a line, the first key writes, all of them read"),
     variable(LIMITS, "FOREBAY_DEVICE_RATE", Value("50"), "0.2", "requests per second of one device; 0 is no limit"),
     variable(LIMITS, "FOREBAY_DEVICE_BURST", Value("100"), "5", "requests that one device may send at once"),
     variable(LIMITS, "FOREBAY_DEVICE_BYTE_RATE", Value("512KiB"), "64KiB", "body bytes per second of one device; 0 is no limit"),

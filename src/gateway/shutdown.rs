@@ -68,7 +68,7 @@ pub fn serve_until_drained(
         }
         admission.close();
         phases.hurrying.send_replace(true);
-        within(HURRY_TIMEOUT, ended(|| workers.iter().all(JoinHandle::is_finished))).await;
+        within(HURRY_TIMEOUT, ended(|| workers.iter().all(JoinHandle::is_finished) && delivering.is_finished())).await;
         Ok(exit_code(workers))
     })
 }

@@ -43,6 +43,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Whether the record at this place is done with.
+    pub fn is_done(&self, place: u64) -> bool {
+        self.source.shared.index().is_done(place)
+    }
+
     /// Begins with the oldest record that is not done with.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(self.source.clone())

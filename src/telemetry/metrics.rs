@@ -174,7 +174,7 @@ const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
 fn label(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Delivered => 0,
-        Outcome::Retryable(_) => 1,
+        Outcome::Retryable(_) | Outcome::Barred(_) => 1,
         Outcome::Permanent(_) => 2,
         Outcome::Unknown => 3,
     }
