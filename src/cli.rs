@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check`, `dev`, `pki`.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing else reads them. A
 //! command that cannot do what it was asked for says why on stderr: exit code 2 for arguments and configurations that
@@ -6,6 +6,7 @@
 
 mod dev;
 mod pki;
+mod spool;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -29,6 +30,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("check", flags)) => check(flags),
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
+        Some(("spool", arguments)) => spool::run(arguments),
         _ => unreachable!("clap requires one of the commands"),
     }
 }
@@ -42,7 +44,7 @@ fn command() -> Command {
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), check])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), check])
 }
 
 /// Values in the place of some defaults, by variable.

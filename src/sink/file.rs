@@ -11,7 +11,7 @@
 //! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.
 
 mod folder;
-mod line;
+pub mod line;
 mod writer;
 
 use std::path::{Component, Path};

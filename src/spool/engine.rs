@@ -96,6 +96,7 @@ impl<D: Disk> Engine<D> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
         options.metrics.frames_damaged(recovery.lost_segments);
+        options.metrics.set_backlog(recovery.bytes, recovery.records);
         let engine = Self {
             disk,
             options,

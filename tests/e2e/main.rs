@@ -23,5 +23,7 @@ mod limits;
 mod quic;
 mod revocation;
 mod shutdown;
+mod spool;
+mod spool_kills;
 mod status;
 mod tls;

@@ -20,7 +20,7 @@ use crate::pki::{Identity, Pki};
 /// A gateway that has not been started: its variables.
 pub struct Setup {
     dir: TempDir,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     variables: BTreeMap<String, String>,
 }
 
@@ -28,7 +28,7 @@ impl Setup {
     /// The defaults of the program, but for two workers and ports that are free. The sink is the file sink.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("forebay-e2e-").tempdir().expect("a folder");
-        let pki = Pki::new(&dir.path().join("pki"));
+        let pki = Arc::new(Pki::new(&dir.path().join("pki")));
         let path = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
         let variables = [
             ("FOREBAY_LISTEN", "127.0.0.1:0".into()),
@@ -57,6 +57,16 @@ impl Setup {
         self
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// With a spool in a folder of its own.
+    pub fn with_spool(self, mode: &str) -> Self {
+        let dir = self.path("spool");
+        self.set("FOREBAY_SPOOL_DIR", dir.display()).set("FOREBAY_SPOOL_MODE", mode)
+    }
+
     /// No limits: for what is not about them.
     pub fn without_limits(self) -> Self {
         self.set("FOREBAY_DEVICE_RATE", 0).set("FOREBAY_DEVICE_BYTE_RATE", 0).set("FOREBAY_ADDRESS_RATE", 0)
@@ -65,6 +75,13 @@ impl Setup {
     /// Runs a command that is expected to end by itself.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().expect("forebay runs")
+    }
+
+    /// The same for one that is expected to succeed; gives what it printed.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// A gateway that is ready.
@@ -84,7 +101,7 @@ impl Setup {
         std::thread::spawn(move || follow(stderr, &kept, &listening));
         let addresses = listens.recv_timeout(PATIENCE);
         let (address, admin) = addresses.unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
-        Gateway { process, address, admin, pki: self.pki, dir: self.dir, log }
+        Gateway { process, address, admin, pki: self.pki, dir: self.dir, variables: self.variables, log }
     }
 
     /// Nothing of this process' environment gets in.
@@ -101,12 +118,35 @@ pub struct Gateway {
     /// TCP and UDP.
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     dir: TempDir,
+    variables: BTreeMap<String, String>,
     log: Arc<Mutex<String>>,
 }
 
 impl Gateway {
+    /// Kills the process, where it still runs, and gives back what it ran with: its folder, certificates, variables.
+    pub fn kill(mut self) -> Setup {
+        self.end();
+        let empty = tempfile::tempdir().expect("a folder");
+        let (dir, variables) = (std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.variables));
+        Setup { dir, pki: self.pki.clone(), variables }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
     /// A good certificate with this id.
     pub fn device(&self, id: &str) -> Identity {
         self.pki.device(id)
@@ -185,8 +225,7 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}", self.log());
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.end();
     }
 }
 
