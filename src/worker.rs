@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::accept::{Acceptor, Quic, WorkerConnectionIds};
+use crate::accept::{Acceptor, Capacity, Quic, WorkerConnectionIds};
 use crate::admission::Admission;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
@@ -28,6 +28,7 @@ use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 
@@ -48,7 +49,8 @@ pub struct Shared {
     pub routes: Arc<Routes>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
-    pub permits: Arc<Semaphore>,
+    pub capacity: Arc<Capacity>,
+    pub audit: Audit,
     pub batch: BatchConfig,
     pub ack: AckConfig,
     pub http: HttpConfig,
@@ -93,8 +95,9 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         identity: shared.identity.clone(),
         limits: shared.limits.clone(),
         clock: shared.clock,
-        permits: shared.permits.clone(),
+        capacity: shared.capacity.clone(),
         metrics: shared.metrics.worker(index),
+        audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,
         draining: shared.draining.clone(),
     }
@@ -109,10 +112,12 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
         routes: shared.routes.clone(),
         body_bytes_max: shared.http.body_bytes_max,
         body_timeout: shared.http.body_timeout,
+        body_rate_min: shared.http.body_rate_min,
     };
     Service {
         ingest,
         metrics: shared.metrics.worker(index),
+        audit: shared.audit.clone(),
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
