@@ -193,7 +193,11 @@ impl Reader<'_> {
             all_max,
             tcp_max: all_max.min(host::tcp_connections_max()),
             address_max: of_address.unwrap_or((all_max - all_max / 4).max(1)),
-            handshakes_max: self.count("FOREBAY_HANDSHAKES_MAX", host::CONNECTIONS_MAX),
+            handshakes_max: self.value(
+                "FOREBAY_HANDSHAKES_MAX",
+                |text| value::count(text, host::CONNECTIONS_MAX),
+                host::CONNECTIONS_MAX,
+            ),
         }
     }
 

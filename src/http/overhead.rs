@@ -48,15 +48,16 @@ impl Overhead {
 
     fn take(&self, bytes: usize) -> io::Result<()> {
         self.left_bytes.set(self.left_bytes.get() - bytes as i64);
-        if self.left_bytes.get() >= 0 { Ok(()) } else { self.refill() }
+        if self.left_bytes.get() >= 0 { Ok(()) } else { self.refill(bytes as i64) }
     }
 
     /// The clock is read only here: an honest connection rarely comes by.
     #[cold]
-    fn refill(&self) -> io::Result<()> {
+    fn refill(&self, taken_bytes: i64) -> io::Result<()> {
         let now = Instant::now();
         let earned = now.duration_since(self.since.replace(now)).as_secs_f64() * BYTES_PER_SECOND;
-        self.left_bytes.set((self.left_bytes.get() + earned as i64).min(BURST_BYTES));
+        let before = (self.left_bytes.get() + taken_bytes + earned as i64).min(BURST_BYTES);
+        self.left_bytes.set(before - taken_bytes);
         self.is_spent.set(self.left_bytes.get() < 0);
         if self.is_spent.get() { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(()) }
     }
@@ -142,6 +143,6 @@ mod tests {
         // A day's silence earns no more than the burst.
         tokio::time::advance(Duration::from_secs(86_400)).await;
         overhead.take(BURST).unwrap();
-        assert!(overhead.take(BURST).is_err() && overhead.is_spent());
+        assert!(overhead.take(1).is_err() && overhead.is_spent());
     }
 }

@@ -22,6 +22,7 @@ pub struct Setup {
     dir: TempDir,
     pub pki: Pki,
     variables: BTreeMap<String, String>,
+    open_files: Option<usize>,
 }
 
 impl Setup {
@@ -40,7 +41,7 @@ impl Setup {
             ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
         ];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { dir, pki, variables }
+        Self { dir, pki, variables, open_files: None }
     }
 
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
@@ -54,6 +55,12 @@ impl Setup {
 
     pub fn unset(mut self, name: &str) -> Self {
         self.variables.remove(name);
+        self
+    }
+
+    /// The process may have so many files open.
+    pub fn open_files(mut self, files: usize) -> Self {
+        self.open_files = Some(files);
         self
     }
 
@@ -89,7 +96,11 @@ impl Setup {
 
     /// Nothing of this process' environment gets in.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
+        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { FOREBAY });
+        if let Some(files) = self.open_files {
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), FOREBAY]);
+        }
         command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
@@ -143,6 +154,20 @@ impl Gateway {
         // SAFETY: kill takes two integers; the process is our child and has not been waited for.
         let sent = unsafe { libc::kill(self.process.id() as i32, signal) };
         assert_eq!(sent, 0, "the gateway runs");
+    }
+
+    /// A size of the process in bytes, as `/proc` names it: `VmRSS`, `VmHWM`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a size");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
+    /// Processor time that the process has used, in hundredths of a second (proc(5): utime and stime).
+    pub fn processor_time(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
     pub fn terminate(&self) {
