@@ -124,25 +124,44 @@ fn floods_within_a_request_are_ended() {
     siege.end();
 }
 
-/// A device that goes on although it is told 429.
-#[test]
-fn a_device_that_heeds_no_429_is_cut_off() {
-    let siege = Siege::begin(Setup::new());
+/// A hundred requests at a time, each answered, until the connection ends.
+async fn ask_without_end(mut raw: Raw) {
     let head = frame::post("6");
     let post = |stream| {
         [frame::frame(HEADERS, END_HEADERS, stream, &head), frame::frame(DATA, END_STREAM, stream, b"attack")].concat()
     };
-    // 100 of them have tokens: they are the attacker's own, and of no interest here.
-    let refused: Vec<u8> = odd(60_000).flat_map(post).collect();
+    let (mut said, mut answered) = (Vec::new(), 0);
+    for batch in 1.. {
+        let requests: Vec<u8> = odd(100 * batch).skip(100 * (batch as usize - 1)).flat_map(post).collect();
+        // After its end nobody listens, and it is read below.
+        let _ = raw.send(&requests).await;
+        while answered < 100 * batch as usize {
+            match raw.receive().await {
+                bytes if bytes.is_empty() => return,
+                bytes => said.extend(bytes),
+            }
+            let frames = frame::parse(&said);
+            answered += frames.iter().filter(|(kind, ..)| *kind == HEADERS).count();
+            said.drain(..frames.iter().map(|(.., payload)| 9 + payload.len()).sum::<usize>());
+        }
+    }
+}
+
+/// A device that goes on although it is told 429.
+#[test]
+fn a_device_that_heeds_no_429_is_cut_off() {
+    let siege = Siege::begin(Setup::new());
+    // Its first hundred requests have tokens: they are in the sink, as any newcomer's are.
     let attacker = siege.gateway.device("newcomer");
     let tls = tls(&siege.gateway, Some(&attacker), "h2");
     std::thread::scope(|scope| {
         let attack = scope.spawn(|| {
             block_on(async {
                 let mut raw = Raw::open(siege.gateway.address, tls).await.expect("h2");
-                raw.send(&frame::preface()).await.expect("it listens");
-                raw.flood(&refused, 1).await
-            })
+                let window = frame::frame(WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
+                raw.send(&[frame::preface(), window].concat()).await.expect("it listens");
+                ask_without_end(raw).await;
+            });
         });
         siege.good_device_is_served();
         attack.join().expect("the connection ends");

@@ -15,7 +15,7 @@ const CLIENTS: usize = 1000;
 const CONNECTIONS_MAX: usize = 192;
 
 fn gateway() -> Gateway {
-    let setup = Setup::new().without_limits().set("FOREBAY_ADDRESS_CONNECTIONS_MAX", 100_000);
+    let setup = Setup::new().without_limits().set("FOREBAY_CONNECTIONS_MAX", 100_000);
     setup.open_files(FILES).start()
 }
 
