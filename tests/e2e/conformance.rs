@@ -48,3 +48,22 @@ fn h2spec_finds_no_fault() {
     println!("{summary}");
     assert!(summary.contains(" 0 failed"), "{said}");
 }
+
+/// Mozilla's intermediate profile: versions, cipher suites, curves, certificate, and nothing that is known to be broken.
+#[test]
+fn sslyze_finds_it_compliant() {
+    let gateway = Setup::new().without_limits().start();
+    let device = gateway.device("sslyze");
+    let output = Command::new(tools().join("sslyze/bin/sslyze"))
+        .arg("--cert")
+        .arg(&device.cert)
+        .arg("--key")
+        .arg(&device.key)
+        .arg("--certinfo_ca_file")
+        .arg(gateway.pki.ca())
+        .args(["--mozilla_config", "intermediate", &format!("localhost:{}", gateway.address.port())])
+        .output()
+        .expect("`make tools` installs sslyze in target/tools/sslyze, or $TOOLS/sslyze");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("OK - Compliant"), "{said}");
+}
