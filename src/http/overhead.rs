@@ -6,6 +6,9 @@
 //! run; then reading it fails, which ends it. Requests that a bucket refuses are overhead too, so that a device that
 //! never heeds its 429 is cut off in the end.
 //!
+//! A connection that always has more to say gives way to the others of its worker after [`AT_ONCE_BYTES`]: parsing a
+//! megabyte of frames in one go would hold them up for milliseconds.
+//!
 //! An honest client stays far below: it sends a few frames for each request, and is paid back for its heads and bodies.
 
 use std::cell::Cell;
@@ -21,6 +24,8 @@ use tokio::time::Instant;
 const BURST_BYTES: i64 = 2 * 1024 * 1024;
 
 const BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
+
+const AT_ONCE_BYTES: usize = 32 * 1024;
 
 /// One connection's.
 pub struct Overhead {
@@ -67,20 +72,29 @@ impl Overhead {
 pub struct Metered<T> {
     stream: T,
     overhead: Rc<Overhead>,
+    /// Bytes since there were none, or since it gave way.
+    at_once_bytes: usize,
 }
 
 impl<T> Metered<T> {
     pub fn new(stream: T, overhead: Rc<Overhead>) -> Self {
-        Self { stream, overhead }
+        Self { stream, overhead, at_once_bytes: 0 }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.at_once_bytes >= AT_ONCE_BYTES {
+            self.at_once_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let bytes = into.filled().len() - before;
+        self.at_once_bytes = if read.is_pending() { 0 } else { self.at_once_bytes + bytes };
         match read {
-            Poll::Ready(Ok(())) => Poll::Ready(self.overhead.take(into.filled().len() - before)),
+            Poll::Ready(Ok(())) => Poll::Ready(self.overhead.take(bytes)),
             other => other,
         }
     }
@@ -130,6 +144,15 @@ mod tests {
         assert!(!overhead.is_spent());
         overhead.pay_back(BURST);
         assert!(overhead.take(BURST + 1).is_err(), "nothing is saved up beyond the burst");
+    }
+
+    #[tokio::test]
+    async fn who_always_has_more_gives_way() {
+        let mut stream = Metered::new(tokio::io::repeat(b'x'), Overhead::new());
+        let mut bytes = vec![0; AT_ONCE_BYTES / 2];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut poll = || Pin::new(&mut stream).poll_read(&mut context, &mut ReadBuf::new(&mut bytes)).is_ready();
+        assert_eq!([(); 6].map(|()| poll()), [true, true, false, true, true, false]);
     }
 
     #[tokio::test(start_paused = true)]

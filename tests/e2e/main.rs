@@ -23,6 +23,7 @@ mod audit;
 mod configuration;
 mod conformance;
 mod descriptors;
+mod figures;
 mod framing;
 mod hygiene;
 mod kafka_faults;

@@ -96,10 +96,11 @@ impl Setup {
 
     /// Nothing of this process' environment gets in.
     fn command(&self) -> Command {
-        const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
-        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { FOREBAY });
+        // Measurements ask for a release build.
+        let forebay = std::env::var("FOREBAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
+        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { &forebay });
         if let Some(files) = self.open_files {
-            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), FOREBAY]);
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), &forebay]);
         }
         command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
         command
