@@ -38,6 +38,10 @@ const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests that wait when the gateway hurries get this long to take their answer.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61 would let handshakes that
+/// are refused, or a flooded connection that gives way, hold up a request for as many of their turns.
+const POLLS_BETWEEN_EVENTS: u32 = 16;
+
 /// What all workers share.
 pub struct Shared {
     pub workers: usize,
@@ -70,7 +74,8 @@ pub struct Sockets {
 
 /// Runs the worker at `index` until it has drained; `false` when records were left behind.
 pub fn run(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
     runtime.block_on(async { serve(index, sockets, shared, delivery).await })
 }
 
