@@ -40,7 +40,7 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61 would let handshakes that
 /// are refused, or a flooded connection that gives way, hold up a request for as many of their turns.
-const POLLS_BETWEEN_EVENTS: u32 = 16;
+const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// What all workers share.
 pub struct Shared {

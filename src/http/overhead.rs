@@ -25,7 +25,7 @@ const BURST_BYTES: i64 = 2 * 1024 * 1024;
 
 const BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
-const AT_ONCE_BYTES: usize = 16 * 1024;
+const AT_ONCE_BYTES: usize = 8 * 1024;
 
 /// One connection's.
 pub struct Overhead {
