@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# promtool, and HTTP clients in Python. Each is installed once: a stamp names its version.
+# promtool, HTTP clients in Python, h2spec and sslyze. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -42,13 +42,31 @@ promtool() {
     rm -rf "$folder"
 }
 
-python_clients() {
-    python3 -m venv --clear "$TOOLS/venv"
-    "$TOOLS/venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+# python_venv FOLDER REQUIREMENTS
+python_venv() {
+    python3 -m venv --clear "$TOOLS/$1"
+    "$TOOLS/$1/bin/pip" install -q --disable-pip-version-check -r "$2"
 }
+
+# Go keeps what it downloads and builds in one folder, of which only the program stays.
+h2spec() {
+    local folder
+    folder=$(mktemp -d "$TOOLS/go.XXXXXX")
+    (
+        cd tests/h2spec
+        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" \
+            go build -o "$TOOLS/bin/h2spec" github.com/summerwind/h2spec/cmd/h2spec
+    )
+    rm -rf "$folder"
+}
+
+# stamped NAME FILE: the name changes with the file.
+stamped() { echo "$1-$(sha256sum "$2" | cut -c1-16)"; }
 
 scripts/install-packages.sh test
 scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
 once promtool promtool
-once "python-$(sha256sum tests/requirements.txt | cut -c1-16)" python_clients
+once "$(stamped python tests/requirements.txt)" python_venv venv tests/requirements.txt
+once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
+once "$(stamped h2spec tests/h2spec/go.mod)" h2spec

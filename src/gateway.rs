@@ -16,9 +16,10 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+use crate::accept::Capacity;
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::config::{AckMode, Config, SinkConfig};
@@ -30,6 +31,7 @@ use crate::limits::{Clock, Limits};
 use crate::record::Batch;
 use crate::sink::{Sink, SinkOptions};
 use crate::telemetry::admin::{self, Status};
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
@@ -44,6 +46,7 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
     let metrics = Arc::new(metrics(&config, &limits, &admission));
+    let audit = start_audit(&config, &metrics)?;
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let phases = Phases::new();
     let backlog = spool::open(&config, &metrics)?;
@@ -51,8 +54,9 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let (listen, sockets) = listen::bind(&config.listen)?;
     let admin = admin::bind(config.admin_listen)
         .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
-    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), metrics.clone(), &phases, listen)?);
-    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone());
+    let observers = (metrics.clone(), audit.clone());
+    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), observers, &phases, listen)?);
+    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone(), audit.clone());
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
     let serve_admin = admin::serve(admin, status(health, metrics, phases.draining()));
@@ -62,9 +66,26 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
+        audit.record(Event::Started { listen: &listen.to_string() });
         on_bound(listen);
     };
-    shutdown::serve_until_drained(run_beside, on_ready, phases, &admission, config.drain_timeout, workers, delivering)
+    let ended = shutdown::serve_until_drained(
+        run_beside,
+        on_ready,
+        phases,
+        &admission,
+        config.drain_timeout,
+        workers,
+        delivering,
+    );
+    audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
+    audit.stop();
+    ended
+}
+
+fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
+    let Some(target) = config.audit_log.clone() else { return Ok(Audit::off()) };
+    Audit::start(target, metrics.audit()).context("FOREBAY_AUDIT_LOG: cannot be opened")
 }
 
 fn warn_of_broken_promises(config: &Config) {
@@ -150,7 +171,7 @@ fn shared(
     reloader: &Reloader,
     limits: Arc<Limits>,
     admission: Arc<Admission>,
-    metrics: Arc<Metrics>,
+    (metrics, audit): (Arc<Metrics>, Audit),
     phases: &Phases,
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
@@ -169,7 +190,8 @@ fn shared(
         routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
         metrics,
         clock: Clock::new(),
-        permits: Arc::new(Semaphore::new(config.listen.connections_max)),
+        capacity: Arc::new(Capacity::new(config.listen.connections)),
+        audit,
         batch: config.batch,
         ack: config.ack,
         http: config.http.clone(),

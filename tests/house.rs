@@ -18,6 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
+    &["telemetry::audit"],
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],

@@ -18,6 +18,7 @@ use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
 use forebay::limits::{Clock, Limits};
 use forebay::record::{Batch, DeviceId, Timestamp};
 use forebay::sink::{Sink, SinkOptions};
+use forebay::telemetry::audit::Audit;
 use forebay::telemetry::metrics::{Metrics, Protocol};
 use forebay::tls::Revocation;
 use http_body_util::Full;
@@ -93,10 +94,12 @@ pub fn service() -> (Rc<Service>, Null) {
         routes: Arc::new(Routes::new(Authorities::new(["localhost"]), &streams(), &[])),
         body_bytes_max: 256 * 1024,
         body_timeout: Duration::from_secs(30),
+        body_rate_min: 1024,
     };
     let service = Service {
         ingest,
         metrics: metrics.worker(0),
+        audit: Audit::off(),
         alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
@@ -120,7 +123,8 @@ fn caller(service: &Service, number: usize) -> Caller {
     let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
     let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
     let (is_revoked, content_types) = Default::default();
-    Caller { device, chain: Vec::new(), is_revoked, content_types, address_limits }
+    let address = [127, 0, 0, 1].into();
+    Caller { device, chain: Vec::new(), is_revoked, content_types, address, address_limits }
 }
 
 /// A client's end of a connection that the service serves.

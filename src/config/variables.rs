@@ -54,7 +54,9 @@ pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_WORKERS", Unset("the cores it may use"), "4", "worker threads, 256 at most"),
     variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9090"), "127.0.0.1:9090", "plain HTTP: /livez, /readyz, /metrics"),
     variable(LISTENING, "FOREBAY_REUSE_PORT", Value("false"), "true", "let another gateway share the port, for rolling restarts"),
-    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; no more than open files"),
+    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; those of TCP need an open file each, and some are kept for the rest"),
+    variable(LISTENING, "FOREBAY_ADDRESS_CONNECTIONS_MAX", Unset("three quarters of FOREBAY_CONNECTIONS_MAX"), "500", "connections of one source address; the default leaves room for a fleet behind one NAT"),
+    variable(LISTENING, "FOREBAY_HANDSHAKES_MAX", Value("16384"), "2000", "handshakes under way, half of them from one source address at most"),
     variable(TLS, "FOREBAY_TLS_CERT", Required, "/etc/forebay/server.pem", "server certificate chain, PEM"),
     variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server-key.pem", "server key, PEM"),
     variable(TLS, "FOREBAY_TLS_CLIENT_CA", Required, "/etc/forebay/ca.pem", "PEM bundle that device certificates chain to"),
@@ -96,9 +98,11 @@ pub const VARIABLES: &[Variable] = &[
     variable(TIMEOUTS, "FOREBAY_HANDSHAKE_TIMEOUT", Value("5s"), "10s", "for a TLS or QUIC handshake"),
     variable(TIMEOUTS, "FOREBAY_HEADER_TIMEOUT", Value("10s"), "5s", "for a request's head, from its first byte"),
     variable(TIMEOUTS, "FOREBAY_BODY_TIMEOUT", Value("30s"), "10s", "for a request's body"),
+    variable(TIMEOUTS, "FOREBAY_BODY_RATE_MIN", Value("1KiB"), "128B", "bytes a second that a body must keep up once it has had 10 s; 0 is none"),
     variable(TIMEOUTS, "FOREBAY_IDLE_TIMEOUT", Value("5m"), "1m", "for a connection without a request"),
     variable(TIMEOUTS, "FOREBAY_DRAIN_TIMEOUT", Value("30s"), "1m", "from SIGTERM to the exit"),
     variable(LOGS, "FOREBAY_LOG", Value("info"), "debug", "error, warn, info, debug, trace, or target=level directives"),
+    variable(LOGS, "FOREBAY_AUDIT_LOG", Unset("none"), "/var/log/forebay/audit.log", "a file or stdout: JSON lines of refused handshakes, revocations, 403s, reloads, start and stop"),
     variable(LOGS, "FOREBAY_LOG_FORMAT", Unset("text on a terminal, else json"), "json", "text or json"),
 ];
 

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Config;
 use crate::ingest::Routes;
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Change, Reloader};
 
@@ -20,13 +21,14 @@ pub struct Watch {
     reloader: Reloader,
     routes: Arc<Routes>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     /// Names beside those of the server's certificate.
     authorities: Vec<String>,
 }
 
 impl Watch {
-    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>) -> Self {
-        Self { reloader, routes, metrics, authorities: config.http.authorities.clone() }
+    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>, audit: Audit) -> Self {
+        Self { reloader, routes, metrics, audit, authorities: config.http.authorities.clone() }
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
@@ -38,6 +40,9 @@ impl Watch {
                 _ = hangup.recv() => true,
                 _ = looks.tick() => false,
             };
+            if reads_all {
+                self.audit.reopen();
+            }
             let looked = spawn_blocking(move || {
                 let changes = self.reloader.look(reads_all);
                 (self, changes)
@@ -55,13 +60,17 @@ impl Watch {
             Change::Certificate(certificate) => {
                 self.metrics.set_certificate_expiry(certificate.not_after);
                 self.routes.rename(super::authorities(certificate, &self.authorities));
-                tracing::info!(names = certificate.names.join(","), "server certificate reloaded");
+                let names = certificate.names.join(",");
+                tracing::info!(names, "server certificate reloaded");
+                self.audit.record(Event::CertificateReloaded { names: &names });
             }
             Change::Trust { authorities, revoked } => {
                 tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
+                self.audit.record(Event::RevocationsApplied { authorities: *authorities, revoked: *revoked });
             }
             Change::Failed(error) => {
                 self.metrics.reload_failed(error.what());
+                self.audit.record(Event::ReloadFailed { what: error.what().label(), error: &error.to_string() });
                 tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
             }
         }

@@ -15,8 +15,17 @@ mod brokers;
 mod harness;
 
 mod arrival;
+mod attacks_h2;
+mod attacks_handshake;
+mod attacks_quic;
+mod attacks_slow;
+mod audit;
 mod configuration;
+mod conformance;
+mod descriptors;
+mod figures;
 mod framing;
+mod hygiene;
 mod kafka_faults;
 mod kinesis;
 mod limits;

@@ -22,6 +22,7 @@ pub struct Setup {
     dir: TempDir,
     pub pki: Arc<Pki>,
     variables: BTreeMap<String, String>,
+    open_files: Option<usize>,
 }
 
 impl Setup {
@@ -40,7 +41,7 @@ impl Setup {
             ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
         ];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { dir, pki, variables }
+        Self { dir, pki, variables, open_files: None }
     }
 
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
@@ -65,6 +66,12 @@ impl Setup {
     pub fn with_spool(self, mode: &str) -> Self {
         let dir = self.path("spool");
         self.set("FOREBAY_SPOOL_DIR", dir.display()).set("FOREBAY_SPOOL_MODE", mode)
+    }
+
+    /// The process may have so many files open.
+    pub fn open_files(mut self, files: usize) -> Self {
+        self.open_files = Some(files);
+        self
     }
 
     /// No limits: for what is not about them.
@@ -106,7 +113,12 @@ impl Setup {
 
     /// Nothing of this process' environment gets in.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        // Measurements ask for a release build.
+        let forebay = std::env::var("FOREBAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
+        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { &forebay });
+        if let Some(files) = self.open_files {
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), &forebay]);
+        }
         command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
@@ -130,7 +142,7 @@ impl Gateway {
         self.end();
         let empty = tempfile::tempdir().expect("a folder");
         let (dir, variables) = (std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.variables));
-        Setup { dir, pki: self.pki.clone(), variables }
+        Setup { dir, pki: self.pki.clone(), variables, open_files: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -183,6 +195,20 @@ impl Gateway {
         // SAFETY: kill takes two integers; the process is our child and has not been waited for.
         let sent = unsafe { libc::kill(self.process.id() as i32, signal) };
         assert_eq!(sent, 0, "the gateway runs");
+    }
+
+    /// A size of the process in bytes, as `/proc` names it: `VmRSS`, `VmHWM`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a size");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
+    /// Processor time that the process has used, in hundredths of a second (proc(5): utime and stime).
+    pub fn processor_time(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
     pub fn terminate(&self) {
