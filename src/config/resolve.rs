@@ -1,9 +1,8 @@
 //! From text to meaning: [`Raw`] to [`Config`], all faults at once.
 
 use super::host::{self, WORKERS_MAX};
-use super::raw::Source;
 use super::value::{self, Parsed};
-use super::variables::Variable;
+use super::variables::{Default, Variable};
 use super::*;
 
 /// The spool's own least quota.
@@ -157,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// With `FOREBAY_SPOOL_DIR` there is one; without it, its other variables are a mistake.
+    /// `None` without `FOREBAY_SPOOL_DIR`.
     fn spool(&mut self) -> Option<SpoolConfig> {
         let dir = self.optional("FOREBAY_SPOOL_DIR", file);
         let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
@@ -165,13 +164,20 @@ impl Reader<'_> {
         let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spool_bytes, SPOOL_BYTES_MIN);
         let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", file);
         if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
-            for name in ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}")) {
-                if self.raw.get(&name).is_some_and(|(_, source)| source > Source::Default) {
-                    self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
-                }
-            }
+            self.faults_without_spool();
         }
         Some(SpoolConfig { dir: dir?, mode, bytes_max, when_full, key_file })
+    }
+
+    /// Whoever shapes a spool believes that there is one.
+    fn faults_without_spool(&mut self) {
+        for name in ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}")) {
+            let default = Variable::find(&name).map(|variable| variable.default);
+            let is_default = |value: &str| matches!(default, Some(Default::Value(default)) if default == value);
+            if self.raw.get(&name).is_some_and(|(value, _)| !value.is_empty() && !is_default(&value)) {
+                self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
+            }
+        }
     }
 
     fn listen(&mut self) -> ListenConfig {

@@ -50,6 +50,9 @@ fn every_example_is_taken_and_every_default_is_what_it_says() {
         if variable.example == "kafka" {
             environment.push(("FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "broker-1:9093"));
         }
+        if variable.name.starts_with("FOREBAY_SPOOL_") && variable.name != "FOREBAY_SPOOL_DIR" {
+            environment.push(("FOREBAY_SPOOL_DIR", "spool"));
+        }
         if cfg!(feature = "kafka") || variable.example != "kafka" {
             assert!(load(&environment, &[]).is_ok(), "{}", variable.name);
         }
@@ -76,6 +79,7 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         ("FOREBAY_ADMIN_LISTEN", ":9090", "is not an IP address and port"),
         ("FOREBAY_SINK", "nats", "is none of file, kafka, kinesis, null"),
         ("FOREBAY_ACK", "safe", "is neither durable nor queued"),
+        ("FOREBAY_SPOOL_MODE", "always", "does nothing without FOREBAY_SPOOL_DIR"),
         ("FOREBAY_LOG_FORMAT", "xml", "is neither text nor json"),
         ("FOREBAY_MEMORY_MAX", "256KiB", "holds not even one body of FOREBAY_BODY_BYTES_MAX"),
         ("FOREBAY_BATCH_LINGER", "10s", "is not less than FOREBAY_ACK_TIMEOUT"),
