@@ -17,6 +17,7 @@ mod harness;
 mod arrival;
 mod configuration;
 mod framing;
+mod h3_streams;
 mod kafka_faults;
 mod kinesis;
 mod limits;
