@@ -1,5 +1,7 @@
 //! HTTP/3 by h3 over quinn.
 
+mod quic;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -9,7 +11,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use h3_quinn::quinn;
 use http::{Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
 use crate::telemetry::metrics::Protocol;
 
-type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
+type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Stream<S> = RequestStream<S, Bytes>;
 
 /// RFC 9114 section 8.1: H3_NO_ERROR.
@@ -40,7 +41,7 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
 async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
-    let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
+    let Ok(mut h3) = builder.build(quic::Connection::new(quic.clone())).await else { return };
     let mut requests = JoinSet::new();
     let mut is_closing = false;
     while !(is_closing && requests.is_empty()) {
@@ -87,15 +88,15 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
-    let mut body = QuicBody { stream: receive, is_ready: true };
+    let mut body = QuicBody { stream: receive };
     let response = service.answer(&connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
-    let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
+    let Ok(Ok(())) = timeout(service.idle_timeout, respond(&mut send, response)).await else { return };
     if is_refused {
         discard(&mut body).await;
-        body.stop();
     }
+    body.stop();
 }
 
 async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>) -> Result<(), StreamError>
@@ -113,26 +114,19 @@ where
 /// h3's body, as ingest reads it.
 struct QuicBody<S> {
     stream: Stream<S>,
-    /// Not in the middle of a read, in which h3-quinn has its stream elsewhere.
-    is_ready: bool,
 }
 
 impl<S: h3::quic::RecvStream> QuicBody<S> {
-    /// Wants no more of a body that has been answered, which is no error (RFC 9114 section 4.1). Dropped without this,
-    /// the stream says 0, which h3 does not know.
+    /// Wants no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
     fn stop(&mut self) {
-        if self.is_ready {
-            self.stream.stop_sending(Code::H3_NO_ERROR);
-        }
+        self.stream.stop_sending(Code::H3_NO_ERROR);
     }
 }
 
 impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        let piece = self.stream.poll_recv_data(context);
-        self.is_ready = piece.is_ready();
         // h3 hands out its own bytes: this takes a reference to them, it does not copy.
-        let piece = ready!(piece).transpose();
+        let piece = ready!(self.stream.poll_recv_data(context)).transpose();
         Poll::Ready(
             piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)),
         )

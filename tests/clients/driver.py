@@ -6,6 +6,8 @@ request  session, ask                        → status, headers, body
 hold     session, ask                        → as request; the body does not end before `release`
 release  request, bytes                      → the rest of that body is sent
 raw      session, bytes                      → as request; h1 only
+pour     session, ask, bytes, times, ends, one_way → h3 only: status, stopped, reset, closed; bytes as they are on a
+                                             stream of its own, and how the gateway ends it
 move     session                             → h3 only: packets come from another port from now on
 closed   session                             → how: waits until the gateway ends the connection
 close    session
@@ -116,6 +118,12 @@ class Driver:
 
     async def do_raw(self, command):
         return await self.things[command["session"]].raw(base64.b64decode(command["bytes"]))
+
+    async def do_pour(self, command):
+        session = self.things[command["session"]]
+        ask = command["ask"] and self.ask(session, command["ask"])
+        data = base64.b64decode(command["bytes"])
+        return await session.pour(ask, data, command["times"], command["ends"], command["one_way"])
 
     async def do_move(self, command):
         await self.things[command["session"]].move()

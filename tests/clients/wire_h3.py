@@ -1,4 +1,4 @@
-"""HTTP/3 by aioquic. Many requests at a time, and a change of address."""
+"""HTTP/3 by aioquic. Many requests at a time, a change of address, and streams that no polite client would send."""
 
 import asyncio
 import ssl
@@ -8,9 +8,44 @@ from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, StreamReset
+from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamReset
 
 from wire import TIMEOUT_SECONDS, Reply
+
+
+class Poured(Reply):
+    """A stream of bytes as they are, and what the gateway makes of it."""
+
+    def __init__(self, ends, is_one_way):
+        super().__init__()
+        self.fate = {"status": None, "stopped": None, "reset": None, "closed": None}
+        # Which directions are over.
+        self.sent, self.answered = ends, is_one_way
+
+    def stop(self, code):
+        self.fate["stopped"], self.sent = code, True
+        self.settle()
+
+    def reset(self, code):
+        self.fate["reset"] = code
+        self.end()
+
+    def end(self):
+        self.answered = True
+        self.settle()
+
+    def fail(self, error):
+        self.fate["closed"], self.sent, self.answered = str(error), True, True
+        self.settle()
+
+    def settle(self):
+        if self.sent and self.answered:
+            super().end()
+
+    async def wait(self):
+        await asyncio.wait_for(self.done, TIMEOUT_SECONDS)
+        status = dict(self.headers).get(":status")
+        return {**self.fate, "status": status and int(status)}
 
 
 class H3(QuicConnectionProtocol):
@@ -56,7 +91,9 @@ class H3(QuicConnectionProtocol):
             if not self.ended.done():
                 self.ended.set_result(end)
         elif isinstance(event, StreamReset) and event.stream_id in self.replies:
-            self.replies[event.stream_id].fail(ConnectionError(f"stream reset {event.error_code}"))
+            self.replies[event.stream_id].reset(event.error_code)
+        elif isinstance(event, StopSendingReceived) and event.stream_id in self.replies:
+            self.replies[event.stream_id].stop(event.error_code)
         for part in self.http.handle_event(event):
             if isinstance(part, (HeadersReceived, DataReceived)) and part.stream_id in self.replies:
                 self.take(self.replies[part.stream_id], part)
@@ -94,6 +131,24 @@ class H3(QuicConnectionProtocol):
     def piece(self, stream, data, end):
         self.http.send_data(stream, data, end_stream=end)
         self.transmit()
+
+    async def pour(self, ask, data, times, ends, one_way):
+        """The head of `ask`, if there is one, and these bytes so many times, on a stream of its own."""
+        stream = self._quic.get_next_available_stream_id(is_unidirectional=one_way)
+        poured = self.replies[stream] = Poured(ends, one_way)
+        if ask:
+            self.http.send_headers(stream, [(name.encode(), value.encode()) for name, value in ask.head()])
+        for _ in range(times):
+            # Acknowledgements come in between.
+            await asyncio.sleep(0)
+            if poured.sent and not ends or poured.done.done():
+                break
+            self._quic.send_stream_data(stream, data)
+            self.transmit()
+        if ends and poured.fate["stopped"] is None:
+            self._quic.send_stream_data(stream, b"", end_stream=True)
+        self.transmit()
+        return await poured.wait()
 
     async def closed(self):
         return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)

@@ -8,6 +8,7 @@ pub mod curl;
 pub mod driver;
 pub mod gateway;
 pub mod load;
+pub mod pour;
 pub mod raw;
 pub mod siege;
 
