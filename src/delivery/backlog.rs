@@ -1,8 +1,8 @@
 //! The spool as delivery holds it: what is on disk, whose records are, and which of them the sink still has.
 //!
-//! A device with records on disk keeps spooling until they are done with, so that its order holds. The table of such
-//! devices is bounded by the records in the spool. After a restart nobody knows whose the records on disk are: until they
-//! are done with, every device spools.
+//! A device with records on disk keeps spooling until the last of them is done with, so that its order holds. The table of
+//! such devices is bounded by the records in the spool. Whose the records are that a process before this one left is not
+//! known: until they are done with, every device spools.
 //!
 //! A record that the sink did not answer for in time is on disk while the sink has it: until that answer comes its copy
 //! waits, so that no other record of its device overtakes it.
@@ -24,22 +24,30 @@ use crate::spool::{Refused, Spool, State};
 pub struct Backlog {
     spool: Spool,
     mode: SpoolMode,
-    /// Records on disk, or on their way there, by device.
-    devices: RefCell<HashMap<DeviceId, usize>>,
-    /// Some of them are of a process before this one.
-    has_unknown_devices: Cell<bool>,
-    /// Drafts that the disk has not answered for.
-    appending: Cell<usize>,
+    devices: RefCell<HashMap<DeviceId, Held>>,
+    /// Records before this place may be any device's.
+    unknown_before: Cell<u64>,
     /// Places of records that the sink has and has not answered for.
     in_doubt: RefCell<HashSet<u64>>,
+    /// For each append of such records: no place that it gets is before this one.
+    doubt_from: RefCell<Vec<u64>>,
     changed: Notify,
+}
+
+/// What of a device is on disk.
+#[derive(Debug, Default)]
+struct Held {
+    /// Records on their way to disk.
+    appending: usize,
+    /// The place of its last one.
+    last: Option<u64>,
 }
 
 impl Backlog {
     pub fn new(spool: Spool, mode: SpoolMode) -> Self {
-        let has_unknown_devices = Cell::new(spool.backlog.records() > 0);
-        let (devices, appending, in_doubt, changed) = Default::default();
-        Self { spool, mode, devices, has_unknown_devices, appending, in_doubt, changed }
+        let unknown_before = Cell::new(spool.backlog.places().end);
+        let (devices, in_doubt, doubt_from, changed) = Default::default();
+        Self { spool, mode, devices, unknown_before, in_doubt, doubt_from, changed }
     }
 
     pub fn mode(&self) -> SpoolMode {
@@ -55,14 +63,31 @@ impl Backlog {
         }
     }
 
-    /// Whether nothing is on disk, or on its way there.
+    /// Whether every device's records are done with, as far as is known without asking.
     pub fn is_empty(&self) -> bool {
-        self.devices.borrow().is_empty() && !self.has_unknown_devices.get()
+        self.devices.borrow().is_empty() && self.unknown_before.get() == 0
     }
 
     /// Whether the device has records on disk, or on their way there.
     pub fn holds(&self, device: &DeviceId) -> bool {
-        self.has_unknown_devices.get() || self.devices.borrow().contains_key(device)
+        if self.has_unknown() {
+            return true;
+        }
+        let mut devices = self.devices.borrow_mut();
+        let Some(held) = devices.get(device) else { return false };
+        // It may have been dropped, or damaged.
+        let is_done = held.appending == 0 && held.last.is_none_or(|place| self.is_done(place));
+        if is_done {
+            devices.remove(device);
+        }
+        !is_done
+    }
+
+    fn has_unknown(&self) -> bool {
+        if self.unknown_before.get() > 0 && self.spool.backlog.places().start >= self.unknown_before.get() {
+            self.unknown_before.set(0);
+        }
+        self.unknown_before.get() > 0
     }
 
     /// Makes records safe. From now on their devices spool.
@@ -71,22 +96,47 @@ impl Backlog {
         stream: &str,
         records: impl Iterator<Item = &'a Record> + Clone,
     ) -> Result<Range<u64>, Refused> {
-        self.hold(records.clone());
-        self.appending.set(self.appending.get() + 1);
+        records.clone().for_each(|record| self.hold(&record.device));
         let answer = commit(&self.spool.backlog, Draft::new(stream, records.clone())).await;
-        self.appending.set(self.appending.get() - 1);
-        if answer.is_err() {
-            records.for_each(|record| self.release(&record.device));
+        match &answer {
+            Ok(places) => records.zip(places.clone()).for_each(|(record, place)| self.held(&record.device, place)),
+            Err(_) => records.for_each(|record| self.let_go(&record.device)),
         }
         self.changed.notify_one();
         answer
     }
 
+    fn hold(&self, device: &DeviceId) {
+        self.devices.borrow_mut().entry(device.clone()).or_default().appending += 1;
+    }
+
+    fn held(&self, device: &DeviceId, place: u64) {
+        if let Some(held) = self.devices.borrow_mut().get_mut(device) {
+            held.appending -= 1;
+            held.last = held.last.max(Some(place));
+        }
+    }
+
+    fn let_go(&self, device: &DeviceId) {
+        if let Some(held) = self.devices.borrow_mut().get_mut(device) {
+            held.appending -= 1;
+        }
+        // It is forgotten if what it had before is done with.
+        let _ = self.holds(device);
+    }
+
     /// The same for records that the sink still has.
     pub async fn append_in_doubt(&self, stream: &str, records: &[Record]) -> Result<Range<u64>, Refused> {
-        let places = self.append(stream, records.iter()).await?;
-        self.in_doubt.borrow_mut().extend(places.clone());
-        Ok(places)
+        // The drain may read them before their places are known here.
+        let from = self.spool.backlog.places().end;
+        self.doubt_from.borrow_mut().push(from);
+        let answer = self.append(stream, records.iter()).await;
+        let mut doubt_from = self.doubt_from.borrow_mut();
+        if let Some(at) = doubt_from.iter().position(|known| *known == from) {
+            doubt_from.swap_remove(at);
+        }
+        self.in_doubt.borrow_mut().extend(answer.iter().cloned().flatten());
+        answer
     }
 
     /// The sink has answered for records that were in doubt. What it did not take is delivered from disk.
@@ -99,16 +149,24 @@ impl Backlog {
     }
 
     pub fn is_in_doubt(&self, place: u64) -> bool {
-        self.in_doubt.borrow().contains(&place)
+        self.in_doubt.borrow().contains(&place) || self.doubt_from.borrow().iter().any(|from| place >= *from)
     }
 
     /// These records are done with.
     pub fn retire<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
         let places = records.map(|(place, device)| {
-            self.release(device);
+            self.leave(place, device);
             place..place + 1
         });
         self.spool.backlog.retire(places.collect::<Vec<_>>());
+    }
+
+    /// This one holds its device back no longer, also where it stays on disk.
+    pub fn leave(&self, place: u64, device: &DeviceId) {
+        let mut devices = self.devices.borrow_mut();
+        if devices.get(device).is_some_and(|held| held.appending == 0 && held.last == Some(place)) {
+            devices.remove(device);
+        }
     }
 
     /// Sets records aside that their stream refuses for good.
@@ -127,11 +185,6 @@ impl Backlog {
         buried.map(drop)
     }
 
-    /// These stay on disk for another process: they hold their devices back no longer.
-    pub fn leave<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) {
-        devices.for_each(|device| self.release(device));
-    }
-
     pub fn reader(&self) -> Reader<RealDisk> {
         self.spool.backlog.reader()
     }
@@ -141,31 +194,17 @@ impl Backlog {
         self.spool.backlog.is_done(place)
     }
 
-    /// Forgets devices whose records were damaged or dropped, once nothing is left.
+    /// Forgets devices whose records were dropped or damaged, once nothing is left.
     pub fn settle_if_empty(&self) {
-        if self.appending.get() == 0 && self.spool.backlog.records() == 0 {
-            self.devices.borrow_mut().clear();
-            self.has_unknown_devices.set(false);
+        if self.spool.backlog.records() == 0 {
+            self.devices.borrow_mut().retain(|_, held| held.appending > 0);
+            self.unknown_before.set(0);
         }
     }
 
     /// Returns when there may be more to deliver.
     pub async fn changed(&self) {
         self.changed.notified().await;
-    }
-
-    fn hold<'a>(&self, records: impl Iterator<Item = &'a Record>) {
-        let mut devices = self.devices.borrow_mut();
-        records.for_each(|record| *devices.entry(record.device.clone()).or_default() += 1);
-    }
-
-    fn release(&self, device: &DeviceId) {
-        let mut devices = self.devices.borrow_mut();
-        let Some(records) = devices.get_mut(device) else { return };
-        *records -= 1;
-        if *records == 0 {
-            devices.remove(device);
-        }
     }
 }
 

@@ -112,7 +112,7 @@ impl Delivery {
         if buried.is_ok() {
             return entries;
         }
-        backlog.leave(entries.iter().map(|(_, record)| &record.device));
+        entries.iter().for_each(|(place, record)| backlog.leave(*place, &record.device));
         Vec::new()
     }
 }

@@ -58,6 +58,12 @@ impl<D: Disk> Log<D> {
         self.source.shared.state()
     }
 
+    /// From the first place that is not done with to the one after the last.
+    pub fn places(&self) -> Range<u64> {
+        let index = self.source.shared.index();
+        index.low()..index.end()
+    }
+
     /// Records that are not done with.
     pub fn records(&self) -> u64 {
         self.source.shared.index().records()
