@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# promtool, and HTTP clients in Python. Each is installed once: a stamp names its version.
+# Prometheus, HTTP clients in Python, and what checks deploy/ and docs/. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -27,10 +27,10 @@ cargo_tool() {
     rm -rf "$TOOLS/build"
 }
 
-# Only the one program out of Debian's package: installing it would start a server.
-promtool() {
+# Only the two programs out of Debian's package: installing it would start a server.
+prometheus() {
     local folder
-    folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
+    folder=$(mktemp -d "$TOOLS/prometheus.XXXXXX")
     chmod 755 "$folder" # apt downloads as a user of its own
     (
         cd "$folder"
@@ -38,7 +38,7 @@ promtool() {
         apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
         dpkg -x prometheus_*.deb unpacked
     )
-    install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
+    install "$folder"/unpacked/usr/bin/{prometheus,promtool} "$TOOLS/bin"
     rm -rf "$folder"
 }
 
@@ -47,8 +47,14 @@ python_clients() {
     "$TOOLS/venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
 }
 
+deploy_checks() {
+    python3 -m venv --clear "$TOOLS/venv-deploy"
+    "$TOOLS/venv-deploy/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt
+}
+
 scripts/install-packages.sh test
 scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
-once promtool promtool
+once prometheus prometheus
 once "python-$(sha256sum tests/requirements.txt | cut -c1-16)" python_clients
+once "deploy-$(cat tests/deploy/{requirements,constraints}.txt | sha256sum | cut -c1-16)" deploy_checks

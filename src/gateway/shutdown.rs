@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
+use super::notify::Notifier;
 use crate::admission::Admission;
 
 /// How often the threads are looked at.
@@ -45,6 +46,7 @@ pub fn serve_until_drained(
     run_beside: impl FnOnce(Signal),
     on_ready: impl FnOnce(),
     phases: Phases,
+    notifier: &Notifier,
     admission: &Admission,
     drain_timeout: Duration,
     workers: Workers,
@@ -59,6 +61,7 @@ pub fn serve_until_drained(
             () = signals.next() => tracing::info!("draining"),
             () = ended(|| workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
         }
+        notifier.stopping();
         phases.draining.send_replace(true);
         let drained = ended(|| workers.iter().all(JoinHandle::is_finished) && delivering.is_finished());
         tokio::select! {
