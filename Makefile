@@ -9,6 +9,7 @@ export TOOLS ?= $(CURDIR)/target/tools
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
 	cargo test -p loadtest
+	scripts/check-deploy.sh
 
 run: packages  ## the gateway on this machine with nothing set up; it prints a curl line that works
 	cargo run -- dev

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# promtool, HTTP clients in Python, h2spec and sslyze. Each is installed once: a stamp names its version.
+# Prometheus, HTTP clients in Python, h2spec, sslyze, and what checks deploy/ and docs/. Each is installed once: a stamp
+# names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -27,10 +28,10 @@ cargo_tool() {
     rm -rf "$TOOLS/build"
 }
 
-# Only the one program out of Debian's package: installing it would start a server.
-promtool() {
+# Only the two programs out of Debian's package: installing it would start a server.
+prometheus() {
     local folder
-    folder=$(mktemp -d "$TOOLS/promtool.XXXXXX")
+    folder=$(mktemp -d "$TOOLS/prometheus.XXXXXX")
     chmod 755 "$folder" # apt downloads as a user of its own
     (
         cd "$folder"
@@ -38,7 +39,7 @@ promtool() {
         apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
         dpkg -x prometheus_*.deb unpacked
     )
-    install "$folder/unpacked/usr/bin/promtool" "$TOOLS/bin/promtool"
+    install "$folder"/unpacked/usr/bin/{prometheus,promtool} "$TOOLS/bin"
     rm -rf "$folder"
 }
 
@@ -66,7 +67,8 @@ stamped() { echo "$1-$(sha256sum "$2" | cut -c1-16)"; }
 scripts/install-packages.sh test
 scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
-once promtool promtool
+once prometheus prometheus
 once "$(stamped python tests/requirements.txt)" python_venv venv tests/requirements.txt
 once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
 once "$(stamped h2spec tests/h2spec/go.mod)" h2spec
+once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt

@@ -1,10 +1,12 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `spool`.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells about itself.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing else reads them. A
 //! command that cannot do what it was asked for says why on stderr: exit code 2 for arguments and configurations that
 //! cannot be understood, 1 for the rest.
 
 mod dev;
+mod health;
+mod manual;
 mod pki;
 mod spool;
 
@@ -31,6 +33,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
         Some(("spool", arguments)) => spool::run(arguments),
+        Some(("health", arguments)) => health::run(arguments),
+        Some(("openapi", _)) => manual::openapi(),
+        Some(("completions", arguments)) => manual::completions(arguments),
+        Some(("man", arguments)) => manual::pages(arguments),
         _ => unreachable!("clap requires one of the commands"),
     }
 }
@@ -44,7 +50,8 @@ fn command() -> Command {
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), spool::command(), check])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), check, health::command()])
+        .subcommands(manual::commands())
 }
 
 /// Values in the place of some defaults, by variable.

@@ -4,6 +4,7 @@
 //! core serves, and the calling thread answers the admin address and waits for signals.
 
 mod listen;
+mod notify;
 mod reload;
 mod shutdown;
 mod spool;
@@ -35,7 +36,8 @@ use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
-use shutdown::Phases;
+use notify::Notifier;
+use shutdown::{Phases, Threads};
 
 /// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
 /// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
@@ -59,24 +61,27 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone(), audit.clone());
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
-    let serve_admin = admin::serve(admin, status(health, metrics, phases.draining()));
+    let status = status(health, metrics, phases.draining());
+    let notifier = Notifier::from_environment();
     let run_beside = |hangup| {
-        spawn_local(serve_admin);
-        spawn_local(watched.run(hangup));
+        spawn_local(admin::serve(admin, status.clone()));
+        spawn_local(watched.run(hangup, notifier.clone()));
+        spawn_local(notifier.clone().beat(status));
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
         audit.record(Event::Started { listen: &listen.to_string() });
+        notifier.ready();
         on_bound(listen);
     };
     let ended = shutdown::serve_until_drained(
         run_beside,
         on_ready,
         phases,
+        &notifier,
         &admission,
         config.drain_timeout,
-        workers,
-        delivering,
+        Threads { workers, delivering },
     );
     audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
     audit.stop();

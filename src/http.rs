@@ -32,6 +32,7 @@ use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
 use crate::tls::Revocation;
 use bell::Bell;
+pub use reply::openapi;
 
 /// Largest head of a request, in bytes, names, values and framing together.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! docs/configuration.md lists the variables that the code knows. docs/protocol.md is held to the table of answers by
+//! docs/configuration.md lists the variables that the code knows, docs/openapi.json is what `forebay openapi` prints. docs/protocol.md is held to the table of answers by
 //! that table's own test, in `src/http/reply/tests.rs`.
 
 use std::fmt::Write as _;
@@ -21,6 +21,18 @@ fn the_configuration_page_lists_the_variables_of_the_code() {
         fs::write(&file, current).expect("docs/configuration.md can be written");
     } else {
         assert!(page == current, "docs/configuration.md is not current: run UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+#[test]
+fn the_contract_is_the_one_of_the_code() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    let current = forebay::http::openapi::document();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, current).expect("docs/openapi.json can be written");
+    } else {
+        let page = fs::read_to_string(&file).expect("docs/openapi.json is there");
+        assert!(page == current, "docs/openapi.json is not current: run UPDATE_DOCS=1 cargo test --test docs");
     }
 }
 

@@ -89,6 +89,8 @@ const WALLS: &[Wall] = &[
     wall("metrics_exporter_prometheus", &["telemetry::metrics"], "one exporter"),
     wall("tracing_subscriber", &["telemetry::log"], "rooms log by tracing; who reads it is set up once"),
     wall("clap", &["cli"], "arguments end in cli"),
+    wall("clap_complete", &["cli::manual"], "packages are made with it, nothing else"),
+    wall("clap_mangen", &["cli::manual"], "packages are made with it, nothing else"),
     wall("anyhow", &["cli", "gateway", "main"], "typed errors in rooms; gateway reports what keeps it from starting"),
     wall("mimalloc", &["main"], "the program chooses its allocator, a library does not"),
     wall("socket2", &["gateway::listen"], "listeners are bound in one place"),
@@ -99,6 +101,7 @@ const WALLS: &[Wall] = &[
 const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("config::host", "getrlimit and setrlimit: the open-file limit"),
     ("accept::steer", "setsockopt: SO_ATTACH_REUSEPORT_CBPF"),
+    ("gateway::listen::activated", "sockets that systemd passes are known by their numbers only"),
     ("sink::kafka::reports", "rd_kafka_message_status: may the topic have a message that failed?"),
 ];
 

@@ -1,4 +1,6 @@
-//! One address, a TCP listener and a UDP socket for each worker.
+//! One address, a TCP listener and a UDP socket for each worker; or the sockets that systemd has opened.
+
+mod activated;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -21,6 +23,9 @@ const PORT_TRIES: usize = 16;
 
 /// Binds all sockets, in the order of their workers.
 pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
+    if let Some(passed) = activated::take(config)? {
+        return Ok(passed);
+    }
     let (address, sockets) =
         pick_port(config).and_then(|address| Ok((address, bind_all(config, address)?))).with_context(|| {
             format!(

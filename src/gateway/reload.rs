@@ -7,6 +7,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::notify::Notifier;
 use crate::config::Config;
 use crate::ingest::Routes;
 use crate::telemetry::audit::{Audit, Event};
@@ -32,7 +33,7 @@ impl Watch {
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
-    pub async fn run(mut self, mut hangup: Signal) {
+    pub async fn run(mut self, mut hangup: Signal, notifier: Notifier) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -42,6 +43,7 @@ impl Watch {
             };
             if reads_all {
                 self.audit.reopen();
+                notifier.reloading();
             }
             let looked = spawn_blocking(move || {
                 let changes = self.reloader.look(reads_all);
@@ -52,6 +54,9 @@ impl Watch {
             };
             self = watch;
             changes.iter().for_each(|change| self.make_known(change));
+            if reads_all {
+                notifier.ready();
+            }
         }
     }
 

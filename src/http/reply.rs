@@ -2,6 +2,9 @@
 //!
 //! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client sent.
 
+mod every;
+pub mod openapi;
+
 use std::borrow::Cow;
 use std::time::Duration;
 

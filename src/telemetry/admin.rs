@@ -1,4 +1,4 @@
-//! The admin address: `/livez`, `/readyz` and `/metrics` over plain HTTP, for probes and Prometheus.
+//! The admin address: `/livez`, `/readyz` and `/metrics` over plain HTTP, for probes and Prometheus, and `/openapi.json`.
 //!
 //! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never makes the gateway look
 //! dead. It owns its connections: each carries one request, for at most [`CONNECTION_TIMEOUT`], and there are at most
@@ -23,6 +23,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+
+use crate::http::openapi;
 
 /// Connections at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -81,8 +83,8 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
 }
 
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !matches!(path, "/livez" | "/readyz" | "/metrics") {
-        return text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".into());
+    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json") {
+        return text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /openapi.json\n".into());
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
@@ -95,8 +97,15 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
             Ok(()) => text(StatusCode::OK, "ready\n".into()),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reason.escape_debug())),
         },
+        "/openapi.json" => json(openapi::document()),
         _ => text(StatusCode::OK, (status.metrics)()),
     }
+}
+
+fn json(body: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
@@ -154,6 +163,8 @@ mod tests {
             assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
             assert!(get(address, "/readyz?verbose").await.starts_with("HTTP/1.1 200 "));
             assert!(get(address, "/metrics").await.ends_with("\r\n\r\na_total 1\n"));
+            let openapi = get(address, "/openapi.json").await;
+            assert!(openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"), "{openapi}");
             for path in ["/", "/v1/telemetry", "/metrics/", "/livez%00"] {
                 assert!(get(address, path).await.starts_with("HTTP/1.1 404 "), "{path}");
             }

@@ -1,51 +1,9 @@
 //! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table here.
 
+use super::every::{empty_bucket, every_refusal};
 use super::*;
-use crate::identity::IdentityError;
-use crate::limits::{self, Scope};
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
-
-/// The refusal after this one. A new one does not compile until it has its place here.
-fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
-    use Refusal::*;
-    Some(match refusal {
-        None => Malformed("what"),
-        Some(Malformed(_)) => HeadTooLarge,
-        Some(HeadTooLarge) => EmptyBody,
-        Some(EmptyBody) => InvalidIdempotencyKey,
-        Some(InvalidIdempotencyKey) => InvalidIdentity(IdentityError::Missing),
-        Some(InvalidIdentity(_)) => CertificateRevoked,
-        Some(CertificateRevoked) => CertificateExpired,
-        Some(CertificateExpired) => StreamForbidden,
-        Some(StreamForbidden) => NotFound,
-        Some(NotFound) => MethodNotAllowed,
-        Some(MethodNotAllowed) => BodyTimeout,
-        Some(BodyTimeout) => BodyTooLarge,
-        Some(BodyTooLarge) => UnsupportedEncoding,
-        Some(UnsupportedEncoding) => Misdirected,
-        Some(Misdirected) => RateLimited(empty_bucket()),
-        Some(RateLimited(_)) => SinkRefused("reason".into()),
-        Some(SinkRefused(_)) => Shed(self::Shed::MemoryBudget),
-        Some(Shed(self::Shed::MemoryBudget)) => SinkUnavailable,
-        Some(SinkUnavailable) => Shed(self::Shed::SinkAway),
-        Some(Shed(self::Shed::SinkAway)) => Shed(self::Shed::Draining),
-        Some(Shed(self::Shed::Draining)) => DeviceTableFull,
-        Some(DeviceTableFull) => GatewayRateLimited(Duration::from_secs(1)),
-        Some(GatewayRateLimited(_)) => AckTimeout,
-        Some(AckTimeout) => return None,
-    })
-}
-
-fn empty_bucket() -> Refused {
-    let retry_after = Duration::from_millis(4_001);
-    let refusal = limits::Refusal { retry_after, burst: 3, window_seconds: 15, remaining: 0 };
-    Refused { scope: Scope::Device, refusal }
-}
-
-fn every_refusal() -> impl Iterator<Item = Refusal> {
-    std::iter::successors(after(None), |refusal| after(Some(refusal)))
-}
 
 /// Status, code, `Retry-After`, connection: as a row of the page says it.
 fn row_of(refusal: &Refusal) -> [String; 4] {

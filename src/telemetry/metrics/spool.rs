@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 #[derive(Clone)]
 pub struct SpoolMetrics {
     bytes: Gauge,
+    bytes_max: Gauge,
     records: Gauge,
     damaged_frames: Counter,
     dropped_records: Counter,
@@ -16,11 +17,13 @@ pub struct SpoolMetrics {
 impl SpoolMetrics {
     pub(super) fn register() -> Self {
         describe_gauge!("forebay_spool_bytes", "Bytes of the segments that hold undelivered records");
+        describe_gauge!("forebay_spool_bytes_max", "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool");
         describe_gauge!("forebay_spool_records", "Records in the spool that have not been delivered");
         describe_counter!("forebay_spool_damaged_frames_total", "Frames that could not be read back");
         describe_counter!("forebay_spool_dropped_records_total", "Undelivered records dropped to make room");
         Self {
             bytes: gauge!("forebay_spool_bytes"),
+            bytes_max: gauge!("forebay_spool_bytes_max"),
             records: gauge!("forebay_spool_records"),
             damaged_frames: counter!("forebay_spool_damaged_frames_total"),
             dropped_records: counter!("forebay_spool_dropped_records_total"),
@@ -29,8 +32,8 @@ impl SpoolMetrics {
 
     /// Counts for nobody: for a folder of which nobody asks.
     pub fn unseen() -> Self {
-        let (bytes, records) = (Gauge::noop(), Gauge::noop());
-        Self { bytes, records, damaged_frames: Counter::noop(), dropped_records: Counter::noop() }
+        let (bytes, bytes_max, records) = (Gauge::noop(), Gauge::noop(), Gauge::noop());
+        Self { bytes, bytes_max, records, damaged_frames: Counter::noop(), dropped_records: Counter::noop() }
     }
 
     /// Counts damage into the same counters, and its backlog for nobody.
@@ -42,6 +45,11 @@ impl SpoolMetrics {
     pub fn set_backlog(&self, bytes: u64, records: u64) {
         self.bytes.set(bytes as f64);
         self.records.set(records as f64);
+    }
+
+    /// How many bytes it may take.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.set(bytes_max as f64);
     }
 
     pub fn frames_damaged(&self, frames: u64) {

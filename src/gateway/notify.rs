@@ -1,0 +1,82 @@
+//! Tells systemd how it is: sd_notify's protocol, one datagram a message.
+//!
+//! `gateway` says when it listens, reloads and stops, and beats at half of the watchdog's time with what `/readyz` says
+//! as the unit's status. Where nobody listens (`NOTIFY_SOCKET` is not set), nothing is sent. A message that cannot be sent
+//! is lost: systemd then does what it does to a unit that is silent.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::telemetry::admin::Status;
+
+/// How often the status is told where there is no watchdog.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Who wants to know; clones tell the same.
+#[derive(Clone)]
+pub struct Notifier {
+    to: Option<Arc<(UnixDatagram, SocketAddr)>>,
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    /// As systemd has set `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
+    pub fn from_environment() -> Self {
+        let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| {
+            let opened = address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
+            opened.inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used")).ok()
+        });
+        let watchdog = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok());
+        Self { to: to.map(Arc::new), watchdog: watchdog.filter(|micros| *micros > 0).map(Duration::from_micros) }
+    }
+
+    /// It listens, or has read its files again.
+    pub fn ready(&self) {
+        self.say("READY=1");
+    }
+
+    pub fn reloading(&self) {
+        self.say("RELOADING=1");
+    }
+
+    pub fn stopping(&self) {
+        self.say("STOPPING=1\nSTATUS=draining");
+    }
+
+    /// Says that it lives, and how, until it is dropped. Runs beside the signals and the admin address: what is told
+    /// is that this thread runs; a worker that ends ends the gateway.
+    pub async fn beat(self, status: Arc<Status>) {
+        if self.to.is_none() {
+            return;
+        }
+        // Half of the time, as systemd advises.
+        let mut beats = interval(self.watchdog.map_or(STATUS_INTERVAL, |time| time / 2));
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            let ready = (status.ready)();
+            let reason =
+                ready.map_or_else(|reason| format!("not ready: {}", reason.escape_debug()), |()| "ready".into());
+            self.say(&format!("WATCHDOG=1\nSTATUS={reason}"));
+        }
+    }
+
+    fn say(&self, message: &str) {
+        let Some((socket, address)) = self.to.as_deref() else { return };
+        if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
+            tracing::warn!(%error, "systemd cannot be told");
+        }
+    }
+}
+
+/// A path, or a name in Linux' abstract space, which is written with `@` for its leading zero.
+fn address(name: &str) -> std::io::Result<SocketAddr> {
+    match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
+    }
+}

@@ -1,0 +1,148 @@
+"""Rules, alerts and the dashboard, against a real Prometheus that scrapes a real gateway which devices post to."""
+
+import http.client
+import json
+import re
+import ssl
+import subprocess
+import urllib.parse
+import urllib.request
+
+import pytest
+import yaml
+from conftest import DEPLOY, PATIENCE, ROOT, Gateway, eventually, free_port, run, tool
+
+RULES = [DEPLOY / "prometheus/recording.rules.yml", DEPLOY / "prometheus/alerts.rules.yml"]
+DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
+
+# What has no sample where there is no spool that fills.
+EMPTY = re.compile(r"spool_full|spool_fill|spool_bytes_max|clamp")
+
+
+def panels():
+    dashboard = json.loads(DASHBOARD.read_text())
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def queries():
+    """Every expression that somebody would ask for, and whether it must have samples."""
+    for panel in panels():
+        for target in panel["targets"]:
+            expr = target["expr"].replace("$__rate_interval", "1m").replace("$job", ".+").replace("$instance", ".+")
+            yield panel["title"], expr, True
+    for file in RULES:
+        for rule in [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]:
+            name = rule.get("record") or rule["alert"]
+            # One or six hours of samples are not to be had here: a rate over them needs two samples, no more.
+            yield name, rule["expr"], "record" in rule
+
+
+@pytest.fixture(scope="module")
+def prometheus(folder):
+    """A Prometheus that has seen a gateway with good, refused and revoked devices; asked by its HTTP API."""
+    home = folder / "observed"
+    home.mkdir()
+    gateway = Gateway(home, FOREBAY_DEVICE_RATE="20", FOREBAY_DEVICE_BURST="20")
+    port = free_port()
+    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    config["rule_files"] = [str(file) for file in RULES]
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [gateway.admin]}]
+    (home / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with open(home / "prometheus.log", "w") as log:
+        process = subprocess.Popen(
+            [tool("prometheus"), f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/tsdb",
+             f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+    try:
+        def ask(expr):
+            query = urllib.parse.urlencode({"query": expr})
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=10) as answer:
+                return json.load(answer)["data"]["result"]
+
+        def first_scrape():
+            try:
+                return ask("forebay_sink_up")
+            except OSError:
+                assert process.poll() is None, (home / "prometheus.log").read_text()
+
+        eventually("a first scrape", first_scrape)
+        seen = set()
+
+        def enough():
+            seen.update(post(gateway, 30))
+            delivered = ask('sum(rate(forebay_http_requests_total{status="204"}[1m])) > 0')
+            return delivered and ask("job:forebay_http_request_duration_seconds:p99_5m >= 0")
+
+        eventually("rates of what was posted", enough)
+        assert seen == {204, 429}, "devices were served, and limited"
+        ask.gateway = gateway
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+        gateway.stop()
+
+
+def post(gateway, count):
+    """The statuses of so many readings, over one connection."""
+    connection = http.client.HTTPSConnection("127.0.0.1", gateway.port, context=gateway.tls())
+    for number in range(count):
+        connection.request("POST", "/v1/telemetry", json.dumps({"n": number}), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        yield answer.status
+
+
+def test_rules_fire_when_they_should():
+    run(tool("promtool"), "check", "config", DEPLOY / "prometheus/prometheus.yml")
+    run(tool("promtool"), "test", "rules", *sorted((DEPLOY / "prometheus/tests").glob("*.yml")))
+
+
+def test_every_alert_has_a_test_and_a_section_in_the_runbook():
+    tests = "".join(file.read_text() for file in (DEPLOY / "prometheus/tests").glob("*.yml"))
+    page = (ROOT / "docs/operations.md").read_text()
+    anchors = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+               for line in page.splitlines() if line.startswith("#")}
+    for rule in [rule for group in yaml.safe_load(RULES[1].read_text())["groups"] for rule in group["rules"]]:
+        assert f"alertname: {rule['alert']}" in tests and "exp_labels" in tests, f"{rule['alert']} has no test"
+        file, anchor = rule["annotations"]["runbook"].split("#")
+        assert file == "docs/operations.md" and anchor in anchors, f"{rule['alert']}: no section #{anchor}"
+
+
+def test_every_query_parses_and_finds_what_it_asks_for(prometheus):
+    faults, asked = [], 0
+    for name, expr, has_samples in queries():
+        asked += 1
+        try:
+            result = prometheus(expr)
+        except urllib.error.HTTPError as error:
+            faults.append(f"{name}: {expr}: {error.read().decode()}")
+            continue
+        if has_samples and not result and not EMPTY.search(expr):
+            faults.append(f"{name}: {expr}: no samples")
+    assert asked > 50 and not faults, "\n".join(faults)
+
+
+def test_queries_name_only_metrics_that_the_gateway_has(prometheus):
+    """Also those that are empty here: an alert on a metric that nobody writes would never fire."""
+    exposed = {line.split()[2] for line in prometheus.gateway.ask_admin("/metrics").splitlines()
+               if line.startswith("# TYPE")}
+    for name, expr, _ in queries():
+        for metric in re.findall(r"(?<![:\w])forebay_\w+", expr):
+            base = re.sub(r"_(bucket|sum|count)$", "", metric)
+            assert metric in exposed or base in exposed, f"{name}: {metric}"
+
+
+def test_an_alert_is_firing_only_where_it_should(prometheus):
+    """This fleet has a device over its limit, and nothing else is wrong."""
+    pending = {sample["metric"]["alertname"] for sample in prometheus("ALERTS")}
+    assert pending <= {"ForebayDeviceHot", "ForebaySlow"}, pending
+
+
+def test_panels_have_places_and_descriptions():
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels()]
+    assert len(places) == len(set(places)) > 20
+    ids = [panel["id"] for panel in panels()]
+    assert len(ids) == len(set(ids))
+    for panel in panels():
+        assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
