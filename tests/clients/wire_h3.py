@@ -12,6 +12,12 @@ from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, Strea
 
 from wire import TIMEOUT_SECONDS, Reply
 
+# RFC 9114 section 8.1.
+REQUEST_CANCELLED = 0x10C
+
+# Between two looks at what the gateway allows.
+PAUSE_SECONDS = 0.001
+
 
 class Poured(Reply):
     """A stream of bytes as they are, and what the gateway makes of it."""
@@ -132,23 +138,45 @@ class H3(QuicConnectionProtocol):
         self.http.send_data(stream, data, end_stream=end)
         self.transmit()
 
-    async def pour(self, ask, data, times, ends, one_way):
-        """The head of `ask`, if there is one, and these bytes so many times, on a stream of its own."""
-        stream = self._quic.get_next_available_stream_id(is_unidirectional=one_way)
-        poured = self.replies[stream] = Poured(ends, one_way)
+    def stream_for(self, on):
+        if on == "control":
+            return self.http._local_control_stream_id
+        return self._quic.get_next_available_stream_id(is_unidirectional=on == "uni")
+
+    async def pour(self, ask, data, times, ends, on):
+        """The head of `ask`, if there is one, and these bytes so many times, on a stream of its own or that for control."""
+        stream = self.stream_for(on)
+        poured = self.replies[stream] = Poured(ends, on != "request")
         if ask:
             self.http.send_headers(stream, [(name.encode(), value.encode()) for name, value in ask.head()])
         for _ in range(times):
-            # Acknowledgements come in between.
-            await asyncio.sleep(0)
-            if poured.sent and not ends or poured.done.done():
-                break
             self._quic.send_stream_data(stream, data)
             self.transmit()
+            # Acknowledgements come in between, and what ends this.
+            await asyncio.sleep(0)
+            if self.ended.done() or poured.fate["stopped"] is not None:
+                break
         if ends and poured.fate["stopped"] is None:
             self._quic.send_stream_data(stream, b"", end_stream=True)
         self.transmit()
         return await poured.wait()
+
+    async def churn(self, ask, times):
+        """Requests that are given up at once, so many or until the connection ends."""
+        head = [(name.encode(), value.encode()) for name, value in ask.head()]
+        for _ in range(times):
+            stream = self._quic.get_next_available_stream_id()
+            # Not beyond what the gateway allows at a time, which would end the connection for another reason.
+            while not self.ended.done() and stream // 4 >= self._quic._remote_max_streams_bidi:
+                await asyncio.sleep(PAUSE_SECONDS)
+            if self.ended.done():
+                break
+            self.http.send_headers(stream, head)
+            self._quic.reset_stream(stream, REQUEST_CANCELLED)
+            self._quic.stop_stream(stream, REQUEST_CANCELLED)
+            self.transmit()
+            await asyncio.sleep(0)
+        return await self.closed()
 
     async def closed(self):
         return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)

@@ -20,7 +20,7 @@ fn stopping_in_the_middle_of_a_refused_body_is_no_error() {
     let streams = [10, DISCARDED_BYTES_MAX].map(|sent_bytes| {
         let mut bytes = frame_header(DATA, 2 * DISCARDED_BYTES_MAX as u64);
         bytes.resize(bytes.len() + sent_bytes, b'x');
-        Pour::after(Ask::post("").to("/none").declaring(2 * DISCARDED_BYTES_MAX)).bytes(bytes).on(&client)
+        Pour::after(Ask::post("").to("/none").declaring(2 * DISCARDED_BYTES_MAX)).bytes(bytes).to(&client)
     });
     for stream in streams {
         let refused = Fate { status: Some(404), stopped: Some(NO_ERROR), reset: None, closed: None };

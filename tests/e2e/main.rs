@@ -25,6 +25,7 @@ mod conformance;
 mod descriptors;
 mod figures;
 mod framing;
+mod h3_attacks;
 mod h3_streams;
 mod hygiene;
 mod kafka_faults;

@@ -4,8 +4,8 @@
 //! which quinn allows, so that a stream is always at hand and can be stopped in the middle of one; only what waits for
 //! streams is kept, as the waker is in it. Whatever is let go before its end says why with a code of HTTP/3 (RFC 9114
 //! section 8.1), where quinn would say 0, which is none: the rest of a request that nobody answers is
-//! H3_REQUEST_CANCELLED, and so is an answer that was not sent whole. A failed write or read is the peer's doing, or the
-//! connection's end.
+//! H3_REQUEST_CANCELLED, and so is an answer that was not sent whole. What comes in passes [`Frames`]: excess is
+//! H3_EXCESSIVE_LOAD, of its stream where that is a request, else of the connection.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,13 +17,19 @@ use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
+use super::frames::{Excess, Frames};
+
 type Incoming<T> = LocalBoxStream<'static, Result<T, ConnectionError>>;
+
+/// Streams of one direction that a client may open, one after the other: it needs three.
+const UNI_STREAMS_MAX: u32 = 64;
 
 /// A connection whose streams h3 reads and writes.
 pub struct Connection {
     quic: quinn::Connection,
     requests: Incoming<(quinn::SendStream, quinn::RecvStream)>,
     incoming: Incoming<quinn::RecvStream>,
+    incoming_left: u32,
     opening: Incoming<quinn::SendStream>,
 }
 
@@ -34,6 +40,7 @@ impl Connection {
             quic,
             requests: stream::unfold(accept_bi, |quic| async { Some((quic.accept_bi().await, quic)) }).boxed_local(),
             incoming: stream::unfold(accept_uni, |quic| async { Some((quic.accept_uni().await, quic)) }).boxed_local(),
+            incoming_left: UNI_STREAMS_MAX,
             opening: stream::unfold(open_uni, |quic| async { Some((quic.open_uni().await, quic)) }).boxed_local(),
         }
     }
@@ -51,13 +58,16 @@ impl quic::Connection<Bytes> for Connection {
 
     fn poll_accept_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(poll_stream(&mut self.incoming, context))?;
-        Poll::Ready(Ok(RecvStream::new(stream, Code::H3_STREAM_CREATION_ERROR)))
+        match self.incoming_left.checked_sub(1) {
+            Some(left) => self.incoming_left = left,
+            None => close_excessive(&self.quic),
+        }
+        Poll::Ready(Ok(RecvStream::of_connection(stream, self.quic.clone())))
     }
 
     fn poll_accept_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
         let (send, recv) = ready!(poll_stream(&mut self.requests, context))?;
-        let recv = RecvStream::new(recv, Code::H3_REQUEST_CANCELLED);
-        Poll::Ready(Ok(BidiStream { send: SendStream::new(send), recv }))
+        Poll::Ready(Ok(BidiStream { send: SendStream::new(send), recv: RecvStream::of_request(recv) }))
     }
 
     fn opener(&self) -> Self {
@@ -127,7 +137,12 @@ impl quic::RecvStream for BidiStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        self.recv.poll_data(context)
+        let polled = self.recv.poll_data(context);
+        // No answer to a head that is excessive: quinn's own errors are of streams that are closed already.
+        if matches!(polled, Poll::Ready(Err(StreamErrorIncoming::Unknown(_)))) {
+            self.send.abort(Code::H3_EXCESSIVE_LOAD.value());
+        }
+        polled
     }
 
     fn stop_sending(&mut self, code: u64) {
@@ -139,12 +154,12 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// What the gateway sends. Dropped before a frame has been written whole, or before the first one, it is reset; else it
-/// ends there.
+/// What the gateway sends. Dropped while it is not whole, it is reset; else it ends there.
 pub struct SendStream {
     stream: quinn::SendStream,
     /// A frame under way.
     frame: Option<WriteBuf<Bytes>>,
+    /// There has been a frame, and each has been written to its end.
     is_whole: bool,
 }
 
@@ -152,12 +167,17 @@ impl SendStream {
     fn new(stream: quinn::SendStream) -> Self {
         Self { stream, frame: None, is_whole: false }
     }
+
+    fn abort(&mut self, code: u64) {
+        // A stream that is over has nothing to reset.
+        let _ = self.stream.reset(varint(code));
+    }
 }
 
 impl Drop for SendStream {
     fn drop(&mut self) {
         if !self.is_whole {
-            quic::SendStream::reset(self, Code::H3_REQUEST_CANCELLED.value());
+            self.abort(Code::H3_REQUEST_CANCELLED.value());
         }
     }
 }
@@ -188,8 +208,7 @@ impl quic::SendStream<Bytes> for SendStream {
     }
 
     fn reset(&mut self, code: u64) {
-        // A stream that is over has nothing to reset.
-        let _ = self.stream.reset(varint(code));
+        self.abort(code);
     }
 
     fn send_id(&self) -> StreamId {
@@ -200,14 +219,47 @@ impl quic::SendStream<Bytes> for SendStream {
 /// What the peer sends. Dropped before its end, it is stopped with a code of its own.
 pub struct RecvStream {
     stream: quinn::RecvStream,
+    frames: Frames,
+    /// Of what quinn has given, what has not gone on to h3.
+    unread: Bytes,
     code_when_dropped: Code,
     /// It has ended, or has been stopped.
     is_over: bool,
+    /// The connection, where excess is its end.
+    connection: Option<quinn::Connection>,
 }
 
 impl RecvStream {
-    fn new(stream: quinn::RecvStream, code_when_dropped: Code) -> Self {
-        Self { stream, code_when_dropped, is_over: false }
+    fn of_request(stream: quinn::RecvStream) -> Self {
+        Self::new(stream, Frames::of_request(), Code::H3_REQUEST_CANCELLED, None)
+    }
+
+    fn of_connection(stream: quinn::RecvStream, connection: quinn::Connection) -> Self {
+        Self::new(stream, Frames::of_uni_stream(), Code::H3_STREAM_CREATION_ERROR, Some(connection))
+    }
+
+    fn new(
+        stream: quinn::RecvStream,
+        frames: Frames,
+        code_when_dropped: Code,
+        connection: Option<quinn::Connection>,
+    ) -> Self {
+        Self { stream, frames, unread: Bytes::new(), code_when_dropped, is_over: false, connection }
+    }
+
+    /// What came, `None` at the stream's end.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        let reading = pin!(self.stream.read_chunk(usize::MAX, true));
+        let read = ready!(reading.poll(context)).map_err(read_error);
+        self.is_over |= !matches!(read, Ok(Some(_)));
+        Poll::Ready(read.map(|chunk| chunk.map(|chunk| chunk.bytes)))
+    }
+
+    #[cold]
+    fn refuse(&mut self, excess: Excess) -> StreamErrorIncoming {
+        quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());
+        self.connection.as_ref().inspect(|connection| close_excessive(connection));
+        StreamErrorIncoming::Unknown(Box::new(excess))
     }
 }
 
@@ -221,10 +273,16 @@ impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        let reading = pin!(self.stream.read_chunk(usize::MAX, true));
-        let read = ready!(reading.poll(context)).map_err(read_error);
-        self.is_over = !matches!(read, Ok(Some(_)));
-        Poll::Ready(read.map(|chunk| chunk.map(|chunk| chunk.bytes)))
+        loop {
+            let piece = self.frames.next(&mut self.unread).map_err(|excess| self.refuse(excess))?;
+            if piece.is_some() {
+                return Poll::Ready(Ok(piece));
+            }
+            match ready!(self.poll_read(context))? {
+                Some(read) => self.unread = read,
+                None => return Poll::Ready(Ok(self.frames.at_end())),
+            }
+        }
     }
 
     fn stop_sending(&mut self, code: u64) {
@@ -240,8 +298,13 @@ impl quic::RecvStream for RecvStream {
     }
 }
 
+#[cold]
+fn close_excessive(quic: &quinn::Connection) {
+    quic.close(varint(Code::H3_EXCESSIVE_LOAD.value()), b"");
+}
+
 /// Codes of h3 are variable-length integers by themselves.
-fn varint(code: u64) -> VarInt {
+pub fn varint(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
 

@@ -191,6 +191,13 @@ impl Gateway {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Memory that it has resident, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes two integers; the process is our child and has not been waited for.
         let sent = unsafe { libc::kill(self.process.id() as i32, signal) };

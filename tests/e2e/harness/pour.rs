@@ -8,19 +8,39 @@ use super::client::{Ask, Client};
 use super::driver::{Driver, Pending};
 
 /// What to send on one stream.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Pour {
     head: Option<Ask>,
     bytes: Vec<u8>,
     times: usize,
     ends: bool,
-    one_way: bool,
+    on: &'static str,
 }
 
 impl Pour {
     /// A request stream, with a HEADERS frame as it should be: of `ask`, whose body is not sent.
     pub fn after(ask: Ask) -> Self {
-        Self { head: Some(ask), ..Self::default() }
+        Self { head: Some(ask), ..Self::on_request() }
+    }
+
+    /// A request stream, from its first byte on.
+    pub fn on_request() -> Self {
+        Self { head: None, bytes: Vec::new(), times: 0, ends: false, on: "request" }
+    }
+
+    /// The control stream that the client has.
+    pub fn on_control() -> Self {
+        Self { on: "control", ..Self::on_request() }
+    }
+
+    /// A stream of one direction, from its first byte on.
+    pub fn on_uni() -> Self {
+        Self { on: "uni", ..Self::on_request() }
+    }
+
+    /// Then the stream ends.
+    pub fn ending(self) -> Self {
+        Self { ends: true, ..self }
     }
 
     /// Then these bytes; silence after them.
@@ -33,11 +53,11 @@ impl Pour {
         self
     }
 
-    pub fn on(self, client: &Client) -> Poured {
-        let Self { head, bytes, times, ends, one_way } = self;
+    pub fn to(self, client: &Client) -> Poured {
+        let Self { head, bytes, times, ends, on } = self;
         let fields = json!({
             "session": client.session(), "ask": head.map(|ask| ask.to_json()), "bytes": BASE64.encode(bytes),
-            "times": times, "ends": ends, "one_way": one_way,
+            "times": times, "ends": ends, "on": on,
         });
         Poured(Driver::get().begin("pour", fields))
     }
@@ -72,6 +92,13 @@ impl Fate {
         let closed = fate["closed"].as_str().map(str::to_owned);
         Self { status: code("status"), stopped: code("stopped"), reset: code("reset"), closed }
     }
+}
+
+/// Requests that are given up as soon as they are sent, so many or until the gateway ends the connection: how it does.
+pub fn churn(client: &Client, ask: &Ask, times: usize) -> String {
+    let fields = json!({ "session": client.session(), "ask": ask.to_json(), "times": times });
+    let ended = Driver::get().call("churn", fields).expect("the connection ends");
+    ended["how"].as_str().expect("how").to_owned()
 }
 
 /// A frame's type and length (RFC 9114 section 7.1): of `payload_bytes` that are sent or not.
