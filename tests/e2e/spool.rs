@@ -51,7 +51,9 @@ pub fn in_files(gateway: &Gateway) -> Vec<String> {
 #[test]
 fn a_silent_broker_costs_no_answer_and_nothing_arrives_twice() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("spooled").without_limits().with_spool("overflow").start();
+    // So long that reports of what was in flight do come.
+    let gateway = broker.gateway_to("spooled").without_limits().with_spool("overflow");
+    let gateway = gateway.set("FOREBAY_ACK_TIMEOUT", "3m").start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     load.wait_for(204, 200);
     let paused = broker.pause();

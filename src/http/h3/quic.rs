@@ -138,6 +138,7 @@ impl quic::RecvStream for BidiStream {
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let polled = self.recv.poll_data(context);
+        // No answer to a head that is excessive: quinn's own errors are of streams that are closed already.
         if matches!(polled, Poll::Ready(Err(StreamErrorIncoming::Unknown(_)))) {
             self.send.abort(Code::H3_EXCESSIVE_LOAD.value());
         }
@@ -153,12 +154,12 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// What the gateway sends. Dropped before a frame has been written whole, or before the first one, it is reset; else it
-/// ends there.
+/// What the gateway sends. Dropped while it is not whole, it is reset; else it ends there.
 pub struct SendStream {
     stream: quinn::SendStream,
     /// A frame under way.
     frame: Option<WriteBuf<Bytes>>,
+    /// There has been a frame, and each has been written to its end.
     is_whole: bool,
 }
 
@@ -230,13 +231,20 @@ pub struct RecvStream {
 
 impl RecvStream {
     fn of_request(stream: quinn::RecvStream) -> Self {
-        let (frames, code_when_dropped) = (Frames::of_request(), Code::H3_REQUEST_CANCELLED);
-        Self { stream, frames, unread: Bytes::new(), code_when_dropped, is_over: false, connection: None }
+        Self::new(stream, Frames::of_request(), Code::H3_REQUEST_CANCELLED, None)
     }
 
     fn of_connection(stream: quinn::RecvStream, connection: quinn::Connection) -> Self {
-        let (frames, code_when_dropped) = (Frames::of_uni_stream(), Code::H3_STREAM_CREATION_ERROR);
-        Self { stream, frames, unread: Bytes::new(), code_when_dropped, is_over: false, connection: Some(connection) }
+        Self::new(stream, Frames::of_uni_stream(), Code::H3_STREAM_CREATION_ERROR, Some(connection))
+    }
+
+    fn new(
+        stream: quinn::RecvStream,
+        frames: Frames,
+        code_when_dropped: Code,
+        connection: Option<quinn::Connection>,
+    ) -> Self {
+        Self { stream, frames, unread: Bytes::new(), code_when_dropped, is_over: false, connection }
     }
 
     /// What came, `None` at the stream's end.
