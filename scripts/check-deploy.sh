@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
-FOREBAY="${FOREBAY:-$PWD/target/debug/forebay}"
-[ -x "$FOREBAY" ] || cargo build
-export FOREBAY
+if [ -z "${FOREBAY:-}" ]; then
+    cargo build
+    export FOREBAY="$PWD/target/debug/forebay"
+fi
 # What was skipped, and why, stands at the end: -rs.
 exec "$TOOLS/venv-deploy/bin/python" -B -m pytest -q -rs -p no:cacheprovider --durations=5 tests/deploy "$@"
