@@ -1,8 +1,11 @@
-//! The service with the null sink: what one request costs the gateway beside TLS and the kernel, by protocol.
+//! The service with the null sink: what one request costs the gateway, by protocol. For h1 and h2 that is beside TLS and
+//! the kernel; h3 is one with its transport, so it goes over UDP's loopback, with QUIC, TLS and the kernel of both ends.
 //!
 //! [`REQUESTS`] are under way at once, as on a busy gateway, and delivery has a thread of its own; the figure is that of
 //! one round of all of them.
 
+#[path = "support/h3.rs"]
+mod h3;
 #[path = "support/service.rs"]
 mod support;
 
@@ -10,12 +13,13 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
+use h3::{H3, Loopback};
 use support::{H1, H2, Null, service};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 const REQUESTS: usize = 64;
-const H2_CONNECTIONS: usize = 8;
+const SHARED_CONNECTIONS: usize = 8;
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -44,7 +48,7 @@ fn h2_null_sink(criterion: &mut Criterion) {
     let mut clients: Vec<_> = local.block_on(&runtime, async {
         let (service, null) = service();
         deliver(null);
-        let connections = join_all((0..H2_CONNECTIONS).map(|number| H2::open(&service, number))).await;
+        let connections = join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
         connections.into_iter().cycle().take(REQUESTS).collect()
     });
     let mut group = criterion.benchmark_group("service");
@@ -54,9 +58,28 @@ fn h2_null_sink(criterion: &mut Criterion) {
     });
 }
 
+fn h3_null_sink(criterion: &mut Criterion) {
+    let (runtime, local) = (runtime(), LocalSet::new());
+    let mut clients: Vec<_> = local.block_on(&runtime, async {
+        let (service, null) = service();
+        deliver(null);
+        let loopback = Loopback::new();
+        let mut connections = Vec::new();
+        for number in 0..SHARED_CONNECTIONS {
+            connections.push(H3::open(&loopback, &service, number).await);
+        }
+        connections.into_iter().cycle().take(REQUESTS).collect()
+    });
+    let mut group = criterion.benchmark_group("service");
+    group.throughput(Throughput::Elements(REQUESTS as u64));
+    group.bench_function("h3 into the null sink", |bench| {
+        bench.iter(|| drop(local.block_on(&runtime, join_all(clients.iter_mut().map(H3::post)))))
+    });
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = h1_null_sink, h2_null_sink
+    targets = h1_null_sink, h2_null_sink, h3_null_sink
 }
 criterion_main!(benches);

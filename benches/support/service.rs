@@ -110,7 +110,8 @@ pub fn service() -> (Rc<Service>, Null) {
     (Rc::new(service), Null { batches, health, metrics })
 }
 
-fn caller(service: &Service, number: usize) -> Caller {
+/// Who calls on a connection of this number.
+pub fn caller(service: &Service, number: usize) -> Caller {
     let (limits, now) = (&service.ingest.limits, service.ingest.clock.now());
     let id = DeviceId::parse(&format!("meter-{number}")).expect("an id");
     let device = Device {
