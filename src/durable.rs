@@ -1,4 +1,4 @@
-//! Folders that survive a crash and belong to one gateway.
+//! Folders that survive a crash and belong to one gateway, and keys that belong to nobody else.
 //!
 //! The file sink and the spool use it. A name in a folder is on disk once the folder is synced, not before; a
 //! [`Lock`](lock::Lock) keeps a second gateway out of a folder. Every call answers with the disk's own error.
@@ -7,6 +7,7 @@ pub mod lock;
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Creates a folder, and those above it, whose names survive a crash.
@@ -29,4 +30,14 @@ pub fn create_durably(path: &Path) -> io::Result<()> {
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path)?.sync_all()
+}
+
+/// Whoever reads a key can do what it is for. A warning, not an error: the others may be a group made for it.
+pub fn warn_of_other_readers(variable: &'static str, file: &Path) {
+    const GROUP_AND_OTHERS: u32 = 0o077;
+    let mode = fs::metadata(file).map_or(0, |data| data.mode() & 0o7777);
+    if mode & GROUP_AND_OTHERS != 0 {
+        let (file, mode) = (file.display(), format!("{mode:03o}"));
+        tracing::warn!(variable, %file, mode, "the key can be read by others: chmod 600");
+    }
 }

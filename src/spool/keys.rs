@@ -17,6 +17,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt as HkdfSalt};
 use aws_lc_rs::rand;
 
+use crate::durable::warn_of_other_readers;
+
 pub const SALT_BYTES: usize = 16;
 /// What encryption adds to a body.
 pub const TAG_BYTES: usize = 16;
@@ -82,6 +84,7 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// Reads `FOREBAY_SPOOL_KEY_FILE`. Empty lines are passed over.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
+        warn_of_other_readers("FOREBAY_SPOOL_KEY_FILE", path);
         let text = fs::read_to_string(path).map_err(|error| KeyError::Io { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }

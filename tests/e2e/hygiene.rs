@@ -71,9 +71,18 @@ fn a_log_has_nothing_of_a_client_and_metrics_no_series() {
 #[test]
 fn a_key_that_others_can_read_is_warned_about() {
     for (mode, warns) in [(0o600, false), (0o640, true), (0o604, true)] {
-        let setup = Setup::new();
-        std::fs::set_permissions(&setup.pki.server.key, PermissionsExt::from_mode(mode)).expect("a file");
-        let gateway = setup.start();
-        assert_eq!(gateway.log().contains("can be read by others"), warns, "{mode:o}: {}", gateway.log());
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool_key = folder.path().join("spool.keys");
+        std::fs::write(&spool_key, "5a".repeat(32)).expect("a file");
+        let setup = Setup::new().set("FOREBAY_SPOOL_DIR", folder.path().join("spool").display());
+        let setup = setup.set("FOREBAY_SPOOL_KEY_FILE", spool_key.display());
+        for key in [&setup.pki.server.key, &spool_key] {
+            std::fs::set_permissions(key, PermissionsExt::from_mode(mode)).expect("a file");
+        }
+        let log = setup.start().log();
+        let warnings = log.lines().filter(|line| line.contains("can be read by others"));
+        let told = |variable| warnings.clone().any(|line| line.contains(variable));
+        let expected = [warns; 2];
+        assert_eq!(["FOREBAY_TLS_KEY", "FOREBAY_SPOOL_KEY_FILE"].map(told), expected, "{mode:o}: {log}");
     }
 }

@@ -35,6 +35,7 @@ mod quic;
 mod revocation;
 mod shutdown;
 mod spool;
+mod spool_disk;
 mod spool_kills;
 mod status;
 mod tls;

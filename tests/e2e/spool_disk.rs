@@ -1,0 +1,69 @@
+//! What lies on the spool's disk can be read by who has the key only; and a disk that fails costs 503s, never a reading.
+
+use std::fs;
+use std::path::Path;
+
+use crate::brokers;
+use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
+use crate::spool::{in_files, wait_until_drained};
+
+const READING: &str = r#"{"secret":"nobody else may read this"}"#;
+
+fn post(gateway: &Gateway, body: &str) -> u16 {
+    Client::open(Protocol::H1, gateway, &gateway.device("plc-1")).send(&Ask::post(body)).status
+}
+
+fn lies_in(folder: &Path, text: &str) -> bool {
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let holds = |file: &Path| fs::read(file).expect("a file").windows(text.len()).any(|part| part == text.as_bytes());
+    files.filter(|file| file.is_file()).any(|file| holds(&file))
+}
+
+/// The first key writes, all of them read; without the one that wrote, nothing is thrown away.
+#[test]
+fn an_encrypted_spool_needs_its_key_and_takes_a_new_one() {
+    let [old, new] = ["0a", "0b"].map(|byte| byte.repeat(32));
+    let broker = brokers::pausable();
+    let setup = broker.gateway_to("encrypted").with_spool("overflow").set("FOREBAY_DRAIN_TIMEOUT", "1s");
+    let key_file = setup.path("spool.keys");
+    let setup = setup.set("FOREBAY_SPOOL_KEY_FILE", key_file.display());
+    let spool = setup.path("spool");
+    fs::write(&key_file, &old).expect("a file");
+    let gateway = setup.start();
+    let paused = broker.pause();
+    assert_eq!(post(&gateway, READING), 204);
+    let setup = gateway.kill();
+    assert!(!lies_in(&spool, READING), "it is encrypted");
+
+    fs::write(&key_file, &new).expect("a file");
+    let refused = setup.run(&["spool", "ls"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    fs::write(&key_file, format!("{new}\n{old}\n")).expect("a file");
+    assert!(setup.succeed(&["spool", "dump"]).contains(READING));
+    drop(paused);
+    let gateway = setup.start();
+    wait_until_drained(&gateway);
+    let stored = broker.bodies("encrypted");
+    assert!(!stored.is_empty() && stored.iter().all(|body| body == READING), "{stored:?}");
+}
+
+/// Nothing can be written where the folder was: 503, unready, and back by itself.
+#[test]
+fn a_folder_that_is_gone_and_cannot_be_made_is_503_until_it_can() {
+    let setup = Setup::new().without_limits();
+    let parent = setup.path("disk");
+    let setup = setup.set("FOREBAY_SPOOL_DIR", parent.join("spool").display()).set("FOREBAY_SPOOL_MODE", "always");
+    let gateway = setup.start();
+    assert_eq!(post(&gateway, "before"), 204);
+    wait_until_drained(&gateway);
+    fs::remove_dir_all(&parent).expect("it is there");
+    fs::write(&parent, "in the way").expect("a file");
+    eventually("refused", || post(&gateway, "during") == 503);
+    eventually("unready", || !gateway.is_ready());
+    fs::remove_file(&parent).expect("it is there");
+    gateway.wait_until_ready();
+    assert_eq!(post(&gateway, "after"), 204);
+    wait_until_drained(&gateway);
+    let stored = in_files(&gateway);
+    assert!(stored.first().is_some_and(|body| body == "before") && stored.contains(&"after".to_owned()), "{stored:?}");
+}
