@@ -122,7 +122,8 @@ fn frames_without_a_meaning_are_few() {
         let in_a_body = Pour::after(Ask::post("1").undeclared()).bytes(many(kind)).to(&attacker).fate();
         assert_eq!(in_a_body, answered(400, Some(EXCESSIVE_LOAD)), "{kind}");
     }
-    let closed = Pour::on_request().bytes(many(DATA)).to(&attacker).fate().closed.unwrap_or_default();
+    drop(Pour::on_request().bytes(many(DATA)).to(&attacker));
+    let closed = attacker.closed();
     assert!(closed.starts_with(CLOSED_BY_DISORDER), "{closed}");
     siege.end();
 }
@@ -136,7 +137,8 @@ fn a_control_frame_without_end_ends_the_connection() {
         piece.resize(PIECE_BYTES, 0);
         let stream = Pour::on_control().repeated(piece, ATTACK_BYTES / PIECE_BYTES).to(&attacker);
         siege.neighbour_is_answered();
-        let closed = stream.fate().closed.unwrap_or_default();
+        drop(stream);
+        let closed = attacker.closed();
         assert!(closed.starts_with(CLOSED_BY_EXCESS), "{kind}: {closed}");
     }
     siege.end();
@@ -204,7 +206,8 @@ fn a_body_is_taken_whole_or_not_at_all() {
     assert!(siege.gateway.files("telemetry").iter().any(|line| line.payload() == b"one"));
     let trailers = [&frame_header(HEADERS, 2)[..], &[0, 0]].concat();
     let split = [part("on"), trailers, part("e")].concat();
-    let fate = Pour::after(Ask::post("1").undeclared()).bytes(split).ending().to(&client).fate();
-    assert!(fate.closed.as_ref().is_some_and(|closed| closed.starts_with(CLOSED_BY_DISORDER)), "{fate:?}");
+    drop(Pour::after(Ask::post("1").undeclared()).bytes(split).ending().to(&client));
+    let closed = client.closed();
+    assert!(closed.starts_with(CLOSED_BY_DISORDER), "{closed}");
     siege.end();
 }
