@@ -44,6 +44,7 @@ impl Readings {
             payload: PAYLOAD,
             content_type: None,
             id: RecordId::new(received_at),
+            trace: None,
             received_at,
         }
     }

@@ -50,6 +50,7 @@ fn records() -> Vec<Record> {
         payload: vec![at as u8; PAYLOAD_BYTES].into(),
         content_type: Some("application/json".into()),
         id: RecordId::new(Timestamp(1)),
+        trace: None,
         received_at: Timestamp::now(),
         permit: Permit::holding(&RESERVED_BYTES, 0),
     };

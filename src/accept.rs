@@ -121,7 +121,7 @@ impl Acceptor {
         let is_h2 = tls.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
         let caller = self.caller(tls.peer_certificates(), links, address, address_limits);
-        let connection = Connection::new(protocol, caller, self.metrics.clone());
+        let connection = Connection::new(protocol, caller, &self.service);
         let service = self.service.clone();
         Some(if is_h2 {
             Box::pin(http::h2::serve(stream, connection, service))

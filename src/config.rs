@@ -47,7 +47,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub log: LogConfig,
     /// `None`: no audit log. `stdout` or a file.
-    pub audit_log: Option<AuditTarget>,
+    pub audit_log: Option<JournalTarget>,
+    pub access_log: Option<AccessLogConfig>,
 }
 
 #[derive(Clone, Debug)]
@@ -201,11 +202,18 @@ pub enum AckMode {
     Queued,
 }
 
-/// Where the audit log goes.
+/// Where a log of JSON lines goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditTarget {
+pub enum JournalTarget {
     Stdout,
     File(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessLogConfig {
+    pub target: JournalTarget,
+    /// Of all requests, above 0 and at most 1.
+    pub share: f64,
 }
 
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 mod listen;
 mod notify;
+mod observers;
 mod reload;
 mod shutdown;
 mod spool;
@@ -32,11 +33,12 @@ use crate::limits::{Clock, Limits};
 use crate::record::Batch;
 use crate::sink::{Sink, SinkOptions};
 use crate::telemetry::admin::{self, Status};
-use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::{Metrics, ProbedGauge};
+use crate::telemetry::audit::Event;
+use crate::telemetry::metrics::Metrics;
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
 use notify::Notifier;
+use observers::Observers;
 use shutdown::{Phases, Threads};
 
 /// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
@@ -47,8 +49,8 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
-    let metrics = Arc::new(metrics(&config, &limits, &admission));
-    let audit = start_audit(&config, &metrics)?;
+    let observers = Observers::start(&config, &limits, &admission)?;
+    let metrics = observers.metrics.clone();
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let phases = Phases::new();
     let backlog = spool::open(&config, &metrics)?;
@@ -56,21 +58,21 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let (listen, sockets) = listen::bind(&config.listen)?;
     let admin = admin::bind(config.admin_listen)
         .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
-    let observers = (metrics.clone(), audit.clone());
-    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), observers, &phases, listen)?);
-    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone(), audit.clone());
+    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), &observers, &phases, listen)?);
+    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), observers.clone());
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
-    let status = status(health, metrics, phases.draining());
+    let status = status(health, &observers, phases.draining());
     let notifier = Notifier::from_environment();
     let run_beside = |hangup| {
         spawn_local(admin::serve(admin, status.clone()));
         spawn_local(watched.run(hangup, notifier.clone()));
+        spawn_local(observers.clone().keep_top());
         spawn_local(notifier.clone().beat(status));
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
-        audit.record(Event::Started { listen: &listen.to_string() });
+        observers.audit.record(Event::Started { listen: &listen.to_string() });
         notifier.ready();
         on_bound(listen);
     };
@@ -83,14 +85,9 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
         config.drain_timeout,
         Threads { workers, delivering },
     );
-    audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
-    audit.stop();
+    observers.audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
+    observers.stop();
     ended
-}
-
-fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
-    let Some(target) = config.audit_log.clone() else { return Ok(Audit::off()) };
-    Audit::start(target, metrics.audit()).context("FOREBAY_AUDIT_LOG: cannot be opened")
 }
 
 fn warn_of_broken_promises(config: &Config) {
@@ -104,22 +101,6 @@ fn warn_of_broken_promises(config: &Config) {
 
 fn lanes(config: &Config) -> usize {
     config.listen.workers.get() * config.streams.len()
-}
-
-fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> Metrics {
-    let (limits, admission) = (limits.clone(), admission.clone());
-    let devices = ProbedGauge {
-        name: "forebay_limits_devices",
-        help: "Devices whose buckets are held",
-        read: Box::new(move || limits.devices_len() as f64),
-    };
-    let memory = ProbedGauge {
-        name: "forebay_admission_bytes",
-        help: "Bytes reserved for records that are not yet safe",
-        read: Box::new(move || admission.reserved_bytes() as f64),
-    };
-    let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
-    Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])
 }
 
 /// Starts the delivery thread once its sink is open and found fit. A sink that is away is waited for, not ready.
@@ -176,12 +157,12 @@ fn shared(
     reloader: &Reloader,
     limits: Arc<Limits>,
     admission: Arc<Admission>,
-    (metrics, audit): (Arc<Metrics>, Audit),
+    observers: &Observers,
     phases: &Phases,
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
     let certificate = reloader.certificate();
-    metrics.set_certificate_expiry(certificate.not_after);
+    observers.metrics.set_certificate_expiry(certificate.not_after);
     let authorities = authorities(certificate, &config.http.authorities);
     let identity = Identity::new(config.device_id_sources.clone()).with_expiry_notice(config.expiry_notice);
     let alt_svc = format!("h3=\":{}\"; ma=86400", listen.port());
@@ -193,10 +174,12 @@ fn shared(
         limits,
         admission,
         routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
-        metrics,
+        metrics: observers.metrics.clone(),
         clock: Clock::new(),
         capacity: Arc::new(Capacity::new(config.listen.connections)),
-        audit,
+        audit: observers.audit.clone(),
+        access: observers.access.clone(),
+        top: observers.top.clone(),
         batch: config.batch,
         ack: config.ack,
         http: config.http.clone(),
@@ -227,11 +210,12 @@ fn start_workers(
     Ok(sockets.into_iter().enumerate().map(start).collect::<Result<_, _>>()?)
 }
 
-fn status(health: Arc<Health>, metrics: Arc<Metrics>, draining: watch::Receiver<bool>) -> Arc<Status> {
+fn status(health: Arc<Health>, observers: &Observers, draining: watch::Receiver<bool>) -> Arc<Status> {
     let ready = move || match health.reason() {
         _ if *draining.borrow() => Err("draining".to_owned()),
         Some(reason) => Err(reason.to_string()),
         None => Ok(()),
     };
-    Arc::new(Status { ready: Box::new(ready), metrics: Box::new(move || metrics.render()) })
+    let metrics = observers.metrics.clone();
+    Arc::new(Status { ready: Box::new(ready), metrics: Box::new(move || metrics.render()), top: observers.top.clone() })
 }

@@ -28,8 +28,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
+use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::telemetry::top::{Tally, Top};
 use crate::tls::Revocation;
 use bell::Bell;
 pub use reply::openapi;
@@ -48,6 +50,8 @@ pub struct Service {
     pub ingest: Ingest,
     pub metrics: Arc<WorkerMetrics>,
     pub audit: Audit,
+    pub access: AccessLog,
+    pub top: Top,
     /// Tells TCP clients of h3, when it is served.
     pub alt_svc: Option<HeaderValue>,
     pub header_timeout: Duration,
@@ -64,6 +68,7 @@ pub struct Connection {
     protocol: Protocol,
     metrics: Arc<WorkerMetrics>,
     caller: Caller,
+    tally: Tally,
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
     /// No further request is wanted.
@@ -75,12 +80,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(protocol: Protocol, caller: Caller, metrics: Arc<WorkerMetrics>) -> Self {
-        metrics.connection_opened(protocol);
+    pub fn new(protocol: Protocol, caller: Caller, service: &Service) -> Self {
+        service.metrics.connection_opened(protocol);
+        let device = caller.device.as_ref().ok().map(|known| known.device.id.clone());
         Self {
             protocol,
-            metrics,
+            metrics: service.metrics.clone(),
             caller,
+            tally: Tally::new(service.top.clone(), device),
             requests: Cell::default(),
             idle_since: Cell::new(Instant::now()),
             closing: Cell::default(),
@@ -154,7 +161,12 @@ impl Service {
     fn conclude(&self, busy: &Busy, taken: Result<(), Refusal>) -> Answer {
         let connection = &busy.connection;
         let now = Instant::now();
+        let duration = now - busy.since.instant;
         connection.idle_since.set(now);
+        connection.tally.count(taken.is_ok());
+        if self.access.picks() {
+            self.record_access(connection, taken.as_ref().err(), duration);
+        }
         let answer = match taken {
             Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
             Err(refusal) => Answer::Refused(self.refuse(connection, &refusal)),
@@ -163,8 +175,16 @@ impl Service {
             Answer::Accepted(_) => StatusCode::NO_CONTENT,
             Answer::Refused(response) => response.status(),
         };
-        self.metrics.request(connection.protocol, status.as_u16(), now - busy.since.instant);
+        self.metrics.request(connection.protocol, status.as_u16(), duration);
         answer
+    }
+
+    #[cold]
+    fn record_access(&self, connection: &Connection, refusal: Option<&Refusal>, duration: Duration) {
+        let Caller { address, .. } = connection.caller;
+        let (status, code) = refusal.map_or((StatusCode::NO_CONTENT, None), reply::status_and_code);
+        let (protocol, device) = (connection.protocol.label(), connection.caller.id());
+        self.access.record(&Exchange { address, protocol, device, status: status.as_u16(), code, duration });
     }
 
     fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {

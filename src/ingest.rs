@@ -144,6 +144,7 @@ impl Ingest {
             payload,
             content_type: head.content_type,
             id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
+            trace: head.trace,
             received_at,
             permit,
         };

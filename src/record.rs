@@ -110,6 +110,29 @@ impl RecordId {
     }
 }
 
+/// The trace that a record belongs to: a `traceparent` of W3C Trace Context, as the client sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent(Box<[u8; TRACE_PARENT_BYTES]>);
+
+/// Of version 00, which every later one begins with.
+pub const TRACE_PARENT_BYTES: usize = 55;
+
+impl TraceParent {
+    /// `None` unless it is `00-<32 hex>-<16 hex>-<2 hex>`, in lower case, neither id all zeros.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let bytes: &[u8; TRACE_PARENT_BYTES] = text.try_into().ok()?;
+        let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let (trace, span, flags) = (&bytes[3..35], &bytes[36..52], &bytes[53..]);
+        let is_id = |id: &[u8]| id.iter().all(is_hex) && id.iter().any(|byte| *byte != b'0');
+        let is_framed = bytes.starts_with(b"00-") && bytes[35] == b'-' && bytes[52] == b'-';
+        (is_framed && is_id(trace) && is_id(span) && flags.iter().all(is_hex)).then(|| Self(Box::new(*bytes)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&*self.0).unwrap_or_default()
+    }
+}
+
 /// A share of the memory budget, in bytes; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
@@ -157,6 +180,7 @@ pub struct Record {
     pub payload: Bytes,
     pub content_type: Option<Arc<str>>,
     pub id: RecordId,
+    pub trace: Option<TraceParent>,
     pub received_at: Timestamp,
     /// Released when the record is dropped.
     pub permit: Permit,

@@ -28,8 +28,11 @@ use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::audit::Audit;
+use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::top::Top;
 use crate::tls::Tls;
 
 /// Batches that are out when the gateway hurries get this long to come home.
@@ -55,6 +58,9 @@ pub struct Shared {
     pub clock: Clock,
     pub capacity: Arc<Capacity>,
     pub audit: Audit,
+    /// The access log, where there is one, and its share of all requests.
+    pub access: (Option<Journal>, f64),
+    pub top: Top,
     pub batch: BatchConfig,
     pub ack: AckConfig,
     pub http: HttpConfig,
@@ -123,6 +129,8 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
         ingest,
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
+        access: AccessLog::new(shared.access.0.clone(), shared.access.1),
+        top: shared.top.clone(),
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,

@@ -26,6 +26,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
         payload,
         content_type: None,
         id: RecordId::new(Timestamp::now()),
+        trace: None,
         received_at: Timestamp::now(),
     }
 }

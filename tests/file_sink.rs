@@ -23,6 +23,7 @@ fn record(device: &str, body: &str) -> Record {
         payload: body.to_owned().into(),
         content_type: None,
         id: RecordId::new(Timestamp::now()),
+        trace: None,
         received_at: Timestamp::now(),
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }

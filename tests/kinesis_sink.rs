@@ -32,6 +32,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         payload: body.into(),
         content_type: None,
         id: RecordId::new(Timestamp::now()),
+        trace: None,
         received_at: Timestamp::now(),
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }

@@ -50,7 +50,7 @@ impl H3 {
         let accepting = async { loopback.server.accept().await.expect("it is open").await };
         let (connected, accepted) = tokio::join!(connecting, accepting);
         let (connection, accepted) = (connected.expect("a connection"), accepted.expect("a connection"));
-        let serving = Connection::new(Protocol::H3, caller(service, number), service.metrics.clone());
+        let serving = Connection::new(Protocol::H3, caller(service, number), service);
         spawn_local(http::h3::serve(accepted, serving, service.clone()));
         let mut control = connection.open_uni().await.expect("a control stream");
         control.write_all(&[0, 4, 0]).await.expect("empty settings");

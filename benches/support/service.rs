@@ -18,8 +18,10 @@ use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
 use forebay::limits::{Clock, Limits};
 use forebay::record::{Batch, DeviceId, Timestamp};
 use forebay::sink::{Sink, SinkOptions};
+use forebay::telemetry::access::AccessLog;
 use forebay::telemetry::audit::Audit;
 use forebay::telemetry::metrics::{Metrics, Protocol};
+use forebay::telemetry::top::Top;
 use forebay::tls::Revocation;
 use http_body_util::Full;
 use hyper::client::conn::http2;
@@ -100,6 +102,8 @@ pub fn service() -> (Rc<Service>, Null) {
         ingest,
         metrics: metrics.worker(0),
         audit: Audit::off(),
+        access: AccessLog::off(),
+        top: Top::default(),
         alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
@@ -131,7 +135,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
 /// A client's end of a connection that the service serves.
 fn connect(service: &Rc<Service>, number: usize, protocol: Protocol) -> DuplexStream {
     let (client, server) = tokio::io::duplex(PIPE_BYTES);
-    let connection = Connection::new(protocol, caller(service, number), service.metrics.clone());
+    let connection = Connection::new(protocol, caller(service, number), service);
     let service = service.clone();
     if protocol == Protocol::H2 {
         spawn_local(h2::serve(server, connection, service));

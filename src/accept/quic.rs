@@ -133,7 +133,7 @@ impl Acceptor {
             Ok((quic, chain, links)) => {
                 self.metrics.handshake(Handshake::Accepted);
                 let caller = self.caller(chain.as_deref(), links, address, address_limits);
-                let connection = Connection::new(Protocol::H3, caller, self.metrics.clone());
+                let connection = Connection::new(Protocol::H3, caller, &self.service);
                 http::h3::serve(quic, connection, self.service.clone()).await;
             }
             Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),

@@ -128,7 +128,8 @@ impl Reader<'_> {
             memory_bytes_max: self.value("FOREBAY_MEMORY_MAX", |text| value::size(text, usize::MAX), usize::MAX),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
-            audit_log: self.optional("FOREBAY_AUDIT_LOG", audit_target),
+            audit_log: self.optional("FOREBAY_AUDIT_LOG", journal_target),
+            access_log: self.access_log(),
         };
         self.check_together(&config);
         config
@@ -294,6 +295,12 @@ impl Reader<'_> {
         }
     }
 
+    fn access_log(&mut self) -> Option<AccessLogConfig> {
+        let share = self.value("FOREBAY_ACCESS_LOG_SAMPLE", value::share, 1.0);
+        let target = self.optional("FOREBAY_ACCESS_LOG", journal_target)?;
+        Some(AccessLogConfig { target, share })
+    }
+
     fn log(&mut self) -> LogConfig {
         let format = |text: &str| match text {
             "json" => Ok(true),
@@ -307,8 +314,8 @@ impl Reader<'_> {
     }
 }
 
-fn audit_target(text: &str) -> Parsed<AuditTarget> {
-    Ok(if text == "stdout" { AuditTarget::Stdout } else { AuditTarget::File(text.into()) })
+fn journal_target(text: &str) -> Parsed<JournalTarget> {
+    Ok(if text == "stdout" { JournalTarget::Stdout } else { JournalTarget::File(text.into()) })
 }
 
 fn address(text: &str) -> Parsed<SocketAddr> {

@@ -97,6 +97,12 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
     }
 }
 
+/// A share of all: above 0 and at most 1.
+pub fn share(text: &str) -> Parsed<f64> {
+    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "is not a number above 0 and at most 1".into())
+}
+
 /// Requests a second, 0 for no limit.
 pub fn rate(text: &str) -> Parsed<f64> {
     const MAX: f64 = 1e9;

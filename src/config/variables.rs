@@ -103,6 +103,8 @@ pub const VARIABLES: &[Variable] = &[
     variable(TIMEOUTS, "FOREBAY_DRAIN_TIMEOUT", Value("30s"), "1m", "from SIGTERM to the exit"),
     variable(LOGS, "FOREBAY_LOG", Value("info"), "debug", "error, warn, info, debug, trace, or target=level directives"),
     variable(LOGS, "FOREBAY_AUDIT_LOG", Unset("none"), "/var/log/forebay/audit.log", "a file or stdout: JSON lines of refused handshakes, revocations, 403s, reloads, start and stop"),
+    variable(LOGS, "FOREBAY_ACCESS_LOG", Unset("none"), "/var/log/forebay/access.log", "a file or stdout: a JSON line of a share of all requests"),
+    variable(LOGS, "FOREBAY_ACCESS_LOG_SAMPLE", Value("0.01"), "1", "the share of requests that has a line, above 0 and at most 1"),
     variable(LOGS, "FOREBAY_LOG_FORMAT", Unset("text on a terminal, else json"), "json", "text or json"),
 ];
 

@@ -148,6 +148,7 @@ mod tests {
             payload: vec![b'x'; bytes].into(),
             content_type: None,
             id: RecordId::new(Timestamp(0)),
+            trace: None,
             received_at: Timestamp(0),
             permit: Permit::holding(&READ_BACK_BYTES, 0),
         }

@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::notify::Notifier;
+use super::observers::Observers;
 use crate::config::Config;
 use crate::ingest::Routes;
-use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::audit::Event;
 use crate::tls::{Change, Reloader};
 
 /// A changed file is in force within 5 s: this, and the time that it takes to read it.
@@ -21,15 +21,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Watch {
     reloader: Reloader,
     routes: Arc<Routes>,
-    metrics: Arc<Metrics>,
-    audit: Audit,
+    observers: Observers,
     /// Names beside those of the server's certificate.
     authorities: Vec<String>,
 }
 
 impl Watch {
-    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>, audit: Audit) -> Self {
-        Self { reloader, routes, metrics, audit, authorities: config.http.authorities.clone() }
+    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, observers: Observers) -> Self {
+        Self { reloader, routes, observers, authorities: config.http.authorities.clone() }
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
@@ -42,7 +41,7 @@ impl Watch {
                 _ = looks.tick() => false,
             };
             if reads_all {
-                self.audit.reopen();
+                self.observers.reopen();
                 notifier.reloading();
             }
             let looked = spawn_blocking(move || {
@@ -63,19 +62,21 @@ impl Watch {
     fn make_known(&self, change: &Change) {
         match change {
             Change::Certificate(certificate) => {
-                self.metrics.set_certificate_expiry(certificate.not_after);
+                self.observers.metrics.set_certificate_expiry(certificate.not_after);
                 self.routes.rename(super::authorities(certificate, &self.authorities));
                 let names = certificate.names.join(",");
                 tracing::info!(names, "server certificate reloaded");
-                self.audit.record(Event::CertificateReloaded { names: &names });
+                self.observers.audit.record(Event::CertificateReloaded { names: &names });
             }
             Change::Trust { authorities, revoked } => {
                 tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
-                self.audit.record(Event::RevocationsApplied { authorities: *authorities, revoked: *revoked });
+                self.observers.audit.record(Event::RevocationsApplied { authorities: *authorities, revoked: *revoked });
             }
             Change::Failed(error) => {
-                self.metrics.reload_failed(error.what());
-                self.audit.record(Event::ReloadFailed { what: error.what().label(), error: &error.to_string() });
+                self.observers.metrics.reload_failed(error.what());
+                self.observers
+                    .audit
+                    .record(Event::ReloadFailed { what: error.what().label(), error: &error.to_string() });
                 tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
             }
         }

@@ -72,6 +72,12 @@ pub fn ends_connection(refusal: &Refusal) -> bool {
     matches!(refusal, InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull)
 }
 
+/// What a refusal is called.
+pub fn status_and_code(refusal: &Refusal) -> (StatusCode, Option<&'static str>) {
+    let problem = problem(refusal);
+    (problem.status, Some(problem.code))
+}
+
 /// The code of a refusal that is a 403.
 pub fn forbidden(refusal: &Refusal) -> Option<&'static str> {
     let problem = problem(refusal);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::Authority;
 
 use super::Refusal;
-use crate::record::RecordId;
+use crate::record::{RecordId, TraceParent};
 
 /// A field of a head that may be there at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub struct RequestHead<'a> {
     content_length: Field<'a>,
     content_type: Field<'a>,
     idempotency_key: Field<'a>,
+    traceparent: Field<'a>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -55,6 +56,7 @@ impl<'a> RequestHead<'a> {
     pub fn note(&mut self, name: &str, value: &'a [u8]) {
         let (known, field) = match name.len() {
             4 => ("host", &mut self.host),
+            11 => ("traceparent", &mut self.traceparent),
             12 => ("content-type", &mut self.content_type),
             14 => ("content-length", &mut self.content_length),
             15 => ("idempotency-key", &mut self.idempotency_key),
@@ -110,6 +112,7 @@ pub struct Head {
     pub declared_bytes: Option<usize>,
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
+    pub trace: Option<TraceParent>,
 }
 
 impl Head {
@@ -123,10 +126,11 @@ impl Head {
         let idempotency_key = idempotency_key(head.idempotency_key)?;
         let declared_bytes = declared_bytes(head.content_length)?;
         let content_type = content_type(head.content_type).map(|text| types.get(text));
+        let trace = trace(head.traceparent);
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
-            _ => Ok(Self { declared_bytes, content_type, idempotency_key }),
+            _ => Ok(Self { declared_bytes, content_type, idempotency_key, trace }),
         }
     }
 }
@@ -150,6 +154,14 @@ fn content_type(field: Field<'_>) -> Option<&str> {
     let (Field::Once(value) | Field::Repeated(value)) = field else { return None };
     let is_text = value.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
     std::str::from_utf8(value).ok().filter(|_| is_text)
+}
+
+/// One that cannot be read is as none (W3C Trace Context, section 4.3).
+fn trace(field: Field<'_>) -> Option<TraceParent> {
+    match field {
+        Field::Once(value) => TraceParent::parse(value),
+        Field::Absent | Field::Repeated(_) => None,
+    }
 }
 
 fn idempotency_key(field: Field<'_>) -> Result<Option<RecordId>, Refusal> {

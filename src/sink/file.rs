@@ -141,6 +141,7 @@ mod tests {
             payload: body.to_vec().into(),
             content_type: None,
             id: RecordId::new(Timestamp::now()),
+            trace: None,
             received_at: Timestamp::now(),
             permit: Permit::holding(&RESERVED_BYTES, 0),
         }

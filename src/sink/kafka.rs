@@ -106,9 +106,12 @@ impl KafkaSink {
 fn send(producer: &Producer, topic: &str, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
     let mut buffer = [0; 36];
     let id = Header { key: "record-id", value: Some(record.id.as_str(&mut buffer)) };
-    let mut headers = OwnedHeaders::new_with_capacity(2);
+    let mut headers = OwnedHeaders::new_with_capacity(3);
     if let Some(content_type) = &record.content_type {
         headers = headers.insert(Header { key: "content-type", value: Some(content_type.as_ref()) });
+    }
+    if let Some(trace) = &record.trace {
+        headers = headers.insert(Header { key: "traceparent", value: Some(trace.as_str()) });
     }
     let message = BaseRecord::with_opaque_to(topic, opaque)
         .key(record.device.as_str())

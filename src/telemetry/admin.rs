@@ -1,4 +1,5 @@
-//! The admin address: `/livez`, `/readyz` and `/metrics` over plain HTTP, for probes and Prometheus, and `/openapi.json`.
+//! The admin address: `/livez`, `/readyz` and `/metrics` over plain HTTP, for probes and Prometheus, `/openapi.json`, and
+//! `/debug/top`, the devices that send most.
 //!
 //! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never makes the gateway look
 //! dead. It owns its connections: each carries one request, for at most [`CONNECTION_TIMEOUT`], and there are at most
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::top::Top;
 use crate::http::openapi;
 
 /// Connections at once; further ones wait in the listener's backlog.
@@ -44,6 +46,7 @@ pub struct Status {
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub top: Top,
 }
 
 /// Serves the admin address until it is dropped. Runs on a local runtime. An error is a listener that cannot be used.
@@ -83,8 +86,9 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
 }
 
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json") {
-        return text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /openapi.json\n".into());
+    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top") {
+        let known = "there are /livez, /readyz, /metrics, /openapi.json and /debug/top\n";
+        return text(StatusCode::NOT_FOUND, known.into());
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
@@ -98,6 +102,7 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reason.escape_debug())),
         },
         "/openapi.json" => json(openapi::document()),
+        "/debug/top" => json(status.top.report()),
         _ => text(StatusCode::OK, (status.metrics)()),
     }
 }
@@ -132,7 +137,11 @@ mod tests {
         let is_ready = Arc::new(AtomicBool::new(true));
         let asked = is_ready.clone();
         let ready = move || if asked.load(Ordering::Relaxed) { Ok(()) } else { Err("the sink is\r\naway".to_owned()) };
-        let status = Arc::new(Status { ready: Box::new(ready), metrics: Box::new(|| "a_total 1\n".to_owned()) });
+        let status = Arc::new(Status {
+            ready: Box::new(ready),
+            metrics: Box::new(|| "a_total 1\n".to_owned()),
+            top: Top::default(),
+        });
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
@@ -165,6 +174,7 @@ mod tests {
             assert!(get(address, "/metrics").await.ends_with("\r\n\r\na_total 1\n"));
             let openapi = get(address, "/openapi.json").await;
             assert!(openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"), "{openapi}");
+            assert!(get(address, "/debug/top").await.ends_with("\"window_seconds_max\":600}"));
             for path in ["/", "/v1/telemetry", "/metrics/", "/livez%00"] {
                 assert!(get(address, path).await.starts_with("HTTP/1.1 404 "), "{path}");
             }

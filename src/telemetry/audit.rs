@@ -1,38 +1,24 @@
 //! The audit log: who was let in no more, who was turned away, and what the operator changed; a JSON object a line.
 //!
-//! `accept`, `http` and `gateway` record events as they happen. [`Audit::record`] never waits: the line goes into a queue of
-//! [`QUEUE_MAX`], which a thread of its own writes to a file or to stdout. Of each kind of event at most
-//! [`PER_SECOND_MAX`] a second are written, so that a flood fills no disk; what is left out is counted in
-//! `forebay_audit_omitted_events_total` and in a line of its own. The file is opened anew after SIGHUP, and when
-//! another one has taken its name or its place is empty.
+//! `accept`, `http` and `gateway` record events as they happen. [`Audit::record`] never waits: see [`Journal`]. Of each kind
+//! of event at most [`PER_SECOND_MAX`] a second are written, so that a flood fills no disk; what is left out is counted in
+//! `forebay_audit_omitted_events_total` and in a line of its own.
 //!
-//! Invariant: one event is one line, control characters escaped. No payload, key or text of a client is ever a field: a
-//! device is named by its certificate's id, which has a fixed alphabet, a certificate by the hex of its serial number.
+//! Invariant: no payload, key or text of a client is ever a field: a device is named by its certificate's id, which has a
+//! fixed alphabet, a certificate by the hex of its serial number.
 //! Failure: a file that cannot be opened at start is an error; later the events count as dropped, and the log says so.
 
-mod writer;
-
-use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
-use super::log::one_line;
-use super::metrics::AuditMetrics;
-use crate::config::AuditTarget as Target;
-use writer::Writer;
-
-/// Lines that wait to be written.
-const QUEUE_MAX: usize = 4096;
+use super::journal::{Fields, Journal, line, omitted};
+use super::metrics::JournalMetrics;
+use crate::config::JournalTarget as Target;
 
 /// Lines of one kind in one second.
 const PER_SECOND_MAX: u32 = 100;
-
-/// At the end of the process, what waits gets this long to be written.
-const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
@@ -102,24 +88,12 @@ const KINDS: [&str; 9] = [
 pub struct Audit(Option<Arc<Inner>>);
 
 struct Inner {
-    queue: SyncSender<Message>,
-    state: Arc<State>,
-    /// Only [`Audit::stop`] takes it.
-    ended: std::sync::Mutex<Receiver<()>>,
+    journal: Journal,
+    metrics: JournalMetrics,
+    windows: Arc<Windows>,
 }
 
-/// What threads share with the writer.
-struct State {
-    metrics: AuditMetrics,
-    windows: [Window; KINDS.len()],
-    dropped: AtomicU64,
-}
-
-enum Message {
-    Line(String),
-    Reopen,
-    Stop,
-}
+type Windows = [Window; KINDS.len()];
 
 impl Audit {
     /// No log.
@@ -128,60 +102,42 @@ impl Audit {
     }
 
     /// Opens the log and starts its thread.
-    pub fn start(target: Target, metrics: AuditMetrics) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(QUEUE_MAX);
-        let (ends, ended) = sync_channel(1);
-        let state = Arc::new(State { metrics, windows: Default::default(), dropped: AtomicU64::new(0) });
-        let writer = Writer::open(target, state.clone())?;
-        std::thread::Builder::new().name("forebay-audit".into()).spawn(move || {
-            writer.run(&lines);
-            // Nobody waits where the process does not end.
-            let _ = ends.send(());
-        })?;
-        Ok(Self(Some(Arc::new(Inner { queue, state, ended: ended.into() }))))
+    pub fn start(target: Target, metrics: JournalMetrics) -> io::Result<Self> {
+        let windows = Arc::<Windows>::default();
+        let summary = {
+            let windows = windows.clone();
+            move || summary(&windows)
+        };
+        let journal = Journal::start("FOREBAY_AUDIT_LOG", target, metrics.clone(), summary)?;
+        Ok(Self(Some(Arc::new(Inner { journal, metrics, windows }))))
     }
 
     /// Writes the event down, unless there are too many.
     pub fn record(&self, event: Event<'_>) {
         let Some(inner) = &self.0 else { return };
         let now = jiff::Timestamp::now();
-        if inner.state.windows[event.kind()].admits(now.as_second().unsigned_abs()) {
-            inner.state.send(&inner.queue, Message::Line(line(now, KINDS[event.kind()], &event.fields())));
+        if inner.windows[event.kind()].admits(now.as_second().unsigned_abs()) {
+            inner.journal.write(line(now, KINDS[event.kind()], &event.fields()));
         } else {
-            inner.state.metrics.event_sampled();
+            inner.metrics.sampled();
         }
     }
 
-    /// The file may have been moved away.
+    /// See [`Journal::reopen`].
     pub fn reopen(&self) {
-        if let Some(inner) = &self.0 {
-            // A full queue is being written: the writer looks at the file by itself.
-            let _ = inner.queue.try_send(Message::Reopen);
-        }
+        self.0.iter().for_each(|inner| inner.journal.reopen());
     }
 
-    /// Writes what waits, within a bound, and nothing more.
+    /// See [`Journal::stop`].
     pub fn stop(&self) {
-        let Some(inner) = &self.0 else { return };
-        if inner.queue.try_send(Message::Stop).is_ok()
-            && let Ok(ended) = inner.ended.lock()
-        {
-            let _ = ended.recv_timeout(LAST_LINES_TIMEOUT);
-        }
+        self.0.iter().for_each(|inner| inner.journal.stop());
     }
 }
 
-impl State {
-    fn send(&self, queue: &SyncSender<Message>, message: Message) {
-        if queue.try_send(message).is_err() {
-            self.drop_one();
-        }
-    }
-
-    fn drop_one(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        self.metrics.event_dropped();
-    }
+/// How many events have no line because there were too many.
+fn summary(windows: &Windows) -> Vec<String> {
+    let left_out = windows.iter().map(|window| window.left_out.swap(0, Ordering::Relaxed));
+    KINDS.iter().zip(left_out).filter_map(|(kind, count)| omitted("sampled", Some(kind), count)).collect()
 }
 
 /// How many of a kind there were in a second, and how many have been left out since that was last said.
@@ -220,19 +176,19 @@ impl Event<'_> {
         }
     }
 
-    fn fields(&self) -> String {
+    fn fields(&self) -> Fields {
         let mut fields = Fields::default();
         match *self {
             Self::Started { listen } => fields.text("version", env!("CARGO_PKG_VERSION")).text("listen", listen),
             Self::Stopped { clean } => fields.raw("clean", clean),
             Self::HandshakeRefused { address, transport, reason, serial } => {
-                fields.of(address, transport).text("reason", reason).serial(serial)
+                fields.of(address, transport).text("reason", reason).hex("serial", serial)
             }
             Self::Forbidden { address, protocol, device, code } => {
                 fields.of(address, protocol).optional("device", device).text("code", code)
             }
             Self::ConnectionCut { address, protocol, device, serial } => {
-                fields.of(address, protocol).optional("device", device).serial(serial)
+                fields.of(address, protocol).optional("device", device).hex("serial", serial)
             }
             Self::FloodEnded { address, protocol, device } => fields.of(address, protocol).optional("device", device),
             Self::CertificateReloaded { names } => fields.text("names", names),
@@ -241,44 +197,8 @@ impl Event<'_> {
             }
             Self::ReloadFailed { what, error } => fields.text("what", what).text("error", error),
         };
-        fields.0
+        fields
     }
-}
-
-/// The fields of a line, each with a comma before it.
-#[derive(Default)]
-struct Fields(String);
-
-impl Fields {
-    fn raw(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
-        // Writing to memory does not fail.
-        let _ = write!(self.0, ",\"{name}\":{value}");
-        self
-    }
-
-    fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        self.raw(name, serde_json::Value::from(value))
-    }
-
-    fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
-        self.text("address", &address.to_canonical().to_string()).text("protocol", protocol)
-    }
-
-    fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.text(name, value),
-            None => self,
-        }
-    }
-
-    fn serial(&mut self, serial: Option<&[u8]>) -> &mut Self {
-        let hex = serial.map(|serial| serial.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        self.optional("serial", hex.as_deref())
-    }
-}
-
-fn line(now: jiff::Timestamp, event: &str, fields: &str) -> String {
-    one_line(&format!("{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{fields}}}\n")).into_owned()
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 //! Names and labels are a contract; no label comes from a client, so the series are fixed at start, and so is the
 //! memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
-mod audit;
 mod histogram;
 mod hot;
+mod journal;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -22,9 +22,9 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
-pub use audit::AuditMetrics;
 use histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION};
 pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
+pub use journal::JournalMetrics;
 pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 4] = ["delivered", "retryable", "permanent", "unknown"];
@@ -43,7 +43,8 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     reload_failures: [Counter; Reload::LABELS.len()],
     spool: SpoolMetrics,
-    audit: AuditMetrics,
+    audit: JournalMetrics,
+    access: JournalMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
@@ -95,7 +96,8 @@ impl Metrics {
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
             reload_failures: Reload::LABELS.map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
             spool: SpoolMetrics::register(),
-            audit: AuditMetrics::register(),
+            audit: JournalMetrics::audit(),
+            access: JournalMetrics::access(),
             probes: probed.into_iter().map(probe).collect(),
         }
     }
@@ -111,8 +113,13 @@ impl Metrics {
     }
 
     /// What the audit log counts.
-    pub fn audit(&self) -> AuditMetrics {
+    pub fn audit(&self) -> JournalMetrics {
         self.audit.clone()
+    }
+
+    /// What the access log counts.
+    pub fn access(&self) -> JournalMetrics {
+        self.access.clone()
     }
 
     /// Outcomes of a batch of `records` records.

@@ -175,6 +175,32 @@ fn a_record_has_no_content_type_of_its_own() {
     }
 }
 
+/// A trace goes on where the record goes; what is no `traceparent` is as none.
+#[test]
+fn a_trace_is_passed_on() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const NO_TRACES: [&str; 3] = ["", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4BF9-1-01"];
+    let (to_topic, to_files) = (brokers::gateway_to("traced").start(), Setup::new().start());
+    let traced = |gateway: &Gateway| {
+        for protocol in Protocol::ALL {
+            let client = Client::open(protocol, gateway, &gateway.device("plc-1"));
+            assert_eq!(client.send(&Ask::post("1").with("traceparent", TRACE)).status, 204);
+            for text in NO_TRACES {
+                assert_eq!(client.send(&Ask::post("1").with("traceparent", text)).status, 204, "{text}");
+            }
+        }
+    };
+    traced(&to_topic);
+    let stored = Kafka::shared().read_topic("traced");
+    let headers = stored.iter().flat_map(|record| &record.headers).filter(|(name, _)| name == "traceparent");
+    assert_eq!(
+        (stored.len(), headers.map(|(_, value)| &value[..]).collect::<Vec<_>>()),
+        (12, vec![TRACE.as_bytes(); 3])
+    );
+    traced(&to_files);
+    assert_eq!(to_files.file_text("telemetry").matches(&format!(",\"traceparent\":\"{TRACE}\",")).count(), 3);
+}
+
 /// A body without a declared length, in pieces, is the same reading.
 #[test]
 fn pieces_are_joined() {

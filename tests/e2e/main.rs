@@ -31,6 +31,7 @@ mod hygiene;
 mod kafka_faults;
 mod kinesis;
 mod limits;
+mod observed;
 mod quic;
 mod revocation;
 mod shutdown;

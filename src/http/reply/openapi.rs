@@ -55,7 +55,8 @@ fn info() -> Value {
 }
 
 fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
-    let parameters: Vec<Value> = path_parameters.iter().cloned().chain([idempotency_key(), encoding()]).collect();
+    let parameters: Vec<Value> =
+        path_parameters.iter().cloned().chain([idempotency_key(), trace_parent(), encoding()]).collect();
     let mut answers = Map::new();
     answers.insert("204".into(), accepted());
     for status in by_status().keys() {
@@ -94,6 +95,15 @@ fn idempotency_key() -> Value {
         "description": "Names the record for good. Passed on, not remembered: consumers drop duplicates by it.",
         "schema": { "type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": RECORD_ID_CHARS_MAX },
         "example": "boot-17-000042",
+    })
+}
+
+fn trace_parent() -> Value {
+    json!({
+        "name": "traceparent", "in": "header", "required": false,
+        "description": "W3C Trace Context. Passed on with the record; one that is not well-formed is as none.",
+        "schema": { "type": "string" },
+        "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     })
 }
 

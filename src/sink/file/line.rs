@@ -1,7 +1,7 @@
 //! A record as one line of JSON.
 //!
 //! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at` (RFC 3339, UTC, milliseconds), `content_type`
-//! when sent, `record_id`, and `payload`: the body's own bytes when they are one JSON value that any reader of the
+//! when sent, `record_id`, `traceparent` when sent, and `payload`: the body's own bytes when they are one JSON value that any reader of the
 //! line can take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as they
 //! were sent: nothing is parsed and printed again.
 
@@ -25,6 +25,9 @@ pub fn render(record: &Record, lines: &mut Vec<u8>) {
         push_text(lines, b",\"content_type\":", content_type);
     }
     push_text(lines, b",\"record_id\":", record.id.as_str(&mut id));
+    if let Some(trace) = &record.trace {
+        push_text(lines, b",\"traceparent\":", trace.as_str());
+    }
     match plain_json(&record.payload) {
         Some(json) => {
             lines.extend_from_slice(b",\"payload\":");

@@ -6,7 +6,8 @@
 //! | 2, n | length and text of the reason of a dead letter; length 0 for others |
 //! | | then each record: |
 //! | 1, n | length and text of the device id |
-//! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID |
+//! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID; the length plus 128 when a trace follows |
+//! | 55 | its `traceparent`, if it has one |
 //! | 8 | when it was received, milliseconds since the epoch |
 //! | 2, n | length plus 1 and text of the content type; 0: it has none |
 //! | 4, n | length and bytes of the payload |
@@ -20,7 +21,7 @@ use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
-use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent};
 use crate::spool::keys::TAG_BYTES;
 
 /// A reason is cut to so many bytes.
@@ -28,6 +29,9 @@ const REASON_BYTES_MAX: usize = 1024;
 
 /// Bytes of the smallest record, to bound what a damaged count could allocate.
 const RECORD_BYTES_MIN: usize = 16;
+
+/// In the byte before a record id, of which the lower seven bits are a length.
+const TRACE_FOLLOWS: u8 = 128;
 
 /// Payload bytes that were read back and are still in memory, in the whole process.
 pub static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -107,19 +111,19 @@ impl Draft {
 }
 
 fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
-    let Record { device, payload, content_type, id, received_at, .. } = record;
+    let Record { device, payload, content_type, id, trace, received_at, .. } = record;
     if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - (128 << 10) {
         return Err(DraftError::TooLarge);
     }
     body.reserve(payload.len() + device.as_str().len() + 2 * RECORD_BYTES_MIN);
     put_text_u8(body, device.as_str())?;
-    match id {
-        RecordId::Uuid(uuid) => {
-            body.push(0);
-            body.extend_from_slice(uuid.as_bytes());
-        }
-        RecordId::Key(key) => put_text_u8(body, key)?,
-    }
+    let (key_bytes, id) = match id {
+        RecordId::Uuid(uuid) => (0, uuid.as_bytes().as_slice()),
+        RecordId::Key(key) => (u8::try_from(key.len()).map_err(|_| DraftError::TextTooLong)?, key.as_bytes()),
+    };
+    body.push(key_bytes | if trace.is_some() { TRACE_FOLLOWS } else { 0 });
+    body.extend_from_slice(id);
+    body.extend_from_slice(trace.as_ref().map_or("", TraceParent::as_str).as_bytes());
     body.extend_from_slice(&received_at.0.to_le_bytes());
     put_content_type(body, content_type.as_deref())?;
     body.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -169,7 +173,7 @@ pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
 fn take_record(body: &mut Bytes) -> Option<Record> {
     let device_bytes = body.try_get_u8().ok()?;
     let device = DeviceId::parse(std::str::from_utf8(&take(body, device_bytes.into())?).ok()?)?;
-    let id = take_id(body)?;
+    let (id, trace) = take_id(body)?;
     let received_at = Timestamp(body.try_get_u64_le().ok()?);
     let content_type = match body.try_get_u16_le().ok()? {
         0 => None,
@@ -179,14 +183,20 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     let payload = take(body, payload_bytes)?;
     READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
     let permit = Permit::holding(&READ_BACK_BYTES, payload_bytes);
-    Some(Record { device, payload, content_type, id, received_at, permit })
+    Some(Record { device, payload, content_type, id, trace, received_at, permit })
 }
 
-fn take_id(body: &mut Bytes) -> Option<RecordId> {
-    match body.try_get_u8().ok()? {
-        0 => Some(RecordId::Uuid(Uuid::from_slice(&take(body, 16)?).ok()?)),
-        length => RecordId::from_key(&take(body, length.into())?),
-    }
+fn take_id(body: &mut Bytes) -> Option<(RecordId, Option<TraceParent>)> {
+    let head = body.try_get_u8().ok()?;
+    let id = match head & !TRACE_FOLLOWS {
+        0 => RecordId::Uuid(Uuid::from_slice(&take(body, 16)?).ok()?),
+        length => RecordId::from_key(&take(body, length.into())?)?,
+    };
+    let trace = match head & TRACE_FOLLOWS {
+        0 => None,
+        _ => Some(TraceParent::parse(&take(body, TRACE_PARENT_BYTES)?)?),
+    };
+    Some((id, trace))
 }
 
 fn take_text(body: &mut Bytes, length: usize) -> Option<Arc<str>> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::body::{Draft, DraftError, decode};
 use super::*;
-use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -18,14 +18,16 @@ prop_compose! {
         prop::option::of("[ -~]{0,40}"),
         any::<u64>(),
         prop::collection::vec(any::<u8>(), 0..300),
+        prop::option::of("00-[1-9a-f]{32}-[1-9a-f]{16}-[0-9a-f]{2}"),
     )) -> Record {
-        let (device, key, content_type, received_at, payload) = record;
+        let (device, key, content_type, received_at, payload, trace) = record;
         let received_at = Timestamp(received_at);
         Record {
             device: DeviceId::parse(&device).unwrap(),
             payload: payload.into(),
             content_type: content_type.map(Into::into),
             id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
+            trace: trace.map(|trace| TraceParent::parse(trace.as_bytes()).unwrap()),
             received_at,
             permit: Permit::holding(&RESERVED_BYTES, 0),
         }
@@ -34,7 +36,7 @@ prop_compose! {
 
 fn same(left: &Record, right: &Record) -> bool {
     let of = |record: &Record| (record.device.clone(), record.payload.clone(), record.content_type.clone());
-    of(left) == of(right) && left.id == right.id && left.received_at == right.received_at
+    of(left) == of(right) && left.id == right.id && left.trace == right.trace && left.received_at == right.received_at
 }
 
 proptest! {

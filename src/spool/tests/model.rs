@@ -34,6 +34,7 @@ pub fn record(content: u64, bytes: usize) -> Record {
         payload: payload.into(),
         content_type: None,
         id: RecordId::from_key(b"key").unwrap(),
+        trace: None,
         received_at: Timestamp(content),
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }

@@ -10,7 +10,7 @@ use super::*;
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 fn started(file: &Path) -> Audit {
-    Audit::start(Target::File(file.to_owned()), AuditMetrics::unseen()).unwrap()
+    Audit::start(Target::File(file.to_owned()), JournalMetrics::unseen()).unwrap()
 }
 
 fn lines(file: &Path) -> Vec<Value> {
@@ -80,21 +80,8 @@ fn a_file_that_was_moved_away_is_opened_anew() {
     assert_eq!(events, ["started", "stopped"]);
 }
 
-/// Nobody reads the queue: recording goes on at once, and counts.
-#[test]
-fn a_full_queue_drops_and_never_waits() {
-    let (queue, _lines) = sync_channel(1);
-    let (_ends, ended) = sync_channel(1);
-    let state = State { metrics: AuditMetrics::unseen(), windows: Default::default(), dropped: AtomicU64::new(0) };
-    let state = Arc::new(state);
-    let audit = Audit(Some(Arc::new(Inner { queue, state: state.clone(), ended: ended.into() })));
-    (0..3).for_each(|_| audit.record(Event::Stopped { clean: true }));
-    audit.stop();
-    assert_eq!(state.dropped.load(Ordering::Relaxed), 2);
-}
-
 #[test]
 fn a_file_that_cannot_be_opened_is_an_error() {
-    assert!(Audit::start(Target::File("/nowhere/audit.log".into()), AuditMetrics::unseen()).is_err());
+    assert!(Audit::start(Target::File("/nowhere/audit.log".into()), JournalMetrics::unseen()).is_err());
     Audit::off().record(Event::Stopped { clean: true });
 }

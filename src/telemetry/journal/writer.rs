@@ -1,4 +1,4 @@
-//! The thread that writes the audit log.
+//! The thread that writes the lines.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -9,18 +9,21 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{Fields, KINDS, Message, State, Target, line};
+use super::{Message, State, Target, omitted};
 
 /// How often it is looked whether something was left out, or the file moved away.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub struct Writer {
+pub struct Writer<F> {
+    /// What names the target.
+    variable: &'static str,
     target: Target,
     state: Arc<State>,
     /// `None` while the file cannot be opened.
     output: Option<Output>,
     /// The log has been told that lines cannot be written.
     is_failing: bool,
+    summary: F,
 }
 
 enum Output {
@@ -52,10 +55,10 @@ impl Output {
     }
 }
 
-impl Writer {
-    pub fn open(target: Target, state: Arc<State>) -> io::Result<Self> {
+impl<F: FnMut() -> Vec<String>> Writer<F> {
+    pub fn open(variable: &'static str, target: Target, state: Arc<State>, summary: F) -> io::Result<Self> {
         let output = Some(Output::open(&target)?);
-        Ok(Self { target, state, output, is_failing: false })
+        Ok(Self { variable, target, state, output, is_failing: false, summary })
     }
 
     /// Writes until it is told to stop.
@@ -87,14 +90,20 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        self.output = Output::open(&self.target).inspect_err(|error| fail(&mut self.is_failing, error)).ok();
+        self.output = match Output::open(&self.target) {
+            Ok(output) => Some(output),
+            Err(error) => {
+                self.fail(&error);
+                None
+            }
+        };
     }
 
     fn write(&mut self, line: &str) {
         match self.output.as_mut().map(|output| output.write(line)) {
             Some(Ok(())) => self.is_failing = false,
             Some(Err(error)) => {
-                fail(&mut self.is_failing, &error);
+                self.fail(&error);
                 self.state.drop_one();
             }
             None => self.state.drop_one(),
@@ -103,27 +112,15 @@ impl Writer {
 
     /// Says how many events have no line.
     fn summarize(&mut self) {
-        for (place, kind) in KINDS.iter().enumerate() {
-            let left_out = self.state.windows[place].left_out.swap(0, Ordering::Relaxed);
-            self.say("sampled", Some(kind), left_out);
-        }
         // Saying it may fail too, which is one more for the next time.
-        let dropped = self.state.dropped.swap(0, Ordering::Relaxed);
-        self.say("dropped", None, dropped);
+        let dropped = omitted("dropped", None, self.state.dropped.swap(0, Ordering::Relaxed));
+        (self.summary)().into_iter().chain(dropped).for_each(|line| self.write(&line));
     }
 
-    fn say(&mut self, why: &str, kind: Option<&str>, count: u64) {
-        if count > 0 {
-            let mut fields = Fields::default();
-            fields.optional("kind", kind).text("why", why).raw("count", count);
-            self.write(&line(jiff::Timestamp::now(), "omitted", &fields.0));
+    /// Logged once, until a line has been written again.
+    fn fail(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(%error, "{}: lines cannot be written down", self.variable);
         }
-    }
-}
-
-/// Logged once, until a line has been written again.
-fn fail(is_failing: &mut bool, error: &io::Error) {
-    if !std::mem::replace(is_failing, true) {
-        tracing::error!(%error, "FOREBAY_AUDIT_LOG: events cannot be written down");
     }
 }

@@ -1,0 +1,85 @@
+//! What watches the gateway: metrics, the audit and access logs, and the count of the busiest devices.
+//!
+//! `gateway` starts them before anything that they watch, and stops them last.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::telemetry::audit::Audit;
+use crate::telemetry::journal::Journal;
+use crate::telemetry::metrics::{Metrics, ProbedGauge};
+use crate::telemetry::top::{self, Top};
+
+/// Clones watch together.
+#[derive(Clone)]
+pub struct Observers {
+    pub metrics: Arc<Metrics>,
+    pub audit: Audit,
+    /// The access log, where there is one, and its share of all requests.
+    pub access: (Option<Journal>, f64),
+    pub top: Top,
+}
+
+impl Observers {
+    pub fn start(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> anyhow::Result<Self> {
+        let metrics = metrics(config, limits, admission);
+        let audit = start_audit(config, &metrics)?;
+        let access = start_access_log(config, &metrics)?;
+        Ok(Self { metrics: Arc::new(metrics), audit, access, top: Top::default() })
+    }
+
+    /// The files may have been moved away.
+    pub fn reopen(&self) {
+        self.audit.reopen();
+        self.access.0.iter().for_each(Journal::reopen);
+    }
+
+    /// Writes what waits.
+    pub fn stop(&self) {
+        self.audit.stop();
+        self.access.0.iter().for_each(Journal::stop);
+    }
+
+    /// Keeps the count of the busiest devices, until it is dropped.
+    pub async fn keep_top(self) {
+        let mut looks = interval(top::GATHER_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            self.top.gather();
+        }
+    }
+}
+
+fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
+    let Some(target) = config.audit_log.clone() else { return Ok(Audit::off()) };
+    Audit::start(target, metrics.audit()).context("FOREBAY_AUDIT_LOG: cannot be opened")
+}
+
+fn start_access_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Option<Journal>, f64)> {
+    const VARIABLE: &str = "FOREBAY_ACCESS_LOG";
+    let Some(log) = &config.access_log else { return Ok((None, 0.0)) };
+    let journal = Journal::start(VARIABLE, log.target.clone(), metrics.access(), Vec::new);
+    Ok((Some(journal.with_context(|| format!("{VARIABLE}: cannot be opened"))?), log.share))
+}
+
+fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> Metrics {
+    let (limits, admission) = (limits.clone(), admission.clone());
+    let devices = ProbedGauge {
+        name: "forebay_limits_devices",
+        help: "Devices whose buckets are held",
+        read: Box::new(move || limits.devices_len() as f64),
+    };
+    let memory = ProbedGauge {
+        name: "forebay_admission_bytes",
+        help: "Bytes reserved for records that are not yet safe",
+        read: Box::new(move || admission.reserved_bytes() as f64),
+    };
+    let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
+    Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])
+}

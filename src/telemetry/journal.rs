@@ -1,0 +1,165 @@
+//! A log of JSON lines that nobody waits for: the audit log is one, the access log another.
+//!
+//! [`Journal::write`] puts a line into a queue of [`QUEUE_MAX`], which a thread of its own writes to a file or to stdout;
+//! what does not fit is counted, and said in a line of its own once a second. The file is opened anew after SIGHUP, and
+//! when another one has taken its name or its place is empty.
+//!
+//! Invariant: one event is one line, control characters escaped ([`Fields`], [`line`]).
+//! Failure: a file that cannot be opened at start is an error; later the lines count as dropped, and the log says so.
+
+mod writer;
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use super::log::one_line;
+use super::metrics::JournalMetrics;
+use crate::config::JournalTarget as Target;
+use writer::Writer;
+
+/// Lines that wait to be written.
+const QUEUE_MAX: usize = 4096;
+
+/// At the end of the process, what waits gets this long to be written.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Clones write to the same log.
+#[derive(Clone)]
+pub struct Journal(Arc<Inner>);
+
+struct Inner {
+    queue: SyncSender<Message>,
+    state: Arc<State>,
+    /// Only [`Journal::stop`] takes it.
+    ended: std::sync::Mutex<Receiver<()>>,
+}
+
+/// What threads share with the writer.
+struct State {
+    metrics: JournalMetrics,
+    dropped: AtomicU64,
+}
+
+enum Message {
+    Line(String),
+    Reopen,
+    Stop,
+}
+
+impl Journal {
+    /// Opens the log that this variable asks for, and starts its thread. `summary` is asked once a second for lines about what
+    /// was left out on purpose.
+    pub fn start(
+        variable: &'static str,
+        target: Target,
+        metrics: JournalMetrics,
+        summary: impl FnMut() -> Vec<String> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE_MAX);
+        let (ends, ended) = sync_channel(1);
+        let state = Arc::new(State { metrics, dropped: AtomicU64::new(0) });
+        let writer = Writer::open(variable, target, state.clone(), summary)?;
+        std::thread::Builder::new().name("forebay-journal".into()).spawn(move || {
+            writer.run(&lines);
+            // Nobody waits where the process does not end.
+            let _ = ends.send(());
+        })?;
+        Ok(Self(Arc::new(Inner { queue, state, ended: ended.into() })))
+    }
+
+    /// Writes the line down, unless too many wait.
+    pub fn write(&self, line: String) {
+        if self.0.queue.try_send(Message::Line(line)).is_err() {
+            self.0.state.drop_one();
+        }
+    }
+
+    /// The file may have been moved away.
+    pub fn reopen(&self) {
+        // A full queue is being written: the writer looks at the file by itself.
+        let _ = self.0.queue.try_send(Message::Reopen);
+    }
+
+    /// Writes what waits, within a bound, and nothing more.
+    pub fn stop(&self) {
+        if self.0.queue.try_send(Message::Stop).is_ok()
+            && let Ok(ended) = self.0.ended.lock()
+        {
+            let _ = ended.recv_timeout(LAST_LINES_TIMEOUT);
+        }
+    }
+}
+
+impl State {
+    fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.dropped();
+    }
+}
+
+/// The fields of a line, each with a comma before it.
+#[derive(Default)]
+pub struct Fields(pub String);
+
+impl Fields {
+    pub fn raw(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
+        // Writing to memory does not fail.
+        let _ = write!(self.0, ",\"{name}\":{value}");
+        self
+    }
+
+    pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
+        self.raw(name, serde_json::Value::from(value))
+    }
+
+    pub fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
+        self.text("address", &address.to_canonical().to_string()).text("protocol", protocol)
+    }
+
+    pub fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self,
+        }
+    }
+
+    /// Bytes, as hex.
+    pub fn hex(&mut self, name: &str, bytes: Option<&[u8]>) -> &mut Self {
+        let hex = bytes.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        self.optional(name, hex.as_deref())
+    }
+}
+
+/// What happened, and when, in RFC 3339.
+pub fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
+    one_line(&format!("{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{}}}\n", fields.0)).into_owned()
+}
+
+/// That so many were left out.
+pub fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<String> {
+    let mut fields = Fields::default();
+    fields.optional("kind", kind).text("why", why).raw("count", count);
+    (count > 0).then(|| line(jiff::Timestamp::now(), "omitted", &fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody reads the queue: writing goes on at once, and counts.
+    #[test]
+    fn a_full_queue_drops_and_never_waits() {
+        let (queue, _lines) = sync_channel(1);
+        let (_ends, ended) = sync_channel(1);
+        let state = Arc::new(State { metrics: JournalMetrics::unseen(), dropped: AtomicU64::new(0) });
+        let journal = Journal(Arc::new(Inner { queue, state: state.clone(), ended: ended.into() }));
+        (0..3).for_each(|_| journal.write("{}\n".into()));
+        journal.stop();
+        assert_eq!(state.dropped.load(Ordering::Relaxed), 2);
+    }
+}
