@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: test run lint tools bench loadtest packages
+.PHONY: test run lint tools bench loadtest sbom packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
@@ -20,7 +20,7 @@ lint: packages  ## format, lints, licences and advisories
 	cargo clippy -p loadtest --all-targets --features kafka,kinesis -- -D warnings
 	scripts/deny.sh
 
-tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients
+tools:  ## what the tests need: Kafka, ferrokinesis, HTTP clients, h2spec, sslyze
 	scripts/install-tools.sh
 
 bench: packages  ## criterion benches, and a table of them in target/bench.md
@@ -31,6 +31,9 @@ loadtest: packages  ## a fleet against a gateway that it starts, the audit of wh
 	cargo build --release
 	cargo build --release -p loadtest
 	loadtest/run.sh
+
+sbom: packages  ## what the gateway is made of, CycloneDX, in target/sbom
+	scripts/sbom.sh
 
 packages:
 	scripts/install-packages.sh build

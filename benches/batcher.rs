@@ -45,7 +45,6 @@ impl Readings {
             content_type: None,
             id: RecordId::new(received_at),
             received_at,
-            ack: AckSlot::NONE,
         }
     }
 }
@@ -62,10 +61,10 @@ fn accumulator(criterion: &mut Criterion) {
         let now = Instant::now();
         bench.iter(|| {
             for _ in 0..RECORDS {
-                let [_, full] = accumulator.push(readings.next(), now);
+                let [_, full] = accumulator.push(readings.next(), AckSlot::NONE, now);
                 if let Some(sealed) = full {
                     assert_eq!(sealed.reason, SealReason::Records);
-                    accumulator.reuse(sealed.records);
+                    accumulator.reuse(sealed.records, sealed.acks);
                 }
             }
         })

@@ -12,11 +12,12 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use forebay::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::config::WhenFull;
+use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 use forebay::spool::disk::{DiskFile, write_all_at};
 use forebay::spool::frame::body::Draft;
 use forebay::spool::keys::Keys;
-use forebay::spool::{Options, Spool, WhenFull};
+use forebay::spool::{Options, Spool};
 use forebay::telemetry::metrics::SpoolMetrics;
 
 const QUOTA_BYTES: u64 = 40 << 30;
@@ -50,7 +51,6 @@ fn records() -> Vec<Record> {
         content_type: Some("application/json".into()),
         id: RecordId::new(Timestamp(1)),
         received_at: Timestamp::now(),
-        ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),
     };
     (0..BATCH_RECORDS).map(record).collect()

@@ -27,6 +27,7 @@ need_java=no
 if [ "${1:-build}" = test ]; then
     wanted+=(openssl python3-venv valgrind)
     command -v mvn >/dev/null || missing+=(maven)
+    command -v go >/dev/null || missing+=(golang-go)
     major=$(java_major || true)
     [ "${major:-0}" -ge 17 ] || need_java=yes
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# Prometheus, HTTP clients in Python, and what checks deploy/ and docs/. Each is installed once: a stamp names its version.
+# Prometheus, HTTP clients in Python, h2spec, sslyze, and what checks deploy/ and docs/. Each is installed once: a stamp
+# names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -42,19 +43,32 @@ prometheus() {
     rm -rf "$folder"
 }
 
-python_clients() {
-    python3 -m venv --clear "$TOOLS/venv"
-    "$TOOLS/venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+# python_venv FOLDER REQUIREMENTS
+python_venv() {
+    python3 -m venv --clear "$TOOLS/$1"
+    "$TOOLS/$1/bin/pip" install -q --disable-pip-version-check -r "$2"
 }
 
-deploy_checks() {
-    python3 -m venv --clear "$TOOLS/venv-deploy"
-    "$TOOLS/venv-deploy/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt
+# Go keeps what it downloads and builds in one folder, of which only the program stays.
+h2spec() {
+    local folder
+    folder=$(mktemp -d "$TOOLS/go.XXXXXX")
+    (
+        cd tests/h2spec
+        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" \
+            go build -o "$TOOLS/bin/h2spec" github.com/summerwind/h2spec/cmd/h2spec
+    )
+    rm -rf "$folder"
 }
+
+# stamped NAME FILE: the name changes with the file.
+stamped() { echo "$1-$(sha256sum "$2" | cut -c1-16)"; }
 
 scripts/install-packages.sh test
 scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
 once prometheus prometheus
-once "python-$(sha256sum tests/requirements.txt | cut -c1-16)" python_clients
-once "deploy-$(cat tests/deploy/{requirements,constraints}.txt | sha256sum | cut -c1-16)" deploy_checks
+once "$(stamped python tests/requirements.txt)" python_venv venv tests/requirements.txt
+once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
+once "$(stamped h2spec tests/h2spec/go.mod)" h2spec
+once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt

@@ -1,10 +1,11 @@
 //! Accepting connections: a permit first, then a handshake within its deadline, then HTTP.
 //!
-//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. A connection permit is taken before a
-//! connection is accepted, so that the process never runs out of file descriptors; a source address must have a
-//! handshake token. What fails before a certificate is verified is counted and closed, never answered. When the
-//! gateway drains, the listeners close and `run` returns once every connection has ended.
+//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before a connection is
+//! accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
+//! not too many connections ([`Capacity`]). What fails before a certificate is verified is counted and closed, never
+//! answered. When the gateway drains, the listeners close and `run` returns once every connection has ended.
 
+mod capacity;
 mod quic;
 mod steer;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -27,12 +28,15 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
 use crate::http::{self, Connection, Service};
-use crate::identity::{Identity, Link};
+use crate::identity::{self, Identity, Link};
 use crate::ingest::{Caller, KnownDevice};
 use crate::limits::{AddressLimits, Clock, Limits};
 use crate::record::Timestamp;
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
 use crate::tls::{self, Status, Tls};
+pub use capacity::Capacity;
+use capacity::{ConnectionPermit, Guest, HandshakePermit};
 pub use quic::Quic;
 pub use steer::{WorkerConnectionIds, steer_to_workers};
 
@@ -52,9 +56,9 @@ pub struct Acceptor {
     pub identity: Arc<Identity>,
     pub limits: Arc<Limits>,
     pub clock: Clock,
-    /// One for each connection that the gateway may have, TCP and QUIC together.
-    pub permits: Arc<Semaphore>,
+    pub capacity: Arc<Capacity>,
     pub metrics: Arc<WorkerMetrics>,
+    pub audit: Audit,
     pub handshake_timeout: Duration,
     pub draining: watch::Receiver<bool>,
 }
@@ -68,9 +72,9 @@ impl Acceptor {
             tokio::select! {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(_) = connections.join_next() => {}
-                (permit, accepted) = self.accept(&listener) => match accepted {
+                (permits, accepted) = self.accept(&listener) => match accepted {
                     Ok((stream, peer)) => {
-                        connections.spawn_local(self.clone().serve_tcp(stream, peer, permit));
+                        connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
                     }
                     Err(error) => pause(&error).await,
                 },
@@ -83,29 +87,40 @@ impl Acceptor {
     async fn accept(
         &self,
         listener: &TcpListener,
-    ) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
-        // The semaphore is never closed.
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        (permit, listener.accept().await)
+    ) -> (Option<(ConnectionPermit, HandshakePermit)>, io::Result<(TcpStream, SocketAddr)>) {
+        let permits = self.capacity.wait_for_tcp().await;
+        (permits, listener.accept().await)
     }
 
-    async fn serve_tcp(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, _permit: Option<OwnedSemaphorePermit>) {
-        let Some(address_limits) = self.admit(peer.ip()) else { return };
+    async fn serve_tcp(
+        self: Rc<Self>,
+        stream: TcpStream,
+        address: IpAddr,
+        permits: Option<(ConnectionPermit, HandshakePermit)>,
+    ) {
+        let (_connection, handshake) = permits.unzip();
+        let (mut guest, address_limits) = match self.admit(address) {
+            Ok(admitted) => admitted,
+            Err(result) => return self.end_handshake(result, address, "tcp", None),
+        };
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
         let _ = stream.set_nodelay(true);
         // Boxed, so that what only a handshake needs is given back when it is over.
-        if let Some(serving) = Box::pin(self.connect(stream, address_limits)).await {
+        let serving = Box::pin(self.connect(stream, address, address_limits)).await;
+        drop(handshake);
+        guest.settle();
+        if let Some(serving) = serving {
             serving.await;
         }
     }
 
     /// Shakes hands; what is left to do then is to serve the connection.
-    async fn connect(&self, stream: TcpStream, address_limits: AddressLimits) -> Option<Serving> {
-        let (stream, links) = self.shake_hands(stream).await?;
+    async fn connect(&self, stream: TcpStream, address: IpAddr, address_limits: AddressLimits) -> Option<Serving> {
+        let (stream, links) = self.shake_hands(stream, address).await?;
         let (_, tls) = stream.get_ref();
         let is_h2 = tls.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
-        let caller = self.caller(tls.peer_certificates(), links, address_limits);
+        let caller = self.caller(tls.peer_certificates(), links, address, address_limits);
         let connection = Connection::new(protocol, caller, self.metrics.clone());
         let service = self.service.clone();
         Some(if is_h2 {
@@ -115,21 +130,27 @@ impl Acceptor {
         })
     }
 
-    /// A handshake token of the source address.
-    fn admit(&self, address: IpAddr) -> Option<AddressLimits> {
+    /// A place and a handshake token of the source address.
+    fn admit(&self, address: IpAddr) -> Result<(Guest, AddressLimits), Handshake> {
+        let guest = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
         let now = self.clock.now();
         let limits = self.limits.address(address, now).ok();
-        let admitted = limits.filter(|limits| limits.take_handshake(now).is_ok());
-        if admitted.is_none() {
+        let limits = limits.filter(|limits| limits.take_handshake(now).is_ok()).ok_or_else(|| {
             self.metrics.refused(Scope::Handshake);
-            self.metrics.handshake(Handshake::RateLimited);
-        }
-        admitted
+            Handshake::RateLimited
+        })?;
+        Ok((guest, limits))
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+    /// Counts a handshake that came to nothing, and writes it down.
+    fn end_handshake(&self, result: Handshake, address: IpAddr, transport: &'static str, serial: Option<&[u8]>) {
+        self.metrics.handshake(result);
+        self.audit.record(Event::HandshakeRefused { address, transport, reason: result.label(), serial });
+    }
+
+    async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
         let acceptor = TlsAcceptor::from(self.tls.configs.load().tcp.clone());
-        let result = match timeout(self.handshake_timeout, acceptor.accept(stream).into_fallible()).await {
+        let (result, serial) = match timeout(self.handshake_timeout, acceptor.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => {
                 let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
                 match self.vet(stream.get_ref().1.peer_certificates()) {
@@ -138,18 +159,20 @@ impl Acceptor {
                         return Some((stream, links));
                     }
                     Err(result) => {
+                        let serial = leaf_serial(stream.get_ref().1.peer_certificates());
                         deliver_alert(stream).await;
-                        result
+                        (result, serial)
                     }
                 }
             }
             Ok(Err((error, stream))) => {
+                let (result, serial) = failure(&error);
                 deliver_alert(stream).await;
-                failure(&error)
+                (result, serial)
             }
-            Err(_) => Handshake::Timeout,
+            Err(_) => (Handshake::Timeout, None),
         };
-        self.metrics.handshake(result);
+        self.end_handshake(result, address, "tcp", serial.as_deref());
         None
     }
 
@@ -166,14 +189,20 @@ impl Acceptor {
     }
 
     /// Who has connected. Without a usable identity each request is refused, and none has buckets.
-    fn caller(&self, chain: Option<&[CertificateDer]>, links: Vec<Link>, address_limits: AddressLimits) -> Caller {
+    fn caller(
+        &self,
+        chain: Option<&[CertificateDer]>,
+        links: Vec<Link>,
+        address: IpAddr,
+        address_limits: AddressLimits,
+    ) -> Caller {
         let leaf = chain.and_then(|chain| chain.first()).map_or(&[][..], |leaf| leaf.as_ref());
         let device = self.identity.device(leaf).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
             KnownDevice { device, limits }
         });
         let (is_revoked, content_types) = Default::default();
-        Caller { device, chain: links, is_revoked, content_types, address_limits }
+        Caller { device, chain: links, is_revoked, content_types, address, address_limits }
     }
 }
 
@@ -193,7 +222,13 @@ async fn pause(error: &io::Error) {
     }
 }
 
-fn failure(error: &io::Error) -> Handshake {
+/// Why it failed, and the serial number of the certificate that was refused, if one was. To be called before anything
+/// else is awaited: another handshake may fail on this thread.
+fn failure(error: &io::Error) -> (Handshake, Option<Box<[u8]>>) {
     let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    tls_error.map_or(Handshake::Io, tls::failure)
+    tls_error.map_or((Handshake::Io, None), |error| (tls::failure(error), tls::take_refused_serial(error)))
+}
+
+fn leaf_serial(chain: Option<&[CertificateDer]>) -> Option<Box<[u8]>> {
+    identity::serial(chain?.first()?)
 }

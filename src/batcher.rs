@@ -74,23 +74,21 @@ impl Batcher {
 
     /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In `queued` mode the
     /// record counts as delivered at once. Dropping the future gives up waiting, not the record.
-    pub async fn push(&self, stream: StreamIndex, mut record: Record) -> Outcome {
+    pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
         let now = Instant::now();
         if self.ack.mode == AckMode::Queued {
-            record.ack = AckSlot::NONE;
-            self.accept(stream, record, now);
+            self.accept(stream, record, AckSlot::NONE, now);
             return Outcome::Delivered;
         }
-        let slot = self.waiters.open(now + self.ack.timeout);
-        record.ack = slot;
-        self.accept(stream, record, now);
-        self.waiters.wait(slot).await
+        let ack = self.waiters.open(now + self.ack.timeout);
+        self.accept(stream, record, ack, now);
+        self.waiters.wait(ack).await
     }
 
-    fn accept(&self, stream: StreamIndex, record: Record, now: Instant) {
+    fn accept(&self, stream: StreamIndex, record: Record, ack: AckSlot, now: Instant) {
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
         let opens = lane.accumulator.is_empty();
-        let sealed = lane.accumulator.push(record, now);
+        let sealed = lane.accumulator.push(record, ack, now);
         if sealed.iter().any(Option::is_some) {
             sealed.into_iter().flatten().for_each(|sealed| self.queue(lane, sealed));
             self.send_ready(lane, now);
@@ -187,7 +185,7 @@ impl Batcher {
             self.metrics.batch_unqueued();
             lane.in_flight += 1;
             self.metrics.batch_sealed(sealed.reason, sealed.records.len(), sealed.bytes, sealed.age(now));
-            let batch = Batch::new(lane.stream, sealed.records, self.home.clone());
+            let batch = Batch::new(lane.stream, sealed.records, sealed.acks, self.home.clone());
             // A batch that finds no room comes straight home as unknown.
             let sent = self.delivery.push(batch);
             debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
@@ -203,14 +201,14 @@ impl Batcher {
     }
 
     fn settle(&self, batch: Settled) {
-        for (index, record) in batch.records.iter().enumerate() {
-            if record.ack != AckSlot::NONE {
-                self.waiters.settle(record.ack, batch.outcomes.get(index));
+        for (index, ack) in batch.acks.iter().enumerate() {
+            if *ack != AckSlot::NONE {
+                self.waiters.settle(*ack, batch.outcomes.get(index));
             }
         }
         let lane = &mut *self.lanes[batch.stream.get()].borrow_mut();
         lane.in_flight -= 1;
-        lane.accumulator.reuse(batch.records);
+        lane.accumulator.reuse(batch.records, batch.acks);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `health`, and what the program tells about itself.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells about itself.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing else reads them. A
 //! command that cannot do what it was asked for says why on stderr: exit code 2 for arguments and configurations that
@@ -8,6 +8,7 @@ mod dev;
 mod health;
 mod manual;
 mod pki;
+mod spool;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -31,6 +32,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("check", flags)) => check(flags),
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
+        Some(("spool", arguments)) => spool::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
         Some(("openapi", _)) => manual::openapi(),
         Some(("completions", arguments)) => manual::completions(arguments),
@@ -48,7 +50,7 @@ fn command() -> Command {
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), check, health::command()])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), check, health::command()])
         .subcommands(manual::commands())
 }
 

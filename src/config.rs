@@ -41,10 +41,13 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub http: HttpConfig,
     pub ack: AckConfig,
+    pub spool: Option<SpoolConfig>,
     /// Bytes of all records that are not yet safe.
     pub memory_bytes_max: usize,
     pub drain_timeout: Duration,
     pub log: LogConfig,
+    /// `None`: no audit log. `stdout` or a file.
+    pub audit_log: Option<AuditTarget>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,9 +57,21 @@ pub struct ListenConfig {
     pub workers: NonZeroUsize,
     /// Let another process share the port.
     pub reuse_port: bool,
-    /// TCP and QUIC connections together.
-    pub connections_max: usize,
+    pub connections: ConnectionsConfig,
     pub handshake_timeout: Duration,
+}
+
+/// How many there may be at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionsConfig {
+    /// TCP and QUIC connections together.
+    pub all_max: usize,
+    /// TCP connections, each of which is an open file: some are left for everything else.
+    pub tcp_max: usize,
+    /// Connections of one source address.
+    pub address_max: usize,
+    /// Handshakes under way; one address may have half of them.
+    pub handshakes_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -167,6 +182,8 @@ pub struct HttpConfig {
     pub authorities: Vec<String>,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes a second that a body must keep up; 0 is no such bound.
+    pub body_rate_min: u64,
     pub idle_timeout: Duration,
 }
 
@@ -182,6 +199,38 @@ pub enum AckMode {
     Durable,
     /// 204 when the record is in memory.
     Queued,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    pub dir: PathBuf,
+    pub mode: SpoolMode,
+    pub bytes_max: u64,
+    pub when_full: WhenFull,
+    pub key_file: Option<PathBuf>,
+}
+
+/// What goes to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolMode {
+    /// What the sink cannot take.
+    Overflow,
+    /// Everything, before it is answered.
+    Always,
+}
+
+/// What a spool does when its quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    Reject,
+    DropOldest,
 }
 
 #[derive(Clone, Debug)]

@@ -1,152 +1,134 @@
-//! Delivery: takes sealed batches to the sink, keeps watch over the sink, and sends every batch home.
+//! Delivery: takes sealed batches to the sink or the spool, keeps watch over the sink, and sends every batch home.
 //!
-//! One thread with its own runtime owns the sink. Batches start in the order in which they come out of the hand-over
-//! queue; how many are under way at once is bounded by the lanes that sent them. Every batch goes home with its
-//! outcomes, whatever happens to it.
+//! One thread with its own runtime owns the sink and the spool. Batches start in the order in which they come out of the
+//! hand-over queue; how many are under way at once is bounded by the lanes that sent them. Every batch goes home with its
+//! outcomes, whatever happens to it: straight from the sink where there is no spool, by [`overflow`] where there is one.
+//! What is on disk is taken to the sink by [`drain`].
 //!
-//! The watch asks the sink whether it is there: at leisure while records flow, at once when they stop coming back or
-//! fail, and every second while it is away, never more often. [`Health`] is what admission and `/readyz` read.
+//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read.
 
+mod backlog;
+mod drain;
 mod health;
+mod overflow;
+mod watch;
+mod window;
 
-use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinSet, spawn_local};
 
+use crate::config::{BatchConfig, StreamConfig};
 use crate::handover::Receiver;
-use crate::record::{Batch, Outcome, Outcomes};
+use crate::record::{Batch, Outcome, Outcomes, Record, StreamIndex};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
+pub use backlog::Backlog;
 pub use health::Health;
-
-/// How often a sink is asked that is away, or that is silent while records wait for it.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often a sink is asked when all is well.
-const IDLE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+use watch::Watch;
 
 /// Takes batches to one sink.
 pub struct Delivery {
     sink: Sink,
-    health: Arc<Health>,
+    backlog: Option<Backlog>,
+    watch: Watch,
     metrics: Arc<Metrics>,
-    /// The last time that a record was delivered, or that nothing waited for delivery.
-    last_progress: RefCell<Progress>,
-    doubt: Notify,
+    options: DeliveryOptions,
 }
 
-#[derive(Debug)]
-struct Progress {
-    at: Instant,
-    in_flight: usize,
+/// What delivery is told of the configuration.
+#[derive(Clone, Debug)]
+pub struct DeliveryOptions {
+    pub streams: Vec<StreamConfig>,
+    /// What the spool's records travel in.
+    pub batch: BatchConfig,
+    /// With a spool, the sink has no more of them at once.
+    pub in_flight_batches_max: usize,
 }
 
 impl Delivery {
-    pub fn new(sink: Sink, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
-        let last_progress = RefCell::new(Progress { at: Instant::now(), in_flight: 0 });
-        Self { sink, health, metrics, last_progress, doubt: Notify::new() }
+    pub fn new(
+        sink: Sink,
+        backlog: Option<Backlog>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        options: DeliveryOptions,
+    ) -> Self {
+        let watch = Watch::new(health, metrics.clone());
+        Self { sink, backlog, watch, metrics, options }
     }
 
-    /// Delivers until every worker has gone and every batch is home. Runs on a local runtime.
-    pub async fn run(self, mut batches: Receiver<Batch>) {
+    /// Asks the sink for the first time: it may be away, but not unfit.
+    pub async fn verify(&self) -> Result<(), SinkError> {
+        self.probe().await
+    }
+
+    /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what there is has been
+    /// spooled. Runs on a local runtime.
+    pub async fn run(self, mut batches: Receiver<Batch>, hurried: impl Future<Output = ()> + 'static) {
         let delivery = Rc::new(self);
-        let watch = tokio::task::spawn_local(delivery.clone().watch());
+        spawn_local(delivery.clone().hurry_when(hurried));
+        let watch = spawn_local(delivery.clone().keep_watch());
+        let draining = spawn_local(delivery.clone().drain());
         let mut under_way = JoinSet::new();
         while let Some(batch) = batches.recv().await {
             under_way.spawn_local(delivery.clone().deliver(batch));
             while under_way.try_join_next().is_some() {}
         }
-        while under_way.join_next().await.is_some() {}
+        delivery.watch.leave();
+        let finished = async {
+            while under_way.join_next().await.is_some() {}
+            // A drain that panicked has told of it.
+            let _ = draining.await;
+        };
+        tokio::select! {
+            () = finished => {}
+            () = delivery.watch.hurried() => {}
+        }
         watch.abort();
     }
 
+    async fn hurry_when(self: Rc<Self>, hurried: impl Future<Output = ()>) {
+        hurried.await;
+        self.watch.hurry();
+    }
+
     async fn deliver(self: Rc<Self>, batch: Batch) {
-        let started_at = self.start();
-        let outcomes = self.sink.deliver(batch.stream, batch.records()).await;
-        self.metrics.sink_duration(started_at.elapsed());
-        self.metrics.sink_outcomes(batch.stream, &outcomes, batch.records().len());
-        self.finish(&outcomes);
+        if let Some(backlog) = &self.backlog {
+            return self.deliver_or_spool(backlog, batch).await;
+        }
+        let outcomes = self.ask_sink(batch.stream, batch.records()).await;
         batch.settle(outcomes);
     }
 
-    fn start(&self) -> Instant {
-        let now = Instant::now();
-        let mut progress = self.last_progress.borrow_mut();
-        if progress.in_flight == 0 {
-            progress.at = now;
-        }
-        progress.in_flight += 1;
-        self.metrics.set_in_flight_batches(progress.in_flight);
-        now
+    /// Takes records to the sink and keeps count of it.
+    async fn ask_sink(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        let started_at = self.watch.batch_started();
+        let outcomes = self.sink.deliver(stream, records).await;
+        self.metrics.sink_duration(started_at.elapsed());
+        self.metrics.sink_outcomes(stream, &outcomes, records.len());
+        let failed = matches!(outcomes, Outcomes::All(Outcome::Retryable(_) | Outcome::Barred(_) | Outcome::Unknown));
+        self.watch.batch_finished(!failed);
+        outcomes
     }
 
-    fn finish(&self, outcomes: &Outcomes) {
-        let mut progress = self.last_progress.borrow_mut();
-        progress.in_flight -= 1;
-        self.metrics.set_in_flight_batches(progress.in_flight);
-        match outcomes {
-            Outcomes::All(Outcome::Retryable(_) | Outcome::Unknown) => self.doubt.notify_one(),
-            _ => progress.at = Instant::now(),
-        }
-    }
-
-    /// How long the sink has owed an answer.
-    fn silence(&self) -> Option<Duration> {
-        let progress = self.last_progress.borrow();
-        (progress.in_flight > 0).then(|| progress.at.elapsed())
-    }
-
-    async fn watch(self: Rc<Self>) {
+    async fn keep_watch(self: Rc<Self>) {
         loop {
-            self.wait_for_doubt().await;
-            self.probe().await;
-            sleep(PROBE_INTERVAL).await;
+            self.watch.wait_for_doubt().await;
+            // An unfit sink has said why.
+            let _ = self.probe().await;
+            self.watch.pause().await;
         }
     }
 
-    /// Returns when it is time to ask the sink.
-    async fn wait_for_doubt(&self) {
-        if !self.health.is_up() {
-            return;
+    async fn probe(&self) -> Result<(), SinkError> {
+        let answer = self.sink.verify().await;
+        self.watch.sink_answered(&answer, self.backlog.as_ref());
+        match answer {
+            Err(SinkError::Misconfigured(_)) => answer,
+            Ok(()) | Err(SinkError::Away(_)) => Ok(()),
         }
-        tokio::select! {
-            () = self.doubt.notified() => {}
-            () = self.silent() => {}
-            () = sleep(IDLE_PROBE_INTERVAL) => {}
-        }
-    }
-
-    async fn silent(&self) {
-        while self.silence().is_none_or(|silence| silence < PROBE_INTERVAL) {
-            sleep(PROBE_INTERVAL).await;
-        }
-    }
-
-    async fn probe(&self) {
-        match self.sink.verify().await {
-            Ok(()) => self.recovered(),
-            Err(SinkError::Away(reason) | SinkError::Misconfigured(reason)) => self.lost(reason),
-        }
-    }
-
-    fn recovered(&self) {
-        if !self.health.is_up() {
-            tracing::info!("the sink is back");
-        }
-        self.health.set_up();
-        self.metrics.set_sink_up(true);
-    }
-
-    fn lost(&self, reason: String) {
-        if self.health.is_up() {
-            tracing::warn!(reason, "the sink is away: new records are refused until it is back");
-        }
-        self.health.set_down(reason);
-        self.metrics.set_sink_up(false);
     }
 }

@@ -7,6 +7,7 @@ mod listen;
 mod notify;
 mod reload;
 mod shutdown;
+mod spool;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -16,25 +17,27 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+use crate::accept::Capacity;
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::config::{AckMode, Config, SinkConfig};
-use crate::delivery::{Delivery, Health};
+use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health};
 use crate::handover::{self, Receiver};
 use crate::identity::{Identity, ServerCertificate};
 use crate::ingest::{Authorities, Routes};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
-use crate::sink::{Sink, SinkError, SinkOptions};
+use crate::sink::{Sink, SinkOptions};
 use crate::telemetry::admin::{self, Status};
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
 use notify::Notifier;
-use shutdown::Phases;
+use shutdown::{Phases, Threads};
 
 /// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
 /// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
@@ -45,14 +48,17 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
     let metrics = Arc::new(metrics(&config, &limits, &admission));
+    let audit = start_audit(&config, &metrics)?;
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
-    let delivering = start_delivery(&config, health.clone(), metrics.clone(), batches)?;
+    let phases = Phases::new();
+    let backlog = spool::open(&config, &metrics)?;
+    let delivering = start_delivery(&config, backlog, health.clone(), metrics.clone(), batches, phases.hurrying())?;
     let (listen, sockets) = listen::bind(&config.listen)?;
     let admin = admin::bind(config.admin_listen)
         .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
-    let phases = Phases::new();
-    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), metrics.clone(), &phases, listen)?);
-    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone());
+    let observers = (metrics.clone(), audit.clone());
+    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), observers, &phases, listen)?);
+    let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), metrics.clone(), audit.clone());
     let workers = start_workers(sockets, shared, delivery)?;
     let admin_address = admin.local_addr()?;
     let status = status(health, metrics, phases.draining());
@@ -64,19 +70,27 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
+        audit.record(Event::Started { listen: &listen.to_string() });
         notifier.ready();
         on_bound(listen);
     };
-    shutdown::serve_until_drained(
+    let ended = shutdown::serve_until_drained(
         run_beside,
         on_ready,
         phases,
         &notifier,
         &admission,
         config.drain_timeout,
-        workers,
-        delivering,
-    )
+        Threads { workers, delivering },
+    );
+    audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
+    audit.stop();
+    ended
+}
+
+fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
+    let Some(target) = config.audit_log.clone() else { return Ok(Audit::off()) };
+    Audit::start(target, metrics.audit()).context("FOREBAY_AUDIT_LOG: cannot be opened")
 }
 
 fn warn_of_broken_promises(config: &Config) {
@@ -111,15 +125,23 @@ fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) ->
 /// Starts the delivery thread once its sink is open and found fit. A sink that is away is waited for, not ready.
 fn start_delivery(
     config: &Config,
+    backlog: Option<Backlog>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     batches: Receiver<Batch>,
+    mut hurrying: watch::Receiver<bool>,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let sink_config = config.sink.clone();
-    let options = SinkOptions {
+    let sink_options = SinkOptions {
         streams: config.streams.clone(),
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
+        // One of them is the spool's.
+        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
+    };
+    let options = DeliveryOptions {
+        streams: config.streams.clone(),
+        batch: config.batch,
         in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX,
     };
     let (opened, was_opened) = mpsc::sync_channel(1);
@@ -129,13 +151,19 @@ fn start_delivery(
             Err(error) => return drop(opened.send(Err(anyhow!(error)))),
         };
         runtime.block_on(async move {
-            let sink = match open_sink(&sink_config, options, &health, &metrics).await {
-                Ok(sink) => sink,
+            let open = async {
+                let sink = Sink::open(&sink_config, sink_options).await?;
+                let delivery = Delivery::new(sink, backlog, health, metrics, options);
+                delivery.verify().await.map(|()| delivery)
+            };
+            let delivery = match open.await {
+                Ok(delivery) => delivery,
                 Err(error) => return drop(opened.send(Err(anyhow!(error)))),
             };
             // The receiver waits for this one message.
             let _ = opened.send(Ok(()));
-            Delivery::new(sink, health, metrics).run(batches).await;
+            let hurried = async move { drop(hurrying.wait_for(|hurrying| *hurrying).await) };
+            delivery.run(batches, hurried).await;
         });
     };
     let thread = thread::Builder::new().name("forebay-sink".into()).spawn(run)?;
@@ -143,31 +171,12 @@ fn start_delivery(
     Ok(thread)
 }
 
-async fn open_sink(
-    config: &SinkConfig,
-    options: SinkOptions,
-    health: &Health,
-    metrics: &Metrics,
-) -> Result<Sink, SinkError> {
-    let sink = Sink::open(config, options).await?;
-    match sink.verify().await {
-        Ok(()) => health.set_up(),
-        Err(SinkError::Away(reason)) => {
-            tracing::warn!(reason, "the sink is away: not ready until it can be reached");
-            health.set_down(reason);
-        }
-        Err(error @ SinkError::Misconfigured(_)) => return Err(error),
-    }
-    metrics.set_sink_up(health.is_up());
-    Ok(sink)
-}
-
 fn shared(
     config: &Config,
     reloader: &Reloader,
     limits: Arc<Limits>,
     admission: Arc<Admission>,
-    metrics: Arc<Metrics>,
+    (metrics, audit): (Arc<Metrics>, Audit),
     phases: &Phases,
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
@@ -186,7 +195,8 @@ fn shared(
         routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
         metrics,
         clock: Clock::new(),
-        permits: Arc::new(Semaphore::new(config.listen.connections_max)),
+        capacity: Arc::new(Capacity::new(config.listen.connections)),
+        audit,
         batch: config.batch,
         ack: config.ack,
         http: config.http.clone(),

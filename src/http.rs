@@ -11,6 +11,7 @@ mod discard;
 pub mod h1;
 pub mod h2;
 pub mod h3;
+mod overhead;
 mod patience;
 mod reply;
 
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
 use crate::tls::Revocation;
 use bell::Bell;
@@ -45,6 +47,7 @@ pub const STREAMS_MAX: u32 = 128;
 pub struct Service {
     pub ingest: Ingest,
     pub metrics: Arc<WorkerMetrics>,
+    pub audit: Audit,
     /// Tells TCP clients of h3, when it is served.
     pub alt_svc: Option<HeaderValue>,
     pub header_timeout: Duration,
@@ -195,7 +198,19 @@ impl Service {
         {
             connection.closing.set(true);
         }
+        if let Some(code) = reply::forbidden(refusal) {
+            let (address, device) = (connection.caller.address, connection.caller.id());
+            self.audit.record(Event::Forbidden { address, protocol: connection.protocol.label(), device, code });
+        }
         reply::refused(refusal)
+    }
+
+    /// A connection was ended because it cost more than it brought.
+    #[cold]
+    fn end_flood(&self, connection: &Connection) {
+        self.metrics.flood_ended();
+        let (address, device) = (connection.caller.address, connection.caller.id());
+        self.audit.record(Event::FloodEnded { address, protocol: connection.protocol.label(), device });
     }
 
     /// Whether the connection is to end when nothing is under way on it.

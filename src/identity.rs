@@ -26,7 +26,7 @@ use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
 use crate::record::{DeviceId, Timestamp};
-pub use chain::{Authority, Link, authority, links};
+pub use chain::{Authority, Link, authority, links, serial};
 pub use crl::{Crl, CrlError, significant};
 use der::{Element, elements, only};
 pub use server::{ServerCertificate, server};

@@ -10,6 +10,7 @@ mod refusal;
 mod routes;
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{AckSlot, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
+use crate::record::{Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::Bounds;
 use head::Head;
 
@@ -38,6 +39,8 @@ pub struct Caller {
     /// A certificate of the chain has been revoked: nothing is taken any more.
     pub is_revoked: Cell<bool>,
     pub content_types: ContentTypes,
+    /// Where the connection came from.
+    pub address: IpAddr,
     pub address_limits: AddressLimits,
 }
 
@@ -52,6 +55,11 @@ impl Caller {
     /// What the device is to be told of its certificate's end.
     pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
         self.device.as_ref().ok()?.device.expiry_notice(at)
+    }
+
+    /// The device's id, where the certificate names one.
+    pub fn id(&self) -> Option<&str> {
+        Some(self.device.as_ref().ok()?.device.id.as_str())
     }
 
     /// The device, as long as its certificate is valid, and its buckets.
@@ -90,6 +98,8 @@ pub struct Ingest {
     pub routes: Arc<Routes>,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
+    /// Bytes a second that a body must keep up; 0 is no such bound.
+    pub body_rate_min: u64,
 }
 
 /// A request whose head has passed every check: what is left is its body.
@@ -124,6 +134,7 @@ impl Ingest {
             declared_bytes: head.declared_bytes,
             bytes_max: self.body_bytes_max,
             timeout: self.body_timeout,
+            rate_min: self.body_rate_min,
             charge: |bytes| Ok(limits.take_bytes(self.clock.now(), bytes as u64)?),
         };
         let payload = body::read(body, bounds).await?;
@@ -134,13 +145,12 @@ impl Ingest {
             content_type: head.content_type,
             id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
             received_at,
-            ack: AckSlot::NONE,
             permit,
         };
         match self.batcher.push(stream, record).await {
             Outcome::Delivered => Ok(()),
             Outcome::Permanent(reason) => Err(Refusal::SinkRefused(reason)),
-            Outcome::Retryable(_) => Err(Refusal::SinkUnavailable),
+            Outcome::Retryable(_) | Outcome::Barred(_) => Err(Refusal::SinkUnavailable),
             Outcome::Unknown => Err(Refusal::AckTimeout),
         }
     }

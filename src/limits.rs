@@ -173,7 +173,7 @@ impl Limits {
 }
 
 /// An address as buckets know it. No IPv4-mapped address is a /64 with its low half zero, so the two never meet.
-fn network_of(address: IpAddr) -> u128 {
+pub fn network_of(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),

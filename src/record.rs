@@ -158,7 +158,6 @@ pub struct Record {
     pub content_type: Option<Arc<str>>,
     pub id: RecordId,
     pub received_at: Timestamp,
-    pub ack: AckSlot,
     /// Released when the record is dropped.
     pub permit: Permit,
 }
@@ -170,10 +169,19 @@ pub enum Outcome {
     Delivered,
     /// The stream does not have it; the same record may be taken later.
     Retryable(Reason),
+    /// The stream is gone, or closed to this gateway: it does not have the record, nor would it take any other.
+    Barred(Reason),
     /// The stream refuses this record for good.
     Permanent(Reason),
     /// No word from the stream: it may or may not have the record.
     Unknown,
+}
+
+impl Outcome {
+    /// Whether the same record may be delivered at another time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Retryable(_) | Self::Barred(_) | Self::Unknown)
+    }
 }
 
 /// Why the stream did not take a record, in its own words: an error code or name, never the record's content.
@@ -200,26 +208,23 @@ impl Outcomes {
     }
 }
 
-/// A batch that came back, with what became of its records.
-#[derive(Debug)]
-pub struct Settled {
-    pub stream: StreamIndex,
-    pub records: Vec<Record>,
-    pub outcomes: Outcomes,
-}
-
 /// Records of one stream and one worker, sealed for the sink.
 #[derive(Debug)]
 pub struct Batch {
     pub stream: StreamIndex,
     records: Vec<Record>,
-    worker: handover::Sender<Settled>,
+    receipt: Receipt,
 }
 
 impl Batch {
-    /// `worker` has room for every batch that its worker may have on the way.
-    pub fn new(stream: StreamIndex, records: Vec<Record>, worker: handover::Sender<Settled>) -> Self {
-        Self { stream, records, worker }
+    /// `acks` are the records', in their order; `worker` has room for every batch that its worker may have on the way.
+    pub fn new(
+        stream: StreamIndex,
+        records: Vec<Record>,
+        acks: Vec<AckSlot>,
+        worker: handover::Sender<Settled>,
+    ) -> Self {
+        Self { stream, records, receipt: Receipt { stream, acks, worker } }
     }
 
     pub fn records(&self) -> &[Record] {
@@ -227,22 +232,57 @@ impl Batch {
     }
 
     /// Sends the records home with their outcomes. Nothing is sent when the worker is gone.
-    pub fn settle(mut self, outcomes: Outcomes) {
-        self.send_home(outcomes);
+    pub fn settle(self, outcomes: Outcomes) {
+        self.receipt.settle(self.records, outcomes);
     }
 
-    fn send_home(&mut self, outcomes: Outcomes) {
-        let records = std::mem::take(&mut self.records);
-        let settled = Settled { stream: self.stream, records, outcomes };
+    /// For whoever answers before it is done with the records.
+    pub fn into_parts(self) -> (Vec<Record>, Receipt) {
+        (self.records, self.receipt)
+    }
+}
+
+/// The requests that wait for a batch.
+#[derive(Debug)]
+pub struct Receipt {
+    stream: StreamIndex,
+    acks: Vec<AckSlot>,
+    worker: handover::Sender<Settled>,
+}
+
+impl Receipt {
+    /// Tells the worker what became of the records, and gives it those that nobody else needs.
+    pub fn settle(mut self, records: Vec<Record>, outcomes: Outcomes) {
+        self.send_home(records, outcomes);
+    }
+
+    /// Whether nobody waits: the records have been answered already.
+    pub fn is_answered(&self) -> bool {
+        self.acks.iter().all(|ack| *ack == AckSlot::NONE)
+    }
+
+    fn send_home(&mut self, records: Vec<Record>, outcomes: Outcomes) {
+        let settled = Settled { stream: self.stream, acks: std::mem::take(&mut self.acks), records, outcomes };
         let sent = self.worker.push(settled);
         debug_assert!(sent.is_ok(), "a worker has room for each batch it sent");
     }
 }
 
-impl Drop for Batch {
+impl Drop for Receipt {
     fn drop(&mut self) {
-        if !self.records.is_empty() {
-            self.send_home(Outcomes::All(Outcome::Unknown));
+        if !self.acks.is_empty() {
+            self.send_home(Vec::new(), Outcomes::All(Outcome::Unknown));
         }
     }
+}
+
+/// A batch that came back, with what became of its records.
+#[derive(Debug)]
+pub struct Settled {
+    pub stream: StreamIndex,
+    /// Of each record, in their order.
+    pub acks: Vec<AckSlot>,
+    pub outcomes: Outcomes,
+    /// To be dropped, and their buffer used again; empty where delivery still needs them.
+    pub records: Vec<Record>,
 }

@@ -34,12 +34,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::config::WhenFull;
 use crate::sync;
 use crate::telemetry::metrics::SpoolMetrics;
 use disk::Disk;
 use disk::real::RealDisk;
+pub use engine::Refused;
 use engine::{Engine, LogOptions};
-pub use engine::{Refused, WhenFull};
 use keys::Keys;
 use log::Log;
 pub use recovery::{OpenError, Recovery};

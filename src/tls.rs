@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 pub use reload::{Change, Reloader};
 pub use revocation::{Revocation, Status};
+pub use verifier::take_refused_serial;
 
 use crate::telemetry::metrics::{Handshake, Reload};
 

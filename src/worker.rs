@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::accept::{Acceptor, Quic, WorkerConnectionIds};
+use crate::accept::{Acceptor, Capacity, Quic, WorkerConnectionIds};
 use crate::admission::Admission;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
@@ -28,11 +28,19 @@ use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 
+/// Batches that are out when the gateway hurries get this long to come home.
+const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Requests that wait when the gateway hurries get this long to take their answer.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61 would let handshakes that
+/// are refused, or a flooded connection that gives way, hold up a request for as many of their turns.
+const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// What all workers share.
 pub struct Shared {
@@ -45,7 +53,8 @@ pub struct Shared {
     pub routes: Arc<Routes>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
-    pub permits: Arc<Semaphore>,
+    pub capacity: Arc<Capacity>,
+    pub audit: Audit,
     pub batch: BatchConfig,
     pub ack: AckConfig,
     pub http: HttpConfig,
@@ -65,7 +74,8 @@ pub struct Sockets {
 
 /// Runs the worker at `index` until it has drained; `false` when records were left behind.
 pub fn run(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
     runtime.block_on(async { serve(index, sockets, shared, delivery).await })
 }
 
@@ -90,8 +100,9 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         identity: shared.identity.clone(),
         limits: shared.limits.clone(),
         clock: shared.clock,
-        permits: shared.permits.clone(),
+        capacity: shared.capacity.clone(),
         metrics: shared.metrics.worker(index),
+        audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,
         draining: shared.draining.clone(),
     }
@@ -106,10 +117,12 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
         routes: shared.routes.clone(),
         body_bytes_max: shared.http.body_bytes_max,
         body_timeout: shared.http.body_timeout,
+        body_rate_min: shared.http.body_rate_min,
     };
     Service {
         ingest,
         metrics: shared.metrics.worker(index),
+        audit: shared.audit.clone(),
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
@@ -161,6 +174,9 @@ async fn finish(
         () = drained => return true,
         _ = hurrying.wait_for(|hurrying| *hurrying) => {}
     }
+    // What waits goes to the spool, where there is one.
+    batcher.drain();
+    let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
     batcher.give_up();
     let _ = timeout(LAST_ANSWERS_TIMEOUT, async { while serving.join_next().await.is_some() {} }).await;
     batcher.nothing_unsafe()

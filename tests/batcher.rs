@@ -27,7 +27,6 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
-        ack: AckSlot::NONE,
     }
 }
 
@@ -121,12 +120,14 @@ proptest! {
         for (index, size) in sizes.iter().enumerate() {
             let mut record = record(&admission, vec![0; *size].into());
             record.received_at = Timestamp(index as u64);
-            sealed.extend(accumulator.push(record, now).into_iter().flatten());
+            sealed.extend(accumulator.push(record, AckSlot(index as u32), now).into_iter().flatten());
         }
         sealed.extend(accumulator.seal(forebay::telemetry::metrics::SealReason::Drain));
         let order: Vec<u64> = sealed.iter().flat_map(|batch| &batch.records).map(|record| record.received_at.0).collect();
         prop_assert_eq!(order, (0..sizes.len() as u64).collect::<Vec<_>>());
         for batch in sealed {
+            let acks: Vec<_> = batch.records.iter().map(|record| AckSlot(record.received_at.0 as u32)).collect();
+            prop_assert_eq!(&batch.acks, &acks);
             prop_assert!(batch.records.len() <= records_max);
             prop_assert_eq!(batch.bytes, batch.records.iter().map(|record| record.payload.len()).sum::<usize>());
             prop_assert!(batch.bytes <= bytes_max || batch.records.len() == 1, "only a record larger than a batch exceeds it");

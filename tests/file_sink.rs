@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use forebay::config::{FileConfig, StreamConfig};
-use forebay::record::{AckSlot, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
 use forebay::sink::file::FileSink;
 use forebay::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
@@ -24,7 +24,6 @@ fn record(device: &str, body: &str) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
-        ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }
 }

@@ -18,6 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
+    &["telemetry::audit"],
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],
@@ -61,7 +62,6 @@ const WALLS: &[Wall] = &[
         "the AWS client's errors are hyper's: only they tell a connection that failed from a call that was lost",
     ),
     wall("h3", &["http"], "protocols end in http"),
-    wall("h3_quinn", &["http::h3"], "protocols end in http"),
     wall(
         "quinn",
         &["accept::quic", "accept::steer", "http::h3"],

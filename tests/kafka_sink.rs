@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay::config::{KafkaConfig, StreamConfig};
-use forebay::record::{AckSlot, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
 use forebay::sink::kafka::KafkaSink;
 use forebay::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
@@ -32,7 +32,6 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
-        ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }
 }
@@ -292,7 +291,7 @@ async fn a_broker_silent_for_15_seconds_leaves_true_outcomes_and_is_used_again()
             Outcome::Delivered => assert_eq!(times, 1, "{body}"),
             Outcome::Retryable(_) => assert_eq!(times, 0, "{body}"),
             Outcome::Unknown => assert!(times <= 1, "{body}"),
-            Outcome::Permanent(reason) => panic!("{body}: {reason}"),
+            Outcome::Barred(reason) | Outcome::Permanent(reason) => panic!("{body}: {reason}"),
         }
     }
 }

@@ -14,7 +14,7 @@ use aws_config::ConfigLoader;
 use aws_sdk_kinesis::types::Record as StoredRecord;
 use bytes::Bytes;
 use forebay::config::StreamConfig;
-use forebay::record::{AckSlot, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
 use forebay::sink::kinesis::KinesisSink;
 use forebay::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
@@ -33,7 +33,6 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         received_at: Timestamp::now(),
-        ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }
 }

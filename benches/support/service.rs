@@ -1,6 +1,7 @@
 //! The service of one worker with the null sink, over in-memory pipes: what a request costs the gateway beside TLS and the
 //! kernel. Used by the criterion bench, and by the test that counts instructions.
 
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use forebay::admission::Admission;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig};
-use forebay::delivery::{Delivery, Health};
+use forebay::delivery::{Delivery, DeliveryOptions, Health};
 use forebay::handover;
 use forebay::http::{Connection, Service, h1, h2};
 use forebay::identity::Device;
@@ -17,6 +18,7 @@ use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
 use forebay::limits::{Clock, Limits};
 use forebay::record::{Batch, DeviceId, Timestamp};
 use forebay::sink::{Sink, SinkOptions};
+use forebay::telemetry::audit::Audit;
 use forebay::telemetry::metrics::{Metrics, Protocol};
 use forebay::tls::Revocation;
 use http_body_util::Full;
@@ -47,6 +49,8 @@ fn limits() -> Limits {
     })
 }
 
+const BATCH: BatchConfig = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
+
 /// What takes the batches of a service to the null sink.
 pub struct Null {
     batches: handover::Receiver<Batch>,
@@ -64,7 +68,9 @@ impl Null {
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
         let sink = Sink::open(&SinkConfig::Null, options).await.expect("the null sink opens");
-        Delivery::new(sink, self.health, self.metrics).run(self.batches).await;
+        let options =
+            DeliveryOptions { streams: streams(), batch: BATCH, in_flight_batches_max: IN_FLIGHT_BATCHES_MAX };
+        Delivery::new(sink, None, self.health, self.metrics, options).run(self.batches, pending()).await;
     }
 }
 
@@ -74,9 +80,8 @@ pub fn service() -> (Rc<Service>, Null) {
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let batch = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
     let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
-    let batcher = Rc::new(Batcher::new(1, batch, ack, delivery, home, metrics.worker(0)));
+    let batcher = Rc::new(Batcher::new(1, BATCH, ack, delivery, home, metrics.worker(0)));
     spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled).await }
@@ -89,10 +94,12 @@ pub fn service() -> (Rc<Service>, Null) {
         routes: Arc::new(Routes::new(Authorities::new(["localhost"]), &streams(), &[])),
         body_bytes_max: 256 * 1024,
         body_timeout: Duration::from_secs(30),
+        body_rate_min: 1024,
     };
     let service = Service {
         ingest,
         metrics: metrics.worker(0),
+        audit: Audit::off(),
         alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
@@ -116,7 +123,8 @@ fn caller(service: &Service, number: usize) -> Caller {
     let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
     let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
     let (is_revoked, content_types) = Default::default();
-    Caller { device, chain: Vec::new(), is_revoked, content_types, address_limits }
+    let address = [127, 0, 0, 1].into();
+    Caller { device, chain: Vec::new(), is_revoked, content_types, address, address_limits }
 }
 
 /// A client's end of a connection that the service serves.

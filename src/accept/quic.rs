@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::{Acceptor, WorkerConnectionIds};
+use super::capacity::{ConnectionPermit, HandshakePermit};
+use super::{Acceptor, WorkerConnectionIds, leaf_serial};
 use crate::http::{self, Connection, STREAMS_MAX};
+use crate::identity::Link;
 use crate::telemetry::metrics::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
@@ -25,6 +27,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
+
+/// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a client must first prove
+/// that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an honest one a round trip.
+const UNVALIDATED_MAX: usize = 64;
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the files of TLS.
 pub struct Quic {
@@ -69,15 +75,16 @@ impl Acceptor {
         let Quic { endpoint, config } = quic;
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
+        let unvalidated = Rc::new(());
         loop {
             tokio::select! {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(_) = connections.join_next() => {}
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
-                    match self.permits.clone().try_acquire_owned() {
-                        Ok(permit) => drop(connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permit))),
-                        Err(_) => incoming.refuse(),
+                    if let Some((incoming, permits)) = self.take_in(incoming, &unvalidated) {
+                        let unvalidated = unvalidated.clone();
+                        connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permits, unvalidated));
                     }
                 }
             }
@@ -87,30 +94,80 @@ impl Acceptor {
         endpoint.wait_idle().await;
     }
 
-    async fn serve_quic(self: Rc<Self>, incoming: Incoming, mut config: ServerConfig, _permit: OwnedSemaphorePermit) {
-        let Some(address_limits) = self.admit(incoming.remote_address().ip()) else { return incoming.refuse() };
+    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not been validated.
+    fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
+        if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
+            self.metrics.handshake(Handshake::Retry);
+            // It fails only for those that have been validated.
+            let _ = incoming.retry();
+            return None;
+        }
+        let Some(permits) = self.capacity.take_quic() else {
+            self.end_handshake(Handshake::Full, incoming.remote_address().ip(), "quic", None);
+            incoming.refuse();
+            return None;
+        };
+        Some((incoming, permits))
+    }
+
+    async fn serve_quic(
+        self: Rc<Self>,
+        incoming: Incoming,
+        config: ServerConfig,
+        (_connection, handshake): Permits,
+        unvalidated: Rc<()>,
+    ) {
+        let address = incoming.remote_address().ip();
+        let unvalidated = (!incoming.remote_address_validated()).then_some(unvalidated);
+        let (mut guest, address_limits) = match self.admit(address) {
+            Ok(admitted) => admitted,
+            Err(result) => {
+                incoming.refuse();
+                return self.end_handshake(result, address, "quic", None);
+            }
+        };
+        let shaken = self.shake_quic(incoming, config).await;
+        drop((unvalidated, handshake));
+        guest.settle();
+        match shaken {
+            Ok((quic, chain, links)) => {
+                self.metrics.handshake(Handshake::Accepted);
+                let caller = self.caller(chain.as_deref(), links, address, address_limits);
+                let connection = Connection::new(Protocol::H3, caller, self.metrics.clone());
+                http::h3::serve(quic, connection, self.service.clone()).await;
+            }
+            Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),
+        }
+    }
+
+    async fn shake_quic(&self, incoming: Incoming, mut config: ServerConfig) -> Result<Shaken, Failed> {
         // One that lacks QUIC's first cipher suite was refused at start.
-        let tls = QuicServerConfig::try_from(self.tls.configs.load().quic.clone());
-        let Ok(tls) = tls else { return incoming.refuse() };
+        let Ok(tls) = QuicServerConfig::try_from(self.tls.configs.load().quic.clone()) else {
+            incoming.refuse();
+            return Err((Handshake::Protocol, None));
+        };
         config.crypto = Arc::new(tls);
         let handshake = async { incoming.accept_with(Arc::new(config))?.await };
         let quic = match timeout(self.handshake_timeout, handshake).await {
-            Ok(Ok(quic)) => quic,
-            Ok(Err(error)) => return self.metrics.handshake(failure(&error)),
-            Err(_) => return self.metrics.handshake(Handshake::Timeout),
+            Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
+            Err(_) => return Err((Handshake::Timeout, None)),
         };
-        let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer>>().ok());
-        let chain = chain.as_ref().map(|chain| &chain[..]);
-        let links = match self.vet(chain) {
-            Ok(links) => links,
-            // Dropped, the connection is closed.
-            Err(result) => return self.metrics.handshake(result),
-        };
-        self.metrics.handshake(Handshake::Accepted);
-        let caller = self.caller(chain, links, address_limits);
-        http::h3::serve(quic, Connection::new(Protocol::H3, caller, self.metrics.clone()), self.service.clone()).await;
+        let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        // Dropped, the connection is closed.
+        let links = self
+            .vet(chain.as_ref().map(|chain| &chain[..]))
+            .map_err(|result| (result, leaf_serial(chain.as_ref().map(|chain| &chain[..]))))?;
+        Ok((quic, chain.map(|chain| *chain), links))
     }
 }
+
+type Permits = (ConnectionPermit, HandshakePermit);
+
+/// A connection, its client's certificates, and what is to be asked about them.
+type Shaken = (quinn::Connection, Option<Vec<CertificateDer<'static>>>, Vec<Link>);
+
+/// Why not, and the serial number of the certificate, where it is known.
+type Failed = (Handshake, Option<Box<[u8]>>);
 
 /// A failed handshake carries its TLS alert (RFC 9001 section 4.8, RFC 8446 section 6).
 fn failure(error: &quinn::ConnectionError) -> Handshake {

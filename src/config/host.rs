@@ -19,8 +19,11 @@ const OTHER_FILES_SHARE: u64 = 4;
 /// Records that are not yet safe may hold one byte in so many.
 const RECORDS_MEMORY_SHARE: u64 = 4;
 
+/// More files than this are not left to everything else, however many there are.
+const OTHER_FILES_MAX: u64 = 1024;
+
 /// Connections at most, whatever the system allows.
-const CONNECTIONS_MAX: u64 = 1 << 24;
+pub const CONNECTIONS_MAX: usize = 1 << 24;
 
 const UNKNOWN_MACHINE_BYTES: u64 = 1 << 30;
 
@@ -85,9 +88,19 @@ fn connections_within(files: u64) -> u64 {
     (files - files / OTHER_FILES_SHARE).max(1)
 }
 
+/// TCP connections that leave enough of the open files for everything else, be more asked for or not.
+pub fn tcp_connections_max() -> usize {
+    tcp_connections_within(open_files_max())
+}
+
+fn tcp_connections_within(files: u64) -> usize {
+    let others = (files / OTHER_FILES_SHARE).min(OTHER_FILES_MAX);
+    usize::try_from(files - others).unwrap_or(usize::MAX).max(1)
+}
+
 /// Files, connections among them, that this process may have open.
-pub fn open_files_max() -> u64 {
-    open_file_limit().rlim_cur.min(CONNECTIONS_MAX)
+fn open_files_max() -> u64 {
+    open_file_limit().rlim_cur.min(CONNECTIONS_MAX as u64)
 }
 
 /// Raises the limit of open files to what the process may raise it to.
@@ -146,6 +159,7 @@ mod tests {
     fn shares_are_never_nothing() {
         assert_eq!([0, 4 << 20, 4 << 30].map(records_mebibytes), [1, 1, 1024]);
         assert_eq!([0, 1, 4, 1024, 1_000_000].map(connections_within), [1, 1, 3, 768, 750_000]);
+        assert_eq!([0, 1, 4, 256, 20_000].map(tcp_connections_within), [1, 1, 3, 192, 18_976]);
         assert_eq!(total_bytes("MemFree: 1 kB\nMemTotal:    2048 kB\n"), Some(2 << 20));
         assert_eq!(total_bytes("MemTotal: ? kB\n"), None);
     }

@@ -2,8 +2,11 @@
 
 use super::host::{self, WORKERS_MAX};
 use super::value::{self, Parsed};
-use super::variables::Variable;
+use super::variables::{Default, Variable};
 use super::*;
+
+/// The spool's own least quota.
+const SPOOL_BYTES_MIN: u64 = 32 << 20;
 
 const BODY_BYTES_LIMIT: usize = 10 << 20;
 
@@ -121,9 +124,11 @@ impl Reader<'_> {
             limits: self.limits(),
             http: self.http(),
             ack: self.ack(),
+            spool: self.spool(),
             memory_bytes_max: self.value("FOREBAY_MEMORY_MAX", |text| value::size(text, usize::MAX), usize::MAX),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
+            audit_log: self.optional("FOREBAY_AUDIT_LOG", audit_target),
         };
         self.check_together(&config);
         config
@@ -134,8 +139,44 @@ impl Reader<'_> {
         if config.memory_bytes_max < config.http.body_bytes_max + MEMORY_HEADROOM_BYTES {
             self.fault("FOREBAY_MEMORY_MAX", "holds not even one body of FOREBAY_BODY_BYTES_MAX");
         }
+        let ConnectionsConfig { all_max, tcp_max, .. } = config.listen.connections;
+        if !config.listen.http3 && all_max > tcp_max {
+            let fault = format!(
+                "is more than the {tcp_max} TCP connections that the limit of open files allows, and only QUIC needs \
+                 none; raise that limit (ulimit -n, LimitNOFILE=)"
+            );
+            self.fault("FOREBAY_CONNECTIONS_MAX", &fault);
+        }
+        // A worker holds a handshake's permit while it waits for a connection.
+        if config.listen.connections.handshakes_max < config.listen.workers.get() {
+            self.fault("FOREBAY_HANDSHAKES_MAX", "is less than FOREBAY_WORKERS");
+        }
         if config.batch.linger >= config.ack.timeout {
             self.fault("FOREBAY_BATCH_LINGER", "is not less than FOREBAY_ACK_TIMEOUT");
+        }
+    }
+
+    /// `None` without `FOREBAY_SPOOL_DIR`.
+    fn spool(&mut self) -> Option<SpoolConfig> {
+        let dir = self.optional("FOREBAY_SPOOL_DIR", file);
+        let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
+        let when_full = self.value("FOREBAY_SPOOL_FULL", value::when_full, WhenFull::Reject);
+        let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spool_bytes, SPOOL_BYTES_MIN);
+        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", file);
+        if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
+            self.faults_without_spool();
+        }
+        Some(SpoolConfig { dir: dir?, mode, bytes_max, when_full, key_file })
+    }
+
+    /// Whoever shapes a spool believes that there is one.
+    fn faults_without_spool(&mut self) {
+        for name in ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}")) {
+            let default = Variable::find(&name).map(|variable| variable.default);
+            let is_default = |value: &str| matches!(default, Some(Default::Value(default)) if default == value);
+            if self.raw.get(&name).is_some_and(|(value, _)| !value.is_empty() && !is_default(&value)) {
+                self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
+            }
         }
     }
 
@@ -146,8 +187,23 @@ impl Reader<'_> {
             http3: self.value("FOREBAY_HTTP3", value::switch, true),
             workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
             reuse_port: self.value("FOREBAY_REUSE_PORT", value::switch, false),
-            connections_max: self.value("FOREBAY_CONNECTIONS_MAX", connections, 1),
+            connections: self.connections(),
             handshake_timeout: self.timeout("FOREBAY_HANDSHAKE_TIMEOUT"),
+        }
+    }
+
+    fn connections(&mut self) -> ConnectionsConfig {
+        let all_max = self.count("FOREBAY_CONNECTIONS_MAX", host::CONNECTIONS_MAX);
+        let of_address = self.optional("FOREBAY_ADDRESS_CONNECTIONS_MAX", |text| value::count(text, usize::MAX));
+        ConnectionsConfig {
+            all_max,
+            tcp_max: all_max.min(host::tcp_connections_max()),
+            address_max: of_address.unwrap_or((all_max - all_max / 4).max(1)),
+            handshakes_max: self.value(
+                "FOREBAY_HANDSHAKES_MAX",
+                |text| value::count(text, host::CONNECTIONS_MAX),
+                host::CONNECTIONS_MAX,
+            ),
         }
     }
 
@@ -221,6 +277,7 @@ impl Reader<'_> {
             authorities: self.value("FOREBAY_AUTHORITIES", value::authorities, Vec::new()),
             header_timeout: self.timeout("FOREBAY_HEADER_TIMEOUT"),
             body_timeout: self.timeout("FOREBAY_BODY_TIMEOUT"),
+            body_rate_min: self.value("FOREBAY_BODY_RATE_MIN", value::bytes, 0),
             idle_timeout: self.timeout("FOREBAY_IDLE_TIMEOUT"),
         }
     }
@@ -250,6 +307,10 @@ impl Reader<'_> {
     }
 }
 
+fn audit_target(text: &str) -> Parsed<AuditTarget> {
+    Ok(if text == "stdout" { AuditTarget::Stdout } else { AuditTarget::File(text.into()) })
+}
+
 fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "is not an IP address and port".into())
 }
@@ -258,13 +319,10 @@ fn file(text: &str) -> Parsed<PathBuf> {
     Ok(text.into())
 }
 
-/// Each TCP connection is an open file.
-fn connections(text: &str) -> Parsed<usize> {
-    let files = host::open_files_max();
-    match value::count(text, usize::MAX)? {
-        connections if connections as u64 > files => Err(format!(
-            "is more than the {files} files that this process may have open; raise that limit (ulimit -n, LimitNOFILE=)"
-        )),
-        connections => Ok(connections),
+/// What the spool's logs can roll their segments over in.
+fn spool_bytes(text: &str) -> Parsed<u64> {
+    match value::size(text, usize::MAX)? as u64 {
+        bytes if bytes < SPOOL_BYTES_MIN => Err("is too little for a spool: 32MiB at least".into()),
+        bytes => Ok(bytes),
     }
 }

@@ -43,15 +43,15 @@ fn three_files_are_all_that_must_be_set() {
 #[test]
 fn every_example_is_taken_and_every_default_is_what_it_says() {
     for variable in VARIABLES.iter().filter(|variable| variable.name != "FOREBAY_STREAM_ACCESS") {
-        if variable.name == "FOREBAY_CONNECTIONS_MAX" && host::open_files_max() < 10_000 {
-            continue;
-        }
         let mut environment = vec![(variable.name, variable.example)];
         if variable.name == "FOREBAY_GATEWAY_RATE" {
             environment.push(("FOREBAY_GATEWAY_BURST", "1"));
         }
         if variable.example == "kafka" {
             environment.push(("FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "broker-1:9093"));
+        }
+        if variable.name.starts_with("FOREBAY_SPOOL_") && variable.name != "FOREBAY_SPOOL_DIR" {
+            environment.push(("FOREBAY_SPOOL_DIR", "spool"));
         }
         if cfg!(feature = "kafka") || variable.example != "kafka" {
             assert!(load(&environment, &[]).is_ok(), "{}", variable.name);
@@ -79,6 +79,7 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         ("FOREBAY_ADMIN_LISTEN", ":9090", "is not an IP address and port"),
         ("FOREBAY_SINK", "nats", "is none of file, kafka, kinesis, null"),
         ("FOREBAY_ACK", "safe", "is neither durable nor queued"),
+        ("FOREBAY_SPOOL_MODE", "always", "does nothing without FOREBAY_SPOOL_DIR"),
         ("FOREBAY_LOG_FORMAT", "xml", "is neither text nor json"),
         ("FOREBAY_MEMORY_MAX", "256KiB", "holds not even one body of FOREBAY_BODY_BYTES_MAX"),
         ("FOREBAY_BATCH_LINGER", "10s", "is not less than FOREBAY_ACK_TIMEOUT"),
@@ -90,8 +91,18 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         let expected = format!("{name}: \"{value_shown}\" {fault}; write it like {name}={example}");
         assert_eq!(faults(&[(name, value)]), [expected]);
     }
-    let files = faults(&[("FOREBAY_CONNECTIONS_MAX", "18446744073709551615")]);
-    assert!(files[0].contains("files that this process may have open"), "{files:?}");
+    let files = faults(&[("FOREBAY_CONNECTIONS_MAX", "16777216"), ("FOREBAY_HTTP3", "false")]);
+    assert!(files[0].contains("TCP connections that the limit of open files allows"), "{files:?}");
+    let handshakes = faults(&[("FOREBAY_HANDSHAKES_MAX", "1"), ("FOREBAY_WORKERS", "2")]);
+    assert!(handshakes[0].contains("is less than FOREBAY_WORKERS"), "{handshakes:?}");
+}
+
+/// QUIC connections are no open files.
+#[test]
+fn connections_are_bounded_by_descriptors_on_tcp_only() {
+    let config = load(&[("FOREBAY_CONNECTIONS_MAX", "16000000")], &[]).unwrap().listen.connections;
+    assert_eq!((config.all_max, config.tcp_max), (16_000_000, host::tcp_connections_max()));
+    assert_eq!(config.address_max, 12_000_000);
 }
 
 #[test]

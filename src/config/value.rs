@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{DeviceClass, IdSource, Quota, StreamAccess, StreamConfig, TlsVersion};
+use super::{DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, TlsVersion, WhenFull};
 use crate::record::DeviceId;
 
 /// Streams at most: each has a lane in every worker.
@@ -118,6 +118,22 @@ pub fn tls_version(text: &str) -> Parsed<TlsVersion> {
         "1.2" => Ok(TlsVersion::Tls12),
         "1.3" => Ok(TlsVersion::Tls13),
         _ => Err("is neither 1.2 nor 1.3".into()),
+    }
+}
+
+pub fn spool_mode(text: &str) -> Parsed<SpoolMode> {
+    match text {
+        "overflow" => Ok(SpoolMode::Overflow),
+        "always" => Ok(SpoolMode::Always),
+        _ => Err("is neither overflow nor always".into()),
+    }
+}
+
+pub fn when_full(text: &str) -> Parsed<WhenFull> {
+    match text {
+        "reject" => Ok(WhenFull::Reject),
+        "drop-oldest" => Ok(WhenFull::DropOldest),
+        _ => Err("is neither reject nor drop-oldest".into()),
     }
 }
 

@@ -38,6 +38,7 @@ const LISTENING: &str = "Listening";
 const TLS: &str = "TLS and identity";
 const STREAMS: &str = "Streams and sinks";
 const BATCHING: &str = "Batching and acks";
+const SPOOL: &str = "Spool";
 const LIMITS: &str = "Limits";
 const TIMEOUTS: &str = "Bounds and time-outs";
 const LOGS: &str = "Logs";
@@ -53,7 +54,9 @@ pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_WORKERS", Unset("the cores it may use"), "4", "worker threads, 256 at most"),
     variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9090"), "127.0.0.1:9090", "plain HTTP: /livez, /readyz, /metrics"),
     variable(LISTENING, "FOREBAY_REUSE_PORT", Value("false"), "true", "let another gateway share the port, for rolling restarts"),
-    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; no more than open files"),
+    variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; those of TCP need an open file each, and some are kept for the rest"),
+    variable(LISTENING, "FOREBAY_ADDRESS_CONNECTIONS_MAX", Unset("three quarters of FOREBAY_CONNECTIONS_MAX"), "500", "connections of one source address; the default leaves room for a fleet behind one NAT"),
+    variable(LISTENING, "FOREBAY_HANDSHAKES_MAX", Value("16384"), "2000", "handshakes under way, half of them from one source address at most"),
     variable(TLS, "FOREBAY_TLS_CERT", Required, "/etc/forebay/server.pem", "server certificate chain, PEM"),
     variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server-key.pem", "server key, PEM"),
     variable(TLS, "FOREBAY_TLS_CLIENT_CA", Required, "/etc/forebay/ca.pem", "PEM bundle that device certificates chain to"),
@@ -74,6 +77,11 @@ pub const VARIABLES: &[Variable] = &[
     variable(BATCHING, "FOREBAY_ACK", Value("durable"), "queued", "durable: 204 when the stream has the record; queued: 204 when memory has it"),
     variable(BATCHING, "FOREBAY_ACK_TIMEOUT", Value("10s"), "30s", "how long a request waits for its ack before it is answered 504"),
     variable(BATCHING, "FOREBAY_MEMORY_MAX", Unset("a quarter of the memory it may use"), "1GiB", "all records that are not yet safe"),
+    variable(SPOOL, "FOREBAY_SPOOL_DIR", Unset("none: no spool"), "/var/spool/forebay", "folder of the spool, this gateway's own: records that the sink cannot take are safe there"),
+    variable(SPOOL, "FOREBAY_SPOOL_MODE", Value("overflow"), "always", "overflow: what the sink cannot take; always: everything, before it is answered"),
+    variable(SPOOL, "FOREBAY_SPOOL_BYTES_MAX", Value("10GiB"), "100GiB", "what the spool may take of the disk, 32MiB at least; dead letters may take an eighth on top"),
+    variable(SPOOL, "FOREBAY_SPOOL_FULL", Value("reject"), "drop-oldest", "when the spool is full: reject new records (503), or drop-oldest, counted"),
+    variable(SPOOL, "FOREBAY_SPOOL_KEY_FILE", Unset("none: not encrypted"), "/etc/forebay/spool.keys", "encrypts the spool: 64 hex digits a line, the first key writes, all of them read"),
     variable(LIMITS, "FOREBAY_DEVICE_RATE", Value("50"), "0.2", "requests per second of one device; 0 is no limit"),
     variable(LIMITS, "FOREBAY_DEVICE_BURST", Value("100"), "5", "requests that one device may send at once"),
     variable(LIMITS, "FOREBAY_DEVICE_BYTE_RATE", Value("512KiB"), "64KiB", "body bytes per second of one device; 0 is no limit"),
@@ -90,9 +98,11 @@ pub const VARIABLES: &[Variable] = &[
     variable(TIMEOUTS, "FOREBAY_HANDSHAKE_TIMEOUT", Value("5s"), "10s", "for a TLS or QUIC handshake"),
     variable(TIMEOUTS, "FOREBAY_HEADER_TIMEOUT", Value("10s"), "5s", "for a request's head, from its first byte"),
     variable(TIMEOUTS, "FOREBAY_BODY_TIMEOUT", Value("30s"), "10s", "for a request's body"),
+    variable(TIMEOUTS, "FOREBAY_BODY_RATE_MIN", Value("1KiB"), "128B", "bytes a second that a body must keep up once it has had 10 s; 0 is none"),
     variable(TIMEOUTS, "FOREBAY_IDLE_TIMEOUT", Value("5m"), "1m", "for a connection without a request"),
     variable(TIMEOUTS, "FOREBAY_DRAIN_TIMEOUT", Value("30s"), "1m", "from SIGTERM to the exit"),
     variable(LOGS, "FOREBAY_LOG", Value("info"), "debug", "error, warn, info, debug, trace, or target=level directives"),
+    variable(LOGS, "FOREBAY_AUDIT_LOG", Unset("none"), "/var/log/forebay/audit.log", "a file or stdout: JSON lines of refused handshakes, revocations, 403s, reloads, start and stop"),
     variable(LOGS, "FOREBAY_LOG_FORMAT", Unset("text on a terminal, else json"), "json", "text or json"),
 ];
 

@@ -1,11 +1,11 @@
-//! Is the sink there? Written by delivery's watch, read by every request.
+//! Can anything be made safe? Written by delivery, read by every request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// Whether the sink takes records, and if not, why.
+/// Whether records are taken, and if not, why.
 #[derive(Debug)]
 pub struct Health {
     up: AtomicBool,
@@ -25,7 +25,7 @@ impl Health {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Why the sink is away; `None` while it is up.
+    /// Why nothing can be made safe; `None` while it can.
     pub fn reason(&self) -> Option<Arc<String>> {
         self.reason.load_full()
     }

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::notify::Notifier;
 use crate::config::Config;
 use crate::ingest::Routes;
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Change, Reloader};
 
@@ -21,13 +22,14 @@ pub struct Watch {
     reloader: Reloader,
     routes: Arc<Routes>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     /// Names beside those of the server's certificate.
     authorities: Vec<String>,
 }
 
 impl Watch {
-    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>) -> Self {
-        Self { reloader, routes, metrics, authorities: config.http.authorities.clone() }
+    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, metrics: Arc<Metrics>, audit: Audit) -> Self {
+        Self { reloader, routes, metrics, audit, authorities: config.http.authorities.clone() }
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
@@ -40,6 +42,7 @@ impl Watch {
                 _ = looks.tick() => false,
             };
             if reads_all {
+                self.audit.reopen();
                 notifier.reloading();
             }
             let looked = spawn_blocking(move || {
@@ -62,13 +65,17 @@ impl Watch {
             Change::Certificate(certificate) => {
                 self.metrics.set_certificate_expiry(certificate.not_after);
                 self.routes.rename(super::authorities(certificate, &self.authorities));
-                tracing::info!(names = certificate.names.join(","), "server certificate reloaded");
+                let names = certificate.names.join(",");
+                tracing::info!(names, "server certificate reloaded");
+                self.audit.record(Event::CertificateReloaded { names: &names });
             }
             Change::Trust { authorities, revoked } => {
                 tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
+                self.audit.record(Event::RevocationsApplied { authorities: *authorities, revoked: *revoked });
             }
             Change::Failed(error) => {
                 self.metrics.reload_failed(error.what());
+                self.audit.record(Event::ReloadFailed { what: error.what().label(), error: &error.to_string() });
                 tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
             }
         }

@@ -40,6 +40,18 @@ impl Phases {
     }
 }
 
+/// What has to end before the process may.
+pub struct Threads {
+    pub workers: Workers,
+    pub delivering: JoinHandle<()>,
+}
+
+impl Threads {
+    fn are_finished(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished) && self.delivering.is_finished()
+    }
+}
+
 /// Returns when a signal has come and the gateway has drained, or its time is up. What runs beside that is spawned by
 /// `run_beside`, which is given SIGHUP. From `on_ready` on, no signal is missed.
 pub fn serve_until_drained(
@@ -49,8 +61,7 @@ pub fn serve_until_drained(
     notifier: &Notifier,
     admission: &Admission,
     drain_timeout: Duration,
-    workers: Workers,
-    delivering: JoinHandle<()>,
+    threads: Threads,
 ) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
@@ -59,20 +70,20 @@ pub fn serve_until_drained(
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            () = ended(|| workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
+            () = ended(|| threads.workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
         }
         notifier.stopping();
         phases.draining.send_replace(true);
-        let drained = ended(|| workers.iter().all(JoinHandle::is_finished) && delivering.is_finished());
+        let drained = ended(|| threads.are_finished());
         tokio::select! {
-            () = drained => return Ok(exit_code(workers)),
+            () = drained => return Ok(exit_code(threads.workers)),
             () = signals.next() => tracing::warn!("a second signal: leaving now"),
             () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
         }
         admission.close();
         phases.hurrying.send_replace(true);
-        within(HURRY_TIMEOUT, ended(|| workers.iter().all(JoinHandle::is_finished))).await;
-        Ok(exit_code(workers))
+        within(HURRY_TIMEOUT, ended(|| threads.are_finished())).await;
+        Ok(exit_code(threads.workers))
     })
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
 use super::{Connection, Service};
+use crate::telemetry::audit::Event;
 
 /// What is under way on a connection that has been revoked gets this long to end.
 const CUT_AFTER: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ pub async fn until_cut<F: Future<Output = ()>>(mut serving: Pin<&mut F>, connect
         while listener.poll_ring(context).is_ready() {
             if cut.is_none() && service.revocation.borrow().is_revoked(&connection.caller.chain) {
                 connection.caller.is_revoked.set(true);
+                write_down(connection, service);
                 cut = Some(Box::pin(sleep(CUT_AFTER)));
             }
         }
@@ -33,4 +35,11 @@ pub async fn until_cut<F: Future<Output = ()>>(mut serving: Pin<&mut F>, connect
         serving.as_mut().poll(context)
     })
     .await;
+}
+
+fn write_down(connection: &Connection, service: &Service) {
+    let caller = &connection.caller;
+    let serial = caller.chain.first().map(|leaf| &*leaf.serial);
+    let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
+    service.audit.record(Event::ConnectionCut { address, protocol, device, serial });
 }

@@ -27,7 +27,6 @@ pub async fn discard(mut body: impl Body) {
 /// The same for what says only how long each piece is, `None` at the end.
 pub async fn discard_pieces(mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>) {
     let (mut left, started_at) = (BYTES_MAX, Instant::now());
-    // Cut off between two pieces where it can be: there h3 can say that it is no error.
     while let Ok(Some(bytes)) = timeout(TIMEOUT, poll_fn(&mut poll_bytes)).await {
         left = left.saturating_sub(bytes);
         if left == 0 || started_at.elapsed() > TIMEOUT {

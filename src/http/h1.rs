@@ -6,8 +6,8 @@
 //! the idle time-out. A connection that ends after an answer is read on for a while, so that the answer arrives.
 
 mod answer;
-mod chunked;
-mod head;
+pub mod chunked;
+pub mod head;
 mod wire;
 
 use std::future::{Future, poll_fn};

@@ -1,4 +1,12 @@
 //! HTTP/3 by h3 over quinn.
+//!
+//! `accept` hands over each connection, and [`serve`] owns it to its end: one task a request, and GOAWAY before the end.
+//! h3 reads and writes by the adapter in `quic`, which keeps from it what no client has reason to send (`frames`); its own
+//! errors are those of RFC 9114 section 8.1. A request has the bounds of every protocol, and a connection no more than
+//! [`UNANSWERED_MAX`] requests that come to nothing: their streams cost no token of a limit.
+
+mod frames;
+mod quic;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,22 +17,22 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use h3_quinn::quinn;
 use http::{Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::cut::until_cut;
 use super::discard::discard;
-use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
+use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
 use crate::telemetry::metrics::Protocol;
 
-type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
+type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Stream<S> = RequestStream<S, Bytes>;
 
-/// RFC 9114 section 8.1: H3_NO_ERROR.
-const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
+/// Requests of a connection that ended without an answer, less those that were answered: a device may well give up all that
+/// it has open, but not again and again.
+const UNANSWERED_MAX: u32 = 2 * STREAMS_MAX;
 
 /// The last answers get this long to arrive before their connection is closed, beside three round trips.
 const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
@@ -34,22 +42,27 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
     let connection = Rc::new(connection);
     let mut serving = pin!(serve_requests(&quic, &connection, &service));
     until_cut(serving.as_mut(), &connection, &service).await;
-    close(&quic);
+    close(&quic, Code::H3_NO_ERROR);
 }
 
 async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
-    let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
+    let Ok(mut h3) = builder.build(quic::Connection::new(quic.clone())).await else { return };
     let mut requests = JoinSet::new();
-    let mut is_closing = false;
+    let (mut is_closing, mut unanswered) = (false, 0_u32);
     while !(is_closing && requests.is_empty()) {
         tokio::select! {
             accepted = h3.accept() => match accepted {
                 Ok(Some(resolver)) => drop(requests.spawn_local(answer(resolver, connection.clone(), service.clone()))),
                 Ok(None) | Err(_) => break,
             },
-            Some(_) = requests.join_next() => {}
+            Some(is_answered) = requests.join_next() => {
+                unanswered = if let Ok(true) = is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
+                if unanswered > UNANSWERED_MAX {
+                    return close(quic, Code::H3_EXCESSIVE_LOAD);
+                }
+            }
             () = over(connection, service), if !is_closing => {
                 is_closing = true;
                 if !connection.closing.get() && h3.shutdown(0).await.is_err() { break }
@@ -60,12 +73,12 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
     if is_closing {
         let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
     }
-    close(quic);
+    close(quic, Code::H3_NO_ERROR);
 }
 
 /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
-fn close(quic: &quinn::Connection) {
-    quic.close(NO_ERROR, b"");
+fn close(connection: &quinn::Connection, code: Code) {
+    connection.close(quic::varint(code.value()), b"");
 }
 
 /// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each
@@ -74,28 +87,31 @@ async fn over(connection: &Connection, service: &Service) {
     poll_fn(|_| if service.is_over(connection) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) {
+/// Whether there was an answer that the client took.
+async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) -> bool {
     let resolved = timeout(service.header_timeout, resolver.resolve_request()).await;
     let (request, stream) = match resolved {
         Ok(Ok(request)) => request,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
             // h3 has answered by itself.
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
-            return service.metrics.request(Protocol::H3, status, Duration::ZERO);
+            service.metrics.request(Protocol::H3, status, Duration::ZERO);
+            return true;
         }
-        Ok(Err(_)) | Err(_) => return,
+        Ok(Err(_)) | Err(_) => return false,
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
-    let mut body = QuicBody { stream: receive, is_ready: true };
+    let mut body = QuicBody { stream: receive, has_ended: false };
     let response = service.answer(&connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
-    let _ = timeout(service.idle_timeout, respond(&mut send, response)).await;
+    let Ok(Ok(())) = timeout(service.idle_timeout, respond(&mut send, response)).await else { return false };
     if is_refused {
         discard(&mut body).await;
-        body.stop();
     }
+    body.stop();
+    true
 }
 
 async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>) -> Result<(), StreamError>
@@ -113,28 +129,31 @@ where
 /// h3's body, as ingest reads it.
 struct QuicBody<S> {
     stream: Stream<S>,
-    /// Not in the middle of a read, in which h3-quinn has its stream elsewhere.
-    is_ready: bool,
+    /// There is no more DATA: trailers may follow, which are read to see that nothing comes after them.
+    has_ended: bool,
 }
 
 impl<S: h3::quic::RecvStream> QuicBody<S> {
-    /// Wants no more of a body that has been answered, which is no error (RFC 9114 section 4.1). Dropped without this,
-    /// the stream says 0, which h3 does not know.
+    /// Wants no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
     fn stop(&mut self) {
-        if self.is_ready {
-            self.stream.stop_sending(Code::H3_NO_ERROR);
+        self.stream.stop_sending(Code::H3_NO_ERROR);
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        if !self.has_ended {
+            if let Some(mut piece) = ready!(self.stream.poll_recv_data(context))? {
+                // h3 hands out its own bytes: this takes a reference to them, it does not copy.
+                return Poll::Ready(Ok(Some(piece.copy_to_bytes(piece.remaining()))));
+            }
+            self.has_ended = true;
         }
+        ready!(self.stream.poll_recv_trailers(context))?;
+        Poll::Ready(Ok(None))
     }
 }
 
 impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        let piece = self.stream.poll_recv_data(context);
-        self.is_ready = piece.is_ready();
-        // h3 hands out its own bytes: this takes a reference to them, it does not copy.
-        let piece = ready!(piece).transpose();
-        Poll::Ready(
-            piece.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())).map_err(|_| BrokenBody)),
-        )
+        self.poll_data(context).map(|piece| piece.map_err(|_| BrokenBody).transpose())
     }
 }

@@ -72,6 +72,12 @@ pub fn ends_connection(refusal: &Refusal) -> bool {
     matches!(refusal, InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull)
 }
 
+/// The code of a refusal that is a 403.
+pub fn forbidden(refusal: &Refusal) -> Option<&'static str> {
+    let problem = problem(refusal);
+    (problem.status == StatusCode::FORBIDDEN).then_some(problem.code)
+}
+
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
 pub fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;

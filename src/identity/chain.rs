@@ -75,6 +75,11 @@ pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
     })
 }
 
+/// The serial number of a certificate in DER, as its content octets.
+pub fn serial(der: &[u8]) -> Option<Box<[u8]>> {
+    Some(parse(der).ok()?.raw_serial().into())
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),

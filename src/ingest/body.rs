@@ -25,11 +25,8 @@ impl<B: Body> Body for &mut B {
 #[derive(Debug)]
 pub struct BrokenBody;
 
-/// A body may be slow for this long before it must keep up [`BYTES_PER_SECOND_MIN`].
+/// A body may be slow for this long before it must keep up its least rate.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// The least rate of a body, in bytes a second.
-const BYTES_PER_SECOND_MIN: u64 = 1024;
 
 /// The bounds of one body.
 pub struct Bounds<Charge> {
@@ -37,6 +34,8 @@ pub struct Bounds<Charge> {
     pub declared_bytes: Option<usize>,
     pub bytes_max: usize,
     pub timeout: Duration,
+    /// Bytes a second, once [`GRACE`] is over; 0 is no such bound.
+    pub rate_min: u64,
     /// Pays for bytes that were not declared, as they arrive.
     pub charge: Charge,
 }
@@ -96,7 +95,8 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
 
     fn deadline(&mut self) -> Instant {
         let started_at = *self.started_at.get_or_insert_with(Instant::now);
-        let allowance = GRACE + Duration::from_secs(self.received_bytes as u64 / BYTES_PER_SECOND_MIN);
+        let seconds = (self.received_bytes as u64).checked_div(self.bounds.rate_min);
+        let allowance = seconds.map_or(Duration::MAX, |seconds| GRACE + Duration::from_secs(seconds));
         started_at + allowance.min(self.bounds.timeout)
     }
 
@@ -145,7 +145,7 @@ mod tests {
 
     async fn read_within<B: Body>(body: B, declared_bytes: Option<usize>, bytes_max: usize) -> Result<Bytes, Refusal> {
         let timeout = Duration::from_secs(30);
-        read(body, Bounds { declared_bytes, bytes_max, timeout, charge: |_| Ok(()) }).await
+        read(body, Bounds { declared_bytes, bytes_max, timeout, rate_min: 1024, charge: |_| Ok(()) }).await
     }
 
     #[tokio::test]
@@ -176,7 +176,7 @@ mod tests {
             charged.push(bytes);
             if charged.len() < 2 { Ok(()) } else { Err(Refusal::BodyTimeout) }
         };
-        let bounds = Bounds { declared_bytes: None, bytes_max: 99, timeout: GRACE, charge };
+        let bounds = Bounds { declared_bytes: None, bytes_max: 99, timeout: GRACE, rate_min: 1, charge };
         assert!(read(Pieces(vec![b"abc", b"d", b"e"]), bounds).await.is_err());
         assert_eq!(charged, [3, 1]);
     }
@@ -186,5 +186,30 @@ mod tests {
         let started_at = Instant::now();
         assert!(matches!(read_within(Silence, None, 9).await, Err(Refusal::BodyTimeout)));
         assert_eq!(started_at.elapsed(), GRACE);
+    }
+
+    /// One byte every so often.
+    struct Trickle(tokio::time::Interval);
+
+    impl Body for Trickle {
+        fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+            self.0.poll_tick(context).map(|_| Some(Ok(Bytes::from_static(b"x"))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_is_cut_once_it_falls_behind_its_least_rate() {
+        let trickle = |millis| Trickle(tokio::time::interval(Duration::from_millis(millis)));
+        let ends_after = async |millis, rate_min| {
+            let started_at = Instant::now();
+            let timeout = Duration::from_secs(30);
+            let bounds = Bounds { declared_bytes: None, bytes_max: 99, timeout, rate_min, charge: |_| Ok(()) };
+            assert!(matches!(read(trickle(millis), bounds).await, Err(Refusal::BodyTimeout)));
+            started_at.elapsed().as_secs()
+        };
+        // 10 s, and one more for each two bytes, or each byte, that have come by then.
+        assert_eq!(ends_after(1000, 2).await, 20);
+        assert_eq!(ends_after(4000, 1).await, 14);
+        assert_eq!(ends_after(1000, 0).await, 30, "only the time-out counts");
     }
 }

@@ -278,6 +278,30 @@ fn threads_that_evict_each_other_grant_no_token_twice() {
     assert_eq!(limits.devices_len(), 2);
 }
 
+/// Twenty thousand devices and places for a thousand: each takes whatever it can get, coming back in another order every time.
+#[test]
+fn a_fleet_that_is_too_large_gains_nothing_by_eviction() {
+    const DEVICES: usize = 20_000;
+    const ROUNDS: usize = 20;
+    const ROUND_SECONDS: f64 = 4.0;
+    let limits = Limits::new(&LimitsConfig { device_requests: quota(0.5, 3), ..config(1000) });
+    let ids: Vec<_> = (0..DEVICES).map(|number| id(&format!("meter-{number}"))).collect();
+    let mut granted = vec![0; DEVICES];
+    let mut evictions = 0;
+    for turn in 0..ROUNDS * DEVICES {
+        let now = at(ROUND_SECONDS * turn as f64 / DEVICES as f64);
+        // A step that shares no factor with the number of devices visits each of them once a round.
+        let which = turn * (7919 + 2 * (turn / DEVICES)) % DEVICES;
+        let Ok(device) = limits.device(&ids[which], now) else { continue };
+        evictions += usize::from(turn > 1000);
+        granted[which] += (0..8).filter(|_| device.take_request(now).is_ok()).count();
+        assert!(limits.devices_len() <= 1000);
+    }
+    let entitled = 3 + (0.5 * ROUND_SECONDS) as usize * ROUNDS;
+    assert!(evictions > DEVICES / 4, "the table was too full to tell: {evictions}");
+    assert!(granted.iter().all(|granted| *granted <= entitled), "{:?} of {entitled}", granted.iter().max());
+}
+
 /// A device of four, irregular enough that each is silent now and then for as long as its bucket takes to refill.
 fn scattered(thread: usize, turn: usize) -> usize {
     let mut hasher = DefaultHasher::new();

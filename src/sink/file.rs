@@ -11,7 +11,7 @@
 //! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.
 
 mod folder;
-mod line;
+pub mod line;
 mod writer;
 
 use std::path::{Component, Path};
@@ -131,7 +131,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::record::{AckSlot, DeviceId, Permit, RecordId, Timestamp};
+    use crate::record::{DeviceId, Permit, RecordId, Timestamp};
 
     static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -142,7 +142,6 @@ mod tests {
             content_type: None,
             id: RecordId::new(Timestamp::now()),
             received_at: Timestamp::now(),
-            ack: AckSlot::NONE,
             permit: Permit::holding(&RESERVED_BYTES, 0),
         }
     }

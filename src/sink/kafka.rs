@@ -140,6 +140,7 @@ fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
         | InvalidDifferentRecord
         | InvalidTimestamp
         | PolicyViolation => Outcome::Permanent(reason()),
+        TopicAuthorizationFailed | UnknownTopicOrPartition | UnknownTopic => Outcome::Barred(reason()),
         _ => Outcome::Retryable(reason()),
     }
 }
@@ -165,8 +166,11 @@ mod tests {
         for code in [MessageSizeTooLarge, InvalidRecord, InvalidTimestamp] {
             assert!(is_refused(&outcome(code, InTopic::No)), "{code:?}");
         }
-        for code in [MessageTimedOut, NotEnoughReplicas, TopicAuthorizationFailed, UnknownTopicOrPartition, Fatal] {
+        for code in [MessageTimedOut, NotEnoughReplicas, Fatal] {
             assert_eq!(outcome(code, InTopic::No), Outcome::Retryable(format!("{code:?}").into()));
+        }
+        for code in [TopicAuthorizationFailed, UnknownTopicOrPartition] {
+            assert_eq!(outcome(code, InTopic::No), Outcome::Barred(format!("{code:?}").into()));
         }
         for code in [MessageTimedOut, MessageSizeTooLarge, RequestTimedOut] {
             assert_eq!(outcome(code, InTopic::Perhaps), Outcome::Unknown);

@@ -25,6 +25,7 @@ use super::reader::Source;
 use super::recovery::{OpenError, Recovery, recover};
 use super::segment::{self, FRAMES_START};
 use super::shared::{Shared, State};
+use crate::config::WhenFull;
 use crate::telemetry::metrics::SpoolMetrics;
 pub use writer::mark_end;
 use writer::{Plan, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
@@ -56,13 +57,6 @@ pub enum Refused {
     Busy,
     #[error("the spool is closed")]
     Closed,
-}
-
-/// What to do when the quota is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    Reject,
-    DropOldest,
 }
 
 /// What one log may take.
@@ -102,6 +96,7 @@ impl<D: Disk> Engine<D> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
         options.metrics.frames_damaged(recovery.lost_segments);
+        options.metrics.set_backlog(recovery.bytes, recovery.records);
         let engine = Self {
             disk,
             options,

@@ -133,6 +133,11 @@ impl Index {
         self.low
     }
 
+    /// The place after the last record.
+    pub fn end(&self) -> u64 {
+        self.segments.back().map_or(self.low, |segment| segment.end.max(self.low))
+    }
+
     pub fn done(&self) -> &Ranges {
         &self.done
     }

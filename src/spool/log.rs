@@ -43,6 +43,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Whether the record at this place is done with.
+    pub fn is_done(&self, place: u64) -> bool {
+        self.source.shared.index().is_done(place)
+    }
+
     /// Begins with the oldest record that is not done with.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(self.source.clone())
@@ -51,6 +56,12 @@ impl<D: Disk> Log<D> {
     /// Whether drafts are taken now.
     pub fn state(&self) -> State {
         self.source.shared.state()
+    }
+
+    /// From the first place that is not done with to the one after the last.
+    pub fn places(&self) -> Range<u64> {
+        let index = self.source.shared.index();
+        index.low()..index.end()
     }
 
     /// Records that are not done with.

@@ -89,7 +89,7 @@ impl<W: io::Write> io::Write for OneLine<W> {
 }
 
 /// The event with its control characters escaped, all but the line break at its end. JSON stays JSON.
-fn one_line(event: &str) -> Cow<'_, str> {
+pub(super) fn one_line(event: &str) -> Cow<'_, str> {
     let body = event.strip_suffix('\n').unwrap_or(event);
     if !body.contains(char::is_control) {
         return event.into();

@@ -7,6 +7,7 @@
 //! Names and labels are a contract; no label comes from a client, so the series are fixed at start, and so is the
 //! memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
+mod audit;
 mod histogram;
 mod hot;
 mod spool;
@@ -21,6 +22,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
+pub use audit::AuditMetrics;
 use histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION};
 pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
 pub use spool::SpoolMetrics;
@@ -41,6 +43,7 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     reload_failures: [Counter; Reload::LABELS.len()],
     spool: SpoolMetrics,
+    audit: AuditMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
@@ -52,6 +55,7 @@ struct Totals {
     refused: Vec<Counter>,
     sealed: Vec<Counter>,
     certificates_expiring: [Counter; 1],
+    floods_ended: [Counter; 1],
     queued_batches: Gauge,
 }
 
@@ -91,6 +95,7 @@ impl Metrics {
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
             reload_failures: Reload::LABELS.map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
             spool: SpoolMetrics::register(),
+            audit: AuditMetrics::register(),
             probes: probed.into_iter().map(probe).collect(),
         }
     }
@@ -103,6 +108,11 @@ impl Metrics {
     /// What the spool counts.
     pub fn spool(&self) -> SpoolMetrics {
         self.spool.clone()
+    }
+
+    /// What the audit log counts.
+    pub fn audit(&self) -> AuditMetrics {
+        self.audit.clone()
     }
 
     /// Outcomes of a batch of `records` records.
@@ -174,7 +184,7 @@ const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
 fn label(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Delivered => 0,
-        Outcome::Retryable(_) => 1,
+        Outcome::Retryable(_) | Outcome::Barred(_) => 1,
         Outcome::Permanent(_) => 2,
         Outcome::Unknown => 3,
     }
@@ -195,6 +205,7 @@ impl Totals {
             refused: Scope::LABELS.into_iter().map(refused).collect(),
             sealed: SealReason::LABELS.into_iter().map(sealed).collect(),
             certificates_expiring: [counter!("forebay_identity_certificates_expiring_total")],
+            floods_ended: [counter!("forebay_http_floods_ended_total")],
             queued_batches: gauge!("forebay_batcher_queued_batches"),
         }
     }
@@ -205,6 +216,7 @@ impl Totals {
         set(&self.refused, workers, |worker| worker.refused.iter());
         set(&self.sealed, workers, |worker| worker.sealed.iter());
         set(&self.certificates_expiring, workers, |worker| std::iter::once(&worker.certificates_expiring));
+        set(&self.floods_ended, workers, |worker| std::iter::once(&worker.floods_ended));
         let connections = hot::sums(workers, |worker| worker.connections.iter());
         self.connections.iter().zip(connections).for_each(|(gauge, value)| gauge.set(value as f64));
         let queued = hot::sums(workers, |worker| std::iter::once(&worker.queued_batches));
@@ -230,6 +242,10 @@ fn describe() {
     describe_counter!(
         "forebay_identity_certificates_expiring_total",
         "Connections whose device was told that its certificate expires soon"
+    );
+    describe_counter!(
+        "forebay_http_floods_ended_total",
+        "HTTP/2 connections ended because of what they sent beside their requests"
     );
     describe_counter!("forebay_limits_refused_total", "Requests and connections refused by a bucket");
     describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");

@@ -30,7 +30,18 @@ pub fn read_certificates(variable: &'static str, file: &Path) -> Result<Vec<Cert
 
 pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let failed = |error| failed(KEY, file, explain(error, "a private key"));
+    warn_of_other_readers(KEY, file);
     PrivateKeyDer::from_pem_file(file).map_err(failed)
+}
+
+/// Whoever reads the key can be the server. A warning, not an error: the others may be a group made for it.
+fn warn_of_other_readers(variable: &'static str, file: &Path) {
+    const GROUP_AND_OTHERS: u32 = 0o077;
+    let mode = std::fs::metadata(file).map_or(0, |data| data.mode() & 0o7777);
+    if mode & GROUP_AND_OTHERS != 0 {
+        let (file, mode) = (file.display(), format!("{mode:03o}"));
+        tracing::warn!(variable, %file, mode, "the key can be read by others: chmod 600");
+    }
 }
 
 /// PEM or DER, by what the file looks like.

@@ -3,6 +3,7 @@
 //! webpki could check CRLs too, but would hash the whole list for each handshake to check its signature: for a million
 //! entries that costs more than the handshake. Here signatures are checked once, when the lists are loaded.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -11,7 +12,22 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::revocation::{Revocation, Status};
+use crate::identity;
 use crate::record::Timestamp;
+
+thread_local! {
+    /// The serial number of the certificate that was refused last on this thread.
+    static REFUSED: RefCell<Option<Box<[u8]>>> = const { RefCell::new(None) };
+}
+
+/// The serial number of the certificate for which a handshake has just failed on this thread: rustls does not tell.
+pub fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => None,
+        Error::InvalidCertificate(_) => REFUSED.take(),
+        _ => None,
+    }
+}
 
 /// webpki for the chain, [`Revocation`] for what its authorities took back.
 #[derive(Debug)]
@@ -20,8 +36,8 @@ pub struct Verifier {
     pub revocation: Arc<Revocation>,
 }
 
-impl ClientCertVerifier for Verifier {
-    fn verify_client_cert(
+impl Verifier {
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -36,11 +52,22 @@ impl ClientCertVerifier for Verifier {
             Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
         }
     }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verify(end_entity, intermediates, now);
+        verified.inspect_err(|_| REFUSED.set(identity::serial(end_entity)))
+    }
 
     fn offer_client_auth(&self) -> bool {
         true
     }
-
     fn client_auth_mandatory(&self) -> bool {
         true
     }

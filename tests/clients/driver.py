@@ -6,6 +6,9 @@ request  session, ask                        → status, headers, body
 hold     session, ask                        → as request; the body does not end before `release`
 release  request, bytes                      → the rest of that body is sent
 raw      session, bytes                      → as request; h1 only
+pour     session, ask, bytes, times, ends, on → h3 only: status, stopped, reset, closed; bytes as they are on a
+                                             stream (`request`, `uni`, `control`), and how the gateway ends it
+churn    session, ask, times                 → h3 only: as closed; requests that are given up at once
 move     session                             → h3 only: packets come from another port from now on
 closed   session                             → how: waits until the gateway ends the connection
 close    session
@@ -116,6 +119,16 @@ class Driver:
 
     async def do_raw(self, command):
         return await self.things[command["session"]].raw(base64.b64decode(command["bytes"]))
+
+    async def do_pour(self, command):
+        session = self.things[command["session"]]
+        ask = command["ask"] and self.ask(session, command["ask"])
+        data = base64.b64decode(command["bytes"])
+        return await session.pour(ask, data, command["times"], command["ends"], command["on"])
+
+    async def do_churn(self, command):
+        session = self.things[command["session"]]
+        return {"how": await session.churn(self.ask(session, command["ask"]), command["times"])}
 
     async def do_move(self, command):
         await self.things[command["session"]].move()

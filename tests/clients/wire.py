@@ -99,6 +99,12 @@ class Reply:
         if not self.done.done():
             self.done.set_exception(error)
 
+    def reset(self, code):
+        self.fail(ConnectionError(f"stream reset {code}"))
+
+    def stop(self, code):
+        """Whoever waits for an answer does not mind that nothing more is read."""
+
     async def wait(self):
         await asyncio.wait_for(self.done, TIMEOUT_SECONDS)
         return report(dict(self.headers)[":status"], self.headers, self.body)

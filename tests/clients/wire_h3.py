@@ -1,4 +1,4 @@
-"""HTTP/3 by aioquic. Many requests at a time, and a change of address."""
+"""HTTP/3 by aioquic. Many requests at a time, a change of address, and streams that no polite client would send."""
 
 import asyncio
 import ssl
@@ -8,9 +8,50 @@ from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, StreamReset
+from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamReset
 
 from wire import TIMEOUT_SECONDS, Reply
+
+# RFC 9114 section 8.1.
+REQUEST_CANCELLED = 0x10C
+
+# Between two looks at what the gateway allows.
+PAUSE_SECONDS = 0.001
+
+
+class Poured(Reply):
+    """A stream of bytes as they are, and what the gateway makes of it."""
+
+    def __init__(self, ends, is_one_way):
+        super().__init__()
+        self.fate = {"status": None, "stopped": None, "reset": None, "closed": None}
+        # Which directions are over.
+        self.sent, self.answered = ends, is_one_way
+
+    def stop(self, code):
+        self.fate["stopped"], self.sent = code, True
+        self.settle()
+
+    def reset(self, code):
+        self.fate["reset"] = code
+        self.end()
+
+    def end(self):
+        self.answered = True
+        self.settle()
+
+    def fail(self, error):
+        self.fate["closed"], self.sent, self.answered = str(error), True, True
+        self.settle()
+
+    def settle(self):
+        if self.sent and self.answered:
+            super().end()
+
+    async def wait(self):
+        await asyncio.wait_for(self.done, TIMEOUT_SECONDS)
+        status = dict(self.headers).get(":status")
+        return {**self.fate, "status": status and int(status)}
 
 
 class H3(QuicConnectionProtocol):
@@ -56,7 +97,9 @@ class H3(QuicConnectionProtocol):
             if not self.ended.done():
                 self.ended.set_result(end)
         elif isinstance(event, StreamReset) and event.stream_id in self.replies:
-            self.replies[event.stream_id].fail(ConnectionError(f"stream reset {event.error_code}"))
+            self.replies[event.stream_id].reset(event.error_code)
+        elif isinstance(event, StopSendingReceived) and event.stream_id in self.replies:
+            self.replies[event.stream_id].stop(event.error_code)
         for part in self.http.handle_event(event):
             if isinstance(part, (HeadersReceived, DataReceived)) and part.stream_id in self.replies:
                 self.take(self.replies[part.stream_id], part)
@@ -94,6 +137,46 @@ class H3(QuicConnectionProtocol):
     def piece(self, stream, data, end):
         self.http.send_data(stream, data, end_stream=end)
         self.transmit()
+
+    def stream_for(self, on):
+        if on == "control":
+            return self.http._local_control_stream_id
+        return self._quic.get_next_available_stream_id(is_unidirectional=on == "uni")
+
+    async def pour(self, ask, data, times, ends, on):
+        """The head of `ask`, if there is one, and these bytes so many times, on a stream of its own or that for control."""
+        stream = self.stream_for(on)
+        poured = self.replies[stream] = Poured(ends, on != "request")
+        if ask:
+            self.http.send_headers(stream, [(name.encode(), value.encode()) for name, value in ask.head()])
+        for _ in range(times):
+            self._quic.send_stream_data(stream, data)
+            self.transmit()
+            # Acknowledgements come in between, and what ends this.
+            await asyncio.sleep(0)
+            if self.ended.done() or poured.fate["stopped"] is not None:
+                break
+        if ends and poured.fate["stopped"] is None:
+            self._quic.send_stream_data(stream, b"", end_stream=True)
+        self.transmit()
+        return await poured.wait()
+
+    async def churn(self, ask, times):
+        """Requests that are given up at once, so many or until the connection ends."""
+        head = [(name.encode(), value.encode()) for name, value in ask.head()]
+        for _ in range(times):
+            stream = self._quic.get_next_available_stream_id()
+            # Not beyond what the gateway allows at a time, which would end the connection for another reason.
+            while not self.ended.done() and stream // 4 >= self._quic._remote_max_streams_bidi:
+                await asyncio.sleep(PAUSE_SECONDS)
+            if self.ended.done():
+                break
+            self.http.send_headers(stream, head)
+            self._quic.reset_stream(stream, REQUEST_CANCELLED)
+            self._quic.stop_stream(stream, REQUEST_CANCELLED)
+            self.transmit()
+            await asyncio.sleep(0)
+        return await self.closed()
 
     async def closed(self):
         return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)

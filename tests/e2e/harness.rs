@@ -8,12 +8,16 @@ pub mod curl;
 pub mod driver;
 pub mod gateway;
 pub mod load;
+pub mod pour;
+pub mod raw;
+pub mod siege;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Ask, Client, Protocol, Reply, Via};
 pub use gateway::{Gateway, Setup};
 pub use load::Load;
+pub use siege::Siege;
 
 /// Far more than anything takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

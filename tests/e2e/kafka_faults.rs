@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 #[test]
 fn what_the_topic_refuses_for_good_is_502() {
     let gateway = brokers::gateway_with("shrunk", &[("max.message.bytes", "1000000")]).without_limits().start();
-    shrink("shrunk", "20000");
+    set_message_bytes_max("shrunk", "20000");
     let (small, large) = (vec![b's'; 1000], vec![b'l'; 30_000]);
     for protocol in Protocol::ALL {
         let device = gateway.device(&format!("plc-{protocol}"));
@@ -38,7 +38,7 @@ fn what_the_topic_refuses_for_good_is_502() {
     assert_eq!(brokers::bodies("shrunk").len(), 12);
 }
 
-fn shrink(topic: &str, message_bytes_max: &str) {
+pub fn set_message_bytes_max(topic: &str, message_bytes_max: &str) {
     let mut config = ClientConfig::new();
     config.extend(Kafka::shared().plain());
     let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");

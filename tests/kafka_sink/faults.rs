@@ -109,7 +109,7 @@ async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
 async fn a_topic_that_is_closed_to_us_may_open_again() {
     let faulty = Faulty::new();
     faulty.answer(Produce, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 1);
-    assert_eq!(faulty.deliver("one").await, Outcome::Retryable("TopicAuthorizationFailed".into()));
+    assert_eq!(faulty.deliver("one").await, Outcome::Barred("TopicAuthorizationFailed".into()));
     faulty.cluster.topic_error(TOPIC, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
     let error = faulty.verdict().await.unwrap_err();
     assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains(TOPIC)), "{error:?}");

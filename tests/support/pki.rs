@@ -41,7 +41,8 @@ impl Identity {
         Self { key: cert.clone(), cert }
     }
 
-    fn serial(&self) -> Vec<u8> {
+    /// The serial number of the leaf.
+    pub fn serial(&self) -> Vec<u8> {
         let pem = fs::read(&self.cert).expect("a file");
         let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
         pem.parse_x509().expect("a certificate").raw_serial().to_vec()

@@ -1,6 +1,6 @@
 //! A record as one line of JSON.
 //!
-//! The file sink renders with it. A line holds `device`, `received_at` (RFC 3339, UTC, milliseconds), `content_type`
+//! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at` (RFC 3339, UTC, milliseconds), `content_type`
 //! when sent, `record_id`, and `payload`: the body's own bytes when they are one JSON value that any reader of the
 //! line can take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as they
 //! were sent: nothing is parsed and printed again.
@@ -17,7 +17,7 @@ use crate::record::{Record, Timestamp};
 const DEPTH_MAX: usize = 100;
 
 /// Appends the record's line, its line break included.
-pub(super) fn render(record: &Record, lines: &mut Vec<u8>) {
+pub fn render(record: &Record, lines: &mut Vec<u8>) {
     let mut id = [0; 36];
     push_text(lines, b"{\"device\":", record.device.as_str());
     push_text(lines, b",\"received_at\":", &rfc3339(record.received_at));
@@ -41,7 +41,8 @@ fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
     serde_json::to_writer(lines, value).expect("a string is written to memory");
 }
 
-fn rfc3339(Timestamp(millis): Timestamp) -> String {
+/// RFC 3339, UTC, milliseconds.
+pub fn rfc3339(Timestamp(millis): Timestamp) -> String {
     let time = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }

@@ -20,7 +20,7 @@ use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
-use crate::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 use crate::spool::keys::TAG_BYTES;
 
 /// A reason is cut to so many bytes.
@@ -179,7 +179,7 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     let payload = take(body, payload_bytes)?;
     READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
     let permit = Permit::holding(&READ_BACK_BYTES, payload_bytes);
-    Some(Record { device, payload, content_type, id, received_at, ack: AckSlot::NONE, permit })
+    Some(Record { device, payload, content_type, id, received_at, permit })
 }
 
 fn take_id(body: &mut Bytes) -> Option<RecordId> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::body::{Draft, DraftError, decode};
 use super::*;
-use crate::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,7 +27,6 @@ prop_compose! {
             content_type: content_type.map(Into::into),
             id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
             received_at,
-            ack: AckSlot::NONE,
             permit: Permit::holding(&RESERVED_BYTES, 0),
         }
     }

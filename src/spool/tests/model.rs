@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use super::super::engine::{Engine, LogOptions, Refused, WhenFull};
+use super::super::engine::{Engine, LogOptions, Refused};
 use super::super::frame::body::Draft;
 use super::super::keys::Keys;
 use super::super::reader::Reader;
 use super::super::shared::State;
 use super::sim::{Random, SimDisk};
-use crate::record::{AckSlot, DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::config::WhenFull;
+use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 use crate::telemetry::metrics::SpoolMetrics;
 
 const SEEDS: u64 = 12_000;
@@ -34,7 +35,6 @@ pub fn record(content: u64, bytes: usize) -> Record {
         content_type: None,
         id: RecordId::from_key(b"key").unwrap(),
         received_at: Timestamp(content),
-        ack: AckSlot::NONE,
         permit: Permit::holding(&RESERVED_BYTES, 0),
     }
 }

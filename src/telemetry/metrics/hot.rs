@@ -46,7 +46,8 @@ labels!(/// How a handshake ended.
 Handshake {
     Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
     BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
-    Revoked = "revoked", RateLimited = "rate_limited", Protocol = "protocol", Io = "io",
+    Revoked = "revoked", RateLimited = "rate_limited", AddressFull = "address_full", Full = "full",
+    Retry = "retry", Protocol = "protocol", Io = "io",
 });
 
 /// The statuses of the wire contract; any other is counted as `other`, which is the last.
@@ -82,6 +83,7 @@ pub struct Cells {
     pub refused: [Local; Scope::LABELS.len()],
     pub sealed: [Local; SealReason::LABELS.len()],
     pub certificates_expiring: Local,
+    pub floods_ended: Local,
     pub queued_batches: Local,
     pub batch_records: Histogram,
     pub batch_bytes: Histogram,
@@ -122,6 +124,11 @@ impl WorkerMetrics {
     /// A device was told, for the first time on its connection, that its certificate expires.
     pub fn certificate_expiring(&self) {
         self.certificates_expiring.add(1);
+    }
+
+    /// A connection was ended because of what it sent beside its requests.
+    pub fn flood_ended(&self) {
+        self.floods_ended.add(1);
     }
 
     /// A bucket refused a request, its bytes or a connection.

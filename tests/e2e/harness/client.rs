@@ -109,7 +109,7 @@ impl Ask {
         self
     }
 
-    fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         json!({
             "method": self.method, "path": self.path, "authority": self.authority, "headers": self.headers,
             "body": BASE64.encode(&self.body), "length": self.length,

@@ -20,15 +20,16 @@ use crate::pki::{Identity, Pki};
 /// A gateway that has not been started: its variables.
 pub struct Setup {
     dir: TempDir,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     variables: BTreeMap<String, String>,
+    open_files: Option<usize>,
 }
 
 impl Setup {
     /// The defaults of the program, but for two workers and ports that are free. The sink is the file sink.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("forebay-e2e-").tempdir().expect("a folder");
-        let pki = Pki::new(&dir.path().join("pki"));
+        let pki = Arc::new(Pki::new(&dir.path().join("pki")));
         let path = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
         let variables = [
             ("FOREBAY_LISTEN", "127.0.0.1:0".into()),
@@ -40,7 +41,7 @@ impl Setup {
             ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
         ];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { dir, pki, variables }
+        Self { dir, pki, variables, open_files: None }
     }
 
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
@@ -57,6 +58,22 @@ impl Setup {
         self
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// With a spool in a folder of its own.
+    pub fn with_spool(self, mode: &str) -> Self {
+        let dir = self.path("spool");
+        self.set("FOREBAY_SPOOL_DIR", dir.display()).set("FOREBAY_SPOOL_MODE", mode)
+    }
+
+    /// The process may have so many files open.
+    pub fn open_files(mut self, files: usize) -> Self {
+        self.open_files = Some(files);
+        self
+    }
+
     /// No limits: for what is not about them.
     pub fn without_limits(self) -> Self {
         self.set("FOREBAY_DEVICE_RATE", 0).set("FOREBAY_DEVICE_BYTE_RATE", 0).set("FOREBAY_ADDRESS_RATE", 0)
@@ -65,6 +82,13 @@ impl Setup {
     /// Runs a command that is expected to end by itself.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().expect("forebay runs")
+    }
+
+    /// The same for one that is expected to succeed; gives what it printed.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// A gateway that is ready.
@@ -84,12 +108,17 @@ impl Setup {
         std::thread::spawn(move || follow(stderr, &kept, &listening));
         let addresses = listens.recv_timeout(PATIENCE);
         let (address, admin) = addresses.unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
-        Gateway { process, address, admin, pki: self.pki, dir: self.dir, log }
+        Gateway { process, address, admin, pki: self.pki, dir: self.dir, variables: self.variables, log }
     }
 
     /// Nothing of this process' environment gets in.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        // Measurements ask for a release build.
+        let forebay = std::env::var("FOREBAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
+        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { &forebay });
+        if let Some(files) = self.open_files {
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), &forebay]);
+        }
         command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
@@ -101,12 +130,35 @@ pub struct Gateway {
     /// TCP and UDP.
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     dir: TempDir,
+    variables: BTreeMap<String, String>,
     log: Arc<Mutex<String>>,
 }
 
 impl Gateway {
+    /// Kills the process, where it still runs, and gives back what it ran with: its folder, certificates, variables.
+    pub fn kill(mut self) -> Setup {
+        self.end();
+        let empty = tempfile::tempdir().expect("a folder");
+        let (dir, variables) = (std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.variables));
+        Setup { dir, pki: self.pki.clone(), variables, open_files: None }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
     /// A good certificate with this id.
     pub fn device(&self, id: &str) -> Identity {
         self.pki.device(id)
@@ -139,10 +191,31 @@ impl Gateway {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Memory that it has resident, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes two integers; the process is our child and has not been waited for.
         let sent = unsafe { libc::kill(self.process.id() as i32, signal) };
         assert_eq!(sent, 0, "the gateway runs");
+    }
+
+    /// A size of the process in bytes, as `/proc` names it: `VmRSS`, `VmHWM`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a size");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
+    /// Processor time that the process has used, in hundredths of a second (proc(5): utime and stime).
+    pub fn processor_time(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
     pub fn terminate(&self) {
@@ -185,8 +258,7 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}", self.log());
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.end();
     }
 }
 

@@ -1,0 +1,129 @@
+//! The thread that writes the audit log.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::{Fields, KINDS, Message, State, Target, line};
+
+/// How often it is looked whether something was left out, or the file moved away.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+pub struct Writer {
+    target: Target,
+    state: Arc<State>,
+    /// `None` while the file cannot be opened.
+    output: Option<Output>,
+    /// The log has been told that lines cannot be written.
+    is_failing: bool,
+}
+
+enum Output {
+    Stdout(io::Stdout),
+    File(File),
+}
+
+impl Output {
+    fn open(target: &Target) -> io::Result<Self> {
+        match target {
+            Target::Stdout => Ok(Self::Stdout(io::stdout())),
+            // Addresses and names of devices are nobody else's business.
+            Target::File(path) => OpenOptions::new().append(true).create(true).mode(0o640).open(path).map(Self::File),
+        }
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()),
+            Self::File(file) => file.write_all(line.as_bytes()),
+        }
+    }
+
+    /// Whether this is still the file of this name.
+    fn is_at(&self, path: &Path) -> bool {
+        let Self::File(file) = self else { return true };
+        let identity = |metadata: io::Result<Metadata>| metadata.map(|data| (data.dev(), data.ino())).ok();
+        identity(file.metadata()) == identity(std::fs::metadata(path))
+    }
+}
+
+impl Writer {
+    pub fn open(target: Target, state: Arc<State>) -> io::Result<Self> {
+        let output = Some(Output::open(&target)?);
+        Ok(Self { target, state, output, is_failing: false })
+    }
+
+    /// Writes until it is told to stop.
+    pub fn run(mut self, lines: &Receiver<Message>) {
+        let mut look_at = Instant::now() + LOOK_INTERVAL;
+        loop {
+            match lines.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
+                Ok(Message::Line(line)) => self.write(&line),
+                Ok(Message::Reopen) => self.reopen(),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.summarize(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= look_at {
+                look_at = Instant::now() + LOOK_INTERVAL;
+                self.look();
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let is_moved = match (&self.target, &self.output) {
+            (Target::File(path), Some(output)) => !output.is_at(path),
+            (_, output) => output.is_none(),
+        };
+        if is_moved {
+            self.reopen();
+        }
+        self.summarize();
+    }
+
+    fn reopen(&mut self) {
+        self.output = Output::open(&self.target).inspect_err(|error| fail(&mut self.is_failing, error)).ok();
+    }
+
+    fn write(&mut self, line: &str) {
+        match self.output.as_mut().map(|output| output.write(line)) {
+            Some(Ok(())) => self.is_failing = false,
+            Some(Err(error)) => {
+                fail(&mut self.is_failing, &error);
+                self.state.drop_one();
+            }
+            None => self.state.drop_one(),
+        }
+    }
+
+    /// Says how many events have no line.
+    fn summarize(&mut self) {
+        for (place, kind) in KINDS.iter().enumerate() {
+            let left_out = self.state.windows[place].left_out.swap(0, Ordering::Relaxed);
+            self.say("sampled", Some(kind), left_out);
+        }
+        // Saying it may fail too, which is one more for the next time.
+        let dropped = self.state.dropped.swap(0, Ordering::Relaxed);
+        self.say("dropped", None, dropped);
+    }
+
+    fn say(&mut self, why: &str, kind: Option<&str>, count: u64) {
+        if count > 0 {
+            let mut fields = Fields::default();
+            fields.optional("kind", kind).text("why", why).raw("count", count);
+            self.write(&line(jiff::Timestamp::now(), "omitted", &fields.0));
+        }
+    }
+}
+
+/// Logged once, until a line has been written again.
+fn fail(is_failing: &mut bool, error: &io::Error) {
+    if !std::mem::replace(is_failing, true) {
+        tracing::error!(%error, "FOREBAY_AUDIT_LOG: events cannot be written down");
+    }
+}

@@ -1,0 +1,125 @@
+//! What attacks cost a good device, in milliseconds: a measurement, not a test, since time on a busy machine proves nothing.
+//! With
+//! `FOREBAY_BINARY=$PWD/target/release/forebay`, `cargo test --test e2e figures -- --ignored --nocapture` prints the table of
+//! docs/security.md.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, interval, sleep_until};
+
+use crate::harness::raw::{Raw, block_on, connect, frame, tls};
+use crate::harness::{Gateway, Setup};
+
+const MEASURED: Duration = Duration::from_secs(8);
+
+/// The good device posts this often.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// Latencies of the good device's posts, in their order.
+async fn post_meanwhile(good: &mut Raw) -> Vec<Duration> {
+    let post = b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n21.5";
+    let (until, mut ticks) = (Instant::now() + MEASURED, interval(EVERY));
+    let mut latencies = Vec::new();
+    loop {
+        // From when it was to be sent: a gateway that stalls is not asked less.
+        let sent_at = ticks.tick().await;
+        if sent_at > until {
+            return latencies;
+        }
+        good.send(post).await.expect("it listens");
+        assert!(good.receive().await.starts_with(b"HTTP/1.1 204 "));
+        latencies.push(sent_at.elapsed());
+    }
+}
+
+/// The median second's percentiles: one stall of the machine is not the gateway's.
+fn report(name: &str, latencies: &[Duration], gateway: &Gateway) {
+    const A_SECOND: usize = 200;
+    let of_second = |second: &[Duration], share: f64| {
+        let mut second = second.to_vec();
+        second.sort_unstable();
+        second[(second.len() as f64 * share) as usize].as_secs_f64() * 1e3
+    };
+    let millis = |share: f64| {
+        let mut seconds: Vec<f64> = latencies.chunks_exact(A_SECOND).map(|second| of_second(second, share)).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    };
+    let memory = gateway.memory("VmHWM") >> 20;
+    println!("| {name} | {:.2} ms | {:.2} ms | {memory} MiB |", millis(0.5), millis(0.99));
+}
+
+/// Measures while `attack` is repeated by a thread of its own, on a gateway of its own.
+fn measure(name: &str, attack: impl AsyncFn(&Gateway, Arc<rustls::ClientConfig>) + Sync) {
+    let gateway = Setup::new().without_limits().set("FOREBAY_HANDSHAKE_RATE", 0).set("FOREBAY_SINK", "null").start();
+    let attacker = tls(&gateway, Some(&gateway.device("attacker")), "h2");
+    let is_over = AtomicBool::new(false);
+    let latencies = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            block_on(async {
+                while !is_over.load(Ordering::Relaxed) {
+                    attack(&gateway, attacker.clone()).await;
+                }
+            });
+        });
+        let latencies = block_on(async {
+            let tls = tls(&gateway, Some(&gateway.device("good")), "http/1.1");
+            let mut good = Raw::open(gateway.address, tls).await.expect("a connection");
+            post_meanwhile(&mut good).await
+        });
+        is_over.store(true, Ordering::Relaxed);
+        latencies
+    });
+    report(name, &latencies, &gateway);
+}
+
+async fn flood(gateway: &Gateway, tls: Arc<rustls::ClientConfig>, frames: &[u8]) {
+    let Ok(mut raw) = Raw::open(gateway.address, tls).await else { return };
+    let _ = raw.send(&frame::preface()).await;
+    raw.flood(frames, ((16 << 20) / frames.len()).max(1)).await;
+}
+
+/// So many streams, each begun and then treated so.
+fn streams(then: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+    let head = frame::post("6");
+    let begin = |stream| frame::frame(frame::HEADERS, frame::END_HEADERS, stream, &head);
+    (0..20_000).map(|number| 2 * number + 1).flat_map(|stream| [begin(stream), then(stream)].concat()).collect()
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn figures() {
+    measure("nothing", async |_, _| sleep_until(Instant::now() + EVERY).await);
+    measure("handshake flood", async |gateway, _| {
+        let nobody = tls(gateway, None, "h2");
+        if let Ok(mut raw) = Raw::open(gateway.address, nobody).await {
+            raw.receive().await;
+        }
+    });
+    measure("garbage connections", async |gateway, _| {
+        let Ok(mut stream) = connect(gateway.address).await else { return };
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+    });
+    let silent = std::sync::Mutex::new(Vec::new());
+    measure("slow handshakes", async |gateway, _| {
+        let Ok(stream) = connect(gateway.address).await else { return };
+        let mut silent = silent.lock().expect("one thread");
+        silent.push(stream);
+        let oldest = silent.len().saturating_sub(2000);
+        silent.drain(..oldest);
+    });
+    let reset = streams(|stream| frame::frame(frame::RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    measure("rapid reset", async |gateway, tls| flood(gateway, tls, &reset).await);
+    let fault = streams(|stream| frame::frame(frame::WINDOW_UPDATE, 0, stream, &[0; 4]));
+    measure("MadeYouReset", async |gateway, tls| flood(gateway, tls, &fault).await);
+    let begin = frame::frame(frame::HEADERS, 0, 1, &frame::post("6"));
+    let endless = [begin, frame::frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(1000)].concat();
+    measure("CONTINUATION flood", async |gateway, tls| flood(gateway, tls, &endless).await);
+    let settings = frame::frame(frame::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    measure("SETTINGS flood", async |gateway, tls| flood(gateway, tls, &settings).await);
+    let ping = frame::frame(frame::PING, 0, 0, b"forebay?");
+    measure("PING flood", async |gateway, tls| flood(gateway, tls, &ping).await);
+}

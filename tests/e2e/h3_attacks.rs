@@ -1,0 +1,210 @@
+//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores nothing, and leaves the
+//! neighbours of the attacker alone.
+
+use crate::harness::pour::{Fate, Pour, Poured, churn, frame_header};
+use crate::harness::{Ask, Client, Gateway, Protocol, Setup};
+
+const DATA: u64 = 0x0;
+const HEADERS: u64 = 0x1;
+const PUSH_PROMISE: u64 = 0x5;
+const UNKNOWN: u64 = 0x21;
+
+/// RFC 9114 section 8.1, as a connection ends by it, and a stream.
+const NO_ERROR: u64 = 0x100;
+const EXCESSIVE_LOAD: u64 = 0x107;
+const MESSAGE_ERROR: u64 = 0x10e;
+const CLOSED_BY_EXCESS: &str = "close 263";
+const CLOSED_BY_DISORDER: &str = "close 261";
+
+/// A length that nothing has.
+const ENDLESS: u64 = 1 << 40;
+
+/// What each attack would have the gateway keep, in pieces of this size.
+const ATTACK_BYTES: usize = 64 << 20;
+const PIECE_BYTES: usize = 64 << 10;
+const STREAMS: usize = 16;
+
+/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at hand.
+const GROWTH_BYTES_MAX: u64 = 32 << 20;
+
+/// An attacker and its neighbour, served by the same worker.
+struct Siege {
+    gateway: Gateway,
+    neighbour: Client,
+    resident_bytes: u64,
+    answered: std::cell::Cell<usize>,
+}
+
+impl Siege {
+    fn begin() -> Self {
+        let gateway = Setup::new().without_limits().set("FOREBAY_WORKERS", 1).start();
+        let neighbour = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
+        let siege = Self { resident_bytes: 0, gateway, neighbour, answered: 0.into() };
+        siege.neighbour_is_answered();
+        Self { resident_bytes: siege.gateway.resident_bytes(), ..siege }
+    }
+
+    fn attacker(&self) -> Client {
+        Client::open(Protocol::H3, &self.gateway, &self.gateway.device("mallory"))
+    }
+
+    fn neighbour_is_answered(&self) {
+        assert_eq!(self.neighbour.send(&Ask::post("1")).status, 204);
+        self.answered.set(self.answered.get() + 1);
+    }
+
+    /// Streams that begin like this and go on for long, all at once, and how they end.
+    fn flood(&self, attacker: &Client, start: &Pour, bytes: &[u8]) -> Vec<Fate> {
+        let mut piece = bytes.to_vec();
+        piece.resize(PIECE_BYTES.max(bytes.len()), 0);
+        let times = ATTACK_BYTES / STREAMS / PIECE_BYTES;
+        let streams = (0..STREAMS).map(|_| start.clone().repeated(piece.clone(), times).to(attacker));
+        let streams: Vec<Poured> = streams.collect();
+        self.neighbour_is_answered();
+        streams.into_iter().map(Poured::fate).collect()
+    }
+
+    /// The records of the neighbour are all that there is, in not much more memory.
+    fn end(self) {
+        self.neighbour_is_answered();
+        let lines = self.gateway.files("telemetry");
+        assert!(lines.iter().all(|line| line.text("device") == "plc-1"), "{lines:?}");
+        assert_eq!(lines.len(), self.answered.get());
+        let grown_bytes = self.gateway.resident_bytes().saturating_sub(self.resident_bytes);
+        assert!(grown_bytes < GROWTH_BYTES_MAX, "grown by {grown_bytes} bytes");
+    }
+}
+
+fn reset(code: u64) -> Fate {
+    Fate { status: None, stopped: Some(code), reset: Some(code), closed: None }
+}
+
+fn answered(status: u64, stopped: Option<u64>) -> Fate {
+    Fate { status: Some(status), stopped, reset: None, closed: None }
+}
+
+#[test]
+fn a_frame_without_end_in_place_of_a_head_is_refused() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    for kind in [HEADERS, PUSH_PROMISE, UNKNOWN] {
+        for fate in siege.flood(&attacker, &Pour::on_request(), &frame_header(kind, ENDLESS)) {
+            assert_eq!(fate, reset(EXCESSIVE_LOAD), "{kind}");
+        }
+    }
+    assert_eq!(attacker.send(&Ask::post("").to("/none")).status, 404, "the connection goes on");
+    siege.end();
+}
+
+#[test]
+fn a_frame_without_end_after_a_head_or_a_body_is_refused() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    let body = [&frame_header(DATA, 1)[..], b"1"].concat();
+    for kind in [HEADERS, UNKNOWN] {
+        for before in [&b""[..], &body] {
+            let bytes = [before, &frame_header(kind, ENDLESS)].concat();
+            for fate in siege.flood(&attacker, &Pour::after(Ask::post("1").undeclared()), &bytes) {
+                assert_eq!(fate, answered(400, Some(EXCESSIVE_LOAD)), "{kind} after {} bytes", before.len());
+            }
+        }
+    }
+    siege.end();
+}
+
+#[test]
+fn frames_without_a_meaning_are_few() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    let many = |kind| frame_header(kind, 0).repeat(1000);
+    assert_eq!(Pour::on_request().bytes(many(UNKNOWN)).to(&attacker).fate(), reset(EXCESSIVE_LOAD));
+    for kind in [DATA, UNKNOWN] {
+        let in_a_body = Pour::after(Ask::post("1").undeclared()).bytes(many(kind)).to(&attacker).fate();
+        assert_eq!(in_a_body, answered(400, Some(EXCESSIVE_LOAD)), "{kind}");
+    }
+    let closed = Pour::on_request().bytes(many(DATA)).to(&attacker).fate().closed.unwrap_or_default();
+    assert!(closed.starts_with(CLOSED_BY_DISORDER), "{closed}");
+    siege.end();
+}
+
+#[test]
+fn a_control_frame_without_end_ends_the_connection() {
+    let siege = Siege::begin();
+    for kind in [UNKNOWN, 0x4, 0xd] {
+        let attacker = siege.attacker();
+        let mut piece = frame_header(kind, ENDLESS);
+        piece.resize(PIECE_BYTES, 0);
+        let stream = Pour::on_control().repeated(piece, ATTACK_BYTES / PIECE_BYTES).to(&attacker);
+        siege.neighbour_is_answered();
+        let closed = stream.fate().closed.unwrap_or_default();
+        assert!(closed.starts_with(CLOSED_BY_EXCESS), "{kind}: {closed}");
+    }
+    siege.end();
+}
+
+#[test]
+fn streams_of_one_direction_without_end_end_the_connection() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    let streams: Vec<_> = (0..100).map(|_| Pour::on_uni().bytes([0x21]).ending().to(&attacker)).collect();
+    siege.neighbour_is_answered();
+    drop(streams);
+    let closed = attacker.closed();
+    assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
+    siege.end();
+}
+
+/// Like HTTP/2's rapid reset: each costs the gateway a task and the attacker a few bytes.
+#[test]
+fn requests_that_are_given_up_without_end_end_the_connection() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    let closed = churn(&attacker, &Ask::post("1"), 20_000);
+    assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
+    siege.end();
+}
+
+#[test]
+fn a_pseudo_header_that_is_repeated_is_no_way_around_a_check() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    for (name, value) in [(":path", "/none"), (":authority", "example.com"), (":method", "PUT")] {
+        let bytes = [&frame_header(DATA, 1)[..], b"1"].concat();
+        let fate = Pour::after(Ask::post("1").with(name, value)).bytes(bytes).ending().to(&attacker).fate();
+        let is_refused = matches!(fate.status, Some(404 | 405 | 421)) || fate.reset == Some(MESSAGE_ERROR);
+        assert!(is_refused, "{name}: {fate:?}");
+    }
+    siege.end();
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_declared_is_refused() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    for (sent, declared) in [("abc", 2), ("abc", 4), ("a", 0), ("a", 1 << 10)] {
+        let bytes = [&frame_header(DATA, sent.len() as u64)[..], sent.as_bytes()].concat();
+        let fate = Pour::after(Ask::post(sent).declaring(declared)).bytes(bytes).ending().to(&attacker).fate();
+        assert_eq!((fate.status, fate.reset), (Some(400), None), "{sent} as {declared}");
+        assert!(matches!(fate.stopped, None | Some(NO_ERROR)), "{fate:?}");
+    }
+    siege.end();
+}
+
+/// A body goes on after an empty frame; but not after trailers, which end the connection that has more.
+#[test]
+fn a_body_is_taken_whole_or_not_at_all() {
+    let siege = Siege::begin();
+    let device = siege.gateway.device("plc-1");
+    let client = Client::open(Protocol::H3, &siege.gateway, &device);
+    let part = |text: &str| [&frame_header(DATA, text.len() as u64)[..], text.as_bytes()].concat();
+    let whole = [part("on"), part(""), part("e")].concat();
+    let fate = Pour::after(Ask::post("1").undeclared()).bytes(whole).ending().to(&client).fate();
+    assert_eq!(fate, answered(204, None));
+    siege.answered.set(siege.answered.get() + 1);
+    assert!(siege.gateway.files("telemetry").iter().any(|line| line.payload() == b"one"));
+    let trailers = [&frame_header(HEADERS, 2)[..], &[0, 0]].concat();
+    let split = [part("on"), trailers, part("e")].concat();
+    let fate = Pour::after(Ask::post("1").undeclared()).bytes(split).ending().to(&client).fate();
+    assert!(fate.closed.as_ref().is_some_and(|closed| closed.starts_with(CLOSED_BY_DISORDER)), "{fate:?}");
+    siege.end();
+}

@@ -1,0 +1,79 @@
+//! Nothing of what a client sends comes out anywhere else, whatever it is.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::raw::{Raw, block_on, tls};
+use crate::harness::{Ask, Client, Gateway, Protocol, Setup};
+
+/// In every part of a request.
+const MARK: &str = "HOSTILE-MARK";
+
+fn series(gateway: &Gateway) -> Vec<String> {
+    let metrics = gateway.admin("/metrics").1;
+    let names = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Requests that are wrong in every way, and what is said of them.
+fn provoke(gateway: &Gateway, device: &str) {
+    let device = gateway.device(device);
+    for protocol in Protocol::ALL {
+        let client = Client::open(protocol, gateway, &device);
+        for ask in [
+            Ask::post(MARK).to(&format!("/{MARK}")),
+            Ask::post(MARK).to(&format!("/v1/streams/{MARK}")),
+            Ask::post(MARK).at(&format!("{MARK}.example")),
+            Ask::post(MARK).by(MARK),
+            Ask::post(MARK).with("content-encoding", MARK),
+            Ask::post(MARK).with("idempotency-key", &MARK.repeat(9)),
+            Ask::post(MARK).with(MARK, MARK),
+        ] {
+            let reply = client.send(&ask);
+            assert!(!String::from_utf8_lossy(&reply.body).contains(MARK), "{protocol}: {reply:?}");
+        }
+    }
+    let tls = tls(gateway, Some(&device), "http/1.1");
+    for bytes in [
+        format!("{MARK} / HTTP/9.9\r\n\r\n"),
+        format!("POST /\x1b[2J{MARK} HTTP/1.1\r\nhost: {MARK}\r\n{MARK}\r\n\r\n"),
+        format!("POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: {MARK}\r\n\r\n"),
+    ] {
+        let said = block_on(async {
+            let mut raw = Raw::open(gateway.address, tls.clone()).await.expect("a connection");
+            raw.send(bytes.as_bytes()).await.expect("it listens");
+            raw.receive_all().await
+        });
+        assert!(!String::from_utf8_lossy(&said).contains(MARK), "{said:?}");
+    }
+}
+
+#[test]
+fn a_log_has_nothing_of_a_client_and_metrics_no_series() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("audit.log");
+    // Not `debug` for all: what a library says of a request's bytes at that level is for who asks for it.
+    let setup = Setup::new().without_limits().set("FOREBAY_LOG", "info,forebay=trace");
+    let gateway = setup.set("FOREBAY_AUDIT_LOG", file.display()).start();
+    provoke(&gateway, "plc-1");
+    let before = series(&gateway);
+    for device in ["plc-2", "plc-3", "plc-4"] {
+        provoke(&gateway, device);
+    }
+    assert_eq!(series(&gateway), before, "series depend on nobody's input");
+    let audit = std::fs::read_to_string(&file).expect("the audit log");
+    for (what, text) in [("log", gateway.log()), ("audit log", audit), ("metrics", gateway.admin("/metrics").1)] {
+        assert!(!text.contains(MARK), "{what}: {text}");
+    }
+}
+
+#[test]
+fn a_key_that_others_can_read_is_warned_about() {
+    for (mode, warns) in [(0o600, false), (0o640, true), (0o604, true)] {
+        let setup = Setup::new();
+        std::fs::set_permissions(&setup.pki.server.key, PermissionsExt::from_mode(mode)).expect("a file");
+        let gateway = setup.start();
+        assert_eq!(gateway.log().contains("can be read by others"), warns, "{mode:o}: {}", gateway.log());
+    }
+}

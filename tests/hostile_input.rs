@@ -1,0 +1,141 @@
+//! What the fuzz targets check, checked with every `cargo test`: noise, and what is good with a few bytes changed, which
+//! gets further in. The fuzzer finds what this does not; what it has found belongs into [`REGRESSIONS`].
+
+#[path = "../fuzz/checks/certificate.rs"]
+mod certificate;
+#[path = "../fuzz/checks/crl.rs"]
+mod crl;
+#[path = "../fuzz/checks/head.rs"]
+mod head;
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+
+/// Bytes that once were read wrongly, or nearly.
+const REGRESSIONS: [&[u8]; 8] = [
+    b"",
+    b"\n",
+    b"\r\n\r\n",
+    b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n",
+    b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx\n\r\n\r\n",
+    b"ffffffffffffffff\r\n",
+    b"0\r\n\r\nPOST",
+    &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+];
+
+/// A device's certificate and its authority's list, in DER.
+static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    let key = || KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+    let mut params = CertificateParams::new(["plc-1.example".to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, "plc-1");
+    params.subject_alt_names.push(SanType::URI("urn:plant/plc-1".try_into().expect("ASCII")));
+    let device = params.signed_by(&key(), &authority).expect("a certificate");
+    let entry = |serial: u64| RevokedCertParams {
+        serial_number: SerialNumber::from(serial),
+        revocation_time: date_time_ymd(2026, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2026, 1, 1),
+        next_update: date_time_ymd(2026, 1, 1) + Duration::from_secs(86_400),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: [1, 255, 256, u64::MAX].map(entry).to_vec(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&authority).expect("a list");
+    [device.der().to_vec(), list.der().to_vec()]
+});
+
+const HEADS: [&str; 3] = [
+    "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 12\r\n\r\n",
+    "POST /v1/streams/alarms?x HTTP/1.1\r\nHost: localhost:8443\r\nTransfer-Encoding: chunked\r\nexpect: 100-continue\r\n\r\n",
+    "1a;name=\"value\"\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx-trailer: 1\r\n\r\n",
+];
+
+/// Up to eight bytes of `good` are others, and the end may be missing.
+fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
+    (edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(move |(edits, end, is_cut)| {
+        let mut bytes = good.clone();
+        edits.iter().for_each(|(place, byte)| bytes[place.index(good.len())] = *byte);
+        bytes.truncate(if is_cut { end.index(good.len()) } else { good.len() });
+        bytes
+    })
+}
+
+/// Bytes of which heads and chunks are made.
+fn wire() -> impl Strategy<Value = Vec<u8>> {
+    const PARTS: [&str; 16] = [
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        ":",
+        "0",
+        "1",
+        "a",
+        ";",
+        "POST / HTTP/1.1\r\n",
+        "host: localhost\r\n",
+        "content-length: 3\r\n",
+        "transfer-encoding: chunked\r\n",
+        "\r\n\r\n",
+        "/v1/streams/",
+        "telemetry",
+    ];
+    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24).prop_map(|parts| parts.concat().into_bytes())
+}
+
+/// What is damaged was good before: otherwise the checks would look at nothing.
+#[test]
+fn what_is_good_is_taken() {
+    let [device, list] = &*GOOD;
+    assert!(forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri]).device(device).is_ok());
+    assert_eq!(forebay::identity::Crl::parse(list).expect("a list").serials().filter(Result::is_ok).count(), 4);
+    assert!(HEADS[..2].iter().all(|head| forebay::http::h1::head::parse(head.as_bytes()).is_ok()));
+}
+
+#[test]
+fn regressions() {
+    let good = GOOD.iter().map(Vec::as_slice).chain(HEADS.iter().map(|head| head.as_bytes()));
+    for data in REGRESSIONS.into_iter().chain(good) {
+        certificate::check(data);
+        crl::check(data);
+        head::check(data);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn certificates(data in prop_oneof![damaged(GOOD[0].clone()), prop::collection::vec(any::<u8>(), 0..200)]) {
+        certificate::check(&data);
+    }
+
+    #[test]
+    fn lists(data in prop_oneof![damaged(GOOD[1].clone()), prop::collection::vec(any::<u8>(), 0..200)]) {
+        crl::check(&data);
+    }
+
+    #[test]
+    fn heads(data in prop_oneof![
+        prop::sample::select(HEADS.to_vec()).prop_flat_map(|head| damaged(head.into())),
+        wire(),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]) {
+        head::check(&data);
+    }
+}
