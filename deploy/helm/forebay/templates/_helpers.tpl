@@ -14,7 +14,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* The variables that the chart's values stand for; config wins over them. */ -}}
+{{- /* What is mounted below /etc/forebay: a folder for each Secret. */ -}}
+{{- define "forebay.secrets" -}}
+server: {{ .Values.tls.server.secretName }}
+client-ca: {{ .Values.tls.clientCa.secretName }}
+{{- with .Values.tls.crl.secretName }}
+crl: {{ . }}
+{{- end }}
+{{- range $folder, $secret := .Values.secrets }}
+{{ $folder }}: {{ $secret }}
+{{- end }}
+{{- end }}
+
+{{- /* The variables that the chart's values stand for; config adds to them. */ -}}
 {{- define "forebay.variables" -}}
 {{- $variables := dict
   "FOREBAY_LISTEN" (printf "0.0.0.0:%d" (int .Values.service.port))
@@ -123,19 +135,15 @@ spec:
         readOnlyRootFilesystem: true
         capabilities: { drop: [ALL] }
       volumeMounts:
-        - { name: server, mountPath: /etc/forebay/server, readOnly: true }
-        - { name: client-ca, mountPath: /etc/forebay/client-ca, readOnly: true }
-        {{- if .Values.tls.crl.secretName }}
-        - { name: crl, mountPath: /etc/forebay/crl, readOnly: true }
+        {{- range $folder, $_ := include "forebay.secrets" . | fromYaml }}
+        - { name: {{ $folder }}, mountPath: /etc/forebay/{{ $folder }}, readOnly: true }
         {{- end }}
         {{- if .Values.spool.enabled }}
         - { name: data, mountPath: /data }
         {{- end }}
   # Folders, not single files: only those are changed in place when the Secret is.
   volumes:
-    - { name: server, secret: { secretName: {{ .Values.tls.server.secretName }}, defaultMode: 0440 } }
-    - { name: client-ca, secret: { secretName: {{ .Values.tls.clientCa.secretName }}, defaultMode: 0440 } }
-    {{- with .Values.tls.crl.secretName }}
-    - { name: crl, secret: { secretName: {{ . }}, defaultMode: 0440 } }
+    {{- range $folder, $secret := include "forebay.secrets" . | fromYaml }}
+    - { name: {{ $folder }}, secret: { secretName: {{ $secret }}, defaultMode: 0440 } }
     {{- end }}
 {{- end }}
