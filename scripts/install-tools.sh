@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# Prometheus, HTTP clients in Python, h2spec, sslyze, and what checks deploy/ and docs/. Each is installed once: a stamp
+# Prometheus, HTTP clients in Python, h2spec, sslyze, and what packages and checks deploy/ and docs/. Each is installed once: a stamp
 # names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,14 +49,14 @@ python_venv() {
     "$TOOLS/$1/bin/pip" install -q --disable-pip-version-check -r "$2"
 }
 
-# Go keeps what it downloads and builds in one folder, of which only the program stays.
-h2spec() {
+# go_tool MODULE PACKAGE: built as go.mod in the folder MODULE pins it. Go keeps what it downloads and builds in one folder, of
+# which only the program stays.
+go_tool() {
     local folder
     folder=$(mktemp -d "$TOOLS/go.XXXXXX")
     (
-        cd tests/h2spec
-        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" \
-            go build -o "$TOOLS/bin/h2spec" github.com/summerwind/h2spec/cmd/h2spec
+        cd "$1"
+        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" go build -o "$TOOLS/bin/" "$2"
     )
     rm -rf "$folder"
 }
@@ -70,5 +70,7 @@ once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
 once prometheus prometheus
 once "$(stamped python tests/requirements.txt)" python_venv venv tests/requirements.txt
 once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
-once "$(stamped h2spec tests/h2spec/go.mod)" h2spec
+once "$(stamped h2spec tests/h2spec/go.mod)" go_tool tests/h2spec github.com/summerwind/h2spec/cmd/h2spec
+once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy/actionlint github.com/rhysd/actionlint/cmd/actionlint
+once cargo-deb-3.8.0 cargo_tool cargo-deb 3.8.0
 once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt
