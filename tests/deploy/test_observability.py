@@ -4,15 +4,13 @@ import http.client
 import json
 import re
 import ssl
-import subprocess
-import urllib.parse
-import urllib.request
+import urllib.error
 
 import pytest
 import yaml
-from conftest import DEPLOY, PATIENCE, ROOT, Gateway, eventually, free_port, run, tool
+from conftest import DEPLOY, ROOT, Gateway, eventually, run, tool
+from processes import RULES, Broker, Prometheus
 
-RULES = [DEPLOY / "prometheus/recording.rules.yml", DEPLOY / "prometheus/alerts.rules.yml"]
 DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
 
 # What has no sample where there is no spool that fills.
@@ -38,49 +36,31 @@ def queries():
 
 
 @pytest.fixture(scope="module")
-def prometheus(folder):
-    """A Prometheus that has seen a gateway with good, refused and revoked devices; asked by its HTTP API."""
+def observed(folder):
+    """A gateway with good, refused and limited devices, and a Prometheus that has seen them."""
     home = folder / "observed"
     home.mkdir()
     gateway = Gateway(home, FOREBAY_DEVICE_RATE="20", FOREBAY_DEVICE_BURST="20")
-    port = free_port()
-    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
-    config["rule_files"] = [str(file) for file in RULES]
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [gateway.admin]}]
-    (home / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with open(home / "prometheus.log", "w") as log:
-        process = subprocess.Popen(
-            [tool("prometheus"), f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/tsdb",
-             f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+    prometheus = Prometheus(home, gateway)
     try:
-        def ask(expr):
-            query = urllib.parse.urlencode({"query": expr})
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=10) as answer:
-                return json.load(answer)["data"]["result"]
-
-        def first_scrape():
-            try:
-                return ask("forebay_sink_up")
-            except OSError:
-                assert process.poll() is None, (home / "prometheus.log").read_text()
-
-        eventually("a first scrape", first_scrape)
         seen = set()
 
         def enough():
             seen.update(post(gateway, 30))
-            delivered = ask('sum(rate(forebay_http_requests_total{status="204"}[1m])) > 0')
-            return delivered and ask("job:forebay_http_request_duration_seconds:p99_5m >= 0")
+            delivered = prometheus.ask('sum(rate(forebay_http_requests_total{status="204"}[1m])) > 0')
+            return delivered and prometheus.ask("job:forebay_http_request_duration_seconds:p99_5m >= 0")
 
         eventually("rates of what was posted", enough)
         assert seen == {204, 429}, "devices were served, and limited"
-        ask.gateway = gateway
-        yield ask
+        yield gateway, prometheus
     finally:
-        process.terminate()
-        process.wait(PATIENCE)
+        prometheus.stop()
         gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def prometheus(observed):
+    return observed[1].ask
 
 
 def post(gateway, count):
@@ -123,9 +103,9 @@ def test_every_query_parses_and_finds_what_it_asks_for(prometheus):
     assert asked > 50 and not faults, "\n".join(faults)
 
 
-def test_queries_name_only_metrics_that_the_gateway_has(prometheus):
+def test_queries_name_only_metrics_that_the_gateway_has(observed):
     """Also those that are empty here: an alert on a metric that nobody writes would never fire."""
-    exposed = {line.split()[2] for line in prometheus.gateway.ask_admin("/metrics").splitlines()
+    exposed = {line.split()[2] for line in observed[0].ask_admin("/metrics").splitlines()
                if line.startswith("# TYPE")}
     for name, expr, _ in queries():
         for metric in re.findall(r"(?<![:\w])forebay_\w+", expr):
@@ -137,6 +117,28 @@ def test_an_alert_is_firing_only_where_it_should(prometheus):
     """This fleet has a device over its limit, and nothing else is wrong."""
     pending = {sample["metric"]["alertname"] for sample in prometheus("ALERTS")}
     assert pending <= {"ForebayDeviceHot", "ForebaySlow"}, pending
+
+
+def test_an_alert_fires_while_the_broker_is_stopped_and_clears_when_it_is_back(folder):
+    home = folder / "outage"
+    home.mkdir()
+    broker = Broker(home)
+    gateway = Gateway(home, FOREBAY_SINK="kafka", FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker.address, FOREBAY_FILE_DIR=None)
+    prometheus = Prometheus(home, gateway, alerts_after="1s")
+    try:
+        assert set(post(gateway, 5)) == {204}
+        assert "ForebaySinkAway" not in prometheus.alerts("firing")
+        broker.pause()
+        # Each is answered, not left to wait: 504 where the broker may have it, 503 once it is known to be away.
+        assert set(post(gateway, 2)) <= {503, 504}
+        eventually("the alert", lambda: "ForebaySinkAway" in prometheus.alerts("firing"))
+        broker.resume()
+        eventually("the all-clear", lambda: "ForebaySinkAway" not in prometheus.alerts("firing"))
+        eventually("a reading that is taken", lambda: set(post(gateway, 1)) == {204})
+    finally:
+        prometheus.stop()
+        gateway.stop()
+        broker.stop()
 
 
 def test_panels_have_places_and_descriptions():

@@ -1,0 +1,94 @@
+"""What stands beside a gateway: a Kafka broker and a Prometheus, on free ports, ended with their tests."""
+
+import json
+import signal
+import subprocess
+import urllib.parse
+import urllib.request
+
+import yaml
+from conftest import DEPLOY, PATIENCE, TOOLS, eventually, free_port, run, tool
+
+RULES = [DEPLOY / "prometheus/recording.rules.yml", DEPLOY / "prometheus/alerts.rules.yml"]
+
+
+class Broker:
+    """One KRaft node, with a topic `telemetry`."""
+
+    def __init__(self, folder):
+        self.address = f"127.0.0.1:{free_port()}"
+        controller = f"127.0.0.1:{free_port()}"
+        settings = {
+            "process.roles": "broker,controller", "node.id": 1, "log.dirs": folder / "log",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}", "controller.listener.names": "CONTROLLER",
+            "controller.quorum.voters": f"1@{controller}", "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+        }
+        (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{TOOLS}/kafka/lib/*"]
+        cluster = "MkU3OEVBNTcwNTJENDM2Qg"
+        run(*self.java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", folder / "server.properties")
+        with open(folder / "kafka.log", "w") as log:
+            self.process = subprocess.Popen(
+                [*self.java, "kafka.Kafka", folder / "server.properties"], stdout=log, stderr=log, cwd=folder)
+        # It waits for the broker to answer.
+        run(*self.java, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address,
+            "--create", "--topic", "telemetry", "--partitions", "2")
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+class Prometheus:
+    """It scrapes one gateway twice a second, by the configuration and the rules that are deployed. Alerts need to be true for
+    as long as `alerts_after` says, where it is given, in the place of minutes."""
+
+    def __init__(self, folder, gateway, alerts_after=None):
+        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [gateway.admin]}]
+        config["rule_files"] = [str(folder / file.name) for file in RULES]
+        for file in RULES:
+            (folder / file.name).write_text(yaml.safe_dump(rules(file, alerts_after)))
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self.log = folder / "prometheus.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [tool("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+                 f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+        eventually("a first scrape", lambda: self.may_ask("forebay_sink_up"))
+
+    def ask(self, expr):
+        query = urllib.parse.urlencode({"query": expr})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as answer:
+            return json.load(answer)["data"]["result"]
+
+    def may_ask(self, expr):
+        try:
+            return self.ask(expr)
+        except OSError:
+            assert self.process.poll() is None, self.log.read_text()
+
+    def alerts(self, state):
+        return {sample["metric"]["alertname"] for sample in self.ask(f'ALERTS{{alertstate="{state}"}}')}
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+
+def rules(file, alerts_after):
+    groups = yaml.safe_load(file.read_text())
+    for rule in [rule for group in groups["groups"] for rule in group["rules"] if "for" in rule and alerts_after]:
+        rule["for"] = alerts_after
+    return groups
