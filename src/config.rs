@@ -139,7 +139,10 @@ pub struct KafkaConfig {
 
 /// Region, credentials and endpoint come from the AWS SDK's own variables.
 #[derive(Clone, Debug)]
-pub struct KinesisConfig {}
+pub struct KinesisConfig {
+    /// Pack the records as KPL aggregates.
+    pub aggregate: bool,
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct BatchConfig {

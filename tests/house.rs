@@ -85,7 +85,13 @@ const WALLS: &[Wall] = &[
     wall("rustix", &["spool::disk"], "two system calls that the standard library lacks"),
     wall("rdkafka", &["sink::kafka"], "clients live in their sink"),
     wall("aws_config", &["sink::kinesis"], "clients live in their sink"),
+    wall("aws_credential_types", &["sink::kinesis"], "clients live in their sink"),
     wall("aws_sdk_kinesis", &["sink::kinesis"], "clients live in their sink"),
+    wall(
+        "md5",
+        &["sink::kinesis::shards", "sink::kinesis::aggregate"],
+        "Kinesis' own hash and KPL's checksum, nothing else",
+    ),
     wall("datasketches", &["telemetry::top"], "one count of the busiest devices"),
     wall("metrics", &["telemetry::metrics"], "rooms count by telemetry::metrics, handles resolved"),
     wall("metrics_exporter_prometheus", &["telemetry::metrics"], "one exporter"),

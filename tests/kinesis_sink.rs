@@ -1,6 +1,10 @@
 //! The Kinesis sink against an emulator with the service's limits, and against a server with faults.
 #![cfg(feature = "kinesis")]
 
+#[path = "kinesis_sink/aggregate.rs"]
+mod aggregate;
+#[path = "support/deaggregate.rs"]
+mod deaggregate;
 #[path = "support/ferrokinesis.rs"]
 mod ferrokinesis;
 
@@ -13,7 +17,7 @@ use std::time::{Duration, Instant};
 use aws_config::ConfigLoader;
 use aws_sdk_kinesis::types::Record as StoredRecord;
 use bytes::Bytes;
-use forebay::config::StreamConfig;
+use forebay::config::{KinesisConfig, StreamConfig};
 use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
 use forebay::sink::kinesis::KinesisSink;
 use forebay::sink::{SinkError, SinkOptions};
@@ -39,9 +43,13 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
 }
 
 async fn sink(settings: ConfigLoader, ack_timeout: Duration) -> KinesisSink {
+    open(settings, ack_timeout, false).await
+}
+
+async fn open(settings: ConfigLoader, ack_timeout: Duration, aggregate: bool) -> KinesisSink {
     let streams = vec![StreamConfig { name: "telemetry".into(), target: "readings".into() }];
     let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, in_flight_batches_max: 64 };
-    KinesisSink::open_with(settings, options).await.unwrap()
+    KinesisSink::open_with(settings, &KinesisConfig { aggregate }, options).await.unwrap()
 }
 
 fn body(record: &StoredRecord) -> &[u8] {
@@ -181,7 +189,7 @@ async fn a_missing_stream_is_named_with_what_to_set() {
     assert!(matches!(error, SinkError::Misconfigured(_)));
     assert!(error.to_string().contains("readings") && error.to_string().contains("FOREBAY_STREAMS"), "{error}");
     let outcomes = sink.deliver(STREAM, &[record("device", "x")]).await;
-    assert_eq!(*outcomes.get(0), Outcome::Retryable("ResourceNotFoundException".into()));
+    assert_eq!(*outcomes.get(0), Outcome::Barred("ResourceNotFoundException".into()));
 }
 
 #[tokio::test]

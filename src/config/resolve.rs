@@ -221,6 +221,8 @@ impl Reader<'_> {
 
     fn sink(&mut self) -> SinkConfig {
         let dir = self.value("FOREBAY_FILE_DIR", file, PathBuf::new());
+        #[allow(unused_variables)] // used where the feature is on
+        let aggregate = self.value("FOREBAY_KINESIS_AGGREGATE", value::switch, false);
         let sink = self.value("FOREBAY_SINK", |text| Ok(text.to_owned()), "null".into());
         match sink.as_str() {
             "null" => SinkConfig::Null,
@@ -228,7 +230,7 @@ impl Reader<'_> {
             #[cfg(feature = "kafka")]
             "kafka" => SinkConfig::Kafka(self.kafka()),
             #[cfg(feature = "kinesis")]
-            "kinesis" => SinkConfig::Kinesis(KinesisConfig {}),
+            "kinesis" => SinkConfig::Kinesis(KinesisConfig { aggregate }),
             #[allow(unreachable_patterns)] // reached where a feature is off
             "kafka" | "kinesis" => self.no_sink("is a sink that this binary was built without"),
             _ => self.no_sink("is none of file, kafka, kinesis, null"),

@@ -71,6 +71,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(STREAMS, "FOREBAY_SINK", Value("file"), "kafka", "file, kafka, kinesis, or null (for benchmarks: keeps nothing)"),
     variable(STREAMS, "FOREBAY_FILE_DIR", Value("data"), "/var/lib/forebay", "folder of the file sink, one folder in it for each stream"),
     variable(STREAMS, "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", Unset("required by the Kafka sink"), "broker-1:9093,broker-2:9093", "Kafka brokers; every other librdkafka property likewise, upper case and _ for ."),
+    variable(STREAMS, "FOREBAY_KINESIS_AGGREGATE", Value("false"), "true", "pack many readings into one Kinesis record, as KPL does; consumers must unpack them"),
     variable(BATCHING, "FOREBAY_BATCH_BYTES", Value("512KiB"), "1MiB", "payload bytes that seal a batch"),
     variable(BATCHING, "FOREBAY_BATCH_RECORDS", Value("512"), "500", "records that seal a batch"),
     variable(BATCHING, "FOREBAY_BATCH_LINGER", Value("5ms"), "20ms", "the most that a record waits for company while the sink is busy"),

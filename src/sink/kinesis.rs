@@ -1,39 +1,49 @@
-//! Kinesis sink: PutRecords with data = body and partition key = device id.
+//! Kinesis sink: PutRecords with data = body and partition key = device id, or KPL aggregates of them.
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a task), which owns
-//! what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running. `pending` decides what goes
-//! into the next call, `call` makes it, `failure` says what an error means for its records.
+//! what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running. `pending` decides what goes into the next
+//! call, at the `pace` of each shard; `call` makes it; `failure` says what an error means for its records; `stream` knows
+//! the shards and sees to credentials; `aggregate` packs.
 //!
-//! Invariant: a device has at most one record on the wire, so its records enter the stream in the order of the
-//! `deliver` calls, also when the middle of a call fails; other devices fill the rest of the call. A batch of distinct
-//! devices is one call; while every call is in flight, batches add up to larger ones.
+//! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so its records enter the
+//! stream in the order of the `deliver` calls, also when the middle of a call fails; other devices fill the rest of the
+//! call. A batch of distinct devices is one call; while every call is in flight, batches add up to larger ones.
 //!
-//! Limits: 500 records and 5 MiB a call, and a bound on the records pending for a stream. A record is tried again,
-//! with jittered back-off, until three quarters of `ack_timeout` are spent: then it is `Retryable`, or `Unknown` when a
-//! call with it got no answer. `Permanent` is only what the stream says of the record itself (502). A missing stream,
-//! a denied access, an expired token or a KMS key's state are the stream's fault: `Retryable` at once, and `verify`
-//! says what to do. The SDK's own retries are off: they would not know which records failed.
+//! Limits: 500 puts and 5 MiB a call, 1000 puts and 1 MiB a second and shard, and a bound on the records pending. A
+//! record is tried again, with jittered back-off, until three quarters of `ack_timeout` are spent: then it is
+//! `Retryable`, or `Unknown` when a call with it got no answer. One whose shard has more to do than fits into a quarter is
+//! `Retryable` at once. `Permanent` is only what the stream says of the record itself (502). A missing stream or a denied
+//! access is `Barred`, a KMS key's state `Retryable`, both at once, and `verify` says what to do. The SDK's own retries are
+//! off: they would not know which records failed.
 
+pub mod aggregate;
 mod call;
+mod credentials;
 mod dispatch;
+mod entry;
 mod failure;
+mod pace;
 mod pending;
+mod queue;
+mod shards;
+mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader};
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::StreamStatus;
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::credentials::{Chain, Clients};
+use self::entry::{Deadlines, Entry, Reply};
 use self::failure::Failure;
-use self::pending::{Deadlines, Entry, Reply};
+use self::stream::Stream;
 use super::{SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{DEVICE_ID_CHARS_MAX, Outcome, Outcomes, Record, StreamIndex};
@@ -63,8 +73,7 @@ const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
 
 /// A client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
 pub struct KinesisSink {
-    client: Client,
-    streams: Vec<StreamConfig>,
+    streams: Vec<(StreamConfig, Arc<Stream>)>,
     /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
     /// a sender that finds room again may overtake one that has been woken for it.
     dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
@@ -74,25 +83,42 @@ pub struct KinesisSink {
 
 impl KinesisSink {
     /// Reads the AWS settings and starts a dispatcher for each stream on the current runtime. Asks nothing of Kinesis.
-    pub async fn open(_config: &KinesisConfig, options: SinkOptions) -> Result<Self, SinkError> {
-        Self::open_with(aws_config::defaults(BehaviorVersion::latest()), options).await
+    pub async fn open(config: &KinesisConfig, options: SinkOptions) -> Result<Self, SinkError> {
+        let chain = Chain::default();
+        let settings = aws_config::defaults(BehaviorVersion::latest()).credentials_provider(chain.clone());
+        Self::start(settings, Some(chain), config, options).await
     }
 
     /// As [`open`](Self::open), with AWS settings that do not come from the environment.
-    pub async fn open_with(settings: ConfigLoader, options: SinkOptions) -> Result<Self, SinkError> {
+    pub async fn open_with(
+        settings: ConfigLoader,
+        config: &KinesisConfig,
+        options: SinkOptions,
+    ) -> Result<Self, SinkError> {
+        Self::start(settings, None, config, options).await
+    }
+
+    async fn start(
+        settings: ConfigLoader,
+        chain: Option<Chain>,
+        config: &KinesisConfig,
+        options: SinkOptions,
+    ) -> Result<Self, SinkError> {
         for stream in &options.streams {
             check_name(stream)?;
         }
-        let client = connect(settings, options.ack_timeout).await?;
-        let dispatchers = options.streams.iter().map(|stream| start_dispatcher(&client, &stream.target)).collect();
         let SinkOptions { streams, body_bytes_max, ack_timeout, .. } = options;
-        Ok(Self { client, streams, dispatchers, body_bytes_max, ack_timeout })
+        let clients = Arc::new(connect(settings, chain, ack_timeout).await?);
+        let stream = |stream: StreamConfig| (Arc::new(Stream::new(clients.clone(), &stream.target)), stream);
+        let streams: Vec<_> = streams.into_iter().map(stream).map(|(stream, config)| (config, stream)).collect();
+        let dispatchers = streams.iter().map(|(_, stream)| start_dispatcher(stream, config.aggregate)).collect();
+        Ok(Self { streams, dispatchers, body_bytes_max, ack_timeout })
     }
 
-    /// Describes every stream: is it there, does it take records, does the largest body fit? The service allows few
-    /// of these calls (20 a second and account), so ask about once a second at most.
+    /// Describes every stream: is it there, does it take records, does the largest body fit, which shards does it have?
+    /// The service allows few of these calls (20 a second and account), so ask about once a second at most.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        let checks = try_join_all(self.streams.iter().map(|stream| self.verify_stream(stream)));
+        let checks = try_join_all(self.streams.iter().map(|(config, stream)| self.verify_stream(config, stream)));
         let slow = |_| SinkError::Away(format!("Kinesis did not answer within {VERIFY_TIMEOUT:?}"));
         timeout(VERIFY_TIMEOUT, checks).await.map_err(slow)?.map(|_| ())
     }
@@ -117,44 +143,50 @@ impl KinesisSink {
         }
     }
 
-    async fn verify_stream(&self, stream: &StreamConfig) -> Result<(), SinkError> {
-        let answer = self.client.describe_stream_summary().stream_name(&stream.target).send().await;
-        let answer = answer.map_err(|error| not_described(stream, &Failure::of(&error)))?;
-        let summary = answer.stream_description_summary().ok_or_else(|| away(stream, "an empty description"))?;
-        check_status(stream, summary.stream_status())?;
-        check_record_size(stream, self.body_bytes_max, record_bytes_max(summary.max_record_size_in_kib()))
+    async fn verify_stream(&self, config: &StreamConfig, stream: &Stream) -> Result<(), SinkError> {
+        let answer = stream.client().describe_stream_summary().stream_name(&config.target).send().await;
+        let answer = match answer.map_err(|error| stream.failure(&error)) {
+            // The account shares a few questions a second among all that ask: no news, and none of the stream.
+            Err(failure) if failure.is_throttling() && stream.shards().are_known() => return Ok(()),
+            answer => answer.map_err(|failure| not_described(config, &failure))?,
+        };
+        let summary = answer.stream_description_summary().ok_or_else(|| away(config, "an empty description"))?;
+        check_status(config, summary.stream_status())?;
+        check_distribution(config, summary.record_distribution_strategy())?;
+        check_record_size(config, self.body_bytes_max, record_bytes_max(summary.max_record_size_in_kib()))?;
+        stream.list_shards().await.map_err(|failure| not_described(config, &failure))?;
+        Ok(())
     }
 }
 
-async fn connect(settings: ConfigLoader, ack_timeout: Duration) -> Result<Client, SinkError> {
+async fn connect(settings: ConfigLoader, chain: Option<Chain>, ack_timeout: Duration) -> Result<Clients, SinkError> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(ack_timeout))
         .operation_timeout(VERIFY_TIMEOUT.max(ack_timeout))
         .build();
     let settings = settings
         .retry_config(RetryConfig::disabled())
-        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT.min(ack_timeout / 2)).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts);
     let config = timeout(REGION_TIMEOUT, settings.load()).await.ok();
     match config {
-        Some(config) if config.region().is_some() => Ok(Client::new(&config)),
+        Some(config) if config.region().is_some() => {
+            Ok(Clients::new(config, chain, CREDENTIALS_TIMEOUT.min(ack_timeout / 2)))
+        }
         _ => {
             Err(SinkError::Misconfigured("Kinesis needs a region: set AWS_REGION, or region in the AWS profile".into()))
         }
     }
 }
 
-fn start_dispatcher(client: &Client, target: &str) -> Mutex<mpsc::Sender<Vec<Entry>>> {
+fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Vec<Entry>>> {
     let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    tokio::spawn(dispatch::run(client.clone(), target.into(), batches));
+    tokio::spawn(dispatch::run(stream.clone(), packed, batches));
     Mutex::new(sender)
 }
 
 fn entries(records: &[Record], deadlines: Deadlines, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
-    let entry = |(index, record): (u32, &Record)| {
-        Entry::new(record.device.clone(), record.payload.clone(), deadlines, Reply::new(index, reply.clone()))
-    };
+    let entry = |(index, record)| Entry::new(record, deadlines, Reply::new(index, reply.clone()));
     (0..).zip(records).map(entry).collect()
 }
 
@@ -185,13 +217,13 @@ fn not_described(stream: &StreamConfig, failure: &Failure) -> SinkError {
     let StreamConfig { name, target } = stream;
     let reason = failure.reason();
     match (failure, &**reason) {
-        (Failure::Stream(_), "ResourceNotFoundException") => SinkError::Misconfigured(format!(
+        (Failure::Barred(_), "ResourceNotFoundException") => SinkError::Misconfigured(format!(
             "the Kinesis stream {target} (stream {name}) does not exist in this account and region: create it, or \
              name another one in FOREBAY_STREAMS ({name}=TARGET)"
         )),
-        (Failure::Stream(_), "AccessDeniedException") => SinkError::Misconfigured(format!(
+        (Failure::Barred(_), "AccessDeniedException") => SinkError::Misconfigured(format!(
             "the Kinesis stream {target} (stream {name}) may not be used with these AWS credentials: they need \
-             kinesis:DescribeStreamSummary and kinesis:PutRecords"
+             kinesis:DescribeStreamSummary, kinesis:ListShards and kinesis:PutRecords"
         )),
         _ => away(stream, reason),
     }
@@ -205,6 +237,19 @@ fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), Sink
     match status {
         StreamStatus::Active | StreamStatus::Updating => Ok(()),
         status => Err(SinkError::Away(format!("the Kinesis stream {} is {status}", stream.target))),
+    }
+}
+
+/// A stream that ignores keys keeps no device's order, and consumers drop the aggregates in it:
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-managed-pk-kpl-aggregation.html>.
+fn check_distribution(stream: &StreamConfig, strategy: Option<&RecordDistributionStrategy>) -> Result<(), SinkError> {
+    match strategy {
+        Some(RecordDistributionStrategy::Auto) => Err(SinkError::Misconfigured(format!(
+            "the Kinesis stream {} ignores partition keys, so a device's readings would lose their order: set its record \
+             distribution strategy to USER_PARTITION_KEY",
+            stream.target
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -249,9 +294,9 @@ mod tests {
 
     #[test]
     fn missing_rights_are_not_an_absence() {
-        let error = not_described(&stream("s"), &Failure::Stream("AccessDeniedException".into()));
+        let error = not_described(&stream("s"), &Failure::Barred("AccessDeniedException".into()));
         assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("kinesis:PutRecords")));
-        let error = not_described(&stream("s"), &Failure::Stream("ExpiredTokenException".into()));
+        let error = not_described(&stream("s"), &Failure::Expired("ExpiredTokenException".into()));
         assert!(matches!(error, SinkError::Away(_)));
     }
 
@@ -262,6 +307,13 @@ mod tests {
             let error = check_name(&stream(target)).unwrap_err();
             assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_STREAMS")));
         }
+    }
+
+    #[test]
+    fn a_stream_that_ignores_keys_is_not_taken() {
+        assert!(check_distribution(&stream("s"), Some(&RecordDistributionStrategy::UserPartitionKey)).is_ok());
+        let error = check_distribution(&stream("s"), Some(&RecordDistributionStrategy::Auto)).unwrap_err();
+        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("USER_PARTITION_KEY")));
     }
 
     #[test]

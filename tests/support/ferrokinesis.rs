@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Credentials;
-use aws_sdk_kinesis::types::{Record, ShardIteratorType, StreamStatus};
+use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType, StreamStatus};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,6 +49,10 @@ impl Ferrokinesis {
 
     pub async fn create_stream(&self, name: &str, shards: i32) {
         self.client.create_stream().stream_name(name).shard_count(shards).send().await.expect("the stream is created");
+        self.wait_until_active(name).await;
+    }
+
+    pub async fn wait_until_active(&self, name: &str) {
         loop {
             let answer = self.client.describe_stream_summary().stream_name(name).send().await.expect("it is described");
             let summary = answer.stream_description_summary().expect("with a summary");
@@ -61,12 +65,18 @@ impl Ferrokinesis {
 
     /// All records of a stream, each shard's in its order.
     pub async fn read_stream(&self, name: &str) -> Vec<Record> {
+        self.read_shards(name).await.into_iter().flat_map(|(_, records)| records).collect()
+    }
+
+    /// The shards of a stream, closed ones too, and the records of each in their order.
+    pub async fn read_shards(&self, name: &str) -> Vec<(Shard, Vec<Record>)> {
         let answer = self.client.list_shards().stream_name(name).send().await.expect("the shards are listed");
-        let mut records = Vec::new();
-        for shard in answer.shards() {
-            records.extend(self.read_shard(name, shard.shard_id()).await);
+        let mut shards = Vec::new();
+        for shard in answer.shards.unwrap_or_default() {
+            let records = self.read_shard(name, shard.shard_id()).await;
+            shards.push((shard, records));
         }
-        records
+        shards
     }
 
     async fn read_shard(&self, stream: &str, shard: &str) -> Vec<Record> {

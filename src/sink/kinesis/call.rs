@@ -1,19 +1,25 @@
 //! One PutRecords call, and the smaller ones that find the record which the stream refuses.
 //!
 //! The dispatcher runs several at a time. A call never outlives the answer deadline of its oldest record, nor
-//! [`CALL_TIMEOUT`]. A refused call says nothing of single records, so it is halved until the record that is at fault
-//! stands alone: its neighbours are written.
+//! [`CALL_TIMEOUT`]. A refused call says nothing of single records, so it is halved, and then the aggregate that is at
+//! fault, until the record stands alone: its neighbours are written.
+//!
+//! An answer names the shard of each put. Another one than expected means that the stream has been resharded, and the
+//! shards are asked for. An aggregate may then have landed beside the shard of some of its devices, where nothing
+//! orders it with their later records: those are written again, to their own shard.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
+use aws_sdk_kinesis::types::PutRecordsResultEntry;
 use tokio::time::{Instant, timeout_at};
 
+use super::entry::{Entry, Put, Verdict};
 use super::failure::Failure;
-use super::pending::{Entry, Verdict};
+use super::shards::ShardId;
+use super::stream::Stream;
+use crate::record::Outcome;
 
 /// Records of one call: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
 pub(super) const CALL_RECORDS_MAX: usize = 500;
@@ -25,33 +31,67 @@ pub(super) const CALL_BYTES_MAX: usize = 5 << 20;
 /// A call without an answer by then is lost.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends the entries and says what became of each.
-pub(super) async fn put(client: &Client, stream: &str, entries: Vec<Entry>) -> Vec<(Entry, Verdict)> {
-    let mut settled = Vec::with_capacity(entries.len());
-    let mut parts = vec![entries];
-    while let Some(mut part) = parts.pop() {
-        match put_once(client, stream, &part).await {
-            Ok(answer) => settled.extend(part.into_iter().zip(verdicts(answer))),
-            Err(Failure::Refused(_)) if part.len() > 1 => {
-                let second = part.split_off(part.len() / 2);
-                parts.extend([second, part]);
-            }
-            Err(failure) => settled.extend(part.into_iter().map(|entry| (entry, verdict(&failure)))),
-        }
-    }
-    settled
+/// The entry's error that says a shard takes no more for now.
+const SHARD_IS_FULL: &str = "ProvisionedThroughputExceededException";
+
+/// What became of a call.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub settled: Vec<(Entry, Verdict)>,
+    /// The shards that refused a record for their rate.
+    pub full_shards: HashSet<ShardId>,
 }
 
-async fn put_once(client: &Client, stream: &str, part: &[Entry]) -> Result<PutRecordsOutput, Failure> {
-    let now = Instant::now();
-    let answer_deadline = part.iter().map(|entry| entry.deadlines.answer).min().unwrap_or(now);
-    if answer_deadline <= now {
-        return Err(Failure::NotWritten("the time for retries is over".into()));
+/// Sends the puts and says what became of each record.
+pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
+    let mut answer = Answer::default();
+    let mut displaced = Vec::new();
+    let mut parts = vec![puts];
+    while let Some(mut part) = parts.pop() {
+        if answer.has_failures() {
+            part.into_iter().for_each(|put| answer.settle(put, &held_back()));
+            continue;
+        }
+        match put_once(stream, &part).await {
+            Ok(output) => {
+                let results = part.into_iter().zip(output.records);
+                results.for_each(|(put, result)| answer.read(put, result, &mut displaced));
+            }
+            Err(Failure::Refused(_)) if halve(&mut part, &mut parts) => {}
+            Err(failure) => part.into_iter().for_each(|put| answer.settle(put, &verdict(&failure))),
+        }
     }
-    let records = part.iter().map(request_entry).collect();
-    let call = client.put_records().stream_name(stream).set_records(Some(records)).send();
+    if !displaced.is_empty() {
+        answer.settle_displaced(stream, displaced).await;
+    }
+    answer
+}
+
+/// Cuts a call in two that is to be made again; one with a single record cannot be.
+fn halve(part: &mut Vec<Put>, parts: &mut Vec<Vec<Put>>) -> bool {
+    let second = match &mut part[..] {
+        [put] if put.has_one_record() => return false,
+        [put] => vec![put.split_off()],
+        puts => {
+            let half = puts.len() / 2;
+            part.split_off(half)
+        }
+    };
+    parts.extend([second, std::mem::take(part)]);
+    true
+}
+
+async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Failure> {
+    let now = Instant::now();
+    let answer_deadline = part.iter().flat_map(|put| &put.entries).map(|entry| entry.deadlines.answer).min();
+    let answer_deadline = answer_deadline.filter(|deadline| *deadline > now);
+    let Some(answer_deadline) = answer_deadline else {
+        return Err(Failure::NotWritten("the time for retries is over".into()));
+    };
+    let records = part.iter().map(Put::request_entry).collect();
+    let call = stream.client().put_records().stream_name(&*stream.name).set_records(Some(records)).send();
     let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
-        Ok(answer) => answer.map_err(|error| Failure::of(&error))?,
+        Ok(answer) => answer.map_err(|error| stream.failure(&error))?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };
     match answer.records().len() == part.len() {
@@ -60,34 +100,68 @@ async fn put_once(client: &Client, stream: &str, part: &[Entry]) -> Result<PutRe
     }
 }
 
-fn request_entry(entry: &Entry) -> PutRecordsRequestEntry {
-    // Cannot fail: the builder only wants `data`.
-    PutRecordsRequestEntry::builder()
-        .data(Blob::new(&entry.payload[..]))
-        .partition_key(entry.device.as_str())
-        .build()
-        .expect("data is set")
-}
-
-fn verdicts(answer: PutRecordsOutput) -> impl Iterator<Item = Verdict> {
-    answer.records.into_iter().map(entry_verdict)
-}
-
-/// An entry's error is a throttled shard or an internal failure, never the record itself.
-fn entry_verdict(entry: PutRecordsResultEntry) -> Verdict {
-    match (entry.sequence_number, entry.error_code) {
-        (Some(_), None) => Verdict::Written,
-        (_, Some(code)) => Verdict::Failed { reason: code.into(), maybe_written: false },
-        (None, None) => Verdict::Failed { reason: "an empty answer".into(), maybe_written: true },
+impl Answer {
+    /// An entry's error is a shard that is full or an internal failure, never the record itself.
+    fn read(&mut self, put: Put, result: PutRecordsResultEntry, displaced: &mut Vec<(Put, ShardId)>) {
+        match (result.sequence_number, result.error_code) {
+            (Some(_), None) => match result.shard_id {
+                Some(shard) if is_known_as_other(&put.shard, &shard) => displaced.push((put, shard.into())),
+                _ => self.settle(put, &Verdict::Written),
+            },
+            (_, Some(code)) => {
+                if code == SHARD_IS_FULL {
+                    self.full_shards.insert(put.shard.clone());
+                }
+                self.settle(put, &Verdict::Failed { reason: code.into(), maybe_written: false });
+            }
+            (None, None) => {
+                self.settle(put, &Verdict::Failed { reason: "an empty answer".into(), maybe_written: true });
+            }
+        }
     }
+
+    /// What comes after them is not sent: it may be a failed device's.
+    fn has_failures(&self) -> bool {
+        self.settled.iter().any(|(_, verdict)| matches!(verdict, Verdict::Failed { .. }))
+    }
+
+    fn settle(&mut self, put: Put, verdict: &Verdict) {
+        self.settled.extend(put.entries.into_iter().map(|entry| (entry, verdict.clone())));
+    }
+
+    async fn settle_displaced(&mut self, stream: &Stream, displaced: Vec<(Put, ShardId)>) {
+        let shards = stream.list_shards().await.ok();
+        for (put, landed) in displaced {
+            // The first record gave the put its key, so it is at home wherever that is.
+            let first = put.entries[0].hash_key;
+            for entry in put.entries {
+                let key = entry.hash_key;
+                let is_home = key == first || shards.as_ref().is_some_and(|shards| *shards.id_of(key) == landed);
+                self.settled.push((entry, if is_home { Verdict::Written } else { elsewhere() }));
+            }
+        }
+    }
+}
+
+fn is_known_as_other(expected: &ShardId, actual: &str) -> bool {
+    !expected.is_empty() && **expected != *actual
+}
+
+fn held_back() -> Verdict {
+    Verdict::Failed { reason: "what stood before it failed".into(), maybe_written: false }
+}
+
+fn elsewhere() -> Verdict {
+    Verdict::Failed { reason: "the stream was resharded".into(), maybe_written: true }
 }
 
 fn verdict(failure: &Failure) -> Verdict {
     let reason = failure.reason().clone();
     match failure {
-        Failure::NotWritten(_) => Verdict::Failed { reason, maybe_written: false },
+        Failure::NotWritten(_) | Failure::Expired(_) => Verdict::Failed { reason, maybe_written: false },
         Failure::NoAnswer(_) => Verdict::Failed { reason, maybe_written: true },
         Failure::Refused(_) => Verdict::Refused(reason),
-        Failure::Stream(_) => Verdict::Hopeless(reason),
+        Failure::Stream(_) => Verdict::Hopeless(Outcome::Retryable(reason)),
+        Failure::Barred(_) => Verdict::Hopeless(Outcome::Barred(reason)),
     }
 }

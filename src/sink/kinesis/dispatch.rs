@@ -1,48 +1,47 @@
 //! The dispatcher of one stream: takes batches in, keeps calls in flight, settles what comes back.
 //!
 //! A task of the sink's runtime. It ends when the sink is dropped; nobody waits for an outcome then. It takes a
-//! batch only while fewer than [`RECORDS_WAITING_MAX`] records wait, so what it holds is bounded by that, one batch
-//! more, and the calls in flight.
+//! batch only while `pending` has room, so what it holds is bounded by that, one batch more, and the calls in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::call;
-use super::pending::{Entry, Pending};
+use super::entry::Entry;
+use super::pending::Pending;
+use super::stream::Stream;
 
 /// Calls of one stream at a time.
 pub(super) const CALLS_IN_FLIGHT_MAX: usize = 8;
 
-/// Records that wait for a call; further batches stay in the hand-over.
-const RECORDS_WAITING_MAX: usize = 8192;
-
-/// How exactly rests and deadlines are kept.
+/// How exactly rests, paces and deadlines are kept.
 const TICK: Duration = Duration::from_millis(25);
 
-pub(super) async fn run(client: Client, stream: Arc<str>, mut batches: mpsc::Receiver<Vec<Entry>>) {
-    let mut pending = Pending::default();
+/// With `packed` the records go as aggregates.
+pub(super) async fn run(stream: Arc<Stream>, packed: bool, mut batches: mpsc::Receiver<Vec<Entry>>) {
+    let mut pending = Pending::new(stream.shards(), packed, Instant::now());
     let mut calls = FuturesUnordered::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
+        pending.reshard(stream.shards(), Instant::now());
         take_waiting(&mut batches, &mut pending);
         while calls.len() < CALLS_IN_FLIGHT_MAX {
             match pending.next_call(Instant::now()) {
                 call if call.is_empty() => break,
-                call => calls.push(call::put(&client, &stream, call)),
+                call => calls.push(call::put(&stream, call)),
             }
         }
         tokio::select! {
-            batch = batches.recv(), if pending.waiting() < RECORDS_WAITING_MAX => match batch {
-                Some(batch) => batch.into_iter().for_each(|entry| pending.push(entry)),
+            batch = batches.recv(), if pending.has_room() => match batch {
+                Some(batch) => pending.take_in(batch, Instant::now()),
                 None => return,
             },
-            Some(settled) = calls.next() => pending.settle(settled, Instant::now()),
+            Some(answer) = calls.next() => pending.settle(answer, Instant::now()),
             _ = tick.tick(), if !pending.is_empty() => pending.tick(Instant::now()),
         }
     }
@@ -50,9 +49,9 @@ pub(super) async fn run(client: Client, stream: Arc<str>, mut batches: mpsc::Rec
 
 /// What arrived together goes out together.
 fn take_waiting(batches: &mut mpsc::Receiver<Vec<Entry>>, pending: &mut Pending) {
-    while pending.waiting() < RECORDS_WAITING_MAX
+    while pending.has_room()
         && let Ok(batch) = batches.try_recv()
     {
-        batch.into_iter().for_each(|entry| pending.push(entry));
+        pending.take_in(batch, Instant::now());
     }
 }

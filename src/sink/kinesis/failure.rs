@@ -14,12 +14,16 @@ use crate::record::Reason;
 pub(super) enum Failure {
     /// Nothing was written, and the same call may pass later.
     NotWritten(Reason),
+    /// Nothing was written: the credentials are no longer good. The same call may pass with new ones.
+    Expired(Reason),
     /// The call was sent and no answer came back.
     NoAnswer(Reason),
     /// The call has a record, or is as a whole, what the stream never takes; nothing was written.
     Refused(Reason),
-    /// The stream takes nothing from this gateway until somebody changes something; nothing was written.
+    /// The service takes nothing from this gateway until somebody changes something; nothing was written.
     Stream(Reason),
+    /// The stream is gone, or closed to this gateway; nothing was written.
+    Barred(Reason),
 }
 
 impl Failure {
@@ -37,10 +41,23 @@ impl Failure {
 
     pub fn reason(&self) -> &Reason {
         match self {
-            Self::NotWritten(reason) | Self::NoAnswer(reason) | Self::Refused(reason) | Self::Stream(reason) => reason,
+            Self::NotWritten(reason)
+            | Self::Expired(reason)
+            | Self::NoAnswer(reason)
+            | Self::Refused(reason)
+            | Self::Stream(reason)
+            | Self::Barred(reason) => reason,
         }
     }
+
+    /// The service answers, but this account asks too often.
+    pub fn is_throttling(&self) -> bool {
+        matches!(self, Self::NotWritten(reason) if THROTTLING.contains(&&**reason))
+    }
 }
+
+/// Codes of a call that came too soon after others.
+const THROTTLING: [&str; 4] = ["LimitExceededException", "ThrottlingException", "Throttling", "RequestThrottled"];
 
 /// Error codes of PutRecords and those common to all AWS services:
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
@@ -50,17 +67,18 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
     let code = code.unwrap_or("an error without a code");
     match code {
         "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => Failure::Refused(code.into()),
+        _ if THROTTLING.contains(&code) => Failure::NotWritten(code.into()),
         "ProvisionedThroughputExceededException"
-        | "LimitExceededException"
         | "KMSThrottlingException"
-        | "ThrottlingException"
-        | "Throttling"
-        | "RequestThrottled"
         | "InternalFailure"
         | "InternalFailureException"
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Expired(code.into()),
+        // Keys that have been taken back, as a rotation does.
+        "UnrecognizedClientException" | "InvalidClientTokenId" => Failure::Expired(code.into()),
+        "ResourceNotFoundException" | "AccessDeniedException" => Failure::Barred(code.into()),
         _ if status == 413 => Failure::Refused("the call is too large".into()),
         _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
@@ -98,9 +116,16 @@ mod tests {
     fn only_the_record_s_own_fault_is_for_good() {
         assert!(matches!(of_answer(400, Some("ValidationException")), Failure::Refused(_)));
         assert!(matches!(of_answer(500, Some("InternalFailure")), Failure::NotWritten(_)));
+        assert!(matches!(of_answer(400, Some("ExpiredTokenException")), Failure::Expired(_)));
         assert!(matches!(of_answer(502, None), Failure::NoAnswer(_)));
-        for code in ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "Unheard"] {
+        for code in ["KMSDisabledException", "Unheard"] {
             assert_eq!(of_answer(400, Some(code)), Failure::Stream(code.into()));
+        }
+        for code in ["ResourceNotFoundException", "AccessDeniedException"] {
+            assert_eq!(of_answer(400, Some(code)), Failure::Barred(code.into()));
+        }
+        for (code, is_throttling) in [("LimitExceededException", true), ("InternalFailure", false)] {
+            assert_eq!(of_answer(400, Some(code)).is_throttling(), is_throttling);
         }
     }
 }

@@ -1,130 +1,67 @@
 //! The records on their way to one stream, and what goes into the next call.
 //!
 //! The dispatcher owns it and passes the time in; nothing here waits. A device is ready, resting after a failure, or
-//! has a record in a call; its other records queue behind that one. So no device is twice on the wire, and a record
-//! that failed stands again before the device's later ones.
+//! on the wire with one put: a record, or those of its records that one aggregate has room for. The others queue behind
+//! it, and what failed stands again before them.
+//!
+//! The ready devices of each shard are a queue of their own, with its pace, and the queues take turns: a shard that can
+//! take no more holds up its own devices only. A record that would wait too long for its shard is not taken in.
 //!
 //! Each entry is reported exactly once: when it is settled, or when its deadline passes while it waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::call::{CALL_BYTES_MAX, CALL_RECORDS_MAX};
+use super::call::{Answer, CALL_BYTES_MAX, CALL_RECORDS_MAX};
+use super::entry::{Entry, Put, Verdict};
+use super::pace::Load;
+use super::queue::Queue;
+use super::shards::Shards;
 use crate::record::{DeviceId, Outcome, Reason};
 
-/// The first pause after a failure, doubled with each further one.
+/// The bounds of the pause after a failure: doubled with each further one, up to what renews a shard's budget.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-
-/// The longest pause: a shard's budget is renewed every second.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Where an outcome goes: the position in a batch, and whoever waits for it.
-#[derive(Debug)]
-pub(super) struct Reply {
-    index: u32,
-    outcomes: mpsc::Sender<(u32, Outcome)>,
-}
-
-impl Reply {
-    /// `outcomes` has room for every record of the batch.
-    pub fn new(index: u32, outcomes: mpsc::Sender<(u32, Outcome)>) -> Self {
-        Self { index, outcomes }
-    }
-
-    fn send(self, outcome: Outcome) {
-        // Nobody waits any more: the batch was cancelled.
-        let _ = self.outcomes.try_send((self.index, outcome));
-    }
-}
-
-/// Until when a record's outcome must be known, and what follows from it. The gaps are there so that a call which
-/// begins late still has time for its answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
-    /// No call with the record begins after it.
-    pub last_call: Instant,
-    /// A call with the record is lost when it has no answer by then.
-    pub answer: Instant,
-    /// Whoever waits goes on without an outcome.
-    pub outcome: Instant,
-}
-
-impl Deadlines {
-    pub fn from(start: Instant, ack_timeout: Duration) -> Self {
-        let after = |percent| start + ack_timeout * percent / 100;
-        Self { last_call: after(75), answer: after(95), outcome: after(100) }
-    }
-}
-
-/// A record on its way.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub device: DeviceId,
-    pub payload: Bytes,
-    pub deadlines: Deadlines,
-    reply: Reply,
-    failures: u32,
-    reason: Option<Reason>,
-    maybe_written: bool,
-}
-
-/// What a call said of one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Written,
-    Refused(Reason),
-    /// Not written, and waiting does not help.
-    Hopeless(Reason),
-    /// Worth another try; `maybe_written` when the call got no answer.
-    Failed {
-        reason: Reason,
-        maybe_written: bool,
-    },
-}
-
-impl Entry {
-    pub fn new(device: DeviceId, payload: Bytes, deadlines: Deadlines, reply: Reply) -> Self {
-        Self { device, payload, deadlines, reply, failures: 0, reason: None, maybe_written: false }
-    }
-
-    /// What counts against the stream's limits: data and partition key.
-    pub fn bytes(&self) -> usize {
-        self.payload.len() + self.device.as_str().len()
-    }
-
-    fn report(self, outcome: Outcome) {
-        self.reply.send(outcome);
-    }
-}
+/// Records that wait for a call, for each shard of the stream; further batches stay in the hand-over.
+const RECORDS_WAITING_MAX: usize = 8192;
 
 #[derive(Debug)]
 struct Device {
-    /// The records that wait; the one in a call is not among them.
+    /// The records that wait; those in a call are not among them.
     entries: VecDeque<Entry>,
-    in_call: bool,
+    in_call: usize,
+    /// Its rest, once the last one in the call is back.
+    rests_until: Option<Instant>,
+    /// The position of its shard.
+    shard: usize,
 }
 
 impl Device {
-    /// Gives up on its records once the first one's time is over, and says how many. The later ones go with it:
-    /// whoever tries again starts from the first. Records that nobody waits for any more are dropped.
-    fn drop_overdue(&mut self, now: Instant) -> usize {
-        let before = self.entries.len();
-        while self.entries.front().is_some_and(|entry| entry.reply.outcomes.is_closed()) {
-            self.entries.pop_front();
+    /// Gives up on its records once the first one's time is over, and says how much that was. The later ones go with
+    /// it: whoever tries again starts from the first. Records that nobody waits for any more are dropped.
+    fn drop_overdue(&mut self, now: Instant) -> Load {
+        let mut dropped = Load::default();
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {
+            dropped += Load::of(&entry);
         }
         if self.entries.front().is_some_and(|entry| entry.deadlines.last_call <= now) {
+            dropped += self.load();
             give_up(self.entries.drain(..));
         }
-        before - self.entries.len()
+        dropped
+    }
+
+    fn load(&self) -> Load {
+        self.entries.iter().map(Load::of).sum()
     }
 
     fn is_needed(&self) -> bool {
-        self.in_call || !self.entries.is_empty()
+        self.in_call > 0 || !self.entries.is_empty()
     }
 }
 
@@ -133,28 +70,38 @@ fn give_up(entries: impl Iterator<Item = Entry>) {
     let mut reason = None;
     for entry in entries {
         let why = entry.reason.clone().or(reason).unwrap_or_else(|| "too many records wait".into());
-        match entry.maybe_written {
-            true => entry.report(Outcome::Unknown),
-            false => entry.report(Outcome::Retryable(why.clone())),
-        }
+        entry.give_up(Outcome::Retryable(why.clone()));
         reason = Some(why);
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
     /// Every device with a record; each is either in a call, or ready, or resting.
     devices: HashMap<DeviceId, Device>,
-    /// In the order of their turns.
-    ready: VecDeque<DeviceId>,
+    shards: Arc<Shards>,
+    /// One for each shard, in the order of the shards.
+    queues: Vec<Queue>,
+    /// The shard that has the first turn in the next call.
+    turn: usize,
     resting: Vec<(Instant, DeviceId)>,
-    waiting: usize,
+    packed: bool,
 }
 
 impl Pending {
+    /// With `packed` the records go as aggregates, as soon as the shards are known.
+    pub fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
+        let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
+        Self { devices: HashMap::new(), shards, queues, turn: 0, resting: Vec::new(), packed }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.waiting() < RECORDS_WAITING_MAX * self.queues.len()
+    }
+
     /// Records that wait; those in a call do not count.
-    pub fn waiting(&self) -> usize {
-        self.waiting
+    fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.load.records).sum()
     }
 
     /// Nothing waits and nothing is in a call.
@@ -162,125 +109,205 @@ impl Pending {
         self.devices.is_empty()
     }
 
-    pub fn push(&mut self, entry: Entry) {
-        self.waiting += 1;
+    /// Sorts what waits by these shards. A shard that was there before keeps its pace.
+    pub fn reshard(&mut self, shards: Arc<Shards>, now: Instant) {
+        if Arc::ptr_eq(&shards, &self.shards) {
+            return;
+        }
+        let mut before: HashMap<_, _> = self.queues.drain(..).map(|queue| (queue.shard.clone(), queue)).collect();
+        let ready: Vec<_> = before.values_mut().flat_map(Queue::clear).collect();
+        let queue = |id| before.remove(id).unwrap_or_else(|| Queue::new(Arc::clone(id), now));
+        self.queues = shards.ids().map(queue).collect();
+        for (name, device) in &mut self.devices {
+            device.shard = shards.find(super::shards::hash_key(name.as_str()));
+            self.queues[device.shard].load += device.load();
+        }
+        self.shards = shards;
+        ready.into_iter().for_each(|name| self.make_ready(name));
+    }
+
+    pub fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
+        batch.into_iter().for_each(|entry| self.push(entry, now));
+    }
+
+    fn push(&mut self, entry: Entry, now: Instant) {
+        let shard = self.shards.find(entry.hash_key);
+        let queue = &mut self.queues[shard];
+        if self.shards.are_known() && !queue.is_in_time(&entry, self.packed, now) {
+            return entry.report(Outcome::Retryable("the shard is over its limit".into()));
+        }
+        queue.load += Load::of(&entry);
         if let Some(device) = self.devices.get_mut(&entry.device) {
             return device.entries.push_back(entry);
         }
-        self.ready.push_back(entry.device.clone());
+        queue.ready.push_back(entry.device.clone());
         let name = entry.device.clone();
-        self.devices.insert(name, Device { entries: VecDeque::from([entry]), in_call: false });
+        self.devices.insert(name, Device { entries: [entry].into(), in_call: 0, rests_until: None, shard });
     }
 
-    /// The records of the next call: at most one of a device, within the limits of a call; empty when none is ready.
+    /// What goes into the next call: at most one put of a device, within the limits of a call; empty when none is ready.
     /// A single record larger than a call's limit goes alone: the stream may have raised it.
-    pub fn next_call(&mut self, now: Instant) -> Vec<Entry> {
+    pub fn next_call(&mut self, now: Instant) -> Vec<Put> {
         let mut call = Vec::new();
-        let mut bytes = 0;
+        let mut room = usize::MAX;
+        self.turn = (self.turn + 1) % self.queues.len();
+        let (before, after) = (0..self.turn, self.turn..self.queues.len());
+        let mut turns: VecDeque<usize> =
+            after.chain(before).filter(|shard| !self.queues[*shard].ready.is_empty()).collect();
         while call.len() < CALL_RECORDS_MAX
-            && let Some(name) = self.ready.pop_front()
+            && let Some(shard) = turns.pop_front()
         {
-            let room = if call.is_empty() { usize::MAX } else { CALL_BYTES_MAX - bytes };
-            match self.take(&name, room, now) {
-                Taken::Entry(entry) => {
-                    bytes = CALL_BYTES_MAX.min(bytes + entry.bytes());
-                    call.push(entry);
-                }
-                Taken::TooLarge => {
-                    self.ready.push_front(name);
-                    break;
-                }
-                Taken::Nothing => {}
-            }
+            let Some(put) = self.next_put(shard, room, now) else { continue };
+            room = CALL_BYTES_MAX.min(room).saturating_sub(put.load().bytes);
+            call.push(put);
+            turns.push_back(shard);
         }
         call
     }
 
-    fn take(&mut self, name: &DeviceId, room: usize, now: Instant) -> Taken {
-        let Some(device) = self.devices.get_mut(name) else { return Taken::Nothing };
-        self.waiting -= device.drop_overdue(now);
-        match device.entries.front().map(Entry::bytes) {
-            None => {
-                self.devices.remove(name);
-                return Taken::Nothing;
-            }
-            Some(bytes) if bytes > room => return Taken::TooLarge,
-            Some(_) => {}
+    fn next_put(&mut self, shard: usize, room: usize, now: Instant) -> Option<Put> {
+        if self.shards.are_known() && !self.queues[shard].pace.admits(now) {
+            return None;
         }
-        device.in_call = true;
-        self.waiting -= 1;
-        device.entries.pop_front().map_or(Taken::Nothing, Taken::Entry)
+        let packed = self.packed && self.shards.are_known();
+        let entry = self.take(shard, now)?;
+        let mut put = Put::new(entry, self.queues[shard].shard.clone(), packed);
+        if put.load().bytes > room {
+            put.entries.drain(..).for_each(|entry| self.put_back(entry));
+            return None;
+        }
+        while packed && let Some(entry) = self.take_more(&put, now) {
+            if let Some(entry) = put.push(entry, room) {
+                self.put_back(entry);
+                break;
+            }
+        }
+        self.queues[shard].pace.take(put.load());
+        Some(put)
+    }
+
+    /// The record of the next device that is ready.
+    fn take(&mut self, shard: usize, now: Instant) -> Option<Entry> {
+        while let Some(name) = self.queues[shard].ready.pop_front() {
+            if let Some(entry) = self.take_of(&name, now) {
+                return Some(entry);
+            }
+            self.devices.remove(&name);
+        }
+        None
+    }
+
+    /// The next record of the device that the put ends with, or else of another one of its shard.
+    fn take_more(&mut self, put: &Put, now: Instant) -> Option<Entry> {
+        let last = put.entries.last()?;
+        self.take_of(&last.device, now).or_else(|| self.take(self.shards.find(last.hash_key), now))
+    }
+
+    fn take_of(&mut self, name: &DeviceId, now: Instant) -> Option<Entry> {
+        let device = self.devices.get_mut(name)?;
+        let queue = &mut self.queues[device.shard];
+        queue.load -= device.drop_overdue(now);
+        let entry = device.entries.pop_front()?;
+        device.in_call += 1;
+        queue.load -= Load::of(&entry);
+        Some(entry)
+    }
+
+    /// The record that has just been taken, for which there is no room.
+    fn put_back(&mut self, entry: Entry) {
+        if let Some(device) = self.devices.get_mut(&entry.device) {
+            device.in_call -= 1;
+            let queue = &mut self.queues[device.shard];
+            queue.load += Load::of(&entry);
+            if device.in_call == 0 {
+                queue.ready.push_front(entry.device.clone());
+            }
+            device.entries.push_front(entry);
+        }
     }
 
     /// Takes back the records of a call, each with what became of it.
-    pub fn settle(&mut self, call: Vec<(Entry, Verdict)>, now: Instant) {
-        for (entry, verdict) in call {
+    pub fn settle(&mut self, answer: Answer, now: Instant) {
+        for queue in self.queues.iter_mut().filter(|queue| answer.full_shards.contains(&queue.shard)) {
+            queue.pace.cut(now);
+        }
+        // The last one first: what failed goes back to the front of its device's queue.
+        for (entry, verdict) in answer.settled.into_iter().rev() {
             match verdict {
                 Verdict::Written => self.settle_one(entry, Outcome::Delivered),
                 Verdict::Refused(reason) => self.settle_one(entry, Outcome::Permanent(reason)),
-                Verdict::Hopeless(reason) => self.abandon(entry, reason),
+                Verdict::Hopeless(outcome) => self.abandon(entry, &outcome),
                 Verdict::Failed { reason, maybe_written } => self.rest(entry, reason, maybe_written, now),
             }
         }
     }
 
     fn settle_one(&mut self, entry: Entry, outcome: Outcome) {
-        if let Some(device) = self.devices.get_mut(&entry.device) {
-            device.in_call = false;
-            match device.is_needed() {
-                true => self.ready.push_back(entry.device.clone()),
-                false => drop(self.devices.remove(&entry.device)),
-            }
-        }
+        self.come_back(&entry.device);
         entry.report(outcome);
     }
 
-    fn abandon(&mut self, mut entry: Entry, reason: Reason) {
-        entry.reason = Some(reason);
-        if let Some(device) = self.devices.remove(&entry.device) {
-            self.waiting -= device.entries.len();
-            give_up(std::iter::once(entry).chain(device.entries));
+    /// A record is back from its call. With the last one its device is ready, or rests, or is done.
+    fn come_back(&mut self, name: &DeviceId) {
+        let Some(device) = self.devices.get_mut(name) else { return };
+        device.in_call -= 1;
+        match device.rests_until.take_if(|_| device.in_call == 0) {
+            _ if device.in_call > 0 => {}
+            Some(until) => self.resting.push((until, name.clone())),
+            None if device.is_needed() => self.make_ready(name.clone()),
+            None => drop(self.devices.remove(name)),
         }
+    }
+
+    fn abandon(&mut self, entry: Entry, outcome: &Outcome) {
+        if let Some(device) = self.devices.remove(&entry.device) {
+            self.queues[device.shard].load -= device.load();
+            device.entries.into_iter().for_each(|later| later.give_up(outcome.clone()));
+        }
+        entry.give_up(outcome.clone());
     }
 
     fn rest(&mut self, mut entry: Entry, reason: Reason, maybe_written: bool, now: Instant) {
         entry.failures += 1;
-        entry.reason = Some(reason);
         entry.maybe_written |= maybe_written;
-        self.resting.push((now + backoff(entry.failures), entry.device.clone()));
-        if let Some(device) = self.devices.get_mut(&entry.device) {
-            device.in_call = false;
-            device.entries.push_front(entry);
-            self.waiting += 1;
+        let name = entry.device.clone();
+        let Some(device) = self.devices.get_mut(&name) else { return entry.give_up(Outcome::Retryable(reason)) };
+        entry.reason = Some(reason);
+        device.rests_until = device.rests_until.max(Some(now + backoff(entry.failures)));
+        self.queues[device.shard].load += Load::of(&entry);
+        device.entries.push_front(entry);
+        self.come_back(&name);
+    }
+
+    fn make_ready(&mut self, name: DeviceId) {
+        if let Some(device) = self.devices.get(&name) {
+            self.queues[device.shard].ready.push_back(name);
         }
     }
 
     /// Makes devices ready whose rest is over, and gives up on what is overdue. Costs a look at every device.
     pub fn tick(&mut self, now: Instant) {
-        let rested = self.resting.extract_if(.., |(until, _)| *until <= now);
-        self.ready.extend(rested.map(|(_, name)| name));
+        let rested: Vec<_> = self.resting.extract_if(.., |(until, _)| *until <= now).collect();
+        rested.into_iter().for_each(|(_, name)| self.make_ready(name));
         self.devices.retain(|_, device| {
-            self.waiting -= device.drop_overdue(now);
+            self.queues[device.shard].load -= device.drop_overdue(now);
             device.is_needed()
         });
-        self.ready.retain(|name| self.devices.contains_key(name));
+        for queue in &mut self.queues {
+            queue.ready.retain(|name| self.devices.contains_key(name));
+        }
         self.resting.retain(|(_, name)| self.devices.contains_key(name));
     }
 }
 
-enum Taken {
-    Entry(Entry),
-    TooLarge,
-    Nothing,
-}
-
-/// Between half and all of the pause that `failures` call for, at random, so that failed calls do not meet again.
+/// Anything up to the pause that `failures` call for, at random ("full jitter"), so that failed calls do not meet again:
+/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
 fn backoff(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = BACKOFF_MAX.min(BACKOFF_MIN * 2u32.pow(doublings));
     // The standard library's only source of randomness; its quality is enough here.
     let random = RandomState::new().build_hasher().finish() as u32;
-    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

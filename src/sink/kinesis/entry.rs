@@ -1,0 +1,210 @@
+//! A record on its way, and one entry of a PutRecords call: a record, or an aggregate of several.
+//!
+//! `pending` packs the puts, `call` sends them, and what the stream says of a put holds for each of its records.
+
+use std::time::Duration;
+
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::RECORD_BYTES_MAX_DEFAULT;
+use super::aggregate::{self, Size, UserRecord};
+use super::pace::Load;
+use super::shards::{self, ShardId};
+use crate::record::{DeviceId, Outcome, Reason, Record, RecordId};
+
+/// The size to which aggregates are filled: what the Kinesis Producer Library takes, two of the units of 25 KiB that a
+/// provisioned stream bills. Larger ones would save next to nothing more, and cost more when one is refused.
+pub(super) const AGGREGATE_BYTES_MAX: usize = 50 << 10;
+
+/// Where an outcome goes: the position in a batch, and whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Reply {
+    index: u32,
+    outcomes: mpsc::Sender<(u32, Outcome)>,
+}
+
+impl Reply {
+    /// `outcomes` has room for every record of the batch.
+    pub fn new(index: u32, outcomes: mpsc::Sender<(u32, Outcome)>) -> Self {
+        Self { index, outcomes }
+    }
+
+    fn send(self, outcome: Outcome) {
+        // Nobody waits any more: the batch was cancelled.
+        let _ = self.outcomes.try_send((self.index, outcome));
+    }
+}
+
+/// Until when a record's outcome must be known, and what follows from it. The gaps are there so that a call which
+/// begins late still has time for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// A record that would wait for its shard until after it is not taken in: others wait for its batch.
+    pub turn: Instant,
+    /// No call with the record begins after it.
+    pub last_call: Instant,
+    /// A call with the record is lost when it has no answer by then.
+    pub answer: Instant,
+    /// Whoever waits goes on without an outcome.
+    pub outcome: Instant,
+}
+
+impl Deadlines {
+    pub fn from(start: Instant, ack_timeout: Duration) -> Self {
+        let after = |percent| start + ack_timeout * percent / 100;
+        Self { turn: after(25), last_call: after(75), answer: after(95), outcome: after(100) }
+    }
+}
+
+/// A record on its way.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub device: DeviceId,
+    /// The device's place among the shards' keys.
+    pub hash_key: u128,
+    pub deadlines: Deadlines,
+    /// Calls that failed with it.
+    pub failures: u32,
+    /// Why it is not written yet.
+    pub reason: Option<Reason>,
+    pub maybe_written: bool,
+    payload: Bytes,
+    id: RecordId,
+    reply: Reply,
+}
+
+/// What a call said of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Written,
+    Refused(Reason),
+    /// Not written, and waiting does not help: what to say of it and of what its device has behind it.
+    Hopeless(Outcome),
+    /// Worth another try; `maybe_written` when the call got no answer.
+    Failed {
+        reason: Reason,
+        maybe_written: bool,
+    },
+}
+
+impl Entry {
+    pub fn new(record: &Record, deadlines: Deadlines, reply: Reply) -> Self {
+        Self {
+            device: record.device.clone(),
+            hash_key: shards::hash_key(record.device.as_str()),
+            deadlines,
+            failures: 0,
+            reason: None,
+            maybe_written: false,
+            payload: record.payload.clone(),
+            id: record.id.clone(),
+            reply,
+        }
+    }
+
+    /// What counts against the stream's limits when it goes as it is: data and partition key.
+    pub fn bytes(&self) -> usize {
+        self.payload.len() + self.device.as_str().len()
+    }
+
+    /// As it stands in an aggregate.
+    fn user_record<'a>(&'a self, id: &'a mut [u8; 36]) -> UserRecord<'a> {
+        UserRecord { partition_key: self.device.as_str(), id: self.id.as_str(id), data: &self.payload }
+    }
+
+    /// Nobody waits for its outcome any more.
+    pub fn is_unwanted(&self) -> bool {
+        self.reply.outcomes.is_closed()
+    }
+
+    pub fn report(self, outcome: Outcome) {
+        self.reply.send(outcome);
+    }
+
+    /// Reports that it is not delivered, as far as is known.
+    pub fn give_up(self, outcome: Outcome) {
+        let outcome = if self.maybe_written { Outcome::Unknown } else { outcome };
+        self.report(outcome);
+    }
+
+    #[cfg(test)]
+    pub fn index(&self) -> u32 {
+        self.reply.index
+    }
+}
+
+/// One entry of a call: a record as it is, or an aggregate of one or more of one shard, those of a device in their order.
+#[derive(Debug)]
+pub(super) struct Put {
+    /// Never empty.
+    pub entries: Vec<Entry>,
+    /// Where it is expected to be written; without a name while the shards are not known.
+    pub shard: ShardId,
+    /// As an aggregate, and no larger than this.
+    packed: Option<Size>,
+}
+
+impl Put {
+    /// The first record. With `packed` it becomes an aggregate, unless there is room for it only as it is.
+    pub fn new(entry: Entry, shard: ShardId, packed: bool) -> Self {
+        let size = Size::new(entry.hash_key).with(&entry.user_record(&mut [0; 36]), true);
+        let fits = size.bytes() + entry.device.as_str().len() <= RECORD_BYTES_MAX_DEFAULT;
+        Self { entries: vec![entry], shard, packed: (packed && fits).then_some(size) }
+    }
+
+    /// Adds a record where there is room; gives it back where there is none.
+    pub fn push(&mut self, entry: Entry, bytes_max: usize) -> Option<Entry> {
+        let Some(size) = self.packed else { return Some(entry) };
+        let is_new = self.entries.last().is_none_or(|last| last.device != entry.device);
+        let size = size.with(&entry.user_record(&mut [0; 36]), is_new);
+        if size.bytes() + self.key().len() > bytes_max.min(AGGREGATE_BYTES_MAX) {
+            return Some(entry);
+        }
+        self.packed = Some(size);
+        self.entries.push(entry);
+        None
+    }
+
+    /// One record to the stream, of at most so many bytes.
+    pub fn load(&self) -> Load {
+        let bytes = self.packed.map_or_else(|| self.entries[0].bytes(), |size| size.bytes() + self.key().len());
+        Load { records: 1, bytes }
+    }
+
+    /// The second half of its records. There are two or more.
+    pub fn split_off(&mut self) -> Self {
+        let entries = self.entries.split_off(self.entries.len() / 2);
+        Self { entries, shard: self.shard.clone(), packed: self.packed }
+    }
+
+    pub fn has_one_record(&self) -> bool {
+        self.entries.len() == 1
+    }
+
+    /// An aggregate goes by the key of its first record, which all of its records take on.
+    fn key(&self) -> &str {
+        self.entries[0].device.as_str()
+    }
+
+    /// As the service wants it.
+    pub fn request_entry(&self) -> PutRecordsRequestEntry {
+        let Entry { hash_key, payload, .. } = &self.entries[0];
+        let entry = PutRecordsRequestEntry::builder().partition_key(self.key());
+        let entry = match self.packed {
+            Some(_) => entry.data(Blob::new(self.pack(*hash_key))).explicit_hash_key(hash_key.to_string()),
+            None => entry.data(Blob::new(&payload[..])),
+        };
+        // Cannot fail: data and key are set.
+        entry.build().expect("data and partition key are set")
+    }
+
+    fn pack(&self, hash_key: u128) -> Vec<u8> {
+        let mut ids = vec![[0; 36]; self.entries.len()];
+        let records = self.entries.iter().zip(&mut ids).map(|(entry, id)| entry.user_record(id));
+        aggregate::encode(hash_key, &records.collect::<Vec<_>>())
+    }
+}

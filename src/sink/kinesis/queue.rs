@@ -1,0 +1,71 @@
+//! The devices of one shard that have a record ready, what waits for the shard, and the shard's pace.
+//!
+//! `pending` has one for each shard and says what it adds and takes; the loads are sums of what its devices hold.
+
+use std::collections::VecDeque;
+use std::iter::Sum;
+use std::ops::{AddAssign, SubAssign};
+
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::pace::{Load, Pace};
+use super::shards::ShardId;
+use crate::record::DeviceId;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub shard: ShardId,
+    /// In the order of their turns.
+    pub ready: VecDeque<DeviceId>,
+    /// Records of the shard's devices that wait; those in a call do not count.
+    pub load: Load,
+    pub pace: Pace,
+}
+
+impl Queue {
+    pub fn new(shard: ShardId, now: Instant) -> Self {
+        Self { shard, ready: VecDeque::new(), load: Load::default(), pace: Pace::new(now) }
+    }
+
+    /// Its devices leave, in their order; the pace stays.
+    pub fn clear(&mut self) -> VecDeque<DeviceId> {
+        self.load = Load::default();
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Whether the shard gets to this record by its turn. Packed records hardly count as such, only by their bytes.
+    pub fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
+        self.pace.admits(now);
+        let records = if packed { 0 } else { self.load.records };
+        now + self.pace.wait(Load { records, ..self.load }) <= entry.deadlines.turn
+    }
+}
+
+impl Load {
+    pub fn of(entry: &Entry) -> Self {
+        Self { records: 1, bytes: entry.bytes() }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
+impl Sum for Load {
+    fn sum<I: Iterator<Item = Self>>(loads: I) -> Self {
+        let mut sum = Self::default();
+        loads.for_each(|load| sum += load);
+        sum
+    }
+}

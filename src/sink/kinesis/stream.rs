@@ -1,0 +1,85 @@
+//! One stream as AWS sees it: a client with good credentials, and the shards.
+//!
+//! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when an answer names another
+//! shard than expected; what it said last holds until it says otherwise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::types::Shard as Description;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::credentials::Clients;
+use super::failure::Failure;
+use super::shards::Shards;
+
+/// All pages of the list of shards.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) struct Stream {
+    clients: Arc<Clients>,
+    pub name: Arc<str>,
+    shards: watch::Sender<Arc<Shards>>,
+}
+
+impl Stream {
+    pub fn new(clients: Arc<Clients>, name: &str) -> Self {
+        Self { clients, name: name.into(), shards: watch::Sender::new(Arc::new(Shards::unknown())) }
+    }
+
+    pub fn client(&self) -> Client {
+        self.clients.current()
+    }
+
+    /// What the error means; sees to new credentials where they have expired.
+    pub fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
+        let failure = Failure::of(error);
+        if matches!(failure, Failure::Expired(_)) {
+            self.clients.renew();
+        }
+        failure
+    }
+
+    /// The shards, as they were known last.
+    pub fn shards(&self) -> Arc<Shards> {
+        self.shards.borrow().clone()
+    }
+
+    /// Asks for the shards. In the midst of a reshard they stay as they were.
+    pub async fn list_shards(&self) -> Result<Arc<Shards>, Failure> {
+        let slow = |_| Failure::NoAnswer("timeout".into());
+        let listed = timeout(LIST_TIMEOUT, self.describe_shards()).await.map_err(slow)??;
+        if let Some(shards) = Shards::of(&listed).map(Arc::new) {
+            self.shards.send_if_modified(|current| {
+                let is_new = **current != *shards;
+                if is_new {
+                    tracing::info!(stream = &*self.name, shards = shards.len(), "the stream's shards are known");
+                    *current = shards;
+                }
+                is_new
+            });
+        }
+        Ok(self.shards())
+    }
+
+    async fn describe_shards(&self) -> Result<Vec<Description>, Failure> {
+        let mut listed = Vec::new();
+        let mut next_page = None;
+        loop {
+            let request = self.client().list_shards();
+            let request = match next_page {
+                Some(token) => request.next_token(token),
+                None => request.stream_name(&*self.name),
+            };
+            let answer = request.send().await.map_err(|error| self.failure(&error))?;
+            listed.extend(answer.shards.unwrap_or_default());
+            match answer.next_token {
+                Some(token) => next_page = Some(token),
+                None => return Ok(listed),
+            }
+        }
+    }
+}
