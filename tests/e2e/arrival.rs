@@ -142,20 +142,37 @@ fn every_byte_arrives_in_files() {
     }
 }
 
-#[test]
-fn every_byte_arrives_in_kinesis() {
+fn every_byte_arrives_in_kinesis(aggregate: bool) {
     // A record of Kinesis is a mebibyte with its partition key, for which the gateway reckons 128 bytes.
     const BODY_BYTES_MAX: usize = (1 << 20) - 128;
     let stream = KinesisStream::start("arrival", 8);
-    let gateway = gateway(stream.gateway().set("FOREBAY_ACK_TIMEOUT", "40s"), BODY_BYTES_MAX);
+    let setup = stream.gateway().set("FOREBAY_KINESIS_AGGREGATE", aggregate).set("FOREBAY_ACK_TIMEOUT", "40s");
+    let gateway = gateway(setup, BODY_BYTES_MAX);
     let sent = send_all(&gateway, BODY_BYTES_MAX);
     let stored = stream.read();
     assert_eq!(stored.len(), sent.values().map(Vec::len).sum::<usize>());
     for (device, sent) in &sent {
-        let bodies: Vec<_> = stored.iter().filter(|(key, _)| key == device).map(|(_, body)| body).collect();
-        assert_eq!(bodies.len(), sent.len(), "{device}");
-        bodies.into_iter().zip(sent).for_each(|(body, sent)| assert_same(body, sent, device));
+        let readings: Vec<_> = stored.iter().filter(|reading| reading.device == *device).collect();
+        assert_eq!(readings.len(), sent.len(), "{device}");
+        for (reading, sent) in readings.into_iter().zip(sent) {
+            assert_same(&reading.body, sent, device);
+            reading.record_id.iter().for_each(|id| assert_record_id(id, sent));
+            // The largest one has no room for the aggregate around it.
+            assert_eq!(reading.record_id.is_some(), aggregate && sent.body.len() < BODY_BYTES_MAX);
+        }
     }
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    assert_eq!(client.send(&Ask::post(vec![0; BODY_BYTES_MAX + 1])).status, 413, "more than the stream takes");
+}
+
+#[test]
+fn every_byte_arrives_in_kinesis_by_single_records() {
+    every_byte_arrives_in_kinesis(false);
+}
+
+#[test]
+fn every_byte_arrives_in_kinesis_by_aggregates() {
+    every_byte_arrives_in_kinesis(true);
 }
 
 /// Nothing is added that was not sent, and trailers, cookies and the rest stay out.

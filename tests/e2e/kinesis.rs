@@ -1,15 +1,25 @@
 //! Kinesis with the service's limits: a shard takes 1 MiB and 1000 records a second, and refuses the rest one by one.
 
-use std::collections::HashMap;
-
 use crate::brokers::{text, wait};
+use crate::deaggregate::{UserRecord, deaggregate};
 use crate::ferrokinesis::Ferrokinesis;
+use crate::harness::load::Outcomes;
 use crate::harness::{Client, Gateway, Load, Protocol, Setup, eventually};
+use crate::kinesis_proxy::Proxy;
 
-/// An emulator of one's own with one stream.
+/// An emulator of one's own with one stream, and what goes wrong on the way to it.
 pub struct KinesisStream {
     emulator: Ferrokinesis,
+    pub proxy: Proxy,
     name: String,
+}
+
+/// A reading as a consumer gets it.
+pub struct Stored {
+    pub device: String,
+    pub body: Vec<u8>,
+    /// Of those in aggregates.
+    pub record_id: Option<String>,
 }
 
 impl KinesisStream {
@@ -19,7 +29,8 @@ impl KinesisStream {
             emulator.create_stream(name, shards).await;
             emulator
         });
-        Self { emulator, name: name.into() }
+        let proxy = Proxy::start(emulator.address());
+        Self { emulator, proxy, name: name.into() }
     }
 
     /// A gateway whose one stream is this one.
@@ -27,56 +38,96 @@ impl KinesisStream {
         Setup::new()
             .set("FOREBAY_SINK", "kinesis")
             .set("FOREBAY_STREAMS", format!("telemetry={}", self.name))
-            .set("AWS_ENDPOINT_URL_KINESIS", format!("http://{}", self.emulator.address()))
+            .set("AWS_ENDPOINT_URL_KINESIS", format!("http://{}", self.proxy.address))
             .set("AWS_REGION", "eu-central-1")
             .set("AWS_ACCESS_KEY_ID", "x")
             .set("AWS_SECRET_ACCESS_KEY", "x")
     }
 
-    /// Partition keys and bodies, those of a device in the stream's order.
-    pub fn read(&self) -> Vec<(String, Vec<u8>)> {
+    /// Every reading, those of a device in the stream's order; aggregates are taken apart.
+    pub fn read(&self) -> Vec<Stored> {
         let records = wait(self.emulator.read_stream(&self.name));
-        records.into_iter().filter_map(|record| Some((record.partition_key?, record.data.into_inner()))).collect()
+        let data: Vec<_> = records.iter().map(|record| record.data().as_ref().to_vec()).collect();
+        let readings = records.iter().zip(deaggregate(&data)).flat_map(|(record, packed)| match packed {
+            Some(packed) => packed.into_iter().map(Stored::from).collect(),
+            None => vec![Stored {
+                device: record.partition_key().unwrap_or_default().into(),
+                body: record.data().as_ref().to_vec(),
+                record_id: None,
+            }],
+        });
+        readings.collect()
+    }
+
+    /// Records of Kinesis, however many readings they hold.
+    fn records(&self) -> usize {
+        wait(self.emulator.read_stream(&self.name)).len()
+    }
+
+    /// Every accepted reading of these senders is in the stream, byte for byte, and each sender's in their order. Gives the
+    /// number of readings that are there twice: what is stands where it stood first.
+    pub fn check(&self, outcomes: &Outcomes, devices: &[String], body_bytes: usize) -> usize {
+        let stored = self.read();
+        let mut repeated = 0;
+        for (sender, device) in devices.iter().enumerate() {
+            let mut first: Vec<&[u8]> = Vec::new();
+            for reading in stored.iter().filter(|reading| reading.device == *device) {
+                match first.contains(&&reading.body[..]) {
+                    true => repeated += 1,
+                    false => first.push(&reading.body),
+                }
+            }
+            let accepted = outcomes.accepted_of(sender);
+            let texts: Vec<_> = first.iter().map(|body| text(body)).collect();
+            assert!(accepted.iter().all(|reading| texts.contains(reading)), "{device} lost of {accepted:?}: {texts:?}");
+            assert!(first.iter().all(|body| body.len() == body_bytes), "{device}: bodies of another length");
+            let number = |text: &String| text.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
+            assert!(texts.is_sorted_by_key(number), "{device}: {texts:?}");
+        }
+        repeated
     }
 }
 
-/// A body of so many bytes makes more than a shard takes, from 12 senders at a time.
-const BODY_BYTES: usize = 100_000;
-
-fn sender(protocol: Protocol, n: usize) -> String {
-    format!("{protocol}-{n}")
+impl From<UserRecord> for Stored {
+    fn from(record: UserRecord) -> Self {
+        Self { device: record.partition_key, body: record.data, record_id: Some(record.id) }
+    }
 }
 
-/// Whether the shard has kept batches waiting: the emulator answers a call in milliseconds, and a refused record has to
-/// wait for the shard's next second.
-fn was_throttled(gateway: &Gateway) -> bool {
-    let quick = gateway.metric("forebay_sink_duration_seconds_bucket{le=\"0.25\"}");
-    gateway.metric("forebay_sink_duration_seconds_count") > quick
+/// So many devices for each protocol, and a connection of each.
+pub fn fleet(gateway: &Gateway, of_each: usize, name: &str) -> (Vec<String>, Vec<Client>) {
+    let devices = Protocol::ALL.iter().flat_map(|protocol| (0..of_each).map(move |n| (*protocol, n)));
+    let device = |(protocol, n)| {
+        let id = format!("{name}-{protocol}-{n}");
+        let client = Client::open(protocol, gateway, &gateway.device(&id));
+        (id, client)
+    };
+    devices.map(device).unzip()
+}
+
+/// Two gateways that know nothing of each other write more into one shard than it takes.
+fn a_204_stays_true_and_in_order_when_the_shard_throttles(aggregate: bool, body_bytes: usize) {
+    let stream = KinesisStream::start("throttled", 1);
+    let setup = || stream.gateway().without_limits().set("FOREBAY_KINESIS_AGGREGATE", aggregate);
+    let gateways = [(); 2].map(|()| setup().set("FOREBAY_ACK_TIMEOUT", "20s").start());
+    let fleets = [0, 1].map(|n| fleet(&gateways[n], 6, &format!("gateway-{n}")));
+    let loads = fleets.each_ref().map(|(_, clients)| Load::start("reading", clients, body_bytes));
+    loads.iter().for_each(|load| load.wait_for(204, 25));
+    eventually("entries that the shard refuses", || stream.proxy.refused() > 0);
+    let outcomes = loads.map(Load::stop);
+    let repeated: usize =
+        outcomes.iter().zip(&fleets).map(|(outcomes, (devices, _))| stream.check(outcomes, devices, body_bytes)).sum();
+    assert_eq!(repeated, 0, "what is refused is written once in the end");
+    let readings = outcomes.iter().map(|outcomes| outcomes.accepted().len()).sum::<usize>();
+    assert_eq!(stream.records() < readings, aggregate, "{} records of {readings} readings", stream.records());
 }
 
 #[test]
-fn a_204_stays_true_and_in_order_when_the_shard_throttles() {
-    const SENDERS: usize = 4;
-    let stream = KinesisStream::start("throttled", 1);
-    let gateway = stream.gateway().without_limits().set("FOREBAY_ACK_TIMEOUT", "20s").start();
-    let devices: Vec<(Protocol, String)> =
-        Protocol::ALL.iter().flat_map(|protocol| (0..SENDERS).map(|n| (*protocol, sender(*protocol, n)))).collect();
-    let clients: Vec<Client> =
-        devices.iter().map(|(protocol, id)| Client::open(*protocol, &gateway, &gateway.device(id))).collect();
-    let load = Load::start("reading", &clients, BODY_BYTES);
-    load.wait_for(204, 40);
-    eventually("batches that had to wait", || was_throttled(&gateway));
-    let outcomes = load.stop();
-    let mut stored: HashMap<String, Vec<String>> = HashMap::new();
-    for (device, body) in stream.read() {
-        stored.entry(device).or_default().push(text(&body));
-    }
-    for (sender, (_, device)) in devices.iter().enumerate() {
-        let accepted = outcomes.accepted_of(sender);
-        let stored = &stored[device];
-        let lost: Vec<_> = accepted.iter().filter(|body| !stored.contains(body)).collect();
-        assert!(lost.is_empty(), "{device}: {lost:?}");
-        let number = |body: &String| body.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
-        assert!(stored.is_sorted_by_key(number), "{device}: {stored:?}");
-    }
+fn a_204_stays_true_and_in_order_when_the_shard_throttles_single_records() {
+    a_204_stays_true_and_in_order_when_the_shard_throttles(false, 100_000);
+}
+
+#[test]
+fn a_204_stays_true_and_in_order_when_the_shard_throttles_aggregates() {
+    a_204_stays_true_and_in_order_when_the_shard_throttles(true, 15_000);
 }

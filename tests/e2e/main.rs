@@ -3,11 +3,15 @@
 //! Each test starts gateways of its own, on free ports, and the Kafka brokers and the Python clients are shared. One
 //! test, one promise; a promise that holds for each protocol is asked of h1, h2 and h3.
 
+#[path = "../support/deaggregate.rs"]
+mod deaggregate;
 #[allow(dead_code)] // the tests of the sink need all of it
 #[path = "../support/ferrokinesis.rs"]
 mod ferrokinesis;
 #[path = "../support/kafka.rs"]
 mod kafka;
+#[path = "../support/kinesis_proxy.rs"]
+mod kinesis_proxy;
 #[path = "../support/pki.rs"]
 mod pki;
 
@@ -30,6 +34,7 @@ mod h3_streams;
 mod hygiene;
 mod kafka_faults;
 mod kinesis;
+mod kinesis_faults;
 mod limits;
 mod observed;
 mod quic;

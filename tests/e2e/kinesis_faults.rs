@@ -1,0 +1,84 @@
+//! What goes wrong between the gateway and Kinesis, and that a 204 stays true and a device's order is kept through it.
+
+use std::time::Duration;
+
+use crate::harness::{Load, Setup};
+use crate::kinesis::{KinesisStream, fleet};
+use crate::kinesis_proxy::Fault::{self, InternalFailure, None, Reset, ResetAnswer, Slow, Throttled, Unavailable};
+
+/// Longer than the gateway waits for the answer of a call: it makes the call again, and both are written.
+const TOO_SLOW: Duration = Duration::from_secs(6);
+
+const BODY_BYTES: usize = 300;
+
+/// Calls have these faults, in turns, under a load of devices that wait for each answer. Every reading is answered 204.
+/// Gives the number of those that are in the stream twice.
+fn repeated_in(name: &str, aggregate: bool, script: &[Fault]) -> usize {
+    let stream = KinesisStream::start(name, 2);
+    stream.proxy.script(script);
+    let gateway = setup(&stream, aggregate).start();
+    let (devices, clients) = fleet(&gateway, 4, "device");
+    let load = Load::start("reading", &clients, BODY_BYTES);
+    load.wait_for(204, 10 * clients.len() as u64);
+    let outcomes = load.stop();
+    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
+    assert!(stream.proxy.calls() >= script.len(), "the script has been played");
+    stream.check(&outcomes, &devices, BODY_BYTES)
+}
+
+fn setup(stream: &KinesisStream, aggregate: bool) -> Setup {
+    stream.gateway().without_limits().set("FOREBAY_KINESIS_AGGREGATE", aggregate).set("FOREBAY_ACK_TIMEOUT", "30s")
+}
+
+#[test]
+fn what_a_shard_refuses_three_times_is_written_once() {
+    assert_eq!(repeated_in("refused", true, &[Throttled, Throttled, Throttled, None]), 0);
+}
+
+#[test]
+fn what_the_service_fails_to_write_is_written_once() {
+    assert_eq!(repeated_in("failed", true, &[InternalFailure, Unavailable, InternalFailure, None]), 0);
+}
+
+/// A call that may have been written is made again: twice in the stream, and in order.
+#[test]
+fn a_connection_that_breaks_loses_nothing() {
+    assert!(repeated_in("broken", true, &[Reset, None, ResetAnswer, None]) > 0);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_loses_nothing() {
+    let mut script = [None; 12];
+    script[3] = Slow(TOO_SLOW);
+    assert!(repeated_in("slow", true, &script) > 0);
+}
+
+#[test]
+fn single_records_come_through_all_of_it() {
+    let faults = [Throttled, InternalFailure, None, ResetAnswer, None, Throttled, Unavailable, Reset];
+    let mut script = [None; 20];
+    script[..faults.len()].copy_from_slice(&faults);
+    repeated_in("all-faults", false, &script);
+}
+
+/// As in a container on ECS or EKS: a credentials endpoint, and credentials that end before they said they would.
+#[test]
+fn credentials_that_have_expired_are_renewed() {
+    let stream = KinesisStream::start("credentials", 2);
+    let gateway = setup(&stream, true)
+        .unset("AWS_ACCESS_KEY_ID")
+        .unset("AWS_SECRET_ACCESS_KEY")
+        .set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{}/credentials", stream.proxy.address))
+        .start();
+    let (devices, clients) = fleet(&gateway, 4, "device");
+    let load = Load::start("reading", &clients, BODY_BYTES);
+    for round in 1..=2 {
+        load.wait_for(204, load.seen(204) + 100);
+        stream.proxy.expire_credentials();
+        load.wait_for(204, load.seen(204) + 100);
+        assert!(stream.proxy.expired() >= round, "calls with the old ones are refused");
+    }
+    let outcomes = load.stop();
+    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
+    assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
+}
