@@ -77,6 +77,8 @@ pub struct KinesisSink {
     /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
     /// a sender that finds room again may overtake one that has been woken for it.
     dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
+    /// Records are aggregated.
+    packs: bool,
     body_bytes_max: usize,
     ack_timeout: Duration,
 }
@@ -112,7 +114,7 @@ impl KinesisSink {
         let stream = |stream: StreamConfig| (Arc::new(Stream::new(clients.clone(), &stream.target)), stream);
         let streams: Vec<_> = streams.into_iter().map(stream).map(|(stream, config)| (config, stream)).collect();
         let dispatchers = streams.iter().map(|(_, stream)| start_dispatcher(stream, config.aggregate)).collect();
-        Ok(Self { streams, dispatchers, body_bytes_max, ack_timeout })
+        Ok(Self { streams, dispatchers, packs: config.aggregate, body_bytes_max, ack_timeout })
     }
 
     /// Describes every stream: is it there, does it take records, does the largest body fit, which shards does it have?
@@ -154,8 +156,19 @@ impl KinesisSink {
         check_status(config, summary.stream_status())?;
         check_distribution(config, summary.record_distribution_strategy())?;
         check_record_size(config, self.body_bytes_max, record_bytes_max(summary.max_record_size_in_kib()))?;
-        stream.list_shards().await.map_err(|failure| not_described(config, &failure))?;
-        Ok(())
+        self.find_shards(config, stream).await
+    }
+
+    /// Where they may not be listed, all are one: single records go on, paced by the fullest; aggregates need to know them.
+    async fn find_shards(&self, config: &StreamConfig, stream: &Stream) -> Result<(), SinkError> {
+        match stream.list_shards().await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is_denied() && !self.packs => {
+                stream.warn_of_one_shard();
+                Ok(())
+            }
+            Err(failure) => Err(not_described(config, &failure)),
+        }
     }
 }
 
@@ -221,9 +234,10 @@ fn not_described(stream: &StreamConfig, failure: &Failure) -> SinkError {
             "the Kinesis stream {target} (stream {name}) does not exist in this account and region: create it, or \
              name another one in FOREBAY_STREAMS ({name}=TARGET)"
         )),
-        (Failure::Barred(_), "AccessDeniedException") => SinkError::Misconfigured(format!(
+        (failure, _) if failure.is_denied() => SinkError::Misconfigured(format!(
             "the Kinesis stream {target} (stream {name}) may not be used with these AWS credentials: they need \
-             kinesis:DescribeStreamSummary, kinesis:ListShards and kinesis:PutRecords"
+             kinesis:DescribeStreamSummary and kinesis:PutRecords, and with FOREBAY_KINESIS_AGGREGATE \
+             kinesis:ListShards"
         )),
         _ => away(stream, reason),
     }

@@ -61,6 +61,22 @@ fn single_records_come_through_all_of_it() {
     repeated_in("all-faults", false, &script);
 }
 
+/// With the two rights that it cannot do without.
+#[test]
+fn shards_that_may_not_be_listed_are_one() {
+    let stream = KinesisStream::start("hidden", 2);
+    stream.proxy.hide_shards();
+    stream.proxy.script(&[None, Throttled]);
+    let gateway = setup(&stream, false).start();
+    let (devices, clients) = fleet(&gateway, 4, "device");
+    let load = Load::start("reading", &clients, BODY_BYTES);
+    load.wait_for(204, 10 * clients.len() as u64);
+    let outcomes = load.stop();
+    assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
+    let refused = setup(&stream, true).run(&["serve"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("kinesis:ListShards"));
+}
+
 /// As in a container on ECS or EKS: a credentials endpoint, and credentials that end before they said they would.
 #[test]
 fn credentials_that_have_expired_are_renewed() {

@@ -39,6 +39,8 @@ struct State {
     /// Entries that the emulator itself refused for a shard's rate.
     refused: usize,
     expired: usize,
+    /// ListShards is denied.
+    hides_shards: bool,
     /// The number in the access key that is good; 0 takes every key.
     key: usize,
 }
@@ -76,6 +78,11 @@ impl Proxy {
         self.state.lock().expect("no panic").script = script.to_vec();
     }
 
+    /// From now on nobody may list the shards.
+    pub fn hide_shards(&self) {
+        self.state.lock().expect("no panic").hides_shards = true;
+    }
+
     /// From now on only credentials that are asked for anew are good.
     pub fn expire_credentials(&self) {
         self.state.lock().expect("no panic").key += 1;
@@ -110,6 +117,9 @@ impl Proxy {
         }
         if !self.takes_key_of(request) {
             return Ok(Some(Message::error("400 Bad Request", "ExpiredTokenException")));
+        }
+        if request.head.contains("Kinesis_20131202.ListShards") && self.state.lock().expect("no panic").hides_shards {
+            return Ok(Some(Message::error("400 Bad Request", "AccessDeniedException")));
         }
         if !request.head.contains("Kinesis_20131202.PutRecords") {
             return request.forward(upstream).map(Some);

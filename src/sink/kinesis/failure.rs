@@ -50,11 +50,18 @@ impl Failure {
         }
     }
 
+    /// The credentials are good, but not for this.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Barred(reason) if &**reason == ACCESS_DENIED)
+    }
+
     /// The service answers, but this account asks too often.
     pub fn is_throttling(&self) -> bool {
         matches!(self, Self::NotWritten(reason) if THROTTLING.contains(&&**reason))
     }
 }
+
+const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// Codes of a call that came too soon after others.
 const THROTTLING: [&str; 4] = ["LimitExceededException", "ThrottlingException", "Throttling", "RequestThrottled"];
@@ -78,7 +85,7 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Expired(code.into()),
         // Keys that have been taken back, as a rotation does.
         "UnrecognizedClientException" | "InvalidClientTokenId" => Failure::Expired(code.into()),
-        "ResourceNotFoundException" | "AccessDeniedException" => Failure::Barred(code.into()),
+        "ResourceNotFoundException" | ACCESS_DENIED => Failure::Barred(code.into()),
         _ if status == 413 => Failure::Refused("the call is too large".into()),
         _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
@@ -121,7 +128,7 @@ mod tests {
         for code in ["KMSDisabledException", "Unheard"] {
             assert_eq!(of_answer(400, Some(code)), Failure::Stream(code.into()));
         }
-        for code in ["ResourceNotFoundException", "AccessDeniedException"] {
+        for code in ["ResourceNotFoundException", ACCESS_DENIED] {
             assert_eq!(of_answer(400, Some(code)), Failure::Barred(code.into()));
         }
         for (code, is_throttling) in [("LimitExceededException", true), ("InternalFailure", false)] {

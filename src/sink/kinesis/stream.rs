@@ -3,7 +3,7 @@
 //! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when an answer names another
 //! shard than expected; what it said last holds until it says otherwise.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -23,11 +23,17 @@ pub(super) struct Stream {
     clients: Arc<Clients>,
     pub name: Arc<str>,
     shards: watch::Sender<Arc<Shards>>,
+    has_warned: Once,
 }
 
 impl Stream {
     pub fn new(clients: Arc<Clients>, name: &str) -> Self {
-        Self { clients, name: name.into(), shards: watch::Sender::new(Arc::new(Shards::unknown())) }
+        Self {
+            clients,
+            name: name.into(),
+            shards: watch::Sender::new(Arc::new(Shards::unknown())),
+            has_warned: Once::new(),
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -63,6 +69,16 @@ impl Stream {
             });
         }
         Ok(self.shards())
+    }
+
+    /// Said once.
+    pub fn warn_of_one_shard(&self) {
+        self.has_warned.call_once(|| {
+            tracing::warn!(
+                stream = &*self.name,
+                "the shards may not be listed: when one is full, all are slowed down; allow kinesis:ListShards"
+            );
+        });
     }
 
     async fn describe_shards(&self) -> Result<Vec<Description>, Failure> {
