@@ -179,6 +179,7 @@ fn shared(
         capacity: Arc::new(Capacity::new(config.listen.connections)),
         audit: observers.audit.clone(),
         access: observers.access.clone(),
+        spans: observers.spans(),
         top: observers.top.clone(),
         batch: config.batch,
         ack: config.ack,

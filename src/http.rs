@@ -28,9 +28,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
+use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
 use crate::tls::Revocation;
 use bell::Bell;
@@ -51,6 +53,7 @@ pub struct Service {
     pub metrics: Arc<WorkerMetrics>,
     pub audit: Audit,
     pub access: AccessLog,
+    pub spans: Spans,
     pub top: Top,
     /// Tells TCP clients of h3, when it is served.
     pub alt_svc: Option<HeaderValue>,
@@ -99,7 +102,7 @@ impl Connection {
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.has_asked.set(true);
-        Busy { connection: self.clone(), since: Moment::now() }
+        Busy { connection: self.clone(), since: Moment::now(), trace: None }
     }
 
     /// Now, while a request is under way: it has bounds of its own.
@@ -118,6 +121,8 @@ impl Drop for Connection {
 struct Busy {
     connection: Rc<Connection>,
     since: Moment,
+    /// Where spans are made.
+    trace: Option<TraceParent>,
 }
 
 impl Drop for Busy {
@@ -140,7 +145,8 @@ impl Service {
         head: &RequestHead<'_>,
         body: &mut impl Body,
     ) -> Response<Bytes> {
-        let busy = connection.begin();
+        let mut busy = connection.begin();
+        self.note_trace(&mut busy, head);
         let taken = match self.admit(connection, head, busy.since) {
             Ok(admitted) => self.ingest.take(admitted, body).await,
             Err(refusal) => Err(refusal),
@@ -157,6 +163,12 @@ impl Service {
         self.ingest.admit(&connection.caller, head, at)
     }
 
+    fn note_trace(&self, busy: &mut Busy, head: &RequestHead<'_>) {
+        if self.spans.are_on() {
+            busy.trace = head.trace();
+        }
+    }
+
     /// What to answer, counted.
     fn conclude(&self, busy: &Busy, taken: Result<(), Refusal>) -> Answer {
         let connection = &busy.connection;
@@ -164,8 +176,9 @@ impl Service {
         let duration = now - busy.since.instant;
         connection.idle_since.set(now);
         connection.tally.count(taken.is_ok());
-        if self.access.picks() {
-            self.record_access(connection, taken.as_ref().err(), duration);
+        let has_line = self.access.picks();
+        if has_line || self.spans.are_on() {
+            self.tell(busy, taken.as_ref().err(), duration, has_line);
         }
         let answer = match taken {
             Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
@@ -179,12 +192,18 @@ impl Service {
         answer
     }
 
+    /// For the access log and the trace.
     #[cold]
-    fn record_access(&self, connection: &Connection, refusal: Option<&Refusal>, duration: Duration) {
-        let Caller { address, .. } = connection.caller;
+    fn tell(&self, busy: &Busy, refusal: Option<&Refusal>, duration: Duration, has_line: bool) {
+        let connection = &busy.connection;
+        let address = connection.caller.address;
         let (status, code) = refusal.map_or((StatusCode::NO_CONTENT, None), reply::status_and_code);
         let (protocol, device) = (connection.protocol.label(), connection.caller.id());
-        self.access.record(&Exchange { address, protocol, device, status: status.as_u16(), code, duration });
+        let exchange = Exchange { address, protocol, device, status: status.as_u16(), code, duration };
+        if has_line {
+            self.access.record(&exchange);
+        }
+        self.spans.record(&exchange, busy.trace.as_ref());
     }
 
     fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {

@@ -7,4 +7,7 @@ pub mod audit;
 pub mod journal;
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+pub mod spans;
 pub mod top;

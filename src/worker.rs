@@ -32,6 +32,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use crate::telemetry::top::Top;
 use crate::tls::Tls;
 
@@ -60,6 +61,7 @@ pub struct Shared {
     pub audit: Audit,
     /// The access log, where there is one, and its share of all requests.
     pub access: (Option<Journal>, f64),
+    pub spans: Spans,
     pub top: Top,
     pub batch: BatchConfig,
     pub ack: AckConfig,
@@ -130,6 +132,7 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
         access: AccessLog::new(shared.access.0.clone(), shared.access.1),
+        spans: shared.spans.clone(),
         top: shared.top.clone(),
         alt_svc: shared.alt_svc.clone(),
         header_timeout: shared.http.header_timeout,

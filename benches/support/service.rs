@@ -21,6 +21,7 @@ use forebay::sink::{Sink, SinkOptions};
 use forebay::telemetry::access::AccessLog;
 use forebay::telemetry::audit::Audit;
 use forebay::telemetry::metrics::{Metrics, Protocol};
+use forebay::telemetry::spans::Spans;
 use forebay::telemetry::top::Top;
 use forebay::tls::Revocation;
 use http_body_util::Full;
@@ -103,6 +104,7 @@ pub fn service() -> (Rc<Service>, Null) {
         metrics: metrics.worker(0),
         audit: Audit::off(),
         access: AccessLog::off(),
+        spans: Spans::default(),
         top: Top::default(),
         alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
         header_timeout: Duration::from_secs(10),

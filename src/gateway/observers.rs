@@ -13,6 +13,9 @@ use crate::limits::Limits;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::Otlp;
+use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{self, Top};
 
 /// Clones watch together.
@@ -23,6 +26,8 @@ pub struct Observers {
     /// The access log, where there is one, and its share of all requests.
     pub access: (Option<Journal>, f64),
     pub top: Top,
+    #[cfg(feature = "otlp")]
+    otlp: Otlp,
 }
 
 impl Observers {
@@ -30,7 +35,15 @@ impl Observers {
         let metrics = metrics(config, limits, admission);
         let audit = start_audit(config, &metrics)?;
         let access = start_access_log(config, &metrics)?;
-        Ok(Self { metrics: Arc::new(metrics), audit, access, top: Top::default() })
+        let metrics = Arc::new(metrics);
+        Ok(Self {
+            #[cfg(feature = "otlp")]
+            otlp: start_otlp(metrics.clone())?,
+            metrics,
+            audit,
+            access,
+            top: Top::default(),
+        })
     }
 
     /// The files may have been moved away.
@@ -43,6 +56,16 @@ impl Observers {
     pub fn stop(&self) {
         self.audit.stop();
         self.access.0.iter().for_each(Journal::stop);
+        #[cfg(feature = "otlp")]
+        self.otlp.stop();
+    }
+
+    /// For a worker.
+    pub fn spans(&self) -> Spans {
+        Spans {
+            #[cfg(feature = "otlp")]
+            tracer: self.otlp.tracer(),
+        }
     }
 
     /// Keeps the count of the busiest devices, until it is dropped.
@@ -54,6 +77,11 @@ impl Observers {
             self.top.gather();
         }
     }
+}
+
+#[cfg(feature = "otlp")]
+fn start_otlp(metrics: Arc<Metrics>) -> anyhow::Result<Otlp> {
+    Otlp::start(move || metrics.render()).context("OTEL_EXPORTER_OTLP_ENDPOINT: cannot be used")
 }
 
 fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {

@@ -76,9 +76,10 @@ struct Request<'c> {
 impl<'c> Request<'c> {
     /// Reads and judges a head.
     fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &Service) -> Self {
-        let busy = connection.begin();
+        let mut busy = connection.begin();
         match head::parse(bytes) {
             Ok(parsed) => {
+                service.note_trace(&mut busy, &parsed.head);
                 connection.closing.set(!parsed.keeps_alive);
                 let admitted = service.admit(connection, &parsed.head, busy.since);
                 let is_head = parsed.head.method == "HEAD";

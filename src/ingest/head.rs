@@ -68,6 +68,11 @@ impl<'a> RequestHead<'a> {
         }
     }
 
+    /// The trace that the request belongs to.
+    pub fn trace(&self) -> Option<TraceParent> {
+        trace(self.traceparent)
+    }
+
     pub fn content_length(&self) -> Field<'a> {
         self.content_length
     }
@@ -126,11 +131,10 @@ impl Head {
         let idempotency_key = idempotency_key(head.idempotency_key)?;
         let declared_bytes = declared_bytes(head.content_length)?;
         let content_type = content_type(head.content_type).map(|text| types.get(text));
-        let trace = trace(head.traceparent);
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
-            _ => Ok(Self { declared_bytes, content_type, idempotency_key, trace }),
+            _ => Ok(Self { declared_bytes, content_type, idempotency_key, trace: head.trace() }),
         }
     }
 }

@@ -37,6 +37,7 @@ mod kinesis;
 mod kinesis_faults;
 mod limits;
 mod observed;
+mod otlp;
 mod quic;
 mod revocation;
 mod shutdown;
