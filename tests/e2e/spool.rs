@@ -70,6 +70,28 @@ fn a_silent_broker_costs_no_answer_and_nothing_arrives_twice() {
     assert_eq!(audit(&outcomes, &stored), 0, "the reports of what was in flight came in the end");
 }
 
+/// Killed, not stopped: connections break, and what it was told is read back from its own log.
+#[test]
+fn a_broker_that_is_killed_and_started_again_costs_no_answer() {
+    let mut broker = brokers::pausable();
+    let gateway = broker.gateway_to("killed").without_limits().with_spool("overflow").start();
+    let (_clients, load) = start_load(&gateway, "reading", 64);
+    for _ in 0..2 {
+        load.wait_for(204, load.seen(204) + 200);
+        broker.kafka.kill();
+        load.wait_for(204, load.seen(204) + 500);
+        eventually("the sink is known to be away", || gateway.metric("forebay_sink_up") == 0.0);
+        broker.kafka.start_again();
+        eventually("the sink is back", || gateway.metric("forebay_sink_up") == 1.0);
+    }
+    load.wait_for(204, load.seen(204) + 200);
+    let outcomes = load.stop();
+    wait_until_drained(&gateway);
+    assert_all_accepted(&outcomes);
+    // A batch that the broker had when it was killed is in doubt, and is written again.
+    audit(&outcomes, &broker.bodies("killed"));
+}
+
 #[test]
 fn nothing_is_spooled_while_the_stream_takes_it() {
     let gateway = brokers::gateway_to("not-spooled").without_limits().with_spool("overflow").start();

@@ -85,6 +85,43 @@ async fn what_passes_is_tried_again_and_written_once() {
     .await;
 }
 
+/// A device that waits for each answer, while the partition goes from broker to broker.
+#[tokio::test]
+async fn a_change_of_leader_keeps_the_order() {
+    const BROKERS: i32 = 3;
+    let cluster = MockCluster::new(BROKERS).unwrap();
+    cluster.create_topic(TOPIC, 1, BROKERS).unwrap();
+    let sink = open(properties(&cluster), TOPIC, Duration::from_secs(20)).unwrap();
+    let faulty = Faulty { cluster, sink };
+    let sent = numbers(40);
+    for (number, body) in sent.iter().enumerate() {
+        if number % 10 == 5 {
+            faulty.cluster.partition_leader(TOPIC, 0, Some(1 + number as i32 / 10 % BROKERS)).unwrap();
+        }
+        let outcomes = faulty.sink.deliver(STREAM, &[record("device", body.clone())]).await;
+        assert_eq!(*outcomes.get(0), Outcome::Delivered, "{number}");
+    }
+    assert!(faulty.bodies().iter().map(String::as_bytes).eq(&sent), "{:?}", faulty.bodies());
+}
+
+/// What librdkafka's queue has no room for is not in the topic, and may come again.
+#[tokio::test]
+async fn a_full_queue_takes_what_fits_and_says_what_did_not() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let mut properties = properties(&cluster);
+    properties.push(("queue.buffering.max.messages".into(), "3".into()));
+    let sink = open(properties, TOPIC, Duration::from_secs(10)).unwrap();
+    let faulty = Faulty { cluster, sink };
+    let records: Vec<_> = numbers(20).into_iter().map(|body| record("device", body)).collect();
+    let outcomes = faulty.sink.deliver(STREAM, &records).await;
+    let is_full = |index: &usize| *outcomes.get(*index) == Outcome::Retryable("QueueFull".into());
+    let (full, taken): (Vec<usize>, Vec<usize>) = (0..records.len()).partition(is_full);
+    assert!(!full.is_empty() && taken.iter().all(|index| *outcomes.get(*index) == Outcome::Delivered), "{outcomes:?}");
+    assert_eq!(faulty.bodies(), taken.iter().map(usize::to_string).collect::<Vec<_>>());
+    faulty.recovers().await;
+}
+
 #[tokio::test]
 async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
     let cases = [

@@ -88,10 +88,8 @@ impl Kafka {
         make_certificates(dir.path());
         write_configuration(dir.path(), ports);
         format_storage(lib, dir.path());
-        let log = fs::File::create(dir.path().join("broker.log")).expect("a log");
-        let broker = java(lib, dir.path(), "kafka.Kafka").arg("server.properties").stdout(log).spawn();
-        let broker = broker.expect("java starts");
-        let guard = guard(&broker, dir.path());
+        let broker = spawn(lib, dir.path());
+        let guard = guard(dir.path());
         Self { broker, guard, dir, ports }
     }
 
@@ -168,6 +166,17 @@ impl Kafka {
     /// All records of a topic up to its present end, by partition and offset.
     pub fn read_topic(&self, name: &str) -> Vec<Stored> {
         read_topic(&self.plain(), name)
+    }
+
+    /// Kills the process: what it had not written is lost, connections break. [`Self::start_again`] follows.
+    pub fn kill(&mut self) {
+        self.broker.kill().expect("the broker runs");
+        self.broker.wait().expect("it ends");
+    }
+
+    /// Starts it on the same folder and ports.
+    pub fn start_again(&mut self) {
+        self.broker = spawn(&jars(), self.dir.path());
     }
 
     /// Stops the process without ending it: connections stay, nothing is answered.
@@ -300,15 +309,23 @@ fn java(lib: &Path, dir: &Path, main_class: &str) -> Command {
 /// Without its standard input this shell has nothing to wait for: it goes on to kill, waits for that, and cleans up.
 const GUARD: &str = r#"
 read -r _
-kill -KILL "$0"
-for _ in $(seq 100); do kill -0 "$0" 2>/dev/null || break; sleep 0.05; done
-rm -rf "$1"
+broker=$(cat "$0/broker.pid")
+kill -KILL "$broker"
+for _ in $(seq 100); do kill -0 "$broker" 2>/dev/null || break; sleep 0.05; done
+rm -rf "$0"
 "#;
 
-fn guard(broker: &Child, dir: &Path) -> Child {
+/// Starts a broker; its process id stands in a file, for the guard.
+fn spawn(lib: &Path, dir: &Path) -> Child {
+    let log = fs::File::create(dir.join("broker.log")).expect("a log");
+    let broker = java(lib, dir, "kafka.Kafka").arg("server.properties").stdout(log).spawn().expect("java starts");
+    fs::write(dir.join("broker.pid"), broker.id().to_string()).expect("a file");
+    broker
+}
+
+fn guard(dir: &Path) -> Child {
     let guard = Command::new("sh")
         .args(["-c", GUARD])
-        .arg(broker.id().to_string())
         .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
