@@ -3,7 +3,8 @@
 //! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before a connection is
 //! accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
 //! not too many connections ([`Capacity`]). What fails before a certificate is verified is counted and closed, never
-//! answered. When the gateway drains, the listeners close and `run` returns once every connection has ended.
+//! answered. When the gateway closes its listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic`
+//! return once every connection has ended.
 
 mod capacity;
 mod quic;
@@ -17,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -43,6 +45,9 @@ pub use steer::{WorkerConnectionIds, steer_to_workers};
 /// How long accepting pauses when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that are taken from a listener which closes: as many as the kernel may hold.
+const QUEUE_MAX: usize = 4096;
+
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
@@ -64,13 +69,13 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts TCP connections until the gateway drains, then waits for them to end.
-    pub async fn run_tcp(self: Rc<Self>, listener: TcpListener) {
+    /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
+    /// the listener.
+    pub async fn run_tcp(self: Rc<Self>, listener: TcpListener, mut closing: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
-        let mut draining = self.draining.clone();
         loop {
             tokio::select! {
-                _ = draining.wait_for(|draining| *draining) => break,
+                _ = closing.wait_for(|closing| *closing) => break,
                 Some(_) = connections.join_next() => {}
                 (permits, accepted) = self.accept(&listener) => match accepted {
                     Ok((stream, peer)) => {
@@ -80,8 +85,23 @@ impl Acceptor {
                 },
             }
         }
-        drop(listener);
+        // The error is that nothing waits any more, or what accepting would have paused for.
+        let _ = self.empty(listener, &mut connections);
+        drop(closing);
         while connections.join_next().await.is_some() {}
+    }
+
+    /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener: what is left in the
+    /// queue is reset.
+    fn empty(self: &Rc<Self>, listener: TcpListener, connections: &mut JoinSet<()>) -> io::Result<()> {
+        // Not tokio's: it would ask the kernel only when that has had the time to say that something waits.
+        let listener = listener.into_std()?;
+        for permits in (0..QUEUE_MAX).map_while(|_| self.capacity.wait_for_tcp().now_or_never()) {
+            let (stream, peer) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            connections.spawn_local(self.clone().serve_tcp(TcpStream::from_std(stream)?, peer.ip(), permits));
+        }
+        Ok(())
     }
 
     async fn accept(

@@ -56,11 +56,12 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let backlog = spool::open(&config, &metrics)?;
     let delivering = start_delivery(&config, backlog, health.clone(), metrics.clone(), batches, phases.hurrying())?;
     let (listen, sockets) = listen::bind(&config.listen)?;
+    let _places = listen::keep_places(&sockets)?;
     let admin = admin::bind(config.admin_listen)
         .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
     let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), &observers, &phases, listen)?);
     let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), observers.clone());
-    let workers = start_workers(sockets, shared, delivery)?;
+    let workers = start_workers(sockets, &phases, shared, delivery)?;
     let admin_address = admin.local_addr()?;
     let status = status(health, &observers, phases.draining());
     let notifier = Notifier::from_environment();
@@ -200,12 +201,14 @@ type Workers = Vec<thread::JoinHandle<std::io::Result<bool>>>;
 
 fn start_workers(
     sockets: Vec<worker::Sockets>,
+    phases: &Phases,
     shared: Arc<Shared>,
     delivery: handover::Sender<Batch>,
 ) -> anyhow::Result<Workers> {
     let start = |(index, sockets)| {
+        let own = worker::Own { index, sockets, closing: phases.closing() };
         let (shared, delivery) = (shared.clone(), delivery.clone());
-        let run = move || worker::run(index, sockets, &shared, delivery);
+        let run = move || worker::run(own, &shared, delivery);
         thread::Builder::new().name(format!("forebay-{index}")).spawn(run)
     };
     Ok(sockets.into_iter().enumerate().map(start).collect::<Result<_, _>>()?)

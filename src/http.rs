@@ -47,6 +47,9 @@ pub const HEADER_FIELDS_MAX: usize = 64;
 /// Requests that one h2 or h3 connection may have open.
 pub const STREAMS_MAX: u32 = 128;
 
+/// From the last answer on an h1 connection to its end, when the gateway drains.
+const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
 /// Serves the connections of one worker.
 pub struct Service {
     pub ingest: Ingest,
@@ -250,6 +253,14 @@ impl Service {
         self.metrics.flood_ended();
         let (address, device) = (connection.caller.address, connection.caller.id());
         self.audit.record(Event::FloodEnded { address, protocol: connection.protocol.label(), device });
+    }
+
+    /// Until when an h1 connection of a gateway that drains waits for one more request, which may be on its way: closed now,
+    /// it would take that along unanswered, and nothing like GOAWAY could tell the client.
+    fn lingers(&self, connection: &Connection) -> Option<Instant> {
+        let until = connection.idle_since() + NEXT_REQUEST_GRACE;
+        let may_go_on = !connection.closing.get() && !connection.caller.is_revoked.get();
+        (may_go_on && until > Instant::now()).then_some(until)
     }
 
     /// Whether the connection is to end when nothing is under way on it.

@@ -68,7 +68,7 @@ pub struct Shared {
     pub http: HttpConfig,
     pub handshake_timeout: Duration,
     pub alt_svc: Option<HeaderValue>,
-    /// Turns true when the gateway drains: nothing new, finish what there is.
+    /// Turns true when the gateway drains, its TCP listeners being closed: nothing new, finish what there is.
     pub draining: watch::Receiver<bool>,
     /// Turns true when there is no time left: answer what waits, and go.
     pub hurrying: watch::Receiver<bool>,
@@ -80,15 +80,23 @@ pub struct Sockets {
     pub udp: Option<UdpSocket>,
 }
 
-/// Runs the worker at `index` until it has drained; `false` when records were left behind.
-pub fn run(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
-    let mut runtime = Builder::new_current_thread();
-    let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
-    runtime.block_on(async { serve(index, sockets, shared, delivery).await })
+/// What one worker is given of its own.
+pub struct Own {
+    pub index: usize,
+    pub sockets: Sockets,
+    /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
+    pub closing: watch::Receiver<bool>,
 }
 
-async fn serve(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
-    let metrics = shared.metrics.worker(index);
+/// Runs a worker until it has drained; `false` when records were left behind.
+pub fn run(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
+    runtime.block_on(async { serve(own, shared, delivery).await })
+}
+
+async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+    let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
     let batcher = Batcher::new(shared.streams, shared.batch, shared.ack, delivery, home, metrics);
     let batcher = Rc::new(batcher);
@@ -96,8 +104,8 @@ async fn serve(index: usize, sockets: Sockets, shared: &Shared, delivery: Sender
         let batcher = batcher.clone();
         async move { batcher.run(settled).await }
     });
-    let acceptor = Rc::new(acceptor(index, shared, batcher.clone()));
-    let serving = listen(index, sockets, shared, acceptor)?;
+    let acceptor = Rc::new(acceptor(own.index, shared, batcher.clone()));
+    let serving = listen(own, shared, acceptor)?;
     Ok(finish(shared, &batcher, serving, batching).await)
 }
 
@@ -155,7 +163,8 @@ fn bell(shared: &Shared) -> Rc<Bell> {
 
 type Serving = tokio::task::JoinSet<()>;
 
-fn listen(index: usize, sockets: Sockets, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
+fn listen(own: Own, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
+    let Own { index, sockets, closing } = own;
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {
         let ids = WorkerConnectionIds::new(index, shared.workers);
@@ -164,7 +173,7 @@ fn listen(index: usize, sockets: Sockets, shared: &Shared, acceptor: Rc<Acceptor
         serving.spawn_local(acceptor.clone().run_quic(quic));
     }
     let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
-    serving.spawn_local(acceptor.run_tcp(tcp));
+    serving.spawn_local(acceptor.run_tcp(tcp, closing));
     Ok(serving)
 }
 

@@ -39,6 +39,15 @@ pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)>
     Ok((address, sockets))
 }
 
+/// Holds the places of UDP sockets among those that share the port, the last first, to be dropped when the workers are gone.
+///
+/// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
+/// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
+/// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
+pub fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
+    sockets.iter().rev().filter_map(|sockets| sockets.udp.as_ref()).map(UdpSocket::try_clone).collect()
+}
+
 /// The port, found free unless it may be shared. Without the look, SO_REUSEPORT would hide that it is taken.
 fn pick_port(config: &ListenConfig) -> io::Result<SocketAddr> {
     if config.reuse_port && config.address.port() != 0 {

@@ -20,15 +20,25 @@ const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// After the deadline of the drain, threads get this long to answer what waits.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Far more than workers need to close their listeners.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How far the gateway is on its way out.
 pub struct Phases {
+    closing: watch::Sender<bool>,
     draining: watch::Sender<bool>,
     hurrying: watch::Sender<bool>,
 }
 
 impl Phases {
     pub fn new() -> Self {
-        Self { draining: watch::Sender::new(false), hurrying: watch::Sender::new(false) }
+        let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
+        Self { closing, draining, hurrying }
+    }
+
+    /// For each TCP listener one, which is dropped when it has closed.
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
     }
 
     pub fn draining(&self) -> watch::Receiver<bool> {
@@ -73,6 +83,9 @@ pub fn serve_until_drained(
             () = ended(|| threads.workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
         }
         notifier.stopping();
+        // Connections that are told to go come back at once: by then nobody of this gateway takes them.
+        phases.closing.send_replace(true);
+        within(CLOSE_TIMEOUT, phases.closing.closed()).await;
         phases.draining.send_replace(true);
         let drained = ended(|| threads.are_finished());
         tokio::select! {

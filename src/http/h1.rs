@@ -113,7 +113,10 @@ where
             );
         }
         if !wire.has_gathered() && service.is_over(connection) {
-            return Poll::Ready(None);
+            match service.lingers(connection) {
+                Some(until) => wire.set_deadline(until),
+                None => return Poll::Ready(None),
+            }
         }
         if wire.has_gathered() && !std::mem::replace(&mut has_begun, true) {
             wire.set_deadline(Instant::now() + service.header_timeout);

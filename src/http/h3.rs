@@ -8,6 +8,7 @@
 mod frames;
 mod quic;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -48,7 +49,9 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
 async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
-    let Ok(mut h3) = builder.build(quic::Connection::new(quic.clone())).await else { return };
+    let is_leaving = Rc::new(Cell::new(false));
+    let adapted = quic::Connection::new(quic.clone(), is_leaving.clone());
+    let Ok(mut h3) = builder.build(adapted).await else { return };
     let mut requests = JoinSet::new();
     let (mut is_closing, mut unanswered) = (false, 0_u32);
     while !(is_closing && requests.is_empty()) {
@@ -65,7 +68,9 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
             }
             () = over(connection, service), if !is_closing => {
                 is_closing = true;
-                if !connection.closing.get() && h3.shutdown(0).await.is_err() { break }
+                is_leaving.set(true);
+                // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3 counts from the last accepted.
+                if !connection.closing.get() && h3.shutdown(1).await.is_err() { break }
             }
         }
     }

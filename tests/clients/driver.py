@@ -12,7 +12,8 @@ churn    session, ask, times                 → h3 only: as closed; requests th
 move     session                             → h3 only: packets come from another port from now on
 closed   session                             → how: waits until the gateway ends the connection
 close    session
-load     sessions, name, pad                 → load: one sender for each session, as fast as answers come
+load     sessions, name, pad, roams          → load: one sender for each session, as fast as answers come; one that
+                                               roams connects anew when it is told to go or the connection ends
 progress load                                → how often each outcome has been seen
 stop     load                                → outcomes of each sender, in its order
 
@@ -26,7 +27,7 @@ import json
 import sys
 
 from libraries import CurlCffi, Httpx
-from wire import Ask, Target
+from wire import Ask, NotSent, Target
 from wire_h1 import H1
 from wire_h2 import H2
 from wire_h3 import H3
@@ -44,26 +45,36 @@ LINE_BYTES_MAX = 64 << 20
 class Load:
     """Senders that post `{name}-{sender}-{number}` one after another, each on a connection of its own."""
 
-    def __init__(self, sessions, name, pad):
-        self.name, self.pad = name, pad
+    def __init__(self, sessions, name, pad, roams):
+        self.name, self.pad, self.roams = name, pad, roams
         self.outcomes = [[] for _ in sessions]
         self.stopping = False
         self.tasks = [asyncio.create_task(self.send(n, session)) for n, session in enumerate(sessions)]
 
     async def send(self, sender, session):
-        for number in itertools.count():
-            if self.stopping:
-                return
+        while not self.stopping:
+            number = len(self.outcomes[sender])
             body = f"{self.name}-{sender}-{number}".encode().ljust(self.pad)
             ask = Ask("POST", "/v1/telemetry", session.authority, [], body, str(len(body)))
             try:
-                outcome = (await session.request(ask))["status"]
+                reply = await session.request(ask)
             except Exception as error:
-                self.outcomes[sender].append(f"{type(error).__name__}: {error}")
-                return
+                if not (self.roams and isinstance(error, NotSent)):
+                    self.outcomes[sender].append(f"{type(error).__name__}: {error}")
+                if not self.roams:
+                    return
+                session = await self.move(session)
+                continue
+            outcome = reply["status"]
             self.outcomes[sender].append(outcome)
+            if self.roams and ["connection", "close"] in map(list, reply["headers"]):
+                session = await self.move(session)
             if outcome != 204:
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def move(self, session):
+        await session.close()
+        return await session.again()
 
     def progress(self):
         return collections.Counter(str(outcome) for sender in self.outcomes for outcome in sender)
@@ -97,12 +108,17 @@ class Driver:
     async def do_open(self, command):
         target = Target(**command["target"])
         target.resumes = self.things.get(target.resumes)
-        if command["client"] == "wire":
-            session = await WIRE[command["protocol"]].open(target)
-        else:
-            session = await LIBRARIES[command["client"]].open(target, command["protocol"])
-        session.authority = f"{target.host}:{target.port}"
+        session = await self.connect(command["client"], command["protocol"], target)
         return {"session": self.keep(session), "resumed": getattr(session, "resumed", False)}
+
+    async def connect(self, client, protocol, target):
+        if client == "wire":
+            session = await WIRE[protocol].open(target)
+        else:
+            session = await LIBRARIES[client].open(target, protocol)
+        session.authority = f"{target.host}:{target.port}"
+        session.again = lambda: self.connect(client, protocol, target)
+        return session
 
     async def do_request(self, command):
         session = self.things[command["session"]]
@@ -143,7 +159,7 @@ class Driver:
 
     async def do_load(self, command):
         sessions = [self.things[session] for session in command["sessions"]]
-        return {"load": self.keep(Load(sessions, command["name"], command["pad"]))}
+        return {"load": self.keep(Load(sessions, command["name"], command["pad"], command["roams"]))}
 
     async def do_progress(self, command):
         return {"seen": self.things[command["load"]].progress()}

@@ -32,6 +32,10 @@ async def connect(target, protocols):
     return reader, writer, context, writer.get_extra_info("ssl_object").session_reused
 
 
+class NotSent(ConnectionError):
+    """The request was not sent, or the gateway has said that it was not looked at: it may be sent again."""
+
+
 @dataclasses.dataclass
 class Target:
     """Where to connect, as whom, and how."""

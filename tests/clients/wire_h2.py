@@ -6,7 +6,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from wire import TIMEOUT_SECONDS, Reply, connect
+from wire import TIMEOUT_SECONDS, NotSent, Reply, connect
 
 
 class Connection(h2.connection.H2Connection):
@@ -49,7 +49,7 @@ class H2:
 
     async def request(self, ask):
         if self.goaway or self.ended.done():
-            raise ConnectionError(self.goaway or self.ended.result())
+            raise NotSent(self.goaway or self.ended.result())
         stream = self.h2.get_next_available_stream_id()
         reply = self.replies[stream] = Reply()
         self.h2.send_headers(stream, ask.head(), end_stream=not ask.has_body())
@@ -100,7 +100,7 @@ class H2:
             self.goaway = f"goaway {event.error_code}"
             for stream, reply in self.replies.items():
                 if stream > event.last_stream_id:
-                    reply.fail(ConnectionError("refused by goaway"))
+                    reply.fail(NotSent("refused by goaway"))
         reply = self.replies.get(getattr(event, "stream_id", None))
         if reply is None:
             return

@@ -1,16 +1,18 @@
 """HTTP/3 by aioquic. Many requests at a time, a change of address, and streams that no polite client would send."""
 
 import asyncio
+import collections
 import ssl
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.buffer import Buffer, BufferReadError
+from aioquic.h3.connection import H3_ALPN, FrameType, H3Connection, StreamType
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamReset
+from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamDataReceived, StreamReset
 
-from wire import TIMEOUT_SECONDS, Reply
+from wire import TIMEOUT_SECONDS, NotSent, Reply
 
 # RFC 9114 section 8.1.
 REQUEST_CANCELLED = 0x10C
@@ -59,6 +61,9 @@ class H3(QuicConnectionProtocol):
         super().__init__(quic)
         self.http = H3Connection(quic)
         self.replies = {}
+        # Of the gateway's streams of one direction.
+        self.received = collections.defaultdict(bytes)
+        self.goaway = None
         self.ended = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -103,6 +108,23 @@ class H3(QuicConnectionProtocol):
         for part in self.http.handle_event(event):
             if isinstance(part, (HeadersReceived, DataReceived)) and part.stream_id in self.replies:
                 self.take(self.replies[part.stream_id], part)
+        if isinstance(event, StreamDataReceived) and event.stream_id % 4 == 3:
+            self.look_for_goaway(event)
+
+    def look_for_goaway(self, event):
+        """The library reads over it: requests from its id on are not looked at."""
+        self.received[event.stream_id] += event.data
+        buffer = Buffer(data=self.received[event.stream_id])
+        try:
+            while buffer.tell() or buffer.pull_uint_var() == StreamType.CONTROL:
+                kind, frame = buffer.pull_uint_var(), buffer.pull_bytes(buffer.pull_uint_var())
+                if kind == FrameType.GOAWAY:
+                    self.goaway = Buffer(data=frame).pull_uint_var()
+        except BufferReadError:
+            pass
+        for stream, reply in self.replies.items():
+            if self.goaway is not None and stream >= self.goaway:
+                reply.fail(NotSent("refused by goaway"))
 
     def take(self, reply, part):
         if isinstance(part, HeadersReceived):
@@ -113,8 +135,8 @@ class H3(QuicConnectionProtocol):
             reply.end()
 
     async def request(self, ask):
-        if self.ended.done():
-            raise ConnectionError(self.ended.result())
+        if self.ended.done() or self.goaway is not None:
+            raise NotSent(self.ended.result() if self.ended.done() else "goaway")
         stream = self._quic.get_next_available_stream_id()
         reply = self.replies[stream] = Reply()
         head = [(name.encode(), value.encode()) for name, value in ask.head()]

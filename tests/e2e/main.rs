@@ -39,6 +39,7 @@ mod limits;
 mod observed;
 mod otlp;
 mod quic;
+mod restart;
 mod revocation;
 mod shutdown;
 mod spool;

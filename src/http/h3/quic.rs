@@ -7,7 +7,9 @@
 //! H3_REQUEST_CANCELLED, and so is an answer that was not sent whole. What comes in passes [`Frames`]: excess is
 //! H3_EXCESSIVE_LOAD, of its stream where that is a request, else of the connection.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -31,10 +33,13 @@ pub struct Connection {
     incoming: Incoming<quinn::RecvStream>,
     incoming_left: u32,
     opening: Incoming<quinn::SendStream>,
+    /// The client has been told to go.
+    is_leaving: Rc<Cell<bool>>,
 }
 
 impl Connection {
-    pub fn new(quic: quinn::Connection) -> Self {
+    /// Requests that come once `is_leaving` is true are rejected.
+    pub fn new(quic: quinn::Connection, is_leaving: Rc<Cell<bool>>) -> Self {
         let (accept_bi, accept_uni, open_uni) = (quic.clone(), quic.clone(), quic.clone());
         Self {
             quic,
@@ -42,6 +47,7 @@ impl Connection {
             incoming: stream::unfold(accept_uni, |quic| async { Some((quic.accept_uni().await, quic)) }).boxed_local(),
             incoming_left: UNI_STREAMS_MAX,
             opening: stream::unfold(open_uni, |quic| async { Some((quic.open_uni().await, quic)) }).boxed_local(),
+            is_leaving,
         }
     }
 }
@@ -66,12 +72,20 @@ impl quic::Connection<Bytes> for Connection {
     }
 
     fn poll_accept_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        let (send, recv) = ready!(poll_stream(&mut self.requests, context))?;
+        let (send, recv) = loop {
+            let (mut send, mut recv) = ready!(poll_stream(&mut self.requests, context))?;
+            if !self.is_leaving.get() {
+                break (send, recv);
+            }
+            // An error is a stream that is closed already.
+            let _ = send.reset(varint(Code::H3_REQUEST_REJECTED.value()));
+            let _ = recv.stop(varint(Code::H3_REQUEST_REJECTED.value()));
+        };
         Poll::Ready(Ok(BidiStream { send: SendStream::new(send), recv: RecvStream::of_request(recv) }))
     }
 
     fn opener(&self) -> Self {
-        Self::new(self.quic.clone())
+        Self::new(self.quic.clone(), self.is_leaving.clone())
     }
 }
 

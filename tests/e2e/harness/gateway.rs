@@ -137,6 +137,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Another one with the same variables, on the same port, where this one shares it. Its files stay this one's.
+    pub fn beside(&self) -> Setup {
+        let dir = tempfile::tempdir().expect("a folder");
+        let setup = Setup { dir, pki: self.pki.clone(), variables: self.variables.clone(), open_files: None };
+        setup.set("FOREBAY_LISTEN", self.address)
+    }
+
     /// Kills the process, where it still runs, and gives back what it ran with: its folder, certificates, variables.
     pub fn kill(mut self) -> Setup {
         self.end();

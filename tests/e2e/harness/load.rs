@@ -29,8 +29,18 @@ pub enum Outcome {
 impl Load {
     /// Starts a sender on each of these connections. Bodies are padded to `pad` bytes by spaces.
     pub fn start(name: &str, clients: &[Client], pad: usize) -> Self {
+        Self::begin(name, clients, pad, false)
+    }
+
+    /// The same, by senders that connect anew when they are told to go, or when their connection ends. A reading whose
+    /// answer did not come is [`Outcome::Broken`], unless the gateway has said that it did not look at it.
+    pub fn roaming(name: &str, clients: &[Client], pad: usize) -> Self {
+        Self::begin(name, clients, pad, true)
+    }
+
+    fn begin(name: &str, clients: &[Client], pad: usize, roams: bool) -> Self {
         let sessions: Vec<u64> = clients.iter().map(Client::session).collect();
-        let fields = json!({ "sessions": sessions, "name": name, "pad": pad });
+        let fields = json!({ "sessions": sessions, "name": name, "pad": pad, "roams": roams });
         let answer = Driver::get().call("load", fields).expect("a load");
         Self { load: answer["load"].as_u64().expect("a number"), name: name.into() }
     }
