@@ -207,8 +207,11 @@ fn start_workers(
 ) -> anyhow::Result<Workers> {
     let start = |(index, sockets)| {
         let own = worker::Own { index, sockets, closing: phases.closing() };
-        let (shared, delivery) = (shared.clone(), delivery.clone());
-        let run = move || worker::run(own, &shared, delivery);
+        let (shared, delivery, ending) = (shared.clone(), delivery.clone(), phases.ending());
+        let run = move || {
+            let _told_at_the_end = ending;
+            worker::run(own, &shared, delivery)
+        };
         thread::Builder::new().name(format!("forebay-{index}")).spawn(run)
     };
     Ok(sockets.into_iter().enumerate().map(start).collect::<Result<_, _>>()?)

@@ -3,13 +3,15 @@
 
 The server has one core to itself and the load another; every figure is the median of interleaved rounds. CPU is that of
 the server's whole process tree, user and system, from /proc. Needs nothing but Python, two cores, taskset, and the
-programs: forebay and loadtest (--bin), nginx; Vector and Fluent Bit with --kafka only.
+programs: forebay and loadtest (--bin), nginx; h2load, a C compiler and OpenSSL's headers for the most requests that a
+core takes on HTTP/2; Vector and Fluent Bit with --kafka only.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -21,11 +23,15 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 STARTING_MAX_S = 20
+BODY_BYTES = 344
+
+H2LOAD = "h2load"
 
 # What is measured: name, where the result stands, its unit and digits, and the loop.
 FIGURES = [
     ("H1, 64 connections: CPU a request", "server_cpu_us_per_request", "µs", "--protocol h1 --connections 64"),
     ("H2, 8 × 16 streams: CPU a request", "server_cpu_us_per_request", "µs", "--protocol h2 --connections 8 --streams 16"),
+    ("H2, 8 × 16 streams: requests a second", H2LOAD, "k/s", "--protocol h2 "),
     ("H3, 8 × 16 streams: CPU a request", "server_cpu_us_per_request", "µs", "--protocol h3 --connections 8 --streams 16"),
     ("new connection + POST, full handshake: CPU", "server_cpu_us_per_request", "µs",
      "--protocol h1 --connections 16 --reconnect full"),
@@ -119,7 +125,8 @@ def measure(options, server, places):
     with tempfile.TemporaryDirectory(prefix="forebay-peers-") as folder:
         process, port = server.start(places | {"DIR": folder}, options.server_core)
         try:
-            return {name: burn(options, process.pid, port, places["PKI"], loop, field)
+            return {name: h2load(options, port, places["PKI"]) if field == H2LOAD
+                    else burn(options, process.pid, port, places["PKI"], loop, field)
                     for name, field, _, loop in FIGURES if not any(f"--protocol {lacking} " in loop for lacking in server.lacks)}
         finally:
             stop(process)
@@ -139,6 +146,35 @@ def burn(options, pid, port, pki, loop, field):
         return None
     value = result[field]
     return value / 1024 if field.endswith("bytes_per_connection") else value
+
+
+def h2load(options, port, pki):
+    """Thousands of requests that were answered 2xx in a second, the server's core being full: our own client is too slow for it."""
+    if not options.preload:
+        return None
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(b"x" * BODY_BYTES)
+        body.flush()
+        command = ["taskset", "-c", options.load_core, "h2load", "-c", "8", "-m", "16", "-t", "1",
+                   "-D", str(max(1, round(options.seconds))), "--warm-up-time", "1", "-d", body.name,
+                   "-H", "content-type: application/json", f"https://127.0.0.1:{port}/v1/telemetry"]
+        certificate = {"LD_PRELOAD": options.preload, "CLIENT_CERTIFICATE": f"{pki}/devices/h2load.pem",
+                       "CLIENT_KEY": f"{pki}/devices/h2load.key"}
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | certificate)
+    found = re.search(r"finished in ([0-9.]+)s.*status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", done.stdout, re.S)
+    if not found or any(int(number) for number in found.groups()[2:]):
+        print(f"    h2load: {done.stdout}{done.stderr}", file=sys.stderr)
+        return None
+    return int(found[2]) / float(found[1]) / 1000
+
+
+def preload(folder):
+    """What gives h2load a client certificate, where both can be had."""
+    made = f"{folder}/client_certificate.so"
+    command = ["cc", "-shared", "-fPIC", "-o", made, HERE / "client_certificate.c", "-lssl"]
+    if not shutil.which("h2load") or not shutil.which("cc"):
+        return None
+    return made if subprocess.run(command).returncode == 0 else None
 
 
 def table(results):
@@ -171,9 +207,10 @@ def main():
     options = parser.parse_args()
     options.bin = options.bin.resolve()
     with tempfile.TemporaryDirectory(prefix="forebay-peers-pki-") as pki:
-        for arguments in (["init", "--dir", pki], ["server", "--dir", pki, "--name", "127.0.0.1"]):
+        for arguments in (["init", "--dir", pki], ["server", "--dir", pki, "--name", "127.0.0.1"], ["device", "--dir", pki, "h2load"]):
             subprocess.run([options.bin / "forebay", "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
         os.chmod(pki, 0o755)
+        options.preload = preload(pki)
         places = {"PKI": pki, "KAFKA": options.kafka or ""}
         chosen = servers(options)
         rounds = {server.name: [] for server in chosen}

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep};
 
 use super::Workers;
 use super::notify::Notifier;
 use crate::admission::Admission;
 
-/// How often the threads are looked at.
+/// How often the threads are looked at while the gateway drains.
 const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After the deadline of the drain, threads get this long to answer what waits.
@@ -28,12 +28,30 @@ pub struct Phases {
     closing: watch::Sender<bool>,
     draining: watch::Sender<bool>,
     hurrying: watch::Sender<bool>,
+    ending: mpsc::Sender<()>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// Held by a thread, it tells that the thread ends, be it by a panic.
+pub struct Ending(mpsc::Sender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Where one has been told already, another one is no news.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Phases {
     pub fn new() -> Self {
         let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
-        Self { closing, draining, hurrying }
+        let (ending, ended) = mpsc::channel(1);
+        Self { closing, draining, hurrying, ending, ended }
+    }
+
+    /// For a thread without which the gateway cannot go on.
+    pub fn ending(&self) -> Ending {
+        Ending(self.ending.clone())
     }
 
     /// For each TCP listener one, which is dropped when it has closed.
@@ -67,7 +85,7 @@ impl Threads {
 pub fn serve_until_drained(
     run_beside: impl FnOnce(Signal),
     on_ready: impl FnOnce(),
-    phases: Phases,
+    mut phases: Phases,
     notifier: &Notifier,
     admission: &Admission,
     drain_timeout: Duration,
@@ -80,7 +98,7 @@ pub fn serve_until_drained(
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            () = ended(|| threads.workers.iter().any(JoinHandle::is_finished)) => tracing::error!("a worker ended: draining"),
+            _ = phases.ended.recv() => tracing::error!("a worker ended: draining"),
         }
         notifier.stopping();
         // Connections that are told to go come back at once: by then nobody of this gateway takes them.

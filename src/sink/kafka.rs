@@ -1,8 +1,8 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
 //! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent) and `record-id`. Keys
-//! are partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's thread; the
-//! producer's own thread counts its reports down, and the last one of a batch wakes delivery. librdkafka retries by
+//! are partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's thread; librdkafka's
+//! reports wake a task there that counts them down, and the last one of a batch wakes its delivery. librdkafka retries by
 //! itself, in order, until `message.timeout.ms`; then it says whether the topic may have the record.
 //!
 //! Bounds: admission bounds what is produced, so librdkafka's own queue has none. One bad record costs only itself:
@@ -11,22 +11,23 @@
 
 mod client;
 mod in_flight;
+mod native;
 mod reports;
 mod settings;
 mod verify;
 
+use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
 
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
-use client::{Client, Producer};
+use client::Client;
 use in_flight::InFlight;
+use native::{Headers, Message, Producer};
 use reports::Reports;
 
 /// Produces to one cluster.
@@ -49,9 +50,9 @@ impl KafkaSink {
     pub fn open(config: &KafkaConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
-        let client = Client::new(settings.client.clone(), Reports::new(in_flight.clone()));
+        let topics: Vec<_> = options.streams.into_iter().map(|stream| stream.target).collect();
+        let client = Client::new(settings.client.clone(), Reports::new(in_flight.clone()), native_names(&topics)?);
         let client = client.map_err(|error| settings.misconfigured(error))?;
-        let topics = options.streams.into_iter().map(|stream| stream.target).collect();
         let (alone, fits, admin, unanswered) = Default::default();
         Ok(Self { client, alone, in_flight, topics, settings, fits, admin, unanswered })
     }
@@ -61,40 +62,44 @@ impl KafkaSink {
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
-        let topic = &self.topics[stream.get()];
-        let outcomes = self.produce(&self.client, topic, records.iter()).await;
+        let outcomes = self.produce(&self.client, stream, records.iter()).await;
         let Outcomes::Each(mut outcomes) = outcomes else { return outcomes };
         let refused: Vec<_> = (0..records.len()).filter(|&index| is_refused(&outcomes[index])).collect();
         if !refused.is_empty() {
-            let again = self.produce_alone(topic, refused.iter().map(|&index| &records[index])).await;
+            let again = self.produce_alone(stream, refused.iter().map(|&index| &records[index])).await;
             refused.iter().enumerate().for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
         }
         Outcomes::Each(outcomes)
     }
 
-    async fn produce_alone(&self, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
+    async fn produce_alone(&self, stream: StreamIndex, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
         match self.alone() {
-            Some(alone) => self.produce(alone, topic, records).await,
+            Some(alone) => self.produce(alone, stream, records).await,
             None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
         }
     }
 
     fn alone(&self) -> Option<&Client> {
         if self.alone.get().is_none() {
-            let made = Client::new(self.settings.alone(), self.client.reports().clone());
+            let made = self.client.beside(self.settings.alone());
             let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
             let _ = self.alone.set(made.ok()?);
         }
         self.alone.get()
     }
 
-    async fn produce(&self, client: &Client, topic: &str, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
+    async fn produce(
+        &self,
+        client: &Client,
+        stream: StreamIndex,
+        records: impl ExactSizeIterator<Item = &Record>,
+    ) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
         let producer = client.producer();
         for (index, record) in records.enumerate() {
-            if let Err(code) = send(&producer, topic, record, batch.opaque(index)) {
+            if let Err(code) = send(&producer, stream, record, batch.opaque(index)) {
                 self.in_flight.report(batch.opaque(index), Some(outcome(code, InTopic::No)));
             }
         }
@@ -103,22 +108,23 @@ impl KafkaSink {
     }
 }
 
-fn send(producer: &Producer, topic: &str, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
-    let mut buffer = [0; 36];
-    let id = Header { key: "record-id", value: Some(record.id.as_str(&mut buffer)) };
-    let mut headers = OwnedHeaders::new_with_capacity(3);
+/// The topics' names, for librdkafka.
+fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
+    let names: Result<_, _> = topics.iter().map(|topic| CString::new(topic.as_str())).collect();
+    names.map_err(|_| SinkError::Misconfigured("FOREBAY_STREAMS: a topic's name has no NUL".into()))
+}
+
+fn send(producer: &Producer, stream: StreamIndex, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
+    let mut headers = Headers::with_capacity(3);
     if let Some(content_type) = &record.content_type {
-        headers = headers.insert(Header { key: "content-type", value: Some(content_type.as_ref()) });
+        headers.add(c"content-type", content_type.as_bytes());
     }
     if let Some(trace) = &record.trace {
-        headers = headers.insert(Header { key: "traceparent", value: Some(trace.as_str()) });
+        headers.add(c"traceparent", trace.as_str().as_bytes());
     }
-    let message = BaseRecord::with_opaque_to(topic, opaque)
-        .key(record.device.as_str())
-        .payload(record.payload.as_ref())
-        .timestamp(record.received_at.0 as i64)
-        .headers(headers.insert(id));
-    producer.send(message).map_err(|(error, _)| code_of(&error))
+    headers.add(c"record-id", record.id.as_str(&mut [0; 36]).as_bytes());
+    let (key, value) = (record.device.as_str().as_bytes(), record.payload.as_ref());
+    producer.send(stream.get(), Message { key, value, timestamp: record.received_at.0 as i64, headers, opaque })
 }
 
 /// Whether the topic has a record whose production failed.

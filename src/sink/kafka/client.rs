@@ -2,26 +2,23 @@
 //!
 //! librdkafka gives up on an idempotent producer whose sequence no longer fits the broker's (a *fatal error*): it takes
 //! nothing more, for ever. The sink asks for the producer batch by batch and so gets a new one. Each producer has a
-//! thread that polls it for delivery reports. It ends when the producer has been replaced and its last record is
-//! reported, which `message.timeout.ms` bounds, or with the client: librdkafka must not run on into the end of
-//! the process.
+//! task on delivery's thread that polls it for delivery reports. It ends when the producer has been replaced and its last
+//! record is reported, which `message.timeout.ms` bounds, or with the client.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, Producer as _};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::interval;
 
+use super::native::Producer;
 use super::reports::Reports;
 
-pub type Producer = BaseProducer<Reports>;
-
-/// How long one poll for delivery reports waits: how soon a producer that is no longer used is noticed.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How soon a producer that is no longer used is noticed.
+const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least time between two new producers: a cluster that fails each one at once is not to be flooded.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,22 +27,30 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Client {
     config: ClientConfig,
     reports: Reports,
+    topics: Arc<[CString]>,
     current: Mutex<Started>,
-    ending: Arc<AtomicBool>,
 }
 
 struct Started {
     producer: Arc<Producer>,
     at: Instant,
     /// Poll this producer and those before it that have records yet.
-    threads: Vec<JoinHandle<()>>,
+    polls: JoinSet<()>,
 }
 
 impl Client {
-    pub fn new(config: ClientConfig, reports: Reports) -> Result<Self, KafkaError> {
-        let ending = Arc::default();
-        let current = Mutex::new(start(&config, &reports, &ending)?);
-        Ok(Self { config, reports, current, ending })
+    /// Its producers send to `topics` by their places. To be called on a runtime, which polls them.
+    pub fn new(config: ClientConfig, reports: Reports, topics: Arc<[CString]>) -> Result<Self, KafkaError> {
+        let producer = Arc::new(Producer::new(&config, reports.clone(), &topics)?);
+        let mut polls = JoinSet::new();
+        polls.spawn(poll(producer.clone()));
+        let current = Mutex::new(Started { producer, at: Instant::now(), polls });
+        Ok(Self { config, reports, topics, current })
+    }
+
+    /// Another client, with the same topics and the same reports.
+    pub fn beside(&self, config: ClientConfig) -> Result<Self, KafkaError> {
+        Self::new(config, self.reports.clone(), self.topics.clone())
     }
 
     pub fn reports(&self) -> &Reports {
@@ -74,8 +79,8 @@ impl Client {
             return;
         }
         tracing::warn!(reason, "the producer has failed and is replaced");
-        match start(&self.config, &self.reports, &self.ending) {
-            Ok(started) => current.give_way(started),
+        match Producer::new(&self.config, self.reports.clone(), &self.topics) {
+            Ok(producer) => current.give_way(producer),
             Err(error) => tracing::warn!(%error, "there is no new producer"),
         }
     }
@@ -85,38 +90,27 @@ impl Client {
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        let threads = std::mem::take(&mut self.lock().threads);
-        threads.into_iter().for_each(|thread| drop(thread.join()));
-    }
-}
-
 impl Started {
     fn failure(&self) -> Option<String> {
         self.producer.client().fatal_error().map(|(_, reason)| reason)
     }
 
-    fn give_way(&mut self, next: Self) {
-        self.threads.retain(|thread| !thread.is_finished());
-        self.threads.extend(next.threads);
-        (self.producer, self.at) = (next.producer, next.at);
+    fn give_way(&mut self, next: Producer) {
+        while self.polls.try_join_next().is_some() {}
+        (self.producer, self.at) = (Arc::new(next), Instant::now());
+        self.polls.spawn(poll(self.producer.clone()));
     }
 }
 
-fn start(config: &ClientConfig, reports: &Reports, ending: &Arc<AtomicBool>) -> Result<Started, KafkaError> {
-    let producer: Arc<Producer> = Arc::new(config.create_with_context(reports.clone())?);
-    let thread = poll(producer.clone(), ending.clone());
-    let threads = vec![thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?];
-    Ok(Started { producer, at: Instant::now(), threads })
-}
-
-fn poll(producer: Arc<Producer>, ending: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("forebay-kafka".into()).spawn(move || {
-        let is_used = || Arc::strong_count(&producer) > 1 || producer.in_flight_count() > 0;
-        while is_used() && !ending.load(Ordering::Relaxed) {
-            producer.poll(POLL_TIMEOUT);
+/// Has records reported until the producer is not used any more.
+async fn poll(producer: Arc<Producer>) {
+    let mut check = interval(USE_CHECK_INTERVAL);
+    while Arc::strong_count(&producer) > 1 || producer.in_flight_count() > 0 {
+        tokio::select! {
+            () = producer.has_events() => producer.report(),
+            _ = check.tick() => {}
         }
-    })
+    }
+    // It waits for its threads.
+    spawn_blocking(move || drop(producer));
 }

@@ -1,20 +1,19 @@
 //! What librdkafka tells: what became of each message, its log, and why brokers cannot be reached.
 //!
-//! Called on the threads that poll the producers. Delivery reports go to the table of batches; the log goes on to ours;
+//! Called by the tasks that poll the producers. Delivery reports go to the table of batches; the log goes on to ours;
 //! the latest trouble with a broker is kept until all is well again, for whoever has to say why there is no answer.
-#![allow(unsafe_code)] // rd_kafka_message_status, which the client library does not wrap
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rdkafka::ClientContext;
-use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult};
 use rdkafka::producer::ProducerContext;
 
 use super::in_flight::InFlight;
+use super::native::may_be_in_topic;
 use super::{InTopic, code_of, outcome};
 
 /// Takes what the producers of one sink tell.
@@ -68,14 +67,8 @@ impl ProducerContext for Reports {
     }
 }
 
-/// What librdkafka knows of a message that it failed to deliver.
 fn in_topic(message: &BorrowedMessage<'_>) -> InTopic {
-    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
-    let status = unsafe { rd_kafka_message_status(message.ptr()) };
-    match status {
-        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => InTopic::No,
-        _ => InTopic::Perhaps,
-    }
+    if may_be_in_topic(message) { InTopic::Perhaps } else { InTopic::No }
 }
 
 impl ClientContext for Reports {

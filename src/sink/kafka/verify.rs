@@ -13,10 +13,9 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::Producer as _;
 use tokio::task::spawn_blocking;
 
-use super::client::Producer;
+use super::native::Producer;
 use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
 

@@ -1,0 +1,216 @@
+//! What librdkafka offers and its Rust client does not: a producer that wakes a task when it has something to report, and
+//! that is told a topic by a handle rather than by a name that it looks up for each message.
+//!
+//! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A topic's handle is made when the
+//! first record is sent to it, not before: many brokers make a topic that a producer speaks of.
+#![allow(unsafe_code)] // calls into librdkafka
+
+use std::ffi::{CStr, CString, c_void};
+use std::future::poll_fn;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use rdkafka::ClientConfig;
+use rdkafka::bindings::{
+    RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t,
+    rd_kafka_message_status, rd_kafka_msg_status_t, rd_kafka_producev, rd_kafka_queue_cb_event_enable,
+    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t,
+    rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
+};
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::{BaseProducer, Producer as _};
+
+use super::reports::Reports;
+
+/// A producer of librdkafka. What it lends out is dropped before it.
+pub struct Producer {
+    topics: Box<[(CString, OnceLock<Option<Topic>>)]>,
+    events: Events,
+    base: BaseProducer<Reports>,
+}
+
+/// What a record is to librdkafka, which copies all of it.
+pub struct Message<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    pub headers: Headers,
+    /// Comes back with the delivery report.
+    pub opaque: usize,
+}
+
+impl Producer {
+    pub fn new(config: &ClientConfig, reports: Reports, topics: &[CString]) -> Result<Self, KafkaError> {
+        let base = config.create_with_context(reports)?;
+        let topics = topics.iter().map(|name| (name.clone(), OnceLock::new())).collect();
+        Ok(Self { topics, events: Events::of(&base), base })
+    }
+
+    /// Sends to the topic at this place in the list, without waiting. An error is a message that is not on its way.
+    pub fn send(&self, topic: usize, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
+        let (name, handle) = &self.topics[topic];
+        let handle = handle.get_or_init(|| Topic::new(self.client().native_ptr(), name));
+        let topic = handle.as_ref().ok_or(RDKafkaErrorCode::InvalidTopic)?;
+        let Message { key, value, timestamp, headers, opaque } = message;
+        // SAFETY: each tag is followed by what the header of `rd_kafka_producev` says, and the list ends with END. Key and value
+        // live until the call returns, which copies them; the handle is of this very producer.
+        let code = unsafe {
+            rd_kafka_producev(
+                self.client().native_ptr(),
+                RD_KAFKA_VTYPE_RKT,
+                topic.0,
+                RD_KAFKA_VTYPE_MSGFLAGS,
+                RD_KAFKA_MSG_F_COPY,
+                RD_KAFKA_VTYPE_VALUE,
+                value.as_ptr(),
+                value.len(),
+                RD_KAFKA_VTYPE_KEY,
+                key.as_ptr(),
+                key.len(),
+                RD_KAFKA_VTYPE_OPAQUE,
+                opaque as *mut c_void,
+                RD_KAFKA_VTYPE_TIMESTAMP,
+                timestamp,
+                RD_KAFKA_VTYPE_HEADERS,
+                headers.0,
+                RD_KAFKA_VTYPE_END,
+            )
+        };
+        if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(code.into());
+        }
+        // librdkafka owns them once it has the message.
+        std::mem::forget(headers);
+        Ok(())
+    }
+
+    /// Waits until there is something to report.
+    pub async fn has_events(&self) {
+        poll_fn(|context| {
+            self.events.waker.register(context.waker());
+            if self.events.are_none() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Has everything reported that there is now.
+    pub fn report(&self) {
+        while !self.events.are_none() {
+            self.base.poll(Duration::ZERO);
+        }
+    }
+
+    pub fn client(&self) -> &Client<Reports> {
+        self.base.client()
+    }
+
+    /// Messages that have not been reported.
+    pub fn in_flight_count(&self) -> usize {
+        usize::try_from(self.base.in_flight_count()).unwrap_or_default()
+    }
+}
+
+/// Headers of a message, in their order.
+pub struct Headers(*mut rd_kafka_headers_t);
+
+impl Headers {
+    pub fn with_capacity(count: usize) -> Self {
+        // SAFETY: it only allocates.
+        Self(unsafe { rd_kafka_headers_new(count) })
+    }
+
+    pub fn add(&mut self, name: &'static CStr, value: &[u8]) {
+        let (name_bytes, value_bytes) = (name.count_bytes() as isize, value.len() as isize);
+        // SAFETY: both texts are as long as told, and are copied. It fails only for headers that are read-only.
+        unsafe { rd_kafka_header_add(self.0, name.as_ptr(), name_bytes, value.as_ptr().cast(), value_bytes) };
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        // SAFETY: they are ours as long as no message has them.
+        unsafe { rd_kafka_headers_destroy(self.0) };
+    }
+}
+
+struct Topic(*mut rd_kafka_topic_t);
+
+// SAFETY: librdkafka's handles may be used by any thread.
+unsafe impl Send for Topic {}
+// SAFETY: likewise, by several at once.
+unsafe impl Sync for Topic {}
+
+impl Topic {
+    /// `None` for a name that no topic can have.
+    fn new(client: *mut rd_kafka_t, name: &CStr) -> Option<Self> {
+        // SAFETY: the client lives; no settings of the topic's own are given.
+        let handle = unsafe { rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()) };
+        (!handle.is_null()).then_some(Self(handle))
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: it is of a client that lives, and nobody has it any more.
+        unsafe { rd_kafka_topic_destroy(self.0) };
+    }
+}
+
+/// The queue of what there is to report.
+struct Events {
+    queue: *mut rd_kafka_queue_t,
+    waker: Arc<AtomicWaker>,
+}
+
+// SAFETY: librdkafka's queues may be used by any thread.
+unsafe impl Send for Events {}
+// SAFETY: likewise, by several at once.
+unsafe impl Sync for Events {}
+
+impl Events {
+    fn of(producer: &BaseProducer<Reports>) -> Self {
+        let waker = Arc::new(AtomicWaker::new());
+        // SAFETY: the client lives, and the waker until the queue calls nobody any more.
+        let queue = unsafe {
+            let queue = rd_kafka_queue_get_main(producer.client().native_ptr());
+            rd_kafka_queue_cb_event_enable(queue, Some(wake), Arc::as_ptr(&waker).cast_mut().cast());
+            queue
+        };
+        Self { queue, waker }
+    }
+
+    fn are_none(&self) -> bool {
+        // SAFETY: the queue lives as long as `self`.
+        unsafe { rd_kafka_queue_length(self.queue) == 0 }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // SAFETY: the queue is destroyed once. It calls back under its lock, which the first call takes: `wake` does not run
+        // any more when it returns.
+        unsafe {
+            rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+/// librdkafka calls it when the queue was empty and is no more.
+unsafe extern "C" fn wake(_: *mut rd_kafka_t, waker: *mut c_void) {
+    // SAFETY: `Events` gave a waker that it keeps as long as this may be called.
+    unsafe { &*waker.cast::<AtomicWaker>() }.wake();
+}
+
+/// Whether the topic may have a message that librdkafka failed to deliver.
+pub fn may_be_in_topic(message: &BorrowedMessage<'_>) -> bool {
+    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
+    let status = unsafe { rd_kafka_message_status(message.ptr()) };
+    status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+}
