@@ -4,7 +4,7 @@
 #   device.sh https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
 #
 # The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
-# Needs bash, and curl 7.83 or later. A curl keeps its connection for as long as it runs, so each is given all that waits, 100
+# Needs bash, and curl 7.84 or later. A curl keeps its connection for as long as it runs, so each is given all that waits, 100
 # readings at most, and stops at the first answer that is not 204.
 set -euo pipefail
 
