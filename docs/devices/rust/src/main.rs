@@ -86,11 +86,15 @@ impl Device {
     }
 
     fn post(&self, name: &str, reading: &str) -> Answer {
-        let request = self.agent.post(&self.url).header("content-type", "application/json").header("idempotency-key", name);
+        let request =
+            self.agent.post(&self.url).header("content-type", "application/json").header("idempotency-key", name);
         let received = request.send(reading).and_then(|mut answer| {
             answer.body_mut().read_to_vec()?; // to the end, or the connection cannot be used again
             let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-            Ok(Answer { status: Some(answer.status().as_u16()), retry_after: Duration::from_secs(seconds.unwrap_or(0)) })
+            Ok(Answer {
+                status: Some(answer.status().as_u16()),
+                retry_after: Duration::from_secs(seconds.unwrap_or(0)),
+            })
         });
         received.unwrap_or_else(|error| {
             eprintln!("{name}: {error}");
