@@ -27,6 +27,13 @@ const (
 	noAnswer      = 0
 )
 
+var (
+	// The same reading again, under the same key.
+	again = map[int]bool{noAnswer: true, 408: true, 429: true, 503: true, 504: true}
+	// The certificate or the address is wrong, for the next reading too.
+	stop = map[int]bool{403: true, 404: true, 405: true, 421: true}
+)
+
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 6 {
@@ -46,7 +53,7 @@ func main() {
 			allSafe = false
 			log.Printf("%s: refused, %d", name, status)
 		}
-		if isHopeless(status) {
+		if stop[status] {
 			break
 		}
 	}
@@ -76,7 +83,7 @@ func newClient(ca, certificate, key string) (*http.Client, error) {
 func deliver(client *http.Client, url, name string, reading []byte) int {
 	for failures := 0; ; failures++ {
 		status, wait := post(client, url, name, reading)
-		if !isRetryable(status) {
+		if !again[status] {
 			return status
 		}
 		if own := backoff(failures); wait < own {
@@ -104,24 +111,6 @@ func post(client *http.Client, url, name string, reading []byte) (int, time.Dura
 	io.Copy(io.Discard, answer.Body) // to the end, or the connection cannot be used again
 	seconds, _ := strconv.Atoi(answer.Header.Get("Retry-After"))
 	return answer.StatusCode, time.Duration(seconds) * time.Second
-}
-
-// The same reading again, under the same key.
-func isRetryable(status int) bool {
-	switch status {
-	case noAnswer, 408, 429, 503, 504:
-		return true
-	}
-	return false
-}
-
-// The certificate or the address is wrong, for the next reading too.
-func isHopeless(status int) bool {
-	switch status {
-	case 403, 404, 405, 421:
-		return true
-	}
-	return false
 }
 
 // backoff is doubled with each failure up to five minutes; and spread, so that a fleet does not come back as one.

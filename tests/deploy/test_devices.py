@@ -85,8 +85,11 @@ class Devices:
     def post(self, language, port, readings):
         """The exit code, and what was said on stderr."""
         process = self.start(language, port)
-        _, said = process.communicate("".join(f"{reading}\n" for reading in readings), timeout=PATIENCE)
-        return process.returncode, said
+        try:
+            _, said = process.communicate("".join(f"{reading}\n" for reading in readings), timeout=PATIENCE)
+            return process.returncode, said
+        finally:
+            process.kill()
 
     def meet(self, language, script):
         """The same, and the requests that the scripted server has seen."""
