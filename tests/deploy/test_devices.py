@@ -105,8 +105,8 @@ def devices(home, commands):
 
 @pytest.fixture(scope="module")
 def gateway(home):
-    """It takes two readings of a device at once, and then one a second."""
-    gateway = Gateway(home, FOREBAY_DEVICE_RATE="1", FOREBAY_DEVICE_BURST="2")
+    """It takes one reading of a device a second."""
+    gateway = Gateway(home, FOREBAY_DEVICE_RATE="1", FOREBAY_DEVICE_BURST="1")
     yield gateway
     gateway.stop()
 
