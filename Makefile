@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: test run lint tools bench loadtest sbom packages
+.PHONY: test run lint tools bench loadtest book sbom packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
@@ -31,6 +31,9 @@ loadtest: packages  ## a fleet against a gateway that it starts, the audit of wh
 	cargo build --release
 	cargo build --release -p loadtest
 	loadtest/run.sh
+
+book: tools  ## the pages of docs/ as a book, in target/book
+	$(TOOLS)/venv-deploy/bin/mdbook build docs
 
 sbom: packages  ## what the gateway is made of, CycloneDX, in target/sbom
 	scripts/sbom.sh

@@ -9,16 +9,24 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 java_major() { java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p'; }
 
-# Kafka needs Java 17. The newest that this release of Debian or Ubuntu has; its default may be older.
-jre_package() {
+# Kafka needs Java 17, and the device in Java its compiler.
+java_suffices() {
+    local major modules
+    major=$(java_major || true)
+    modules=$(java --list-modules 2>/dev/null || true)
+    [ "${major:-0}" -ge 17 ] && [[ $modules == *jdk.compiler@* ]]
+}
+
+# The newest that this release of Debian or Ubuntu has; its default may be older.
+jdk_package() {
     local major
     for major in 25 21 17; do
-        if apt-cache show "openjdk-$major-jre-headless" >/dev/null 2>&1; then
-            echo "openjdk-$major-jre-headless"
+        if apt-cache show "openjdk-$major-jdk-headless" >/dev/null 2>&1; then
+            echo "openjdk-$major-jdk-headless"
             return
         fi
     done
-    echo default-jre-headless
+    echo default-jdk-headless
 }
 
 wanted=(make pkg-config libssl-dev zlib1g-dev python3 ca-certificates curl)
@@ -28,8 +36,7 @@ if [ "${1:-build}" = test ]; then
     wanted+=(openssl python3-venv valgrind)
     command -v mvn >/dev/null || missing+=(maven)
     command -v go >/dev/null || missing+=(golang-go)
-    major=$(java_major || true)
-    [ "${major:-0}" -ge 17 ] || need_java=yes
+    java_suffices || need_java=yes
 fi
 for package in "${wanted[@]}"; do
     installed "$package" || missing+=("$package")
@@ -41,7 +48,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 as_root apt-get update -qq
 if [ $need_java = yes ]; then
-    missing+=("$(jre_package)")
+    missing+=("$(jdk_package)")
 fi
 echo "installing ${missing[*]}"
 as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"

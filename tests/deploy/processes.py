@@ -13,9 +13,9 @@ RULES = [DEPLOY / "prometheus/recording.rules.yml", DEPLOY / "prometheus/alerts.
 
 
 class Broker:
-    """One KRaft node, with a topic `telemetry`."""
+    """One KRaft node, with a topic `telemetry` unless told otherwise."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, topic="telemetry"):
         self.address = f"127.0.0.1:{free_port()}"
         controller = f"127.0.0.1:{free_port()}"
         settings = {
@@ -33,9 +33,10 @@ class Broker:
         with open(folder / "kafka.log", "w") as log:
             self.process = subprocess.Popen(
                 [*self.java, "kafka.Kafka", folder / "server.properties"], stdout=log, stderr=log, cwd=folder)
-        # It waits for the broker to answer.
-        run(*self.java, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address,
-            "--create", "--topic", "telemetry", "--partitions", "2")
+        if topic:
+            # It waits for the broker to answer.
+            run(*self.java, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address,
+                "--create", "--topic", topic, "--partitions", "2")
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)

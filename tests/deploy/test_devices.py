@@ -1,0 +1,176 @@
+"""The programs of docs/devices/ do what docs/protocol.md asks of a device: each against the real gateway, and against a server that
+answers as a script says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+from conftest import FOREBAY, PATIENCE, ROOT, Gateway, run
+from scripted_server import LOST, ScriptedServer
+
+DEVICES = ROOT / "docs/devices"
+LANGUAGES = ["curl", "python", "go", "rust", "java", "c"]
+TOOLS = {"curl": "curl", "python": "python3", "go": "go", "rust": "cargo", "java": "java", "c": "cc"}
+
+READINGS = [json.dumps({"celsius": number, "text": 'a "quoted" \\ text'}) for number in range(5)]
+# What is answered first, by reading; after that, and to all others, 204.
+SCRIPT = {
+    "kept 1": [], "kept 2": [], "kept 3": [],
+    "lost": [LOST], "504": [504], "told to wait": [(503, 2)],
+    "thrice": [408, 429, 503],
+    "400": [400], "413": [413], "415": [415], "431": [431], "502": [502],
+    "last": [],
+}
+REFUSED = ["400", "413", "415", "431", "502"]
+STOPS = [403, 404, 405, 421]
+
+
+@pytest.fixture(scope="module")
+def home(folder):
+    """Two authorities: `pki`, whose server is localhost, and `other`, whose server is elsewhere."""
+    home = folder / "devices"
+    for pki, name in (("pki", "localhost"), ("other", "elsewhere.example")):
+        run(FOREBAY, "pki", "init", "--dir", home / pki)
+        run(FOREBAY, "pki", "server", "--dir", home / pki, "--name", name)
+        run(FOREBAY, "pki", "device", "--dir", home / pki, *LANGUAGES)
+    return home
+
+
+@pytest.fixture(scope="module")
+def commands(home):
+    """How each program is started, by language, after it has been compiled where it has to be."""
+    rust = ROOT / "target/devices"
+    compilers = {
+        "go": ["go", "build", "-o", home / "device-go", DEVICES / "device.go"],
+        "c": ["cc", "-Wall", "-Wextra", "-Werror", "-o", home / "device-c", DEVICES / "device.c", "-lssl", "-lcrypto"],
+        "rust": ["cargo", "build", "--quiet", "--locked", "--manifest-path", DEVICES / "rust/Cargo.toml", "--target-dir", rust],
+    }
+    programs = {
+        "curl": ["bash", DEVICES / "device.sh"], "python": [sys.executable, DEVICES / "device.py"],
+        "go": [home / "device-go"], "rust": [rust / "debug/device"],
+        "java": ["java", DEVICES / "Device.java"], "c": [home / "device-c"],
+    }
+    present = {language: program for language, program in programs.items() if shutil.which(TOOLS[language])}
+    for language in present.keys() & compilers.keys():
+        run(*compilers[language], env=os.environ | {"CGO_ENABLED": "0"})
+    return present
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request, commands):
+    if request.param not in commands:
+        # On a machine that scripts/install-packages.sh has prepared, each of them is there.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"there is no {TOOLS[request.param]}")
+    return request.param
+
+
+class Devices:
+    """Starts the programs."""
+
+    def __init__(self, home, commands):
+        self.home, self.commands = home, commands
+
+    def start(self, language, port, pki="pki", ca="pki"):
+        pki, ca = self.home / pki, self.home / ca / "ca.pem"
+        where = ["localhost", port] if language == "c" else [f"https://localhost:{port}"]
+        identity = [ca, pki / f"devices/{language}.pem", pki / f"devices/{language}.key", "boot-7"]
+        command = [str(part) for part in [*self.commands[language], *where, *identity]]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def post(self, language, port, readings):
+        """The exit code, and what was said on stderr."""
+        process = self.start(language, port)
+        try:
+            _, said = process.communicate("".join(f"{reading}\n" for reading in readings), timeout=PATIENCE)
+            return process.returncode, said
+        finally:
+            process.kill()
+
+    def meet(self, language, script):
+        """The same, and the requests that the scripted server has seen."""
+        with ScriptedServer(self.home / "pki", script) as server:
+            code, said = self.post(language, server.server_port, script)
+            return code, said, server.requests
+
+
+@pytest.fixture(scope="module")
+def devices(home, commands):
+    return Devices(home, commands)
+
+
+@pytest.fixture(scope="module")
+def gateway(home):
+    """It takes one reading of a device a second."""
+    gateway = Gateway(home, FOREBAY_DEVICE_RATE="1", FOREBAY_DEVICE_BURST="1")
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def met(devices, commands):
+    """What each program does with SCRIPT: all at once, since they mostly wait."""
+    with ThreadPoolExecutor(len(LANGUAGES)) as pool:
+        return dict(zip(commands, pool.map(lambda language: devices.meet(language, SCRIPT), commands)))
+
+
+def test_every_reading_arrives_once_and_in_order(devices, gateway, language):
+    code, said = devices.post(language, gateway.port, READINGS)
+    assert code == 0 and "429" in said, f"all are safe, after the limit was met: {said}"
+    records = [record for record in gateway.records() if record["device"] == language]
+    assert [record["payload"] for record in records] == [json.loads(reading) for reading in READINGS]
+    assert [record["record_id"] for record in records] == [f"boot-7-{number:06}" for number in range(1, 6)]
+    assert {record["content_type"] for record in records} == {"application/json"}
+
+
+def test_a_reading_has_one_key_through_all_attempts(met, language):
+    _, said, requests = met[language]
+    keys = [(request.reading, request.key) for request in requests]
+    assert set(keys) == {(reading, f"boot-7-{number:06}") for number, reading in enumerate(SCRIPT, 1)}, said
+
+
+def test_what_may_yet_succeed_is_sent_again_and_nothing_else(met, language):
+    code, said, requests = met[language]
+    expected = [answer for reading, answers in SCRIPT.items()
+                for answer in (answers if reading in REFUSED else [*answers, 204])]
+    assert [request.answer for request in requests] == expected, said
+    assert code == 1, "some are not safe"
+
+
+def test_pauses_grow_and_heed_retry_after(met, language):
+    """Least pauses only: how much longer one is depends on the machine."""
+    at = {reading: [request.at for request in met[language][2] if request.reading == reading] for reading in SCRIPT}
+    pauses = {reading: [after - before for before, after in pairwise(times)] for reading, times in at.items()}
+    assert pauses["told to wait"][0] >= 2, "more than a first pause can be by itself"
+    assert all(pause >= least for pause, least in zip(pauses["thrice"], (0.5, 1, 2), strict=True)), pauses["thrice"]
+
+
+def test_the_connection_is_kept(met, language):
+    used = {request.connection for request in met[language][2] if request.reading.startswith("kept")}
+    assert used == {1}
+
+
+@pytest.mark.parametrize("status", STOPS)
+def test_a_device_that_is_refused_as_such_stops(devices, language, status):
+    code, said, requests = devices.meet(language, {"good": [], "refused": [status], "not sent": []})
+    assert [request.reading for request in requests] == ["good", "refused"] and code == 1, said
+
+
+@pytest.mark.parametrize("fault", ["authority", "name"])
+def test_a_server_is_believed_only_with_its_certificate(devices, language, fault):
+    """`authority`: the right name, signed by an authority that the device does not know. `name`: the other way round."""
+    pki, ca = ("pki", "other") if fault == "authority" else ("other", "other")
+    with ScriptedServer(devices.home / pki, {}) as server:
+        process = devices.start(language, server.server_port, pki, ca)
+        process.stdin.write("secret\n")
+        process.stdin.close()
+        try:
+            assert any("again in" in line for line in process.stderr), "it tries again: its clock may be wrong"
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+        assert not server.requests
