@@ -28,6 +28,7 @@ if [ "${1:-build}" = test ]; then
     wanted+=(openssl python3-venv valgrind)
     command -v mvn >/dev/null || missing+=(maven)
     command -v go >/dev/null || missing+=(golang-go)
+    command -v npm >/dev/null || missing+=(npm)
     major=$(java_major || true)
     [ "${major:-0}" -ge 17 ] || need_java=yes
 fi
