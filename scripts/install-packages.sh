@@ -36,6 +36,7 @@ if [ "${1:-build}" = test ]; then
     wanted+=(openssl python3-venv valgrind)
     command -v mvn >/dev/null || missing+=(maven)
     command -v go >/dev/null || missing+=(golang-go)
+    command -v npm >/dev/null || missing+=(npm)
     java_suffices || need_java=yes
 fi
 for package in "${wanted[@]}"; do

@@ -61,6 +61,17 @@ go_tool() {
     rm -rf "$folder"
 }
 
+# npm_tool FOLDER: what package-lock.json in the folder pins; its one dependency is a program of the same name.
+npm_tool() {
+    local name
+    name=$(basename "$1")
+    rm -rf "${TOOLS:?}/$name"
+    mkdir "$TOOLS/$name"
+    cp "$1"/package*.json "$TOOLS/$name"
+    npm ci --prefix "$TOOLS/$name" --ignore-scripts --no-audit --no-fund --loglevel=error
+    ln -sf "../$name/node_modules/.bin/$name" "$TOOLS/bin/$name"
+}
+
 # stamped NAME FILE: the name changes with the file.
 stamped() { echo "$1-$(sha256sum "$2" | cut -c1-16)"; }
 
@@ -74,3 +85,4 @@ once "$(stamped h2spec tests/h2spec/go.mod)" go_tool tests/h2spec github.com/sum
 once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy/actionlint github.com/rhysd/actionlint/cmd/actionlint
 once cargo-deb-3.8.0 cargo_tool cargo-deb 3.8.0
 once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt
+once "$(stamped newman tests/deploy/newman/package-lock.json)" npm_tool tests/deploy/newman

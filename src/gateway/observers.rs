@@ -97,17 +97,35 @@ fn start_access_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Optio
 }
 
 fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> Metrics {
-    let (limits, admission) = (limits.clone(), admission.clone());
-    let devices = ProbedGauge {
-        name: "forebay_limits_devices",
-        help: "Devices whose buckets are held",
-        read: Box::new(move || limits.devices_len() as f64),
-    };
-    let memory = ProbedGauge {
-        name: "forebay_admission_bytes",
-        help: "Bytes reserved for records that are not yet safe",
-        read: Box::new(move || admission.reserved_bytes() as f64),
-    };
     let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
-    Metrics::new(config.listen.workers.get(), &streams, vec![devices, memory])
+    let taken = taken(limits.clone(), admission.clone());
+    Metrics::new(config.listen.workers.get(), &streams, taken.into_iter().chain(bounds(config)).collect())
+}
+
+/// How much is taken of what there is.
+fn taken(limits: Arc<Limits>, admission: Arc<Admission>) -> [ProbedGauge; 2] {
+    [
+        ProbedGauge {
+            name: "forebay_limits_devices",
+            help: "Devices whose buckets are held",
+            read: Box::new(move || limits.devices_len() as f64),
+        },
+        ProbedGauge {
+            name: "forebay_admission_bytes",
+            help: "Bytes reserved for records that are not yet safe",
+            read: Box::new(move || admission.reserved_bytes() as f64),
+        },
+    ]
+}
+
+/// How much there is.
+fn bounds(config: &Config) -> [ProbedGauge; 4] {
+    let bound = |name, help, value: usize| ProbedGauge { name, help, read: Box::new(move || value as f64) };
+    let connections = config.listen.connections.all_max;
+    [
+        bound("forebay_limits_devices_max", "FOREBAY_DEVICES_MAX", config.limits.devices_max),
+        bound("forebay_admission_bytes_max", "FOREBAY_MEMORY_MAX", config.memory_bytes_max),
+        bound("forebay_http_connections_max", "FOREBAY_CONNECTIONS_MAX", connections),
+        bound("forebay_worker_threads", "FOREBAY_WORKERS", config.listen.workers.get()),
+    ]
 }

@@ -107,7 +107,7 @@ pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
     }
     // Anything else is rare: an IPv6 address, or a fault.
     let parsed: Authority = authority.parse().map_err(|_| NOT_A_HOST)?;
-    if parsed.host().len() == host.len() { Ok(host) } else { Err(NOT_A_HOST) }
+    if is_port && parsed.host().len() == host.len() { Ok(host) } else { Err(NOT_A_HOST) }
 }
 
 /// What the rest of the head says.

@@ -10,6 +10,7 @@
 mod histogram;
 mod hot;
 mod journal;
+mod process;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -162,6 +163,7 @@ impl Metrics {
         self.probes.iter().for_each(|(gauge, read)| gauge.set(read()));
         let mut text = self.handle.render();
         self.write_histograms(&mut text);
+        process::write(&mut text);
         text
     }
 

@@ -45,3 +45,16 @@ def test_only_the_gateway_is_open_to_the_network():
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
             assert name == "forebay" or port.startswith("127.0.0.1:"), f"{name}: {port}"
+
+
+def test_grafana_finds_its_data_and_its_dashboards():
+    provisioning = DEPLOY / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    host, port = source["url"].removeprefix("http://").split(":")
+    assert host in SERVICES and port == "9090", "Prometheus' own port: its command names no other"
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["../grafana/provisioning"] == "/etc/grafana/provisioning"
+    (provider,) = yaml.safe_load((provisioning / "dashboards/forebay.yml").read_text())["providers"]
+    assert provider["options"]["path"] == mounts["../grafana/dashboards"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (DEPLOY / "grafana/dashboards" / home.removeprefix(mounts["../grafana/dashboards"] + "/")).exists()

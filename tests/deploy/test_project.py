@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import yaml
-from conftest import DEPLOY, ROOT, run, tool
+from conftest import DEPLOY, FOREBAY, ROOT, run, tool
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted(GITHUB.glob("workflows/*.yml"))
@@ -46,3 +46,20 @@ def test_versions_agree():
     assert chart["appVersion"] == version
     titles = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
     assert titles[0] == "Unreleased" and (version in titles or titles == ["Unreleased"])
+
+
+def test_bash_completes_commands_and_flags():
+    """As bash does it: the function is called with the words and the place of the cursor."""
+    script = 'source <("$0" completions bash); COMP_WORDS=(forebay "${@:1}"); COMP_CWORD=$#; ' \
+             '_forebay forebay "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}"'
+    assert run("bash", "-c", script, FOREBAY, "ser").split() == ["serve"]
+    assert run("bash", "-c", script, FOREBAY, "serve", "--batch-lin").split() == ["--batch-linger"]
+
+
+def test_the_manual_has_every_setting(folder):
+    manual = folder / "manual"
+    run(ROOT / "scripts/manual.sh", FOREBAY, manual)
+    page = (manual / "man/forebay-serve.1").read_text()
+    settings = set(re.findall(r"\[(FOREBAY_\w+)", run(FOREBAY, "serve", "--help", env={"COLUMNS": "500"})))
+    assert len(settings) > 50 and all(name in page for name in settings), settings - set(re.findall(r"FOREBAY_\w+", page))
+    assert all((manual / file).stat().st_size > 1000 for file in ("_forebay", "forebay.bash", "forebay.fish"))

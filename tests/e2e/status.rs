@@ -131,10 +131,12 @@ fn a_malformed_request_is_refused() {
             Err(error) => assert!(protocol == Protocol::H3 && error.contains("stream reset 270"), "{error}"),
         }
     }
-    let no_host = format!("POST /v1/telemetry HTTP/1.1\r\n{ECHO}: 1\r\ncontent-length: 1\r\n\r\n1");
-    let client = Client::open(Protocol::H1, &gateway, &device);
-    assert_problem(&client.raw(no_host.as_bytes()).expect("an answer"), 400, "malformed-request");
-    client.closed();
+    for no_host in [&format!("{ECHO}: 1"), "host: localhost:none", "host: [::1]:none"] {
+        let head = format!("POST /v1/telemetry HTTP/1.1\r\n{no_host}\r\ncontent-length: 1\r\n\r\n1");
+        let client = Client::open(Protocol::H1, &gateway, &device);
+        assert_problem(&client.raw(head.as_bytes()).expect("an answer"), 400, "malformed-request");
+        client.closed();
+    }
     let client = Client::open(Protocol::H1, &gateway, &device);
     let reply = client.raw(format!("POST /{ECHO} HTTP/9.9\r\n\r\n").as_bytes()).expect("an answer");
     assert_problem(&reply, 400, "malformed-request");

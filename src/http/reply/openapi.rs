@@ -2,15 +2,12 @@
 //!
 //! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a test holds to this.
 //! Statuses, codes, texts and fields come from [`super::refused`]; only what the code does not know by itself is
-//! written here: the two paths, the request's fields, the certificate.
+//! written here: the two paths and the request's fields, the certificate, and in [`answers`] what fields of answers mean.
 
-use std::collections::BTreeMap;
+mod answers;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value, json};
 
-use super::every::every_refusal;
-use super::{Refusal, problem, refused};
 use crate::record::RECORD_ID_CHARS_MAX;
 
 /// The document, indented, with a line end.
@@ -36,8 +33,9 @@ pub fn document() -> String {
                 "type": "mutualTLS",
                 "description": "The device's certificate. Its id stands there, and nowhere in the request.",
             }},
-            "schemas": { "Problem": problem_schema() },
-            "responses": responses(),
+            "schemas": { "Problem": answers::problem_schema() },
+            "headers": { "alt-svc": answers::alt_svc() },
+            "responses": answers::refusals(),
         },
     });
     format!("{document:#}\n")
@@ -48,7 +46,8 @@ fn info() -> Value {
         "title": "Forebay",
         "summary": "Devices post readings over mutual TLS; a 204 means that the reading is safe.",
         "description": "Whatever is not 204 is a problem (RFC 9457): go by status and code. \
-            docs/protocol.md says when a device tries again.",
+            docs/protocol.md says when a device tries again. What the codec of HTTP/2 or HTTP/3 cannot parse it may answer by \
+            itself: a 400 or 431 without a body, or an error of the stream or the connection.",
         "version": env!("CARGO_PKG_VERSION"),
         "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
     })
@@ -57,10 +56,10 @@ fn info() -> Value {
 fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let parameters: Vec<Value> =
         path_parameters.iter().cloned().chain([idempotency_key(), trace_parent(), encoding()]).collect();
-    let mut answers = Map::new();
-    answers.insert("204".into(), accepted());
-    for status in by_status().keys() {
-        answers.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{status}") }));
+    let mut responses = Map::new();
+    responses.insert("204".into(), answers::accepted());
+    for status in answers::refusals().keys() {
+        responses.insert(status.clone(), json!({ "$ref": format!("#/components/responses/{status}") }));
     }
     json!({
         "operationId": id,
@@ -70,13 +69,13 @@ fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
         "requestBody": {
             "required": true,
             "description": "One reading: 1 byte to FOREBAY_BODY_BYTES_MAX (256 KiB unless set), of any format. It reaches the \
-                stream byte for byte.",
+                stream byte for byte, and its content-type goes with it. Send content-length.",
             "content": {
                 "application/json": { "schema": {}, "example": { "temperature": 21.5 } },
                 "application/octet-stream": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
             },
         },
-        "responses": answers,
+        "responses": responses,
     })
 }
 
@@ -113,78 +112,4 @@ fn encoding() -> Value {
         "description": "Bodies are not decompressed.",
         "schema": { "type": "string", "const": "identity" },
     })
-}
-
-fn accepted() -> Value {
-    let field = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
-    json!({
-        "description": "The reading is safe: the device may forget it.",
-        "headers": {
-            "forebay-certificate-expires": field("An HTTP-date, once the device's certificate expires soon: renew it."),
-            "alt-svc": field("Where HTTP/3 is served, on answers over TCP."),
-        },
-    })
-}
-
-fn problem_schema() -> Value {
-    let mut codes: Vec<&str> = every_refusal().map(|refusal| problem(&refusal).code).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    json!({
-        "type": "object",
-        "required": ["type", "title", "status", "code", "detail"],
-        "properties": {
-            "type": { "type": "string", "format": "uri", "description": "urn:forebay:problem: and the code" },
-            "title": { "type": "string", "description": "For people; may change" },
-            "status": { "type": "integer", "minimum": 400, "maximum": 599 },
-            "code": { "type": "string", "enum": codes },
-            "detail": { "type": "string", "description": "For people; may change" },
-        },
-    })
-}
-
-/// Refusals by the status that answers them.
-fn by_status() -> BTreeMap<u16, Vec<Refusal>> {
-    let mut statuses = BTreeMap::<u16, Vec<Refusal>>::new();
-    for refusal in every_refusal() {
-        statuses.entry(problem(&refusal).status.as_u16()).or_default().push(refusal);
-    }
-    statuses
-}
-
-fn responses() -> Map<String, Value> {
-    by_status().into_iter().map(|(status, refusals)| (status.to_string(), response(&refusals))).collect()
-}
-
-/// All answers with one status.
-fn response(refusals: &[Refusal]) -> Value {
-    let (mut lines, mut examples, mut fields) = (Vec::new(), Map::new(), Map::new());
-    for refusal in refusals {
-        let (problem, answer) = (problem(refusal), refused(refusal));
-        let line = format!("`{}`: {}", problem.code, problem.title);
-        if !lines.contains(&line) {
-            lines.push(line);
-        }
-        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-        examples.insert(problem.code.to_owned(), json!({ "value": body }));
-        for (name, value) in answer.headers().iter().filter(|(name, _)| *name != CONTENT_TYPE) {
-            fields.insert(name.to_string(), field(name, value));
-        }
-    }
-    json!({
-        "description": lines.join("; "),
-        "headers": fields,
-        "content": { "application/problem+json": {
-            "schema": { "$ref": "#/components/schemas/Problem" },
-            "examples": examples,
-        }},
-    })
-}
-
-fn field(name: &HeaderName, value: &HeaderValue) -> Value {
-    if name == RETRY_AFTER {
-        // Random: an example of it would make another document each time.
-        return json!({ "description": "Whole seconds", "schema": { "type": "string", "pattern": "^[0-9]+$" } });
-    }
-    json!({ "schema": { "type": "string" }, "example": value.to_str().unwrap_or_default() })
 }

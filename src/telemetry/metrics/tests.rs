@@ -27,6 +27,8 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("forebay_spool_records", "gauge", &[]),
     ("forebay_spool_damaged_frames_total", "counter", &[]),
     ("forebay_spool_dropped_records_total", "counter", &[]),
+    ("process_cpu_seconds_total", "counter", &[]),
+    ("process_resident_memory_bytes", "gauge", &[]),
 ];
 
 fn metrics(workers: usize) -> Metrics {
