@@ -239,6 +239,11 @@ variable "certificate_days" {
   description = "Days before the end of the server's certificate from which on there is an alarm."
   type        = number
   default     = 14
+
+  validation {
+    condition     = var.certificate_days >= 1
+    error_message = "One day at least."
+  }
 }
 
 variable "tags" {

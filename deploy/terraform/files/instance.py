@@ -96,9 +96,10 @@ def wait_until(condition):
 
 def is_ready():
     try:
-        return get(f"{ADMIN}/readyz")
+        get(f"{ADMIN}/readyz")
     except OSError:
         return False
+    return True
 
 
 def is_going():

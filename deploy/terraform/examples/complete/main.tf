@@ -23,11 +23,10 @@ module "forebay" {
   package = var.package
   size    = { min = 2, max = 10 }
 
-  streams                = ["telemetry", "alarms"]
-  stream_retention_hours = 72
-  server_secret_arn      = var.server_secret_arn
-  devices_secret_arn     = var.devices_secret_arn
-  alarm_topic_arns       = [aws_sns_topic.pager.arn]
+  streams            = ["telemetry", "alarms"]
+  server_secret_arn  = var.server_secret_arn
+  devices_secret_arn = var.devices_secret_arn
+  alarm_topic_arns   = [aws_sns_topic.pager.arn]
 
   settings = {
     FOREBAY_DEVICE_RATE       = "0.2"
