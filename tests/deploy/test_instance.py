@@ -218,19 +218,21 @@ def boot(folder, url, checksum):
     (folder / "boot").write_text(re.sub(r"(?<=[ (])/(?=etc|usr)", f"{folder}/", (FILES / "boot").read_text()))
     done = subprocess.run(["sh", folder / "boot"], env=machine.environment | {"TMPDIR": str(folder)}, capture_output=True, text=True,
                           timeout=PATIENCE)
-    return done.returncode, [call[:3] for call in machine.noted()]
+    return done.returncode, machine.noted()
 
 
-STARTED = ["systemctl", "enable", "--now"]
+STARTED = ["systemctl", "enable", "--now", "forebay-tls.timer", "forebay.service", "forebay-lifecycle.service"]
 
 
 def test_the_first_boot_installs_the_package_and_starts_the_gateway(folder):
     checksum = hashlib.sha256(b"a package").hexdigest()
-    status, calls = boot(folder / "boot", "https://example.com/forebay.deb?a=1&b=2", checksum)
-    assert status == 0 and calls[-1] == STARTED
-    assert ["apt-get", "-qq", "install"] in calls and calls.index(["apt-get", "-qq", "install"]) < calls.index(STARTED)
+    url = "https://example.com/forebay.deb?a=1&b=2"
+    status, calls = boot(folder / "boot", url, checksum)
+    assert status == 0 and calls[0][0] == "curl" and calls[0][-1] == url and calls[-1] == STARTED
+    (installed,) = [call for call in calls if call[:3] == ["apt-get", "-qq", "install"]]
+    assert installed[-1] == calls[0][calls[0].index("--output") + 1]
     status, calls = boot(folder / "boot-image", "", "")
-    assert status == 0 and calls[-1] == STARTED and not [call for call in calls if call[0] in ("curl", "apt-get")]
+    assert status == 0 and calls[-1] == STARTED and {call[0] for call in calls} == {"sysctl", "systemctl"}
 
 
 def test_another_package_than_the_one_that_was_meant_is_not_installed(folder):
