@@ -1,6 +1,9 @@
 # What an instance may do, and nothing else: the calls of the gateway (docs/kinesis.md) and those of files/instance.py.
 
 locals {
+  # Of any account: a role has rights in its own only.
+  groups = "arn:${data.aws_partition.current.partition}:autoscaling:${data.aws_region.current.id}:*:autoScalingGroup"
+
   streams_allowed = [{
     Sid      = "Streams"
     Effect   = "Allow"
@@ -17,7 +20,7 @@ locals {
     Sid      = "Launch"
     Effect   = "Allow"
     Action   = ["autoscaling:CompleteLifecycleAction"]
-    Resource = ["arn:${data.aws_partition.current.partition}:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/${var.name}"]
+    Resource = ["${local.groups}:*:autoScalingGroupName/${var.name}"]
   }]
   # A metric has no resource; its namespace is what can be held to.
   metrics_allowed = [{

@@ -4,6 +4,9 @@
 locals {
   certificates = "/etc/forebay/tls/current"
 
+  # A balancer takes a while until it sends traffic to a new target; before that no other one should go.
+  warmup_seconds = 180
+
   # What settings cannot name: the module needs to know it.
   own_environment = merge(
     {
@@ -154,19 +157,8 @@ resource "aws_autoscaling_group" "this" {
     }
   }
 
-  tag {
-    key                 = "Name"
-    value               = var.name
-    propagate_at_launch = true
-  }
-
   # Without its policy an instance fetches nothing, and would be given up.
   depends_on = [aws_iam_role_policy.instance, aws_lb_listener.this, aws_vpc_security_group_egress_rule.endpoints]
-}
-
-locals {
-  # A balancer takes a while until it sends traffic to a new target; before that no other one should go.
-  warmup_seconds = 180
 }
 
 resource "aws_autoscaling_policy" "cpu" {

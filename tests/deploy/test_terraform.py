@@ -2,6 +2,7 @@
 that has the planned environment, and what the plan must hold. tests/deploy/test_instance.py has what an instance does."""
 
 import base64
+import functools
 import http.client
 import json
 import re
@@ -33,6 +34,7 @@ METRICS = {
 }
 
 
+@functools.cache
 def parsed(file):
     return hcl2.loads(file.read_text())
 
@@ -157,7 +159,7 @@ def test_its_role_may_do_what_it_does_and_nothing_else(plan, calls):
         allow | {"Sid": "Secrets", "Action": ["secretsmanager:GetSecretValue"],
                  "Resource": [VARIABLES["server_secret_arn"], VARIABLES["devices_secret_arn"]]},
         allow | {"Sid": "Launch", "Action": ["autoscaling:CompleteLifecycleAction"],
-                 "Resource": ["arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/forebay"]},
+                 "Resource": [f"arn:aws:autoscaling:{REGION}:*:autoScalingGroup:*:autoScalingGroupName/forebay"]},
         allow | {"Sid": "Metrics", "Action": ["cloudwatch:PutMetricData"], "Resource": ["*"],
                  "Condition": {"StringEquals": {"cloudwatch:namespace": "Forebay"}}},
     ]
