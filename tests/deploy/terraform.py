@@ -63,7 +63,8 @@ def configuration(folder):
 
 
 def mirror():
-    usual = [Path.home() / ".terraform.d/plugins", *Path("/").glob("usr/{local/,}share/terraform/*"), *Path("/opt").glob("*")]
+    shared = [place for folder in ("/usr/share/terraform", "/usr/local/share/terraform", "/opt") for place in Path(folder).glob("*")]
+    usual = [Path.home() / ".terraform.d/plugins", *shared]
     places = [Path(os.environ["TF_PLUGIN_MIRROR"])] if "TF_PLUGIN_MIRROR" in os.environ else usual
     return next((place for place in places if (place / "registry.terraform.io/hashicorp/aws").is_dir()), None)
 
