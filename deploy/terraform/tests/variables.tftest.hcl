@@ -1,0 +1,193 @@
+# What each variable changes, and what is refused. Nothing is asked of AWS: `terraform test`.
+
+mock_provider "aws" {
+  mock_data "aws_region" {
+    defaults = { id = "eu-central-1" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+}
+
+variables {
+  vpc_id             = "vpc-1"
+  subnet_ids         = ["subnet-1", "subnet-2"]
+  ami                = "ami-0123456789abcdef0"
+  package            = { url = "https://example.com/forebay.deb", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
+  server_secret_arn  = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:server-AbCdEf"
+  devices_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:devices-AbCdEf"
+}
+
+run "defaults" {
+  command = plan
+
+  assert {
+    condition     = aws_lb.this.internal == false && aws_lb_listener.this.port == 8443
+    error_message = "Devices come from the internet, at 8443."
+  }
+  assert {
+    condition     = toset(aws_autoscaling_group.this.vpc_zone_identifier) == toset(var.subnet_ids)
+    error_message = "Instances stand where the balancer does, unless told otherwise."
+  }
+  assert {
+    condition     = output.environment.FOREBAY_STREAMS == "telemetry=forebay-telemetry"
+    error_message = "One stream, named after the gateway."
+  }
+  assert {
+    condition     = length(local.stream_key_allowed) + length(local.secrets_key_allowed) == 0
+    error_message = "AWS's own keys need no right."
+  }
+}
+
+run "keys_of_ones_own" {
+  command = plan
+  variables {
+    stream_kms_key_arn  = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    secrets_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/2"
+  }
+
+  assert {
+    condition = (local.stream_key_allowed[0].Action == ["kms:GenerateDataKey"] && local.stream_key_allowed[0].Resource == [var.stream_kms_key_arn]
+    && local.secrets_key_allowed[0].Action == ["kms:Decrypt"] && local.secrets_key_allowed[0].Resource == [var.secrets_kms_key_arn])
+    error_message = "Each key for what it is needed for."
+  }
+  assert {
+    condition     = module.stream["telemetry"].kms_key_id == var.stream_kms_key_arn
+    error_message = "The stream is encrypted with the key."
+  }
+}
+
+run "an_image_that_has_everything" {
+  command = plan
+  variables {
+    package = null
+  }
+
+  assert {
+    condition     = keys(aws_vpc_security_group_egress_rule.endpoints) == ["443"]
+    error_message = "Without a package, Debian's mirrors are not needed."
+  }
+}
+
+run "a_port_below_1024" {
+  command = plan
+  variables {
+    port = 443
+  }
+
+  assert {
+    condition     = strcontains(local.unprivileged_ports, "= 443\n") && aws_lb_target_group.this.port == 443
+    error_message = "The gateway is not root, and must be let."
+  }
+}
+
+run "without_a_list_of_revoked_certificates" {
+  command = plan
+  variables {
+    crl = false
+  }
+
+  assert {
+    condition     = !can(output.environment.FOREBAY_TLS_CRL)
+    error_message = "There is no such file then."
+  }
+}
+
+run "a_longer_drain" {
+  command = plan
+  variables {
+    drain_seconds = 120
+  }
+
+  assert {
+    condition     = tonumber(aws_lb_target_group.this.deregistration_delay) == 180 && strcontains(local.unit, "TimeoutStopSec=135s")
+    error_message = "Balancer and systemd wait for it."
+  }
+}
+
+run "refused_reserved" {
+  command = plan
+  variables {
+    settings = { FOREBAY_LISTEN = "0.0.0.0:443" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_spool" {
+  command = plan
+  variables {
+    settings = { FOREBAY_SPOOL_DIR = "/var/lib/forebay/spool" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_crl_beside_the_secret" {
+  command = plan
+  variables {
+    crl      = false
+    settings = { FOREBAY_TLS_CRL = "/etc/crl.pem" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_empty_setting" {
+  command = plan
+  variables {
+    settings = { FOREBAY_DEVICE_RATE = "" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_line_break" {
+  command = plan
+  variables {
+    settings = { FOREBAY_DEVICE_RATE = "1\nFOREBAY_ACK=queued" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_name" {
+  command = plan
+  variables {
+    settings = { PATH = "/tmp" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_plain_http" {
+  command = plan
+  variables {
+    package = { url = "http://example.com/forebay.deb", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
+  }
+  expect_failures = [var.package]
+}
+
+run "refused_checksum" {
+  command = plan
+  variables {
+    package = { url = "https://example.com/forebay.deb", sha256 = "e3b0" }
+  }
+  expect_failures = [var.package]
+}
+
+run "refused_ranges" {
+  command = plan
+  variables {
+    name               = "A_NAME"
+    subnet_ids         = ["subnet-1"]
+    allowed_cidrs      = ["everyone"]
+    port               = 9090
+    ami                = "debian"
+    size               = { min = 3, max = 2 }
+    cpu_target         = 100
+    drain_seconds      = 0.5
+    streams            = ["telemetry", "telemetry"]
+    certificate_days   = 0
+    server_secret_arn  = "forebay/server"
+    devices_secret_arn = "forebay/devices"
+  }
+  expect_failures = [
+    var.name, var.subnet_ids, var.allowed_cidrs, var.port, var.ami, var.size, var.cpu_target, var.drain_seconds, var.streams,
+    var.certificate_days, var.server_secret_arn, var.devices_secret_arn,
+  ]
+}

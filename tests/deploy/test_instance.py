@@ -1,0 +1,249 @@
+"""What an instance of the Terraform module does beside its gateway (deploy/terraform/files): the real program, on a machine whose
+`aws`, `systemctl` and the like only note how they were called, and whose metadata come from here."""
+
+import hashlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import FOREBAY, PATIENCE, Gateway, eventually, run
+from terraform import SOURCE
+from units import Unit
+
+FILES = SOURCE / "files"
+NOTE = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["NOTES"], "a") as notes:
+    notes.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + chr(10))
+"""
+AWS = NOTE + """
+if "get-secret-value" in sys.argv:
+    with open(sys.argv[-1]) as secret:
+        print(json.dumps({"SecretString": secret.read()}))
+"""
+CURL = NOTE + """
+with open(sys.argv[sys.argv.index("--output") + 1], "w") as file:
+    file.write("a package")
+"""
+
+
+class Machine:
+    """Programs that only note their calls, and what instance.env says."""
+
+    def __init__(self, folder, **programs):
+        self.notes, bin = folder / "notes", folder / "bin"
+        for made in (folder / "tls", bin):
+            made.mkdir(parents=True)
+        self.notes.touch()
+        for name, text in programs.items():
+            (bin / name.replace("_", "-")).write_text(text)
+            (bin / name.replace("_", "-")).chmod(0o755)
+        self.tls = folder / "tls"
+        self.secrets = {name: folder / f"{name}.json" for name in ("server", "devices")}
+        self.environment = {
+            "PATH": f"{bin}:{os.environ['PATH']}", "NOTES": str(self.notes), "CERTIFICATES": str(self.tls), "GATEWAY": "forebay",
+            "SERVER_SECRET": str(self.secrets["server"]), "DEVICES_SECRET": str(self.secrets["devices"]),
+            "POLL_SECONDS": "0.01", "LEAD_SECONDS": "0.01",
+        }
+
+    def run(self, command, **environment):
+        return subprocess.run([sys.executable, "-B", FILES / "instance.py", command], env=self.environment | environment,
+                              capture_output=True, text=True, timeout=PATIENCE)
+
+    def noted(self):
+        return [json.loads(line) for line in self.notes.read_text().splitlines()]
+
+    def note(self, *words):
+        with self.notes.open("a") as notes:
+            notes.write(json.dumps(words) + "\n")
+
+    def put_secrets(self, pki):
+        text = lambda name: (pki / name).read_text()
+        self.secrets["server"].write_text(json.dumps({"certificate": text("server.pem"), "key": text("server.key")}))
+        self.secrets["devices"].write_text(json.dumps({"ca": text("ca.pem"), "crl": text("crl.pem")}))
+
+
+def issue(pki, name):
+    for old in ("server.pem", "server.key"):
+        (pki / old).unlink(missing_ok=True)
+    run(FOREBAY, "pki", "server", "--dir", pki, "--name", "localhost", "--name", name)
+
+
+@pytest.fixture(scope="module")
+def pki(folder):
+    pki = folder / "instance/pki"
+    run(FOREBAY, "pki", "init", "--dir", pki)
+    run(FOREBAY, "pki", "device", "--dir", pki, "plc-7")
+    issue(pki, "first.example")
+    return pki
+
+
+@pytest.fixture(scope="module")
+def machine(folder, pki):
+    """One that has fetched its certificates."""
+    machine = Machine(folder / "machine", aws=AWS)
+    if os.geteuid() == 0:
+        os.chown(machine.tls, 0, 65534)
+    machine.put_secrets(pki)
+    assert machine.run("certificates").returncode == 0
+    return machine
+
+
+@pytest.fixture(scope="module")
+def gateway(pki, machine):
+    current = machine.tls / "current"
+    files = {"CERT": "server.pem", "KEY": "server.key", "CLIENT_CA": "devices-ca.pem", "CRL": "devices-crl.pem"}
+    gateway = Gateway(pki.parent, **{f"FOREBAY_TLS_{name}": str(current / file) for name, file in files.items()})
+    yield gateway
+    assert gateway.stop() == 0, "".join(gateway.log)
+
+
+def presented(gateway):
+    """The server's certificate, as a device sees it."""
+    with ssl.create_connection(("localhost", gateway.port), timeout=PATIENCE) as plain:
+        with gateway.tls().wrap_socket(plain, server_hostname="localhost") as connection:
+            return connection.getpeercert()
+
+
+def names(gateway):
+    return {name for _, name in presented(gateway)["subjectAltName"]}
+
+
+def test_nobody_but_the_gateway_may_read_its_certificates(machine):
+    current = machine.tls / "current"
+    folder, files = current.stat(), {file.name: file.stat() for file in current.iterdir()}
+    assert set(files) == {"server.pem", "server.key", "devices-ca.pem", "devices-crl.pem"}
+    assert folder.st_mode & 0o777 == 0o750 and {stat.st_mode & 0o777 for stat in files.values()} == {0o640}
+    assert {stat.st_gid for stat in (folder, *files.values())} == {machine.tls.stat().st_gid}
+
+
+def test_renewed_certificates_are_in_force_without_a_restart(machine, gateway, pki):
+    assert "first.example" in names(gateway)
+    issue(pki, "second.example")
+    machine.put_secrets(pki)
+    assert machine.run("certificates").returncode == 0
+    eventually("the new certificate", lambda: "second.example" in names(gateway))
+    failed = re.findall(r"^forebay_tls_reload_failures_total\{.*\} [1-9]", gateway.ask_admin("/metrics"), re.M)
+    assert gateway.process.poll() is None and not failed
+    assert len(list(machine.tls.iterdir())) == 2, "the last set and the link to it"
+
+
+def test_what_has_not_changed_is_left_alone(machine):
+    before = os.readlink(machine.tls / "current")
+    assert machine.run("certificates").returncode == 0
+    assert os.readlink(machine.tls / "current") == before
+
+
+@pytest.mark.parametrize("wrong", ["", "no JSON", '{"certificate": "one without its key"}'])
+def test_a_secret_that_cannot_be_used_changes_nothing(machine, pki, wrong):
+    before = os.readlink(machine.tls / "current")
+    machine.secrets["server"].write_text(wrong)
+    assert machine.run("certificates").returncode != 0
+    assert os.readlink(machine.tls / "current") == before and len(list(machine.tls.iterdir())) == 2
+    machine.put_secrets(pki)
+
+
+def test_the_certificate_that_is_in_force_is_reported(machine, gateway):
+    assert machine.run("report", ADMIN=f"http://{gateway.admin}").returncode == 0
+    *call, days = machine.noted()[-1]
+    assert call == ["aws", "--output", "json", "cloudwatch", "put-metric-data", "--namespace", "Forebay",
+                    "--metric-name", "CertificateDaysLeft", "--dimensions", "Gateway=forebay", "--value"]
+    ends = ssl.cert_time_to_seconds(presented(gateway)["notAfter"])
+    assert abs(float(days) - (ends - time.time()) / 86400) < 0.1
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """IMDSv2 and the admin address at once: ready at the third look, in service for one more, then to be terminated."""
+
+    def do_PUT(self):
+        assert self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+        self.answer(200, "a token")
+
+    def do_GET(self):
+        if self.path == "/readyz":
+            self.answer(200 if self.next("readyz") >= 3 else 503, "")
+        elif self.headers["X-aws-ec2-metadata-token"] != "a token":
+            self.answer(401, "")
+        elif self.path.endswith("/instance-id"):
+            self.answer(200, "i-1")
+        elif self.path.endswith("/autoscaling/target-lifecycle-state"):
+            self.answer(200, "Terminated" if self.next("state") > 1 else "InService")
+
+    def next(self, what):
+        self.server.machine.note(what)
+        return self.server.machine.noted().count([what])
+
+    def answer(self, status, text):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_instance_counts_once_it_is_ready_and_ends_its_gateway_when_it_is_taken_away(folder):
+    machine = Machine(folder / "lifecycle", aws=AWS, systemctl=NOTE)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    server.machine = machine
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        done = machine.run("lifecycle", ADMIN=url, METADATA=url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    ready = ["aws", "--output", "json", "autoscaling", "complete-lifecycle-action", "--lifecycle-action-result", "CONTINUE",
+             "--lifecycle-hook-name", "ready", "--auto-scaling-group-name", "forebay", "--instance-id", "i-1"]
+    stop = ["systemctl", "stop", "forebay.service"]
+    assert machine.noted() == [*[["readyz"]] * 3, ready, *[["state"]] * 2, stop]
+
+
+def boot(folder, url, checksum):
+    """The script with its paths below `folder`; what it called, and whether it came to its end."""
+    machine = Machine(folder, aws=NOTE, apt_get=NOTE, curl=CURL, sysctl=NOTE, systemctl=NOTE)
+    for path in ("etc/forebay", "etc/sysctl.d", "usr/share/doc/forebay/examples"):
+        (folder / path).mkdir(parents=True)
+    (folder / "usr/share/doc/forebay/examples/sysctl.conf").touch()
+    (folder / "etc/forebay/instance.env").write_text(f"PACKAGE_URL='{url}'\nPACKAGE_SHA256='{checksum}'\n")
+    (folder / "boot").write_text(re.sub(r"(?<=[ (])/(?=etc|usr)", f"{folder}/", (FILES / "boot").read_text()))
+    done = subprocess.run(["sh", folder / "boot"], env=machine.environment | {"TMPDIR": str(folder)}, capture_output=True, text=True,
+                          timeout=PATIENCE)
+    return done.returncode, machine.noted()
+
+
+STARTED = ["systemctl", "enable", "--now", "forebay-tls.timer", "forebay.service", "forebay-lifecycle.service"]
+
+
+def test_the_first_boot_installs_the_package_and_starts_the_gateway(folder):
+    checksum = hashlib.sha256(b"a package").hexdigest()
+    url = "https://example.com/forebay.deb?a=1&b=2"
+    status, calls = boot(folder / "boot", url, checksum)
+    assert status == 0 and calls[0][0] == "curl" and calls[0][-1] == url and calls[-1] == STARTED
+    (installed,) = [call for call in calls if call[:3] == ["apt-get", "-qq", "install"]]
+    assert installed[-1] == calls[0][calls[0].index("--output") + 1]
+    status, calls = boot(folder / "boot-image", "", "")
+    assert status == 0 and calls[-1] == STARTED and {call[0] for call in calls} == {"sysctl", "systemctl"}
+
+
+def test_another_package_than_the_one_that_was_meant_is_not_installed(folder):
+    status, calls = boot(folder / "boot-wrong", "https://example.com/forebay.deb", "0" * 64)
+    assert status != 0 and [call[0] for call in calls] == ["curl"]
+
+
+def test_units_run_what_is_there():
+    for file in FILES.glob("*.service"):
+        unit = Unit(file)
+        for command in unit.all("ExecStart") + unit.all("ExecStartPost"):
+            path, argument = command.lstrip("-").split()
+            assert path == "/usr/local/lib/forebay/instance" and f'"{argument}": {argument}' in (FILES / "instance.py").read_text()
+        assert unit.one("EnvironmentFile") == "/etc/forebay/instance.env"
