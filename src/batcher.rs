@@ -1,9 +1,9 @@
 //! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
 //!
 //! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when it is full, when
-//! its oldest record has waited for the linger, or as soon as the lane has nothing in flight: then at the end of the
-//! turn, so that all requests read in one turn travel together. Sealed batches cross to delivery and come back
-//! settled; then the worker wakes its own requests.
+//! its oldest record has waited for the linger, or as soon as the lane has nothing in flight: then after the first turn of
+//! the worker that brings nothing more, so that requests which arrive together travel together. Sealed batches cross to
+//! delivery and come back settled; then the worker wakes its own requests.
 //!
 //! Nothing here is shared between threads but the two hand-over queues. A lane sends at most [`IN_FLIGHT_BATCHES_MAX`]
 //! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{AckConfig, AckMode, BatchConfig};
@@ -102,6 +103,7 @@ impl Batcher {
     pub async fn run(&self, mut settled: Receiver<Settled>) {
         let mut expiry_at = Instant::now();
         while !self.is_drained() {
+            self.gather(&mut settled).await;
             let now = Instant::now();
             if expiry_at <= now {
                 self.waiters.expire(now);
@@ -110,11 +112,36 @@ impl Batcher {
             let wake_at = self.seal_due(now).map_or(expiry_at, |due_at| due_at.min(expiry_at));
             tokio::select! {
                 biased;
-                Some(batch) = settled.recv() => self.settle_all(batch, &mut settled),
+                Some(batch) = settled.recv() => self.settle(batch),
                 () = self.changed.notified() => {}
                 () = sleep_until(wake_at), if !self.is_idle() => {}
             }
         }
+    }
+
+    /// Has what may set out at once wait for company, turn by turn of the worker, as long as some comes and the linger lasts.
+    async fn gather(&self, settled: &mut Receiver<Settled>) {
+        let mut gathered = 0;
+        loop {
+            while let Some(batch) = settled.try_recv() {
+                self.settle(batch);
+            }
+            let (records, is_due) = self.departing(Instant::now());
+            if records == gathered || is_due {
+                return;
+            }
+            gathered = records;
+            yield_now().await;
+        }
+    }
+
+    /// How many records may set out at once, and whether any of them has waited for the linger.
+    fn departing(&self, now: Instant) -> (usize, bool) {
+        let departing = self.lanes.iter().map(|lane| lane.borrow()).filter(|lane| lane.in_flight == 0);
+        departing.fold((0, false), |(records, is_due), lane| {
+            let due_at = lane.accumulator.due_at();
+            (records + lane.accumulator.len(), is_due || due_at.is_some_and(|due_at| due_at <= now))
+        })
     }
 
     fn expiry_interval(&self) -> Duration {
@@ -189,14 +216,6 @@ impl Batcher {
             // A batch that finds no room comes straight home as unknown.
             let sent = self.delivery.push(batch);
             debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
-        }
-    }
-
-    fn settle_all(&self, first: Settled, settled: &mut Receiver<Settled>) {
-        let mut next = Some(first);
-        while let Some(batch) = next {
-            self.settle(batch);
-            next = settled.try_recv();
         }
     }
 

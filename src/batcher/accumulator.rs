@@ -39,6 +39,10 @@ impl Accumulator {
         self.records.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// Adds a record. Seals what was there before when both together would be too many bytes, and what is there
     /// then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
