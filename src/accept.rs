@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
@@ -80,6 +80,8 @@ impl Acceptor {
                 (permits, accepted) = self.accept(&listener) => match accepted {
                     Ok((stream, peer)) => {
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
+                        // One at a time: a queue of newcomers would stand before every request of those who are connected.
+                        yield_now().await;
                     }
                     Err(error) => pause(&error).await,
                 },

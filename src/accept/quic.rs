@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -86,6 +86,7 @@ impl Acceptor {
                         let unvalidated = unvalidated.clone();
                         connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permits, unvalidated));
                     }
+                    yield_now().await; // as on TCP
                 }
             }
         }
