@@ -116,7 +116,12 @@ fn answers_that_nobody_takes_are_waited_for_no_longer_than_the_idle_time() {
     let request = b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1".repeat(1000);
     let attack = async {
         let mut raw = Raw::open(siege.gateway.address, tls).await.expect("a connection");
-        while raw.send(&request).await.is_ok() {}
+        let end = loop {
+            if let Err(error) = raw.send(&request).await {
+                break error;
+            }
+        };
+        assert_ne!(end.kind(), std::io::ErrorKind::TimedOut, "it is not ended");
     };
     std::thread::scope(|scope| {
         let attack = scope.spawn(|| block_on(attack));
