@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -86,7 +86,6 @@ impl Acceptor {
                         let unvalidated = unvalidated.clone();
                         connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permits, unvalidated));
                     }
-                    yield_now().await; // as on TCP
                 }
             }
         }
@@ -148,7 +147,8 @@ impl Acceptor {
             return Err((Handshake::Protocol, None));
         };
         config.crypto = Arc::new(tls);
-        let handshake = async { incoming.accept_with(Arc::new(config))?.await };
+        // The first packet has all of a hello, as a rule, and is answered when it is accepted.
+        let handshake = async { self.turns.take(|| incoming.accept_with(Arc::new(config))).await?.await };
         let quic = match timeout(self.handshake_timeout, handshake).await {
             Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
             Err(_) => return Err((Handshake::Timeout, None)),
