@@ -83,6 +83,8 @@ impl Acceptor {
                 (permits, accepted) = self.accept(&listener) => match accepted {
                     Ok((stream, peer)) => {
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
+                        // Behind those in line: more than can get on at a time wait in the kernel, which costs less.
+                        self.turns.take(|| ()).await;
                     }
                     Err(error) => pause(&error).await,
                 },

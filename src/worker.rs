@@ -117,7 +117,7 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         limits: shared.limits.clone(),
         clock: shared.clock,
         capacity: shared.capacity.clone(),
-        turns: Turns::new(),
+        turns: Turns::default(),
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,

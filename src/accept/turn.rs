@@ -18,11 +18,13 @@ use tokio::task::yield_now;
 /// One worker's.
 pub struct Turns(Semaphore);
 
-impl Turns {
-    pub fn new() -> Self {
+impl Default for Turns {
+    fn default() -> Self {
         Self(Semaphore::new(1))
     }
+}
 
+impl Turns {
     /// Does this when its turn has come, and gives the others theirs.
     pub async fn take<T>(&self, step: impl FnOnce() -> T) -> T {
         let turn = self.wait().await;
@@ -99,7 +101,7 @@ mod tests {
     /// All hellos are there at once, and then all of what follows: after each step there is time for a request.
     #[tokio::test]
     async fn a_request_waits_for_no_line_of_handshakes() {
-        let (turns, steps) = (Rc::new(Turns::new()), Rc::new(Cell::new(0)));
+        let (turns, steps) = (Rc::new(Turns::default()), Rc::new(Cell::new(0)));
         let (mut tasks, most) = (tokio::task::JoinSet::new(), Rc::new(Cell::new(0)));
         let request = {
             let (steps, most) = (steps.clone(), most.clone());
@@ -136,7 +138,7 @@ mod tests {
     /// Who gives up in the line, or in the middle of a step, leaves it to the others.
     #[tokio::test]
     async fn a_turn_that_is_not_wanted_any_more_is_the_next_ones() {
-        let turns = Turns::new();
+        let turns = Turns::default();
         let mut taken = Box::pin(turns.take(|| ()));
         assert!((&mut taken).now_or_never().is_none(), "the others' time");
         let mut in_line = Box::pin(turns.take(|| ()));
