@@ -2,13 +2,14 @@
 //!
 //! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before a connection is
 //! accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
-//! not too many connections ([`Capacity`]). What fails before a certificate is verified is counted and closed, never
-//! answered. When the gateway closes its listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic`
-//! return once every connection has ended.
+//! not too many connections ([`Capacity`]); the steps of handshakes take [`Turns`]. What fails before a certificate is
+//! verified is counted and closed, never answered. When the gateway closes its listeners, what the kernel has accepted is
+//! served still; `run_tcp` and `run_quic` return once every connection has ended.
 
 mod capacity;
 mod quic;
 mod steer;
+mod turn;
 
 use std::future::Future;
 use std::io;
@@ -18,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -41,6 +42,7 @@ pub use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit};
 pub use quic::Quic;
 pub use steer::{WorkerConnectionIds, steer_to_workers};
+pub use turn::Turns;
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,6 +64,7 @@ pub struct Acceptor {
     pub limits: Arc<Limits>,
     pub clock: Clock,
     pub capacity: Arc<Capacity>,
+    pub turns: Turns,
     pub metrics: Arc<WorkerMetrics>,
     pub audit: Audit,
     pub handshake_timeout: Duration,
@@ -80,6 +83,8 @@ impl Acceptor {
                 (permits, accepted) = self.accept(&listener) => match accepted {
                     Ok((stream, peer)) => {
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
+                        // Behind those in line: more than can get on at a time wait in the kernel, which costs less.
+                        self.turns.take(|| ()).await;
                     }
                     Err(error) => pause(&error).await,
                 },
@@ -170,7 +175,8 @@ impl Acceptor {
 
     async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
         let acceptor = TlsAcceptor::from(self.tls.configs.load().tcp.clone());
-        let (result, serial) = match timeout(self.handshake_timeout, acceptor.accept(stream).into_fallible()).await {
+        let handshake = acceptor.accept(stream).into_fallible().map_err(|(error, stream)| (failure(&error), stream));
+        let (result, serial) = match timeout(self.handshake_timeout, self.turns.drive(handshake)).await {
             Ok(Ok(stream)) => {
                 let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
                 match self.vet(stream.get_ref().1.peer_certificates()) {
@@ -185,10 +191,9 @@ impl Acceptor {
                     }
                 }
             }
-            Ok(Err((error, stream))) => {
-                let (result, serial) = failure(&error);
+            Ok(Err((failed, stream))) => {
                 deliver_alert(stream).await;
-                (result, serial)
+                failed
             }
             Err(_) => (Handshake::Timeout, None),
         };

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::accept::{Acceptor, Capacity, Quic, WorkerConnectionIds};
+use crate::accept::{Acceptor, Capacity, Quic, Turns, WorkerConnectionIds};
 use crate::admission::Admission;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
@@ -117,6 +117,7 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         limits: shared.limits.clone(),
         clock: shared.clock,
         capacity: shared.capacity.clone(),
+        turns: Turns::default(),
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,

@@ -147,7 +147,8 @@ impl Acceptor {
             return Err((Handshake::Protocol, None));
         };
         config.crypto = Arc::new(tls);
-        let handshake = async { incoming.accept_with(Arc::new(config))?.await };
+        // The first packet has all of a hello, as a rule, and is answered when it is accepted.
+        let handshake = async { self.turns.take(|| incoming.accept_with(Arc::new(config))).await?.await };
         let quic = match timeout(self.handshake_timeout, handshake).await {
             Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
             Err(_) => return Err((Handshake::Timeout, None)),

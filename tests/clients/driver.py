@@ -9,6 +9,7 @@ raw      session, bytes                      → as request; h1 only
 pour     session, ask, bytes, times, ends, on → h3 only: status, stopped, reset, closed; bytes as they are on a
                                              stream (`request`, `uni`, `control`), and how the gateway ends it
 churn    session, ask, times                 → h3 only: as closed; requests that are given up at once
+told     session                             → h3 only: what the gateway allows
 move     session                             → h3 only: packets come from another port from now on
 closed   session                             → how: waits until the gateway ends the connection
 close    session
@@ -145,6 +146,9 @@ class Driver:
     async def do_churn(self, command):
         session = self.things[command["session"]]
         return {"how": await session.churn(self.ask(session, command["ask"]), command["times"])}
+
+    async def do_told(self, command):
+        return self.things[command["session"]].told()
 
     async def do_move(self, command):
         await self.things[command["session"]].move()

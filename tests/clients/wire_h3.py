@@ -200,6 +200,18 @@ class H3(QuicConnectionProtocol):
             await asyncio.sleep(0)
         return await self.closed()
 
+    def told(self):
+        """What the gateway allows: open streams, bytes under way, datagrams; and bytes ahead of the next handshake."""
+        quic = self._quic
+        return {
+            "requests": quic._remote_max_streams_bidi,
+            "streams_of_one_direction": quic._remote_max_streams_uni,
+            "connection_bytes": quic._remote_max_data,
+            "stream_bytes": quic._remote_max_stream_data_bidi_remote,
+            "datagram_bytes": quic._remote_max_datagram_frame_size or 0,
+            "early_data": max((ticket.max_early_data_size or 0 for ticket in self.tickets), default=None),
+        }
+
     async def closed(self):
         return await asyncio.wait_for(asyncio.shield(self.ended), TIMEOUT_SECONDS)
 

@@ -257,3 +257,30 @@ fn a_head_that_stops_ends_with_the_idle_time() {
     assert_eq!(heads, 50);
     siege.end();
 }
+
+/// What the library then holds a client to; that it does is h2spec's to say.
+#[test]
+fn a_connection_is_told_its_bounds() {
+    let siege = Siege::begin(Setup::new());
+    let said = block_on(async {
+        let (mut raw, mut said) = (open(&siege).await, Vec::new());
+        while frame::parse(&said).iter().all(|(kind, ..)| *kind != WINDOW_UPDATE) {
+            said.extend(raw.receive().await);
+        }
+        said
+    });
+    let frames = frame::parse(&said);
+    let settings = frames[0].2.chunks_exact(6).map(|setting| {
+        (u16::from_be_bytes([setting[0], setting[1]]), u32::from_be_bytes(setting[2..].try_into().expect("four bytes")))
+    });
+    let settings: std::collections::BTreeMap<_, _> = settings.collect();
+    // RFC 9113 section 6.5.2. A frame and the table of HPACK are the defaults of the protocol where nothing is said.
+    let (table, streams, window, frame, head) = (1, 3, 4, 5, 6);
+    let told = |setting, default| *settings.get(&setting).unwrap_or(&default);
+    assert_eq!([streams, window, head].map(|setting| told(setting, u32::MAX)), [128, 64 << 10, 16 << 10]);
+    assert_eq!((told(frame, 16 << 10), told(table, 4096)), (16 << 10, 4096));
+    // The connection's window is the protocol's 65,535 and what is added to it.
+    let added = frames.iter().find(|(kind, ..)| *kind == WINDOW_UPDATE).map(|(.., payload)| payload.clone());
+    assert_eq!(added, Some(((1 << 20) - 65_535_u32).to_be_bytes().to_vec()));
+    siege.end();
+}

@@ -25,7 +25,7 @@ async fn ends(mut stream: TcpStream) {
 }
 
 /// The first message of a handshake, as it is sent.
-fn client_hello(tls: Arc<ClientConfig>) -> Vec<u8> {
+pub fn client_hello(tls: Arc<ClientConfig>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut connection = ClientConnection::new(tls, server_name()).expect("a client");
     connection.write_tls(&mut bytes).expect("memory");

@@ -1,11 +1,13 @@
 //! Devices that send as slowly as they can: heads and bodies have an end, and cost nobody else anything.
 
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::interval;
 
 use crate::harness::raw::{Raw, block_on, frame, tls};
+use crate::harness::tunnel::tunnel;
 use crate::harness::{Setup, Siege};
 
 const CONNECTIONS: usize = 100;
@@ -79,4 +81,52 @@ fn has(head: &[u8]) -> bool {
     // Plain, or in Huffman's code (RFC 7541 appendix B: 4 is 011010, 0 is 00000, 8 is 011110).
     const HUFFMAN: [u8; 3] = [0b0110_1000, 0b0000_1111, 0b0_1111111];
     head.windows(3).any(|bytes| bytes == b"408") || head.windows(2).any(|bytes| bytes == &HUFFMAN[..2])
+}
+
+/// slowhttptest brings the attacks as they are known, slowloris (-H) and R-U-Dead-Yet (-B), and asks meanwhile, as anybody
+/// would, whether there is still an answer. It goes on for as long as a connection lives.
+#[test]
+fn slowhttptest_runs_out_of_connections() {
+    let siege = Siege::begin(setup().set("FOREBAY_DEVICE_BURST", 1000));
+    let url = format!("http://{}/v1/telemetry", tunnel(&siege.gateway, "attacker", "http/1.1"));
+    let attack = |kind| {
+        let options = ["-c", "200", "-r", "200", "-l", "60", "-i", "1", "-p", "30", "-s", "8192", "-u", &url];
+        let output = Command::new("slowhttptest").arg(kind).args(options).output().expect("make tools");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for kind in ["-H", "-B"] {
+        std::thread::scope(|scope| {
+            let attack = scope.spawn(|| attack(kind));
+            siege.good_device_is_served();
+            siege.good_device_can_connect();
+            let said = attack.join().expect("its report");
+            assert!(said.contains("No open connections left"), "{kind}: {said}");
+            assert!(!said.contains("NO"), "{kind}: it had no answer: {said}");
+        });
+    }
+    assert!(siege.gateway.metric("forebay_http_requests_total{protocol=\"h1\",status=\"408\"}") > 100.0);
+    siege.end();
+}
+
+/// Requests sent ahead, whose answers nobody reads: when they do not go out any more, the connection ends.
+#[test]
+fn answers_that_nobody_takes_are_waited_for_no_longer_than_the_idle_time() {
+    let siege = Siege::begin(setup());
+    let tls = tls(&siege.gateway, Some(&siege.gateway.device("attacker")), "http/1.1");
+    let request = b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1".repeat(1000);
+    let attack = async {
+        let mut raw = Raw::open(siege.gateway.address, tls).await.expect("a connection");
+        let end = loop {
+            if let Err(error) = raw.send(&request).await {
+                break error;
+            }
+        };
+        assert_ne!(end.kind(), std::io::ErrorKind::TimedOut, "it is not ended");
+    };
+    std::thread::scope(|scope| {
+        let attack = scope.spawn(|| block_on(attack));
+        siege.good_device_is_served();
+        attack.join().expect("it ends");
+    });
+    siege.end();
 }

@@ -1,38 +1,11 @@
 //! Conformance, told by tools that know the standards: h2spec and sslyze.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::Arc;
 
-use tokio::io::copy_bidirectional;
-use tokio_rustls::TlsConnector;
-
+use crate::harness::Setup;
 use crate::harness::driver::tools;
-use crate::harness::raw::{server_name, tls};
-use crate::harness::{Gateway, Setup};
-
-/// h2spec brings no client certificate: it speaks h2 without TLS to this, which does.
-fn tunnel(gateway: &Gateway) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let (to, tls) = (gateway.address, tls(gateway, Some(&gateway.device("h2spec")), "h2"));
-    // Ends with the process: h2spec opens a connection for each of its cases.
-    std::thread::spawn(move || listener.incoming().flatten().for_each(|client| pass_on(client, to, tls.clone())));
-    address
-}
-
-fn pass_on(client: TcpStream, to: SocketAddr, tls: Arc<rustls::ClientConfig>) {
-    std::thread::spawn(move || {
-        crate::harness::raw::block_on(async {
-            client.set_nonblocking(true)?;
-            let mut client = tokio::net::TcpStream::from_std(client)?;
-            let gateway = tokio::net::TcpStream::connect(to).await?;
-            gateway.set_nodelay(true)?;
-            let mut gateway = TlsConnector::from(tls).connect(server_name(), gateway).await?;
-            copy_bidirectional(&mut client, &mut gateway).await
-        })
-    });
-}
+use crate::harness::tunnel::tunnel;
 
 /// A run of all cases: the summary, and what it said.
 fn h2spec(address: SocketAddr) -> (String, String) {
@@ -52,7 +25,7 @@ fn h2spec(address: SocketAddr) -> (String, String) {
 fn h2spec_finds_no_fault() {
     const RUNS_MAX: usize = 5;
     let gateway = Setup::new().without_limits().start();
-    let address = tunnel(&gateway);
+    let address = tunnel(&gateway, "h2spec", "h2");
     let is_good = |(summary, _): &(String, String)| summary.contains(" 0 failed");
     let (summary, said) = (1..RUNS_MAX).map(|_| h2spec(address)).find(is_good).unwrap_or_else(|| h2spec(address));
     println!("{summary}");

@@ -12,6 +12,7 @@ const UNKNOWN: u64 = 0x21;
 /// RFC 9114 section 8.1, as a connection ends by it, and a stream.
 const NO_ERROR: u64 = 0x100;
 const EXCESSIVE_LOAD: u64 = 0x107;
+const REQUEST_CANCELLED: u64 = 0x10c;
 const MESSAGE_ERROR: u64 = 0x10e;
 const CLOSED_BY_EXCESS: &str = "close 263";
 const CLOSED_BY_DISORDER: &str = "close 261";
@@ -112,6 +113,18 @@ fn a_frame_without_end_after_a_head_or_a_body_is_refused() {
     siege.end();
 }
 
+/// As a whole it is bounded by the header time-out, however slowly it comes.
+#[test]
+fn a_head_that_does_not_end_is_given_up() {
+    let gateway = Setup::new().without_limits().set("FOREBAY_HEADER_TIMEOUT", "1s").start();
+    let client = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
+    for bytes in [vec![], frame_header(HEADERS, 100), [frame_header(HEADERS, 100), vec![0; 10]].concat()] {
+        let fate = Pour::on_request().bytes([&frame_header(UNKNOWN, 0)[..], &bytes].concat()).to(&client).fate();
+        assert_eq!(fate, reset(REQUEST_CANCELLED), "{} bytes", bytes.len());
+    }
+    assert_eq!(client.send(&Ask::post("1")).status, 204);
+}
+
 #[test]
 fn frames_without_a_meaning_are_few() {
     let siege = Siege::begin();
@@ -209,5 +222,15 @@ fn a_body_is_taken_whole_or_not_at_all() {
     drop(Pour::after(Ask::post("1").undeclared()).bytes(split).ending().to(&client));
     let closed = client.closed();
     assert!(closed.starts_with(CLOSED_BY_DISORDER), "{closed}");
+    siege.end();
+}
+
+/// What quinn then holds a client to: open streams, bytes that are not read yet, and no datagrams.
+#[test]
+fn a_connection_is_told_its_bounds() {
+    let siege = Siege::begin();
+    let told = siege.attacker().told();
+    let bounds = ["requests", "streams_of_one_direction", "stream_bytes", "connection_bytes", "datagram_bytes"];
+    assert_eq!(bounds.map(|bound| told[bound].as_u64()), [128, 8, 64 << 10, 1 << 20, 0].map(Some), "{told}");
     siege.end();
 }

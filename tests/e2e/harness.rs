@@ -11,6 +11,7 @@ pub mod load;
 pub mod pour;
 pub mod raw;
 pub mod siege;
+pub mod tunnel;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,8 @@
 //! Rate limits: whose bucket is empty, what the refused one is told, and that one device is one device on all protocols.
 
+use std::time::Instant;
+
+use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup};
 use crate::status::{assert_problem, assert_retry_after};
 
@@ -143,4 +146,49 @@ fn handshakes_have_a_bucket() {
     assert_eq!(clients.each_ref().map(|client| client.send(&Ask::post("1")).status), [204; 3]);
     assert_eq!(refused(&gateway, "handshake"), 3.0);
     assert_eq!(gateway.metric("forebay_tls_handshakes_total{result=\"rate_limited\"}"), 3.0);
+}
+
+/// Twenty times as many devices as there are buckets: a bucket that is forgotten has been full, so that its device comes
+/// back to no more tokens than it had. (A table of a thousand under twenty thousand is asked in `src/limits/tests.rs`.)
+#[test]
+fn a_device_gains_no_token_when_its_bucket_is_forgotten() {
+    const BUCKETS: usize = 100;
+    const DEVICES: usize = 2000;
+    const BURST: usize = 2;
+    const RATE: f64 = 20.0;
+    const REQUESTS: usize = 6;
+    let setup = Setup::new().set("FOREBAY_DEVICES_MAX", BUCKETS).set("FOREBAY_HANDSHAKE_RATE", 0);
+    let gateway = setup.set("FOREBAY_DEVICE_RATE", RATE).set("FOREBAY_DEVICE_BURST", BURST).start();
+    let request = b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
+    let accepted_of_a_visit = async |tls| {
+        let mut raw = Raw::open(gateway.address, tls).await.expect("a connection");
+        let mut accepted = 0;
+        for _ in 0..REQUESTS {
+            raw.send(request).await.expect("it listens");
+            let answer = raw.receive().await;
+            match &answer[..12] {
+                b"HTTP/1.1 204" => accepted += 1,
+                b"HTTP/1.1 429" => {}
+                b"HTTP/1.1 503" => break,
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        }
+        accepted
+    };
+    let fleet: Vec<_> = (0..DEVICES).map(|number| gateway.device(&format!("plc-{number}"))).collect();
+    let mut seen = vec![None; DEVICES];
+    block_on(async {
+        for _ in 0..2 {
+            for (device, seen) in fleet.iter().zip(&mut seen) {
+                let (since, accepted) = seen.unwrap_or((Instant::now(), 0));
+                let accepted = accepted + accepted_of_a_visit(tls(&gateway, Some(device), "http/1.1")).await;
+                let tokens = BURST as f64 + RATE * since.elapsed().as_secs_f64();
+                assert!(accepted as f64 <= tokens, "{accepted} accepted, {tokens} tokens");
+                *seen = Some((since, accepted));
+            }
+        }
+    });
+    let served = seen.iter().flatten().filter(|(_, accepted)| *accepted > 0).count();
+    assert!(served > 2 * BUCKETS, "only {served} were served: nobody was forgotten");
+    assert!(gateway.metric("forebay_limits_devices") <= BUCKETS as f64);
 }

@@ -117,10 +117,22 @@ impl Pki {
         self.replace("crl.pem", self.crl(&self.root, &[], -3600).pem().expect("PEM").as_bytes())
     }
 
+    /// The same with so many more, whose serial numbers of 16 bytes nobody has.
+    pub fn revoke_many(&self, revoked: &[&Identity], others: u32) -> PathBuf {
+        // Spread as random ones are, and the same in each run (Knuth's multiplicative hash).
+        let other = |number: u32| [&[0x5a; 12][..], &number.wrapping_mul(2_654_435_769).to_be_bytes()].concat();
+        let serials = revoked.iter().map(|identity| identity.serial()).chain((0..others).map(other)).collect();
+        self.replace("crl.pem", self.crl_of(&self.root, serials, 3600).pem().expect("PEM").as_bytes())
+    }
+
     fn crl(&self, issuer: &Authority, revoked: &[&Identity], due_in_seconds: i64) -> CertificateRevocationList {
+        self.crl_of(issuer, revoked.iter().map(|identity| identity.serial()).collect(), due_in_seconds)
+    }
+
+    fn crl_of(&self, issuer: &Authority, serials: Vec<Vec<u8>>, due_in_seconds: i64) -> CertificateRevocationList {
         let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(jiff::Timestamp::now().as_second().unsigned_abs());
-        let entry = |identity: &&Identity| RevokedCertParams {
-            serial_number: SerialNumber::from_slice(&identity.serial()),
+        let entry = |serial: Vec<u8>| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial),
             revocation_time: now,
             reason_code: None,
             invalidity_date: None,
@@ -131,7 +143,7 @@ impl Pki {
             next_update: if due_in_seconds < 0 { now - hour } else { now + hour },
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
-            revoked_certs: revoked.iter().map(entry).collect(),
+            revoked_certs: serials.into_iter().map(entry).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
         params.signed_by(issuer).expect("a CRL")

@@ -261,6 +261,11 @@ impl Client {
         Driver::get().call("move", json!({ "session": self.session })).expect("another socket");
     }
 
+    /// What the gateway allows on this connection (`told` of `tests/clients/wire_h3.py`).
+    pub fn told(&self) -> Value {
+        Driver::get().call("told", json!({ "session": self.session })).expect("h3")
+    }
+
     /// How the gateway ends the connection; the test fails if it does not.
     pub fn closed(&self) -> String {
         let answer = Driver::get().call("closed", json!({ "session": self.session }));

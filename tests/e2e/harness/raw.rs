@@ -104,6 +104,32 @@ impl Raw {
         }
     }
 
+    /// Sends the same bytes over and over, so many in all, reading meanwhile: how many the gateway takes before it ends the
+    /// connection.
+    pub async fn pour(mut self, bytes: &[u8], bytes_max: usize) -> usize {
+        const WRITE_BYTES: usize = 64 * 1024;
+        let chunk = bytes.repeat(WRITE_BYTES / bytes.len());
+        let Self { read, write } = &mut self;
+        let mut taken = 0;
+        let sending = async {
+            while taken < bytes_max && write.write_all(&chunk).await.is_ok() {
+                taken += chunk.len();
+            }
+        };
+        let receiving = async {
+            let mut piece = vec![0; WRITE_BYTES];
+            while let Ok(1..) = read.read(&mut piece).await {}
+        };
+        let ended = async {
+            tokio::select! {
+                () = sending => {}
+                () = receiving => {}
+            }
+        };
+        timeout(PATIENCE, ended).await.expect("the gateway reads, or goes");
+        taken
+    }
+
     /// Sends the same bytes `times` times, reading meanwhile, and waits for the end of the connection: everything that
     /// was received. The gateway may end it before all is sent.
     pub async fn flood(mut self, bytes: &[u8], times: usize) -> Vec<u8> {
