@@ -44,6 +44,7 @@ mod revocation;
 mod shutdown;
 mod spool;
 mod spool_disk;
+mod spool_faults;
 mod spool_kills;
 mod status;
 mod tls;
