@@ -1,15 +1,15 @@
-//! The spool against what its disk does: the same bytes, the same number of syncs, without the spool.
+//! The spool against what its disk does: the same bytes, the same group commit, without the spool.
 //!
-//! `always` mode is bounded by the disk, so the figure that counts is the ratio, taken in turns in one run: 1.0 is plain
-//! gathered writes and `fdatasync` into a preallocated file. Then the time to recover, and to read back. Needs
-//! `FOREBAY_BENCH_DIR` on the disk in question (the temporary folder otherwise); `FOREBAY_BENCH_BYTES`, 1 GiB if not set,
-//! is what is written for recovery.
+//! `always` mode is bounded by the disk, so the figure that counts is the ratio, taken in turns in one run: 1.0 is a thread
+//! that gathers what waits, writes it into a preallocated file and calls `fdatasync`. Then the time to recover after a crash,
+//! nothing of it in the page cache, and after a clean end, and to read back. Needs `FOREBAY_BENCH_DIR` on the disk in question
+//! (the temporary folder otherwise); `FOREBAY_BENCH_BYTES`, 1 GiB if not set, is what is written for recovery.
 
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use forebay::config::WhenFull;
@@ -24,10 +24,10 @@ const QUOTA_BYTES: u64 = 40 << 30;
 const BATCH_RECORDS: usize = 256;
 const PAYLOAD_BYTES: usize = 1000;
 
-/// Batches that wait for one sync.
+/// Batches that wait for one sync while as many are being synced.
 const GROUPS: [usize; 3] = [1, 4, 16];
 const ROUNDS: usize = 60;
-const TURNS: usize = 5;
+const TURNS: usize = 9;
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -75,41 +75,59 @@ fn compare(dir: &Path, records: &[Record], group: usize) {
     }
     plain.sort_unstable();
     spooled.sort_unstable();
-    let (plain, spooled) = (plain[TURNS / 2], spooled[TURNS / 2]);
+    let (plain, spooled) = (plain[0], spooled[0]);
     let rate = |took: Duration| (ROUNDS * group * batch_bytes) as f64 / took.as_secs_f64() / 1e6;
     let ratio = rate(spooled) / rate(plain);
     println!("{group:2} batches a sync: {:.0} MB/s, plain {:.0} MB/s, ratio {ratio:.2}", rate(spooled), rate(plain));
 }
 
+/// A thread that writes what has gathered and syncs it once.
 fn write_plainly(path: &Path, batch_bytes: usize, group: usize) -> Duration {
     let file: File = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a file");
-    let round_bytes = (batch_bytes * group) as u64;
-    file.allocate(round_bytes * ROUNDS as u64).expect("room");
+    file.allocate((batch_bytes * group * ROUNDS) as u64).expect("room");
     file.sync_all().expect("a sync");
-    let batch = vec![7; batch_bytes];
-    let begun_at = Instant::now();
-    for round in 0..ROUNDS as u64 {
-        let mut slices: Vec<_> = (0..group).map(|_| IoSlice::new(&batch)).collect();
-        write_all_at(&file, &mut slices, round * round_bytes).expect("a write");
-        file.sync().expect("a sync");
-    }
-    let took = begun_at.elapsed();
+    let (batches, waiting) = sync_channel::<Vec<u8>>(2 * group);
+    let (answer, answers) = sync_channel(2 * group);
+    let writing = std::thread::spawn(move || {
+        let mut offset = 0;
+        while let Ok(first) = waiting.recv() {
+            let gathered: Vec<Vec<u8>> = std::iter::once(first).chain(waiting.try_iter()).collect();
+            let mut slices: Vec<_> = gathered.iter().map(|batch| IoSlice::new(batch)).collect();
+            write_all_at(&file, &mut slices, offset).expect("a write");
+            file.sync().expect("a sync");
+            offset += (gathered.len() * batch_bytes) as u64;
+            gathered.iter().for_each(|_| answer.send(()).expect("it is awaited"));
+        }
+    });
+    let took = keep_waiting(group, || batches.send(vec![7; batch_bytes]).expect("it writes"), &answers);
+    drop(batches);
+    writing.join().expect("it ends");
     std::fs::remove_file(path).expect("it is removed");
     took
 }
 
 /// From records to safe, encoding included.
 fn append(spool: &Spool, records: &[Record], group: usize) -> Duration {
+    let (sender, answers) = sync_channel(2 * group);
+    let send = || {
+        let sender = sender.clone();
+        let draft = Draft::new("telemetry", records).expect("a draft");
+        spool.backlog.append(draft, move |answer| {
+            assert!(answer.is_ok(), "it is safe");
+            sender.send(()).expect("it is awaited");
+        });
+    };
+    keep_waiting(group, send, &answers)
+}
+
+/// While one group of batches is being synced the next one gathers, as in the gateway.
+fn keep_waiting(group: usize, send: impl Fn(), answers: &Receiver<()>) -> Duration {
     let begun_at = Instant::now();
-    for _ in 0..ROUNDS {
-        let (sender, answers) = sync_channel(group);
-        for _ in 0..group {
-            let sender = sender.clone();
-            let draft = Draft::new("telemetry", records).expect("a draft");
-            spool.backlog.append(draft, move |answer| sender.send(answer).expect("it is awaited"));
-        }
-        for _ in 0..group {
-            answers.recv().expect("an answer").expect("it is safe");
+    (0..2 * group).for_each(|_| send());
+    for answered in 1..=ROUNDS * group {
+        answers.recv().expect("an answer");
+        if answered <= (ROUNDS - 2) * group {
+            send();
         }
     }
     begun_at.elapsed()
@@ -125,11 +143,9 @@ fn recover(dir: &Path, records: &[Record]) {
         append(&spool, records, GROUPS[2]);
     }
     spool.close();
-    let begun_at = Instant::now();
-    let spool = open(scratch.path());
-    let recovered_after = begun_at.elapsed();
-    let waiting = spool.backlog.records();
-    println!("recovery of {waiting} records, {:.1} GB: {recovered_after:?}", (waiting as usize * 1000) as f64 / 1e9);
+    crash(scratch.path());
+    recover_once(scratch.path(), "after a crash, cold").close();
+    let spool = recover_once(scratch.path(), "after a clean end");
     let begun_at = Instant::now();
     let mut reader = spool.backlog.reader();
     let mut read = 0;
@@ -138,4 +154,42 @@ fn recover(dir: &Path, records: &[Record]) {
     }
     let rate = (read * PAYLOAD_BYTES) as f64 / begun_at.elapsed().as_secs_f64() / 1e6;
     println!("reading back {read} records: {rate:.0} MB/s of payload");
+}
+
+fn recover_once(dir: &Path, how: &str) -> Spool {
+    let begun_at = Instant::now();
+    let spool = open(dir);
+    let took = begun_at.elapsed();
+    let (waiting, bytes) =
+        (spool.backlog.records(), segments(dir).iter().map(|segment| file_bytes(segment)).sum::<u64>());
+    println!("recovery {how}: {waiting} records in {:.1} GiB: {took:?}", bytes as f64 / (1_u64 << 30) as f64);
+    spool
+}
+
+/// Oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "spool")).collect();
+    segments.sort();
+    segments
+}
+
+fn file_bytes(path: &Path) -> u64 {
+    path.metadata().expect("a file").len()
+}
+
+/// As a crash leaves it: no mark at the end of the newest segment, its room still there. Nothing stays in the page cache.
+fn crash(dir: &Path) {
+    const MARK_BYTES: u64 = 40;
+    let segments = segments(dir);
+    if let [before, .., newest] = &segments[..] {
+        let file = OpenOptions::new().write(true).open(newest).expect("a file");
+        file.set_len(file_bytes(newest) - MARK_BYTES).expect("it is cut");
+        file.set_len(file_bytes(before).max(file_bytes(newest))).expect("it grows");
+        file.sync_all().expect("a sync");
+    }
+    for segment in &segments {
+        let file = File::open(segment).expect("a file");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("it is forgotten");
+    }
 }

@@ -7,9 +7,19 @@ mod certificate;
 mod crl;
 #[path = "../fuzz/checks/head.rs"]
 mod head;
+#[path = "../fuzz/checks/spool_frame.rs"]
+mod spool_frame;
 
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+
+use forebay::config::WhenFull;
+use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::spool::frame::body::{Draft, decode};
+use forebay::spool::keys::Keys;
+use forebay::spool::{Options, Spool};
+use forebay::telemetry::metrics::SpoolMetrics;
 
 use proptest::prelude::*;
 use rcgen::{
@@ -58,6 +68,29 @@ static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [device.der().to_vec(), list.der().to_vec()]
 });
 
+/// A frame's body after the number of its records, and a segment with that frame.
+static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
+    let record = Record {
+        device: DeviceId::parse("plc-1").expect("an id"),
+        payload: b"21.5".to_vec().into(),
+        content_type: Some("application/json".into()),
+        id: RecordId::new(Timestamp(1)),
+        trace: None,
+        received_at: Timestamp(1),
+        permit: Permit::holding(&RESERVED_BYTES, 0),
+    };
+    let draft = || Draft::new("telemetry", [&record]).expect("a draft");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (keys, metrics) = (Keys::default(), SpoolMetrics::unseen());
+    let options = Options { dir: dir.path().into(), bytes_max: 0, when_full: WhenFull::Reject, keys, metrics };
+    let spool = Spool::open(options).expect("it opens").0;
+    spool.backlog.append(draft(), |answer| assert!(answer.is_ok()));
+    spool.close();
+    let segment = std::fs::read(dir.path().join("segment-0000000001.spool")).expect("a segment");
+    [[&[1], draft().body()].concat(), segment]
+});
+
 const HEADS: [&str; 3] = [
     "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 12\r\n\r\n",
     "POST /v1/streams/alarms?x HTTP/1.1\r\nHost: localhost:8443\r\nTransfer-Encoding: chunked\r\nexpect: 100-continue\r\n\r\n",
@@ -104,16 +137,19 @@ fn what_is_good_is_taken() {
     let [device, list] = &*GOOD;
     assert!(forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri]).device(device).is_ok());
     assert_eq!(forebay::identity::Crl::parse(list).expect("a list").serials().filter(Result::is_ok).count(), 4);
+    assert_eq!(decode(SPOOLED[0][1..].to_vec().into(), 1).expect("a body").records.len(), 1);
+    assert!(SPOOLED[1].windows(4).any(|part| part == b"FBf1"));
     assert!(HEADS[..2].iter().all(|head| forebay::http::h1::head::parse(head.as_bytes()).is_ok()));
 }
 
 #[test]
 fn regressions() {
-    let good = GOOD.iter().map(Vec::as_slice).chain(HEADS.iter().map(|head| head.as_bytes()));
+    let good = GOOD.iter().chain(&*SPOOLED).map(Vec::as_slice).chain(HEADS.iter().map(|head| head.as_bytes()));
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);
         head::check(data);
+        spool_frame::check(data);
     }
 }
 
@@ -128,6 +164,11 @@ proptest! {
     #[test]
     fn lists(data in prop_oneof![damaged(GOOD[1].clone()), prop::collection::vec(any::<u8>(), 0..200)]) {
         crl::check(&data);
+    }
+
+    #[test]
+    fn spool_frames(data in prop_oneof![damaged(SPOOLED[0].clone()), damaged(SPOOLED[1].clone())]) {
+        spool_frame::check(&data);
     }
 
     #[test]

@@ -103,6 +103,22 @@ impl Cursor {
     }
 }
 
+/// Gives both slots their room where there is none yet, for so many ranges. A slot without content does not count.
+pub fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
+    let missing = NAMES
+        .map(|name| dir.join(name))
+        .into_iter()
+        .filter(|path| matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound));
+    let mut is_new = false;
+    for path in missing {
+        let file = disk.create(&path)?;
+        let reserved = file.allocate((HEAD_BYTES + ranges * 16 + 4) as u64).and_then(|()| file.sync());
+        reserved.inspect_err(|_| drop(disk.remove(&path)))?;
+        is_new = true;
+    }
+    if is_new { disk.sync_folder(dir) } else { Ok(()) }
+}
+
 fn read_slot(disk: &impl Disk, path: &Path) -> io::Result<Option<Cursor>> {
     let file = match disk.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

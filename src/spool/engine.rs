@@ -6,8 +6,10 @@
 //! be created again, which is tried after 100 ms, then less and less often, every 5 s at least. The next segment's base
 //! makes whatever was left behind in the failed one dead.
 //!
-//! The cursor is written before a segment is deleted, and every 200 ms while it lags behind.
+//! The cursor is written before a segment is deleted, and every 200 ms while it lags behind. It has its room before the first
+//! segment has: a spool that has filled its disk can still say what is done with, and delete it.
 
+mod dropped;
 mod writer;
 
 use std::io;
@@ -27,6 +29,7 @@ use super::segment::{self, FRAMES_START};
 use super::shared::{Shared, State};
 use crate::config::WhenFull;
 use crate::telemetry::metrics::SpoolMetrics;
+use dropped::Dropped;
 pub use writer::mark_end;
 use writer::{Plan, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
 
@@ -40,9 +43,6 @@ const CURSOR_RANGES_MAX: usize = 4096;
 
 const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(5);
-
-/// How often dropped records are told of.
-const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a draft is not safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,12 +84,6 @@ pub struct Engine<D: Disk> {
     dropped: Dropped,
 }
 
-#[derive(Default)]
-struct Dropped {
-    records: u64,
-    told_at: Option<Instant>,
-}
-
 impl<D: Disk> Engine<D> {
     /// Reads what the folder holds. Creates no segment.
     pub fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
@@ -117,10 +111,12 @@ impl<D: Disk> Engine<D> {
         &self.shared
     }
 
+    /// For readers on this thread: nobody has to be nudged.
     pub fn source(&self) -> Source<D> {
         let LogOptions { dir, keys, metrics, .. } = &self.options;
         let (disk, shared) = (self.disk.clone(), self.shared.clone());
-        Source { disk, dir: dir.clone(), keys: keys.clone(), shared, metrics: metrics.clone() }
+        let (dir, keys, metrics, nudge) = (dir.clone(), keys.clone(), metrics.clone(), Arc::new(|| ()));
+        Source { disk, dir, keys, shared, metrics, nudge }
     }
 
     /// Makes drafts safe, in their order, and answers each with the places of its records.
@@ -182,6 +178,7 @@ impl<D: Disk> Engine<D> {
 
     fn give_up(&mut self, error: &io::Error) {
         let Some(active) = self.active.take() else { return };
+        self.options.metrics.disk_failed();
         let (id, offset) = (active.id, active.offset);
         let file = self.options.dir.join(segment::file_name(id));
         tracing::error!(%error, file = %file.display(), offset, "a segment failed: it takes no more records");
@@ -217,7 +214,7 @@ impl<D: Disk> Engine<D> {
         self.keep_quota(bytes, now)?;
         let Self { options: LogOptions { dir, keys, .. }, next_segment: id, next: base, .. } = self;
         let plan = Plan { dir, keys, id: *id, base: *base, bytes };
-        let created = Writer::create(&*self.disk, &plan);
+        let created = Writer::create(&*self.disk, &plan, CURSOR_RANGES_MAX);
         self.next_segment += 1;
         let active = created.map_err(|error| self.go_down(&error, now))?;
         self.shared.index().add(Segment {
@@ -256,16 +253,14 @@ impl<D: Disk> Engine<D> {
         };
         let records = self.shared.index().retire(places);
         self.options.metrics.records_dropped(records);
-        self.dropped.records += records;
-        if self.dropped.told_at.is_none_or(|at| now >= at + DROPPED_LOG_INTERVAL) {
-            tracing::warn!(records = self.dropped.records, "the spool is full: its oldest records were dropped");
-            self.dropped = Dropped { records: 0, told_at: Some(now) };
-        }
+        self.dropped.add(records);
+        self.dropped.tell(now);
         self.delete_finished(now)
     }
 
     fn go_down(&mut self, error: &io::Error, now: Instant) -> Refused {
         let reason: Arc<str> = error.to_string().into();
+        self.options.metrics.disk_failed();
         if !matches!(self.shared.state(), State::Down(_)) {
             tracing::error!(%error, dir = %self.options.dir.display(), "the spool takes no records: its disk fails");
         }
@@ -275,7 +270,7 @@ impl<D: Disk> Engine<D> {
         Refused::Disk(reason)
     }
 
-    /// What is due: a probe of a disk that failed, the cursor, segments to delete.
+    /// What is due: a probe of a disk that failed, the cursor, segments to delete, a word about what was dropped.
     pub fn tend(&mut self, now: Instant) {
         if self.probe_at.is_some_and(|at| now >= at) {
             self.probe_at = None;
@@ -287,9 +282,11 @@ impl<D: Disk> Engine<D> {
         if !self.shared.index().finished().is_empty() {
             self.delete_finished(now);
         }
+        self.dropped.tell(now);
         if self.shared.state() == State::Full && self.has_room(self.options.segment_bytes) {
             self.shared.set_state(State::Up);
         }
+        self.options.metrics.set_up(self.shared.state() == State::Up);
         let index = self.shared.index();
         self.options.metrics.set_backlog(index.bytes(), index.records());
     }
@@ -306,7 +303,7 @@ impl<D: Disk> Engine<D> {
     /// When to tend next, though nothing happens.
     pub fn due(&self) -> Option<Instant> {
         let cursor_due = self.cursor_due.filter(|_| self.shared.is_dirty());
-        [self.probe_at, cursor_due].into_iter().flatten().min()
+        [self.probe_at, cursor_due, self.dropped.due()].into_iter().flatten().min()
     }
 
     /// Says whether the cursor is safe.

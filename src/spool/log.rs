@@ -26,6 +26,8 @@ impl<D: Disk> Clone for Log<D> {
 
 impl<D: Disk> Log<D> {
     pub(super) fn new(id: usize, source: Source<D>, commits: Arc<Commits>) -> Self {
+        let nudged = commits.clone();
+        let source = Source { nudge: Arc::new(move || nudged.nudge()), ..source };
         Self { id, source, commits }
     }
 
@@ -38,9 +40,7 @@ impl<D: Disk> Log<D> {
 
     /// These records are done with: they are not read again, and their room is given back in time.
     pub fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
-        if self.source.shared.retire(places) {
-            self.commits.nudge();
-        }
+        self.source.retire(places);
     }
 
     /// Whether the record at this place is done with.

@@ -57,13 +57,24 @@ pub struct Source<D: Disk> {
     pub keys: Arc<Keys>,
     pub shared: Arc<Shared>,
     pub metrics: SpoolMetrics,
+    /// Called when the engine has something to do by what was retired.
+    pub nudge: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<D: Disk> Source<D> {
+    /// These records are done with.
+    pub fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
+        if self.shared.retire(places) {
+            (self.nudge)();
+        }
+    }
 }
 
 impl<D: Disk> Clone for Source<D> {
     fn clone(&self) -> Self {
-        let Self { disk, dir, keys, shared, metrics } = self;
+        let Self { disk, dir, keys, shared, metrics, nudge } = self;
         let (disk, dir, keys, shared) = (disk.clone(), dir.clone(), keys.clone(), shared.clone());
-        Self { disk, dir, keys, shared, metrics: metrics.clone() }
+        Self { disk, dir, keys, shared, metrics: metrics.clone(), nudge: nudge.clone() }
     }
 }
 
@@ -241,7 +252,7 @@ impl<D: Disk> Reader<D> {
 
     fn retire(&self, places: Range<u64>) {
         self.source.metrics.frames_damaged(1);
-        self.source.shared.retire([places]);
+        self.source.retire([places]);
     }
 
     fn path(&self, id: u64) -> PathBuf {

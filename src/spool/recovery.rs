@@ -6,7 +6,7 @@
 //! finds. What cannot be read is an error: a record must not be taken for torn because its disk hesitates. Torn tails are
 //! cut, segments whose header is lost go to quarantine, other files are left alone.
 //!
-//! Frames at or past the base of the next segment are dead: they were written there because this segment had failed.
+//! Frames that reach past the base of the next segment are dead: they were written there because this segment had failed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -131,7 +131,7 @@ fn walk<F: DiskFile>(opened: &Opened<F>, file_bytes: u64, limit: u64) -> io::Res
     let mut recent: VecDeque<(u64, Header)> = VecDeque::new();
     let (mut at, mut place) = (safe.bytes, safe.end);
     while let Some((offset, header)) = next_frame(opened, at..file_bytes, place)? {
-        if header.marks_end() || header.first >= limit {
+        if header.marks_end() || header.end() > limit {
             return Ok(Extent { end: header.first.min(limit), bytes: offset, finished: false });
         }
         recent.push_back((offset, header));

@@ -70,6 +70,7 @@ impl Drop for CloseOnPanic {
 pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
     let commits = CloseOnPanic(commits);
     loop {
+        engines.iter_mut().for_each(|engine| engine.tend(Instant::now()));
         let now = Instant::now();
         let due = engines.iter().filter_map(Engine::due).min();
         let timeout = due.map(|due| due.saturating_duration_since(now));
@@ -78,7 +79,6 @@ pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
         if taken.closed {
             break;
         }
-        engines.iter_mut().for_each(|engine| engine.tend(Instant::now()));
     }
     engines.into_iter().for_each(|engine| engine.close(Instant::now()));
 }

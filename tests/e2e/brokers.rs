@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::harness::Setup;
-use crate::kafka::{Kafka, variables};
+use crate::kafka::{Kafka, Properties, Stored, read_topic, variables};
 
 /// A gateway whose one stream is this topic of the broker that is always well; the topic is made.
 pub fn gateway_to(topic: &str) -> Setup {
@@ -19,6 +19,11 @@ pub fn gateway_with(topic: &str, settings: &[(&str, &str)]) -> Setup {
 /// The bodies of a topic's records as text, without the load's padding.
 pub fn bodies(topic: &str) -> Vec<String> {
     bodies_of(Kafka::shared(), topic)
+}
+
+/// The same with the record id of each.
+pub fn bodies_and_ids(topic: &str) -> Vec<(String, String)> {
+    bodies_and_ids_at(&Kafka::shared().plain(), topic)
 }
 
 /// A broker to be stopped by one test at a time, which has it for itself while it holds this.
@@ -42,6 +47,10 @@ impl Pausable {
 
     pub fn bodies(&self, topic: &str) -> Vec<String> {
         bodies_of(&self.kafka, topic)
+    }
+
+    pub fn bodies_and_ids(&self, topic: &str) -> Vec<(String, String)> {
+        bodies_and_ids_at(&self.kafka.plain(), topic)
     }
 
     /// Stops the process of the broker until the result is dropped: connections stay, nothing is answered.
@@ -71,8 +80,17 @@ fn create(kafka: &Kafka, topic: &str, settings: &[(&str, &str)]) {
 }
 
 fn bodies_of(kafka: &Kafka, topic: &str) -> Vec<String> {
-    let records = kafka.read_topic(topic);
-    records.iter().map(|record| text(record.value.as_deref().unwrap_or_default())).collect()
+    bodies_and_ids_at(&kafka.plain(), topic).into_iter().map(|(body, _)| body).collect()
+}
+
+/// The same of any cluster.
+pub fn bodies_and_ids_at(cluster: &Properties, topic: &str) -> Vec<(String, String)> {
+    let records = read_topic(cluster, topic);
+    let id = |record: &Stored| record.headers.iter().find(|(name, _)| name == "record-id").map(|(_, id)| text(id));
+    records
+        .iter()
+        .map(|record| (text(record.value.as_deref().unwrap_or_default()), id(record).unwrap_or_default()))
+        .collect()
 }
 
 pub fn text(body: &[u8]) -> String {

@@ -6,10 +6,13 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::brokers;
 use crate::harness::{Ask, Client, Load, Protocol, Setup, eventually, within};
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, variables};
+use crate::spool::wait_until_drained;
 use crate::status::{assert_problem, assert_retry_after};
 
 /// How long the broker is silent: longer than every time-out that the load meets.
@@ -45,6 +48,41 @@ pub fn set_message_bytes_max(topic: &str, message_bytes_max: &str) {
     let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", message_bytes_max);
     let answers = brokers::wait(admin.alter_configs([&change], &AdminOptions::new())).expect("Kafka answers");
     answers[0].as_ref().expect("the topic is altered");
+}
+
+/// One of two topics is closed to the gateway, by librdkafka's mock cluster: what was answered 204 is set aside with the reason
+/// and holds up nothing, and comes when it is replayed.
+#[test]
+fn what_a_closed_topic_refused_is_a_dead_letter_and_loses_nothing() {
+    let cluster = MockCluster::new(1).expect("a cluster");
+    ["closed", "open"].iter().for_each(|topic| cluster.create_topic(topic, 1, 1).expect("a topic"));
+    let properties = vec![("bootstrap.servers".into(), cluster.bootstrap_servers())];
+    let setup = Setup::new().set("FOREBAY_SINK", "kafka").set_all(variables(&properties)).with_spool("always");
+    let mut gateway = setup.set("FOREBAY_STREAMS", "telemetry=closed,alarms=open").start();
+    eventually("the sink", || gateway.metric("forebay_sink_up") == 1.0);
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let stored = |topic| brokers::bodies_and_ids_at(&properties, topic).into_iter().map(|(body, _)| body);
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.topic_error("closed", denied).expect("it is closed");
+    cluster.request_errors(RDKafkaApiKey::Produce, &[denied]);
+    assert_eq!(client.send(&Ask::post("1")).status, 204);
+    eventually("a dead letter", || gateway.log().contains("now dead letters"));
+    for body in ["2", "3"] {
+        assert_eq!(client.send(&Ask::post(body)).status, 204);
+        assert_eq!(client.send(&Ask::post(body).to("/v1/streams/alarms")).status, 204);
+    }
+    wait_until_drained(&gateway);
+    assert!(stored("open").eq(["2", "3"]));
+    gateway.terminate();
+    assert_eq!(gateway.exit_code(), 0);
+    let setup = gateway.kill();
+    let listed = setup.succeed(&["spool", "ls"]);
+    assert!(listed.contains("3 dead letters") && listed.contains("TopicAuthorizationFailed"), "{listed}");
+    cluster.topic_error("closed", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).expect("it is open");
+    setup.succeed(&["spool", "replay"]);
+    let gateway = setup.start();
+    eventually("what was replayed", || stored("closed").eq(["1", "2", "3"]));
+    wait_until_drained(&gateway);
 }
 
 /// Not there at start: the gateway waits, not ready, and sheds; the order of checks holds meanwhile.

@@ -131,3 +131,19 @@ fn a_204_stays_true_and_in_order_when_the_shard_throttles_single_records() {
 fn a_204_stays_true_and_in_order_when_the_shard_throttles_aggregates() {
     a_204_stays_true_and_in_order_when_the_shard_throttles(true, 15_000);
 }
+
+/// Devices send what the shard takes in ten seconds as fast as the disk does: all of it is answered 204, and comes in the end.
+#[test]
+fn what_a_throttled_shard_does_not_take_is_spooled_and_comes_in_order() {
+    const BODY_BYTES: usize = 40_000;
+    let stream = KinesisStream::start("spooled", 1);
+    let gateway = stream.gateway().without_limits().with_spool("overflow").start();
+    let (devices, clients) = fleet(&gateway, 6, "device");
+    let load = Load::start("reading", &clients, BODY_BYTES);
+    load.wait_for(204, 250);
+    let outcomes = load.stop();
+    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
+    eventually("an empty spool", || gateway.metric("forebay_spool_records") == 0.0);
+    assert!(stream.proxy.refused() > 0, "the shard refuses some");
+    assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
+}

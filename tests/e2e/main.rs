@@ -46,6 +46,8 @@ mod revocation;
 mod shutdown;
 mod spool;
 mod spool_disk;
+mod spool_faults;
+mod spool_figures;
 mod spool_kills;
 mod status;
 mod tls;

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use crate::brokers;
 use crate::harness::load::Outcome;
 use crate::harness::{Ask, Client, Gateway, Load, Protocol, Setup, eventually};
+use crate::spool::wait_until_drained;
 
 /// Enough that a batch is on its way at any time.
 const SENDERS: usize = 4;
@@ -126,4 +127,27 @@ fn a_second_signal_hurries() {
     }
     assert_eq!(gateway.exit_code(), 0, "every request was answered");
     drop(paused);
+}
+
+/// `queued` answers before anything is safe: what the broker does not take by the deadline is lost, and the exit code says so.
+#[test]
+fn what_was_answered_and_is_lost_is_told_by_the_exit_code() {
+    let broker = brokers::pausable();
+    let setup = broker.gateway_to("queued").set("FOREBAY_ACK", "queued").set("FOREBAY_DRAIN_TIMEOUT", "1s");
+    let mut gateway = setup.start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let paused = broker.pause();
+    assert_eq!(client.send(&Ask::post("1")).status, 204);
+    gateway.terminate();
+    assert_eq!(gateway.exit_code(), 1);
+    drop(paused);
+    let mut gateway = gateway.kill().with_spool("overflow").start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let paused = broker.pause();
+    assert_eq!(client.send(&Ask::post("2")).status, 204);
+    gateway.terminate();
+    assert_eq!(gateway.exit_code(), 0, "the spool has it");
+    drop(paused);
+    wait_until_drained(&gateway.kill().start());
+    assert!(broker.bodies("queued").contains(&"2".to_owned()));
 }

@@ -18,12 +18,17 @@ pub fn start_load(gateway: &Gateway, name: &str, pad: usize) -> (Vec<Client>, Lo
 
 /// Every 204 is in the stream, first arrivals in the order in which they were sent. Gives the number of duplicates.
 pub fn audit(outcomes: &Outcomes, stored: &[String]) -> usize {
+    audit_all(&[outcomes], stored)
+}
+
+/// The same of loads that followed each other, by the same senders.
+pub fn audit_all(loads: &[&Outcomes], stored: &[String]) -> usize {
     let mut first_at = HashMap::new();
     for (at, body) in stored.iter().enumerate() {
         first_at.entry(body.as_str()).or_insert(at);
     }
-    for sender in 0..outcomes.senders.len() {
-        let accepted = outcomes.accepted_of(sender);
+    for sender in 0..loads[0].senders.len() {
+        let accepted: Vec<String> = loads.iter().flat_map(|load| load.accepted_of(sender)).collect();
         let lost: Vec<_> = accepted.iter().filter(|body| !first_at.contains_key(body.as_str())).collect();
         assert!(lost.is_empty(), "of {} readings, lost: {lost:?}", accepted.len());
         let order: Vec<usize> = accepted.iter().map(|body| first_at[body.as_str()]).collect();

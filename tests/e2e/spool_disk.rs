@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::brokers;
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
 use crate::spool::{in_files, wait_until_drained};
@@ -66,4 +68,41 @@ fn a_folder_that_is_gone_and_cannot_be_made_is_503_until_it_can() {
     wait_until_drained(&gateway);
     let stored = in_files(&gateway);
     assert!(stored.first().is_some_and(|body| body == "before") && stored.contains(&"after".to_owned()), "{stored:?}");
+}
+
+/// One reading is damaged where it lies: it goes to the quarantine, and a metric and one line of the log tell of it.
+#[test]
+fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
+    let broker = brokers::pausable();
+    let gateway = broker.gateway_to("damaged").with_spool("overflow").start();
+    let paused = broker.pause();
+    for reading in ["reading-1", "reading-2", "reading-3", "reading-4"] {
+        assert_eq!(post(&gateway, reading), 204);
+    }
+    let setup = gateway.kill();
+    let file = setup.path("spool").join("segment-0000000001.spool");
+    let mut bytes = fs::read(&file).expect("a segment");
+    let damaged_at = bytes.windows(9).position(|part| part == b"reading-3").expect("it is there");
+    bytes[damaged_at] ^= 1;
+    fs::write(&file, &bytes).expect("a segment");
+    drop(paused);
+    let gateway = setup.start();
+    wait_until_drained(&gateway);
+    let stored = broker.bodies("damaged");
+    let count = |reading: &str| stored.iter().filter(|body| *body == reading).count();
+    // The first one was on its way when the gateway was killed.
+    assert!(count("reading-1") >= 1 && count("reading-2") == 1 && count("reading-4") == 1, "{stored:?}");
+    assert_eq!(stored.len(), count("reading-1") + 2, "{stored:?}");
+    assert_eq!(gateway.metric("forebay_spool_damaged_frames_total"), 1.0);
+    let log = gateway.log();
+    let told: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("damaged"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&told["file"], &told["records"]), (&file.to_str().expect("UTF-8").into(), &1.into()));
+    let offset = told["offset"].as_u64().expect("a number") as usize;
+    assert!(bytes[offset..damaged_at].starts_with(b"FBf1") && damaged_at - offset < 500, "{offset}");
+    assert!(gateway.path("spool/quarantine").join(format!("segment-0000000001.spool.{offset}")).exists());
 }

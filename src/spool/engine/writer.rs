@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::record::Timestamp;
+use crate::spool::cursor;
 use crate::spool::disk::{Disk, DiskFile, write_all_at};
 use crate::spool::frame::body::Draft;
 use crate::spool::frame::{ALIGNMENT, HEADER_BYTES, Header, body_crc, frame_bytes};
@@ -47,9 +48,11 @@ pub struct Plan<'a> {
 }
 
 impl<F: DiskFile> Writer<F> {
-    /// A new segment, whose header and name are safe. What fails leaves no file behind if it can be helped.
-    pub fn create(disk: &impl Disk<File = F>, plan: &Plan<'_>) -> io::Result<Self> {
+    /// A new segment, whose header and name are safe, beside a cursor with room for so many ranges. What fails leaves no
+    /// file behind if it can be helped.
+    pub fn create(disk: &impl Disk<File = F>, plan: &Plan<'_>, cursor_ranges: usize) -> io::Result<Self> {
         disk.claim(plan.dir)?;
+        cursor::reserve(disk, plan.dir, cursor_ranges)?;
         let path = plan.dir.join(segment::file_name(plan.id));
         let file = disk.create(&path)?;
         let written = Self::begin(file, path.clone(), plan).and_then(|writer| {

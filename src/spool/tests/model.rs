@@ -246,8 +246,14 @@ impl Life {
     fn tend(&mut self) {
         let millis = if self.random.chance(10) { 6000 } else { 150 };
         self.now += Duration::from_millis(self.random.below(millis));
+        self.engine_tends();
+    }
+
+    /// Which may try the disk with a new segment, and make room for it.
+    fn engine_tends(&mut self) {
         let now = self.now;
         self.engine().tend(now);
+        self.note_what_was_dropped();
     }
 
     fn crash(&mut self) {
@@ -309,8 +315,7 @@ impl Life {
     fn heal(&mut self) {
         self.disk.set_faults(0, 0);
         self.now += Duration::from_secs(6);
-        let now = self.now;
-        self.engine().tend(now);
+        self.engine_tends();
         self.faulty = false;
         let state = self.engine().shared().state();
         assert!(!matches!(state, State::Down(_)), "{state:?} on a disk that is well");

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::super::disk::real::RealDisk;
@@ -50,6 +51,15 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "spool")).collect();
     segments.sort();
     segments
+}
+
+#[track_caller]
+fn eventually(is_so: impl Fn() -> bool) {
+    let given_up_at = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < given_up_at, "it does not come");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -113,12 +123,21 @@ fn a_disk_that_takes_nothing_refuses_and_is_found_again_without_a_restart() {
     assert!(matches!(append(&spool.backlog, &[record(1, 1)]).recv().unwrap(), Err(Refused::Disk(_))));
     assert!(matches!(spool.backlog.state(), State::Down(_)));
     fs::remove_file(&dir).unwrap();
-    let given_up_at = Instant::now() + Duration::from_secs(20);
-    while spool.backlog.state() != State::Up {
-        assert!(Instant::now() < given_up_at, "the disk is back and the spool is not");
-        std::thread::yield_now();
-    }
+    eventually(|| spool.backlog.state() == State::Up);
     assert!(append(&spool.backlog, &[record(2, 2)]).recv().unwrap().is_ok());
+}
+
+/// Otherwise a disk that the segments fill would keep them for ever: none is deleted before the cursor is written.
+#[test]
+fn the_cursor_has_its_room_before_there_is_anything_to_retire() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    assert_eq!(segments(dir.path()).len(), 1);
+    for name in ["cursor-0", "cursor-1"] {
+        let metadata = fs::metadata(dir.path().join(name)).unwrap();
+        assert!(metadata.blocks() * 512 >= 4096 * 16, "{} blocks", metadata.blocks());
+    }
+    spool.close();
 }
 
 #[test]
@@ -171,6 +190,9 @@ fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_
     let kept = fs::read(dir.path().join(format!("quarantine/segment-0000000001.spool.{second}"))).unwrap();
     assert_eq!(kept[..60], bytes[..60]);
     assert!(kept.len() > 1060 && bytes[second..].starts_with(&kept[60..]));
+    // Nothing is appended, and still the segment goes when its last record is done with.
+    spool.backlog.retire([0..1, 2..3]);
+    eventually(|| !file.exists());
     assert!(dir.path().join("segment-1.spool").exists());
 }
 
@@ -247,6 +269,70 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
         assert_eq!((engine.shared().state(), engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()), (State::Up, true));
         assert_eq!(engine.commit(&[&draft(10, 60_000)], now), [Err(Refused::TooLarge)]);
     }
+}
+
+#[test]
+fn dropped_records_are_told_of_once_a_minute_and_none_is_left_out() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || Told(writer.clone())).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut engine = simulated(&SimDisk::new(1), 20 << 10, 60 << 10, WhenFull::DropOldest);
+        let begun_at = Instant::now();
+        for at in 0..7 {
+            assert!(engine.commit(&[&draft(at, 11_000)], begun_at)[0].is_ok());
+        }
+        engine.tend(begun_at + Duration::from_secs(59));
+        let due = engine.due().expect("three are not told of");
+        assert_eq!(due, begun_at + Duration::from_secs(60));
+        engine.tend(due);
+    });
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let told =
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["fields"]["records"].as_u64());
+    assert_eq!(told.collect::<Vec<_>>(), [Some(1), Some(3)], "{text}");
+}
+
+struct Told(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What failed to be cut off a segment must not take the places of what was written again elsewhere, also where the segment
+/// that followed is gone.
+#[test]
+fn a_dead_frame_that_reaches_into_the_next_segment_stays_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    append(&spool.backlog, &[record(1, 100)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(2, 100), record(3, 100)]).recv().unwrap().unwrap();
+    spool.close();
+    let first = dir.path().join("segment-0000000001.spool");
+    let dead = fs::read(&first).unwrap();
+    // As if the second frame had failed: its places are given out again, to a segment each.
+    let cut_at = dead.windows(4).enumerate().filter(|(_, window)| window == b"FBf1").nth(1).unwrap().0;
+    fs::write(&first, &dead[..cut_at]).unwrap();
+    ["cursor-0", "cursor-1"].iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
+    for content in [4, 5] {
+        let (spool, _) = open(dir.path());
+        append(&spool.backlog, &[record(content, 100)]).recv().unwrap().unwrap();
+        spool.close();
+    }
+    let (spool, _) = open(dir.path());
+    spool.backlog.retire(Some(1..2));
+    spool.close();
+    assert!(!dir.path().join("segment-0000000002.spool").exists());
+    fs::write(&first, &dead[..dead.len() - 40]).unwrap();
+    let (spool, _) = open(dir.path());
+    let frames = read_all(&spool.backlog);
+    assert_eq!((contents(&frames), frames[1].places.clone()), (vec![1, 5], vec![2]));
 }
 
 #[test]

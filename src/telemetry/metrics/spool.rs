@@ -7,24 +7,33 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 /// Handles of the spool's metrics; clones count into the same ones.
 #[derive(Clone)]
 pub struct SpoolMetrics {
+    up: Gauge,
     bytes: Gauge,
     bytes_max: Gauge,
     records: Gauge,
+    disk_failures: Counter,
     damaged_frames: Counter,
     dropped_records: Counter,
 }
 
 impl SpoolMetrics {
     pub(super) fn register() -> Self {
+        describe_gauge!(
+            "forebay_spool_up",
+            "1 while the spool takes records, 0 while it is full, its disk fails, or there is none"
+        );
         describe_gauge!("forebay_spool_bytes", "Bytes of the segments that hold undelivered records");
         describe_gauge!("forebay_spool_bytes_max", "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool");
         describe_gauge!("forebay_spool_records", "Records in the spool that have not been delivered");
+        describe_counter!("forebay_spool_disk_failures_total", "Segments that could not be created, written or synced");
         describe_counter!("forebay_spool_damaged_frames_total", "Frames that could not be read back");
         describe_counter!("forebay_spool_dropped_records_total", "Undelivered records dropped to make room");
         Self {
+            up: gauge!("forebay_spool_up"),
             bytes: gauge!("forebay_spool_bytes"),
             bytes_max: gauge!("forebay_spool_bytes_max"),
             records: gauge!("forebay_spool_records"),
+            disk_failures: counter!("forebay_spool_disk_failures_total"),
             damaged_frames: counter!("forebay_spool_damaged_frames_total"),
             dropped_records: counter!("forebay_spool_dropped_records_total"),
         }
@@ -32,13 +41,19 @@ impl SpoolMetrics {
 
     /// Counts for nobody: for a folder of which nobody asks.
     pub fn unseen() -> Self {
-        let (bytes, bytes_max, records) = (Gauge::noop(), Gauge::noop(), Gauge::noop());
-        Self { bytes, bytes_max, records, damaged_frames: Counter::noop(), dropped_records: Counter::noop() }
+        let [up, bytes, bytes_max, records] = [(); 4].map(|()| Gauge::noop());
+        let [disk_failures, damaged_frames, dropped_records] = [(); 3].map(|()| Counter::noop());
+        Self { up, bytes, bytes_max, records, disk_failures, damaged_frames, dropped_records }
     }
 
-    /// Counts damage into the same counters, and its backlog for nobody.
+    /// Counts what goes wrong into the same counters, its state and its backlog for nobody.
     pub fn without_backlog(&self) -> Self {
-        Self { bytes: Gauge::noop(), records: Gauge::noop(), ..self.clone() }
+        Self { up: Gauge::noop(), bytes: Gauge::noop(), records: Gauge::noop(), ..self.clone() }
+    }
+
+    /// Whether it takes records.
+    pub fn set_up(&self, is_up: bool) {
+        self.up.set(f64::from(u8::from(is_up)));
     }
 
     /// What waits for delivery.
@@ -50,6 +65,10 @@ impl SpoolMetrics {
     /// How many bytes it may take.
     pub fn set_bytes_max(&self, bytes_max: u64) {
         self.bytes_max.set(bytes_max as f64);
+    }
+
+    pub fn disk_failed(&self) {
+        self.disk_failures.increment(1);
     }
 
     pub fn frames_damaged(&self, frames: u64) {

@@ -25,6 +25,8 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("forebay_sink_up", "gauge", &[]),
     ("forebay_spool_bytes", "gauge", &[]),
     ("forebay_spool_records", "gauge", &[]),
+    ("forebay_spool_up", "gauge", &[]),
+    ("forebay_spool_disk_failures_total", "counter", &[]),
     ("forebay_spool_damaged_frames_total", "counter", &[]),
     ("forebay_spool_dropped_records_total", "counter", &[]),
     ("process_cpu_seconds_total", "counter", &[]),

@@ -22,7 +22,8 @@ pub struct Setup {
     dir: TempDir,
     pub pki: Arc<Pki>,
     variables: BTreeMap<String, String>,
-    open_files: Option<usize>,
+    /// Words in front of the program's own, which end by running it.
+    through: Vec<String>,
 }
 
 impl Setup {
@@ -41,7 +42,7 @@ impl Setup {
             ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
         ];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { dir, pki, variables, open_files: None }
+        Self { dir, pki, variables, through: Vec::new() }
     }
 
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
@@ -69,8 +70,14 @@ impl Setup {
     }
 
     /// The process may have so many files open.
-    pub fn open_files(mut self, files: usize) -> Self {
-        self.open_files = Some(files);
+    pub fn open_files(self, files: usize) -> Self {
+        self.after(&[], &format!("ulimit -n {files}"))
+    }
+
+    /// A shell, itself started by `shell`, does this first.
+    pub fn after(mut self, shell: &[&str], this: &str) -> Self {
+        let command = format!("{this} && exec \"$0\" \"$@\"");
+        self.through = [shell, &["/bin/sh", "-c", &command]].concat().into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -115,10 +122,9 @@ impl Setup {
     fn command(&self) -> Command {
         // Measurements ask for a release build.
         let forebay = std::env::var("FOREBAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
-        let mut command = Command::new(if self.open_files.is_some() { "/bin/sh" } else { &forebay });
-        if let Some(files) = self.open_files {
-            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), &forebay]);
-        }
+        let words: Vec<&str> = self.through.iter().map(String::as_str).chain([&*forebay]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
@@ -140,7 +146,7 @@ impl Gateway {
     /// Another one with the same variables, on the same port, where this one shares it. Its files stay this one's.
     pub fn beside(&self) -> Setup {
         let dir = tempfile::tempdir().expect("a folder");
-        let setup = Setup { dir, pki: self.pki.clone(), variables: self.variables.clone(), open_files: None };
+        let setup = Setup { dir, pki: self.pki.clone(), variables: self.variables.clone(), through: Vec::new() };
         setup.set("FOREBAY_LISTEN", self.address)
     }
 
@@ -149,7 +155,7 @@ impl Gateway {
         self.end();
         let empty = tempfile::tempdir().expect("a folder");
         let (dir, variables) = (std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.variables));
-        Setup { dir, pki: self.pki.clone(), variables, open_files: None }
+        Setup { dir, pki: self.pki.clone(), variables, through: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
