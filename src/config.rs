@@ -4,7 +4,7 @@
 //! the others. All faults are found at once, each named with its variable and an example. A room receives its own
 //! section, never the whole; nothing else reads the environment.
 
-mod host;
+pub mod host;
 mod raw;
 mod resolve;
 #[cfg(test)]

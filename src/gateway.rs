@@ -24,7 +24,7 @@ use tokio::task::spawn_local;
 use crate::accept::Capacity;
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
-use crate::config::{AckMode, Config, SinkConfig};
+use crate::config::{AckMode, Config, SinkConfig, host};
 use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health};
 use crate::handover::{self, Receiver};
 use crate::identity::{Identity, ServerCertificate};
@@ -128,6 +128,7 @@ fn start_delivery(
     };
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
+        host::schedule_as_batch();
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(anyhow!(error)))),

@@ -107,12 +107,12 @@ const WALLS: &[Wall] = &[
     wall("anyhow", &["cli", "gateway", "main"], "typed errors in rooms; gateway reports what keeps it from starting"),
     wall("mimalloc", &["main"], "the program chooses its allocator, a library does not"),
     wall("socket2", &["gateway::listen"], "listeners are bound in one place"),
-    wall("libc", &["config::host", "accept::steer"], "two system calls that no crate offers"),
+    wall("libc", &["config::host", "accept::steer"], "system calls that no crate offers"),
 ];
 
 /// Modules that hold `unsafe` blocks.
 const UNSAFE_MODULES: &[(&str, &str)] = &[
-    ("config::host", "getrlimit and setrlimit: the open-file limit"),
+    ("config::host", "getrlimit and setrlimit: the open-file limit; sched_setscheduler: delivery lets workers go on"),
     ("accept::steer", "setsockopt: SO_ATTACH_REUSEPORT_CBPF"),
     ("gateway::listen::activated", "sockets that systemd passes are known by their numbers only"),
     (

@@ -3,7 +3,7 @@
 //! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files before. Nothing here
 //! fails: where the system does not say, a small machine is assumed.
 
-#![allow(unsafe_code)] // getrlimit and setrlimit
+#![allow(unsafe_code)] // getrlimit, setrlimit, sched_setscheduler
 
 use std::fs;
 use std::io::IsTerminal;
@@ -116,6 +116,14 @@ fn open_file_limit() -> libc::rlimit {
     // SAFETY: the pointer is to a valid rlimit that the call may write to. On failure it keeps POSIX's least.
     let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit
+}
+
+/// Tells the kernel that this thread, and those that it will start, work on batches (SCHED_BATCH, sched(7)): when they are
+/// woken, a worker on the same core finishes what it is at. Where that is forbidden they interrupt it.
+pub fn schedule_as_batch() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a valid sched_param, which the call only reads; 0 is the calling thread.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }
 
 #[cfg(test)]
