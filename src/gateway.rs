@@ -113,19 +113,7 @@ fn start_delivery(
     batches: Receiver<Batch>,
     mut hurrying: watch::Receiver<bool>,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
-    let sink_config = config.sink.clone();
-    let sink_options = SinkOptions {
-        streams: config.streams.clone(),
-        body_bytes_max: config.http.body_bytes_max,
-        ack_timeout: config.ack.timeout,
-        // One of them is the spool's.
-        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
-    };
-    let options = DeliveryOptions {
-        streams: config.streams.clone(),
-        batch: config.batch,
-        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX,
-    };
+    let (sink_config, sink_options, options) = (config.sink.clone(), sink_options(config), delivery_options(config));
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
         host::schedule_as_batch();
@@ -152,6 +140,24 @@ fn start_delivery(
     let thread = thread::Builder::new().name("forebay-sink".into()).spawn(run)?;
     was_opened.recv().map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
     Ok(thread)
+}
+
+fn sink_options(config: &Config) -> SinkOptions {
+    SinkOptions {
+        streams: config.streams.clone(),
+        body_bytes_max: config.http.body_bytes_max,
+        ack_timeout: config.ack.timeout,
+        // One of them is the spool's.
+        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
+    }
+}
+
+fn delivery_options(config: &Config) -> DeliveryOptions {
+    DeliveryOptions {
+        streams: config.streams.clone(),
+        batch: config.batch,
+        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX,
+    }
 }
 
 fn shared(

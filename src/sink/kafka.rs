@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::task::yield_now;
 
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
@@ -95,6 +96,8 @@ impl KafkaSink {
         records: impl ExactSizeIterator<Item = &Record>,
     ) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
+            // Reports, which make room, are counted on this thread: whoever asks again at once is not to keep them out.
+            yield_now().await;
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
         let producer = client.producer();

@@ -42,8 +42,8 @@ fn a_fault_names_the_variable_to_correct() {
     }
 }
 
-#[test]
-fn what_keeps_the_promise_is_taken_under_either_name() {
+#[tokio::test]
+async fn what_keeps_the_promise_is_taken_under_either_name() {
     for properties in [
         &[("acks", "all")][..],
         &[("acks", "-1")],
@@ -75,8 +75,8 @@ fn a_fault_does_not_tell_a_secret() {
     }
 }
 
-#[test]
-fn any_ack_timeout_is_legal() {
+#[tokio::test]
+async fn any_ack_timeout_is_legal() {
     let broker = || vec![("bootstrap.servers".into(), "127.0.0.1:1".into())];
     for ack_timeout in [Duration::from_millis(1), Duration::from_millis(100), Duration::from_secs(60 * 60 * 24 * 90)] {
         open(broker(), "readings", ack_timeout).unwrap();
