@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 TOOLS = Path(os.environ.get("TOOLS", ROOT / "target/tools"))
 FOREBAY = Path(os.environ.get("FOREBAY", ROOT / "target/debug/forebay")).resolve()
-PATIENCE = 60  # seconds; far more than anything takes, also on a busy machine
+PATIENCE = 120  # seconds; far more than anything takes, also on a busy machine
 
 
 def eventually(what, ask):

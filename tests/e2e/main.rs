@@ -34,6 +34,7 @@ mod framing;
 mod h3_attacks;
 mod h3_streams;
 mod hygiene;
+mod idle;
 mod kafka_faults;
 mod kinesis;
 mod kinesis_faults;
