@@ -1,8 +1,8 @@
 //! What librdkafka offers and its Rust client does not: a producer that wakes a task when it has something to report, and
 //! that is told a topic by a handle rather than by a name that it looks up for each message.
 //!
-//! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A topic's handle is made when the
-//! first record is sent to it, not before: many brokers make a topic that a producer speaks of.
+//! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A topic's handle is made
+//! when the first record is sent to it, not before: many brokers make a topic that a producer speaks of.
 #![allow(unsafe_code)] // calls into librdkafka
 
 use std::ffi::{CStr, CString, c_void};
