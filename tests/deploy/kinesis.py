@@ -100,6 +100,8 @@ class Proxy(BaseHTTPRequestHandler):
         name = request["StreamName"]
         answer = self.forward(json.dumps({"StreamName": name, "ShardCount": request.get("ShardCount", 4)}).encode())
         if answer[0] == 200:
+            # Changed while it is being created, a stream of ferrokinesis may stay so.
+            eventually("a stream that is there", lambda: self.kinesis.summary(name)["StreamStatus"] == "ACTIVE")
             self.kinesis.ask("AddTagsToStream", StreamName=name, Tags=request["Tags"])
             arn = self.kinesis.summary(name)["StreamARN"]
             self.kinesis.ask("UpdateStreamMode", StreamARN=arn, StreamModeDetails=request["StreamModeDetails"])
