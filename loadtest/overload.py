@@ -70,8 +70,7 @@ def main():
     gateway = measure.forebay("forebay", options.bin / "forebay", sink | {"FOREBAY_MEMORY_MAX": f"{MEMORY_MAX_MIB}MiB"})
     gateway.command = ["nice", "-n", "10", *gateway.command]
     with tempfile.TemporaryDirectory(prefix="forebay-overload-") as folder:
-        for arguments in (["init", "--dir", folder], ["server", "--dir", folder, "--name", "127.0.0.1"]):
-            subprocess.run([options.bin / "forebay", "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
+        measure.make_certificates(options.bin, folder)
         process, port = gateway.start({"DIR": folder, "PKI": folder}, options.server_core)
         rival = subprocess.Popen(["taskset", "-c", options.server_core, sys.executable, "-c", "while True: pass"])
         try:

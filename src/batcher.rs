@@ -103,8 +103,7 @@ impl Batcher {
     pub async fn run(&self, mut settled: Receiver<Settled>) {
         let mut expiry_at = Instant::now();
         while !self.is_drained() {
-            self.gather(&mut settled).await;
-            let now = Instant::now();
+            let now = self.gather(&mut settled).await;
             if expiry_at <= now {
                 self.waiters.expire(now);
                 expiry_at = now + self.expiry_interval();
@@ -120,15 +119,17 @@ impl Batcher {
     }
 
     /// Has what may set out at once wait for company, turn by turn of the worker, as long as some comes and the linger lasts.
-    async fn gather(&self, settled: &mut Receiver<Settled>) {
+    /// Gives the time at which that is over.
+    async fn gather(&self, settled: &mut Receiver<Settled>) -> Instant {
         let mut gathered = 0;
         loop {
             while let Some(batch) = settled.try_recv() {
                 self.settle(batch);
             }
-            let (records, is_due) = self.departing(Instant::now());
+            let now = Instant::now();
+            let (records, is_due) = self.departing(now);
             if records == gathered || is_due {
-                return;
+                return now;
             }
             gathered = records;
             yield_now().await;

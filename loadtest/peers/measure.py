@@ -148,6 +148,12 @@ def burn(options, pid, port, pki, loop, field):
     return value / 1024 if field.endswith("bytes_per_connection") else value
 
 
+def make_certificates(programs, pki):
+    """Authority, server and the device that h2load is."""
+    for arguments in (["init", "--dir", pki], ["server", "--dir", pki, "--name", "127.0.0.1"], ["device", "--dir", pki, "h2load"]):
+        subprocess.run([programs / "forebay", "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
 def h2load(options, pid, port, pki):
     """Thousands of requests for each second of the server's CPU: what a core takes at most, for our own client is too slow to fill one."""
     if not options.preload:
@@ -221,8 +227,7 @@ def main():
     options = parser.parse_args()
     options.bin = options.bin.resolve()
     with tempfile.TemporaryDirectory(prefix="forebay-peers-pki-") as pki:
-        for arguments in (["init", "--dir", pki], ["server", "--dir", pki, "--name", "127.0.0.1"], ["device", "--dir", pki, "h2load"]):
-            subprocess.run([options.bin / "forebay", "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
+        make_certificates(options.bin, pki)
         os.chmod(pki, 0o755)
         options.preload = preload(pki)
         places = {"PKI": pki, "KAFKA": options.kafka or ""}

@@ -41,10 +41,8 @@ struct Started {
 impl Client {
     /// Its producers send to `topics` by their places. To be called on a runtime, which polls them.
     pub fn new(config: ClientConfig, reports: Reports, topics: Arc<[CString]>) -> Result<Self, KafkaError> {
-        let producer = Arc::new(Producer::new(&config, reports.clone(), &topics)?);
-        let mut polls = JoinSet::new();
-        polls.spawn(poll(producer.clone()));
-        let current = Mutex::new(Started { producer, at: Instant::now(), polls });
+        let producer = Producer::new(&config, reports.clone(), &topics)?;
+        let current = Mutex::new(Started::new(producer, JoinSet::new()));
         Ok(Self { config, reports, topics, current })
     }
 
@@ -91,14 +89,20 @@ impl Client {
 }
 
 impl Started {
+    /// Polls the producer beside those before it.
+    fn new(producer: Producer, mut polls: JoinSet<()>) -> Self {
+        let producer = Arc::new(producer);
+        polls.spawn(poll(producer.clone()));
+        Self { producer, at: Instant::now(), polls }
+    }
+
     fn failure(&self) -> Option<String> {
         self.producer.client().fatal_error().map(|(_, reason)| reason)
     }
 
     fn give_way(&mut self, next: Producer) {
         while self.polls.try_join_next().is_some() {}
-        (self.producer, self.at) = (Arc::new(next), Instant::now());
-        self.polls.spawn(poll(self.producer.clone()));
+        *self = Self::new(next, std::mem::take(&mut self.polls));
     }
 }
 

@@ -206,9 +206,7 @@ impl Gateway {
 
     /// Memory that it has resident, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+        self.memory("VmRSS")
     }
 
     pub fn signal(&self, signal: i32) {
