@@ -117,6 +117,9 @@ pub struct Fleet {
     /// New connections per second before the run begins
     #[arg(long, default_value_t = 2000.0)]
     pub connect_rate: f64,
+    /// From the last connection to the run: a fleet that has just connected still has a few packets to exchange
+    #[arg(long, value_parser = duration, default_value = "2s")]
+    pub settle: Duration,
     /// Handshakes at the same time, of the whole fleet
     #[arg(long, default_value_t = 2000)]
     pub handshakes_max: u32,

@@ -24,8 +24,11 @@ pub use upload::Pace;
 /// Of an answer's body; more is an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Holds a burst of answers to a hundred thousand devices.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Of a UDP socket: with room for more, answers would wait there until their devices have asked again.
+const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
+
+/// Of a UDP socket: holds a burst of requests.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Protocol {
@@ -118,8 +121,8 @@ fn endpoint(source: SocketAddr, target: SocketAddr) -> Result<quinn::Endpoint> {
     let socket = UdpSocket::bind(if target.ip().is_loopback() && target.is_ipv4() { source } else { any })?;
     let options = socket2::SockRef::from(&socket);
     // The system grants as much as its administrator allows.
-    let _ = options.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = options.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = options.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    let _ = options.set_send_buffer_size(SEND_BUFFER_BYTES);
     let runtime = quinn::default_runtime().context("a runtime")?;
     Ok(quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)?)
 }

@@ -5,6 +5,7 @@
 //! before the run and is reported apart. Bounds: messages wait in a queue of fixed length; setup has
 //! `SETUP_MAX`; workers that have not ended well after the run are killed, and the verdict says so.
 
+mod alarm;
 mod crew;
 mod device;
 mod gather;
@@ -78,7 +79,7 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
     drop(sender);
     let mut gathered = Gathered::new(options.slots());
     set_up(options, &messages, &mut gathered, &progress)?;
-    let start = workers.begin()?;
+    let start = workers.begin(options.settle)?;
     let mut hooks = Hooks::new(options.hooks.clone());
     let mut observer = Observer::new(options.server.pid, workers.ids());
     let deadline = start + options.duration + 2 * options.server.timeout + Duration::from_secs(10);
@@ -171,10 +172,10 @@ impl Workers {
         self.0.iter().map(Child::id).collect()
     }
 
-    /// Tells all of them when to begin.
-    fn begin(&mut self) -> Result<Instant> {
-        let start = SystemTime::now() + LEAD;
-        let instant = Instant::now() + LEAD;
+    /// Tells all of them when to begin: `settle` from now.
+    fn begin(&mut self, settle: Duration) -> Result<Instant> {
+        let start = SystemTime::now() + LEAD + settle;
+        let instant = Instant::now() + LEAD + settle;
         for worker in &mut self.0 {
             let stdin = worker.stdin.as_mut().context("piped")?;
             writeln!(stdin, "{}", start.duration_since(UNIX_EPOCH)?.as_nanos())?;

@@ -2,7 +2,7 @@
 //!
 //! Open loop: the list does not know how the server fares. A device begins at a phase of its own within its interval
 //! and then sends once an interval, a little earlier or later each time, as real clocks do.
-//! Invariant: times never go backward, and the n-th lies within `jitter` of an interval around its place.
+//! Invariant: times never go backward, and each lies within `jitter` of an interval around its place.
 
 use std::time::Duration;
 
@@ -32,9 +32,14 @@ impl Iterator for Schedule {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let intervals = f64::from(self.next) + self.phase + self.random.between(-JITTER, JITTER);
-        self.next = self.next.checked_add(1)?;
-        Some(self.joins_at + self.interval.mul_f64(intervals.max(0.0)))
+        loop {
+            let intervals = f64::from(self.next) + self.phase + self.random.between(-JITTER, JITTER);
+            self.next = self.next.checked_add(1)?;
+            // One whose first time is before the start has missed it: all of these would otherwise begin at once.
+            if intervals >= 0.0 {
+                return Some(self.joins_at + self.interval.mul_f64(intervals));
+            }
+        }
     }
 }
 
@@ -50,11 +55,13 @@ mod tests {
             let (joins_at, interval) = (Duration::from_millis(joins_ms), Duration::from_millis(interval_ms));
             let schedule = Schedule::new(joins_at, interval, Random::new(seed));
             let phase = schedule.phase;
-            let mut last = Duration::ZERO;
-            for (place, at) in schedule.take(50).enumerate() {
+            let intervals = |at: Duration| (at - joins_at).as_secs_f64() / interval.as_secs_f64();
+            let (mut last, mut missed) = (Duration::ZERO, None);
+            for (number, at) in schedule.take(50).enumerate() {
                 prop_assert!(at >= last && at >= joins_at);
-                let intervals = (at - joins_at).as_secs_f64() / interval.as_secs_f64();
-                prop_assert!((intervals - place as f64 - phase).abs() <= JITTER + 1e-6);
+                let place = intervals(at) - phase - number as f64;
+                let missed = *missed.get_or_insert(place.round());
+                prop_assert!((place - missed).abs() <= JITTER + 1e-6 && (0.0..=1.0).contains(&missed));
                 last = at;
             }
         }
@@ -66,11 +73,19 @@ mod tests {
         let interval = Duration::from_secs(5);
         let mut tenths = [0_u32; 10];
         for device in 0..DEVICES {
-            // The second time: the first is cut off at 0.
-            let at = Schedule::new(Duration::ZERO, interval, Random::of(7, device)).nth(1).unwrap();
-            tenths[((at.as_secs_f64() - interval.as_secs_f64()) / 0.5).clamp(0.0, 9.0) as usize] += 1;
+            let at = Schedule::new(Duration::ZERO, interval, Random::of(7, device)).next().unwrap();
+            tenths[(at.as_secs_f64() / 0.5).clamp(0.0, 9.0) as usize] += 1;
         }
         assert!(tenths[1..9].iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
+        assert!(tenths[0] < 1000, "a few begin later, nobody at once: {tenths:?}");
+    }
+
+    #[test]
+    fn a_fleet_does_not_begin_at_once() {
+        const DEVICES: u32 = 10_000;
+        let first = |device| Schedule::new(Duration::ZERO, Duration::from_secs(5), Random::of(7, device)).next();
+        let at_once = (0..DEVICES).filter(|device| first(*device) < Some(Duration::from_millis(50))).count();
+        assert!(at_once < 100, "{at_once} of {DEVICES} in a hundredth of the interval");
     }
 
     #[test]
