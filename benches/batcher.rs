@@ -10,12 +10,14 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::admission::Admission;
 use forebay::batcher::accumulator::Accumulator;
+use forebay::batcher::lull::Lull;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
 use forebay::record::{AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp};
 use forebay::telemetry::metrics::{Metrics, SealReason};
+use tokio::runtime::Builder;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
@@ -104,7 +106,7 @@ fn hand_over(criterion: &mut Criterion) {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// [`RECORDS`] requests push at once and wait; another thread settles every batch as delivered.
@@ -121,10 +123,13 @@ fn ack_path(criterion: &mut Criterion) {
             }
         })
     });
-    let (runtime, local, readings) = (runtime(), LocalSet::new(), Rc::new(Readings::new()));
+    let mut runtime = Builder::new_current_thread();
+    let lull = Lull::of(&mut runtime);
+    let (runtime, local) = (runtime.enable_all().build().expect("a runtime"), LocalSet::new());
+    let readings = Rc::new(Readings::new());
     let running = local.spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled).await }
+        async move { batcher.run(settled, lull).await }
     });
     let mut group = criterion.benchmark_group("ack path");
     group.throughput(Throughput::Elements(RECORDS as u64));

@@ -14,25 +14,20 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use h3::{H3, Loopback};
-use support::{H1, H2, Null, service};
-use tokio::runtime::Runtime;
+use support::{H1, H2, Null, runtime, service};
 use tokio::task::LocalSet;
 
 const REQUESTS: usize = 64;
 const SHARED_CONNECTIONS: usize = 8;
 
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
 fn deliver(null: Null) {
-    std::thread::spawn(move || LocalSet::new().block_on(&runtime(), null.deliver()));
+    std::thread::spawn(move || LocalSet::new().block_on(&runtime(false).0, null.deliver()));
 }
 
 fn h1_null_sink(criterion: &mut Criterion) {
-    let (runtime, local) = (runtime(), LocalSet::new());
+    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service();
+        let (service, null) = service(lull);
         deliver(null);
         (0..REQUESTS).map(|number| H1::open(&service, number)).collect()
     });
@@ -44,9 +39,9 @@ fn h1_null_sink(criterion: &mut Criterion) {
 }
 
 fn h2_null_sink(criterion: &mut Criterion) {
-    let (runtime, local) = (runtime(), LocalSet::new());
+    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service();
+        let (service, null) = service(lull);
         deliver(null);
         let connections = join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
         connections.into_iter().cycle().take(REQUESTS).collect()
@@ -59,9 +54,9 @@ fn h2_null_sink(criterion: &mut Criterion) {
 }
 
 fn h3_null_sink(criterion: &mut Criterion) {
-    let (runtime, local) = (runtime(), LocalSet::new());
+    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service();
+        let (service, null) = service(lull);
         deliver(null);
         let loopback = Loopback::new();
         let mut connections = Vec::new();

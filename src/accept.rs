@@ -20,15 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::server::TlsStream;
 
 use crate::http::{self, Connection, Service};
 use crate::identity::{self, Identity, Link};
@@ -37,7 +34,7 @@ use crate::limits::{AddressLimits, Clock, Limits};
 use crate::record::Timestamp;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
-use crate::tls::{self, Status, Tls};
+use crate::tls::{self, Buffers, Status, Tls, TlsStream};
 pub use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit};
 pub use quic::Quic;
@@ -65,6 +62,7 @@ pub struct Acceptor {
     pub clock: Clock,
     pub capacity: Arc<Capacity>,
     pub turns: Turns,
+    pub buffers: Buffers,
     pub metrics: Arc<WorkerMetrics>,
     pub audit: Audit,
     pub handshake_timeout: Duration,
@@ -142,10 +140,9 @@ impl Acceptor {
     /// Shakes hands; what is left to do then is to serve the connection.
     async fn connect(&self, stream: TcpStream, address: IpAddr, address_limits: AddressLimits) -> Option<Serving> {
         let (stream, links) = self.shake_hands(stream, address).await?;
-        let (_, tls) = stream.get_ref();
-        let is_h2 = tls.alpn_protocol() == Some(b"h2");
+        let is_h2 = stream.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
-        let caller = self.caller(tls.peer_certificates(), links, address, address_limits);
+        let caller = self.caller(stream.peer_certificates(), links, address, address_limits);
         let connection = Connection::new(protocol, caller, &self.service);
         let service = self.service.clone();
         Some(if is_h2 {
@@ -174,23 +171,20 @@ impl Acceptor {
     }
 
     async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
-        let acceptor = TlsAcceptor::from(self.tls.configs.load().tcp.clone());
-        let handshake = acceptor.accept(stream).into_fallible().map_err(|(error, stream)| (failure(&error), stream));
+        let handshake = TlsStream::accept(stream, self.tls.configs.load().tcp.clone(), self.buffers.clone());
+        let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
         let (result, serial) = match timeout(self.handshake_timeout, self.turns.drive(handshake)).await {
-            Ok(Ok(stream)) => {
-                let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                match self.vet(stream.get_ref().1.peer_certificates()) {
-                    Ok(links) => {
-                        self.metrics.handshake(if is_resumed { Handshake::Resumed } else { Handshake::Accepted });
-                        return Some((stream, links));
-                    }
-                    Err(result) => {
-                        let serial = leaf_serial(stream.get_ref().1.peer_certificates());
-                        deliver_alert(stream).await;
-                        (result, serial)
-                    }
+            Ok(Ok(stream)) => match self.vet(stream.peer_certificates()) {
+                Ok(links) => {
+                    self.metrics.handshake(if stream.is_resumed() { Handshake::Resumed } else { Handshake::Accepted });
+                    return Some((stream, links));
                 }
-            }
+                Err(result) => {
+                    let serial = leaf_serial(stream.peer_certificates());
+                    deliver_alert(stream).await;
+                    (result, serial)
+                }
+            },
             Ok(Err((failed, stream))) => {
                 deliver_alert(stream).await;
                 failed

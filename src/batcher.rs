@@ -1,15 +1,16 @@
 //! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
 //!
 //! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when it is full, when
-//! its oldest record has waited for the linger, or as soon as the lane has nothing in flight: then after the first turn of
-//! the worker that brings nothing more, so that requests which arrive together travel together. Sealed batches cross to
-//! delivery and come back settled; then the worker wakes its own requests.
+//! its oldest record has waited for the linger, or, where the lane has nothing in flight, as soon as the worker has nothing
+//! else to do ([`Lull`]): a quiet gateway makes nobody wait, and what a busy one takes in travels together. Sealed batches
+//! cross to delivery and come back settled; then the worker wakes its own requests.
 //!
 //! Nothing here is shared between threads but the two hand-over queues. A lane sends at most [`IN_FLIGHT_BATCHES_MAX`]
 //! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
 //! it, within the memory budget that admission keeps.
 
 pub mod accumulator;
+pub mod lull;
 pub mod waiters;
 
 use std::cell::{Cell, RefCell};
@@ -26,6 +27,7 @@ use crate::handover::{Receiver, Sender};
 use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
 use crate::telemetry::metrics::{SealReason, WorkerMetrics};
 use accumulator::{Accumulator, Sealed};
+use lull::Lull;
 use waiters::Waiters;
 
 /// Batches of one lane that may be on their way at once.
@@ -100,49 +102,45 @@ impl Batcher {
     }
 
     /// Seals what is due, and carries acks home, until the batcher is draining and everything has come back.
-    pub async fn run(&self, mut settled: Receiver<Settled>) {
-        let mut expiry_at = Instant::now();
+    pub async fn run(&self, mut settled: Receiver<Settled>, lull: Lull) {
+        let (mut expiry_at, mut is_lull) = (Instant::now(), false);
         while !self.is_drained() {
-            let now = self.gather(&mut settled).await;
-            if expiry_at <= now {
-                self.waiters.expire(now);
-                expiry_at = now + self.expiry_interval();
-            }
-            let wake_at = self.seal_due(now).map_or(expiry_at, |due_at| due_at.min(expiry_at));
-            tokio::select! {
-                biased;
-                Some(batch) = settled.recv() => self.settle(batch),
-                () = self.changed.notified() => {}
-                () = sleep_until(wake_at), if !self.is_idle() => {}
-            }
-        }
-    }
-
-    /// Has what may set out at once wait for company, turn by turn of the worker, as long as some comes and the linger lasts.
-    /// Gives the time at which that is over.
-    async fn gather(&self, settled: &mut Receiver<Settled>) -> Instant {
-        let mut gathered = 0;
-        loop {
             while let Some(batch) = settled.try_recv() {
                 self.settle(batch);
             }
             let now = Instant::now();
-            let (records, is_due) = self.departing(now);
-            if records == gathered || is_due {
-                return now;
+            if expiry_at <= now {
+                self.waiters.expire(now);
+                expiry_at = now + self.expiry_interval();
             }
-            gathered = records;
-            yield_now().await;
+            let wake_at = self.seal_due(now, is_lull).map_or(expiry_at, |due_at| due_at.min(expiry_at));
+            is_lull = tokio::select! {
+                biased;
+                Some(batch) = settled.recv() => { self.settle(batch); false }
+                () = self.changed.notified() => false,
+                () = self.no_company(&lull), if self.departing() > 0 => true,
+                () = sleep_until(wake_at), if !self.is_idle() => false,
+            };
         }
     }
 
-    /// How many records may set out at once, and whether any of them has waited for the linger.
-    fn departing(&self, now: Instant) -> (usize, bool) {
+    /// Waits until the worker has nothing else to do, and its sockets have brought nothing for what may set out.
+    async fn no_company(&self, lull: &Lull) {
+        loop {
+            lull.wait().await;
+            let gathered = self.departing();
+            // What the sockets have now is polled first.
+            yield_now().await;
+            if self.departing() == gathered {
+                return;
+            }
+        }
+    }
+
+    /// How many records may set out at once.
+    fn departing(&self) -> usize {
         let departing = self.lanes.iter().map(|lane| lane.borrow()).filter(|lane| lane.in_flight == 0);
-        departing.fold((0, false), |(records, is_due), lane| {
-            let due_at = lane.accumulator.due_at();
-            (records + lane.accumulator.len(), is_due || due_at.is_some_and(|due_at| due_at <= now))
-        })
+        departing.map(|lane| lane.accumulator.len()).sum()
     }
 
     fn expiry_interval(&self) -> Duration {
@@ -179,10 +177,10 @@ impl Batcher {
     }
 
     /// Seals and sends what is due; gives the next instant at which a lane will be.
-    fn seal_due(&self, now: Instant) -> Option<Instant> {
+    fn seal_due(&self, now: Instant, is_lull: bool) -> Option<Instant> {
         let next_due = |lane: &RefCell<Lane>| {
             let lane = &mut *lane.borrow_mut();
-            if let Some(sealed) = self.due(lane, now).and_then(|reason| lane.accumulator.seal(reason)) {
+            if let Some(sealed) = self.due(lane, now, is_lull).and_then(|reason| lane.accumulator.seal(reason)) {
                 self.queue(lane, sealed);
             }
             self.send_ready(lane, now);
@@ -191,9 +189,9 @@ impl Batcher {
         self.lanes.iter().filter_map(next_due).min()
     }
 
-    fn due(&self, lane: &Lane, now: Instant) -> Option<SealReason> {
+    fn due(&self, lane: &Lane, now: Instant, is_lull: bool) -> Option<SealReason> {
         let due_at = lane.accumulator.due_at()?;
-        if lane.in_flight == 0 {
+        if lane.in_flight == 0 && is_lull {
             Some(SealReason::Idle)
         } else if self.draining.get() {
             Some(SealReason::Drain)

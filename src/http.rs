@@ -1,12 +1,13 @@
 //! HTTP: thin adapters of three protocols over one service.
 //!
 //! `accept` hands over a connection that has finished its handshake, with who is at its other end. ALPN has said whether
-//! it is h1, which is parsed here with httparse, or h2, which hyper serves; h3 is served by h3 over quinn. Each adapter
+//! it is h1, which is parsed here with httparse, or h2, which the crate of that name serves; h3 is served by h3 over quinn. Each adapter
 //! turns a request into a head and a body for [`Service`], and ends its connection when the service or the gateway says
 //! so.
 
 pub mod bell;
 mod cut;
+mod date;
 mod discard;
 pub mod h1;
 pub mod h2;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALT_SVC, HeaderValue};
+use http::header::{ALT_SVC, DATE, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::sync::watch;
@@ -36,6 +37,7 @@ use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
 use crate::tls::Revocation;
 use bell::Bell;
+pub use date::Date;
 pub use reply::openapi;
 
 /// Largest head of a request, in bytes, names, values and framing together.
@@ -63,6 +65,7 @@ pub struct Service {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub bell: Rc<Bell>,
+    pub date: Date,
     /// Who is revoked now.
     pub revocation: watch::Receiver<Arc<Revocation>>,
     /// The answer that most h1 requests get.
@@ -141,7 +144,7 @@ enum Answer {
 }
 
 impl Service {
-    /// Answers one request.
+    /// Answers one request of h2 or h3.
     async fn answer(
         &self,
         connection: &Rc<Connection>,
@@ -154,7 +157,11 @@ impl Service {
             Ok(admitted) => self.ingest.take(admitted, body).await,
             Err(refusal) => Err(refusal),
         };
-        self.response(connection.protocol, self.conclude(&busy, taken))
+        let mut response = self.response(connection.protocol, self.conclude(&busy, taken));
+        if connection.protocol == Protocol::H2 {
+            response.headers_mut().insert(DATE, self.date.at(busy.since.wall));
+        }
+        response
     }
 
     fn admit<'c>(

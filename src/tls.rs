@@ -12,6 +12,7 @@ mod files;
 mod pair;
 mod reload;
 mod revocation;
+mod stream;
 mod trust;
 mod verifier;
 
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 pub use reload::{Change, Reloader};
 pub use revocation::{Revocation, Status};
+pub use stream::{Buffers, TlsStream};
 pub use verifier::take_refused_serial;
 
 use crate::telemetry::metrics::{Handshake, Reload};

@@ -18,12 +18,13 @@ use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Quic, Turns, WorkerConnectionIds};
 use crate::admission::Admission;
+use crate::batcher::lull::Lull;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
 use crate::handover::{self, Sender};
-use crate::http::Service;
 use crate::http::bell::Bell;
 use crate::http::h1::Accepted;
+use crate::http::{Date, Service};
 use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
 use crate::limits::{Clock, Limits};
@@ -34,7 +35,7 @@ use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::top::Top;
-use crate::tls::Tls;
+use crate::tls::{Buffers, Tls};
 
 /// Batches that are out when the gateway hurries get this long to come home.
 const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,18 +92,19 @@ pub struct Own {
 /// Runs a worker until it has drained; `false` when records were left behind.
 pub fn run(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
     let mut runtime = Builder::new_current_thread();
+    let lull = Lull::of(&mut runtime);
     let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
-    runtime.block_on(async { serve(own, shared, delivery).await })
+    runtime.block_on(async { serve(own, shared, delivery, lull).await })
 }
 
-async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>, lull: Lull) -> io::Result<bool> {
     let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
     let batcher = Batcher::new(shared.streams, shared.batch, shared.ack, delivery, home, metrics);
     let batcher = Rc::new(batcher);
     let batching = spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled).await }
+        async move { batcher.run(settled, lull).await }
     });
     let acceptor = Rc::new(acceptor(own.index, shared, batcher.clone()));
     let serving = listen(own, shared, acceptor)?;
@@ -118,6 +120,7 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         clock: shared.clock,
         capacity: shared.capacity.clone(),
         turns: Turns::default(),
+        buffers: Buffers::default(),
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,
@@ -147,6 +150,7 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
         header_timeout: shared.http.header_timeout,
         idle_timeout: shared.http.idle_timeout,
         bell: bell(shared),
+        date: Date::default(),
         revocation: shared.tls.revocation.clone(),
         h1_accepted: Accepted::default(),
     }

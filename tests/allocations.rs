@@ -12,7 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use futures_util::future::join_all;
-use support::{H1, service};
+use support::{H1, runtime, service};
 use tokio::task::{LocalSet, spawn_local};
 
 /// Requests under way at once: one batch.
@@ -47,12 +47,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-#[tokio::test(flavor = "current_thread", start_paused = true)]
-async fn a_request_allocates_its_payload_and_nothing_else() {
+#[test]
+fn a_request_allocates_its_payload_and_nothing_else() {
     const ROUNDS: usize = 50;
-    let local = LocalSet::new();
-    let allocations = local.run_until(async {
-        let (service, null) = service();
+    let (runtime, lull) = runtime(true);
+    let allocations = LocalSet::new().block_on(&runtime, async {
+        let (service, null) = service(lull);
         spawn_local(null.deliver());
         let mut clients: Vec<_> = (0..CLIENTS).map(|number| H1::open(&service, number)).collect();
         let mut before = 0;
@@ -64,7 +64,7 @@ async fn a_request_allocates_its_payload_and_nothing_else() {
         }
         ALLOCATIONS.get() - before
     });
-    let of_a_round = allocations.await as f64 / ROUNDS as f64;
+    let of_a_round = allocations as f64 / ROUNDS as f64;
     println!("{:.2} allocations a request", of_a_round / CLIENTS as f64);
     let most = OF_A_REQUEST * CLIENTS as f64 + OF_A_BATCH;
     assert!(of_a_round <= most, "{of_a_round} allocations for {CLIENTS} requests");

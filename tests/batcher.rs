@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::admission::Admission;
 use forebay::batcher::accumulator::Accumulator;
+use forebay::batcher::lull::Lull;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
@@ -14,7 +15,7 @@ use forebay::handover;
 use forebay::record::{AckSlot, Batch, DeviceId, Outcome, Outcomes, Record, RecordId, Settled, StreamIndex, Timestamp};
 use forebay::telemetry::metrics::Metrics;
 use proptest::prelude::*;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet, yield_now};
 use tokio::time::Instant;
 
 const STREAM: StreamIndex = StreamIndex(0);
@@ -53,8 +54,12 @@ fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
 
 impl Bench {
     fn run(&mut self) {
+        self.run_with(Lull::default());
+    }
+
+    fn run_with(&mut self, lull: Lull) -> JoinHandle<()> {
         let (batcher, settled) = (self.batcher.clone(), self.settled.take().unwrap());
-        tokio::task::spawn_local(async move { batcher.run(settled).await });
+        tokio::task::spawn_local(async move { batcher.run(settled, lull).await })
     }
 }
 
@@ -180,16 +185,15 @@ async fn a_drain_sends_everything_and_waits_for_it() {
     LocalSet::new()
         .run_until(async {
             let mut bench = bench(10, Duration::from_secs(60));
-            let settled = bench.settled.take().unwrap();
-            let (batcher, admission) = (bench.batcher.clone(), admission());
-            let running = tokio::task::spawn_local(async move { batcher.run(settled).await });
+            let running = bench.run_with(Lull::default());
+            let admission = admission();
             let requests: Vec<_> = (0..25)
                 .map(|_| {
                     let (batcher, record) = (bench.batcher.clone(), record(&admission, Bytes::from_static(&[0])));
                     tokio::task::spawn_local(async move { batcher.push(STREAM, record).await })
                 })
                 .collect();
-            tokio::task::yield_now().await;
+            yield_now().await;
             bench.batcher.drain();
             let mut seen = 0;
             while seen < 25 {
@@ -204,4 +208,33 @@ async fn a_drain_sends_everything_and_waits_for_it() {
             }
         })
         .await;
+}
+
+/// What a busy worker takes in travels together; a record that comes alone waits for nothing.
+#[test]
+fn a_batch_waits_while_its_worker_is_busy_and_no_longer() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let lull = Lull::of(&mut runtime);
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let mut bench = bench(1000, Duration::from_secs(60));
+        bench.run_with(lull);
+        let (started_at, admission) = (Instant::now(), admission());
+        for records in [50, 1, 7] {
+            let (batcher, pushed) =
+                (bench.batcher.clone(), (0..records).map(|_| record(&admission, Bytes::from_static(&[0]))));
+            let pushed: Vec<_> = pushed.collect();
+            tokio::task::spawn_local(async move {
+                for record in pushed {
+                    let batcher = batcher.clone();
+                    tokio::task::spawn_local(async move { batcher.push(STREAM, record).await });
+                    yield_now().await;
+                }
+            });
+            let batch = bench.batches.recv().await.unwrap();
+            assert_eq!(batch.records().len(), records);
+            batch.settle(Outcomes::DELIVERED);
+        }
+        assert_eq!(started_at.elapsed(), Duration::ZERO, "none has waited for the linger");
+    });
 }

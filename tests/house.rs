@@ -64,6 +64,7 @@ const WALLS: &[Wall] = &[
         &["http", "telemetry::admin", "sink::kinesis::failure"],
         "the AWS client's errors are hyper's: only they tell a connection that failed from a call that was lost",
     ),
+    wall("h2", &["http"], "protocols end in http"),
     wall("h3", &["http"], "protocols end in http"),
     wall(
         "quinn",
@@ -75,7 +76,6 @@ const WALLS: &[Wall] = &[
         &["tls", "accept"],
         "accept asks how a handshake went, and quinn needs its configuration in accept::quic",
     ),
-    wall("tokio_rustls", &["accept"], "handshakes are made in accept"),
     wall("x509_parser", &["identity", "pki"], "one reader of devices' certificates; pki reads back what it made"),
     wall("rcgen", &["pki"], "certificates are made in pki only"),
     wall(

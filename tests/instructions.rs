@@ -19,7 +19,7 @@ use std::process::Command;
 
 use futures_util::future::join_all;
 use h3::{H3, Loopback};
-use support::{H1, H2, service};
+use support::{H1, H2, runtime, service};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -89,11 +89,10 @@ fn instructions(protocol: &str) -> u64 {
 
 fn run(protocol: &str) {
     // No time passes: what timers do would differ with the machine's load. QUIC would take its packets for lost.
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().start_paused(protocol != "h3").build().expect("a runtime");
+    let (runtime, lull) = runtime(protocol != "h3");
     let local = LocalSet::new();
     let mut clients = local.block_on(&runtime, async {
-        let (service, null) = service();
+        let (service, null) = service(lull);
         tokio::task::spawn_local(null.deliver());
         match protocol {
             "h1" => Clients::H1((0..CLIENTS).map(|number| H1::open(&service, number)).collect()),

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::admission::Admission;
+use forebay::batcher::lull::Lull;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig};
 use forebay::delivery::{Delivery, DeliveryOptions, Health};
 use forebay::handover;
-use forebay::http::{Connection, Service, h1, h2};
+use forebay::http::{Connection, Date, Service, h1, h2};
 use forebay::identity::Device;
 use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
 use forebay::limits::{Clock, Limits};
@@ -28,6 +29,7 @@ use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
@@ -77,8 +79,15 @@ impl Null {
     }
 }
 
-/// A service, on the local set that this is called on.
-pub fn service() -> (Rc<Service>, Null) {
+/// A runtime as a worker's, on which time stands still where it `is_paused`.
+pub fn runtime(is_paused: bool) -> (Runtime, Lull) {
+    let mut runtime = Builder::new_current_thread();
+    let lull = Lull::of(&mut runtime);
+    (runtime.enable_all().start_paused(is_paused).build().expect("a runtime"), lull)
+}
+
+/// A service, on the local set that this is called on, and on the runtime whose lulls these are.
+pub fn service(lull: Lull) -> (Rc<Service>, Null) {
     let health = Arc::new(Health::up());
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
@@ -87,7 +96,7 @@ pub fn service() -> (Rc<Service>, Null) {
     let batcher = Rc::new(Batcher::new(1, BATCH, ack, delivery, home, metrics.worker(0)));
     spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled).await }
+        async move { batcher.run(settled, lull).await }
     });
     let ingest = Ingest {
         clock: Clock::new(),
@@ -110,6 +119,7 @@ pub fn service() -> (Rc<Service>, Null) {
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(300),
         bell: Rc::default(),
+        date: Date::default(),
         h1_accepted: h1::Accepted::default(),
         revocation: watch::channel(Arc::new(Revocation::off())).1,
     };
@@ -135,7 +145,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
 }
 
 /// A client's end of a connection that the service serves.
-fn connect(service: &Rc<Service>, number: usize, protocol: Protocol) -> DuplexStream {
+pub fn connect(service: &Rc<Service>, number: usize, protocol: Protocol) -> DuplexStream {
     let (client, server) = tokio::io::duplex(PIPE_BYTES);
     let connection = Connection::new(protocol, caller(service, number), service);
     let service = service.clone();

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::capacity::{ConnectionPermit, HandshakePermit};
 use super::{Acceptor, WorkerConnectionIds, leaf_serial};
@@ -126,7 +125,8 @@ impl Acceptor {
                 return self.end_handshake(result, address, "quic", None);
             }
         };
-        let shaken = self.shake_quic(incoming, config).await;
+        // Boxed, so that what only a handshake needs is given back when it is over.
+        let shaken = Box::pin(self.shake_quic(incoming, config)).await;
         drop((unvalidated, handshake));
         guest.settle();
         match shaken {
@@ -134,7 +134,7 @@ impl Acceptor {
                 self.metrics.handshake(Handshake::Accepted);
                 let caller = self.caller(chain.as_deref(), links, address, address_limits);
                 let connection = Connection::new(Protocol::H3, caller, &self.service);
-                http::h3::serve(quic, connection, self.service.clone()).await;
+                Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
             }
             Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),
         }

@@ -1,33 +1,36 @@
-//! HTTP/2 by hyper.
+//! HTTP/2 by h2.
 //!
-//! `accept` calls [`serve`] with a connection whose handshake chose h2. What one connection may have open, hold in buffers
-//! or send beside its requests is bounded here, with each bound written out, also where hyper's default is the same one:
-//! a default is nobody's promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one that
-//! floods the connection with frames is cut off by [`Overhead`].
+//! `accept` calls [`serve`] with a connection whose handshake chose h2. One task drives the connection and all of its requests, so
+//! that the answers of a batch leave together. What one connection may have open, hold in buffers or send beside its
+//! requests is bounded here, with each bound written out, also where the library's default is the same one: a default is
+//! nobody's promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one that floods the
+//! connection with frames is cut off by [`Overhead`].
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2::server::{Builder, SendResponse};
+use h2::{RecvStream, server};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::cut::until_cut;
 use super::discard::discard;
 use super::overhead::{Metered, Overhead};
 use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
+
+/// Requests of one connection that are being answered, those among them whose streams the client has reset: with more, none is
+/// begun until others end.
+const REQUESTS_MAX: usize = 2 * STREAMS_MAX as usize;
 
 /// What one stream may send before its body is read, in bytes: most readings fit, and a connection's streams together
 /// stay within [`CONNECTION_WINDOW_BYTES`].
@@ -51,52 +54,21 @@ const FRAME_BYTES_MAX: u32 = 16 * 1024;
 /// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
 const HPACK_TABLE_BYTES: u32 = 4096;
 
-/// Runs h2's streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct OnThisWorker;
-
-impl<F> hyper::rt::Executor<F> for OnThisWorker
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// Serves an h2 connection until it ends.
 pub fn serve<T>(stream: T, connection: Connection, service: Rc<Service>) -> impl Future<Output = ()>
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = Rc::new(connection);
     let overhead = Overhead::new();
-    let stream = Metered::new(stream, overhead.clone());
-    let on_request = {
-        let (connection, service, overhead) = (connection.clone(), service.clone(), overhead.clone());
-        service_fn(move |request: hyper::Request<_>| {
-            let (connection, service, overhead) = (connection.clone(), service.clone(), overhead.clone());
-            // Boxed: on its way into its task hyper moves it many times.
-            Box::pin(async move { Ok::<_, Infallible>(answer(&service, &connection, &overhead, request).await) })
-        })
-    };
-    let mut builder = http2::Builder::new(OnThisWorker);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .header_table_size(HPACK_TABLE_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(ERROR_RESETS_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        // A connection that is silent ends by its idle time-out: it is not asked whether it is there.
-        .keep_alive_interval(None)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let mut hyper = Box::pin(builder.serve_connection(TokioIo::new(stream), on_request));
+    // Boxed: it is large, and moved into the future that is returned.
+    let handshake = Box::pin(builder().handshake(Metered::new(stream, overhead.clone())));
     async move {
-        let mut serving = pin!(supervise(hyper.as_mut(), &connection, &service));
+        let mut serving = pin!(async {
+            if let Ok(Ok(h2)) = timeout(service.idle_timeout, handshake).await {
+                serve_requests(h2, &connection, &service, &overhead).await;
+            }
+        });
         until_cut(serving.as_mut(), &connection, &service).await;
         if overhead.is_spent() {
             service.end_flood(&connection);
@@ -104,58 +76,112 @@ where
     }
 }
 
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .header_table_size(HPACK_TABLE_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+}
+
 /// Drives a connection until it ends, has been idle for too long, or has been drained.
-async fn supervise<I, S>(
-    mut hyper: Pin<&mut http2::Connection<I, S, OnThisWorker>>,
-    connection: &Connection,
+async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
+    mut h2: server::Connection<T, Bytes>,
+    connection: &Rc<Connection>,
     service: &Service,
-) where
-    http2::Connection<I, S, OnThisWorker>: Future,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    OnThisWorker: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
-{
+    overhead: &Overhead,
+) {
+    let mut requests = FuturesUnordered::new();
     let mut is_drained = false;
-    let mut timer = pin!(sleep(service.idle_timeout));
+    let mut idle = pin!(sleep(service.idle_timeout));
     poll_fn(|context| {
         loop {
-            if hyper.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
+            while let Poll::Ready(request) = poll_accept(&mut h2, requests.len() < REQUESTS_MAX, context) {
+                let Some((request, respond)) = request else { return Poll::Ready(()) };
+                requests.push(answer(service, connection, overhead, request, respond));
+            }
+            let mut has_answered = false;
+            while let Poll::Ready(Some(())) = requests.poll_next_unpin(context) {
+                has_answered = true;
             }
             if !is_drained && service.is_over(connection) {
                 is_drained = true;
-                hyper.as_mut().graceful_shutdown();
-                continue;
+                h2.graceful_shutdown();
+            } else if !has_answered {
+                return poll_idle(idle.as_mut(), connection, service, context);
             }
-            ready!(timer.as_mut().poll(context));
-            let idle_until = connection.idle_since() + service.idle_timeout;
-            if idle_until <= Instant::now() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(idle_until);
         }
     })
     .await;
+}
+
+/// The next request, if one more `may` begin; `None` when the connection is at its end. Also sends what there is to send.
+fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
+    h2: &mut server::Connection<T, Bytes>,
+    may: bool,
+    context: &mut Context<'_>,
+) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
+    // An error has been told to the peer, if there still is one.
+    if may { h2.poll_accept(context).map(|accepted| accepted?.ok()) } else { h2.poll_closed(context).map(|_| None) }
+}
+
+/// Ready once the connection has been idle for too long.
+fn poll_idle(
+    mut timer: Pin<&mut Sleep>,
+    connection: &Connection,
+    service: &Service,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        ready!(timer.as_mut().poll(context));
+        let idle_until = connection.idle_since() + service.idle_timeout;
+        if idle_until <= Instant::now() {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(idle_until);
+    }
 }
 
 /// Answers one request; what is left of its body is discarded while the answer is on its way.
 async fn answer(
     service: &Service,
     connection: &Rc<Connection>,
-    overhead: &Rc<Overhead>,
-    request: hyper::Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let mut body = HyperBody { incoming: body, overhead: overhead.clone() };
+    overhead: &Overhead,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (head, stream) = request.into_parts();
+    let mut body = H2Body { stream, overhead };
     let response = service.answer(connection, &request_head(&head), &mut body).await;
     if response.status() != StatusCode::TOO_MANY_REQUESTS {
         overhead.pay_back(head_bytes(&head));
     }
-    if !body.incoming.is_end_stream() {
-        tokio::task::spawn_local(discard(body));
+    send(&mut respond, response, head.method == Method::HEAD);
+    if !body.stream.is_end_stream() {
+        discard(body).await;
     }
-    response.map(Full::new)
+}
+
+/// Hands the answer to the library. What fails is a stream that the client has reset.
+fn send(respond: &mut SendResponse<Bytes>, response: Response<Bytes>, omits_body: bool) {
+    let (head, body) = response.into_parts();
+    let mut head = Response::from_parts(head, ());
+    if !body.is_empty() {
+        head.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    }
+    let is_whole = omits_body || body.is_empty();
+    if let Ok(mut stream) = respond.send_response(head, is_whole)
+        && !is_whole
+    {
+        let _ = stream.send_data(body, true);
+    }
 }
 
 /// What a head may have cost on the wire: hardly more than its text, however it was encoded.
@@ -166,23 +192,21 @@ fn head_bytes(head: &Parts) -> usize {
     FRAME_BYTES + head.uri.path().len() + head.headers.iter().map(field).sum::<usize>()
 }
 
-/// hyper's body, as ingest reads it.
-struct HyperBody {
-    incoming: Incoming,
-    overhead: Rc<Overhead>,
+/// h2's body, as ingest reads it.
+struct H2Body<'o> {
+    stream: RecvStream,
+    overhead: &'o Overhead,
 }
 
-impl Body for HyperBody {
+impl Body for H2Body<'_> {
+    /// Trailers are not part of a reading.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        if self.incoming.is_end_stream() {
-            return Poll::Ready(None);
-        }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
-        // Trailers are not part of a reading.
-        let piece = |frame: hyper::body::Frame<Bytes>| frame.into_data().unwrap_or_default();
-        let piece = frame.map(|frame| frame.map(piece).map_err(|_| BrokenBody));
+        let piece = ready!(self.stream.poll_data(context));
+        let piece = piece.map(|piece| piece.map_err(|_| BrokenBody));
         if let Some(Ok(piece)) = &piece {
             self.overhead.pay_back(piece.len());
+            // It fails where the client has closed the stream.
+            let _ = self.stream.flow_control().release_capacity(piece.len());
         }
         Poll::Ready(piece)
     }

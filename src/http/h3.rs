@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -111,7 +111,8 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     let response = service.answer(&connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
-    let Ok(Ok(())) = timeout(service.idle_timeout, respond(&mut send, response)).await else { return false };
+    let responding = respond(&mut send, response, head.method == Method::HEAD);
+    let Ok(Ok(())) = timeout(service.idle_timeout, responding).await else { return false };
     if is_refused {
         discard(&mut body).await;
     }
@@ -119,13 +120,13 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     true
 }
 
-async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>) -> Result<(), StreamError>
+async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>, omits_body: bool) -> Result<(), StreamError>
 where
     S: h3::quic::SendStream<Bytes>,
 {
     let (head, body) = response.into_parts();
     stream.send_response(Response::from_parts(head, ())).await?;
-    if !body.is_empty() {
+    if !body.is_empty() && !omits_body {
         stream.send_data(body).await?;
     }
     stream.finish().await

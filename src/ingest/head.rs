@@ -130,7 +130,7 @@ impl Head {
         }
         let idempotency_key = idempotency_key(head.idempotency_key)?;
         let declared_bytes = declared_bytes(head.content_length)?;
-        let content_type = content_type(head.content_type).map(|text| types.get(text));
+        let content_type = types.get(head.content_type);
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
@@ -144,18 +144,18 @@ impl Head {
 pub struct ContentTypes(RefCell<Option<Arc<str>>>);
 
 impl ContentTypes {
-    fn get(&self, text: &str) -> Arc<str> {
+    /// The first one that the client sent, where it is visible ASCII.
+    fn get(&self, field: Field<'_>) -> Option<Arc<str>> {
+        let (Field::Once(value) | Field::Repeated(value)) = field else { return None };
         let mut last = self.0.borrow_mut();
         match &*last {
-            Some(last) if **last == *text => last.clone(),
-            _ => last.insert(text.into()).clone(),
+            Some(last) if last.as_bytes() == value => Some(last.clone()),
+            _ => Some(last.insert(visible(value)?.into()).clone()),
         }
     }
 }
 
-/// The first one that the client sent, where it is visible ASCII.
-fn content_type(field: Field<'_>) -> Option<&str> {
-    let (Field::Once(value) | Field::Repeated(value)) = field else { return None };
+fn visible(value: &[u8]) -> Option<&str> {
     let is_text = value.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
     std::str::from_utf8(value).ok().filter(|_| is_text)
 }
@@ -189,7 +189,8 @@ fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
 
 /// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good as the largest.
 pub fn length(digits: &[u8]) -> Result<u64, Refusal> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| is_number).ok_or(BAD_LENGTH)?;
-    Ok(text.parse().unwrap_or(u64::MAX))
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BAD_LENGTH);
+    }
+    Ok(digits.iter().fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add((digit - b'0').into())))
 }

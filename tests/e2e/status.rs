@@ -34,6 +34,17 @@ pub fn assert_problem(reply: &Reply, status: u16, code: &str) {
     assert!(reply.headers.iter().all(|(_, value)| !value.contains(ECHO)), "{reply:?}");
 }
 
+/// RFC 9110 section 9.3.2.
+#[test]
+fn the_answer_to_head_has_no_body() {
+    let gateway = gateway();
+    let device = gateway.device("plc-1");
+    for protocol in Protocol::ALL {
+        let reply = Client::open(protocol, &gateway, &device).send(&Ask::post("1").by("HEAD"));
+        assert_eq!((reply.status, &reply.body[..]), (405, &b""[..]), "{protocol}");
+    }
+}
+
 #[test]
 fn a_reading_is_answered_204_and_nothing_more() {
     let gateway = gateway();

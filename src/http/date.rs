@@ -1,0 +1,50 @@
+//! The `date` of answers (RFC 9110 section 6.6.1).
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, SystemTime};
+
+use http::header::HeaderValue;
+
+use crate::record::Timestamp;
+
+/// A worker's, written once a second.
+pub struct Date {
+    second: Cell<u64>,
+    value: RefCell<HeaderValue>,
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        let epoch = Timestamp(0);
+        Self { second: Cell::default(), value: RefCell::new(value(epoch)) }
+    }
+}
+
+impl Date {
+    /// What an answer says that is made `at` this time.
+    pub fn at(&self, at: Timestamp) -> HeaderValue {
+        let second = at.0 / 1000;
+        if self.second.replace(second) != second {
+            *self.value.borrow_mut() = value(at);
+        }
+        self.value.borrow().clone()
+    }
+}
+
+fn value(at: Timestamp) -> HeaderValue {
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(at.0));
+    HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_that_of_its_second() {
+        let date = Date::default();
+        assert_eq!(date.at(Timestamp(999)), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date.at(Timestamp(1_767_268_800_999)), "Thu, 01 Jan 2026 12:00:00 GMT");
+        assert_eq!(date.at(Timestamp(1_767_268_801_000)), "Thu, 01 Jan 2026 12:00:01 GMT");
+    }
+}

@@ -1,0 +1,292 @@
+//! TLS over TCP, by rustls' unbuffered interface: a connection that waits holds no buffer.
+//!
+//! Ciphertext is read into a buffer of the worker's and decrypted where it lies, see [`Buffers`]. A connection keeps only what
+//! it must: a record that has not arrived whole, plaintext that nobody has read yet, ciphertext that the socket has not
+//! taken. rustls' own interface would keep 4 KiB for each connection, and read no more than that at a time.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of plaintext in one record at most (RFC 8446 section 5.1).
+const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// What encryption adds at most: RFC 8446 section 5.2 allows 256 bytes and the header; a key update may go ahead.
+const OVERHEAD_BYTES_MAX: usize = 512;
+
+/// Read from the socket at a time: as much as one record has at most, in TLS 1.2 too (RFC 5246 section 6.2.3).
+const READ_BYTES: usize = 5 + PLAINTEXT_BYTES_MAX + 2048;
+
+/// What may wait for the rest of it: a message of the handshake, of which rustls takes 64 KiB, in its records.
+const PARTIAL_BYTES_MAX: usize = 80 * 1024;
+
+/// The buffers of one worker, for whichever of its connections is reading or writing.
+#[derive(Clone)]
+pub struct Buffers(Rc<Shared>);
+
+struct Shared {
+    incoming: RefCell<Box<[u8]>>,
+    outgoing: RefCell<Vec<u8>>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        let incoming = RefCell::new(vec![0; PARTIAL_BYTES_MAX + READ_BYTES].into());
+        Self(Rc::new(Shared { incoming, outgoing: RefCell::default() }))
+    }
+}
+
+/// The server's side of a connection.
+pub struct TlsStream<T> {
+    io: T,
+    tls: UnbufferedServerConnection,
+    buffers: Buffers,
+    /// Ciphertext of what has not arrived whole.
+    partial: Vec<u8>,
+    /// Plaintext, of which the first `read_bytes` have been read.
+    plain: Vec<u8>,
+    read_bytes: usize,
+    /// Ciphertext that the socket has not taken.
+    outgoing: Vec<u8>,
+    /// Nothing more will come: the client has said so, or there has been an error.
+    is_over: bool,
+    /// Nothing more will be sent: the client has been told so, or there has been an error.
+    is_shut: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
+    /// Shakes hands. A failure comes with what is left to close; the client has been sent its alert, if it takes it.
+    pub async fn accept(io: T, config: Arc<ServerConfig>, buffers: Buffers) -> Result<Self, (io::Error, T)> {
+        let tls = match UnbufferedServerConnection::new(config) {
+            Ok(tls) => tls,
+            Err(error) => return Err((broken(error), io)),
+        };
+        let (partial, plain, outgoing) = Default::default();
+        let (read_bytes, is_over, is_shut) = Default::default();
+        let mut stream = Self { io, tls, buffers, partial, plain, read_bytes, outgoing, is_over, is_shut };
+        match std::future::poll_fn(|context| stream.poll_handshake(context)).await {
+            Ok(()) => Ok(stream),
+            Err(error) => Err((error, stream.io)),
+        }
+    }
+
+    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_receive(context))?;
+            if self.is_over {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// The protocol that ALPN has chosen.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// The client's chain, its own certificate first.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates()
+    }
+
+    /// Whether the session is that of an earlier connection.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Takes in what arrives next; its plaintext, if it has any, is added to `plain`.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A client that reads nothing may have more to say.
+        let _ = self.poll_send(context)?;
+        let buffers = self.buffers.clone();
+        let incoming = &mut *buffers.0.incoming.borrow_mut();
+        let kept = self.partial.len();
+        if kept > PARTIAL_BYTES_MAX {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a message without end")));
+        }
+        let mut arrived = ReadBuf::new(&mut incoming[kept..kept + READ_BYTES]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut arrived))?;
+        let end = kept + arrived.filled().len();
+        if end == kept {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        incoming[..kept].copy_from_slice(&self.partial);
+        let taken = self.take_in(&mut incoming[..end]);
+        // What rustls says by itself: its part of the handshake, a new key, an alert.
+        let sent = self.poll_send(context);
+        self.partial = incoming[taken.map_err(broken)?..end].to_vec();
+        let _ = sent?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has rustls take in `incoming`. Gives how much of it is not needed any more.
+    fn take_in(&mut self, incoming: &mut [u8]) -> Result<usize, rustls::Error> {
+        let mut done = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut incoming[done..]);
+            let goes_on = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        self.plain.extend_from_slice(record.payload);
+                    }
+                    true
+                }
+                Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outgoing),
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                    transmit.done();
+                    true
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.is_over = true;
+                    true
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    self.give_up(&mut incoming[done + discard..]);
+                    return Err(error);
+                }
+            };
+            done += discard;
+            if !goes_on {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// After an error: what is left to say is what it was, by an alert.
+    fn give_up(&mut self, incoming: &mut [u8]) {
+        (self.is_over, self.is_shut) = (true, true);
+        if let Ok(ConnectionState::EncodeTlsData(alert)) = self.tls.process_tls_records(incoming).state {
+            encode(alert, &mut self.outgoing);
+        }
+    }
+
+    /// Encrypts `data`, which fits one record, or says that nothing more will come.
+    fn write_record(&mut self, data: Option<&[u8]>) -> io::Result<()> {
+        if self.outgoing.capacity() == 0 {
+            self.outgoing = self.buffers.0.outgoing.take();
+        }
+        // rustls wants to see what it has not done with, whatever it is asked: it knows where in there it is.
+        let mut partial = std::mem::take(&mut self.partial);
+        let done = self.take_in(&mut partial).map_err(broken)?;
+        partial.drain(..done);
+        let bytes = match self.tls.process_tls_records(&mut partial).state.map_err(broken)? {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let start = self.outgoing.len();
+                self.outgoing.resize(start + data.map_or(0, <[u8]>::len) + OVERHEAD_BYTES_MAX, 0);
+                let record = &mut self.outgoing[start..];
+                let bytes = match data {
+                    Some(data) => traffic.encrypt(data, record),
+                    None => traffic.queue_close_notify(record),
+                };
+                self.outgoing.truncate(start + bytes.as_ref().unwrap_or(&0));
+                bytes
+            }
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        self.partial = partial;
+        bytes.map(drop).map_err(io::Error::other)
+    }
+
+    /// Sends what there is to send. When that is done, its buffer is the worker's.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            let bytes = ready!(Pin::new(&mut self.io).poll_write(context, &self.outgoing))?;
+            if bytes == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.drain(..bytes);
+        }
+        if self.outgoing.capacity() > 0 {
+            self.buffers.0.outgoing.replace(std::mem::take(&mut self.outgoing));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn broken(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Adds a message of rustls' own to what is to be sent.
+fn encode<Data>(mut message: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> bool {
+    let start = outgoing.len();
+    if let Err(EncodeError::InsufficientSize(needed)) = message.encode(&mut []) {
+        outgoing.resize(start + needed.required_size, 0);
+        let encoded = message.encode(&mut outgoing[start..]);
+        debug_assert!(encoded.is_ok_and(|bytes| bytes == needed.required_size), "it has the room that it asked for");
+    }
+    true
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this.plain.is_empty() && !this.is_over {
+            ready!(this.poll_receive(context))?;
+        }
+        Poll::Ready(Ok(&this.plain[this.read_bytes..]))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, bytes: usize) {
+        self.read_bytes += bytes;
+        if self.read_bytes == self.plain.len() {
+            (self.plain, self.read_bytes) = (Vec::new(), 0);
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let plain = ready!(self.as_mut().poll_fill_buf(context))?;
+        let bytes = plain.len().min(into.remaining());
+        into.put_slice(&plain[..bytes]);
+        self.consume(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
+    /// What has been written before must have left.
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(context))?;
+        if self.is_shut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let data = &data[..data.len().min(PLAINTEXT_BYTES_MAX)];
+        self.write_record(Some(data))?;
+        let _ = self.poll_send(context)?;
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_shut {
+            self.is_shut = true;
+            self.write_record(None)?;
+        }
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;
