@@ -221,9 +221,8 @@ fn a_batch_waits_while_its_worker_is_busy_and_no_longer() {
         bench.run_with(lull);
         let (started_at, admission) = (Instant::now(), admission());
         for records in [50, 1, 7] {
-            let (batcher, pushed) =
-                (bench.batcher.clone(), (0..records).map(|_| record(&admission, Bytes::from_static(&[0]))));
-            let pushed: Vec<_> = pushed.collect();
+            let batcher = bench.batcher.clone();
+            let pushed: Vec<_> = (0..records).map(|_| record(&admission, Bytes::from_static(&[0]))).collect();
             tokio::task::spawn_local(async move {
                 for record in pushed {
                     let batcher = batcher.clone();

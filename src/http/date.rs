@@ -31,7 +31,8 @@ impl Date {
     }
 }
 
-fn value(at: Timestamp) -> HeaderValue {
+/// An HTTP-date (RFC 9110 section 5.6.7).
+pub fn value(at: Timestamp) -> HeaderValue {
     let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(at.0));
     HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }

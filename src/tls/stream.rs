@@ -5,6 +5,7 @@
 //! taken. rustls' own interface would keep 4 KiB for each connection, and read no more than that at a time.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, ReadTraffic, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
@@ -73,22 +74,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         let (partial, plain, outgoing) = Default::default();
         let (read_bytes, is_over, is_shut) = Default::default();
         let mut stream = Self { io, tls, buffers, partial, plain, read_bytes, outgoing, is_over, is_shut };
-        match std::future::poll_fn(|context| stream.poll_handshake(context)).await {
+        match poll_fn(|context| stream.poll_handshake(context)).await {
             Ok(()) => Ok(stream),
             Err(error) => Err((error, stream.io)),
         }
     }
 
     fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if !self.tls.is_handshaking() {
-                return Poll::Ready(Ok(()));
-            }
+        while self.tls.is_handshaking() {
             ready!(self.poll_receive(context))?;
             if self.is_over {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The protocol that ALPN has chosen.
@@ -123,7 +122,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         incoming[..kept].copy_from_slice(&self.partial);
-        let taken = self.take_in(&mut incoming[..end]);
+        let taken = self.take_in(&mut incoming[..end], |_, _| ());
         // What rustls says by itself: its part of the handshake, a new key, an alert.
         let sent = self.poll_send(context);
         self.partial = incoming[taken.map_err(broken)?..end].to_vec();
@@ -131,39 +130,32 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Has rustls take in `incoming`. Gives how much of it is not needed any more.
-    fn take_in(&mut self, incoming: &mut [u8]) -> Result<usize, rustls::Error> {
+    /// Has rustls take in `incoming`, and then, where it may send, `seal` a record to what is to be sent. Gives how much of
+    /// `incoming` is not needed any more.
+    fn take_in(
+        &mut self,
+        incoming: &mut [u8],
+        seal: impl FnOnce(WriteTraffic<'_, ServerConnectionData>, &mut Vec<u8>),
+    ) -> Result<usize, rustls::Error> {
         let mut done = 0;
         loop {
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut incoming[done..]);
-            let goes_on = match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        discard += record.discard;
-                        self.plain.extend_from_slice(record.payload);
-                    }
-                    true
-                }
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut incoming[done..]);
+            match state {
+                Ok(ConnectionState::ReadTraffic(traffic)) => done += read(traffic, &mut self.plain)?,
                 Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outgoing),
-                Ok(ConnectionState::TransmitTlsData(transmit)) => {
-                    transmit.done();
-                    true
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                Ok(ConnectionState::PeerClosed) => self.is_over = true,
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                    seal(traffic, &mut self.outgoing);
+                    return Ok(done + discard);
                 }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.is_over = true;
-                    true
-                }
-                Ok(_) => false,
+                Ok(_) => return Ok(done + discard),
                 Err(error) => {
                     self.give_up(&mut incoming[done + discard..]);
                     return Err(error);
                 }
-            };
-            done += discard;
-            if !goes_on {
-                return Ok(done);
             }
+            done += discard;
         }
     }
 
@@ -182,24 +174,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
         // rustls wants to see what it has not done with, whatever it is asked: it knows where in there it is.
         let mut partial = std::mem::take(&mut self.partial);
-        let done = self.take_in(&mut partial).map_err(broken)?;
-        partial.drain(..done);
-        let bytes = match self.tls.process_tls_records(&mut partial).state.map_err(broken)? {
-            ConnectionState::WriteTraffic(mut traffic) => {
-                let start = self.outgoing.len();
-                self.outgoing.resize(start + data.map_or(0, <[u8]>::len) + OVERHEAD_BYTES_MAX, 0);
-                let record = &mut self.outgoing[start..];
-                let bytes = match data {
-                    Some(data) => traffic.encrypt(data, record),
-                    None => traffic.queue_close_notify(record),
-                };
-                self.outgoing.truncate(start + bytes.as_ref().unwrap_or(&0));
-                bytes
-            }
-            _ => return Err(io::ErrorKind::NotConnected.into()),
-        };
+        let mut sealed = Err(io::ErrorKind::NotConnected.into());
+        let taken = self.take_in(&mut partial, |traffic, outgoing| sealed = seal(traffic, data, outgoing));
+        partial.drain(..taken.map_err(broken)?);
         self.partial = partial;
-        bytes.map(drop).map_err(io::Error::other)
+        sealed
     }
 
     /// Sends what there is to send. When that is done, its buffer is the worker's.
@@ -222,15 +201,42 @@ fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// Adds the plaintext of what has arrived. Gives what rustls wants to be discarded for it.
+fn read(mut traffic: ReadTraffic<'_, '_, ServerConnectionData>, plain: &mut Vec<u8>) -> Result<usize, rustls::Error> {
+    let mut discard = 0;
+    while let Some(record) = traffic.next_record() {
+        let record = record?;
+        discard += record.discard;
+        plain.extend_from_slice(record.payload);
+    }
+    Ok(discard)
+}
+
 /// Adds a message of rustls' own to what is to be sent.
-fn encode<Data>(mut message: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> bool {
+fn encode(mut message: EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut Vec<u8>) {
     let start = outgoing.len();
     if let Err(EncodeError::InsufficientSize(needed)) = message.encode(&mut []) {
         outgoing.resize(start + needed.required_size, 0);
         let encoded = message.encode(&mut outgoing[start..]);
         debug_assert!(encoded.is_ok_and(|bytes| bytes == needed.required_size), "it has the room that it asked for");
     }
-    true
+}
+
+/// Adds a record of `data` to what is to be sent, or one that says that nothing more will come.
+fn seal(
+    mut traffic: WriteTraffic<'_, ServerConnectionData>,
+    data: Option<&[u8]>,
+    outgoing: &mut Vec<u8>,
+) -> io::Result<()> {
+    let start = outgoing.len();
+    outgoing.resize(start + data.map_or(0, <[u8]>::len) + OVERHEAD_BYTES_MAX, 0);
+    let record = &mut outgoing[start..];
+    let bytes = match data {
+        Some(data) => traffic.encrypt(data, record),
+        None => traffic.queue_close_notify(record),
+    };
+    outgoing.truncate(start + bytes.as_ref().unwrap_or(&0));
+    bytes.map(drop).map_err(io::Error::other)
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {

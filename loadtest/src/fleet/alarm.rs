@@ -1,12 +1,11 @@
 //! Wakes the devices of one thread when their time has come.
 //!
 //! Not by tokio's timers: those that are more than four seconds ahead lie in one slot, and are all sorted anew at once when
-//! its time comes, some ten thousand of them where there are a hundred thousand devices. Here each costs its own place in
-//! one heap. One task looks at it every [`TICK`], as often as tokio would.
+//! its time comes, some ten thousand of them where there are a hundred thousand devices. Here each has its own place in
+//! order. One task looks at it every [`TICK`], as often as tokio would.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -15,13 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 const TICK: Duration = Duration::from_millis(1);
 
+/// Who sleeps, and until when.
 #[derive(Default)]
-pub struct Alarm(RefCell<BinaryHeap<Reverse<Sleeper>>>);
-
-struct Sleeper {
-    until: Instant,
-    waker: Waker,
-}
+pub struct Alarm(RefCell<BTreeMap<Instant, Vec<Waker>>>);
 
 impl Alarm {
     /// Never ends; nobody wakes without it.
@@ -30,16 +25,16 @@ impl Alarm {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await;
-            while let Some(waker) = self.next(now) {
-                waker.wake();
+            while let Some(wakers) = self.next(now) {
+                wakers.into_iter().for_each(Waker::wake);
             }
         }
     }
 
-    fn next(&self, now: Instant) -> Option<Waker> {
+    fn next(&self, now: Instant) -> Option<Vec<Waker>> {
         let mut sleepers = self.0.borrow_mut();
-        let is_due = sleepers.peek().is_some_and(|Reverse(first)| first.until <= now);
-        if is_due { sleepers.pop().map(|Reverse(first)| first.waker) } else { None }
+        let first = sleepers.first_entry().filter(|first| *first.key() <= now)?;
+        Some(first.remove())
     }
 
     /// Sleeps in a task that nothing else wakes.
@@ -50,31 +45,11 @@ impl Alarm {
                 return Poll::Ready(());
             }
             if !std::mem::replace(&mut is_asleep, true) {
-                self.0.borrow_mut().push(Reverse(Sleeper { until, waker: context.waker().clone() }));
+                self.0.borrow_mut().entry(until).or_default().push(context.waker().clone());
             }
             Poll::Pending
         })
         .await;
-    }
-}
-
-impl PartialEq for Sleeper {
-    fn eq(&self, other: &Self) -> bool {
-        self.until == other.until
-    }
-}
-
-impl Eq for Sleeper {}
-
-impl PartialOrd for Sleeper {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Sleeper {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.until.cmp(&other.until)
     }
 }
 
