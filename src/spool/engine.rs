@@ -254,8 +254,14 @@ impl<D: Disk> Engine<D> {
         let records = self.shared.index().retire(places);
         self.options.metrics.records_dropped(records);
         self.dropped.add(records);
-        self.dropped.tell(now);
+        self.tell_of_dropped(now);
         self.delete_finished(now)
+    }
+
+    fn tell_of_dropped(&mut self, now: Instant) {
+        if let Some(records) = self.dropped.take(now) {
+            tracing::warn!(records, "the spool is full: its oldest records were dropped");
+        }
     }
 
     fn go_down(&mut self, error: &io::Error, now: Instant) -> Refused {
@@ -282,7 +288,7 @@ impl<D: Disk> Engine<D> {
         if !self.shared.index().finished().is_empty() {
             self.delete_finished(now);
         }
-        self.dropped.tell(now);
+        self.tell_of_dropped(now);
         if self.shared.state() == State::Full && self.has_room(self.options.segment_bytes) {
             self.shared.set_state(State::Up);
         }

@@ -2,6 +2,7 @@
 //!
 //! The metric counts them as they are dropped. Time is an argument.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -23,11 +24,35 @@ impl Dropped {
         self.told_at.filter(|_| self.records > 0).map(|at| at + LOG_INTERVAL)
     }
 
-    /// Tells of what has gathered, if it is time.
-    pub fn tell(&mut self, now: Instant) {
-        if self.records > 0 && self.due().is_none_or(|due| now >= due) {
-            tracing::warn!(records = self.records, "the spool is full: its oldest records were dropped");
-            *self = Self { records: 0, told_at: Some(now) };
-        }
+    /// How many to tell of now, if it is time; they count as told.
+    pub fn take(&mut self, now: Instant) -> Option<u64> {
+        let is_time = self.records > 0 && self.due().is_none_or(|due| now >= due);
+        is_time.then(|| {
+            self.told_at = Some(now);
+            mem::take(&mut self.records)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_told_of_once_a_minute_and_none_is_left_out() {
+        let mut dropped = Dropped::default();
+        let begun_at = Instant::now();
+        let told: Vec<_> = (0..150)
+            .map(|second| {
+                dropped.add(second);
+                dropped.take(begun_at + Duration::from_secs(second)).map(|records| (second, records))
+            })
+            .collect();
+        let sum = |seconds: std::ops::RangeInclusive<u64>| seconds.sum();
+        let expected = [(1, 1), (61, sum(2..=61)), (121, sum(62..=121))];
+        assert_eq!(told.into_iter().flatten().collect::<Vec<_>>(), expected);
+        assert_eq!(dropped.due(), Some(begun_at + Duration::from_secs(181)));
+        assert_eq!(dropped.take(begun_at + Duration::from_secs(181)), Some(sum(122..=149)));
+        assert_eq!((dropped.due(), dropped.take(begun_at + Duration::from_secs(999))), (None, None));
     }
 }
