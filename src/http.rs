@@ -46,9 +46,6 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields in one request.
 pub const HEADER_FIELDS_MAX: usize = 64;
 
-/// Requests that one h2 or h3 connection may have open.
-pub const STREAMS_MAX: u32 = 128;
-
 /// From the last answer on an h1 connection to its end, when the gateway drains.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::capacity::{ConnectionPermit, HandshakePermit};
 use super::{Acceptor, WorkerConnectionIds, leaf_serial};
-use crate::http::{self, Connection, STREAMS_MAX};
+use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::telemetry::metrics::{Handshake, Protocol};
 
@@ -60,7 +60,7 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
     let idle_timeout = IdleTimeout::try_from(idle_timeout).map_err(io::Error::other)?;
     transport
         .max_idle_timeout(Some(idle_timeout))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(http::h3::STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))

@@ -25,8 +25,11 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::cut::until_cut;
 use super::discard::discard;
 use super::overhead::{Metered, Overhead};
-use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service, request_head};
+use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
+
+/// Requests that one connection may have open.
+const STREAMS_MAX: u32 = 128;
 
 /// Requests of one connection that are being answered, those among them whose streams the client has reset: with more, none is
 /// begun until others end.

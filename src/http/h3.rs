@@ -1,6 +1,6 @@
 //! HTTP/3 by h3 over quinn.
 //!
-//! `accept` hands over each connection, and [`serve`] owns it to its end: one task a request, and GOAWAY before the end.
+//! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests in one task, and GOAWAY before it.
 //! h3 reads and writes by the adapter in `quic`, which keeps from it what no client has reason to send (`frames`); its own
 //! errors are those of RFC 9114 section 8.1. A request has the bounds of every protocol, and a connection no more than
 //! [`UNANSWERED_MAX`] requests that come to nothing: their streams cost no token of a limit.
@@ -16,20 +16,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::{Method, Response, StatusCode};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::cut::until_cut;
 use super::discard::discard;
-use super::{Connection, HEAD_BYTES_MAX, STREAMS_MAX, Service, request_head};
+use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Body, BrokenBody};
 use crate::telemetry::metrics::Protocol;
 
 type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Stream<S> = RequestStream<S, Bytes>;
+
+/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn keeps a place for each from the
+/// start, in tables that double for a few more.
+pub const STREAMS_MAX: u32 = 100;
 
 /// Requests of a connection that ended without an answer, less those that were answered: a device may well give up all that
 /// it has open, but not again and again.
@@ -46,22 +51,23 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
     close(&quic, Code::H3_NO_ERROR);
 }
 
-async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Rc<Service>) {
+async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Service) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
     let is_leaving = Rc::new(Cell::new(false));
     let adapted = quic::Connection::new(quic.clone(), is_leaving.clone());
-    let Ok(mut h3) = builder.build(adapted).await else { return };
-    let mut requests = JoinSet::new();
+    // Boxed, so that what only the beginning needs is given back.
+    let Ok(mut h3) = Box::pin(builder.build(adapted)).await else { return };
+    let mut requests = FuturesUnordered::new();
     let (mut is_closing, mut unanswered) = (false, 0_u32);
     while !(is_closing && requests.is_empty()) {
         tokio::select! {
             accepted = h3.accept() => match accepted {
-                Ok(Some(resolver)) => drop(requests.spawn_local(answer(resolver, connection.clone(), service.clone()))),
+                Ok(Some(resolver)) => requests.push(Box::pin(answer(resolver, connection, service))),
                 Ok(None) | Err(_) => break,
             },
-            Some(is_answered) = requests.join_next() => {
-                unanswered = if let Ok(true) = is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
+            Some(is_answered) = requests.next() => {
+                unanswered = if is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
                 if unanswered > UNANSWERED_MAX {
                     return close(quic, Code::H3_EXCESSIVE_LOAD);
                 }
@@ -74,7 +80,7 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
             }
         }
     }
-    while requests.join_next().await.is_some() {}
+    while requests.next().await.is_some() {}
     if is_closing {
         let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
     }
@@ -93,9 +99,8 @@ async fn over(connection: &Connection, service: &Service) {
 }
 
 /// Whether there was an answer that the client took.
-async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Service>) -> bool {
-    let resolved = timeout(service.header_timeout, resolver.resolve_request()).await;
-    let (request, stream) = match resolved {
+async fn answer(resolver: Resolver, connection: &Rc<Connection>, service: &Service) -> bool {
+    let (request, stream) = match timeout(service.header_timeout, resolver.resolve_request()).await {
         Ok(Ok(request)) => request,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
             // h3 has answered by itself.
@@ -108,7 +113,7 @@ async fn answer(resolver: Resolver, connection: Rc<Connection>, service: Rc<Serv
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
     let mut body = QuicBody { stream: receive, has_ended: false };
-    let response = service.answer(&connection, &request_head(&head), &mut body).await;
+    let response = service.answer(connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
     let responding = respond(&mut send, response, head.method == Method::HEAD);

@@ -231,6 +231,6 @@ fn a_connection_is_told_its_bounds() {
     let siege = Siege::begin();
     let told = siege.attacker().told();
     let bounds = ["requests", "streams_of_one_direction", "stream_bytes", "connection_bytes", "datagram_bytes"];
-    assert_eq!(bounds.map(|bound| told[bound].as_u64()), [128, 8, 64 << 10, 1 << 20, 0].map(Some), "{told}");
+    assert_eq!(bounds.map(|bound| told[bound].as_u64()), [100, 8, 64 << 10, 1 << 20, 0].map(Some), "{told}");
     siege.end();
 }
