@@ -112,7 +112,7 @@ async fn answer(resolver: Resolver, connection: &Rc<Connection>, service: &Servi
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
-    let mut body = QuicBody { stream: receive, has_ended: false };
+    let mut body = QuicBody { stream: receive, has_ended: false, is_broken: false };
     let response = service.answer(connection, &request_head(&head), &mut body).await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
@@ -142,6 +142,8 @@ struct QuicBody<S> {
     stream: Stream<S>,
     /// There is no more DATA: trailers may follow, which are read to see that nothing comes after them.
     has_ended: bool,
+    /// It failed: h3 panics if it is read on.
+    is_broken: bool,
 }
 
 impl<S: h3::quic::RecvStream> QuicBody<S> {
@@ -165,6 +167,11 @@ impl<S: h3::quic::RecvStream> QuicBody<S> {
 
 impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        self.poll_data(context).map(|piece| piece.map_err(|_| BrokenBody).transpose())
+        if self.is_broken {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.poll_data(context));
+        self.is_broken = piece.is_err();
+        Poll::Ready(piece.map_err(|_| BrokenBody).transpose())
     }
 }

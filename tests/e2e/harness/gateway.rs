@@ -270,6 +270,8 @@ impl Drop for Gateway {
             eprintln!("the gateway's log:\n{}", self.log());
         }
         self.end();
+        // One that the gateway survives, with the loss of a request or a connection, is a defect too.
+        assert!(std::thread::panicking() || !self.log().contains("panicked at"), "{}", self.log());
     }
 }
 
