@@ -17,7 +17,7 @@ use forebay::delivery::Health;
 use forebay::handover;
 use forebay::record::{AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp};
 use forebay::telemetry::metrics::{Metrics, SealReason};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
@@ -88,13 +88,13 @@ fn hand_over(criterion: &mut Criterion) {
         let (there, mut ping) = handover::channel(1);
         let (back, mut pong) = handover::channel(1);
         let echo = std::thread::spawn(move || {
-            runtime().block_on(async {
+            runtime().0.block_on(async {
                 while let Some(item) = ping.recv().await {
                     back.push(item).expect("there is room");
                 }
             })
         });
-        let runtime = runtime();
+        let (runtime, _) = runtime();
         bench.iter(|| {
             there.push(1_u64).expect("there is room");
             runtime.block_on(pong.recv())
@@ -105,8 +105,10 @@ fn hand_over(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
+fn runtime() -> (Runtime, Lull) {
+    let mut runtime = Builder::new_current_thread();
+    let lull = Lull::of(&mut runtime);
+    (runtime.enable_all().build().expect("a runtime"), lull)
 }
 
 /// [`RECORDS`] requests push at once and wait; another thread settles every batch as delivered.
@@ -117,16 +119,13 @@ fn ack_path(criterion: &mut Criterion) {
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let batcher = Rc::new(Batcher::new(1, LIMITS, ack, delivery, home, metrics.worker(0)));
     let settling = std::thread::spawn(move || {
-        runtime().block_on(async {
+        runtime().0.block_on(async {
             while let Some(batch) = batches.recv().await {
                 batch.settle(Outcomes::DELIVERED);
             }
         })
     });
-    let mut runtime = Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
-    let (runtime, local) = (runtime.enable_all().build().expect("a runtime"), LocalSet::new());
-    let readings = Rc::new(Readings::new());
+    let ((runtime, lull), local, readings) = (runtime(), LocalSet::new(), Rc::new(Readings::new()));
     let running = local.spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled, lull).await }

@@ -16,7 +16,7 @@ mod crl;
 mod der;
 mod server;
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderValue;
 use x509_parser::asn1_rs::{Class, FromDer, Tag};
@@ -102,7 +102,7 @@ impl Identity {
             not_before: timestamp(certificate.validity().not_before),
             not_after,
             notice_from: Timestamp(not_after.0.saturating_sub(notice_millis)),
-            expires: http_date(not_after),
+            expires: not_after.http_date(),
         })
     }
 
@@ -137,14 +137,6 @@ fn fingerprint(der: &[u8]) -> Option<DeviceId> {
 /// Dates before 1970 are taken for 1970.
 fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
-}
-
-/// The last date that has four digits for its year is the latest that a certificate can have.
-fn http_date(at: Timestamp) -> HeaderValue {
-    const YEAR_9999_ENDS: u64 = 253_402_300_799;
-    let at = UNIX_EPOCH + Duration::from_secs((at.0 / 1000).min(YEAR_9999_ENDS));
-    // A date is visible ASCII.
-    HeaderValue::try_from(httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName

@@ -9,8 +9,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
 use crate::handover;
@@ -67,8 +69,16 @@ pub struct Timestamp(pub u64);
 
 impl Timestamp {
     pub fn now() -> Self {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let since_epoch = std::time::SystemTime::now().duration_since(UNIX_EPOCH);
         Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
+    }
+
+    /// As HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for its year is the latest, in certificates too.
+    pub fn http_date(self) -> HeaderValue {
+        const YEAR_9999_ENDS: u64 = 253_402_300_799;
+        let at = UNIX_EPOCH + Duration::from_secs((self.0 / 1000).min(YEAR_9999_ENDS));
+        // A date is visible ASCII.
+        HeaderValue::try_from(httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static(""))
     }
 }
 

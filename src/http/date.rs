@@ -1,7 +1,6 @@
 //! The `date` of answers (RFC 9110 section 6.6.1).
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, SystemTime};
 
 use http::header::HeaderValue;
 
@@ -15,8 +14,7 @@ pub struct Date {
 
 impl Default for Date {
     fn default() -> Self {
-        let epoch = Timestamp(0);
-        Self { second: Cell::default(), value: RefCell::new(value(epoch)) }
+        Self { second: Cell::default(), value: RefCell::new(Timestamp(0).http_date()) }
     }
 }
 
@@ -25,16 +23,10 @@ impl Date {
     pub fn at(&self, at: Timestamp) -> HeaderValue {
         let second = at.0 / 1000;
         if self.second.replace(second) != second {
-            *self.value.borrow_mut() = value(at);
+            *self.value.borrow_mut() = at.http_date();
         }
         self.value.borrow().clone()
     }
-}
-
-/// An HTTP-date (RFC 9110 section 5.6.7).
-pub fn value(at: Timestamp) -> HeaderValue {
-    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(at.0));
-    HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
     let adapted = quic::Connection::new(quic.clone(), is_leaving.clone());
     // Boxed, so that what only the beginning needs is given back.
     let Ok(mut h3) = Box::pin(builder.build(adapted)).await else { return };
+    // Each in a box: room for one is kept from the start.
     let mut requests = FuturesUnordered::new();
     let (mut is_closing, mut unanswered) = (false, 0_u32);
     while !(is_closing && requests.is_empty()) {

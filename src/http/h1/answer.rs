@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::http::{date, reply};
+use crate::http::reply;
 use crate::record::Timestamp;
 
 /// Tells the client to send its body.
@@ -67,7 +67,7 @@ pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Ve
     if status != StatusCode::NO_CONTENT {
         field(CONTENT_LENGTH.as_str(), body.len().to_string().as_bytes());
     }
-    field(DATE.as_str(), date::value(at).as_bytes());
+    field(DATE.as_str(), at.http_date().as_bytes());
     bytes.extend_from_slice(LINE_END);
     if !omits_body {
         bytes.extend_from_slice(body);
