@@ -5,7 +5,6 @@
 //! before the run and is reported apart. Bounds: messages wait in a queue of fixed length; setup has
 //! `SETUP_MAX`; workers that have not ended well after the run are killed, and the verdict says so.
 
-mod alarm;
 mod crew;
 mod device;
 mod gather;

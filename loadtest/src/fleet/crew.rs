@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
 use crate::certificates::Authority;
 use crate::cli::Fleet;
 use crate::client::Dialer;
@@ -33,7 +32,6 @@ pub struct Crew {
     /// Connections that are open.
     pub open: Cell<i64>,
     pub start: watch::Receiver<Option<Instant>>,
-    pub alarm: Alarm,
     pub tallies: RefCell<[Tally; Group::COUNT]>,
     pub ledger: Option<RefCell<Writer>>,
     pub complaints: RefCell<Vec<String>>,

@@ -16,7 +16,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::alarm::Alarm;
 use super::crew::Crew;
 use super::device::Device;
 use crate::certificates::{Authority, DeviceCertificate};
@@ -135,10 +134,6 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     let _ = ready.wait_for(|ready| *ready == count).await;
     shared.lines.send(crew.snapshot(None).to_json())?;
     shared.lines.send(json!({"ready": true}))?;
-    tokio::task::spawn_local({
-        let crew = crew.clone();
-        async move { crew.alarm.run().await }
-    });
     let start = crew.wait_for_start().await;
     let mut seconds = interval_at(start + Duration::from_secs(1), Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -182,7 +177,6 @@ fn crew(shared: &Shared) -> Result<Crew> {
         handshakes: Semaphore::new(options.handshakes_max.div_ceil(options.slots()) as usize),
         open: 0.into(),
         start: shared.start.clone(),
-        alarm: Alarm::default(),
         tallies: Default::default(),
         ledger: ledger.map(Into::into),
         complaints: Default::default(),
