@@ -15,7 +15,9 @@ use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
-use forebay::record::{AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{
+    AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp,
+};
 use forebay::telemetry::metrics::{Metrics, SealReason};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
@@ -23,8 +25,11 @@ use tokio::time::Instant;
 
 const RECORDS: usize = 512;
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 344]);
-const LIMITS: BatchConfig =
-    BatchConfig { bytes_max: 512 * 1024, records_max: RECORDS, linger: Duration::from_millis(5) };
+const LIMITS: BatchConfig = BatchConfig {
+    bytes_max: 512 * 1024,
+    records_max: RECORDS,
+    linger: Duration::from_millis(5),
+};
 const STREAM: StreamIndex = StreamIndex(0);
 
 struct Readings {
@@ -35,14 +40,20 @@ struct Readings {
 impl Readings {
     fn new() -> Self {
         let device = DeviceId::parse("meter-1").expect("an id");
-        Self { admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())), device }
+        Self {
+            admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())),
+            device,
+        }
     }
 
     fn next(&self) -> Record {
         let received_at = Timestamp::now();
         Record {
             device: self.device.clone(),
-            permit: self.admission.reserve(PAYLOAD.len()).expect("there is room"),
+            permit: self
+                .admission
+                .reserve(PAYLOAD.len())
+                .expect("there is room"),
             payload: PAYLOAD,
             content_type: None,
             id: RecordId::new(received_at),
@@ -114,10 +125,20 @@ fn runtime() -> (Runtime, Lull) {
 /// [`RECORDS`] requests push at once and wait; another thread settles every batch as delivered.
 fn ack_path(criterion: &mut Criterion) {
     let metrics = Metrics::new(1, &["telemetry".into()], vec![]);
-    let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
+    let ack = AckConfig {
+        mode: AckMode::Durable,
+        timeout: Duration::from_secs(10),
+    };
     let (delivery, mut batches) = handover::channel::<Batch>(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let batcher = Rc::new(Batcher::new(1, LIMITS, ack, delivery, home, metrics.worker(0)));
+    let batcher = Rc::new(Batcher::new(
+        1,
+        LIMITS,
+        ack,
+        delivery,
+        home,
+        metrics.worker(0),
+    ));
     let settling = std::thread::spawn(move || {
         runtime().0.block_on(async {
             while let Some(batch) = batches.recv().await {
@@ -138,7 +159,8 @@ fn ack_path(criterion: &mut Criterion) {
                 let mut requests = JoinSet::new();
                 for _ in 0..RECORDS {
                     let (batcher, readings) = (batcher.clone(), readings.clone());
-                    requests.spawn_local(async move { batcher.push(STREAM, readings.next()).await });
+                    requests
+                        .spawn_local(async move { batcher.push(STREAM, readings.next()).await });
                 }
                 requests.join_all().await.len()
             })

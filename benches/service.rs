@@ -29,7 +29,9 @@ fn h1_null_sink(criterion: &mut Criterion) {
     let mut clients: Vec<_> = local.block_on(&runtime, async {
         let (service, null) = service(lull);
         deliver(null);
-        (0..REQUESTS).map(|number| H1::open(&service, number)).collect()
+        (0..REQUESTS)
+            .map(|number| H1::open(&service, number))
+            .collect()
     });
     let mut group = criterion.benchmark_group("service");
     group.throughput(Throughput::Elements(REQUESTS as u64));
@@ -43,7 +45,8 @@ fn h2_null_sink(criterion: &mut Criterion) {
     let mut clients: Vec<_> = local.block_on(&runtime, async {
         let (service, null) = service(lull);
         deliver(null);
-        let connections = join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
+        let connections =
+            join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
         connections.into_iter().cycle().take(REQUESTS).collect()
     });
     let mut group = criterion.benchmark_group("service");

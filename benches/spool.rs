@@ -59,7 +59,13 @@ fn records() -> Vec<Record> {
 
 fn open(dir: &Path) -> Spool {
     let (dir, keys, metrics) = (dir.to_owned(), Keys::default(), SpoolMetrics::unseen());
-    let options = Options { dir, bytes_max: QUOTA_BYTES, when_full: WhenFull::Reject, keys, metrics };
+    let options = Options {
+        dir,
+        bytes_max: QUOTA_BYTES,
+        when_full: WhenFull::Reject,
+        keys,
+        metrics,
+    };
     Spool::open(options).expect("the spool opens").0
 }
 
@@ -70,7 +76,11 @@ fn compare(dir: &Path, records: &[Record], group: usize) {
     let batch_bytes = Draft::new("telemetry", records).expect("a draft").bytes();
     let (mut plain, mut spooled) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
-        plain.push(write_plainly(&scratch.path().join(format!("plain-{turn}")), batch_bytes, group));
+        plain.push(write_plainly(
+            &scratch.path().join(format!("plain-{turn}")),
+            batch_bytes,
+            group,
+        ));
         spooled.push(append(&spool, records, group));
     }
     plain.sort_unstable();
@@ -78,13 +88,24 @@ fn compare(dir: &Path, records: &[Record], group: usize) {
     let (plain, spooled) = (plain[0], spooled[0]);
     let rate = |took: Duration| (ROUNDS * group * batch_bytes) as f64 / took.as_secs_f64() / 1e6;
     let ratio = rate(spooled) / rate(plain);
-    println!("{group:2} batches a sync: {:.0} MB/s, plain {:.0} MB/s, ratio {ratio:.2}", rate(spooled), rate(plain));
+    println!(
+        "{group:2} batches a sync: {:.0} MB/s, plain {:.0} MB/s, ratio {ratio:.2}",
+        rate(spooled),
+        rate(plain)
+    );
 }
 
 /// A thread that writes what has gathered and syncs it once.
 fn write_plainly(path: &Path, batch_bytes: usize, group: usize) -> Duration {
-    let file: File = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a file");
-    file.allocate((batch_bytes * group * ROUNDS) as u64).expect("room");
+    let file: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .expect("a file");
+    file.allocate((batch_bytes * group * ROUNDS) as u64)
+        .expect("room");
     file.sync_all().expect("a sync");
     let (batches, waiting) = sync_channel::<Vec<u8>>(2 * group);
     let (answer, answers) = sync_channel(2 * group);
@@ -96,10 +117,16 @@ fn write_plainly(path: &Path, batch_bytes: usize, group: usize) -> Duration {
             write_all_at(&file, &mut slices, offset).expect("a write");
             file.sync().expect("a sync");
             offset += (gathered.len() * batch_bytes) as u64;
-            gathered.iter().for_each(|_| answer.send(()).expect("it is awaited"));
+            gathered
+                .iter()
+                .for_each(|_| answer.send(()).expect("it is awaited"));
         }
     });
-    let took = keep_waiting(group, || batches.send(vec![7; batch_bytes]).expect("it writes"), &answers);
+    let took = keep_waiting(
+        group,
+        || batches.send(vec![7; batch_bytes]).expect("it writes"),
+        &answers,
+    );
     drop(batches);
     writing.join().expect("it ends");
     std::fs::remove_file(path).expect("it is removed");
@@ -134,7 +161,10 @@ fn keep_waiting(group: usize, send: impl Fn(), answers: &Receiver<()>) -> Durati
 }
 
 fn recover(dir: &Path, records: &[Record]) {
-    let bytes_max = std::env::var("FOREBAY_BENCH_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(1 << 30);
+    let bytes_max = std::env::var("FOREBAY_BENCH_BYTES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1 << 30);
     let scratch = tempfile::tempdir_in(dir).expect("a folder");
     let spool = open(scratch.path());
     let batch_bytes = Draft::new("telemetry", records).expect("a draft").bytes();
@@ -160,16 +190,28 @@ fn recover_once(dir: &Path, how: &str) -> Spool {
     let begun_at = Instant::now();
     let spool = open(dir);
     let took = begun_at.elapsed();
-    let (waiting, bytes) =
-        (spool.backlog.records(), segments(dir).iter().map(|segment| file_bytes(segment)).sum::<u64>());
-    println!("recovery {how}: {waiting} records in {:.1} GiB: {took:?}", bytes as f64 / (1_u64 << 30) as f64);
+    let (waiting, bytes) = (
+        spool.backlog.records(),
+        segments(dir)
+            .iter()
+            .map(|segment| file_bytes(segment))
+            .sum::<u64>(),
+    );
+    println!(
+        "recovery {how}: {waiting} records in {:.1} GiB: {took:?}",
+        bytes as f64 / (1_u64 << 30) as f64
+    );
     spool
 }
 
 /// Oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "spool")).collect();
+    let entries = std::fs::read_dir(dir)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
+    let mut segments: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|ext| ext == "spool"))
+        .collect();
     segments.sort();
     segments
 }
@@ -184,8 +226,10 @@ fn crash(dir: &Path) {
     let segments = segments(dir);
     if let [before, .., newest] = &segments[..] {
         let file = OpenOptions::new().write(true).open(newest).expect("a file");
-        file.set_len(file_bytes(newest) - MARK_BYTES).expect("it is cut");
-        file.set_len(file_bytes(before).max(file_bytes(newest))).expect("it grows");
+        file.set_len(file_bytes(newest) - MARK_BYTES)
+            .expect("it is cut");
+        file.set_len(file_bytes(before).max(file_bytes(newest)))
+            .expect("it grows");
         file.sync_all().expect("a sync");
     }
     for segment in &segments {

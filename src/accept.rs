@@ -72,7 +72,11 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
     /// the listener.
-    pub async fn run_tcp(self: Rc<Self>, listener: TcpListener, mut closing: watch::Receiver<bool>) {
+    pub async fn run_tcp(
+        self: Rc<Self>,
+        listener: TcpListener,
+        mut closing: watch::Receiver<bool>,
+    ) {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -96,13 +100,21 @@ impl Acceptor {
 
     /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener: what is left in the
     /// queue is reset.
-    fn empty(self: &Rc<Self>, listener: TcpListener, connections: &mut JoinSet<()>) -> io::Result<()> {
+    fn empty(
+        self: &Rc<Self>,
+        listener: TcpListener,
+        connections: &mut JoinSet<()>,
+    ) -> io::Result<()> {
         // Not tokio's: it would ask the kernel only when that has had the time to say that something waits.
         let listener = listener.into_std()?;
         for permits in (0..QUEUE_MAX).map_while(|_| self.capacity.wait_for_tcp().now_or_never()) {
             let (stream, peer) = listener.accept()?;
             stream.set_nonblocking(true)?;
-            connections.spawn_local(self.clone().serve_tcp(TcpStream::from_std(stream)?, peer.ip(), permits));
+            connections.spawn_local(self.clone().serve_tcp(
+                TcpStream::from_std(stream)?,
+                peer.ip(),
+                permits,
+            ));
         }
         Ok(())
     }
@@ -110,7 +122,10 @@ impl Acceptor {
     async fn accept(
         &self,
         listener: &TcpListener,
-    ) -> (Option<(ConnectionPermit, HandshakePermit)>, io::Result<(TcpStream, SocketAddr)>) {
+    ) -> (
+        Option<(ConnectionPermit, HandshakePermit)>,
+        io::Result<(TcpStream, SocketAddr)>,
+    ) {
         let permits = self.capacity.wait_for_tcp().await;
         (permits, listener.accept().await)
     }
@@ -138,7 +153,12 @@ impl Acceptor {
     }
 
     /// Shakes hands; what is left to do then is to serve the connection.
-    async fn connect(&self, stream: TcpStream, address: IpAddr, address_limits: AddressLimits) -> Option<Serving> {
+    async fn connect(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        address_limits: AddressLimits,
+    ) -> Option<Serving> {
         let (stream, links) = self.shake_hands(stream, address).await?;
         let is_h2 = stream.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
@@ -157,40 +177,66 @@ impl Acceptor {
         let guest = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
         let now = self.clock.now();
         let limits = self.limits.address(address, now).ok();
-        let limits = limits.filter(|limits| limits.take_handshake(now).is_ok()).ok_or_else(|| {
-            self.metrics.refused(Scope::Handshake);
-            Handshake::RateLimited
-        })?;
+        let limits = limits
+            .filter(|limits| limits.take_handshake(now).is_ok())
+            .ok_or_else(|| {
+                self.metrics.refused(Scope::Handshake);
+                Handshake::RateLimited
+            })?;
         Ok((guest, limits))
     }
 
     /// Counts a handshake that came to nothing, and writes it down.
-    fn end_handshake(&self, result: Handshake, address: IpAddr, transport: &'static str, serial: Option<&[u8]>) {
+    fn end_handshake(
+        &self,
+        result: Handshake,
+        address: IpAddr,
+        transport: &'static str,
+        serial: Option<&[u8]>,
+    ) {
         self.metrics.handshake(result);
-        self.audit.record(Event::HandshakeRefused { address, transport, reason: result.label(), serial });
+        self.audit.record(Event::HandshakeRefused {
+            address,
+            transport,
+            reason: result.label(),
+            serial,
+        });
     }
 
-    async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
-        let handshake = TlsStream::accept(stream, self.tls.configs.load().tcp.clone(), self.buffers.clone());
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+        let handshake = TlsStream::accept(
+            stream,
+            self.tls.configs.load().tcp.clone(),
+            self.buffers.clone(),
+        );
         let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
-        let (result, serial) = match timeout(self.handshake_timeout, self.turns.drive(handshake)).await {
-            Ok(Ok(stream)) => match self.vet(stream.peer_certificates()) {
-                Ok(links) => {
-                    self.metrics.handshake(if stream.is_resumed() { Handshake::Resumed } else { Handshake::Accepted });
-                    return Some((stream, links));
-                }
-                Err(result) => {
-                    let serial = leaf_serial(stream.peer_certificates());
+        let (result, serial) =
+            match timeout(self.handshake_timeout, self.turns.drive(handshake)).await {
+                Ok(Ok(stream)) => match self.vet(stream.peer_certificates()) {
+                    Ok(links) => {
+                        self.metrics.handshake(if stream.is_resumed() {
+                            Handshake::Resumed
+                        } else {
+                            Handshake::Accepted
+                        });
+                        return Some((stream, links));
+                    }
+                    Err(result) => {
+                        let serial = leaf_serial(stream.peer_certificates());
+                        deliver_alert(stream).await;
+                        (result, serial)
+                    }
+                },
+                Ok(Err((failed, stream))) => {
                     deliver_alert(stream).await;
-                    (result, serial)
+                    failed
                 }
-            },
-            Ok(Err((failed, stream))) => {
-                deliver_alert(stream).await;
-                failed
-            }
-            Err(_) => (Handshake::Timeout, None),
-        };
+                Err(_) => (Handshake::Timeout, None),
+            };
         self.end_handshake(result, address, "tcp", serial.as_deref());
         None
     }
@@ -199,8 +245,13 @@ impl Acceptor {
     /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
     fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
         let revocation = self.tls.revocation.borrow();
-        let chain = chain.unwrap_or_default().iter().map(|certificate| certificate.as_ref());
-        let links = revocation.links(chain).map_err(|_| Handshake::BadCertificate)?;
+        let chain = chain
+            .unwrap_or_default()
+            .iter()
+            .map(|certificate| certificate.as_ref());
+        let links = revocation
+            .links(chain)
+            .map_err(|_| Handshake::BadCertificate)?;
         match revocation.status(&links, Timestamp::now()) {
             Status::Good | Status::Revoked => Ok(links),
             Status::Unknown => Err(Handshake::UnknownIssuer),
@@ -215,13 +266,22 @@ impl Acceptor {
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Caller {
-        let leaf = chain.and_then(|chain| chain.first()).map_or(&[][..], |leaf| leaf.as_ref());
+        let leaf = chain
+            .and_then(|chain| chain.first())
+            .map_or(&[][..], |leaf| leaf.as_ref());
         let device = self.identity.device(leaf).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
             KnownDevice { device, limits }
         });
         let (is_revoked, content_types) = Default::default();
-        Caller { device, chain: links, is_revoked, content_types, address, address_limits }
+        Caller {
+            device,
+            chain: links,
+            is_revoked,
+            content_types,
+            address,
+            address_limits,
+        }
     }
 }
 
@@ -230,13 +290,19 @@ impl Acceptor {
 async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut unread = [0; 4096];
     let _ = stream.shutdown().await;
-    let _ = timeout(ALERT_GRACE, async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} }).await;
+    let _ = timeout(ALERT_GRACE, async {
+        while matches!(stream.read(&mut unread).await, Ok(1..)) {}
+    })
+    .await;
 }
 
 /// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
 async fn pause(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
         sleep(ACCEPT_PAUSE).await;
     }
 }
@@ -244,8 +310,12 @@ async fn pause(error: &io::Error) {
 /// Why it failed, and the serial number of the certificate that was refused, if one was. To be called before anything
 /// else is awaited: another handshake may fail on this thread.
 fn failure(error: &io::Error) -> (Handshake, Option<Box<[u8]>>) {
-    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    tls_error.map_or((Handshake::Io, None), |error| (tls::failure(error), tls::take_refused_serial(error)))
+    let tls_error = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    tls_error.map_or((Handshake::Io, None), |error| {
+        (tls::failure(error), tls::take_refused_serial(error))
+    })
 }
 
 fn leaf_serial(chain: Option<&[CertificateDer]>) -> Option<Box<[u8]>> {

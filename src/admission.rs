@@ -33,7 +33,12 @@ pub struct Admission {
 impl Admission {
     pub fn new(bytes_max: usize, sink: Arc<Health>) -> Self {
         let reserved_bytes = Box::leak(Box::new(AtomicUsize::new(0)));
-        Self { reserved_bytes, bytes_max, sink, closed: AtomicBool::new(false) }
+        Self {
+            reserved_bytes,
+            bytes_max,
+            sink,
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// A permit for a payload of at most `payload_bytes`.
@@ -47,7 +52,11 @@ impl Admission {
         let bytes = payload_bytes + RECORD_OVERHEAD_BYTES;
         let before = self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
         let permit = Permit::holding(self.reserved_bytes, bytes);
-        if before + bytes > self.bytes_max { Err(Shed::MemoryBudget) } else { Ok(permit) }
+        if before + bytes > self.bytes_max {
+            Err(Shed::MemoryBudget)
+        } else {
+            Ok(permit)
+        }
     }
 
     /// From now on nothing comes in.

@@ -68,11 +68,25 @@ impl Batcher {
     ) -> Self {
         let lane = |index| {
             let accumulator = Accumulator::new(limits);
-            RefCell::new(Lane { stream: StreamIndex(index), accumulator, ready: VecDeque::new(), in_flight: 0 })
+            RefCell::new(Lane {
+                stream: StreamIndex(index),
+                accumulator,
+                ready: VecDeque::new(),
+                in_flight: 0,
+            })
         };
         let lanes = (0..streams).map(lane).collect();
         let (waiters, changed, draining) = (Waiters::default(), Notify::new(), Cell::new(false));
-        Self { lanes, waiters, ack, delivery, home, metrics, changed, draining }
+        Self {
+            lanes,
+            waiters,
+            ack,
+            delivery,
+            home,
+            metrics,
+            changed,
+            draining,
+        }
     }
 
     /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In `queued` mode the
@@ -93,7 +107,10 @@ impl Batcher {
         let opens = lane.accumulator.is_empty();
         let sealed = lane.accumulator.push(record, ack, now);
         if sealed.iter().any(Option::is_some) {
-            sealed.into_iter().flatten().for_each(|sealed| self.queue(lane, sealed));
+            sealed
+                .into_iter()
+                .flatten()
+                .for_each(|sealed| self.queue(lane, sealed));
             self.send_ready(lane, now);
         }
         if opens {
@@ -113,7 +130,9 @@ impl Batcher {
                 self.waiters.expire(now);
                 expiry_at = now + self.expiry_interval();
             }
-            let wake_at = self.seal_due(now, is_lull).map_or(expiry_at, |due_at| due_at.min(expiry_at));
+            let wake_at = self
+                .seal_due(now, is_lull)
+                .map_or(expiry_at, |due_at| due_at.min(expiry_at));
             is_lull = tokio::select! {
                 biased;
                 Some(batch) = settled.recv() => { self.settle(batch); false }
@@ -139,7 +158,11 @@ impl Batcher {
 
     /// How many records may set out at once.
     fn departing(&self) -> usize {
-        let departing = self.lanes.iter().map(|lane| lane.borrow()).filter(|lane| lane.in_flight == 0);
+        let departing = self
+            .lanes
+            .iter()
+            .map(|lane| lane.borrow())
+            .filter(|lane| lane.in_flight == 0);
         departing.map(|lane| lane.accumulator.len()).sum()
     }
 
@@ -149,7 +172,11 @@ impl Batcher {
 
     /// Nothing here has a deadline.
     fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.lanes.iter().all(|lane| lane.borrow().accumulator.is_empty())
+        self.waiters.is_empty()
+            && self
+                .lanes
+                .iter()
+                .all(|lane| lane.borrow().accumulator.is_empty())
     }
 
     /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
@@ -180,11 +207,18 @@ impl Batcher {
     fn seal_due(&self, now: Instant, is_lull: bool) -> Option<Instant> {
         let next_due = |lane: &RefCell<Lane>| {
             let lane = &mut *lane.borrow_mut();
-            if let Some(sealed) = self.due(lane, now, is_lull).and_then(|reason| lane.accumulator.seal(reason)) {
+            if let Some(sealed) = self
+                .due(lane, now, is_lull)
+                .and_then(|reason| lane.accumulator.seal(reason))
+            {
                 self.queue(lane, sealed);
             }
             self.send_ready(lane, now);
-            if lane.has_credit() { lane.accumulator.due_at() } else { None }
+            if lane.has_credit() {
+                lane.accumulator.due_at()
+            } else {
+                None
+            }
         };
         self.lanes.iter().filter_map(next_due).min()
     }
@@ -207,10 +241,17 @@ impl Batcher {
 
     fn send_ready(&self, lane: &mut Lane, now: Instant) {
         while lane.has_credit() {
-            let Some(sealed) = lane.ready.pop_front() else { return };
+            let Some(sealed) = lane.ready.pop_front() else {
+                return;
+            };
             self.metrics.batch_unqueued();
             lane.in_flight += 1;
-            self.metrics.batch_sealed(sealed.reason, sealed.records.len(), sealed.bytes, sealed.age(now));
+            self.metrics.batch_sealed(
+                sealed.reason,
+                sealed.records.len(),
+                sealed.bytes,
+                sealed.age(now),
+            );
             let batch = Batch::new(lane.stream, sealed.records, sealed.acks, self.home.clone());
             // A batch that finds no room comes straight home as unknown.
             let sent = self.delivery.push(batch);

@@ -42,9 +42,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve").about("Serve devices, configured by the environment and flags").args(flags(&[]));
-    let check =
-        Command::new("check").about("Print the effective configuration and where it comes from").args(flags(&[]));
+    let serve = Command::new("serve")
+        .about("Serve devices, configured by the environment and flags")
+        .args(flags(&[]));
+    let check = Command::new("check")
+        .about("Print the effective configuration and where it comes from")
+        .args(flags(&[]));
     Command::new("forebay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
@@ -60,15 +63,27 @@ type Preset = (&'static str, String);
 /// A flag for each variable.
 fn flags(presets: &[Preset]) -> impl Iterator<Item = Arg> {
     let preset = |variable: &Variable| presets.iter().find(|(name, _)| *name == variable.name);
-    VARIABLES.iter().map(move |variable| flag(variable, preset(variable))).chain(kafka_flags())
+    VARIABLES
+        .iter()
+        .map(move |variable| flag(variable, preset(variable)))
+        .chain(kafka_flags())
 }
 
 /// Flags for those of librdkafka's properties that the arguments name: there are more than a help text could list.
 fn kafka_flags() -> impl Iterator<Item = Arg> {
     let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
-    let named: BTreeSet<String> = arguments.filter_map(|argument| kafka_variable(&argument)).collect();
-    let unlisted = named.into_iter().filter(|name| Variable::find(name).is_none());
-    unlisted.map(|name| Arg::new(name.clone()).long(flag_of(&name)).value_name("VALUE").help(name))
+    let named: BTreeSet<String> = arguments
+        .filter_map(|argument| kafka_variable(&argument))
+        .collect();
+    let unlisted = named
+        .into_iter()
+        .filter(|name| Variable::find(name).is_none());
+    unlisted.map(|name| {
+        Arg::new(name.clone())
+            .long(flag_of(&name))
+            .value_name("VALUE")
+            .help(name)
+    })
 }
 
 fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
@@ -81,19 +96,31 @@ fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
     Arg::new(variable.name)
         .long(variable.flag())
         .value_name("VALUE")
-        .help(format!("{} {default} [{}]", variable.meaning, variable.name))
+        .help(format!(
+            "{} {default} [{}]",
+            variable.meaning, variable.name
+        ))
         .help_heading(variable.group)
 }
 
 /// The flags that were given, by variable: an argument's id is its variable.
 fn given(matches: &ArgMatches) -> Vec<(String, String)> {
-    let flag = |id: &clap::Id| Some((id.to_string(), matches.get_one::<String>(id.as_str())?.clone()));
+    let flag = |id: &clap::Id| {
+        Some((
+            id.to_string(),
+            matches.get_one::<String>(id.as_str())?.clone(),
+        ))
+    };
     matches.ids().filter_map(flag).collect()
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((
+            name.into_string().ok()?,
+            value.to_string_lossy().into_owned(),
+        ))
+    })
 }
 
 fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -113,7 +140,8 @@ fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<Ex
 
 /// Only the log knows whether its filter can be read.
 fn start_log(config: &Config) -> Result<(), ConfigErrors> {
-    telemetry::log::start(&config.log).map_err(|error| ConfigErrors(vec![format!("FOREBAY_LOG: {error}")]))
+    telemetry::log::start(&config.log)
+        .map_err(|error| ConfigErrors(vec![format!("FOREBAY_LOG: {error}")]))
 }
 
 fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {

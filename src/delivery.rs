@@ -57,7 +57,13 @@ impl Delivery {
         options: DeliveryOptions,
     ) -> Self {
         let watch = Watch::new(health, metrics.clone());
-        Self { sink, backlog, watch, metrics, options }
+        Self {
+            sink,
+            backlog,
+            watch,
+            metrics,
+            options,
+        }
     }
 
     /// Asks the sink for the first time: it may be away, but not unfit.
@@ -67,7 +73,11 @@ impl Delivery {
 
     /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what there is has been
     /// spooled. Runs on a local runtime.
-    pub async fn run(self, mut batches: Receiver<Batch>, hurried: impl Future<Output = ()> + 'static) {
+    pub async fn run(
+        self,
+        mut batches: Receiver<Batch>,
+        hurried: impl Future<Output = ()> + 'static,
+    ) {
         let delivery = Rc::new(self);
         spawn_local(delivery.clone().hurry_when(hurried));
         let watch = spawn_local(delivery.clone().keep_watch());
@@ -109,7 +119,10 @@ impl Delivery {
         let outcomes = self.sink.deliver(stream, records).await;
         self.metrics.sink_duration(started_at.elapsed());
         self.metrics.sink_outcomes(stream, &outcomes, records.len());
-        let failed = matches!(outcomes, Outcomes::All(Outcome::Retryable(_) | Outcome::Barred(_) | Outcome::Unknown));
+        let failed = matches!(
+            outcomes,
+            Outcomes::All(Outcome::Retryable(_) | Outcome::Barred(_) | Outcome::Unknown)
+        );
         self.watch.batch_finished(!failed);
         outcomes
     }

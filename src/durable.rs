@@ -28,7 +28,11 @@ pub fn create_durably(path: &Path) -> io::Result<()> {
 
 /// Makes names that were created, renamed or removed in a folder survive a crash.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     File::open(path)?.sync_all()
 }
 

@@ -54,12 +54,31 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let phases = Phases::new();
     let backlog = spool::open(&config, &metrics)?;
-    let delivering = start_delivery(&config, backlog, health.clone(), metrics.clone(), batches, phases.hurrying())?;
+    let delivering = start_delivery(
+        &config,
+        backlog,
+        health.clone(),
+        metrics.clone(),
+        batches,
+        phases.hurrying(),
+    )?;
     let (listen, sockets) = listen::bind(&config.listen)?;
     let _places = listen::keep_places(&sockets)?;
-    let admin = admin::bind(config.admin_listen)
-        .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {}", config.admin_listen))?;
-    let shared = Arc::new(shared(&config, &reloader, limits, admission.clone(), &observers, &phases, listen)?);
+    let admin = admin::bind(config.admin_listen).with_context(|| {
+        format!(
+            "FOREBAY_ADMIN_LISTEN: cannot listen on {}",
+            config.admin_listen
+        )
+    })?;
+    let shared = Arc::new(shared(
+        &config,
+        &reloader,
+        limits,
+        admission.clone(),
+        &observers,
+        &phases,
+        listen,
+    )?);
     let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), observers.clone());
     let workers = start_workers(sockets, &phases, shared, delivery)?;
     let admin_address = admin.local_addr()?;
@@ -73,7 +92,9 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
-        observers.audit.record(Event::Started { listen: &listen.to_string() });
+        observers.audit.record(Event::Started {
+            listen: &listen.to_string(),
+        });
         notifier.ready();
         on_bound(listen);
     };
@@ -84,19 +105,28 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
         &notifier,
         &admission,
         config.drain_timeout,
-        Threads { workers, delivering },
+        Threads {
+            workers,
+            delivering,
+        },
     );
-    observers.audit.record(Event::Stopped { clean: matches!(ended, Ok(ExitCode::SUCCESS)) });
+    observers.audit.record(Event::Stopped {
+        clean: matches!(ended, Ok(ExitCode::SUCCESS)),
+    });
     observers.stop();
     ended
 }
 
 fn warn_of_broken_promises(config: &Config) {
     if config.ack.mode == AckMode::Queued {
-        tracing::warn!("FOREBAY_ACK=queued: a 204 does not mean safe; what is in memory is lost with the process");
+        tracing::warn!(
+            "FOREBAY_ACK=queued: a 204 does not mean safe; what is in memory is lost with the process"
+        );
     }
     if matches!(config.sink, SinkConfig::Null) {
-        tracing::warn!("FOREBAY_SINK=null: every reading is thrown away; this sink is for benchmarks");
+        tracing::warn!(
+            "FOREBAY_SINK=null: every reading is thrown away; this sink is for benchmarks"
+        );
     }
 }
 
@@ -113,11 +143,18 @@ fn start_delivery(
     batches: Receiver<Batch>,
     mut hurrying: watch::Receiver<bool>,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
-    let (sink_config, sink_options, options) = (config.sink.clone(), sink_options(config), delivery_options(config));
+    let (sink_config, sink_options, options) = (
+        config.sink.clone(),
+        sink_options(config),
+        delivery_options(config),
+    );
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
         host::schedule_as_batch();
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        let runtime = match Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+        {
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(anyhow!(error)))),
         };
@@ -137,8 +174,12 @@ fn start_delivery(
             delivery.run(batches, hurried).await;
         });
     };
-    let thread = thread::Builder::new().name("forebay-sink".into()).spawn(run)?;
-    was_opened.recv().map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
+    let thread = thread::Builder::new()
+        .name("forebay-sink".into())
+        .spawn(run)?;
+    was_opened
+        .recv()
+        .map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
     Ok(thread)
 }
 
@@ -170,9 +211,12 @@ fn shared(
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
     let certificate = reloader.certificate();
-    observers.metrics.set_certificate_expiry(certificate.not_after);
+    observers
+        .metrics
+        .set_certificate_expiry(certificate.not_after);
     let authorities = authorities(certificate, &config.http.authorities);
-    let identity = Identity::new(config.device_id_sources.clone()).with_expiry_notice(config.expiry_notice);
+    let identity =
+        Identity::new(config.device_id_sources.clone()).with_expiry_notice(config.expiry_notice);
     let alt_svc = format!("h3=\":{}\"; ma=86400", listen.port());
     Ok(Shared {
         workers: config.listen.workers.get(),
@@ -181,7 +225,11 @@ fn shared(
         identity: Arc::new(identity),
         limits,
         admission,
-        routes: Arc::new(Routes::new(authorities, &config.streams, &config.stream_access)),
+        routes: Arc::new(Routes::new(
+            authorities,
+            &config.streams,
+            &config.stream_access,
+        )),
         metrics: observers.metrics.clone(),
         clock: Clock::new(),
         capacity: Arc::new(Capacity::new(config.listen.connections)),
@@ -193,7 +241,11 @@ fn shared(
         ack: config.ack,
         http: config.http.clone(),
         handshake_timeout: config.listen.handshake_timeout,
-        alt_svc: config.listen.http3.then(|| HeaderValue::try_from(alt_svc)).transpose()?,
+        alt_svc: config
+            .listen
+            .http3
+            .then(|| HeaderValue::try_from(alt_svc))
+            .transpose()?,
         draining: phases.draining(),
         hurrying: phases.hurrying(),
     })
@@ -213,23 +265,41 @@ fn start_workers(
     delivery: handover::Sender<Batch>,
 ) -> anyhow::Result<Workers> {
     let start = |(index, sockets)| {
-        let own = worker::Own { index, sockets, closing: phases.closing() };
+        let own = worker::Own {
+            index,
+            sockets,
+            closing: phases.closing(),
+        };
         let (shared, delivery, ending) = (shared.clone(), delivery.clone(), phases.ending());
         let run = move || {
             let _told_at_the_end = ending;
             worker::run(own, &shared, delivery)
         };
-        thread::Builder::new().name(format!("forebay-{index}")).spawn(run)
+        thread::Builder::new()
+            .name(format!("forebay-{index}"))
+            .spawn(run)
     };
-    Ok(sockets.into_iter().enumerate().map(start).collect::<Result<_, _>>()?)
+    Ok(sockets
+        .into_iter()
+        .enumerate()
+        .map(start)
+        .collect::<Result<_, _>>()?)
 }
 
-fn status(health: Arc<Health>, observers: &Observers, draining: watch::Receiver<bool>) -> Arc<Status> {
+fn status(
+    health: Arc<Health>,
+    observers: &Observers,
+    draining: watch::Receiver<bool>,
+) -> Arc<Status> {
     let ready = move || match health.reason() {
         _ if *draining.borrow() => Err("draining".to_owned()),
         Some(reason) => Err(reason.to_string()),
         None => Ok(()),
     };
     let metrics = observers.metrics.clone();
-    Arc::new(Status { ready: Box::new(ready), metrics: Box::new(move || metrics.render()), top: observers.top.clone() })
+    Arc::new(Status {
+        ready: Box::new(ready),
+        metrics: Box::new(move || metrics.render()),
+        top: observers.top.clone(),
+    })
 }

@@ -88,7 +88,11 @@ pub struct Connection {
 impl Connection {
     pub fn new(protocol: Protocol, caller: Caller, service: &Service) -> Self {
         service.metrics.connection_opened(protocol);
-        let device = caller.device.as_ref().ok().map(|known| known.device.id.clone());
+        let device = caller
+            .device
+            .as_ref()
+            .ok()
+            .map(|known| known.device.id.clone());
         Self {
             protocol,
             metrics: service.metrics.clone(),
@@ -105,12 +109,20 @@ impl Connection {
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.has_asked.set(true);
-        Busy { connection: self.clone(), since: Moment::now(), trace: None }
+        Busy {
+            connection: self.clone(),
+            since: Moment::now(),
+            trace: None,
+        }
     }
 
     /// Now, while a request is under way: it has bounds of its own.
     fn idle_since(&self) -> Instant {
-        if self.requests.get() > 0 { Instant::now() } else { self.idle_since.get() }
+        if self.requests.get() > 0 {
+            Instant::now()
+        } else {
+            self.idle_since.get()
+        }
     }
 }
 
@@ -130,7 +142,9 @@ struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.connection.requests.set(self.connection.requests.get() - 1);
+        self.connection
+            .requests
+            .set(self.connection.requests.get() - 1);
     }
 }
 
@@ -156,7 +170,9 @@ impl Service {
         };
         let mut response = self.response(connection.protocol, self.conclude(&busy, taken));
         if connection.protocol == Protocol::H2 {
-            response.headers_mut().insert(DATE, self.date.at(busy.since.wall));
+            response
+                .headers_mut()
+                .insert(DATE, self.date.at(busy.since.wall));
         }
         response
     }
@@ -195,7 +211,8 @@ impl Service {
             Answer::Accepted(_) => StatusCode::NO_CONTENT,
             Answer::Refused(response) => response.status(),
         };
-        self.metrics.request(connection.protocol, status.as_u16(), duration);
+        self.metrics
+            .request(connection.protocol, status.as_u16(), duration);
         answer
     }
 
@@ -206,7 +223,14 @@ impl Service {
         let address = connection.caller.address;
         let (status, code) = refusal.map_or((StatusCode::NO_CONTENT, None), reply::status_and_code);
         let (protocol, device) = (connection.protocol.label(), connection.caller.id());
-        let exchange = Exchange { address, protocol, device, status: status.as_u16(), code, duration };
+        let exchange = Exchange {
+            address,
+            protocol,
+            device,
+            status: status.as_u16(),
+            code,
+            duration,
+        };
         if has_line {
             self.access.record(&exchange);
         }
@@ -246,7 +270,12 @@ impl Service {
         }
         if let Some(code) = reply::forbidden(refusal) {
             let (address, device) = (connection.caller.address, connection.caller.id());
-            self.audit.record(Event::Forbidden { address, protocol: connection.protocol.label(), device, code });
+            self.audit.record(Event::Forbidden {
+                address,
+                protocol: connection.protocol.label(),
+                device,
+                code,
+            });
         }
         reply::refused(refusal)
     }
@@ -256,7 +285,11 @@ impl Service {
     fn end_flood(&self, connection: &Connection) {
         self.metrics.flood_ended();
         let (address, device) = (connection.caller.address, connection.caller.id());
-        self.audit.record(Event::FloodEnded { address, protocol: connection.protocol.label(), device });
+        self.audit.record(Event::FloodEnded {
+            address,
+            protocol: connection.protocol.label(),
+            device,
+        });
     }
 
     /// Until when an h1 connection of a gateway that drains waits for one more request, which may be on its way: closed now,

@@ -81,17 +81,24 @@ pub enum IdentityError {
 impl Identity {
     /// Looks in `sources`, in that order.
     pub fn new(sources: Vec<IdSource>) -> Self {
-        Self { sources, expiry_notice: Duration::ZERO }
+        Self {
+            sources,
+            expiry_notice: Duration::ZERO,
+        }
     }
 
     /// Devices are to be told that their certificate expires this long before.
     pub fn with_expiry_notice(self, expiry_notice: Duration) -> Self {
-        Self { expiry_notice, ..self }
+        Self {
+            expiry_notice,
+            ..self
+        }
     }
 
     /// The device that the leaf certificate, in DER, was issued to.
     pub fn device(&self, leaf_der: &[u8]) -> Result<Device, IdentityError> {
-        let (rest, certificate) = X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
+        let (rest, certificate) =
+            X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
         if !rest.is_empty() {
             return Err(IdentityError::Malformed);
         }
@@ -106,13 +113,19 @@ impl Identity {
         })
     }
 
-    fn id(&self, certificate: &TbsCertificate<'_>, leaf_der: &[u8]) -> Result<DeviceId, IdentityError> {
+    fn id(
+        &self,
+        certificate: &TbsCertificate<'_>,
+        leaf_der: &[u8],
+    ) -> Result<DeviceId, IdentityError> {
         for source in &self.sources {
             let candidates = match source {
                 IdSource::SanUri => alternative_names(certificate, Tag(6))?,
                 IdSource::SanDns => alternative_names(certificate, Tag(2))?,
                 IdSource::Cn => common_names(certificate)?,
-                IdSource::Fingerprint => return fingerprint(leaf_der).ok_or(IdentityError::NotAnId),
+                IdSource::Fingerprint => {
+                    return fingerprint(leaf_der).ok_or(IdentityError::NotAnId);
+                }
             };
             match candidates[..] {
                 [] => continue,
@@ -131,7 +144,13 @@ fn parse(candidate: &[u8]) -> Option<DeviceId> {
 /// SHA-256 in lower-case hex.
 fn fingerprint(der: &[u8]) -> Option<DeviceId> {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    DeviceId::parse(&digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    DeviceId::parse(
+        &digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>(),
+    )
 }
 
 /// Dates before 1970 are taken for 1970.
@@ -141,9 +160,14 @@ fn timestamp(time: ASN1Time) -> Timestamp {
 
 /// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName
 /// (RFC 5280, 4.2.1.6).
-fn alternative_names<'a>(certificate: &TbsCertificate<'a>, kind: Tag) -> Result<Vec<&'a [u8]>, IdentityError> {
+fn alternative_names<'a>(
+    certificate: &TbsCertificate<'a>,
+    kind: Tag,
+) -> Result<Vec<&'a [u8]>, IdentityError> {
     let extension = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME);
-    let Some(extension) = extension.map_err(|_| IdentityError::Malformed)? else { return Ok(Vec::new()) };
+    let Some(extension) = extension.map_err(|_| IdentityError::Malformed)? else {
+        return Ok(Vec::new());
+    };
     let mut names = Vec::new();
     for name in elements(only(extension.value, Tag::Sequence)?) {
         let name = name?;
@@ -163,7 +187,10 @@ fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>
     for relative_name in elements(only(certificate.subject().as_raw(), Tag::Sequence)?) {
         for attribute in elements(relative_name?.expect(Tag::Set)?) {
             let mut parts = elements(attribute?.expect(Tag::Sequence)?);
-            let kind = parts.next().ok_or(IdentityError::Malformed)??.expect(Tag::Oid)?;
+            let kind = parts
+                .next()
+                .ok_or(IdentityError::Malformed)??
+                .expect(Tag::Oid)?;
             let value = parts.next().ok_or(IdentityError::Malformed)??;
             if kind == OID_X509_COMMON_NAME.as_bytes() {
                 names.push(text(&value));
@@ -175,8 +202,13 @@ fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>
 
 /// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII text.
 fn text<'a>(value: &Element<'a>) -> &'a [u8] {
-    let is_text = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());
-    if is_text && value.is(Class::Universal) { value.content } else { &[] }
+    let is_text =
+        [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());
+    if is_text && value.is(Class::Universal) {
+        value.content
+    } else {
+        &[]
+    }
 }
 
 #[cfg(test)]

@@ -64,14 +64,20 @@ impl Caller {
 
     /// The device, as long as its certificate is valid, and its buckets.
     fn device(&self, at: Timestamp) -> Result<(&Device, &DeviceLimits), Refusal> {
-        let known = self.device.as_ref().map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
+        let known = self
+            .device
+            .as_ref()
+            .map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
         if self.is_revoked.get() {
             return Err(Refusal::CertificateRevoked);
         }
         if !known.device.is_valid_at(at) {
             return Err(Refusal::CertificateExpired);
         }
-        let limits = known.limits.as_ref().map_err(|TableFull| Refusal::DeviceTableFull)?;
+        let limits = known
+            .limits
+            .as_ref()
+            .map_err(|TableFull| Refusal::DeviceTableFull)?;
         Ok((&known.device, limits))
     }
 }
@@ -85,7 +91,10 @@ pub struct Moment {
 
 impl Moment {
     pub fn now() -> Self {
-        Self { instant: Instant::now(), wall: Timestamp::now() }
+        Self {
+            instant: Instant::now(),
+            wall: Timestamp::now(),
+        }
     }
 }
 
@@ -114,22 +123,44 @@ pub struct Admitted<'c> {
 
 impl Ingest {
     /// Whether the request may send its body.
-    pub fn admit<'c>(&self, caller: &'c Caller, head: &RequestHead<'_>, at: Moment) -> Result<Admitted<'c>, Refusal> {
+    pub fn admit<'c>(
+        &self,
+        caller: &'c Caller,
+        head: &RequestHead<'_>,
+        at: Moment,
+    ) -> Result<Admitted<'c>, Refusal> {
         let (now, received_at) = (self.clock.at(at.instant.into_std()), at.wall);
         let (device, limits) = caller.device(received_at)?;
-        self.limits.take_request(limits, &caller.address_limits, now)?;
+        self.limits
+            .take_request(limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
         let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
-        let permit = self.admission.reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
-        Ok(Admitted { device, limits, stream, head, received_at, permit })
+        let permit = self
+            .admission
+            .reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+        Ok(Admitted {
+            device,
+            limits,
+            stream,
+            head,
+            received_at,
+            permit,
+        })
     }
 
     /// Takes the reading in; `Ok` means that it is safe, as the ack mode defines it.
     pub async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
-        let Admitted { device, limits, stream, head, received_at, mut permit } = request;
+        let Admitted {
+            device,
+            limits,
+            stream,
+            head,
+            received_at,
+            mut permit,
+        } = request;
         let bounds = Bounds {
             declared_bytes: head.declared_bytes,
             bytes_max: self.body_bytes_max,
@@ -143,7 +174,9 @@ impl Ingest {
             device: device.id.clone(),
             payload,
             content_type: head.content_type,
-            id: head.idempotency_key.unwrap_or_else(|| RecordId::new(received_at)),
+            id: head
+                .idempotency_key
+                .unwrap_or_else(|| RecordId::new(received_at)),
             trace: head.trace,
             received_at,
             permit,
@@ -156,7 +189,12 @@ impl Ingest {
         }
     }
 
-    fn take_declared(&self, limits: &DeviceLimits, bytes: usize, now: Nanos) -> Result<(), Refusal> {
+    fn take_declared(
+        &self,
+        limits: &DeviceLimits,
+        bytes: usize,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         if limits.bytes_exceed_burst(bytes as u64) {
             return Err(Refusal::BodyTooLarge);
         }

@@ -76,13 +76,22 @@ impl Refused {
 
     /// The value of `RateLimit-Policy`: `"device";q=100;w=2`.
     pub fn rate_limit_policy(&self) -> String {
-        let Refusal { burst, window_seconds, .. } = self.refusal;
+        let Refusal {
+            burst,
+            window_seconds,
+            ..
+        } = self.refusal;
         format!("\"{}\";q={burst};w={window_seconds}", self.scope.label())
     }
 
     /// The value of `RateLimit`: `"device";r=0;t=1`.
     pub fn rate_limit(&self) -> String {
-        format!("\"{}\";r={};t={}", self.scope.label(), self.refusal.remaining, self.refusal.reset_seconds())
+        format!(
+            "\"{}\";r={};t={}",
+            self.scope.label(),
+            self.refusal.remaining,
+            self.refusal.reset_seconds()
+        )
     }
 }
 
@@ -127,7 +136,9 @@ impl Limits {
             gateway: CachePadded::new(Bucket::full_from(Nanos(0))),
             device_requests: Rule::new(config.device_requests),
             device_bytes: Rule::new(config.device_bytes),
-            device_classes: classes.map(|class| (WildMatch::new(&class.devices), Rule::new(class.requests))).collect(),
+            device_classes: classes
+                .map(|class| (WildMatch::new(&class.devices), Rule::new(class.requests)))
+                .collect(),
             address_requests: Rule::new(config.address_requests),
             address_handshakes: Rule::new(config.address_handshakes),
             gateway_requests: Rule::new(config.gateway_requests),
@@ -137,11 +148,18 @@ impl Limits {
     /// The buckets of an authenticated device, once per connection; its rate class is settled here.
     pub fn device(&self, device: &DeviceId, now: Nanos) -> Result<DeviceLimits, TableFull> {
         let buckets = self.devices.handle(device.as_str(), now)?;
-        Ok(DeviceLimits { buckets, requests: self.class_of(device), bytes: self.device_bytes })
+        Ok(DeviceLimits {
+            buckets,
+            requests: self.class_of(device),
+            bytes: self.device_bytes,
+        })
     }
 
     fn class_of(&self, device: &DeviceId) -> Rule {
-        let class = self.device_classes.iter().find(|(devices, _)| devices.matches(device.as_str()));
+        let class = self
+            .device_classes
+            .iter()
+            .find(|(devices, _)| devices.matches(device.as_str()));
         class.map_or(self.device_requests, |(_, requests)| *requests)
     }
 
@@ -149,18 +167,36 @@ impl Limits {
     /// site is given.
     pub fn address(&self, address: IpAddr, now: Nanos) -> Result<AddressLimits, TableFull> {
         let buckets = self.addresses.handle(network_of(address), now)?;
-        Ok(AddressLimits { buckets, handshakes: self.address_handshakes, requests: self.address_requests })
+        Ok(AddressLimits {
+            buckets,
+            handshakes: self.address_handshakes,
+            requests: self.address_requests,
+        })
     }
 
     /// Takes a request from the whole gateway.
     pub fn take_gateway(&self, now: Nanos) -> Result<(), Denied> {
         // Only a table evicts, and this bucket is in none.
-        let taken = self.gateway.take(&self.gateway_requests, 1, now).unwrap_or(Ok(()));
-        taken.map_err(|refusal| Refused { scope: Scope::Gateway, refusal }.into())
+        let taken = self
+            .gateway
+            .take(&self.gateway_requests, 1, now)
+            .unwrap_or(Ok(()));
+        taken.map_err(|refusal| {
+            Refused {
+                scope: Scope::Gateway,
+                refusal,
+            }
+            .into()
+        })
     }
 
     /// Takes a request from the device, its address and the gateway, in that order, up to the first that refuses.
-    pub fn take_request(&self, device: &DeviceLimits, address: &AddressLimits, now: Nanos) -> Result<(), Denied> {
+    pub fn take_request(
+        &self,
+        device: &DeviceLimits,
+        address: &AddressLimits,
+        now: Nanos,
+    ) -> Result<(), Denied> {
         device.take_request(now)?;
         address.take_request(now)?;
         self.take_gateway(now)
@@ -190,12 +226,16 @@ pub struct DeviceLimits {
 impl DeviceLimits {
     /// Takes one request.
     pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
-        self.buckets.take(Which::First, &self.requests, 1, now).map_err(Denied::at(Scope::Device))
+        self.buckets
+            .take(Which::First, &self.requests, 1, now)
+            .map_err(Denied::at(Scope::Device))
     }
 
     /// Takes `bytes` of a body.
     pub fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
-        self.buckets.take(Which::Second, &self.bytes, bytes, now).map_err(Denied::at(Scope::DeviceBytes))
+        self.buckets
+            .take(Which::Second, &self.bytes, bytes, now)
+            .map_err(Denied::at(Scope::DeviceBytes))
     }
 
     /// Whether a body of so many bytes can never pass: 413, not 429.
@@ -214,11 +254,15 @@ pub struct AddressLimits {
 impl AddressLimits {
     /// Takes one new connection.
     pub fn take_handshake(&self, now: Nanos) -> Result<(), Denied> {
-        self.buckets.take(Which::First, &self.handshakes, 1, now).map_err(Denied::at(Scope::Handshake))
+        self.buckets
+            .take(Which::First, &self.handshakes, 1, now)
+            .map_err(Denied::at(Scope::Handshake))
     }
 
     /// Takes one request.
     pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
-        self.buckets.take(Which::Second, &self.requests, 1, now).map_err(Denied::at(Scope::Address))
+        self.buckets
+            .take(Which::Second, &self.requests, 1, now)
+            .map_err(Denied::at(Scope::Address))
     }
 }

@@ -37,7 +37,10 @@ pub enum PkiError {
     #[error("{} has expired: {remedy}", file.display())]
     Expired { file: PathBuf, remedy: String },
     #[error("{}: {error}", file.display())]
-    File { file: PathBuf, error: std::io::Error },
+    File {
+        file: PathBuf,
+        error: std::io::Error,
+    },
     #[error("{}: {reason}", file.display())]
     Unreadable { file: PathBuf, reason: String },
     #[error("\"{}\" is no device id: 1 to 128 characters of A-Za-z0-9._:/@-", .0.escape_debug())]
@@ -61,7 +64,12 @@ pub struct Authority {
 impl Authority {
     /// Makes one, and its empty CRL. The name defaults to one with random letters: names of authorities must differ,
     /// for a CRL is found by its issuer's name.
-    pub fn init(folder: Folder, name: Option<&str>, days: Days, crl_days: Days) -> Result<Self, PkiError> {
+    pub fn init(
+        folder: Folder,
+        name: Option<&str>,
+        days: Days,
+        crl_days: Days,
+    ) -> Result<Self, PkiError> {
         folder.must_be_free([folder.ca(), folder.ca_key(), folder.crl()])?;
         let key = KeyPair::generate()?;
         let params = profile::authority(name, days);
@@ -84,22 +92,41 @@ impl Authority {
 
     /// Reads `ca.pem` and `ca.key`, which may come from elsewhere.
     pub fn open(folder: Folder) -> Result<Self, PkiError> {
-        let remedy = || format!("`forebay pki init --dir {}` makes an authority there", folder.dir().display());
+        let remedy = || {
+            format!(
+                "`forebay pki init --dir {}` makes an authority there",
+                folder.dir().display()
+            )
+        };
         files::must_exist(&folder.ca(), remedy)?;
         files::must_exist(&folder.ca_key(), remedy)?;
         let unreadable = |file, reason| PkiError::Unreadable { file, reason };
-        let key = KeyPair::from_pem(&files::read(&folder.ca_key())?)
-            .map_err(|error| unreadable(folder.ca_key(), format!("it is not a private key in PEM: {error}")))?;
+        let key = KeyPair::from_pem(&files::read(&folder.ca_key())?).map_err(|error| {
+            unreadable(
+                folder.ca_key(),
+                format!("it is not a private key in PEM: {error}"),
+            )
+        })?;
         let pem = files::read_pem(&folder.ca())?;
-        let certificate = pem.parse_x509().map_err(|error| unreadable(folder.ca(), error.to_string()))?;
+        let certificate = pem
+            .parse_x509()
+            .map_err(|error| unreadable(folder.ca(), error.to_string()))?;
         if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
-            return Err(unreadable(folder.ca_key(), "it is not the key of ca.pem".into()));
+            return Err(unreadable(
+                folder.ca_key(),
+                "it is not the key of ca.pem".into(),
+            ));
         }
         let key_id = subject_key_id(&certificate)
             .ok_or_else(|| unreadable(folder.ca(), "it has no subject key identifier".into()))?;
         let not_after = certificate.validity().not_after;
         let issuer = Issuer::from_ca_cert_der(&pem.contents.as_slice().into(), key)?;
-        Ok(Self { folder, issuer, key_id, not_after })
+        Ok(Self {
+            folder,
+            issuer,
+            key_id,
+            not_after,
+        })
     }
 
     pub fn folder(&self) -> &Folder {
@@ -108,18 +135,32 @@ impl Authority {
 
     /// A server certificate that answers to `names`.
     pub fn issue_server(&self, names: &[ServerName], days: Days) -> Result<(), PkiError> {
-        self.issue(profile::server(names, days)?, &self.folder.server(), &self.folder.server_key())
+        self.issue(
+            profile::server(names, days)?,
+            &self.folder.server(),
+            &self.folder.server_key(),
+        )
     }
 
     /// A device certificate from which the gateway reads exactly this id.
     pub fn issue_device(&self, id: &DeviceId, days: Days) -> Result<(), PkiError> {
         self.folder.make()?;
-        self.issue(profile::device(id, days)?, &self.folder.device(id), &self.folder.device_key(id))
+        self.issue(
+            profile::device(id, days)?,
+            &self.folder.device(id),
+            &self.folder.device_key(id),
+        )
     }
 
-    fn issue(&self, mut params: rcgen::CertificateParams, file: &Path, key_file: &Path) -> Result<(), PkiError> {
+    fn issue(
+        &self,
+        mut params: rcgen::CertificateParams,
+        file: &Path,
+        key_file: &Path,
+    ) -> Result<(), PkiError> {
         params.not_after = params.not_after.min(self.not_after.to_datetime());
-        self.folder.must_be_free([file.to_owned(), key_file.to_owned()])?;
+        self.folder
+            .must_be_free([file.to_owned(), key_file.to_owned()])?;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         files::write_key(key_file, &key.serialize_pem())?;
@@ -131,8 +172,10 @@ impl Authority {
 }
 
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    })
+    certificate
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        })
 }

@@ -135,7 +135,8 @@ impl TraceParent {
         let (trace, span, flags) = (&bytes[3..35], &bytes[36..52], &bytes[53..]);
         let is_id = |id: &[u8]| id.iter().all(is_hex) && id.iter().any(|byte| *byte != b'0');
         let is_framed = bytes.starts_with(b"00-") && bytes[35] == b'-' && bytes[52] == b'-';
-        (is_framed && is_id(trace) && is_id(span) && flags.iter().all(is_hex)).then(|| Self(Box::new(*bytes)))
+        (is_framed && is_id(trace) && is_id(span) && flags.iter().all(is_hex))
+            .then(|| Self(Box::new(*bytes)))
     }
 
     pub fn as_str(&self) -> &str {
@@ -153,7 +154,10 @@ pub struct Permit {
 impl Permit {
     /// Takes over `bytes` that the caller has already added to `reserved_bytes`.
     pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
-        Self { reserved_bytes, bytes }
+        Self {
+            reserved_bytes,
+            bytes,
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -258,7 +262,15 @@ impl Batch {
         acks: Vec<AckSlot>,
         worker: handover::Sender<Settled>,
     ) -> Self {
-        Self { stream, records, receipt: Receipt { stream, acks, worker } }
+        Self {
+            stream,
+            records,
+            receipt: Receipt {
+                stream,
+                acks,
+                worker,
+            },
+        }
     }
 
     pub fn records(&self) -> &[Record] {
@@ -296,7 +308,12 @@ impl Receipt {
     }
 
     fn send_home(&mut self, records: Vec<Record>, outcomes: Outcomes) {
-        let settled = Settled { stream: self.stream, acks: std::mem::take(&mut self.acks), records, outcomes };
+        let settled = Settled {
+            stream: self.stream,
+            acks: std::mem::take(&mut self.acks),
+            records,
+            outcomes,
+        };
         let sent = self.worker.push(settled);
         debug_assert!(sent.is_ok(), "a worker has room for each batch it sent");
     }

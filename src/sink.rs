@@ -55,9 +55,13 @@ impl Sink {
             SinkConfig::Null => Self::Null,
             SinkConfig::File(config) => Self::File(file::FileSink::open(config, options)?),
             #[cfg(feature = "kafka")]
-            SinkConfig::Kafka(config) => Self::Kafka(Box::new(kafka::KafkaSink::open(config, options)?)),
+            SinkConfig::Kafka(config) => {
+                Self::Kafka(Box::new(kafka::KafkaSink::open(config, options)?))
+            }
             #[cfg(feature = "kinesis")]
-            SinkConfig::Kinesis(config) => Self::Kinesis(kinesis::KinesisSink::open(config, options).await?),
+            SinkConfig::Kinesis(config) => {
+                Self::Kinesis(kinesis::KinesisSink::open(config, options).await?)
+            }
         })
     }
 

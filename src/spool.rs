@@ -99,7 +99,15 @@ impl<D: Disk> Spool<D> {
             builder.spawn(move || thread::run(commits, engines))
         };
         let thread = Some(thread.map_err(OpenError::Thread)?);
-        Ok((Self { backlog, dead_letters, commits, thread }, recovery))
+        Ok((
+            Self {
+                backlog,
+                dead_letters,
+                commits,
+                thread,
+            },
+            recovery,
+        ))
     }
 
     /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk. Dropping does the same.
@@ -116,7 +124,13 @@ impl<D: Disk> Drop for Spool<D> {
 
 /// Of the backlog and of the dead letters.
 fn logs(options: Options) -> (LogOptions, LogOptions) {
-    let Options { dir, bytes_max, when_full, keys, metrics } = options;
+    let Options {
+        dir,
+        bytes_max,
+        when_full,
+        keys,
+        metrics,
+    } = options;
     let keys = Arc::new(keys);
     let bytes_max = bytes_max.max(QUOTA_BYTES_MIN);
     let dead_bytes_max = bytes_max / DEAD_LETTERS_PART;
@@ -129,5 +143,15 @@ fn logs(options: Options) -> (LogOptions, LogOptions) {
         metrics: metrics.without_backlog(),
     };
     let segment_bytes = segment::bytes_for(bytes_max);
-    (LogOptions { dir, segment_bytes, bytes_max, when_full, keys, metrics }, dead_letters)
+    (
+        LogOptions {
+            dir,
+            segment_bytes,
+            bytes_max,
+            when_full,
+            keys,
+            metrics,
+        },
+        dead_letters,
+    )
 }

@@ -34,9 +34,16 @@ use crate::telemetry::metrics::{Handshake, Reload};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{variable}: cannot read {}: {reason}", file.display())]
-    File { variable: &'static str, file: PathBuf, reason: String },
+    File {
+        variable: &'static str,
+        file: PathBuf,
+        reason: String,
+    },
     #[error("{variable}: {reason}")]
-    Invalid { variable: &'static str, reason: String },
+    Invalid {
+        variable: &'static str,
+        reason: String,
+    },
 }
 
 impl TlsError {
@@ -73,7 +80,9 @@ pub fn failure(error: &rustls::Error) -> Handshake {
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
         ) => Handshake::Expired,
         // One alert, one count: QUIC shows no more than the alert.
-        rustls::Error::InvalidCertificate(UnknownIssuer | UnknownRevocationStatus) => Handshake::UnknownIssuer,
+        rustls::Error::InvalidCertificate(UnknownIssuer | UnknownRevocationStatus) => {
+            Handshake::UnknownIssuer
+        }
         rustls::Error::InvalidCertificate(Revoked) => Handshake::Revoked,
         rustls::Error::InvalidCertificate(_) => Handshake::BadCertificate,
         _ => Handshake::Protocol,

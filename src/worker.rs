@@ -93,14 +93,24 @@ pub struct Own {
 pub fn run(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
     let mut runtime = Builder::new_current_thread();
     let lull = Lull::of(&mut runtime);
-    let runtime = runtime.enable_all().event_interval(POLLS_BETWEEN_EVENTS).build_local(LocalOptions::default())?;
+    let runtime = runtime
+        .enable_all()
+        .event_interval(POLLS_BETWEEN_EVENTS)
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async { serve(own, shared, delivery, lull).await })
 }
 
 async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>, lull: Lull) -> io::Result<bool> {
     let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
-    let batcher = Batcher::new(shared.streams, shared.batch, shared.ack, delivery, home, metrics);
+    let batcher = Batcher::new(
+        shared.streams,
+        shared.batch,
+        shared.ack,
+        delivery,
+        home,
+        metrics,
+    );
     let batcher = Rc::new(batcher);
     let batching = spawn_local({
         let batcher = batcher.clone();
@@ -160,7 +170,11 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
 fn bell(shared: &Shared) -> Rc<Bell> {
     let bell = Rc::new(Bell::default());
     spawn_local({
-        let (bell, draining, revocation) = (bell.clone(), shared.draining.clone(), shared.tls.revocation.clone());
+        let (bell, draining, revocation) = (
+            bell.clone(),
+            shared.draining.clone(),
+            shared.tls.revocation.clone(),
+        );
         async move { bell.run(draining, revocation).await }
     });
     bell
@@ -169,7 +183,11 @@ fn bell(shared: &Shared) -> Rc<Bell> {
 type Serving = tokio::task::JoinSet<()>;
 
 fn listen(own: Own, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
-    let Own { index, sockets, closing } = own;
+    let Own {
+        index,
+        sockets,
+        closing,
+    } = own;
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {
         let ids = WorkerConnectionIds::new(index, shared.workers);
@@ -203,6 +221,9 @@ async fn finish(
     batcher.drain();
     let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
     batcher.give_up();
-    let _ = timeout(LAST_ANSWERS_TIMEOUT, async { while serving.join_next().await.is_some() {} }).await;
+    let _ = timeout(LAST_ANSWERS_TIMEOUT, async {
+        while serving.join_next().await.is_some() {}
+    })
+    .await;
     batcher.nothing_unsafe()
 }

@@ -54,7 +54,9 @@ fn a_request_allocates_its_payload_and_nothing_else() {
     let allocations = LocalSet::new().block_on(&runtime, async {
         let (service, null) = service(lull);
         spawn_local(null.deliver());
-        let mut clients: Vec<_> = (0..CLIENTS).map(|number| H1::open(&service, number)).collect();
+        let mut clients: Vec<_> = (0..CLIENTS)
+            .map(|number| H1::open(&service, number))
+            .collect();
         let mut before = 0;
         for round in 0..2 * ROUNDS {
             if round == ROUNDS {
@@ -67,5 +69,8 @@ fn a_request_allocates_its_payload_and_nothing_else() {
     let of_a_round = allocations as f64 / ROUNDS as f64;
     println!("{:.2} allocations a request", of_a_round / CLIENTS as f64);
     let most = OF_A_REQUEST * CLIENTS as f64 + OF_A_BATCH;
-    assert!(of_a_round <= most, "{of_a_round} allocations for {CLIENTS} requests");
+    assert!(
+        of_a_round <= most,
+        "{of_a_round} allocations for {CLIENTS} requests"
+    );
 }

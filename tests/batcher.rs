@@ -12,7 +12,9 @@ use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
-use forebay::record::{AckSlot, Batch, DeviceId, Outcome, Outcomes, Record, RecordId, Settled, StreamIndex, Timestamp};
+use forebay::record::{
+    AckSlot, Batch, DeviceId, Outcome, Outcomes, Record, RecordId, Settled, StreamIndex, Timestamp,
+};
 use forebay::telemetry::metrics::Metrics;
 use proptest::prelude::*;
 use tokio::task::{JoinHandle, LocalSet, yield_now};
@@ -44,12 +46,30 @@ struct Bench {
 
 fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
     let metrics = Metrics::new(1, &["telemetry".into()], vec![]);
-    let limits = BatchConfig { bytes_max: 1 << 20, records_max, linger: Duration::from_millis(5) };
-    let ack = AckConfig { mode: AckMode::Durable, timeout: ack_timeout };
+    let limits = BatchConfig {
+        bytes_max: 1 << 20,
+        records_max,
+        linger: Duration::from_millis(5),
+    };
+    let ack = AckConfig {
+        mode: AckMode::Durable,
+        timeout: ack_timeout,
+    };
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let batcher = Rc::new(Batcher::new(1, limits, ack, delivery, home, metrics.worker(0)));
-    Bench { batcher, batches, settled: Some(settled) }
+    let batcher = Rc::new(Batcher::new(
+        1,
+        limits,
+        ack,
+        delivery,
+        home,
+        metrics.worker(0),
+    ));
+    Bench {
+        batcher,
+        batches,
+        settled: Some(settled),
+    }
 }
 
 impl Bench {
@@ -149,11 +169,18 @@ async fn a_late_ack_answers_nobody_else() {
             let mut bench = bench(1, Duration::from_millis(100));
             bench.run();
             let admission = admission();
-            let late = bench.batcher.push(STREAM, record(&admission, Bytes::from_static(&[0]))).await;
+            let late = bench
+                .batcher
+                .push(STREAM, record(&admission, Bytes::from_static(&[0])))
+                .await;
             assert_eq!(late, Outcome::Unknown, "no ack came within the time-out");
             let late_batch = bench.batches.recv().await.unwrap();
-            let (batcher, record) = (bench.batcher.clone(), record(&admission, Bytes::from_static(&[1])));
-            let request = tokio::task::spawn_local(async move { batcher.push(STREAM, record).await });
+            let (batcher, record) = (
+                bench.batcher.clone(),
+                record(&admission, Bytes::from_static(&[1])),
+            );
+            let request =
+                tokio::task::spawn_local(async move { batcher.push(STREAM, record).await });
             let batch = bench.batches.recv().await.unwrap();
             late_batch.settle(Outcomes::DELIVERED);
             batch.settle(Outcomes::All(Outcome::Retryable("busy".into())));
@@ -170,8 +197,12 @@ async fn a_dropped_batch_is_unknown() {
             let mut bench = bench(1, Duration::from_secs(60));
             bench.run();
             let admission = admission();
-            let (batcher, record) = (bench.batcher.clone(), record(&admission, Bytes::from_static(&[0])));
-            let request = tokio::task::spawn_local(async move { batcher.push(STREAM, record).await });
+            let (batcher, record) = (
+                bench.batcher.clone(),
+                record(&admission, Bytes::from_static(&[0])),
+            );
+            let request =
+                tokio::task::spawn_local(async move { batcher.push(STREAM, record).await });
             drop(bench.batches.recv().await);
             assert_eq!(request.await.unwrap(), Outcome::Unknown);
             assert_eq!(admission.reserved_bytes(), 0);
@@ -189,7 +220,10 @@ async fn a_drain_sends_everything_and_waits_for_it() {
             let admission = admission();
             let requests: Vec<_> = (0..25)
                 .map(|_| {
-                    let (batcher, record) = (bench.batcher.clone(), record(&admission, Bytes::from_static(&[0])));
+                    let (batcher, record) = (
+                        bench.batcher.clone(),
+                        record(&admission, Bytes::from_static(&[0])),
+                    );
                     tokio::task::spawn_local(async move { batcher.push(STREAM, record).await })
                 })
                 .collect();
@@ -222,7 +256,9 @@ fn a_batch_waits_while_its_worker_is_busy_and_no_longer() {
         let (started_at, admission) = (Instant::now(), admission());
         for records in [50, 1, 7] {
             let batcher = bench.batcher.clone();
-            let pushed: Vec<_> = (0..records).map(|_| record(&admission, Bytes::from_static(&[0]))).collect();
+            let pushed: Vec<_> = (0..records)
+                .map(|_| record(&admission, Bytes::from_static(&[0])))
+                .collect();
             tokio::task::spawn_local(async move {
                 for record in pushed {
                     let batcher = batcher.clone();
@@ -234,6 +270,10 @@ fn a_batch_waits_while_its_worker_is_busy_and_no_longer() {
             assert_eq!(batch.records().len(), records);
             batch.settle(Outcomes::DELIVERED);
         }
-        assert_eq!(started_at.elapsed(), Duration::ZERO, "none has waited for the linger");
+        assert_eq!(
+            started_at.elapsed(),
+            Duration::ZERO,
+            "none has waited for the linger"
+        );
     });
 }

@@ -11,19 +11,33 @@ use program::{Folder, Running, text};
 /// On free ports, the rest as it comes.
 fn dev(folder: &Folder) -> Command {
     let mut command = folder.command(env!("CARGO_BIN_EXE_forebay"));
-    command.arg("dev").env("FOREBAY_LISTEN", "127.0.0.1:0").env("FOREBAY_ADMIN_LISTEN", "127.0.0.1:0");
+    command
+        .arg("dev")
+        .env("FOREBAY_LISTEN", "127.0.0.1:0")
+        .env("FOREBAY_ADMIN_LISTEN", "127.0.0.1:0");
     command
 }
 
 /// What the shell makes of the line.
 fn shell(folder: &Folder, line: &str) -> String {
-    text(&folder.command("sh").args(["-c", line]).output().expect("sh runs"))
+    text(
+        &folder
+            .command("sh")
+            .args(["-c", line])
+            .output()
+            .expect("sh runs"),
+    )
 }
 
 /// Everything in the files of the stream.
 fn records(folder: &Folder) -> String {
-    let files = folder.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "jsonl"));
-    files.map(|(_, bytes)| String::from_utf8(bytes).expect("JSON lines")).collect()
+    let files = folder
+        .files()
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_some_and(|ending| ending == "jsonl"));
+    files
+        .map(|(_, bytes)| String::from_utf8(bytes).expect("JSON lines"))
+        .collect()
 }
 
 #[test]
@@ -34,7 +48,10 @@ fn the_printed_line_is_answered_with_204_and_its_reading_is_in_the_file() {
     assert!(answer.starts_with("HTTP/2 204"), "{answer}");
     let records = records(&folder);
     assert!(records.contains(r#""device":"dev-device""#), "{records}");
-    assert!(records.contains(r#""payload":{"temperature":21.5}"#), "{records}");
+    assert!(
+        records.contains(r#""payload":{"temperature":21.5}"#),
+        "{records}"
+    );
     assert_eq!(gateway.terminate().code(), Some(0));
 }
 
@@ -43,13 +60,21 @@ fn a_second_start_keeps_the_certificates() {
     let folder = Folder::new();
     let certificates = || {
         let of_pki = |path: &std::path::Path| path.starts_with(folder.path("certs"));
-        folder.files().into_iter().filter(|(path, _)| of_pki(path)).collect::<Vec<_>>()
+        folder
+            .files()
+            .into_iter()
+            .filter(|(path, _)| of_pki(path))
+            .collect::<Vec<_>>()
     };
     let first = Running::start(dev(&folder));
     first.line("curl ");
     assert_eq!(first.terminate().code(), Some(0));
     let made = certificates();
-    assert_eq!(made.len(), 7, "an authority with its CRL, a server and a device: {made:?}");
+    assert_eq!(
+        made.len(),
+        7,
+        "an authority with its CRL, a server and a device: {made:?}"
+    );
     let second = Running::start(dev(&folder));
     let answer = shell(&folder, &second.line("curl "));
     assert!(answer.starts_with("HTTP/2 204"), "{answer}");
@@ -63,7 +88,10 @@ fn devices_made_by_pki_are_taken_under_their_ids_until_they_are_revoked() {
     let ids = ["plc-7", "urn:plant:7/a", "_x@y", "spiffe://plant/line/9"];
     let first = Running::start(dev(&folder));
     let line = first.line("curl ");
-    folder.succeed(&format!("forebay pki device --dir certs/dev {}", ids.join(" ")));
+    folder.succeed(&format!(
+        "forebay pki device --dir certs/dev {}",
+        ids.join(" ")
+    ));
     let as_device = |line: &str, id: &str| {
         let name = id.replace('/', "+").replace(':', "=");
         shell(&folder, &line.replace("dev-device", &name))
@@ -71,7 +99,10 @@ fn devices_made_by_pki_are_taken_under_their_ids_until_they_are_revoked() {
     for id in ids {
         let answer = as_device(&line, id);
         assert!(answer.starts_with("HTTP/2 204"), "{id}: {answer}");
-        assert!(records(&folder).contains(&format!(r#""device":"{id}""#)), "{id}");
+        assert!(
+            records(&folder).contains(&format!(r#""device":"{id}""#)),
+            "{id}"
+        );
     }
     assert_eq!(first.terminate().code(), Some(0));
     folder.succeed("forebay pki revoke --dir certs/dev plc-7");
@@ -79,7 +110,10 @@ fn devices_made_by_pki_are_taken_under_their_ids_until_they_are_revoked() {
     let line = second.line("curl ");
     // In TLS 1.3 curl has sent its request when the gateway refuses: it must be told why all the same.
     let refusal = as_device(&line, "plc-7");
-    assert!(refusal.contains("revoked") && !refusal.contains("HTTP/2"), "{refusal}");
+    assert!(
+        refusal.contains("revoked") && !refusal.contains("HTTP/2"),
+        "{refusal}"
+    );
     assert!(as_device(&line, "_x@y").starts_with("HTTP/2 204"));
 }
 
@@ -87,7 +121,9 @@ fn devices_made_by_pki_are_taken_under_their_ids_until_they_are_revoked() {
 fn variables_and_flags_win_over_what_dev_presets() {
     let folder = Folder::new();
     let mut command = dev(&folder);
-    command.env("FOREBAY_FILE_DIR", "from-the-environment").env("FOREBAY_STREAMS", "readings");
+    command
+        .env("FOREBAY_FILE_DIR", "from-the-environment")
+        .env("FOREBAY_STREAMS", "readings");
     command.args(["--listen", "127.0.0.2:0", "--file-dir", "from-a-flag"]);
     let gateway = Running::start(command);
     let line = gateway.line("curl ");
@@ -96,7 +132,10 @@ fn variables_and_flags_win_over_what_dev_presets() {
     assert!(answer.starts_with("HTTP/2 204"), "{answer}");
     let file = gateway.line("It arrives in ");
     assert!(file.contains("from-a-flag/readings/"), "{file}");
-    assert!(folder.path("from-a-flag/readings").is_dir() && !folder.path("from-the-environment").exists());
+    assert!(
+        folder.path("from-a-flag/readings").is_dir()
+            && !folder.path("from-the-environment").exists()
+    );
 }
 
 #[test]
@@ -105,12 +144,21 @@ fn what_dev_presets_is_told_from_what_others_set() {
     let environment = [owned("FOREBAY_SINK", "null")];
     let (mut raw, unknown) = Raw::new(environment, [owned("FOREBAY_LISTEN", "[::1]:1")]);
     assert!(unknown.is_empty());
-    raw.preset(["FOREBAY_SINK", "FOREBAY_LISTEN", "FOREBAY_TLS_CERT"].map(|name| (name, "preset".to_owned())));
+    raw.preset(
+        ["FOREBAY_SINK", "FOREBAY_LISTEN", "FOREBAY_TLS_CERT"]
+            .map(|name| (name, "preset".to_owned())),
+    );
     let told = raw.describe();
-    for line in
-        ["SINK=null # environment", "LISTEN=[::1]:1 # flag", "TLS_CERT=preset # forebay dev", "ACK=durable # default"]
-    {
-        assert!(told.contains(&format!("FOREBAY_{line}\n")), "{line}: {told}");
+    for line in [
+        "SINK=null # environment",
+        "LISTEN=[::1]:1 # flag",
+        "TLS_CERT=preset # forebay dev",
+        "ACK=durable # default",
+    ] {
+        assert!(
+            told.contains(&format!("FOREBAY_{line}\n")),
+            "{line}: {told}"
+        );
     }
 }
 
@@ -120,8 +168,18 @@ fn certificates_of_ones_own_are_used_and_none_are_made() {
     folder.succeed("forebay pki init --dir mine");
     folder.succeed("forebay pki server --dir mine --name localhost");
     let mut command = dev(&folder);
-    command.args(["--tls-cert", "mine/server.pem", "--tls-key", "mine/server.key"]);
-    command.args(["--tls-client-ca", "mine/ca.pem", "--tls-crl", "mine/crl.pem"]);
+    command.args([
+        "--tls-cert",
+        "mine/server.pem",
+        "--tls-key",
+        "mine/server.key",
+    ]);
+    command.args([
+        "--tls-client-ca",
+        "mine/ca.pem",
+        "--tls-crl",
+        "mine/crl.pem",
+    ]);
     let gateway = Running::start(command);
     let line = gateway.line("Serving on ");
     assert!(line.contains("certificates of yours"), "{line}");
@@ -139,24 +197,39 @@ fn certificates_that_have_expired_are_named_with_what_to_do() {
     std::fs::write(folder.path("certs/dev/server.pem"), certificate.pem()).expect("a file");
     let output = dev(&folder).output().expect("it ends by itself");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("certs/dev/server.pem has expired: move certs/dev away"), "{}", text(&output));
+    assert!(
+        text(&output).contains("certs/dev/server.pem has expired: move certs/dev away"),
+        "{}",
+        text(&output)
+    );
 }
 
 /// The `sh` blocks of a section of certs/README.md.
 fn scripts_of(section: &str) -> Vec<&'static str> {
     const README: &str = include_str!("../certs/README.md");
-    let (_, text) = README.split_once(&format!("\n## {section}\n")).expect("the section");
+    let (_, text) = README
+        .split_once(&format!("\n## {section}\n"))
+        .expect("the section");
     let text = text.split("\n## ").next().expect("its text");
-    text.split("```sh\n").skip(1).map(|block| block.split("```").next().expect("a block")).collect()
+    text.split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().expect("a block"))
+        .collect()
 }
 
 #[test]
 fn what_the_readme_makes_with_openssl_the_gateway_takes_and_refuses() {
     let folder = Folder::new();
     let scripts = scripts_of("OpenSSL");
-    let [make, revoke] = scripts[..] else { panic!("one block makes, one revokes: {scripts:?}") };
+    let [make, revoke] = scripts[..] else {
+        panic!("one block makes, one revokes: {scripts:?}")
+    };
     let run = |script: &str| {
-        let output = folder.command("sh").args(["-euc", script]).output().expect("sh runs");
+        let output = folder
+            .command("sh")
+            .args(["-euc", script])
+            .output()
+            .expect("sh runs");
         assert!(output.status.success(), "{}", text(&output));
     };
     let serve = || {
@@ -165,18 +238,30 @@ fn what_the_readme_makes_with_openssl_the_gateway_takes_and_refuses() {
         command.args(["--tls-client-ca", "issuing.pem", "--tls-crl", "crl.pem"]);
         let gateway = Running::start(command);
         let line = gateway.line("Serving on 127.0.0.1:");
-        let port: String = line["Serving on 127.0.0.1:".len()..].chars().take_while(char::is_ascii_digit).collect();
+        let port: String = line["Serving on 127.0.0.1:".len()..]
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         (gateway, port)
     };
     let curl = "curl -sSi --noproxy '*' --cacert root.pem --cert press.pem --key press.key -d '{}'";
     run(make);
     let (first, port) = serve();
-    let answer = shell(&folder, &format!("{curl} https://localhost:{port}/v1/telemetry"));
+    let answer = shell(
+        &folder,
+        &format!("{curl} https://localhost:{port}/v1/telemetry"),
+    );
     assert!(answer.starts_with("HTTP/2 204"), "{answer}");
     assert!(records(&folder).contains(r#""device":"urn:plant:7:press""#));
     assert_eq!(first.terminate().code(), Some(0));
     run(revoke);
     let (_second, port) = serve();
-    let refusal = shell(&folder, &format!("{curl} https://localhost:{port}/v1/telemetry"));
-    assert!(refusal.contains("revoked") && !refusal.contains("HTTP/2"), "{refusal}");
+    let refusal = shell(
+        &folder,
+        &format!("{curl} https://localhost:{port}/v1/telemetry"),
+    );
+    assert!(
+        refusal.contains("revoked") && !refusal.contains("HTTP/2"),
+        "{refusal}"
+    );
 }

@@ -23,13 +23,21 @@ fn a_client_that_gives_up_begins_no_more_than_another() {
     let (runtime, lull) = runtime(false);
     let taken = LocalSet::new().block_on(&runtime, async {
         let (service, _never_delivers) = service(lull);
-        let (mut client, connection) = h2::client::handshake(connect(&service, 0, Protocol::H2)).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(connect(&service, 0, Protocol::H2))
+            .await
+            .unwrap();
         spawn_local(connection);
         for _ in 0..REQUESTS {
-            let Ok(ready) = client.ready().await else { break };
+            let Ok(ready) = client.ready().await else {
+                break;
+            };
             client = ready;
-            let request = http::Request::post("https://localhost/v1/telemetry").body(()).unwrap();
-            let Ok((answer, mut body)) = client.send_request(request, false) else { break };
+            let request = http::Request::post("https://localhost/v1/telemetry")
+                .body(())
+                .unwrap();
+            let Ok((answer, mut body)) = client.send_request(request, false) else {
+                break;
+            };
             let _ = body.send_data(Bytes::from_static(b"1"), true);
             for _ in 0..5 {
                 yield_now().await;

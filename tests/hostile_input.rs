@@ -23,8 +23,8 @@ use forebay::telemetry::metrics::SpoolMetrics;
 
 use proptest::prelude::*;
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// Bytes that once were read wrongly, or nearly.
@@ -48,7 +48,9 @@ static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
     let mut params = CertificateParams::new(["plc-1.example".to_owned()]).expect("a name");
     params.distinguished_name.push(DnType::CommonName, "plc-1");
-    params.subject_alt_names.push(SanType::URI("urn:plant/plc-1".try_into().expect("ASCII")));
+    params
+        .subject_alt_names
+        .push(SanType::URI("urn:plant/plc-1".try_into().expect("ASCII")));
     let device = params.signed_by(&key(), &authority).expect("a certificate");
     let entry = |serial: u64| RevokedCertParams {
         serial_number: SerialNumber::from(serial),
@@ -83,9 +85,17 @@ static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let draft = || Draft::new("telemetry", [&record]).expect("a draft");
     let dir = tempfile::tempdir().expect("a folder");
     let (keys, metrics) = (Keys::default(), SpoolMetrics::unseen());
-    let options = Options { dir: dir.path().into(), bytes_max: 0, when_full: WhenFull::Reject, keys, metrics };
+    let options = Options {
+        dir: dir.path().into(),
+        bytes_max: 0,
+        when_full: WhenFull::Reject,
+        keys,
+        metrics,
+    };
     let spool = Spool::open(options).expect("it opens").0;
-    spool.backlog.append(draft(), |answer| assert!(answer.is_ok()));
+    spool
+        .backlog
+        .append(draft(), |answer| assert!(answer.is_ok()));
     spool.close();
     let segment = std::fs::read(dir.path().join("segment-0000000001.spool")).expect("a segment");
     [[&[1], draft().body()].concat(), segment]
@@ -102,8 +112,14 @@ fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
     (edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(move |(edits, end, is_cut)| {
         let mut bytes = good.clone();
-        edits.iter().for_each(|(place, byte)| bytes[place.index(good.len())] = *byte);
-        bytes.truncate(if is_cut { end.index(good.len()) } else { good.len() });
+        edits
+            .iter()
+            .for_each(|(place, byte)| bytes[place.index(good.len())] = *byte);
+        bytes.truncate(if is_cut {
+            end.index(good.len())
+        } else {
+            good.len()
+        });
         bytes
     })
 }
@@ -128,23 +144,49 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         "/v1/streams/",
         "telemetry",
     ];
-    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24).prop_map(|parts| parts.concat().into_bytes())
+    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24)
+        .prop_map(|parts| parts.concat().into_bytes())
 }
 
 /// What is damaged was good before: otherwise the checks would look at nothing.
 #[test]
 fn what_is_good_is_taken() {
     let [device, list] = &*GOOD;
-    assert!(forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri]).device(device).is_ok());
-    assert_eq!(forebay::identity::Crl::parse(list).expect("a list").serials().filter(Result::is_ok).count(), 4);
-    assert_eq!(decode(SPOOLED[0][1..].to_vec().into(), 1).expect("a body").records.len(), 1);
+    assert!(
+        forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri])
+            .device(device)
+            .is_ok()
+    );
+    assert_eq!(
+        forebay::identity::Crl::parse(list)
+            .expect("a list")
+            .serials()
+            .filter(Result::is_ok)
+            .count(),
+        4
+    );
+    assert_eq!(
+        decode(SPOOLED[0][1..].to_vec().into(), 1)
+            .expect("a body")
+            .records
+            .len(),
+        1
+    );
     assert!(SPOOLED[1].windows(4).any(|part| part == b"FBf1"));
-    assert!(HEADS[..2].iter().all(|head| forebay::http::h1::head::parse(head.as_bytes()).is_ok()));
+    assert!(
+        HEADS[..2]
+            .iter()
+            .all(|head| forebay::http::h1::head::parse(head.as_bytes()).is_ok())
+    );
 }
 
 #[test]
 fn regressions() {
-    let good = GOOD.iter().chain(&*SPOOLED).map(Vec::as_slice).chain(HEADS.iter().map(|head| head.as_bytes()));
+    let good = GOOD
+        .iter()
+        .chain(&*SPOOLED)
+        .map(Vec::as_slice)
+        .chain(HEADS.iter().map(|head| head.as_bytes()));
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);

@@ -50,40 +50,65 @@ fn a_request_takes_no_more_instructions_than_on_record() {
     for (protocol, count) in counts {
         let recorded = recorded(&record, protocol);
         let change = count as f64 / recorded as f64 - 1.0;
-        println!("{protocol}: {count} instructions a request, {:+.1} % of the record", 100.0 * change);
+        println!(
+            "{protocol}: {count} instructions a request, {:+.1} % of the record",
+            100.0 * change
+        );
         let is_longer = is_same_compiler && change > 0.05;
-        assert!(!is_longer, "{protocol}: {count} instructions a request, {recorded} on record");
+        assert!(
+            !is_longer,
+            "{protocol}: {count} instructions a request, {recorded} on record"
+        );
     }
 }
 
 fn compiler() -> String {
-    let output = Command::new("rustc").arg("--version").output().expect("there is a compiler");
+    let output = Command::new("rustc")
+        .arg("--version")
+        .output()
+        .expect("there is a compiler");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn table(compiler: &str, counts: &[(&str, u64)]) -> String {
     let mut text = format!("# Instructions a request, by tests/instructions.rs\n{compiler}\n");
-    counts.iter().for_each(|(protocol, count)| writeln!(text, "{protocol} {count}").expect("memory"));
+    counts
+        .iter()
+        .for_each(|(protocol, count)| writeln!(text, "{protocol} {count}").expect("memory"));
     text
 }
 
 fn recorded(record: &str, protocol: &str) -> u64 {
-    let line = record.lines().find_map(|line| line.strip_prefix(protocol)).expect("the protocol is on record");
+    let line = record
+        .lines()
+        .find_map(|line| line.strip_prefix(protocol))
+        .expect("the protocol is on record");
     line.trim().parse().expect("a number")
 }
 
 /// Instructions of one request: this test runs itself under callgrind.
 fn instructions(protocol: &str) -> u64 {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*rounds_that_count*"])
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--toggle-collect=*rounds_that_count*",
+        ])
         .arg(env::current_exe().expect("this test"))
-        .args(["--exact", "a_request_takes_no_more_instructions_than_on_record"])
+        .args([
+            "--exact",
+            "a_request_takes_no_more_instructions_than_on_record",
+        ])
         .env(SUBJECT, protocol)
         .output()
         .expect("valgrind is installed: make tools");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
-    let count = text.lines().find_map(|line| line.split_once("Collected : ")).expect("a count").1;
+    let count = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .expect("a count")
+        .1;
     count.trim().parse::<u64>().expect("a number") / (ROUNDS[1] * CLIENTS) as u64
 }
 
@@ -95,7 +120,11 @@ fn run(protocol: &str) {
         let (service, null) = service(lull);
         tokio::task::spawn_local(null.deliver());
         match protocol {
-            "h1" => Clients::H1((0..CLIENTS).map(|number| H1::open(&service, number)).collect()),
+            "h1" => Clients::H1(
+                (0..CLIENTS)
+                    .map(|number| H1::open(&service, number))
+                    .collect(),
+            ),
             "h2" => Clients::H2(vec![H2::open(&service, 0).await; CLIENTS]),
             _ => Clients::H3(vec![H3::open(&Loopback::new(), &service, 0).await; CLIENTS]),
         }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay::config::{KafkaConfig, StreamConfig};
-use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{
+    DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
+};
 use forebay::sink::kafka::KafkaSink;
 use forebay::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
@@ -38,11 +40,23 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
 }
 
 fn options(topic: &str, ack_timeout: Duration) -> SinkOptions {
-    let streams = vec![StreamConfig { name: "telemetry".into(), target: topic.into() }];
-    SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, in_flight_batches_max: 64 }
+    let streams = vec![StreamConfig {
+        name: "telemetry".into(),
+        target: topic.into(),
+    }];
+    SinkOptions {
+        streams,
+        body_bytes_max: 256 << 10,
+        ack_timeout,
+        in_flight_batches_max: 64,
+    }
 }
 
-fn open(properties: Properties, topic: &str, ack_timeout: Duration) -> Result<KafkaSink, SinkError> {
+fn open(
+    properties: Properties,
+    topic: &str,
+    ack_timeout: Duration,
+) -> Result<KafkaSink, SinkError> {
     KafkaSink::open(&KafkaConfig { properties }, options(topic, ack_timeout))
 }
 
@@ -55,7 +69,10 @@ fn by_device(stored: &[Stored]) -> HashMap<&str, Vec<&[u8]>> {
     let mut devices: HashMap<&str, Vec<&[u8]>> = HashMap::new();
     for record in stored {
         let device = std::str::from_utf8(record.key.as_deref().unwrap()).unwrap();
-        devices.entry(device).or_default().push(record.value.as_deref().unwrap());
+        devices
+            .entry(device)
+            .or_default()
+            .push(record.value.as_deref().unwrap());
     }
     devices
 }
@@ -77,7 +94,10 @@ async fn a_record_arrives_byte_for_byte_with_its_key_time_and_headers() {
     binary.received_at = Timestamp(1_700_000_000_123);
     let plain = record("d", vec![7; 256 << 10]);
     let plain_id = plain.id.as_str(&mut [0; 36]).as_bytes().to_vec();
-    assert_eq!(sink.deliver(STREAM, &[binary, plain]).await, Outcomes::DELIVERED);
+    assert_eq!(
+        sink.deliver(STREAM, &[binary, plain]).await,
+        Outcomes::DELIVERED
+    );
 
     let stored = broker.read_topic("bytes");
     let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
@@ -89,7 +109,10 @@ async fn a_record_arrives_byte_for_byte_with_its_key_time_and_headers() {
             timestamp: Some(1_700_000_000_123),
             key: Some(b"urn:plant/1@site-a_b.c".to_vec()),
             value: Some(every_byte),
-            headers: vec![header("content-type", b"application/cbor"), header("record-id", b"reading-17")],
+            headers: vec![
+                header("content-type", b"application/cbor"),
+                header("record-id", b"reading-17")
+            ],
         }
     );
     assert_eq!(stored[1].value, Some(vec![7; 256 << 10]));
@@ -106,30 +129,47 @@ async fn a_device_lands_on_the_partition_that_javas_producers_choose() {
         ("foobar", -790_332_482),
         ("a-little-bit-long-string", -985_981_536),
         ("a-little-bit-longer-string", -1_486_304_829),
-        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        (
+            "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+            -58_897_971,
+        ),
         ("abc", 479_470_107),
     ];
     let broker = Kafka::shared();
     broker.create_topic("murmur2", PARTITIONS, &[]).await;
     let sink = sink(broker.plain(), "murmur2");
-    let records: Vec<_> = hashes.iter().map(|(device, _)| record(device, "x")).collect();
+    let records: Vec<_> = hashes
+        .iter()
+        .map(|(device, _)| record(device, "x"))
+        .collect();
     assert_eq!(sink.deliver(STREAM, &records).await, Outcomes::DELIVERED);
     let stored = broker.read_topic("murmur2");
     for (device, hash) in hashes {
-        let landed = stored.iter().find(|record| record.key.as_deref() == Some(device.as_bytes())).unwrap();
-        assert_eq!(landed.partition, (hash & 0x7fff_ffff) % PARTITIONS, "{device}");
+        let landed = stored
+            .iter()
+            .find(|record| record.key.as_deref() == Some(device.as_bytes()))
+            .unwrap();
+        assert_eq!(
+            landed.partition,
+            (hash & 0x7fff_ffff) % PARTITIONS,
+            "{device}"
+        );
     }
 }
 
 #[tokio::test]
 async fn records_arrive_by_mutual_tls_and_by_password() {
     let broker = Kafka::shared();
-    let listeners = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| broker.sasl(mechanism));
+    let listeners =
+        ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| broker.sasl(mechanism));
     broker.create_topic("listeners", 1, &[]).await;
     for listener in [broker.mutual_tls()].into_iter().chain(listeners) {
         let sink = sink(listener, "listeners");
         sink.verify().await.unwrap();
-        assert_eq!(sink.deliver(STREAM, &[record("device", "x")]).await, Outcomes::DELIVERED);
+        assert_eq!(
+            sink.deliver(STREAM, &[record("device", "x")]).await,
+            Outcomes::DELIVERED
+        );
     }
     assert_eq!(broker.read_topic("listeners").len(), 4);
 }
@@ -139,7 +179,11 @@ async fn complaint(listener: Properties) -> SinkError {
     let sink = sink(listener, "strangers");
     let started = Instant::now();
     let error = sink.verify().await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        started.elapsed()
+    );
     error
 }
 
@@ -153,36 +197,65 @@ async fn who_is_turned_away_is_told_why_and_soon() {
     let broker = Kafka::shared();
     broker.create_topic("strangers", 1, &[]).await;
     let refused = [
-        (with(broker.sasl("PLAIN"), "sasl.password", "wrong"), "uthentication failed"),
-        (with(broker.sasl("SCRAM-SHA-512"), "sasl.password", "wrong"), "uthentication failed"),
+        (
+            with(broker.sasl("PLAIN"), "sasl.password", "wrong"),
+            "uthentication failed",
+        ),
+        (
+            with(broker.sasl("SCRAM-SHA-512"), "sasl.password", "wrong"),
+            "uthentication failed",
+        ),
         (broker.mutual_tls_of_a_stranger(), "alert"),
-        (with(broker.mutual_tls(), "ssl.ca.location", &broker.file("stranger.pem")), "certificate verify failed"),
+        (
+            with(
+                broker.mutual_tls(),
+                "ssl.ca.location",
+                &broker.file("stranger.pem"),
+            ),
+            "certificate verify failed",
+        ),
     ];
     let hung_up = [
         with(broker.mutual_tls(), "security.protocol", "plaintext"),
         with(broker.plain(), "security.protocol", "ssl"),
         with(broker.sasl("PLAIN"), "security.protocol", "ssl"),
     ];
-    let refused = join_all(refused.map(|(listener, text)| async move { (complaint(listener).await, text) }));
+    let refused =
+        join_all(refused.map(|(listener, text)| async move { (complaint(listener).await, text) }));
     let (refused, hung_up) = tokio::join!(refused, join_all(hung_up.map(complaint)));
     for (error, says) in refused {
-        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains(says)), "{says}: {error:?}");
+        assert!(
+            matches!(&error, SinkError::Misconfigured(text) if text.contains(says)),
+            "{says}: {error:?}"
+        );
     }
     for error in hung_up {
-        assert!(matches!(&error, SinkError::Away(text) if text.contains("SECURITY_PROTOCOL")), "{error:?}");
+        assert!(
+            matches!(&error, SinkError::Away(text) if text.contains("SECURITY_PROTOCOL")),
+            "{error:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_away_and_nothing_is_written() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let properties = vec![("bootstrap.servers".into(), nobody.to_string())];
     let sink = open(properties, "nowhere", Duration::from_millis(100)).unwrap();
     let (started, records) = (Instant::now(), [record("device", "x")]);
     let deliver = async { (sink.deliver(STREAM, &records).await, started.elapsed()) };
     let (verified, (outcomes, elapsed)) = tokio::join!(sink.verify(), deliver);
-    assert!(matches!(&verified, Err(SinkError::Away(text)) if text.contains("refused")), "{verified:?}");
-    assert_eq!(*outcomes.get(0), Outcome::Retryable("MessageTimedOut".into()));
+    assert!(
+        matches!(&verified, Err(SinkError::Away(text)) if text.contains("refused")),
+        "{verified:?}"
+    );
+    assert_eq!(
+        *outcomes.get(0),
+        Outcome::Retryable("MessageTimedOut".into())
+    );
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
 }
 
@@ -194,7 +267,10 @@ async fn a_missing_topic_is_named_with_what_to_set_and_is_not_made() {
     for other in ["found", "found-too"] {
         let error = sink.verify().await.unwrap_err();
         assert!(matches!(error, SinkError::Misconfigured(_)), "{error:?}");
-        assert!(error.to_string().contains("missing") && error.to_string().contains("FOREBAY_STREAMS"), "{error}");
+        assert!(
+            error.to_string().contains("missing") && error.to_string().contains("FOREBAY_STREAMS"),
+            "{error}"
+        );
         // What was asked for before is made before.
         broker.create_topic(other, 1, &[]).await;
     }
@@ -203,13 +279,22 @@ async fn a_missing_topic_is_named_with_what_to_set_and_is_not_made() {
 #[tokio::test]
 async fn a_topic_that_does_not_take_the_largest_record_is_named_with_what_to_set() {
     let broker = Kafka::shared();
-    broker.create_topic("narrow", 1, &[("max.message.bytes", "262144")]).await;
+    broker
+        .create_topic("narrow", 1, &[("max.message.bytes", "262144")])
+        .await;
     let error = sink(broker.plain(), "narrow").verify().await.unwrap_err();
     assert!(matches!(error, SinkError::Misconfigured(_)), "{error:?}");
-    for part in ["narrow", "max.message.bytes", "266240", "FOREBAY_BODY_BYTES_MAX"] {
+    for part in [
+        "narrow",
+        "max.message.bytes",
+        "266240",
+        "FOREBAY_BODY_BYTES_MAX",
+    ] {
         assert!(error.to_string().contains(part), "{error}");
     }
-    broker.create_topic("wide-enough", 1, &[("max.message.bytes", "266240")]).await;
+    broker
+        .create_topic("wide-enough", 1, &[("max.message.bytes", "266240")])
+        .await;
     sink(broker.plain(), "wide-enough").verify().await.unwrap();
 }
 
@@ -217,12 +302,22 @@ async fn a_topic_that_does_not_take_the_largest_record_is_named_with_what_to_set
 #[tokio::test]
 async fn a_record_too_large_for_the_topic_is_refused_alone() {
     let broker = Kafka::shared();
-    broker.create_topic("too-large", 1, &[("max.message.bytes", "20000")]).await;
+    broker
+        .create_topic("too-large", 1, &[("max.message.bytes", "20000")])
+        .await;
     let sink = sink(broker.plain(), "too-large");
     let batches: Vec<Vec<_>> = (0..8)
         .map(|batch| {
-            let body = |i| if i == 7 { vec![b'x'; 30_000] } else { format!("{i}").into_bytes() };
-            (0..20).map(|i| record(&format!("device-{batch}"), body(i))).collect()
+            let body = |i| {
+                if i == 7 {
+                    vec![b'x'; 30_000]
+                } else {
+                    format!("{i}").into_bytes()
+                }
+            };
+            (0..20)
+                .map(|i| record(&format!("device-{batch}"), body(i)))
+                .collect()
         })
         .collect();
     let delivered = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
@@ -235,9 +330,18 @@ async fn a_record_too_large_for_the_topic_is_refused_alone() {
         }
     }
     let stored = broker.read_topic("too-large");
-    let kept: Vec<_> = numbers(20).into_iter().enumerate().filter(|(i, _)| *i != 7).map(|(_, body)| body).collect();
+    let kept: Vec<_> = numbers(20)
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| *i != 7)
+        .map(|(_, body)| body)
+        .collect();
     assert_eq!(stored.len(), 8 * 19);
-    assert!(by_device(&stored).values().all(|bodies| *bodies == kept), "{:?}", by_device(&stored));
+    assert!(
+        by_device(&stored).values().all(|bodies| *bodies == kept),
+        "{:?}",
+        by_device(&stored)
+    );
 }
 
 #[tokio::test]
@@ -246,10 +350,18 @@ async fn batches_that_follow_each_other_keep_the_order_of_their_devices() {
     broker.create_topic("order", 3, &[]).await;
     let sink = sink(broker.plain(), "order");
     let batches: Vec<Vec<_>> = (0..60)
-        .map(|batch| (0..50).map(|device| record(&format!("device-{device}"), format!("{batch}"))).collect())
+        .map(|batch| {
+            (0..50)
+                .map(|device| record(&format!("device-{device}"), format!("{batch}")))
+                .collect()
+        })
         .collect();
     let outcomes = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
-    assert!(outcomes.iter().all(|outcomes| *outcomes == Outcomes::DELIVERED));
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcomes| *outcomes == Outcomes::DELIVERED)
+    );
     let stored = broker.read_topic("order");
     assert_eq!(stored.len(), 3000);
     for (device, bodies) in by_device(&stored) {
@@ -265,7 +377,10 @@ async fn a_broker_silent_for_15_seconds_leaves_true_outcomes_and_is_used_again()
     let sink = open(broker.plain(), "silence", Duration::from_secs(2)).unwrap();
     let deliver = async |i: u32| {
         let records = [record("device", format!("{i}"))];
-        (i.to_string(), sink.deliver(STREAM, &records).await.get(0).clone())
+        (
+            i.to_string(),
+            sink.deliver(STREAM, &records).await.get(0).clone(),
+        )
     };
     assert_eq!(deliver(0).await.1, Outcome::Delivered);
     broker.pause();
@@ -276,18 +391,32 @@ async fn a_broker_silent_for_15_seconds_leaves_true_outcomes_and_is_used_again()
             break;
         }
     }
-    assert!(started.elapsed() < Duration::from_secs(22), "a round may take a little more than 2 s");
+    assert!(
+        started.elapsed() < Duration::from_secs(22),
+        "a round may take a little more than 2 s"
+    );
     assert!(matches!(sink.verify().await, Err(SinkError::Away(_))));
     broker.resume();
     let resumed = Instant::now();
     while deliver(1000).await.1 != Outcome::Delivered {
-        assert!(resumed.elapsed() < Duration::from_secs(10), "it does not recover");
+        assert!(
+            resumed.elapsed() < Duration::from_secs(10),
+            "it does not recover"
+        );
     }
     sink.verify().await.unwrap();
     let stored = broker.read_topic("silence");
-    assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Unknown), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .any(|(_, outcome)| *outcome == Outcome::Unknown),
+        "{outcomes:?}"
+    );
     for (body, outcome) in outcomes {
-        let times = stored.iter().filter(|record| record.value.as_deref() == Some(body.as_bytes())).count();
+        let times = stored
+            .iter()
+            .filter(|record| record.value.as_deref() == Some(body.as_bytes()))
+            .count();
         match outcome {
             Outcome::Delivered => assert_eq!(times, 1, "{body}"),
             Outcome::Retryable(_) => assert_eq!(times, 0, "{body}"),

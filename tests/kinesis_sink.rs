@@ -18,7 +18,9 @@ use aws_config::ConfigLoader;
 use aws_sdk_kinesis::types::Record as StoredRecord;
 use bytes::Bytes;
 use forebay::config::{KinesisConfig, StreamConfig};
-use forebay::record::{DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp};
+use forebay::record::{
+    DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
+};
 use forebay::sink::kinesis::KinesisSink;
 use forebay::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
@@ -47,9 +49,19 @@ async fn sink(settings: ConfigLoader, ack_timeout: Duration) -> KinesisSink {
 }
 
 async fn open(settings: ConfigLoader, ack_timeout: Duration, aggregate: bool) -> KinesisSink {
-    let streams = vec![StreamConfig { name: "telemetry".into(), target: "readings".into() }];
-    let options = SinkOptions { streams, body_bytes_max: 256 << 10, ack_timeout, in_flight_batches_max: 64 };
-    KinesisSink::open_with(settings, &KinesisConfig { aggregate }, options).await.unwrap()
+    let streams = vec![StreamConfig {
+        name: "telemetry".into(),
+        target: "readings".into(),
+    }];
+    let options = SinkOptions {
+        streams,
+        body_bytes_max: 256 << 10,
+        ack_timeout,
+        in_flight_batches_max: 64,
+    };
+    KinesisSink::open_with(settings, &KinesisConfig { aggregate }, options)
+        .await
+        .unwrap()
 }
 
 fn body(record: &StoredRecord) -> &[u8] {
@@ -64,7 +76,10 @@ fn numbers(end: u32) -> Vec<Bytes> {
 fn by_device(records: &[StoredRecord]) -> HashMap<&str, Vec<&[u8]>> {
     let mut devices: HashMap<&str, Vec<&[u8]>> = HashMap::new();
     for record in records {
-        devices.entry(record.partition_key().unwrap_or_default()).or_default().push(body(record));
+        devices
+            .entry(record.partition_key().unwrap_or_default())
+            .or_default()
+            .push(body(record));
     }
     devices
 }
@@ -76,8 +91,11 @@ async fn records_arrive_byte_for_byte_under_their_device() {
     let sink = sink(emulator.settings(), Duration::from_secs(10)).await;
     sink.verify().await.unwrap();
     let bodies = [&b"{\"a\": 1}\n"[..], b"\xff\xfe\x00", b"x", &[7; 200_000]];
-    let records: Vec<_> =
-        bodies.iter().enumerate().map(|(i, body)| record(&format!("urn:plant/{i}"), body.to_vec())).collect();
+    let records: Vec<_> = bodies
+        .iter()
+        .enumerate()
+        .map(|(i, body)| record(&format!("urn:plant/{i}"), body.to_vec()))
+        .collect();
     assert_eq!(sink.deliver(STREAM, &records).await, Outcomes::DELIVERED);
     let stored = emulator.read_stream("readings").await;
     let devices = by_device(&stored);
@@ -94,12 +112,23 @@ async fn throttled_records_are_delivered_once_and_in_the_order_of_their_device()
     emulator.create_stream("readings", 1).await;
     let sink = sink(emulator.settings(), Duration::from_secs(20)).await;
     let batches: Vec<Vec<_>> = (0..8)
-        .map(|batch| (0..300).map(|device| record(&format!("device-{device}"), format!("{batch}"))).collect())
+        .map(|batch| {
+            (0..300)
+                .map(|device| record(&format!("device-{device}"), format!("{batch}")))
+                .collect()
+        })
         .collect();
     let started = Instant::now();
     let outcomes = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
-    assert!(started.elapsed() > Duration::from_secs(1), "the emulator did not throttle");
-    assert!(outcomes.iter().all(|outcomes| *outcomes == Outcomes::DELIVERED));
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "the emulator did not throttle"
+    );
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcomes| *outcomes == Outcomes::DELIVERED)
+    );
     let stored = emulator.read_stream("readings").await;
     assert_eq!(stored.len(), 2400);
     for (device, bodies) in by_device(&stored) {
@@ -114,7 +143,9 @@ async fn outcomes_are_the_truth_when_the_time_is_over() {
     emulator.create_stream("readings", 1).await;
     let ack_timeout = Duration::from_secs(3);
     let sink = sink(emulator.settings(), ack_timeout).await;
-    let records: Vec<_> = (0..40).map(|i| record(&format!("device-{i}"), vec![i; 200 << 10])).collect();
+    let records: Vec<_> = (0..40)
+        .map(|i| record(&format!("device-{i}"), vec![i; 200 << 10]))
+        .collect();
     let started = Instant::now();
     let outcomes = sink.deliver(STREAM, &records).await;
     assert!(started.elapsed() < ack_timeout);
@@ -125,7 +156,10 @@ async fn outcomes_are_the_truth_when_the_time_is_over() {
         match outcomes.get(i) {
             Outcome::Delivered => assert_eq!(stored, 1),
             Outcome::Retryable(reason) => {
-                assert_eq!((stored, &**reason), (0, "ProvisionedThroughputExceededException"));
+                assert_eq!(
+                    (stored, &**reason),
+                    (0, "ProvisionedThroughputExceededException")
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -140,10 +174,16 @@ async fn a_device_that_waits_for_each_answer_keeps_its_order() {
     let sink = sink(emulator.settings(), Duration::from_secs(10)).await;
     let one_by_one = async {
         for i in 0..50 {
-            assert_eq!(sink.deliver(STREAM, &[record("sequential", format!("{i}"))]).await, Outcomes::DELIVERED);
+            assert_eq!(
+                sink.deliver(STREAM, &[record("sequential", format!("{i}"))])
+                    .await,
+                Outcomes::DELIVERED
+            );
         }
     };
-    let crowd: Vec<_> = (0..1500).map(|i| record(&format!("device-{i}"), "x")).collect();
+    let crowd: Vec<_> = (0..1500)
+        .map(|i| record(&format!("device-{i}"), "x"))
+        .collect();
     let (_, outcomes) = tokio::join!(one_by_one, sink.deliver(STREAM, &crowd));
     assert_eq!(outcomes, Outcomes::DELIVERED);
     let stored = emulator.read_stream("readings").await;
@@ -157,11 +197,24 @@ async fn concurrent_batches_keep_the_order_of_their_calls() {
     let emulator = Ferrokinesis::start().await;
     emulator.create_stream("readings", 1).await;
     let sink = sink(emulator.settings(), Duration::from_secs(20)).await;
-    let batches: Vec<_> =
-        (0..200).map(|i| [record("one", format!("{i}")), record(&format!("other-{i}"), "x")]).collect();
+    let batches: Vec<_> = (0..200)
+        .map(|i| {
+            [
+                record("one", format!("{i}")),
+                record(&format!("other-{i}"), "x"),
+            ]
+        })
+        .collect();
     let outcomes = join_all(batches.iter().map(|batch| sink.deliver(STREAM, batch))).await;
-    assert!(outcomes.iter().all(|outcomes| *outcomes == Outcomes::DELIVERED));
-    assert_eq!(by_device(&emulator.read_stream("readings").await)["one"], numbers(200));
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcomes| *outcomes == Outcomes::DELIVERED)
+    );
+    assert_eq!(
+        by_device(&emulator.read_stream("readings").await)["one"],
+        numbers(200)
+    );
 }
 
 #[tokio::test]
@@ -169,7 +222,9 @@ async fn a_record_too_large_for_the_stream_is_refused_alone() {
     let emulator = Ferrokinesis::start().await;
     emulator.create_stream("readings", 1).await;
     let sink = sink(emulator.settings(), Duration::from_secs(10)).await;
-    let mut records: Vec<_> = (0..20).map(|i| record(&format!("device-{i}"), "x")).collect();
+    let mut records: Vec<_> = (0..20)
+        .map(|i| record(&format!("device-{i}"), "x"))
+        .collect();
     records[7] = record("device-7", vec![0; (1 << 20) + 1]);
     let outcomes = sink.deliver(STREAM, &records).await;
     for i in 0..20 {
@@ -187,26 +242,46 @@ async fn a_missing_stream_is_named_with_what_to_set() {
     let sink = sink(emulator.settings(), Duration::from_secs(10)).await;
     let error = sink.verify().await.unwrap_err();
     assert!(matches!(error, SinkError::Misconfigured(_)));
-    assert!(error.to_string().contains("readings") && error.to_string().contains("FOREBAY_STREAMS"), "{error}");
+    assert!(
+        error.to_string().contains("readings") && error.to_string().contains("FOREBAY_STREAMS"),
+        "{error}"
+    );
     let outcomes = sink.deliver(STREAM, &[record("device", "x")]).await;
-    assert_eq!(*outcomes.get(0), Outcome::Barred("ResourceNotFoundException".into()));
+    assert_eq!(
+        *outcomes.get(0),
+        Outcome::Barred("ResourceNotFoundException".into())
+    );
 }
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_away_and_nothing_is_written() {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let sink = sink(settings(address), Duration::from_secs(1)).await;
     assert!(matches!(sink.verify().await, Err(SinkError::Away(_))));
     let outcomes = sink.deliver(STREAM, &[record("device", "x")]).await;
-    assert!(matches!(outcomes.get(0), Outcome::Retryable(reason) if reason.contains("refused")), "{outcomes:?}");
+    assert!(
+        matches!(outcomes.get(0), Outcome::Retryable(reason) if reason.contains("refused")),
+        "{outcomes:?}"
+    );
 }
 
 #[tokio::test]
 async fn without_credentials_nothing_is_written() {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let sink = sink(settings(address).no_credentials(), Duration::from_secs(1)).await;
     let outcomes = sink.deliver(STREAM, &[record("device", "x")]).await;
-    assert!(matches!(outcomes.get(0), Outcome::Retryable(_)), "{outcomes:?}");
+    assert!(
+        matches!(outcomes.get(0), Outcome::Retryable(_)),
+        "{outcomes:?}"
+    );
     assert!(matches!(sink.verify().await, Err(SinkError::Away(_))));
 }
 
@@ -214,21 +289,30 @@ async fn without_credentials_nothing_is_written() {
 async fn a_server_error_is_tried_again() {
     let server = Server::start([Fault::ServerError, Fault::ServerError]).await;
     let sink = sink(settings(server.address), Duration::from_secs(10)).await;
-    assert_eq!(sink.deliver(STREAM, &[record("device", "x")]).await, Outcomes::DELIVERED);
+    assert_eq!(
+        sink.deliver(STREAM, &[record("device", "x")]).await,
+        Outcomes::DELIVERED
+    );
 }
 
 #[tokio::test]
 async fn a_lost_connection_is_tried_again() {
     let server = Server::start([Fault::HangUp]).await;
     let sink = sink(settings(server.address), Duration::from_secs(10)).await;
-    assert_eq!(sink.deliver(STREAM, &[record("device", "x")]).await, Outcomes::DELIVERED);
+    assert_eq!(
+        sink.deliver(STREAM, &[record("device", "x")]).await,
+        Outcomes::DELIVERED
+    );
 }
 
 #[tokio::test]
 async fn what_a_lost_connection_took_is_unknown_when_the_time_is_over() {
     let server = Server::start(vec![Fault::HangUp; 100]).await;
     let sink = sink(settings(server.address), Duration::from_millis(500)).await;
-    assert_eq!(*sink.deliver(STREAM, &[record("device", "x")]).await.get(0), Outcome::Unknown);
+    assert_eq!(
+        *sink.deliver(STREAM, &[record("device", "x")]).await.get(0),
+        Outcome::Unknown
+    );
 }
 
 #[tokio::test]
@@ -236,7 +320,10 @@ async fn a_silent_service_leaves_the_outcome_unknown_within_the_ack_timeout() {
     let server = Server::start(vec![Fault::Silence; 100]).await;
     let sink = sink(settings(server.address), Duration::from_millis(500)).await;
     let started = Instant::now();
-    assert_eq!(*sink.deliver(STREAM, &[record("device", "x")]).await.get(0), Outcome::Unknown);
+    assert_eq!(
+        *sink.deliver(STREAM, &[record("device", "x")]).await.get(0),
+        Outcome::Unknown
+    );
     assert!(started.elapsed() < Duration::from_millis(700));
 }
 
@@ -245,11 +332,18 @@ async fn a_silent_service_leaves_the_outcome_unknown_within_the_ack_timeout() {
 async fn batches_go_out_whole() {
     let server = Server::start([]).await;
     let sink = sink(settings(server.address), Duration::from_secs(10)).await;
-    let batch: Vec<_> = (0..500).map(|i| record(&format!("device-{i}"), "x")).collect();
+    let batch: Vec<_> = (0..500)
+        .map(|i| record(&format!("device-{i}"), "x"))
+        .collect();
     assert_eq!(sink.deliver(STREAM, &batch).await, Outcomes::DELIVERED);
     assert_eq!(server.calls(), [500]);
-    let small: Vec<Vec<_>> =
-        (0..40).map(|b| (0..25).map(|i| record(&format!("device-{b}-{i}"), "x")).collect()).collect();
+    let small: Vec<Vec<_>> = (0..40)
+        .map(|b| {
+            (0..25)
+                .map(|i| record(&format!("device-{b}-{i}"), "x"))
+                .collect()
+        })
+        .collect();
     join_all(small.iter().map(|batch| sink.deliver(STREAM, batch))).await;
     let calls = server.calls();
     assert_eq!(calls.iter().sum::<usize>(), 1500);
@@ -277,7 +371,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
-        let server = Self { address, faults, calls: Arc::default() };
+        let server = Self {
+            address,
+            faults,
+            calls: Arc::default(),
+        };
         let of_connections = server.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
@@ -297,7 +395,10 @@ impl Server {
             let (status, body) = match fault {
                 Some(Fault::HangUp) => return,
                 Some(Fault::Silence) => std::future::pending().await,
-                Some(Fault::ServerError) => ("500 Internal Server Error", r#"{"__type":"InternalFailure"}"#.into()),
+                Some(Fault::ServerError) => (
+                    "500 Internal Server Error",
+                    r#"{"__type":"InternalFailure"}"#.into(),
+                ),
                 None => ("200 OK", all_taken(records)),
             };
             self.calls.lock().unwrap().push(records);
@@ -323,8 +424,13 @@ async fn read_request(connection: &mut TcpStream) -> Option<usize> {
             Ok(read) => request.extend_from_slice(&buffer[..read]),
         }
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap_or("0");
         if body.len() >= length.parse().unwrap() {
             return Some(body.matches("\"partitionkey\"").count());
         }

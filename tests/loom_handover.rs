@@ -36,7 +36,10 @@ mod sync {
 
     impl<T> ArrayQueue<T> {
         pub fn new(capacity: usize) -> Self {
-            Self { capacity, items: loom::sync::Mutex::default() }
+            Self {
+                capacity,
+                items: loom::sync::Mutex::default(),
+            }
         }
 
         pub fn push(&self, item: T) -> Result<(), T> {
@@ -73,7 +76,13 @@ fn each_item_arrives_once_and_in_order_and_the_end_is_seen() {
             assert!(sender.push(1).is_ok());
             assert!(sender.push(2).is_ok());
         });
-        let received = block_on(async { [receiver.recv().await, receiver.recv().await, receiver.recv().await] });
+        let received = block_on(async {
+            [
+                receiver.recv().await,
+                receiver.recv().await,
+                receiver.recv().await,
+            ]
+        });
         assert_eq!(received, [Some(1), Some(2), None]);
         pushing.join().unwrap();
     });

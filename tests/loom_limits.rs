@@ -47,7 +47,10 @@ const NOW: Nanos = Nanos(1_000_000_000);
 
 /// One token, and no second one for a long time.
 fn rule() -> Rule {
-    Rule::new(Quota { rate: 0.001, burst: 1 })
+    Rule::new(Quota {
+        rate: 0.001,
+        burst: 1,
+    })
 }
 
 fn passes(handle: &Handle, which: Which) -> usize {
@@ -67,7 +70,11 @@ fn a_bucket_that_races_with_its_eviction_grants_its_burst_once() {
         let granted = passes(&handle, Which::First) + passes(&handle, Which::First);
         newcomer.join().unwrap();
         assert_eq!(granted, 1);
-        assert_eq!(passes(&handle, Which::First), 0, "the token is gone for good");
+        assert_eq!(
+            passes(&handle, Which::First),
+            0,
+            "the token is gone for good"
+        );
         assert_eq!(table.len(), 1);
     });
 }
@@ -98,7 +105,11 @@ fn a_half_evicted_entry_is_restored() {
         let first_bucket = handle.take(Which::First, &rule(), 1, NOW);
         assert_eq!(second_bucket.join().unwrap(), 1);
         assert_eq!(first_bucket, Ok(()));
-        assert_eq!(passes(&handle, Which::First) + passes(&handle, Which::Second), 0, "both are spent, {newcomer:?}");
+        assert_eq!(
+            passes(&handle, Which::First) + passes(&handle, Which::Second),
+            0,
+            "both are spent, {newcomer:?}"
+        );
     });
 }
 
@@ -109,7 +120,11 @@ fn a_take_finds_no_room_only_when_another_holds_the_place() {
         let handle = table.handle("first", NOW).unwrap();
         let other = thread::spawn({
             let table = table.clone();
-            move || table.handle("second", NOW).is_ok_and(|handle| passes(&handle, Which::First) == 1)
+            move || {
+                table
+                    .handle("second", NOW)
+                    .is_ok_and(|handle| passes(&handle, Which::First) == 1)
+            }
         });
         let taken = handle.take(Which::First, &rule(), 1, NOW);
         let other_took = other.join().unwrap();

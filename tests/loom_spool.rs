@@ -26,7 +26,10 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn every_item_is_given_out_once_before_the_close() {
     model(|| {
-        let queue = Arc::new(Queue::new(Bounds { items: 2, bytes: 100 }));
+        let queue = Arc::new(Queue::new(Bounds {
+            items: 2,
+            bytes: 100,
+        }));
         let pushing: Vec<_> = [1, 10]
             .map(|item| (item, queue.clone()))
             .into_iter()
@@ -45,7 +48,9 @@ fn every_item_is_given_out_once_before_the_close() {
                 }
             }
         });
-        pushing.into_iter().for_each(|thread| thread.join().unwrap());
+        pushing
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         queue.close();
         assert_eq!(committing.join().unwrap(), 11);
         assert_eq!(queue.push(5, 1), Err(NotTaken::Closed(5)));

@@ -32,12 +32,20 @@ fn der(pem: &[u8]) -> Vec<u8> {
 fn id_in(file: &Path) -> String {
     let identity = Identity::new(vec![IdSource::SanUri, IdSource::SanDns, IdSource::Cn]);
     let pem = std::fs::read(file).expect("a certificate");
-    identity.device(&der(&pem)).expect("an id").id.as_str().to_owned()
+    identity
+        .device(&der(&pem))
+        .expect("an id")
+        .id
+        .as_str()
+        .to_owned()
 }
 
 fn serial(folder: &Folder, certificate: &str) -> String {
     let line = folder.succeed(&format!("openssl x509 -noout -serial -in {certificate}"));
-    line.trim().strip_prefix("serial=").expect("a serial number").to_owned()
+    line.trim()
+        .strip_prefix("serial=")
+        .expect("a serial number")
+        .to_owned()
 }
 
 fn crl(folder: &Folder) -> String {
@@ -49,25 +57,44 @@ fn openssl_accepts_servers_as_servers_and_devices_as_devices() {
     let folder = authority();
     folder.succeed("forebay pki server --dir my --name localhost --name 127.0.0.1 --name ::1 --name *.example.com");
     folder.succeed("forebay pki device --dir my plc-7");
-    for name in
-        ["-verify_hostname localhost", "-verify_hostname a.example.com", "-verify_ip 127.0.0.1", "-verify_ip ::1"]
-    {
+    for name in [
+        "-verify_hostname localhost",
+        "-verify_hostname a.example.com",
+        "-verify_ip 127.0.0.1",
+        "-verify_ip ::1",
+    ] {
         folder.succeed(&format!("{VERIFY} -purpose sslserver {name} my/server.pem"));
     }
-    folder.fail(&format!("{VERIFY} -purpose sslserver -verify_hostname other.org my/server.pem"), 2);
+    folder.fail(
+        &format!("{VERIFY} -purpose sslserver -verify_hostname other.org my/server.pem"),
+        2,
+    );
     folder.succeed(&format!("{VERIFY} -purpose sslclient my/devices/plc-7.pem"));
     folder.fail(&format!("{VERIFY} -purpose sslclient my/server.pem"), 2);
-    folder.fail(&format!("{VERIFY} -purpose sslserver my/devices/plc-7.pem"), 2);
+    folder.fail(
+        &format!("{VERIFY} -purpose sslserver my/devices/plc-7.pem"),
+        2,
+    );
 }
 
 #[test]
 fn an_authority_signs_certificates_and_crls_only() {
     let folder = authority();
     let text = folder.succeed("openssl x509 -noout -text -in my/ca.pem");
-    assert!(text.contains("X509v3 Basic Constraints: critical\n                CA:TRUE, pathlen:0"), "{text}");
-    assert!(text.contains("X509v3 Key Usage: critical\n                Certificate Sign, CRL Sign"), "{text}");
+    assert!(
+        text.contains("X509v3 Basic Constraints: critical\n                CA:TRUE, pathlen:0"),
+        "{text}"
+    );
+    assert!(
+        text.contains("X509v3 Key Usage: critical\n                Certificate Sign, CRL Sign"),
+        "{text}"
+    );
     folder.succeed("forebay pki init --dir named --name Plant");
-    assert!(folder.succeed("openssl x509 -noout -subject -in named/ca.pem").contains("CN = Plant"));
+    assert!(
+        folder
+            .succeed("openssl x509 -noout -subject -in named/ca.pem")
+            .contains("CN = Plant")
+    );
 }
 
 #[test]
@@ -79,8 +106,14 @@ fn revocation_adds_to_the_list_and_openssl_refuses() {
         folder.succeed(&verify(id));
     }
     folder.succeed("forebay pki revoke --dir my a");
-    let serials = [serial(&folder, "my/devices/a.pem"), serial(&folder, "my/devices/b.pem")];
-    folder.succeed(&format!("forebay pki revoke --dir my --serial {} --days 7", serials[1].to_lowercase()));
+    let serials = [
+        serial(&folder, "my/devices/a.pem"),
+        serial(&folder, "my/devices/b.pem"),
+    ];
+    folder.succeed(&format!(
+        "forebay pki revoke --dir my --serial {} --days 7",
+        serials[1].to_lowercase()
+    ));
     folder.succeed("forebay pki revoke --dir my a b");
     for id in ["a", "b"] {
         assert!(folder.fail(&verify(id), 2).contains("certificate revoked"));
@@ -88,9 +121,17 @@ fn revocation_adds_to_the_list_and_openssl_refuses() {
     folder.succeed(&verify("c"));
     folder.succeed("forebay pki crl --dir my");
     let crl = crl(&folder);
-    assert!(crl.contains("verify OK") && crl.contains("CRL Number: \n                5"), "{crl}");
+    assert!(
+        crl.contains("verify OK") && crl.contains("CRL Number: \n                5"),
+        "{crl}"
+    );
     assert_eq!(crl.matches("Serial Number: ").count(), 2, "{crl}");
-    assert!(serials.iter().all(|serial| crl.contains(&format!("Serial Number: {serial}"))), "{crl}");
+    assert!(
+        serials
+            .iter()
+            .all(|serial| crl.contains(&format!("Serial Number: {serial}"))),
+        "{crl}"
+    );
 }
 
 #[test]
@@ -99,7 +140,9 @@ fn revocations_at_the_same_time_are_all_kept() {
     std::thread::scope(|scope| {
         for number in 1..=16 {
             let folder = &folder;
-            scope.spawn(move || folder.succeed(&format!("forebay pki revoke --dir my --serial {number:x}")));
+            scope.spawn(move || {
+                folder.succeed(&format!("forebay pki revoke --dir my --serial {number:x}"))
+            });
         }
     });
     let crl = crl(&folder);
@@ -110,14 +153,25 @@ fn revocations_at_the_same_time_are_all_kept() {
 #[test]
 fn nothing_is_overwritten() {
     let folder = authority();
-    let commands = ["pki init --dir my", "pki server --dir my --name localhost", "pki device --dir my plc-7"];
+    let commands = [
+        "pki init --dir my",
+        "pki server --dir my --name localhost",
+        "pki device --dir my plc-7",
+    ];
     for command in &commands[1..] {
         folder.succeed(&format!("forebay {command}"));
     }
     let before = folder.files();
-    for (command, file) in commands.iter().zip(["my/ca.pem", "my/server.pem", "my/devices/plc-7.pem"]) {
+    for (command, file) in
+        commands
+            .iter()
+            .zip(["my/ca.pem", "my/server.pem", "my/devices/plc-7.pem"])
+    {
         let says = folder.fail(&format!("forebay {command}"), 1);
-        assert!(says.contains(&format!("{file} exists already")) && says.contains("move it away"), "{says}");
+        assert!(
+            says.contains(&format!("{file} exists already")) && says.contains("move it away"),
+            "{says}"
+        );
     }
     assert!(before == folder.files(), "a file has changed");
 }
@@ -125,7 +179,10 @@ fn nothing_is_overwritten() {
 #[test]
 fn a_key_alone_is_not_overwritten_either() {
     let folder = authority();
-    for (file, command) in [("my/server.key", "server --dir my --name a"), ("other/ca.key", "init --dir other")] {
+    for (file, command) in [
+        ("my/server.key", "server --dir my --name a"),
+        ("other/ca.key", "init --dir other"),
+    ] {
         std::fs::create_dir_all(folder.path("other")).expect("a folder");
         std::fs::write(folder.path(file), "precious").expect("a file");
         let says = folder.fail(&format!("forebay pki {command}"), 1);
@@ -138,13 +195,17 @@ fn a_key_alone_is_not_overwritten_either() {
 #[test]
 fn keys_are_for_their_owner_whatever_the_umask() {
     let folder = Folder::new();
-    let script =
-        r#"umask 0 && "$0" pki init --dir my && "$0" pki server --dir my --name a && "$0" pki device --dir my b"#;
-    let status = folder.command("sh").args(["-c", script, env!("CARGO_BIN_EXE_forebay")]).status();
+    let script = r#"umask 0 && "$0" pki init --dir my && "$0" pki server --dir my --name a && "$0" pki device --dir my b"#;
+    let status = folder
+        .command("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_forebay")])
+        .status();
     assert!(status.expect("sh runs").success());
     let files = folder.files();
-    let keys: Vec<_> =
-        files.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "key")).collect();
+    let keys: Vec<_> = files
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|ending| ending == "key"))
+        .collect();
     assert_eq!(keys.len(), 3);
     for (path, _) in keys {
         let mode = path.metadata().expect("a key").permissions().mode() & 0o777;
@@ -155,12 +216,22 @@ fn keys_are_for_their_owner_whatever_the_umask() {
 #[test]
 fn a_fleet_grows_and_its_devices_keep_their_certificates() {
     let folder = authority();
-    assert!(folder.succeed("forebay pki fleet --dir my --count 50").contains("50 certificates and keys in my/devices"));
+    assert!(
+        folder
+            .succeed("forebay pki fleet --dir my --count 50")
+            .contains("50 certificates and keys in my/devices")
+    );
     let before = folder.files();
     let grown = folder.succeed("forebay pki fleet --dir my --count 60");
-    assert!(grown.contains("10 certificates") && grown.contains("50 were there before"), "{grown}");
+    assert!(
+        grown.contains("10 certificates") && grown.contains("50 were there before"),
+        "{grown}"
+    );
     let after = folder.files();
-    assert!(before.iter().all(|file| after.contains(file)), "a file has changed");
+    assert!(
+        before.iter().all(|file| after.contains(file)),
+        "a file has changed"
+    );
     let serials: HashSet<String> = (1..=60)
         .map(|number| {
             let file = format!("my/devices/device-{number:06}.pem");
@@ -169,7 +240,9 @@ fn a_fleet_grows_and_its_devices_keep_their_certificates() {
         })
         .collect();
     assert_eq!(serials.len(), 60);
-    folder.succeed(&format!("{VERIFY} -purpose sslclient my/devices/device-000001.pem my/devices/device-000060.pem"));
+    folder.succeed(&format!(
+        "{VERIFY} -purpose sslclient my/devices/device-000001.pem my/devices/device-000060.pem"
+    ));
 }
 
 #[test]
@@ -178,18 +251,42 @@ fn what_cannot_be_meant_is_refused_with_what_can() {
     let long = "x".repeat(129);
     let before = folder.files();
     for (command, code, says) in [
-        ("device --dir my *", 2, "1 to 128 characters of A-Za-z0-9._:/@-"),
-        (&*format!("device --dir my {long}"), 2, "1 to 128 characters"),
-        ("fleet --dir my --count 3 --prefix *", 1, "1 to 128 characters"),
+        (
+            "device --dir my *",
+            2,
+            "1 to 128 characters of A-Za-z0-9._:/@-",
+        ),
+        (
+            &*format!("device --dir my {long}"),
+            2,
+            "1 to 128 characters",
+        ),
+        (
+            "fleet --dir my --count 3 --prefix *",
+            1,
+            "1 to 128 characters",
+        ),
         ("fleet --dir my --count 0", 2, "0 is not in 1..=1000000"),
         ("device --dir my a --days 0", 2, "0 is not in 1..=36500"),
-        ("server --dir my --name under*score", 2, "a DNS name, like ingest.example.com"),
+        (
+            "server --dir my --name under*score",
+            2,
+            "a DNS name, like ingest.example.com",
+        ),
         ("server --dir my", 2, "--name"),
         ("revoke --dir my", 2, "--serial"),
         ("revoke --dir my --serial 0", 2, "1 to 20 bytes in hex"),
         ("revoke --dir my --serial +1", 2, "1 to 20 bytes in hex"),
-        ("revoke --dir my nobody", 1, "my/devices/nobody.pem does not exist"),
-        ("device --dir nowhere a", 1, "`forebay pki init --dir nowhere`"),
+        (
+            "revoke --dir my nobody",
+            1,
+            "my/devices/nobody.pem does not exist",
+        ),
+        (
+            "device --dir nowhere a",
+            1,
+            "`forebay pki init --dir nowhere`",
+        ),
     ] {
         let printed = folder.fail(&format!("forebay pki {command}"), code);
         assert!(printed.contains(says), "{command}: {printed}");
@@ -206,14 +303,23 @@ fn an_authority_made_by_openssl_can_sign() {
             "openssl req -x509 -newkey {key} -nodes -subj /O=Plant/CN=Devices -days 10 -keyout my/ca.key -out my/ca.pem"
         ));
         folder.succeed("forebay pki device --dir my plc-7 plc-8");
-        assert!(folder.fail("forebay pki revoke --dir my plc-8", 1).contains("`forebay pki crl --dir my`"));
+        assert!(
+            folder
+                .fail("forebay pki revoke --dir my plc-8", 1)
+                .contains("`forebay pki crl --dir my`")
+        );
         folder.succeed("forebay pki crl --dir my");
         folder.succeed("forebay pki revoke --dir my plc-8");
-        let verify = "openssl verify -CAfile my/ca.pem -crl_check -CRLfile my/crl.pem -purpose sslclient";
+        let verify =
+            "openssl verify -CAfile my/ca.pem -crl_check -CRLfile my/crl.pem -purpose sslclient";
         folder.succeed(&format!("{verify} my/devices/plc-7.pem"));
         folder.fail(&format!("{verify} my/devices/plc-8.pem"), 2);
         let end = |file| folder.succeed(&format!("openssl x509 -noout -enddate -in {file}"));
-        assert_eq!(end("my/ca.pem"), end("my/devices/plc-7.pem"), "it would outlive its authority");
+        assert_eq!(
+            end("my/ca.pem"),
+            end("my/devices/plc-7.pem"),
+            "it would outlive its authority"
+        );
     }
 }
 
@@ -222,7 +328,11 @@ fn a_key_of_another_authority_is_found_out() {
     let folder = authority();
     folder.succeed("forebay pki init --dir other");
     std::fs::copy(folder.path("other/ca.key"), folder.path("my/ca.key")).expect("a copy");
-    assert!(folder.fail("forebay pki device --dir my a", 1).contains("my/ca.key: it is not the key of ca.pem"));
+    assert!(
+        folder
+            .fail("forebay pki device --dir my a", 1)
+            .contains("my/ca.key: it is not the key of ca.pem")
+    );
 }
 
 proptest! {

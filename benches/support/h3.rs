@@ -28,11 +28,17 @@ impl Loopback {
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signing_key.serialize_der());
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).expect("a root");
-        let server = ServerConfig::with_single_cert(vec![cert.der().clone()], key.into()).expect("a configuration");
+        let server = ServerConfig::with_single_cert(vec![cert.der().clone()], key.into())
+            .expect("a configuration");
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut client = Endpoint::client(any_port).expect("a socket");
-        client.set_default_client_config(ClientConfig::with_root_certificates(Arc::new(roots)).expect("a root"));
-        Self { server: Endpoint::server(server, any_port).expect("a socket"), client }
+        client.set_default_client_config(
+            ClientConfig::with_root_certificates(Arc::new(roots)).expect("a root"),
+        );
+        Self {
+            server: Endpoint::server(server, any_port).expect("a socket"),
+            client,
+        }
     }
 }
 
@@ -46,23 +52,41 @@ pub struct H3 {
 impl H3 {
     pub async fn open(loopback: &Loopback, service: &Rc<Service>, number: usize) -> Self {
         let address = loopback.server.local_addr().expect("it is bound");
-        let connecting = loopback.client.connect(address, "localhost").expect("an address");
+        let connecting = loopback
+            .client
+            .connect(address, "localhost")
+            .expect("an address");
         let accepting = async { loopback.server.accept().await.expect("it is open").await };
         let (connected, accepted) = tokio::join!(connecting, accepting);
-        let (connection, accepted) = (connected.expect("a connection"), accepted.expect("a connection"));
+        let (connection, accepted) = (
+            connected.expect("a connection"),
+            accepted.expect("a connection"),
+        );
         let serving = Connection::new(Protocol::H3, caller(service, number), service);
         spawn_local(http::h3::serve(accepted, serving, service.clone()));
         let mut control = connection.open_uni().await.expect("a control stream");
         control.write_all(&[0, 4, 0]).await.expect("empty settings");
         spawn_local(async move { control.stopped().await });
-        Self { connection, request: request().into() }
+        Self {
+            connection,
+            request: request().into(),
+        }
     }
 
     pub async fn post(&mut self) {
-        let (mut send, mut receive) = self.connection.open_bi().await.expect("the connection lives");
-        send.write_all(&self.request).await.expect("the connection lives");
+        let (mut send, mut receive) = self
+            .connection
+            .open_bi()
+            .await
+            .expect("the connection lives");
+        send.write_all(&self.request)
+            .await
+            .expect("the connection lives");
         send.finish().expect("it is open");
-        let answer = receive.read_to_end(ANSWER_BYTES_MAX).await.expect("the connection lives");
+        let answer = receive
+            .read_to_end(ANSWER_BYTES_MAX)
+            .await
+            .expect("the connection lives");
         assert_eq!(answer, ACCEPTED, "a head of `:status: 204` alone");
     }
 }
@@ -76,8 +100,17 @@ fn request() -> Vec<u8> {
     let text = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
     let (post, https, json) = (0xc0 | 20, 0xc0 | 23, 0xc0 | 46);
     let (authority, path, content_length) = (0x50, 0x51, 0x54);
-    let fields = [text(authority, "localhost"), text(path, "/v1/telemetry"), text(content_length, &length)].concat();
+    let fields = [
+        text(authority, "localhost"),
+        text(path, "/v1/telemetry"),
+        text(content_length, &length),
+    ]
+    .concat();
     let head = [&[0, 0, post, https, json], &fields[..]].concat();
-    let data = [&[0, 0x40 | (BODY_BYTES >> 8) as u8, BODY_BYTES as u8], &[b'x'; BODY_BYTES][..]].concat();
+    let data = [
+        &[0, 0x40 | (BODY_BYTES >> 8) as u8, BODY_BYTES as u8],
+        &[b'x'; BODY_BYTES][..],
+    ]
+    .concat();
     [&[1, head.len() as u8], &head[..], &data].concat()
 }

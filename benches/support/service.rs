@@ -10,7 +10,9 @@ use bytes::Bytes;
 use forebay::admission::Admission;
 use forebay::batcher::lull::Lull;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
-use forebay::config::{AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig};
+use forebay::config::{
+    AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
+};
 use forebay::delivery::{Delivery, DeliveryOptions, Health};
 use forebay::handover;
 use forebay::http::{Connection, Date, Service, h1, h2};
@@ -35,26 +37,45 @@ use tokio::task::spawn_local;
 
 pub const BODY_BYTES: usize = 344;
 const PIPE_BYTES: usize = 16 * 1024;
-const UNLIMITED: Quota = Quota { rate: 0.0, burst: 0 };
+const UNLIMITED: Quota = Quota {
+    rate: 0.0,
+    burst: 0,
+};
 
 fn streams() -> Vec<StreamConfig> {
-    vec![StreamConfig { name: "telemetry".into(), target: "telemetry".into() }]
+    vec![StreamConfig {
+        name: "telemetry".into(),
+        target: "telemetry".into(),
+    }]
 }
 
 /// Buckets that count and never run dry.
 fn limits() -> Limits {
     Limits::new(&LimitsConfig {
-        device_requests: Quota { rate: 1e9, burst: 1 << 40 },
-        device_bytes: Quota { rate: 1e12, burst: 1 << 50 },
+        device_requests: Quota {
+            rate: 1e9,
+            burst: 1 << 40,
+        },
+        device_bytes: Quota {
+            rate: 1e12,
+            burst: 1 << 50,
+        },
         device_classes: Vec::new(),
-        address_requests: Quota { rate: 1e9, burst: 1 << 40 },
+        address_requests: Quota {
+            rate: 1e9,
+            burst: 1 << 40,
+        },
         address_handshakes: UNLIMITED,
         gateway_requests: UNLIMITED,
         devices_max: 1000,
     })
 }
 
-const BATCH: BatchConfig = BatchConfig { bytes_max: 512 * 1024, records_max: 512, linger: Duration::from_secs(1) };
+const BATCH: BatchConfig = BatchConfig {
+    bytes_max: 512 * 1024,
+    records_max: 512,
+    linger: Duration::from_secs(1),
+};
 
 /// What takes the batches of a service to the null sink.
 pub struct Null {
@@ -72,10 +93,17 @@ impl Null {
             ack_timeout: Duration::from_secs(10),
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
-        let sink = Sink::open(&SinkConfig::Null, options).await.expect("the null sink opens");
-        let options =
-            DeliveryOptions { streams: streams(), batch: BATCH, in_flight_batches_max: IN_FLIGHT_BATCHES_MAX };
-        Delivery::new(sink, None, self.health, self.metrics, options).run(self.batches, pending()).await;
+        let sink = Sink::open(&SinkConfig::Null, options)
+            .await
+            .expect("the null sink opens");
+        let options = DeliveryOptions {
+            streams: streams(),
+            batch: BATCH,
+            in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
+        };
+        Delivery::new(sink, None, self.health, self.metrics, options)
+            .run(self.batches, pending())
+            .await;
     }
 }
 
@@ -83,7 +111,14 @@ impl Null {
 pub fn runtime(is_paused: bool) -> (Runtime, Lull) {
     let mut runtime = Builder::new_current_thread();
     let lull = Lull::of(&mut runtime);
-    (runtime.enable_all().start_paused(is_paused).build().expect("a runtime"), lull)
+    (
+        runtime
+            .enable_all()
+            .start_paused(is_paused)
+            .build()
+            .expect("a runtime"),
+        lull,
+    )
 }
 
 /// A service, on the local set that this is called on, and on the runtime whose lulls these are.
@@ -92,8 +127,18 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let ack = AckConfig { mode: AckMode::Durable, timeout: Duration::from_secs(10) };
-    let batcher = Rc::new(Batcher::new(1, BATCH, ack, delivery, home, metrics.worker(0)));
+    let ack = AckConfig {
+        mode: AckMode::Durable,
+        timeout: Duration::from_secs(10),
+    };
+    let batcher = Rc::new(Batcher::new(
+        1,
+        BATCH,
+        ack,
+        delivery,
+        home,
+        metrics.worker(0),
+    ));
     spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled, lull).await }
@@ -103,7 +148,11 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
         limits: Arc::new(limits()),
         admission: Arc::new(Admission::new(1 << 30, health.clone())),
         batcher,
-        routes: Arc::new(Routes::new(Authorities::new(["localhost"]), &streams(), &[])),
+        routes: Arc::new(Routes::new(
+            Authorities::new(["localhost"]),
+            &streams(),
+            &[],
+        )),
         body_bytes_max: 256 * 1024,
         body_timeout: Duration::from_secs(30),
         body_rate_min: 1024,
@@ -123,7 +172,14 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
         h1_accepted: h1::Accepted::default(),
         revocation: watch::channel(Arc::new(Revocation::off())).1,
     };
-    (Rc::new(service), Null { batches, health, metrics })
+    (
+        Rc::new(service),
+        Null {
+            batches,
+            health,
+            metrics,
+        },
+    )
 }
 
 /// Who calls on a connection of this number.
@@ -137,11 +193,23 @@ pub fn caller(service: &Service, number: usize) -> Caller {
         notice_from: Timestamp(u64::MAX),
         expires: http::HeaderValue::from_static(""),
     };
-    let device = Ok(KnownDevice { device, limits: limits.device(&id, now) });
-    let address_limits = limits.address([127, 0, 0, 1].into(), now).expect("there is room");
+    let device = Ok(KnownDevice {
+        device,
+        limits: limits.device(&id, now),
+    });
+    let address_limits = limits
+        .address([127, 0, 0, 1].into(), now)
+        .expect("there is room");
     let (is_revoked, content_types) = Default::default();
     let address = [127, 0, 0, 1].into();
-    Caller { device, chain: Vec::new(), is_revoked, content_types, address, address_limits }
+    Caller {
+        device,
+        chain: Vec::new(),
+        is_revoked,
+        content_types,
+        address,
+        address_limits,
+    }
 }
 
 /// A client's end of a connection that the service serves.
@@ -165,21 +233,34 @@ pub struct H1 {
 
 impl H1 {
     pub fn open(service: &Rc<Service>, number: usize) -> Self {
-        let head =
-            "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ";
+        let head = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ";
         let request = format!("{head}{BODY_BYTES}\r\n\r\n{}", "x".repeat(BODY_BYTES));
-        Self { stream: connect(service, number, Protocol::H1), request }
+        Self {
+            stream: connect(service, number, Protocol::H1),
+            request,
+        }
     }
 
     /// Sends the request, then reads the answer: a 204 ends with its head.
     pub async fn post(&mut self) {
-        self.stream.write_all(self.request.as_bytes()).await.expect("the connection lives");
+        self.stream
+            .write_all(self.request.as_bytes())
+            .await
+            .expect("the connection lives");
         let mut answer = [0; 512];
         let mut filled = 0;
         while !answer[..filled].ends_with(b"\r\n\r\n") {
-            filled += self.stream.read(&mut answer[filled..]).await.expect("the connection lives");
+            filled += self
+                .stream
+                .read(&mut answer[filled..])
+                .await
+                .expect("the connection lives");
         }
-        assert!(answer.starts_with(b"HTTP/1.1 204 "), "{}", String::from_utf8_lossy(&answer[..filled]));
+        assert!(
+            answer.starts_with(b"HTTP/1.1 204 "),
+            "{}",
+            String::from_utf8_lossy(&answer[..filled])
+        );
     }
 }
 
@@ -201,7 +282,11 @@ impl H2 {
             .header("content-length", BODY_BYTES)
             .body(Full::from(vec![b'x'; BODY_BYTES]))
             .expect("a request");
-        let answer = self.0.send_request(request).await.expect("the connection lives");
+        let answer = self
+            .0
+            .send_request(request)
+            .await
+            .expect("the connection lives");
         assert_eq!(answer.status(), 204);
     }
 }

@@ -14,9 +14,18 @@ pub fn check(data: &[u8]) {
     for serial in crl.serials() {
         let serial = serial.expect("the list was loaded");
         assert_eq!(significant(serial), serial);
-        let link = Link { issuer: crl.issuer.into(), serial: serial.into() };
+        let link = Link {
+            issuer: crl.issuer.into(),
+            serial: serial.into(),
+        };
         assert_eq!(revocation.status(&[link], Timestamp(0)), Status::Revoked);
     }
-    let stranger = Link { issuer: Box::from(&b"stranger"[..]), serial: Box::from(&b"1"[..]) };
-    assert_eq!(revocation.status(&[stranger], Timestamp(0)), Status::Unknown);
+    let stranger = Link {
+        issuer: Box::from(&b"stranger"[..]),
+        serial: Box::from(&b"1"[..]),
+    };
+    assert_eq!(
+        revocation.status(&[stranger], Timestamp(0)),
+        Status::Unknown
+    );
 }

@@ -9,7 +9,11 @@ use forebay::record::DeviceId;
 pub fn check(data: &[u8]) {
     check_head(data);
     check_path(data);
-    assert_eq!(decode(data, data.len().max(1)), decode(data, 1), "it matters how a body arrives");
+    assert_eq!(
+        decode(data, data.len().max(1)),
+        decode(data, 1),
+        "it matters how a body arrives"
+    );
 }
 
 /// A head ends at the same place however it arrives, and one that is understood can be read in one way only.
@@ -17,27 +21,51 @@ fn check_head(data: &[u8]) {
     let whole = end(data, 0).ok().flatten();
     let Some(length) = whole else { return };
     for seen in 0..length {
-        assert_eq!(end(data, seen).ok().flatten(), whole, "it matters how a head arrives");
+        assert_eq!(
+            end(data, seen).ok().flatten(),
+            whole,
+            "it matters how a head arrives"
+        );
     }
-    let Ok(parsed) = parse(&data[..length]) else { return };
+    let Ok(parsed) = parse(&data[..length]) else {
+        return;
+    };
     let text = String::from_utf8_lossy(&data[..length]).to_ascii_lowercase();
-    assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "a line that others end elsewhere");
-    let count = |name: &str| text.lines().skip(1).filter(|line| line.starts_with(name)).count();
+    assert!(
+        !text.replace("\r\n", "").contains(['\r', '\n']),
+        "a line that others end elsewhere"
+    );
+    let count = |name: &str| {
+        text.lines()
+            .skip(1)
+            .filter(|line| line.starts_with(name))
+            .count()
+    };
     let (codings, lengths) = (count("transfer-encoding"), count("content-length:"));
     match parsed.framing {
         Framing::Chunked => assert!(codings == 1 && lengths == 0 && !parsed.keeps_alive),
-        Framing::Length(bytes) => assert!(codings == 0 && lengths <= 1 && (lengths == 1 || bytes == 0)),
+        Framing::Length(bytes) => {
+            assert!(codings == 0 && lengths <= 1 && (lengths == 1 || bytes == 0))
+        }
     }
 }
 
 /// Only the two paths of the contract lead to a stream.
 fn check_path(data: &[u8]) {
-    let Ok(path) = std::str::from_utf8(data) else { return };
-    let streams = ["telemetry", "alarms"].map(|name| StreamConfig { name: name.into(), target: name.into() });
+    let Ok(path) = std::str::from_utf8(data) else {
+        return;
+    };
+    let streams = ["telemetry", "alarms"].map(|name| StreamConfig {
+        name: name.into(),
+        target: name.into(),
+    });
     let routes = Routes::new(Authorities::new(["localhost"]), &streams, &[]);
     let device = DeviceId::parse("plc-1").expect("an id");
     let head = RequestHead::new("POST", path, Some("localhost"));
-    let leads = routes.resolve(&head, &device).ok().map(|stream| stream.get());
+    let leads = routes
+        .resolve(&head, &device)
+        .ok()
+        .map(|stream| stream.get());
     let expected = match path {
         "/v1/telemetry" | "/v1/streams/telemetry" => Some(0),
         "/v1/streams/alarms" => Some(1),
@@ -46,7 +74,10 @@ fn check_path(data: &[u8]) {
     assert_eq!(leads, expected);
     // Any authority is another name, or none at all.
     let head = RequestHead::new("POST", "/v1/telemetry", Some(path));
-    let host = path.rsplit_once(':').map_or(path, |(host, _)| host).trim_end_matches('.');
+    let host = path
+        .rsplit_once(':')
+        .map_or(path, |(host, _)| host)
+        .trim_end_matches('.');
     assert!(routes.resolve(&head, &device).is_err() || host.eq_ignore_ascii_case("localhost"));
 }
 

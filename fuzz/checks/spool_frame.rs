@@ -20,17 +20,24 @@ pub fn check(data: &[u8]) {
 
 /// A body that decodes is the one that its records encode to.
 fn read_body(data: &[u8]) {
-    let Some((&records, body)) = data.split_first() else { return };
-    let Some(content) = decode(Bytes::copy_from_slice(body), records.into()) else { return };
+    let Some((&records, body)) = data.split_first() else {
+        return;
+    };
+    let Some(content) = decode(Bytes::copy_from_slice(body), records.into()) else {
+        return;
+    };
     if content.reason.is_none() && records > 0 {
-        let draft = Draft::new(&content.stream, &content.records).expect("what was read can be written");
+        let draft =
+            Draft::new(&content.stream, &content.records).expect("what was read can be written");
         assert_eq!(draft.body(), body);
     }
 }
 
 fn read_segment(file: Memory) {
     let bytes = file.0.len() as u64;
-    let Ok(opened) = Opened::open(file, &Keys::default()) else { return };
+    let Ok(opened) = Opened::open(file, &Keys::default()) else {
+        return;
+    };
     if let Ok(Some((offset, header))) = opened.find_frame(FRAMES_START..bytes, 0) {
         let body = opened.body(offset, &header).expect("memory reads");
         let _ = body.and_then(|body| decode(body.into(), header.records));

@@ -46,7 +46,13 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 5] = [Self::Lost, Self::Duplicated, Self::Reordered, Self::Corrupted, Self::Unexpected];
+    const ALL: [Self; 5] = [
+        Self::Lost,
+        Self::Duplicated,
+        Self::Reordered,
+        Self::Corrupted,
+        Self::Unexpected,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -77,8 +83,13 @@ pub struct Comparison {
 impl Comparison {
     fn new(run: RunId, mut entries: Vec<Entry>) -> Result<Self> {
         entries.sort_unstable_by_key(|entry| (entry.device, entry.sequence));
-        let is_same = |pair: &[Entry]| (pair[0].device, pair[0].sequence) == (pair[1].device, pair[1].sequence);
-        ensure!(!entries.windows(2).any(is_same), "the ledger names a request twice: it is damaged");
+        let is_same = |pair: &[Entry]| {
+            (pair[0].device, pair[0].sequence) == (pair[1].device, pair[1].sequence)
+        };
+        ensure!(
+            !entries.windows(2).any(is_same),
+            "the ledger names a request twice: it is damaged"
+        );
         Ok(Self {
             run,
             found: vec![0; entries.len()],
@@ -97,7 +108,9 @@ impl Comparison {
         match Origin::of(record.payload) {
             Some(origin) if origin.run == self.run => self.compare(origin, record),
             None if self.may_be_ours(record.device) => {
-                self.fault(Fault::Corrupted, || format!("a payload of {} that cannot be read", record.device));
+                self.fault(Fault::Corrupted, || {
+                    format!("a payload of {} that cannot be read", record.device)
+                });
             }
             _ => self.foreign += 1,
         }
@@ -106,16 +119,27 @@ impl Comparison {
     fn compare(&mut self, origin: Origin, record: &Found) {
         let name = || format!("{} #{}", device_name(origin.device), origin.sequence);
         let key = (origin.device, origin.sequence);
-        let Ok(place) = self.entries.binary_search_by_key(&key, |entry| (entry.device, entry.sequence)) else {
-            return self.fault(Fault::Unexpected, || format!("{}: not in the ledger", name()));
+        let Ok(place) = self
+            .entries
+            .binary_search_by_key(&key, |entry| (entry.device, entry.sequence))
+        else {
+            return self.fault(Fault::Unexpected, || {
+                format!("{}: not in the ledger", name())
+            });
         };
-        let Entry { status, digest: sent, .. } = self.entries[place];
+        let Entry {
+            status,
+            digest: sent,
+            ..
+        } = self.entries[place];
         self.found[place] += 1;
         if self.found[place] > 1 {
             return self.fault(Fault::Duplicated, || format!("{} ({status})", name()));
         }
         if digest(record.payload) != sent || record.device != device_name(origin.device) {
-            self.fault(Fault::Corrupted, || format!("{}, from {}", name(), record.device));
+            self.fault(Fault::Corrupted, || {
+                format!("{}, from {}", name(), record.device)
+            });
         }
         if status != Status::SAFE && !status.is_unknown() {
             self.fault(Fault::Unexpected, || format!("{}: it was {status}", name()));
@@ -131,8 +155,14 @@ impl Comparison {
 
     /// Whether the ledger has that device.
     fn may_be_ours(&self, device: &str) -> bool {
-        let number: Option<u32> = device.strip_prefix("load-").and_then(|number| number.parse().ok());
-        number.is_some_and(|number| self.entries.binary_search_by_key(&number, |entry| entry.device).is_ok())
+        let number: Option<u32> = device
+            .strip_prefix("load-")
+            .and_then(|number| number.parse().ok());
+        number.is_some_and(|number| {
+            self.entries
+                .binary_search_by_key(&number, |entry| entry.device)
+                .is_ok()
+        })
     }
 
     fn fault(&mut self, fault: Fault, example: impl Fn() -> String) {
@@ -144,19 +174,37 @@ impl Comparison {
 
     fn finish(mut self) -> Findings {
         for place in 0..self.entries.len() {
-            let Entry { device, sequence, status, .. } = self.entries[place];
+            let Entry {
+                device,
+                sequence,
+                status,
+                ..
+            } = self.entries[place];
             if status == Status::SAFE && self.found[place] == 0 {
-                self.fault(Fault::Lost, || format!("{} #{sequence}", device_name(device)));
+                self.fault(Fault::Lost, || {
+                    format!("{} #{sequence}", device_name(device))
+                });
             }
         }
-        let with = |wanted: fn(Status) -> bool| self.entries.iter().filter(|entry| wanted(entry.status)).count();
-        let unknown_there = |(entry, found): (&Entry, &u32)| entry.status.is_unknown() && *found > 0;
+        let with = |wanted: fn(Status) -> bool| {
+            self.entries
+                .iter()
+                .filter(|entry| wanted(entry.status))
+                .count()
+        };
+        let unknown_there =
+            |(entry, found): (&Entry, &u32)| entry.status.is_unknown() && *found > 0;
         Findings {
             run: self.run,
             requests: self.entries.len(),
             safe: with(|status| status == Status::SAFE),
             unknown: with(Status::is_unknown),
-            unknown_there: self.entries.iter().zip(&self.found).filter(|pair| unknown_there(*pair)).count(),
+            unknown_there: self
+                .entries
+                .iter()
+                .zip(&self.found)
+                .filter(|pair| unknown_there(*pair))
+                .count(),
             records: self.records,
             foreign: self.foreign,
             counts: self.counts,
@@ -185,9 +233,13 @@ impl Findings {
     }
 
     fn to_json(&self) -> Value {
-        let counts = Fault::ALL.map(|fault| (fault.name().to_owned(), json!(self.counts[fault as usize])));
-        let examples: Vec<Value> =
-            self.examples.iter().map(|(fault, example)| json!({"fault": fault.name(), "what": example})).collect();
+        let counts =
+            Fault::ALL.map(|fault| (fault.name().to_owned(), json!(self.counts[fault as usize])));
+        let examples: Vec<Value> = self
+            .examples
+            .iter()
+            .map(|(fault, example)| json!({"fault": fault.name(), "what": example}))
+            .collect();
         json!({
             "run": self.run.to_string(), "requests": self.requests, "safe": self.safe, "unknown": self.unknown,
             "unknown_there": self.unknown_there, "records": self.records, "of_other_runs": self.foreign,
@@ -199,14 +251,28 @@ impl Findings {
         let mut text = format!(
             "run {}: {} requests, {} of them 204, {} with an unknown outcome ({} of these arrived)\n\
              sink: {} records, {} of other runs\n\n",
-            self.run, self.requests, self.safe, self.unknown, self.unknown_there, self.records, self.foreign,
+            self.run,
+            self.requests,
+            self.safe,
+            self.unknown,
+            self.unknown_there,
+            self.records,
+            self.foreign,
         );
         for fault in Fault::ALL {
-            text += &format!("  {:<11}{:>10}\n", fault.name(), self.counts[fault as usize]);
+            text += &format!(
+                "  {:<11}{:>10}\n",
+                fault.name(),
+                self.counts[fault as usize]
+            );
             let examples = self.examples.iter().filter(|(kind, _)| *kind == fault);
             examples.for_each(|(_, example)| text += &format!("             {example}\n"));
         }
-        text + if self.is_good() { "\ngood: every 204 is there once, whole and in order\n" } else { "\nNOT GOOD\n" }
+        text + if self.is_good() {
+            "\ngood: every 204 is there once, whole and in order\n"
+        } else {
+            "\nNOT GOOD\n"
+        }
     }
 }
 

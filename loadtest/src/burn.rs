@@ -46,7 +46,9 @@ struct Bench {
 }
 
 pub fn run(options: Burn) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let is_json = options.json;
     let result = runtime.block_on(LocalSet::new().run_until(measure(options)))?;
     if is_json {
@@ -59,7 +61,10 @@ pub fn run(options: Burn) -> Result<()> {
 
 fn text(result: &Value) -> String {
     let fields: BTreeMap<_, _> = result.as_object().into_iter().flatten().collect();
-    fields.into_iter().map(|(name, value)| format!("{name:<28}{value}\n")).collect()
+    fields
+        .into_iter()
+        .map(|(name, value)| format!("{name:<28}{value}\n"))
+        .collect()
 }
 
 async fn measure(options: Burn) -> Result<Value> {
@@ -79,7 +84,14 @@ impl Bench {
         let devices: Vec<u32> = (0..options.idle.unwrap_or(options.connections)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            dialer: Dialer::new(Arc::new(target), server.timeout, &Sources { addresses: 0, sockets: SOCKETS })?,
+            dialer: Dialer::new(
+                Arc::new(target),
+                server.timeout,
+                &Sources {
+                    addresses: 0,
+                    sockets: SOCKETS,
+                },
+            )?,
             tls: Tls::new(server.server_ca())?,
             certificates: authority.fleet(&devices, threads)?,
             body: Template::new(RunId(0), server.payload_bytes)?.render(0, 0, &mut Random::new(1)),
@@ -91,11 +103,17 @@ impl Bench {
     }
 
     fn tls(&self, device: u32, resume: bool) -> Result<Arc<rustls::ClientConfig>> {
-        self.tls.device(self.options.protocol, &self.certificates[device as usize], resume)
+        self.tls.device(
+            self.options.protocol,
+            &self.certificates[device as usize],
+            resume,
+        )
     }
 
     async fn connect(&self, tls: &Arc<rustls::ClientConfig>, device: u32) -> Result<Connection> {
-        self.dialer.connect(self.options.protocol, tls, device).await
+        self.dialer
+            .connect(self.options.protocol, tls, device)
+            .await
     }
 
     /// One request that must be answered as expected.
@@ -103,7 +121,11 @@ impl Bench {
         let server = &self.options.server;
         let answer = timeout(server.timeout, connection.send(self.body.clone(), None)).await;
         let status = answer.map_err(|_| anyhow!("no answer within {:?}", server.timeout))??;
-        ensure!(status == server.expect, "status {status} in place of {}", server.expect);
+        ensure!(
+            status == server.expect,
+            "status {status} in place of {}",
+            server.expect
+        );
         Ok(())
     }
 
@@ -135,7 +157,11 @@ impl Bench {
     }
 
     fn count(&self, result: Result<()>) {
-        let counter = if result.is_ok() { &self.done } else { &self.failed };
+        let counter = if result.is_ok() {
+            &self.done
+        } else {
+            &self.failed
+        };
         counter.set(counter.get() + 1);
         if let Err(error) = result
             && self.failed.get() == 1
@@ -154,7 +180,11 @@ async fn stream(bench: &Rc<Bench>) -> Result<Value> {
     let connections = bench.connect_all().await?;
     let meter = Meter::start(bench);
     let end = Instant::now() + bench.options.duration;
-    let streams = if bench.options.protocol == Protocol::H1 { 1 } else { bench.options.streams };
+    let streams = if bench.options.protocol == Protocol::H1 {
+        1
+    } else {
+        bench.options.streams
+    };
     let mut loops = JoinSet::new();
     for connection in connections {
         for _ in 1..streams {
@@ -182,8 +212,9 @@ async fn send_until(bench: Rc<Bench>, mut connection: Connection, end: Instant) 
 /// A connection for each request.
 async fn reconnect(bench: &Rc<Bench>, how: Reconnect) -> Result<Value> {
     let resume = how == Reconnect::Resumed;
-    let configs: Vec<_> =
-        (0..bench.options.connections).map(|device| bench.tls(device, resume)).collect::<Result<_>>()?;
+    let configs: Vec<_> = (0..bench.options.connections)
+        .map(|device| bench.tls(device, resume))
+        .collect::<Result<_>>()?;
     for (device, tls) in configs.iter().enumerate() {
         // The first connection brings the ticket.
         let mut connection = bench.connect(tls, device as u32).await?;
@@ -212,7 +243,10 @@ async fn reconnect(bench: &Rc<Bench>, how: Reconnect) -> Result<Value> {
 /// Connections that have carried one request each, and what they cost the server in memory.
 async fn idle(bench: &Rc<Bench>) -> Result<Value> {
     let pid = bench.options.server.pid.context("--idle needs --pid")?;
-    let pss = || process::tree_pss_bytes(pid).with_context(|| format!("the memory of process {pid} cannot be read"));
+    let pss = || {
+        process::tree_pss_bytes(pid)
+            .with_context(|| format!("the memory of process {pid} cannot be read"))
+    };
     // A server's first connection brings things into memory that stay.
     let mut first = bench.connect(&bench.tls(0, false)?, 0).await?;
     bench.send(&mut first).await?;
@@ -220,7 +254,10 @@ async fn idle(bench: &Rc<Bench>) -> Result<Value> {
     let connections = bench.connect_all().await?;
     tokio::time::sleep(SETTLING).await;
     let after = pss()?;
-    let open = connections.iter().filter(|connection| connection.is_open()).count();
+    let open = connections
+        .iter()
+        .filter(|connection| connection.is_open())
+        .count();
     Ok(json!({
         "connections": connections.len(), "connections_open": open, "server_pss_before_bytes": before,
         "server_pss_after_bytes": after,
@@ -238,14 +275,20 @@ struct Meter {
 impl Meter {
     fn start(bench: &Bench) -> Self {
         let server = bench.options.server.pid.and_then(process::tree_cpu_seconds);
-        Self { began: Instant::now(), server, own: process::tree_cpu_seconds(std::process::id()) }
+        Self {
+            began: Instant::now(),
+            server,
+            own: process::tree_cpu_seconds(std::process::id()),
+        }
     }
 
     fn stop(self, bench: &Bench) -> Value {
         let seconds = self.began.elapsed().as_secs_f64();
         let server = bench.options.server.pid.and_then(process::tree_cpu_seconds);
         let own = process::tree_cpu_seconds(std::process::id());
-        let used = |before: Option<f64>, after: Option<f64>| before.zip(after).map(|(before, after)| after - before);
+        let used = |before: Option<f64>, after: Option<f64>| {
+            before.zip(after).map(|(before, after)| after - before)
+        };
         let done = bench.done.get();
         let micros = |cpu: f64| cpu * 1e6 / done.max(1) as f64;
         let (server, own) = (used(self.server, server), used(self.own, own));

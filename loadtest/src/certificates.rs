@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::payload::device_name;
@@ -28,7 +31,10 @@ pub struct DeviceCertificate {
 
 impl Clone for DeviceCertificate {
     fn clone(&self) -> Self {
-        Self { certificate: self.certificate.clone(), key: self.key.clone_key() }
+        Self {
+            certificate: self.certificate.clone(),
+            key: self.key.clone_key(),
+        }
     }
 }
 
@@ -40,18 +46,27 @@ pub struct Authority {
 
 impl Authority {
     pub fn read(certificate: &Path, key: &Path) -> Result<Self> {
-        let text = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+        let text =
+            |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
         let signer = KeyPair::from_pem(&text(key)?).with_context(|| key.display().to_string())?;
         let issuer = Issuer::from_ca_cert_pem(&text(certificate)?, signer);
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-        Ok(Self { issuer: issuer.with_context(|| certificate.display().to_string())?, since_epoch })
+        Ok(Self {
+            issuer: issuer.with_context(|| certificate.display().to_string())?,
+            since_epoch,
+        })
     }
 
     pub fn device(&self, device: u32) -> Result<DeviceCertificate> {
         let key = KeyPair::generate()?;
-        let certificate = self.params(&device_name(device))?.signed_by(&key, &self.issuer)?;
+        let certificate = self
+            .params(&device_name(device))?
+            .signed_by(&key, &self.issuer)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Ok(DeviceCertificate { certificate: certificate.der().clone(), key: key.into() })
+        Ok(DeviceCertificate {
+            certificate: certificate.der().clone(),
+            key: key.into(),
+        })
     }
 
     /// The certificates of all of them, in their order, made on so many threads.
@@ -63,17 +78,36 @@ impl Authority {
             let mut made = Vec::new();
             loop {
                 let portion = next.fetch_add(1, Ordering::Relaxed);
-                let Some(devices) = portions.get(portion) else { return Ok(made) };
-                made.push((portion, devices.iter().map(|device| self.device(*device)).collect::<Result<_>>()?));
+                let Some(devices) = portions.get(portion) else {
+                    return Ok(made);
+                };
+                made.push((
+                    portion,
+                    devices
+                        .iter()
+                        .map(|device| self.device(*device))
+                        .collect::<Result<_>>()?,
+                ));
             }
         };
         let made: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("panicked")))).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("panicked"))))
+                .collect()
         });
-        let mut made: Vec<_> = made.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let mut made: Vec<_> = made
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect();
         made.sort_by_key(|(portion, _)| *portion);
-        Ok(made.into_iter().flat_map(|(_, certificates)| certificates).collect())
+        Ok(made
+            .into_iter()
+            .flat_map(|(_, certificates)| certificates)
+            .collect())
     }
 
     fn params(&self, name: &str) -> Result<CertificateParams> {
@@ -106,12 +140,23 @@ mod tests {
         std::fs::write(&key, signer.serialize_pem()).unwrap();
 
         let devices: Vec<u32> = (100..300).collect();
-        let fleet = Authority::read(&certificate, &key).unwrap().fleet(&devices, 3).unwrap();
-        let keys: HashSet<_> = fleet.iter().map(|device| device.key.secret_der().to_vec()).collect();
+        let fleet = Authority::read(&certificate, &key)
+            .unwrap()
+            .fleet(&devices, 3)
+            .unwrap();
+        let keys: HashSet<_> = fleet
+            .iter()
+            .map(|device| device.key.secret_der().to_vec())
+            .collect();
         assert_eq!(keys.len(), devices.len());
         for (device, made) in devices.iter().zip(&fleet) {
             let name = device_name(*device);
-            assert!(made.certificate.windows(name.len()).any(|bytes| bytes == name.as_bytes()), "{name}");
+            assert!(
+                made.certificate
+                    .windows(name.len())
+                    .any(|bytes| bytes == name.as_bytes()),
+                "{name}"
+            );
         }
         assert!(Authority::read(&key, &key).is_err());
     }

@@ -159,7 +159,9 @@ pub struct Fleet {
 impl Fleet {
     /// Of one device.
     pub fn interval(&self) -> Duration {
-        self.rate.map_or(self.interval, |rate| Duration::from_secs_f64(f64::from(self.devices) / rate))
+        self.rate.map_or(self.interval, |rate| {
+            Duration::from_secs_f64(f64::from(self.devices) / rate)
+        })
     }
 
     /// Threads of all processes.
@@ -169,10 +171,22 @@ impl Fleet {
 
     pub fn check(&self) -> Result<()> {
         const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
-        ensure!(self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "--rate is more than 0");
-        ensure!(self.connect_rate.is_finite() && self.connect_rate > 0.0, "--connect-rate is more than 0");
-        ensure!(self.interval() >= Duration::from_millis(1), "a device sends at most 1000 times a second");
-        ensure!((Duration::from_secs(1)..=DURATION_MAX).contains(&self.duration), "--duration is 1s to 24h");
+        ensure!(
+            self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0),
+            "--rate is more than 0"
+        );
+        ensure!(
+            self.connect_rate.is_finite() && self.connect_rate > 0.0,
+            "--connect-rate is more than 0"
+        );
+        ensure!(
+            self.interval() >= Duration::from_millis(1),
+            "a device sends at most 1000 times a second"
+        );
+        ensure!(
+            (Duration::from_secs(1)..=DURATION_MAX).contains(&self.duration),
+            "--duration is 1s to 24h"
+        );
         Ok(())
     }
 }
@@ -188,8 +202,13 @@ impl FromStr for Hook {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (at, command) = text.split_once('=').context("TIME=COMMAND, like 10s=date")?;
-        Ok(Self { at: duration(at)?, command: command.to_owned() })
+        let (at, command) = text
+            .split_once('=')
+            .context("TIME=COMMAND, like 10s=date")?;
+        Ok(Self {
+            at: duration(at)?,
+            command: command.to_owned(),
+        })
     }
 }
 
@@ -283,9 +302,13 @@ pub struct Compare {
 
 /// A number with `ms`, `s`, `m` or `h`.
 pub fn duration(text: &str) -> Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().with_context(|| format!("{text}: a number and a unit, like 5s"))?;
+    let number: f64 = number
+        .parse()
+        .with_context(|| format!("{text}: a number and a unit, like 5s"))?;
     let seconds = match unit {
         "ms" => number / 1000.0,
         "s" => number,
@@ -314,7 +337,13 @@ mod tests {
         assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
         assert!(duration("5").is_err() && duration("s").is_err() && duration("5d").is_err());
         let hook: Hook = "10s=echo a=b".parse().unwrap();
-        assert_eq!(hook, Hook { at: Duration::from_secs(10), command: "echo a=b".into() });
+        assert_eq!(
+            hook,
+            Hook {
+                at: Duration::from_secs(10),
+                command: "echo a=b".into()
+            }
+        );
         assert!("date".parse::<Hook>().is_err());
     }
 }

@@ -75,7 +75,13 @@ impl Dialer {
         let mut transport = quinn::TransportConfig::default();
         // The server's idle time-out holds; devices do not probe the path.
         transport.max_idle_timeout(None).mtu_discovery_config(None);
-        Ok(Self { target, timeout, addresses: sources.addresses, endpoints, transport: Arc::new(transport) })
+        Ok(Self {
+            target,
+            timeout,
+            addresses: sources.addresses,
+            endpoints,
+            transport: Arc::new(transport),
+        })
     }
 
     /// The `number` chooses among the sockets and source addresses.
@@ -92,17 +98,27 @@ impl Dialer {
                 Protocol::H3 => self.connect_quic(tls, number).await,
             }
         };
-        timeout(self.timeout, connecting).await.map_err(|_| anyhow!("no connection within {:?}", self.timeout))?
+        timeout(self.timeout, connecting)
+            .await
+            .map_err(|_| anyhow!("no connection within {:?}", self.timeout))?
     }
 
-    async fn connect_quic(&self, tls: &Arc<rustls::ClientConfig>, number: u32) -> Result<Connection> {
+    async fn connect_quic(
+        &self,
+        tls: &Arc<rustls::ClientConfig>,
+        number: u32,
+    ) -> Result<Connection> {
         ensure!(!self.endpoints.is_empty(), "no UDP socket");
         let crypto = QuicClientConfig::try_from(tls.clone())?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let endpoint = &self.endpoints[number as usize % self.endpoints.len()];
-        let quic = endpoint.connect_with(config, self.target.address, &self.target.host)?.await?;
-        Ok(Connection::H3(h3::Connection::open(quic, &self.target).await?))
+        let quic = endpoint
+            .connect_with(config, self.target.address, &self.target.host)?
+            .await?;
+        Ok(Connection::H3(
+            h3::Connection::open(quic, &self.target).await?,
+        ))
     }
 
     fn source(&self, number: u32) -> Option<SocketAddr> {
@@ -111,20 +127,36 @@ impl Dialer {
 }
 
 fn source(addresses: u8, number: usize) -> SocketAddr {
-    let last = if addresses == 0 { 1 } else { 2 + (number % usize::from(addresses)) as u8 };
+    let last = if addresses == 0 {
+        1
+    } else {
+        2 + (number % usize::from(addresses)) as u8
+    };
     (Ipv4Addr::new(127, 0, 0, last), 0).into()
 }
 
 fn endpoint(source: SocketAddr, target: SocketAddr) -> Result<quinn::Endpoint> {
-    let any: SocketAddr =
-        if target.is_ipv4() { (IpAddr::from([0, 0, 0, 0]), 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = UdpSocket::bind(if target.ip().is_loopback() && target.is_ipv4() { source } else { any })?;
+    let any: SocketAddr = if target.is_ipv4() {
+        (IpAddr::from([0, 0, 0, 0]), 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(if target.ip().is_loopback() && target.is_ipv4() {
+        source
+    } else {
+        any
+    })?;
     let options = socket2::SockRef::from(&socket);
     // The system grants as much as its administrator allows.
     let _ = options.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     let _ = options.set_send_buffer_size(SEND_BUFFER_BYTES);
     let runtime = quinn::default_runtime().context("a runtime")?;
-    Ok(quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)?)
+    Ok(quinn::Endpoint::new(
+        quinn::EndpointConfig::default(),
+        None,
+        socket,
+        runtime,
+    )?)
 }
 
 /// A connection that takes requests; dropping it closes it.

@@ -57,22 +57,27 @@ pub fn run(options: Fleet) -> Result<bool> {
     }
     let report = conduct(&options, run)?;
     if let Some(path) = &options.report {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?).with_context(|| path.display().to_string())?;
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &options.html {
-        std::fs::write(path, report::html::page(&report)).with_context(|| path.display().to_string())?;
+        std::fs::write(path, report::html::page(&report))
+            .with_context(|| path.display().to_string())?;
     }
     print!("{}", report::text::summary(&report));
     Ok(report["verdict"]["fit"] == true)
 }
 
 fn new_run() -> RunId {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos() as u64);
     RunId(crate::random::Random::new(nanos ^ u64::from(std::process::id())).next() as u32)
 }
 
 fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
-    let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    let progress =
+        ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     let (sender, messages) = sync_channel(MESSAGES_MAX);
     let mut workers = Workers::start(options, run, &sender)?;
     drop(sender);
@@ -86,7 +91,9 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
     while open > 0 {
         let now = Instant::now();
         if now > deadline {
-            gathered.faults.push("a worker did not end in time and was killed".into());
+            gathered
+                .faults
+                .push("a worker did not end in time and was killed".into());
             workers.kill();
             break;
         }
@@ -107,27 +114,48 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
     progress.finish_and_clear();
     gathered.faults.extend(workers.end());
     gathered.finish();
-    Ok(report::build(options, run, &gathered, &observer, hooks.end()))
+    Ok(report::build(
+        options,
+        run,
+        &gathered,
+        &observer,
+        hooks.end(),
+    ))
 }
 
 /// Until every worker's threads have connected their devices.
-fn set_up(options: &Fleet, messages: &Receiver<Message>, gathered: &mut Gathered, bar: &ProgressBar) -> Result<()> {
-    bar.set_message(format!("{} certificates, then connections at {}/s", options.devices, options.connect_rate));
+fn set_up(
+    options: &Fleet,
+    messages: &Receiver<Message>,
+    gathered: &mut Gathered,
+    bar: &ProgressBar,
+) -> Result<()> {
+    bar.set_message(format!(
+        "{} certificates, then connections at {}/s",
+        options.devices, options.connect_rate
+    ));
     bar.enable_steady_tick(Duration::from_millis(100));
     let began = Instant::now();
     let mut ready = 0;
     while ready < options.slots() {
-        ensure!(began.elapsed() < SETUP_MAX, "the fleet was not ready within {SETUP_MAX:?}");
+        ensure!(
+            began.elapsed() < SETUP_MAX,
+            "the fleet was not ready within {SETUP_MAX:?}"
+        );
         match messages.recv_timeout(Duration::from_secs(1)) {
             Ok(Message::Line(line)) if line["ready"] == true => ready += 1,
             Ok(Message::Line(line)) if line.get("certificates").is_some() => {
                 gathered.certificates += line["certificates"].as_u64().unwrap_or(0);
-                gathered.certificate_seconds =
-                    line["seconds"].as_f64().unwrap_or(0.0).max(gathered.certificate_seconds);
+                gathered.certificate_seconds = line["seconds"]
+                    .as_f64()
+                    .unwrap_or(0.0)
+                    .max(gathered.certificate_seconds);
             }
             Ok(Message::Line(line)) => gathered.take(Snapshot::from_json(&line)?),
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => bail!("a worker ended before the run"),
+            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => {
+                bail!("a worker ended before the run")
+            }
         }
     }
     bar.disable_steady_tick();
@@ -150,7 +178,10 @@ impl Workers {
                 "--run",
                 &run.to_string(),
             ]);
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
             let stdout = child.stdout.take().context("piped")?;
             workers.0.push(child);
             let messages = messages.clone();

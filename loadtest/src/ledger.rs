@@ -69,7 +69,9 @@ impl Entry {
     }
 
     fn decode(record: &[u8; RECORD_BYTES]) -> Self {
-        let u32_at = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
+        };
         Self {
             device: u32_at(0),
             sequence: u32_at(4),
@@ -90,10 +92,21 @@ pub fn create(path: &Path, run: RunId) -> Result<()> {
 /// Run and requests of a ledger.
 pub fn read(path: &Path) -> Result<(RunId, Vec<Entry>)> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    ensure!(bytes.len() >= HEAD_BYTES && bytes.starts_with(MAGIC), "{} is no ledger", path.display());
-    let run = RunId(u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
+    ensure!(
+        bytes.len() >= HEAD_BYTES && bytes.starts_with(MAGIC),
+        "{} is no ledger",
+        path.display()
+    );
+    let run = RunId(u32::from_le_bytes([
+        bytes[8], bytes[9], bytes[10], bytes[11],
+    ]));
     let (records, rest) = bytes[HEAD_BYTES..].as_chunks();
-    ensure!(rest.is_empty(), "{} is cut off: its last record has {} bytes", path.display(), rest.len());
+    ensure!(
+        rest.is_empty(),
+        "{} is cut off: its last record has {} bytes",
+        path.display(),
+        rest.len()
+    );
     Ok((run, records.iter().map(Entry::decode).collect()))
 }
 
@@ -105,13 +118,23 @@ pub struct Writer {
 
 impl Writer {
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().append(true).open(path).with_context(|| path.display().to_string())?;
-        Ok(Self { file, buffer: Vec::with_capacity(BUFFER_BYTES) })
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .with_context(|| path.display().to_string())?;
+        Ok(Self {
+            file,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+        })
     }
 
     pub fn append(&mut self, entry: Entry) -> std::io::Result<()> {
         self.buffer.extend_from_slice(&entry.encode());
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     pub fn flush(&mut self) -> std::io::Result<()> {
@@ -128,8 +151,14 @@ mod tests {
     use super::*;
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
-        let entry = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u16>())
-            .prop_map(|(device, sequence, digest, status)| Entry { device, sequence, digest, status: Status(status) });
+        let entry = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u16>()).prop_map(
+            |(device, sequence, digest, status)| Entry {
+                device,
+                sequence,
+                digest,
+                status: Status(status),
+            },
+        );
         prop::collection::vec(entry, 0..50)
     }
 
@@ -156,7 +185,14 @@ mod tests {
                 let mut writer = Writer::open(&path).unwrap();
                 scope.spawn(move || {
                     for sequence in 0..10_000 {
-                        writer.append(Entry { device, sequence, digest: 7, status: Status::SAFE }).unwrap();
+                        writer
+                            .append(Entry {
+                                device,
+                                sequence,
+                                digest: 7,
+                                status: Status::SAFE,
+                            })
+                            .unwrap();
                     }
                     writer.flush().unwrap();
                 });
@@ -164,7 +200,10 @@ mod tests {
         });
         let (_, entries) = read(&path).unwrap();
         for device in 0..4 {
-            let sequences = entries.iter().filter(|entry| entry.device == device).map(|entry| entry.sequence);
+            let sequences = entries
+                .iter()
+                .filter(|entry| entry.device == device)
+                .map(|entry| entry.sequence);
             assert!(sequences.eq(0..10_000));
         }
     }

@@ -39,7 +39,9 @@ fn main() -> ExitCode {
         Command::Audit(audit) => audit::run(&audit),
         Command::Peers(peers) => peers::run(&peers).map(|()| true),
         Command::Burn(burn) => burn::run(*burn).map(|()| true),
-        Command::Compare(compare) => report::compare::run(&compare.first, &compare.second).map(|()| true),
+        Command::Compare(compare) => {
+            report::compare::run(&compare.first, &compare.second).map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

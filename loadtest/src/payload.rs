@@ -54,9 +54,17 @@ impl Origin {
     /// `None` where the payload is not ours, or damaged.
     pub fn of(payload: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(payload).ok()?;
-        let device = value["device"].as_str()?.strip_prefix("load-")?.parse().ok()?;
+        let device = value["device"]
+            .as_str()?
+            .strip_prefix("load-")?
+            .parse()
+            .ok()?;
         let sequence = value["sequence"].as_u64()?.try_into().ok()?;
-        Some(Self { run: value["run"].as_str()?.parse().ok()?, device, sequence })
+        Some(Self {
+            run: value["run"].as_str()?.parse().ok()?,
+            device,
+            sequence,
+        })
     }
 }
 
@@ -134,7 +142,12 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_has_no_origin() {
-        for payload in [&b""[..], b"{}", b"{\"run\":\"00000001\",\"device\":\"plc-7\",\"sequence\":1}", b"\xff"] {
+        for payload in [
+            &b""[..],
+            b"{}",
+            b"{\"run\":\"00000001\",\"device\":\"plc-7\",\"sequence\":1}",
+            b"\xff",
+        ] {
             assert_eq!(Origin::of(payload), None);
         }
         assert!(Template::new(RunId(1), BYTES_MIN - 1).is_err());

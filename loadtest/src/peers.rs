@@ -12,8 +12,13 @@ use crate::cli::Peers;
 use crate::report::compare;
 
 pub fn run(options: &Peers) -> Result<()> {
-    let servers: Vec<(&str, &str)> = options.servers.iter().map(|server| named(server)).collect::<Result<_>>()?;
-    std::fs::create_dir_all(&options.results).with_context(|| options.results.display().to_string())?;
+    let servers: Vec<(&str, &str)> = options
+        .servers
+        .iter()
+        .map(|server| named(server))
+        .collect::<Result<_>>()?;
+    std::fs::create_dir_all(&options.results)
+        .with_context(|| options.results.display().to_string())?;
     let mut results: Vec<Vec<Value>> = vec![Vec::new(); servers.len()];
     for round in 1..=options.rounds {
         for ((name, url), results) in servers.iter().zip(&mut results) {
@@ -29,9 +34,13 @@ pub fn run(options: &Peers) -> Result<()> {
 }
 
 fn named(server: &str) -> Result<(&str, &str)> {
-    let (name, url) = server.split_once('=').with_context(|| format!("{server}: NAME=URL"))?;
-    let is_file_name =
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let (name, url) = server
+        .split_once('=')
+        .with_context(|| format!("{server}: NAME=URL"))?;
+    let is_file_name = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     ensure!(is_file_name, "{name}: letters, digits, - and _");
     Ok((name, url))
 }
@@ -45,7 +54,10 @@ fn run_fleet(url: &str, load: &[String], file: &PathBuf) -> Result<Value> {
         .arg("--report")
         .arg(file)
         .status()?;
-    ensure!(status.success(), "the fleet against {url} ended with {status}");
+    ensure!(
+        status.success(),
+        "the fleet against {url} ended with {status}"
+    );
     compare::read(Path::new(file))
 }
 
@@ -70,7 +82,10 @@ mod tests {
 
     #[test]
     fn a_server_has_a_name() {
-        assert_eq!(named("nginx=https://127.0.0.1/a=b").unwrap(), ("nginx", "https://127.0.0.1/a=b"));
+        assert_eq!(
+            named("nginx=https://127.0.0.1/a=b").unwrap(),
+            ("nginx", "https://127.0.0.1/a=b")
+        );
         assert!(named("https://127.0.0.1/").is_err() && named("a/b=https://127.0.0.1/").is_err());
     }
 }

@@ -13,14 +13,25 @@ const PAGE_BYTES: u64 = 4096;
 /// User and system time of a process and everything below it, threads that have ended included.
 pub fn tree_cpu_seconds(pid: u32) -> Option<f64> {
     let own = cpu_seconds(&format!("/proc/{pid}/stat"))?;
-    Some(own + children(pid).into_iter().filter_map(tree_cpu_seconds).sum::<f64>())
+    Some(
+        own + children(pid)
+            .into_iter()
+            .filter_map(tree_cpu_seconds)
+            .sum::<f64>(),
+    )
 }
 
 /// Resident memory of a process and everything below it; shared pages count once for each.
 pub fn tree_rss_bytes(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * PAGE_BYTES + children(pid).into_iter().filter_map(tree_rss_bytes).sum::<u64>())
+    Some(
+        pages * PAGE_BYTES
+            + children(pid)
+                .into_iter()
+                .filter_map(tree_rss_bytes)
+                .sum::<u64>(),
+    )
 }
 
 /// Proportional memory of a process and everything below it: a page that n share counts 1/n.
@@ -28,24 +39,43 @@ pub fn tree_pss_bytes(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024 + children(pid).into_iter().filter_map(tree_pss_bytes).sum::<u64>())
+    Some(
+        kib * 1024
+            + children(pid)
+                .into_iter()
+                .filter_map(tree_pss_bytes)
+                .sum::<u64>(),
+    )
 }
 
 /// Thread ids of a process with the time each has used.
 pub fn threads_cpu_seconds(pid: u32) -> Vec<(u32, f64)> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
     let thread = |id: u32| Some((id, cpu_seconds(&format!("/proc/{pid}/task/{id}/stat"))?));
-    tasks.flatten().filter_map(|task| thread(task.file_name().to_str()?.parse().ok()?)).collect()
+    tasks
+        .flatten()
+        .filter_map(|task| thread(task.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 /// Idle time and all time of all cores together.
 pub fn machine_idle_and_total_seconds() -> Option<(f64, f64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let ticks: Vec<f64> =
-        stat.lines().next()?.split_ascii_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let ticks: Vec<f64> = stat
+        .lines()
+        .next()?
+        .split_ascii_whitespace()
+        .skip(1)
+        .filter_map(|n| n.parse().ok())
+        .collect();
     // Fields: user nice system idle iowait irq softirq steal; guest time is in user already.
     let idle = ticks.get(3)? + ticks.get(4)?;
-    Some((idle / TICKS_PER_SECOND, ticks.iter().take(8).sum::<f64>() / TICKS_PER_SECOND))
+    Some((
+        idle / TICKS_PER_SECOND,
+        ticks.iter().take(8).sum::<f64>() / TICKS_PER_SECOND,
+    ))
 }
 
 /// The processor's name.
@@ -64,10 +94,17 @@ fn cpu_seconds(stat_file: &str) -> Option<f64> {
 }
 
 fn children(pid: u32) -> Vec<u32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let of_thread = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let of_thread =
+        |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
     let lists: Vec<String> = tasks.flatten().map(of_thread).collect();
-    lists.iter().flat_map(|list| list.split_ascii_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+    lists
+        .iter()
+        .flat_map(|list| list.split_ascii_whitespace())
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -78,19 +115,29 @@ mod tests {
     fn this_process_uses_cpu_and_memory() {
         let pid = std::process::id();
         let mut sum = 0_u64;
-        let a_thread_has_worked = || threads_cpu_seconds(pid).iter().any(|(_, seconds)| *seconds >= 0.05);
+        let a_thread_has_worked = || {
+            threads_cpu_seconds(pid)
+                .iter()
+                .any(|(_, seconds)| *seconds >= 0.05)
+        };
         while !a_thread_has_worked() {
             sum = std::hint::black_box((0..1_000_000).fold(sum, u64::wrapping_add));
         }
         assert!(tree_cpu_seconds(pid).unwrap() >= 0.05);
         let (rss, pss) = (tree_rss_bytes(pid).unwrap(), tree_pss_bytes(pid).unwrap());
-        assert!(rss > 1 << 20 && pss > 1 << 19 && pss <= rss + (1 << 22), "{rss} {pss}");
+        assert!(
+            rss > 1 << 20 && pss > 1 << 19 && pss <= rss + (1 << 22),
+            "{rss} {pss}"
+        );
         let (idle, total) = machine_idle_and_total_seconds().unwrap();
         assert!(idle <= total && total > 0.0);
     }
 
     #[test]
     fn a_process_that_is_not_there_has_nothing() {
-        assert_eq!((tree_cpu_seconds(u32::MAX), tree_pss_bytes(u32::MAX)), (None, None));
+        assert_eq!(
+            (tree_cpu_seconds(u32::MAX), tree_pss_bytes(u32::MAX)),
+            (None, None)
+        );
     }
 }

@@ -20,7 +20,13 @@ use crate::statistics::Tally;
 /// Of this description.
 const VERSION: u32 = 1;
 
-pub fn build(options: &Fleet, run: RunId, gathered: &Gathered, observer: &Observer, events: Vec<Value>) -> Value {
+pub fn build(
+    options: &Fleet,
+    run: RunId,
+    gathered: &Gathered,
+    observer: &Observer,
+    events: Vec<Value>,
+) -> Value {
     let total = gathered.total();
     let usage = observer.usage();
     let seconds = options.duration.as_secs_f64();
@@ -67,7 +73,9 @@ pub fn build(options: &Fleet, run: RunId, gathered: &Gathered, observer: &Observ
 }
 
 fn load(options: &Fleet) -> Value {
-    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+    let name = |value: Option<clap::builder::PossibleValue>| {
+        value.map(|value| value.get_name().to_owned())
+    };
     use clap::ValueEnum;
     json!({
         "url": options.server.url, "devices": options.devices, "protocol": name(options.protocol.to_possible_value()),

@@ -24,7 +24,13 @@ pub struct Schedule {
 
 impl Schedule {
     pub fn new(joins_at: Duration, interval: Duration, mut random: Random) -> Self {
-        Self { joins_at, interval, phase: random.fraction(), next: 0, random }
+        Self {
+            joins_at,
+            interval,
+            phase: random.fraction(),
+            next: 0,
+            random,
+        }
     }
 }
 
@@ -33,7 +39,8 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Duration> {
         loop {
-            let intervals = f64::from(self.next) + self.phase + self.random.between(-JITTER, JITTER);
+            let intervals =
+                f64::from(self.next) + self.phase + self.random.between(-JITTER, JITTER);
             self.next = self.next.checked_add(1)?;
             // One whose first time is before the start has missed it: all of these would otherwise begin at once.
             if intervals >= 0.0 {
@@ -73,25 +80,47 @@ mod tests {
         let interval = Duration::from_secs(5);
         let mut tenths = [0_u32; 10];
         for device in 0..DEVICES {
-            let at = Schedule::new(Duration::ZERO, interval, Random::of(7, device)).next().unwrap();
+            let at = Schedule::new(Duration::ZERO, interval, Random::of(7, device))
+                .next()
+                .unwrap();
             tenths[(at.as_secs_f64() / 0.5).clamp(0.0, 9.0) as usize] += 1;
         }
-        assert!(tenths[1..9].iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
-        assert!(tenths[0] < 1000, "a few begin later, nobody at once: {tenths:?}");
+        assert!(
+            tenths[1..9].iter().all(|count| (800..1200).contains(count)),
+            "{tenths:?}"
+        );
+        assert!(
+            tenths[0] < 1000,
+            "a few begin later, nobody at once: {tenths:?}"
+        );
     }
 
     #[test]
     fn a_fleet_does_not_begin_at_once() {
         const DEVICES: u32 = 10_000;
-        let first = |device| Schedule::new(Duration::ZERO, Duration::from_secs(5), Random::of(7, device)).next();
-        let at_once = (0..DEVICES).filter(|device| first(*device) < Some(Duration::from_millis(50))).count();
-        assert!(at_once < 100, "{at_once} of {DEVICES} in a hundredth of the interval");
+        let first = |device| {
+            Schedule::new(
+                Duration::ZERO,
+                Duration::from_secs(5),
+                Random::of(7, device),
+            )
+            .next()
+        };
+        let at_once = (0..DEVICES)
+            .filter(|device| first(*device) < Some(Duration::from_millis(50)))
+            .count();
+        assert!(
+            at_once < 100,
+            "{at_once} of {DEVICES} in a hundredth of the interval"
+        );
     }
 
     #[test]
     fn the_rate_holds_over_time() {
         let schedule = Schedule::new(Duration::ZERO, Duration::from_millis(200), Random::new(1));
-        let sent = schedule.take_while(|at| *at < Duration::from_secs(60)).count();
+        let sent = schedule
+            .take_while(|at| *at < Duration::from_secs(60))
+            .count();
         assert!((299..=301).contains(&sent), "{sent}");
     }
 }

@@ -20,7 +20,10 @@ pub struct Times(hdrhistogram::Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        #[expect(clippy::expect_used, reason = "the bounds are constants, and they are good")]
+        #[expect(
+            clippy::expect_used,
+            reason = "the bounds are constants, and they are good"
+        )]
         Self(hdrhistogram::Histogram::new_with_bounds(1, MICROSECONDS_MAX, 2).expect("good bounds"))
     }
 }
@@ -31,11 +34,14 @@ impl Times {
     }
 
     fn record_n(&mut self, microseconds: u64, count: u64) {
-        self.0.saturating_record_n(microseconds.clamp(1, MICROSECONDS_MAX), count);
+        self.0
+            .saturating_record_n(microseconds.clamp(1, MICROSECONDS_MAX), count);
     }
 
     pub fn merge(&mut self, other: &Self) {
-        other.buckets().for_each(|(microseconds, count)| self.record_n(microseconds, count));
+        other
+            .buckets()
+            .for_each(|(microseconds, count)| self.record_n(microseconds, count));
     }
 
     pub fn count(&self) -> u64 {
@@ -53,7 +59,9 @@ impl Times {
 
     /// Values in microseconds with their counts, rising.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+        self.0
+            .iter_recorded()
+            .map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
     }
 
     /// The figures that a reader wants, in microseconds.
@@ -65,7 +73,9 @@ impl Times {
     }
 
     pub fn to_json(&self) -> Value {
-        self.buckets().map(|(microseconds, count)| json!([microseconds, count])).collect()
+        self.buckets()
+            .map(|(microseconds, count)| json!([microseconds, count]))
+            .collect()
     }
 
     pub fn from_json(value: &Value) -> Result<Self> {
@@ -99,7 +109,10 @@ pub struct Tally {
 
 impl Tally {
     pub fn merge(&mut self, other: &Self) {
-        other.statuses.iter().for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
+        other
+            .statuses
+            .iter()
+            .for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
         self.latency.merge(&other.latency);
         self.service.merge(&other.service);
         self.lateness.merge(&other.lateness);
@@ -127,7 +140,11 @@ impl Tally {
     }
 
     pub fn to_json(&self) -> Value {
-        let statuses: Value = self.statuses.iter().map(|(status, count)| json!([status.0, count])).collect();
+        let statuses: Value = self
+            .statuses
+            .iter()
+            .map(|(status, count)| json!([status.0, count]))
+            .collect();
         json!({
             "statuses": statuses, "latency": self.latency.to_json(), "service": self.service.to_json(),
             "lateness": self.lateness.to_json(), "handshakes": self.handshakes.to_json(),
@@ -136,10 +153,20 @@ impl Tally {
     }
 
     pub fn from_json(value: &Value) -> Result<Self> {
-        let count = |name: &str| value[name].as_u64().with_context(|| format!("{name} is a number"));
+        let count = |name: &str| {
+            value[name]
+                .as_u64()
+                .with_context(|| format!("{name} is a number"))
+        };
         let mut statuses = BTreeMap::new();
-        for pair in value["statuses"].as_array().context("statuses are a list")? {
-            let status = pair[0].as_u64().and_then(|status| status.try_into().ok()).context("a status")?;
+        for pair in value["statuses"]
+            .as_array()
+            .context("statuses are a list")?
+        {
+            let status = pair[0]
+                .as_u64()
+                .and_then(|status| status.try_into().ok())
+                .context("a status")?;
             statuses.insert(Status(status), pair[1].as_u64().context("a count")?);
         }
         Ok(Self {
@@ -209,7 +236,12 @@ mod tests {
     #[test]
     fn nothing_measured_is_no_time_at_all() {
         let times = Times::default();
-        assert_eq!((times.count(), times.quantile(0.99), times.max()), (0, 0, 0));
-        assert!(Times::from_json(&json!({"a": 1})).is_err() && Tally::from_json(&json!({})).is_err());
+        assert_eq!(
+            (times.count(), times.quantile(0.99), times.max()),
+            (0, 0, 0)
+        );
+        assert!(
+            Times::from_json(&json!({"a": 1})).is_err() && Tally::from_json(&json!({})).is_err()
+        );
     }
 }

@@ -34,19 +34,41 @@ impl Target {
     /// Without a path in the URL it is the stream's, or `/v1/telemetry`.
     pub fn parse(url: &str, stream: Option<&str>, method: Method) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-        ensure!(uri.scheme_str() == Some("https"), "{url}: https is spoken, and nothing else");
-        let authority = uri.authority().with_context(|| format!("{url} names no host"))?.clone();
+        ensure!(
+            uri.scheme_str() == Some("https"),
+            "{url}: https is spoken, and nothing else"
+        );
+        let authority = uri
+            .authority()
+            .with_context(|| format!("{url} names no host"))?
+            .clone();
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let given = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let given = uri
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned();
         let path = match stream {
             Some(stream) => format!("/v1/streams/{stream}"),
             None if given == "/" => "/v1/telemetry".to_owned(),
             None => given,
         };
-        let address = (host.as_str(), authority.port_u16().unwrap_or(443)).to_socket_addrs()?.next();
+        let address = (host.as_str(), authority.port_u16().unwrap_or(443))
+            .to_socket_addrs()?
+            .next();
         let address = address.with_context(|| format!("{host} has no address"))?;
-        let uri = Uri::builder().scheme("https").authority(authority.clone()).path_and_query(&path).build()?;
-        Ok(Self { uri, address, host, authority: authority.to_string(), path, method })
+        let uri = Uri::builder()
+            .scheme("https")
+            .authority(authority.clone())
+            .path_and_query(&path)
+            .build()?;
+        Ok(Self {
+            uri,
+            address,
+            host,
+            authority: authority.to_string(),
+            path,
+            method,
+        })
     }
 }
 
@@ -62,10 +84,16 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         let file = || server_ca.display().to_string();
         for certificate in CertificateDer::pem_file_iter(server_ca).with_context(file)? {
-            roots.add(certificate.with_context(file)?).with_context(file)?;
+            roots
+                .add(certificate.with_context(file)?)
+                .with_context(file)?;
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-        Ok(Self { provider, verifier: verifier.with_context(file)? })
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+        Ok(Self {
+            provider,
+            verifier: verifier.with_context(file)?,
+        })
     }
 
     /// `resume` keeps session tickets with the configuration.
@@ -78,7 +106,8 @@ impl Tls {
         let builder = rustls::ClientConfig::builder_with_provider(self.provider.clone());
         let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
         let builder = builder.with_webpki_verifier(self.verifier.clone());
-        let mut config = builder.with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key())?;
+        let mut config = builder
+            .with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key())?;
         config.alpn_protocols = vec![protocol.alpn().to_vec()];
         config.resumption = if resume {
             Resumption::store(Arc::new(ClientSessionMemoryCache::new(TICKETS_MAX)))
@@ -96,11 +125,20 @@ mod tests {
     #[test]
     fn the_path_is_the_urls_or_the_streams() {
         let path = |url, stream| Target::parse(url, stream, Method::POST).map(|target| target.path);
-        assert_eq!(path("https://127.0.0.1:8443", None).unwrap(), "/v1/telemetry");
-        assert_eq!(path("https://127.0.0.1:8443/", Some("alarms")).unwrap(), "/v1/streams/alarms");
+        assert_eq!(
+            path("https://127.0.0.1:8443", None).unwrap(),
+            "/v1/telemetry"
+        );
+        assert_eq!(
+            path("https://127.0.0.1:8443/", Some("alarms")).unwrap(),
+            "/v1/streams/alarms"
+        );
         assert_eq!(path("https://127.0.0.1/x?y=1", None).unwrap(), "/x?y=1");
         let target = Target::parse("https://[::1]:8443/in", None, Method::PUT).unwrap();
-        assert_eq!((target.host.as_str(), target.authority.as_str()), ("::1", "[::1]:8443"));
+        assert_eq!(
+            (target.host.as_str(), target.authority.as_str()),
+            ("::1", "[::1]:8443")
+        );
         assert_eq!(target.uri, "https://[::1]:8443/in");
         assert!(path("http://127.0.0.1", None).is_err() && path("127.0.0.1:8443", None).is_err());
     }

@@ -27,9 +27,19 @@ impl Gateway {
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
-        for arguments in ["pki init --dir pki", "pki server --dir pki --name 127.0.0.1"] {
-            let made = forebay(dir.path()).args(arguments.split(' ')).output().expect("forebay runs");
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for arguments in [
+            "pki init --dir pki",
+            "pki server --dir pki --name 127.0.0.1",
+        ] {
+            let made = forebay(dir.path())
+                .args(arguments.split(' '))
+                .output()
+                .expect("forebay runs");
+            assert!(
+                made.status.success(),
+                "{}",
+                String::from_utf8_lossy(&made.stderr)
+            );
         }
         let mut command = forebay(dir.path());
         command
@@ -43,12 +53,19 @@ impl Gateway {
             .env("FOREBAY_HANDSHAKE_RATE", "0")
             .env("FOREBAY_DEVICE_RATE", "0")
             .env("FOREBAY_LOG_FORMAT", "json");
-        let mut process = command.stderr(Stdio::piped()).spawn().expect("forebay starts");
+        let mut process = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("forebay starts");
         let (listening, listens) = sync_channel(1);
         let log = BufReader::new(process.stderr.take().expect("piped"));
         std::thread::spawn(move || follow(log, &listening));
         let address = listens.recv_timeout(PATIENCE).expect("it listens");
-        Self { process, address, dir }
+        Self {
+            process,
+            address,
+            dir,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -58,7 +75,12 @@ impl Gateway {
     /// Runs the load generator in the gateway's folder.
     fn loadtest(&self, line: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
-        command.args(line.split(' ')).current_dir(self.dir.path()).stdin(Stdio::null()).output().expect("it runs")
+        command
+            .args(line.split(' '))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs")
     }
 
     fn fleet(&self, options: &str) -> Value {
@@ -67,14 +89,19 @@ impl Gateway {
         let files = "--ledger ledger --report report.json --html report.html";
         let output = self.loadtest(&format!("fleet {url} {authority} {files} {options}"));
         assert!(output.status.success(), "{}", text(&output));
-        serde_json::from_slice(&fs::read(self.path("report.json")).expect("a report")).expect("JSON")
+        serde_json::from_slice(&fs::read(self.path("report.json")).expect("a report"))
+            .expect("JSON")
     }
 
     /// The exit code, and the findings.
     fn audit(&self) -> (Option<i32>, Value) {
         let output = self.loadtest("audit --ledger ledger --files data --report audit.json");
-        let findings = fs::read(self.path("audit.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
-        (output.status.code(), serde_json::from_slice(&findings).expect("JSON"))
+        let findings =
+            fs::read(self.path("audit.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
+        (
+            output.status.code(),
+            serde_json::from_slice(&findings).expect("JSON"),
+        )
     }
 
     /// The sink's one file of lines.
@@ -97,7 +124,11 @@ impl Drop for Gateway {
 fn forebay(dir: &Path) -> Command {
     let beside = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("forebay");
     let program = std::env::var_os("FOREBAY_BIN").map_or(beside, PathBuf::from);
-    assert!(program.exists(), "{} is not there: cargo build, or set FOREBAY_BIN", program.display());
+    assert!(
+        program.exists(),
+        "{} is not there: cargo build, or set FOREBAY_BIN",
+        program.display()
+    );
     let mut command = Command::new(program);
     command.env_clear().current_dir(dir).stdin(Stdio::null());
     command
@@ -108,7 +139,9 @@ fn follow(log: impl BufRead, listening: &SyncSender<SocketAddr>) {
     for line in log.lines().map_while(Result::ok) {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         if event["message"] == "listening" {
-            let address = event["listen"].as_str().and_then(|address| address.parse().ok());
+            let address = event["listen"]
+                .as_str()
+                .and_then(|address| address.parse().ok());
             let _ = listening.try_send(address.expect("an address"));
         }
     }
@@ -126,8 +159,18 @@ fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
     let requests = total["requests"].as_u64().expect("a number");
     assert!(requests > 600, "{total}");
     assert_eq!(total["statuses"], serde_json::json!({"204": requests}));
-    assert_eq!((&report["setup"]["connections"], &report["setup"]["connections_failed"]), (&201.into(), &0.into()));
-    assert!(fs::read_to_string(gateway.path("report.html")).expect("a page").contains("</svg>"));
+    assert_eq!(
+        (
+            &report["setup"]["connections"],
+            &report["setup"]["connections_failed"]
+        ),
+        (&201.into(), &0.into())
+    );
+    assert!(
+        fs::read_to_string(gateway.path("report.html"))
+            .expect("a page")
+            .contains("</svg>")
+    );
 
     let (code, findings) = gateway.audit();
     assert_eq!(
@@ -143,10 +186,18 @@ fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
     let without_one = lines[1..].join("\n");
     let with_one_changed = whole.replacen("\"temperature_c\":", "\"temperature_k\":", 1);
     let with_one_twice = format!("{whole}{}\n", lines[0]);
-    for (fault, changed) in [("lost", without_one), ("corrupted", with_one_changed), ("duplicated", with_one_twice)] {
+    for (fault, changed) in [
+        ("lost", without_one),
+        ("corrupted", with_one_changed),
+        ("duplicated", with_one_twice),
+    ] {
         fs::write(&file, changed).expect("the file");
         let (code, findings) = gateway.audit();
-        assert_eq!((code, findings["faults"][fault].as_u64()), (Some(1), Some(1)), "{fault}: {findings}");
+        assert_eq!(
+            (code, findings["faults"][fault].as_u64()),
+            (Some(1), Some(1)),
+            "{fault}: {findings}"
+        );
     }
     fs::write(&file, whole).expect("the file");
     assert_eq!(gateway.audit().0, Some(0));
@@ -168,14 +219,18 @@ fn a_server_that_stands_still_shows_in_the_latencies() {
         "--ca-key",
         "pki/ca.key",
     ]);
-    command.args("--devices 60 --interval 200ms --duration 4s --report report.json --ledger ledger".split(' '));
+    command.args(
+        "--devices 60 --interval 200ms --duration 4s --report report.json --ledger ledger"
+            .split(' '),
+    );
     for hook in hooks.chunks(2) {
         command.args([hook[0], &format!("{}{pid}", hook[1])]);
     }
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", text(&output));
     let report: Value =
-        serde_json::from_slice(&fs::read(gateway.path("report.json")).expect("a report")).expect("JSON");
+        serde_json::from_slice(&fs::read(gateway.path("report.json")).expect("a report"))
+            .expect("JSON");
     let total = &report["total"];
     // Half of all were intended in the pause, and half of those waited for more than a second. A closed loop would have
     // one slow request a device, one in twenty: its 90th percentile would not know of the pause.
@@ -190,11 +245,24 @@ fn a_server_that_stands_still_shows_in_the_latencies() {
 #[test]
 fn devices_come_back_after_a_storm_and_with_new_certificates() {
     let gateway = Gateway::start();
-    for scenario in ["reconnect-storm", "certificate-churn --resume", "ramp --reconnect"] {
-        let report = gateway.fleet(&format!("--devices 60 --interval 500ms --duration 3s --scenario {scenario}"));
+    for scenario in [
+        "reconnect-storm",
+        "certificate-churn --resume",
+        "ramp --reconnect",
+    ] {
+        let report = gateway.fleet(&format!(
+            "--devices 60 --interval 500ms --duration 3s --scenario {scenario}"
+        ));
         let total = &report["total"];
-        assert!(total["handshakes"].as_u64() >= Some(60), "{scenario}: {total}");
-        assert_eq!(total["statuses"], serde_json::json!({"204": total["requests"]}), "{scenario}");
+        assert!(
+            total["handshakes"].as_u64() >= Some(60),
+            "{scenario}: {total}"
+        );
+        assert_eq!(
+            total["statuses"],
+            serde_json::json!({"204": total["requests"]}),
+            "{scenario}"
+        );
         assert_eq!(gateway.audit().0, Some(0), "{scenario}");
     }
 }
@@ -205,7 +273,15 @@ fn a_gateway_that_is_killed_costs_answers_and_no_204_is_lost() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
     command.current_dir(gateway.dir.path()).stdin(Stdio::null());
     let url = format!("https://{}", gateway.address);
-    command.args(["fleet", &url, "--ca-cert", "pki/ca.pem", "--ca-key", "pki/ca.key", "--at"]);
+    command.args([
+        "fleet",
+        &url,
+        "--ca-cert",
+        "pki/ca.pem",
+        "--ca-key",
+        "pki/ca.key",
+        "--at",
+    ]);
     command.arg(format!("1s=kill -KILL {}", gateway.process.id()));
     let load = "--devices 40 --protocol mix --interval 100ms --duration 2s --timeout 1s";
     command.args(format!("{load} --ledger ledger --report report.json").split(' '));
@@ -214,7 +290,10 @@ fn a_gateway_that_is_killed_costs_answers_and_no_204_is_lost() {
     let report = fs::read(gateway.path("report.json")).expect("a report");
     let report: Value = serde_json::from_slice(&report).expect("JSON");
     let statuses = &report["total"]["statuses"];
-    assert!(statuses["204"].as_u64() > Some(0) && statuses["unsent"].as_u64() > Some(0), "{statuses}");
+    assert!(
+        statuses["204"].as_u64() > Some(0) && statuses["unsent"].as_u64() > Some(0),
+        "{statuses}"
+    );
     let (code, findings) = gateway.audit();
     assert_eq!(code, Some(0), "{findings}");
 }
@@ -222,17 +301,28 @@ fn a_gateway_that_is_killed_costs_answers_and_no_204_is_lost() {
 #[test]
 fn a_server_that_is_not_there_is_an_error_at_once() {
     let gateway = Gateway::start();
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let line = format!("fleet https://{nobody} --ca-cert pki/ca.pem --ca-key pki/ca.key --protocol h1 --devices 1000");
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let line = format!(
+        "fleet https://{nobody} --ca-cert pki/ca.pem --ca-key pki/ca.key --protocol h1 --devices 1000"
+    );
     let output = gateway.loadtest(&line);
-    assert!(!output.status.success() && text(&output).contains("no connection to"), "{}", text(&output));
+    assert!(
+        !output.status.success() && text(&output).contains("no connection to"),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
 fn burn_counts_requests_and_handshakes() {
     let gateway = Gateway::start();
     let pid = gateway.process.id();
-    let server = format!("https://{} --ca-cert pki/ca.pem --ca-key pki/ca.key --pid {pid} --json", gateway.address);
+    let server = format!(
+        "https://{} --ca-cert pki/ca.pem --ca-key pki/ca.key --pid {pid} --json",
+        gateway.address
+    );
     for (protocol, loops) in [
         ("h1", "--connections 4 --requests 100"),
         ("h2", "--connections 2 --streams 8 --requests 100"),
@@ -241,8 +331,11 @@ fn burn_counts_requests_and_handshakes() {
         ("h1", "--connections 2 --requests 20 --reconnect resumed"),
         ("h3", "--connections 2 --requests 20 --reconnect full"),
     ] {
-        let output = gateway.loadtest(&format!("burn {server} --protocol {protocol} --duration 30s {loops}"));
-        let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        let output = gateway.loadtest(&format!(
+            "burn {server} --protocol {protocol} --duration 30s {loops}"
+        ));
+        let result: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
         let requests: u64 = if loops.contains("100") { 100 } else { 20 };
         assert_eq!(
             (result["requests"].as_u64(), result["failed"].as_u64()),
@@ -251,7 +344,11 @@ fn burn_counts_requests_and_handshakes() {
         );
     }
     let output = gateway.loadtest(&format!("burn {server} --protocol h1 --idle 50"));
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let result: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     assert_eq!(result["connections_open"], 50);
-    assert!(result["server_bytes_per_connection"].as_u64() > Some(1000), "{result}");
+    assert!(
+        result["server_bytes_per_connection"].as_u64() > Some(1000),
+        "{result}"
+    );
 }

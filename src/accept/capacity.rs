@@ -44,8 +44,12 @@ pub struct HandshakePermit(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl Capacity {
     pub fn new(config: ConnectionsConfig) -> Self {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        let address_max = Held { connections: config.address_max, handshakes: config.handshakes_max.div_ceil(2) };
+        let semaphore =
+            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let address_max = Held {
+            connections: config.address_max,
+            handshakes: config.handshakes_max.div_ceil(2),
+        };
         Self {
             connections: semaphore(config.all_max),
             files: semaphore(config.tcp_max),
@@ -61,14 +65,26 @@ impl Capacity {
         let handshake = self.handshakes.clone().acquire_owned().await.ok()?;
         let file = self.files.clone().acquire_owned().await.ok()?;
         let connection = self.connections.clone().acquire_owned().await.ok()?;
-        Some((ConnectionPermit { _connection: connection, _file: Some(file) }, HandshakePermit(handshake)))
+        Some((
+            ConnectionPermit {
+                _connection: connection,
+                _file: Some(file),
+            },
+            HandshakePermit(handshake),
+        ))
     }
 
     /// Room for one more QUIC connection, if there is any.
     pub fn take_quic(&self) -> Option<(ConnectionPermit, HandshakePermit)> {
         let handshake = self.handshakes.clone().try_acquire_owned().ok()?;
         let connection = self.connections.clone().try_acquire_owned().ok()?;
-        Some((ConnectionPermit { _connection: connection, _file: None }, HandshakePermit(handshake)))
+        Some((
+            ConnectionPermit {
+                _connection: connection,
+                _file: None,
+            },
+            HandshakePermit(handshake),
+        ))
     }
 
     /// One more connection of this address, which begins with a handshake. `None` when the address has too many.
@@ -82,11 +98,17 @@ impl Capacity {
         }
         held.connections += 1;
         held.handshakes += 1;
-        Some(Guest { capacity: self.clone(), network, is_shaking_hands: true })
+        Some(Guest {
+            capacity: self.clone(),
+            network,
+            is_shaking_hands: true,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Held>> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,8 +147,18 @@ impl Drop for Guest {
 mod tests {
     use super::*;
 
-    fn capacity(all_max: usize, tcp_max: usize, address_max: usize, handshakes_max: usize) -> Arc<Capacity> {
-        Arc::new(Capacity::new(ConnectionsConfig { all_max, tcp_max, address_max, handshakes_max }))
+    fn capacity(
+        all_max: usize,
+        tcp_max: usize,
+        address_max: usize,
+        handshakes_max: usize,
+    ) -> Arc<Capacity> {
+        Arc::new(Capacity::new(ConnectionsConfig {
+            all_max,
+            tcp_max,
+            address_max,
+            handshakes_max,
+        }))
     }
 
     fn address(last: u8) -> IpAddr {
@@ -149,7 +181,10 @@ mod tests {
     fn an_address_has_its_share_of_connections() {
         let capacity = capacity(9, 9, 2, 9);
         let guests = [1, 1, 1, 2].map(|last| capacity.admit(address(last)));
-        assert_eq!(guests.each_ref().map(Option::is_some), [true, true, false, true]);
+        assert_eq!(
+            guests.each_ref().map(Option::is_some),
+            [true, true, false, true]
+        );
         drop(guests);
         assert!(capacity.lock().is_empty(), "who is gone is forgotten");
         assert!(capacity.admit(address(1)).is_some());

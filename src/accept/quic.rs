@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -47,11 +49,16 @@ impl Quic {
     ) -> io::Result<Self> {
         let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport(idle_timeout)?)).migration(true);
+        config
+            .transport_config(Arc::new(transport(idle_timeout)?))
+            .migration(true);
         let mut endpoint = EndpointConfig::default();
         endpoint.cid_generator(move || Box::new(ids));
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
-        Ok(Self { endpoint: Endpoint::new(endpoint, Some(config.clone()), socket, runtime)?, config })
+        Ok(Self {
+            endpoint: Endpoint::new(endpoint, Some(config.clone()), socket, runtime)?,
+            config,
+        })
     }
 }
 
@@ -102,7 +109,12 @@ impl Acceptor {
             return None;
         }
         let Some(permits) = self.capacity.take_quic() else {
-            self.end_handshake(Handshake::Full, incoming.remote_address().ip(), "quic", None);
+            self.end_handshake(
+                Handshake::Full,
+                incoming.remote_address().ip(),
+                "quic",
+                None,
+            );
             incoming.refuse();
             return None;
         };
@@ -140,7 +152,11 @@ impl Acceptor {
         }
     }
 
-    async fn shake_quic(&self, incoming: Incoming, mut config: ServerConfig) -> Result<Shaken, Failed> {
+    async fn shake_quic(
+        &self,
+        incoming: Incoming,
+        mut config: ServerConfig,
+    ) -> Result<Shaken, Failed> {
         // One that lacks QUIC's first cipher suite was refused at start.
         let Ok(tls) = QuicServerConfig::try_from(self.tls.configs.load().quic.clone()) else {
             incoming.refuse();
@@ -148,12 +164,19 @@ impl Acceptor {
         };
         config.crypto = Arc::new(tls);
         // The first packet has all of a hello, as a rule, and is answered when it is accepted.
-        let handshake = async { self.turns.take(|| incoming.accept_with(Arc::new(config))).await?.await };
+        let handshake = async {
+            self.turns
+                .take(|| incoming.accept_with(Arc::new(config)))
+                .await?
+                .await
+        };
         let quic = match timeout(self.handshake_timeout, handshake).await {
             Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
             Err(_) => return Err((Handshake::Timeout, None)),
         };
-        let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let chain = quic
+            .peer_identity()
+            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         // Dropped, the connection is closed.
         let links = self
             .vet(chain.as_ref().map(|chain| &chain[..]))
@@ -165,7 +188,11 @@ impl Acceptor {
 type Permits = (ConnectionPermit, HandshakePermit);
 
 /// A connection, its client's certificates, and what is to be asked about them.
-type Shaken = (quinn::Connection, Option<Vec<CertificateDer<'static>>>, Vec<Link>);
+type Shaken = (
+    quinn::Connection,
+    Option<Vec<CertificateDer<'static>>>,
+    Vec<Link>,
+);
 
 /// Why not, and the serial number of the certificate, where it is known.
 type Failed = (Handshake, Option<Box<[u8]>>);
@@ -175,7 +202,11 @@ fn failure(error: &quinn::ConnectionError) -> Handshake {
     const ALERTS: u64 = 0x100;
     let quinn::ConnectionError::TransportError(error) = error else {
         let timed_out = matches!(error, quinn::ConnectionError::TimedOut);
-        return if timed_out { Handshake::Timeout } else { Handshake::Io };
+        return if timed_out {
+            Handshake::Timeout
+        } else {
+            Handshake::Io
+        };
     };
     match u64::from(error.code).checked_sub(ALERTS) {
         Some(42 | 43 | 46) => Handshake::BadCertificate,

@@ -32,7 +32,10 @@ impl WorkerConnectionIds {
     /// `worker` is less than `workers`, which is at most [`WORKERS_MAX`].
     pub fn new(worker: usize, workers: usize) -> Self {
         assert!(worker < workers && workers <= WORKERS_MAX);
-        Self { worker: worker as u8, workers: workers as u16 }
+        Self {
+            worker: worker as u8,
+            workers: workers as u16,
+        }
     }
 
     /// The largest number that is at most `random` and leads to this worker; past 255, the worker's own index.
@@ -65,7 +68,10 @@ impl ConnectionIdGenerator for WorkerConnectionIds {
 /// Steers the packets of all sockets that share `socket`'s port. The sockets were bound in their workers' order.
 pub fn steer_to_workers(socket: &UdpSocket, workers: usize) -> io::Result<()> {
     let mut program = program(workers as u32);
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
     // SAFETY: the option takes a sock_fprog of this size; the kernel copies the program before the call returns.
     let result = unsafe {
         libc::setsockopt(
@@ -76,13 +82,22 @@ pub fn steer_to_workers(socket: &UdpSocket, workers: usize) -> io::Result<()> {
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The place of the socket that a packet is for; its bytes start at the UDP payload.
 fn program(workers: u32) -> [libc::sock_filter; 7] {
     const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
     [
         op(LOAD_BYTE, 0, 0, 0),
         op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0x80, 0, 2),
@@ -104,7 +119,11 @@ mod tests {
             for worker in 0..workers {
                 let ids = WorkerConnectionIds::new(worker, workers);
                 for random in 0..=255 {
-                    assert_eq!(usize::from(ids.lead(random)) % workers, worker, "{workers} workers, byte {random}");
+                    assert_eq!(
+                        usize::from(ids.lead(random)) % workers,
+                        worker,
+                        "{workers} workers, byte {random}"
+                    );
                 }
             }
         }

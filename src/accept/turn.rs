@@ -38,7 +38,10 @@ impl Turns {
     /// Drives a future to its end: each time that it can go on is a step.
     pub async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
-        let woken = Arc::new(Woken { is_woken: true.into(), task: AtomicWaker::new() });
+        let woken = Arc::new(Woken {
+            is_woken: true.into(),
+            task: AtomicWaker::new(),
+        });
         let waker = Waker::from(woken.clone());
         loop {
             woken.wait().await;
@@ -65,7 +68,11 @@ impl Woken {
     async fn wait(&self) {
         poll_fn(|context| {
             self.task.register(context.waker());
-            if self.is_woken.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_woken.swap(false, Ordering::AcqRel) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -125,7 +132,9 @@ mod tests {
             while steps.get() < MANY {
                 yield_now().await;
             }
-            waiting.into_iter().for_each(|tell| tell.send(()).expect("it waits"));
+            waiting
+                .into_iter()
+                .for_each(|tell| tell.send(()).expect("it waits"));
             while tasks.join_next().await.is_some() {}
             request.abort();
         };

@@ -32,7 +32,13 @@ pub struct Accumulator {
 
 impl Accumulator {
     pub fn new(limits: BatchConfig) -> Self {
-        Self { limits, records: Vec::new(), acks: Vec::new(), bytes: 0, opened_at: None }
+        Self {
+            limits,
+            records: Vec::new(),
+            acks: Vec::new(),
+            bytes: 0,
+            opened_at: None,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,7 +53,11 @@ impl Accumulator {
     /// then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
         let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;
-        let before = if overflow { self.seal(SealReason::Bytes) } else { None };
+        let before = if overflow {
+            self.seal(SealReason::Bytes)
+        } else {
+            None
+        };
         self.opened_at.get_or_insert(now);
         self.bytes += record.payload.len();
         self.records.push(record);
@@ -68,14 +78,24 @@ impl Accumulator {
 
     /// When the oldest record will have waited for the linger.
     pub fn due_at(&self) -> Option<Instant> {
-        self.opened_at.map(|opened_at| opened_at + self.limits.linger)
+        self.opened_at
+            .map(|opened_at| opened_at + self.limits.linger)
     }
 
     /// Takes what has gathered; `None` when that is nothing.
     pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
         let opened_at = self.opened_at.take()?;
-        let (records, acks) = (std::mem::take(&mut self.records), std::mem::take(&mut self.acks));
-        Some(Sealed { records, acks, reason, bytes: std::mem::take(&mut self.bytes), opened_at })
+        let (records, acks) = (
+            std::mem::take(&mut self.records),
+            std::mem::take(&mut self.acks),
+        );
+        Some(Sealed {
+            records,
+            acks,
+            reason,
+            bytes: std::mem::take(&mut self.bytes),
+            opened_at,
+        })
     }
 
     /// Takes emptied buffers back, to be filled again.

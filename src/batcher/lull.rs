@@ -36,7 +36,11 @@ impl Lull {
         let seen = self.0.lulls.load(Ordering::Relaxed);
         poll_fn(move |context| {
             self.0.batcher.register(context.waker());
-            if self.0.lulls.load(Ordering::Relaxed) == seen { Poll::Pending } else { Poll::Ready(()) }
+            if self.0.lulls.load(Ordering::Relaxed) == seen {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         })
     }
 }

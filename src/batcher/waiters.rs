@@ -38,7 +38,11 @@ impl Waiters {
 
     /// The outcome of the slot's record; [`Outcome::Unknown`] once the deadline has passed.
     pub fn wait(&self, slot: AckSlot) -> Wait<'_> {
-        Wait { waiters: self, slot, answered: false }
+        Wait {
+            waiters: self,
+            slot,
+            answered: false,
+        }
     }
 
     /// The slot's record came back.
@@ -52,7 +56,9 @@ impl Waiters {
             }
             Some(entry @ Slot::Expired) => *entry = Slot::Settled(Outcome::Unknown),
             Some(Slot::Abandoned) => drop(slots.remove(key)),
-            Some(Slot::Settled(_)) | None => debug_assert!(slot == AckSlot::NONE, "a record is settled once"),
+            Some(Slot::Settled(_)) | None => {
+                debug_assert!(slot == AckSlot::NONE, "a record is settled once")
+            }
         }
     }
 

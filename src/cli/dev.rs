@@ -53,7 +53,10 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn uses_dev_certificates(tls: &TlsConfig) -> bool {
-    [&tls.cert, &tls.key, &tls.client_ca].into_iter().chain(&tls.crl).any(|file| file.starts_with(DIR))
+    [&tls.cert, &tls.key, &tls.client_ca]
+        .into_iter()
+        .chain(&tls.crl)
+        .any(|file| file.starts_with(DIR))
 }
 
 /// Makes what is not there; what is there stays as it is.
@@ -66,7 +69,9 @@ fn make_missing(device: &DeviceId) -> Result<(), PkiError> {
     };
     if !folder.server().exists() {
         let local: [std::net::IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let names = [ServerName::Dns("localhost".into())].into_iter().chain(local.map(ServerName::Ip));
+        let names = [ServerName::Dns("localhost".into())]
+            .into_iter()
+            .chain(local.map(ServerName::Ip));
         authority.issue_server(&names.collect::<Vec<_>>(), Days::CERTIFICATE)?;
     }
     if !folder.device(device).exists() {
@@ -86,14 +91,29 @@ impl Invitation {
     fn new(config: &Config, device: &DeviceId) -> Self {
         let folder = Folder::new(DIR);
         let is_ours = config.tls.cert == folder.server() && config.tls.client_ca == folder.ca();
-        let (ca, cert, key) = (folder.ca(), folder.device(device), folder.device_key(device));
-        let credentials = format!("--cacert {} --cert {} --key {}", ca.display(), cert.display(), key.display());
-        Self { credentials: is_ours.then_some(credentials), records: records(config) }
+        let (ca, cert, key) = (
+            folder.ca(),
+            folder.device(device),
+            folder.device_key(device),
+        );
+        let credentials = format!(
+            "--cacert {} --cert {} --key {}",
+            ca.display(),
+            cert.display(),
+            key.display()
+        );
+        Self {
+            credentials: is_ours.then_some(credentials),
+            records: records(config),
+        }
     }
 
     fn text(&self, bound: SocketAddr) -> String {
         let Some(credentials) = &self.credentials else {
-            return format!("\nServing on {bound} with certificates of yours. Readings arrive in {}.\n", self.records);
+            return format!(
+                "\nServing on {bound} with certificates of yours. Readings arrive in {}.\n",
+                self.records
+            );
         };
         let reading = r#"-H 'content-type: application/json' -d '{"temperature":21.5}'"#;
         format!(
@@ -124,9 +144,16 @@ fn url(bound: SocketAddr) -> String {
 
 /// Where the readings of the default stream go.
 fn records(config: &Config) -> String {
-    let target = config.streams.first().map_or("telemetry", |stream| stream.target.as_str());
+    let target = config
+        .streams
+        .first()
+        .map_or("telemetry", |stream| stream.target.as_str());
     match &config.sink {
-        SinkConfig::File(file) => Path::new(&file.dir).join(target).join("*.jsonl").display().to_string(),
+        SinkConfig::File(file) => Path::new(&file.dir)
+            .join(target)
+            .join("*.jsonl")
+            .display()
+            .to_string(),
         SinkConfig::Null => "nothing: the null sink keeps no record".into(),
         #[cfg(feature = "kafka")]
         SinkConfig::Kafka(_) => format!("the Kafka topic {target}"),

@@ -25,26 +25,45 @@ pub fn command() -> Command {
     let address = Arg::new(ADDRESS)
         .long("admin-listen")
         .value_name("ADDRESS")
-        .help(format!("where the gateway's admin address is [default: {}] [{ADDRESS}]", default_address()));
+        .help(format!(
+            "where the gateway's admin address is [default: {}] [{ADDRESS}]",
+            default_address()
+        ));
     let live = Arg::new("live")
         .long("live")
         .action(ArgAction::SetTrue)
         .help("ask whether it lives (/livez) in place of whether it takes readings (/readyz)");
-    Command::new("health").about("Ask the gateway of this machine whether it is ready").args([address, live])
+    Command::new("health")
+        .about("Ask the gateway of this machine whether it is ready")
+        .args([address, live])
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let given = arguments.get_one::<String>(ADDRESS).cloned().or_else(|| std::env::var(ADDRESS).ok());
+    let given = arguments
+        .get_one::<String>(ADDRESS)
+        .cloned()
+        .or_else(|| std::env::var(ADDRESS).ok());
     let address = given.unwrap_or_else(|| default_address().into());
-    let address: SocketAddr =
-        address.parse().with_context(|| format!("{ADDRESS}: {address:?} is not an IP address and a port"))?;
-    let path = if arguments.get_flag("live") { "/livez" } else { "/readyz" };
+    let address: SocketAddr = address
+        .parse()
+        .with_context(|| format!("{ADDRESS}: {address:?} is not an IP address and a port"))?;
+    let path = if arguments.get_flag("live") {
+        "/livez"
+    } else {
+        "/readyz"
+    };
     let address = reachable(address);
     let answer = ask(address, path).with_context(|| format!("http://{address}{path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer is not HTTP")?;
     say(body.trim_end());
     let is_ok = head.split(' ').nth(1) == Some("200");
-    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn default_address() -> &'static str {
@@ -68,7 +87,10 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     Ok(answer)

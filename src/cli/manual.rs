@@ -13,13 +13,21 @@ use super::say;
 use crate::http::openapi;
 
 pub fn commands() -> [Command; 3] {
-    let shell = Arg::new("SHELL").required(true).value_parser(value_parser!(Shell));
-    let folder =
-        Arg::new("FOLDER").required(true).value_parser(value_parser!(PathBuf)).help("where they go; must exist");
+    let shell = Arg::new("SHELL")
+        .required(true)
+        .value_parser(value_parser!(Shell));
+    let folder = Arg::new("FOLDER")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("where they go; must exist");
     [
         Command::new("openapi").about("Print the contract of the wire as OpenAPI 3.1"),
-        Command::new("completions").about("Print completions for a shell").arg(shell),
-        Command::new("man").about("Write man pages: forebay.1, forebay-serve.1 and so on").arg(folder),
+        Command::new("completions")
+            .about("Print completions for a shell")
+            .arg(shell),
+        Command::new("man")
+            .about("Write man pages: forebay.1, forebay-serve.1 and so on")
+            .arg(folder),
     ]
 }
 
@@ -29,7 +37,9 @@ pub fn openapi() -> anyhow::Result<ExitCode> {
 }
 
 pub fn completions(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let shell = arguments.get_one::<Shell>("SHELL").context("clap requires it")?;
+    let shell = arguments
+        .get_one::<Shell>("SHELL")
+        .context("clap requires it")?;
     let mut script = Vec::new();
     clap_complete::generate(*shell, &mut super::command(), "forebay", &mut script);
     say(String::from_utf8(script)?.trim_end());
@@ -37,7 +47,10 @@ pub fn completions(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 pub fn pages(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let folder = arguments.get_one::<PathBuf>("FOLDER").context("clap requires it")?;
-    clap_mangen::generate_to(super::command(), folder).with_context(|| folder.display().to_string())?;
+    let folder = arguments
+        .get_one::<PathBuf>("FOLDER")
+        .context("clap requires it")?;
+    clap_mangen::generate_to(super::command(), folder)
+        .with_context(|| folder.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }

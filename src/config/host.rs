@@ -33,14 +33,23 @@ pub fn default_of(name: &str) -> Option<String> {
         "FOREBAY_WORKERS" => Some(workers().to_string()),
         "FOREBAY_CONNECTIONS_MAX" => Some(connections_within(open_files_max()).to_string()),
         "FOREBAY_MEMORY_MAX" => Some(format!("{}MiB", records_mebibytes(memory_bytes()))),
-        "FOREBAY_LOG_FORMAT" => Some(if std::io::stderr().is_terminal() { "text" } else { "json" }.into()),
+        "FOREBAY_LOG_FORMAT" => Some(
+            if std::io::stderr().is_terminal() {
+                "text"
+            } else {
+                "json"
+            }
+            .into(),
+        ),
         _ => None,
     }
 }
 
 /// The cores this process may use: its affinity mask, within its control group's quota.
 fn workers() -> usize {
-    available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
+    available_parallelism()
+        .map_or(1, usize::from)
+        .min(WORKERS_MAX)
 }
 
 fn records_mebibytes(memory_bytes: u64) -> u64 {
@@ -52,7 +61,11 @@ fn memory_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let total = read(Path::new("/proc/meminfo")).and_then(|text| total_bytes(&text));
-    groups_bytes(&groups, read).into_iter().chain(total).min().unwrap_or(UNKNOWN_MACHINE_BYTES)
+    groups_bytes(&groups, read)
+        .into_iter()
+        .chain(total)
+        .min()
+        .unwrap_or(UNKNOWN_MACHINE_BYTES)
 }
 
 fn total_bytes(meminfo: &str) -> Option<u64> {
@@ -64,7 +77,9 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
 /// The least limit of the process's memory group and of those above it; `groups` as in `/proc/self/cgroup`.
 fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let files = groups.lines().filter_map(limit_files).flatten();
-    files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+    files
+        .filter_map(|file| read(&file)?.trim().parse().ok())
+        .min()
 }
 
 /// Where the limits of a line's group stand, up to the root: in a container the path may be the host's, and only the
@@ -79,7 +94,11 @@ fn limit_files(line: &str) -> Option<impl Iterator<Item = PathBuf>> {
         }
         _ => return None,
     };
-    let below = move |group: &Path| Path::new(root).join(group.strip_prefix("/").unwrap_or(group)).join(file);
+    let below = move |group: &Path| {
+        Path::new(root)
+            .join(group.strip_prefix("/").unwrap_or(group))
+            .join(file)
+    };
     Some(Path::new(path).ancestors().map(below))
 }
 
@@ -112,7 +131,10 @@ pub fn raise_open_file_limit() {
 }
 
 fn open_file_limit() -> libc::rlimit {
-    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 1024,
+        rlim_max: 1024,
+    };
     // SAFETY: the pointer is to a valid rlimit that the call may write to. On failure it keeps POSIX's least.
     let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit
@@ -131,14 +153,25 @@ mod tests {
     use super::*;
 
     fn bytes_of(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
-        let read = |path: &Path| files.iter().find(|(file, _)| Path::new(file) == path).map(|(_, text)| (*text).into());
+        let read = |path: &Path| {
+            files
+                .iter()
+                .find(|(file, _)| Path::new(file) == path)
+                .map(|(_, text)| (*text).into())
+        };
         groups_bytes(groups, read)
     }
 
     #[test]
     fn the_memory_of_a_container_is_its_groups() {
-        assert_eq!(bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "536870912\n")]), Some(512 << 20));
-        assert_eq!(bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "max\n")]), None);
+        assert_eq!(
+            bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "536870912\n")]),
+            Some(512 << 20)
+        );
+        assert_eq!(
+            bytes_of("0::/\n", &[("/sys/fs/cgroup/memory.max", "max\n")]),
+            None
+        );
         assert_eq!(bytes_of("0::/\n", &[]), None);
         assert_eq!(bytes_of("", &[("/sys/fs/cgroup/memory.max", "1\n")]), None);
     }
@@ -147,11 +180,20 @@ mod tests {
     fn the_memory_of_a_service_is_the_least_of_the_groups_above_it() {
         let groups = "0::/system.slice/forebay.service\n";
         let files = [
-            ("/sys/fs/cgroup/system.slice/forebay.service/memory.max", "max\n"),
+            (
+                "/sys/fs/cgroup/system.slice/forebay.service/memory.max",
+                "max\n",
+            ),
             ("/sys/fs/cgroup/system.slice/memory.max", "2147483648\n"),
         ];
         assert_eq!(bytes_of(groups, &files), Some(2 << 30));
-        let own = [("/sys/fs/cgroup/system.slice/forebay.service/memory.max", "1073741824\n"), files[1]];
+        let own = [
+            (
+                "/sys/fs/cgroup/system.slice/forebay.service/memory.max",
+                "1073741824\n",
+            ),
+            files[1],
+        ];
         assert_eq!(bytes_of(groups, &own), Some(1 << 30));
     }
 
@@ -166,9 +208,18 @@ mod tests {
     #[test]
     fn shares_are_never_nothing() {
         assert_eq!([0, 4 << 20, 4 << 30].map(records_mebibytes), [1, 1, 1024]);
-        assert_eq!([0, 1, 4, 1024, 1_000_000].map(connections_within), [1, 1, 3, 768, 750_000]);
-        assert_eq!([0, 1, 4, 256, 20_000].map(tcp_connections_within), [1, 1, 3, 192, 18_976]);
-        assert_eq!(total_bytes("MemFree: 1 kB\nMemTotal:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(
+            [0, 1, 4, 1024, 1_000_000].map(connections_within),
+            [1, 1, 3, 768, 750_000]
+        );
+        assert_eq!(
+            [0, 1, 4, 256, 20_000].map(tcp_connections_within),
+            [1, 1, 3, 192, 18_976]
+        );
+        assert_eq!(
+            total_bytes("MemFree: 1 kB\nMemTotal:    2048 kB\n"),
+            Some(2 << 20)
+        );
         assert_eq!(total_bytes("MemTotal: ? kB\n"), None);
     }
 
@@ -176,8 +227,16 @@ mod tests {
     fn every_default_of_this_machine_is_one() {
         assert!((1..=WORKERS_MAX).contains(&workers()));
         assert!(memory_bytes() > 1 << 20);
-        for name in ["FOREBAY_WORKERS", "FOREBAY_CONNECTIONS_MAX", "FOREBAY_MEMORY_MAX", "FOREBAY_LOG_FORMAT"] {
-            assert!(default_of(name).is_some_and(|value| !value.is_empty()), "{name}");
+        for name in [
+            "FOREBAY_WORKERS",
+            "FOREBAY_CONNECTIONS_MAX",
+            "FOREBAY_MEMORY_MAX",
+            "FOREBAY_LOG_FORMAT",
+        ] {
+            assert!(
+                default_of(name).is_some_and(|value| !value.is_empty()),
+                "{name}"
+            );
         }
         assert_eq!(default_of("FOREBAY_TLS_CRL"), None);
     }

@@ -35,7 +35,9 @@ impl Raw {
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> (Self, Vec<String>) {
         let (mut raw, mut errors) = (Self::default(), Vec::new());
-        let ours = environment.into_iter().filter(|(name, _)| name.starts_with("FOREBAY_"));
+        let ours = environment
+            .into_iter()
+            .filter(|(name, _)| name.starts_with("FOREBAY_"));
         for (name, value) in ours {
             raw.set(name, value, Source::Environment, &mut errors);
         }
@@ -48,7 +50,9 @@ impl Raw {
     /// Takes what `forebay dev` presets, where nothing else was set.
     pub fn preset(&mut self, values: impl IntoIterator<Item = (&'static str, String)>) {
         for (name, value) in values {
-            self.values.entry(name.to_owned()).or_insert((value, Source::Dev));
+            self.values
+                .entry(name.to_owned())
+                .or_insert((value, Source::Dev));
         }
     }
 
@@ -74,21 +78,36 @@ impl Raw {
 
     /// librdkafka's properties, in its own spelling, in the order of their names.
     pub fn kafka_properties(&self) -> impl Iterator<Item = (String, &str)> {
-        self.values.iter().filter_map(|(name, (value, _))| Some((kafka_property(name)?, value.as_str())))
+        self.values
+            .iter()
+            .filter_map(|(name, (value, _))| Some((kafka_property(name)?, value.as_str())))
     }
 
     /// Every variable and property, a line each, with its value and where that comes from; secrets are not shown.
     pub fn describe(&self) -> String {
         let known = VARIABLES.iter().map(|variable| variable.name);
-        let properties = self.values.keys().map(String::as_str).filter(|name| Variable::find(name).is_none());
-        known.chain(properties).map(|name| self.describe_one(name)).collect()
+        let properties = self
+            .values
+            .keys()
+            .map(String::as_str)
+            .filter(|name| Variable::find(name).is_none());
+        known
+            .chain(properties)
+            .map(|name| self.describe_one(name))
+            .collect()
     }
 
     fn describe_one(&self, name: &str) -> String {
         match self.get(name) {
-            Some((_, source)) if is_secret(name) => format!("{name}=(redacted) # {}\n", source.as_str()),
-            Some((value, Source::Machine)) => format!("{name}={value} # default: {}\n", unset_meaning(name)),
-            Some((value, source)) => format!("{name}={} # {}\n", value.escape_debug(), source.as_str()),
+            Some((_, source)) if is_secret(name) => {
+                format!("{name}=(redacted) # {}\n", source.as_str())
+            }
+            Some((value, Source::Machine)) => {
+                format!("{name}={value} # default: {}\n", unset_meaning(name))
+            }
+            Some((value, source)) => {
+                format!("{name}={} # {}\n", value.escape_debug(), source.as_str())
+            }
             None => format!("{name}= # unset: {}\n", unset_meaning(name)),
         }
     }
@@ -127,21 +146,40 @@ fn unknown(name: &str, value: &str) -> String {
 /// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_link = |part: &&str| name.contains(*part);
-    ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(is_link)
-        || ["tcp://", "udp://"].iter().any(|scheme| value.starts_with(scheme))
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"]
+        .iter()
+        .any(is_link)
+        || ["tcp://", "udp://"]
+            .iter()
+            .any(|scheme| value.starts_with(scheme))
 }
 
 fn is_kafka_property(name: &str) -> bool {
-    let is_written_so = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    name.strip_prefix(KAFKA_PREFIX).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_written_so))
+    let is_written_so =
+        |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    name.strip_prefix(KAFKA_PREFIX)
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_written_so))
 }
 
 fn kafka_property(name: &str) -> Option<String> {
-    Some(name.strip_prefix(KAFKA_PREFIX)?.to_ascii_lowercase().replace('_', "."))
+    Some(
+        name.strip_prefix(KAFKA_PREFIX)?
+            .to_ascii_lowercase()
+            .replace('_', "."),
+    )
 }
 
 /// Kafka's passwords, keys and tokens; the files that hold them are not.
 fn is_secret(name: &str) -> bool {
-    const SECRETS: [&str; 6] = ["PASSWORD", "PASSPHRASE", "SECRET", "_PEM", "SASL_JAAS", "OAUTHBEARER_CONFIG"];
-    name.starts_with(KAFKA_PREFIX) && SECRETS.iter().any(|secret| name.contains(secret)) && !name.ends_with("LOCATION")
+    const SECRETS: [&str; 6] = [
+        "PASSWORD",
+        "PASSPHRASE",
+        "SECRET",
+        "_PEM",
+        "SASL_JAAS",
+        "OAUTHBEARER_CONFIG",
+    ];
+    name.starts_with(KAFKA_PREFIX)
+        && SECRETS.iter().any(|secret| name.contains(secret))
+        && !name.ends_with("LOCATION")
 }

@@ -25,8 +25,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn fault(&mut self, name: &str, fault: &str) {
         let example = Variable::find(name).map_or("", |variable| variable.example);
-        let value = self.raw.get(name).map_or(String::new(), |(value, _)| format!("\"{}\" ", value.escape_debug()));
-        self.errors.push(format!("{name}: {value}{fault}; write it like {name}={example}"));
+        let value = self.raw.get(name).map_or(String::new(), |(value, _)| {
+            format!("\"{}\" ", value.escape_debug())
+        });
+        self.errors.push(format!(
+            "{name}: {value}{fault}; write it like {name}={example}"
+        ));
     }
 
     /// The value or its default; `fallback` where it is faulty, so that reading goes on.
@@ -38,7 +42,11 @@ impl Reader<'_> {
         let raw = self.raw;
         let (text, _) = raw.get(name)?;
         // An empty value is a template's mistake, and for a list of what is allowed a dangerous one.
-        let parsed = if text.is_empty() { Err("is empty".into()) } else { parse(&text) };
+        let parsed = if text.is_empty() {
+            Err("is empty".into())
+        } else {
+            parse(&text)
+        };
         parsed.map_err(|fault| self.fault(name, &fault)).ok()
     }
 
@@ -78,9 +86,16 @@ impl Reader<'_> {
 impl Config {
     /// What the values mean, or everything that is wrong with them.
     pub fn resolve(raw: &Raw) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader { raw, errors: Vec::new() };
+        let mut reader = Reader {
+            raw,
+            errors: Vec::new(),
+        };
         let config = reader.config();
-        if reader.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.errors)) }
+        if reader.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(reader.errors))
+        }
     }
 
     /// The environment and the flags, read and resolved. Flags are pairs of variable name and value.
@@ -102,7 +117,9 @@ impl Config {
         match (Self::resolve(&raw), unknown.is_empty()) {
             (Ok(config), true) => Ok(config),
             (Ok(_), false) => Err(ConfigErrors(unknown)),
-            (Err(ConfigErrors(faults)), _) => Err(ConfigErrors(unknown.into_iter().chain(faults).collect())),
+            (Err(ConfigErrors(faults)), _) => {
+                Err(ConfigErrors(unknown.into_iter().chain(faults).collect()))
+            }
         }
     }
 }
@@ -125,7 +142,11 @@ impl Reader<'_> {
             http: self.http(),
             ack: self.ack(),
             spool: self.spool(),
-            memory_bytes_max: self.value("FOREBAY_MEMORY_MAX", |text| value::size(text, usize::MAX), usize::MAX),
+            memory_bytes_max: self.value(
+                "FOREBAY_MEMORY_MAX",
+                |text| value::size(text, usize::MAX),
+                usize::MAX,
+            ),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
             audit_log: self.optional("FOREBAY_AUDIT_LOG", journal_target),
@@ -138,9 +159,14 @@ impl Reader<'_> {
     /// Values that are right alone, but not beside each other.
     fn check_together(&mut self, config: &Config) {
         if config.memory_bytes_max < config.http.body_bytes_max + MEMORY_HEADROOM_BYTES {
-            self.fault("FOREBAY_MEMORY_MAX", "holds not even one body of FOREBAY_BODY_BYTES_MAX");
+            self.fault(
+                "FOREBAY_MEMORY_MAX",
+                "holds not even one body of FOREBAY_BODY_BYTES_MAX",
+            );
         }
-        let ConnectionsConfig { all_max, tcp_max, .. } = config.listen.connections;
+        let ConnectionsConfig {
+            all_max, tcp_max, ..
+        } = config.listen.connections;
         if !config.listen.http3 && all_max > tcp_max {
             let fault = format!(
                 "is more than the {tcp_max} TCP connections that the limit of open files allows, and only QUIC needs \
@@ -153,7 +179,10 @@ impl Reader<'_> {
             self.fault("FOREBAY_HANDSHAKES_MAX", "is less than FOREBAY_WORKERS");
         }
         if config.batch.linger >= config.ack.timeout {
-            self.fault("FOREBAY_BATCH_LINGER", "is not less than FOREBAY_ACK_TIMEOUT");
+            self.fault(
+                "FOREBAY_BATCH_LINGER",
+                "is not less than FOREBAY_ACK_TIMEOUT",
+            );
         }
     }
 
@@ -167,15 +196,28 @@ impl Reader<'_> {
         if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
             self.faults_without_spool();
         }
-        Some(SpoolConfig { dir: dir?, mode, bytes_max, when_full, key_file })
+        Some(SpoolConfig {
+            dir: dir?,
+            mode,
+            bytes_max,
+            when_full,
+            key_file,
+        })
     }
 
     /// Whoever shapes a spool believes that there is one.
     fn faults_without_spool(&mut self) {
-        for name in ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}")) {
+        for name in
+            ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}"))
+        {
             let default = Variable::find(&name).map(|variable| variable.default);
-            let is_default = |value: &str| matches!(default, Some(Default::Value(default)) if default == value);
-            if self.raw.get(&name).is_some_and(|(value, _)| !value.is_empty() && !is_default(&value)) {
+            let is_default =
+                |value: &str| matches!(default, Some(Default::Value(default)) if default == value);
+            if self
+                .raw
+                .get(&name)
+                .is_some_and(|(value, _)| !value.is_empty() && !is_default(&value))
+            {
                 self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
             }
         }
@@ -195,7 +237,9 @@ impl Reader<'_> {
 
     fn connections(&mut self) -> ConnectionsConfig {
         let all_max = self.count("FOREBAY_CONNECTIONS_MAX", host::CONNECTIONS_MAX);
-        let of_address = self.optional("FOREBAY_ADDRESS_CONNECTIONS_MAX", |text| value::count(text, usize::MAX));
+        let of_address = self.optional("FOREBAY_ADDRESS_CONNECTIONS_MAX", |text| {
+            value::count(text, usize::MAX)
+        });
         ConnectionsConfig {
             all_max,
             tcp_max: all_max.min(host::tcp_connections_max()),
@@ -215,7 +259,11 @@ impl Reader<'_> {
             client_ca: self.required_file("FOREBAY_TLS_CLIENT_CA"),
             crl: self.value("FOREBAY_TLS_CRL", value::files, Vec::new()),
             crl_strict: self.value("FOREBAY_TLS_CRL_STRICT", value::switch, true),
-            min_version: self.value("FOREBAY_TLS_MIN_VERSION", value::tls_version, TlsVersion::Tls12),
+            min_version: self.value(
+                "FOREBAY_TLS_MIN_VERSION",
+                value::tls_version,
+                TlsVersion::Tls12,
+            ),
         }
     }
 
@@ -245,11 +293,19 @@ impl Reader<'_> {
     #[cfg(feature = "kafka")]
     fn kafka(&mut self) -> KafkaConfig {
         const BROKERS: &str = "FOREBAY_KAFKA_BOOTSTRAP_SERVERS";
-        if self.raw.get(BROKERS).is_none_or(|(brokers, _)| brokers.is_empty()) {
+        if self
+            .raw
+            .get(BROKERS)
+            .is_none_or(|(brokers, _)| brokers.is_empty())
+        {
             self.fault(BROKERS, "must be set for the Kafka sink");
         }
         let properties = self.raw.kafka_properties();
-        KafkaConfig { properties: properties.map(|(name, value)| (name, value.into())).collect() }
+        KafkaConfig {
+            properties: properties
+                .map(|(name, value)| (name, value.into()))
+                .collect(),
+        }
     }
 
     fn batch(&mut self) -> BatchConfig {
@@ -268,7 +324,8 @@ impl Reader<'_> {
             device_bytes: self.quota("FOREBAY_DEVICE_BYTE_BURST", byte_rate as f64, byte_burst),
             device_classes: self.value("FOREBAY_DEVICE_CLASSES", value::device_classes, Vec::new()),
             address_requests: self.requests_quota("FOREBAY_ADDRESS_RATE", "FOREBAY_ADDRESS_BURST"),
-            address_handshakes: self.requests_quota("FOREBAY_HANDSHAKE_RATE", "FOREBAY_HANDSHAKE_BURST"),
+            address_handshakes: self
+                .requests_quota("FOREBAY_HANDSHAKE_RATE", "FOREBAY_HANDSHAKE_BURST"),
             gateway_requests: self.requests_quota("FOREBAY_GATEWAY_RATE", "FOREBAY_GATEWAY_BURST"),
             devices_max: self.count("FOREBAY_DEVICES_MAX", DEVICES_LIMIT),
         }
@@ -317,11 +374,16 @@ impl Reader<'_> {
 }
 
 fn journal_target(text: &str) -> Parsed<JournalTarget> {
-    Ok(if text == "stdout" { JournalTarget::Stdout } else { JournalTarget::File(text.into()) })
+    Ok(if text == "stdout" {
+        JournalTarget::Stdout
+    } else {
+        JournalTarget::File(text.into())
+    })
 }
 
 fn address(text: &str) -> Parsed<SocketAddr> {
-    text.parse().map_err(|_| "is not an IP address and port".into())
+    text.parse()
+        .map_err(|_| "is not an IP address and port".into())
 }
 
 fn file(text: &str) -> Parsed<PathBuf> {

@@ -3,11 +3,17 @@
 use super::variables::{Default, VARIABLES, Variable, flag_of, kafka_variable};
 use super::*;
 
-const REQUIRED: [(&str, &str); 3] =
-    [("FOREBAY_TLS_CERT", "a.pem"), ("FOREBAY_TLS_KEY", "b.pem"), ("FOREBAY_TLS_CLIENT_CA", "c.pem")];
+const REQUIRED: [(&str, &str); 3] = [
+    ("FOREBAY_TLS_CERT", "a.pem"),
+    ("FOREBAY_TLS_KEY", "b.pem"),
+    ("FOREBAY_TLS_CLIENT_CA", "c.pem"),
+];
 
 fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn load(environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -30,19 +36,31 @@ fn three_files_are_all_that_must_be_set() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");
     assert!(config.listen.http3 && config.tls.crl_strict && config.stream_access.is_empty());
     assert_eq!(config.http.body_bytes_max, 256 << 10);
-    assert_eq!(config.limits.device_requests, Quota { rate: 50.0, burst: 100 });
+    assert_eq!(
+        config.limits.device_requests,
+        Quota {
+            rate: 50.0,
+            burst: 100
+        }
+    );
     assert_eq!(config.ack.mode, AckMode::Durable);
     assert!(matches!(config.sink, SinkConfig::File(_)));
     let missing = Config::load([], []).unwrap_err().0;
     let expected = REQUIRED.map(|(name, _)| {
-        format!("{name}: must be set; write it like {name}={}", Variable::find(name).unwrap().example)
+        format!(
+            "{name}: must be set; write it like {name}={}",
+            Variable::find(name).unwrap().example
+        )
     });
     assert_eq!(missing, expected);
 }
 
 #[test]
 fn every_example_is_taken_and_every_default_is_what_it_says() {
-    for variable in VARIABLES.iter().filter(|variable| variable.name != "FOREBAY_STREAM_ACCESS") {
+    for variable in VARIABLES
+        .iter()
+        .filter(|variable| variable.name != "FOREBAY_STREAM_ACCESS")
+    {
         let mut environment = vec![(variable.name, variable.example)];
         if variable.name == "FOREBAY_GATEWAY_RATE" {
             environment.push(("FOREBAY_GATEWAY_BURST", "1"));
@@ -57,33 +75,76 @@ fn every_example_is_taken_and_every_default_is_what_it_says() {
             assert!(load(&environment, &[]).is_ok(), "{}", variable.name);
         }
         if let Default::Value(default) = variable.default {
-            assert!(load(&[(variable.name, default)], &[]).is_ok(), "{}", variable.name);
+            assert!(
+                load(&[(variable.name, default)], &[]).is_ok(),
+                "{}",
+                variable.name
+            );
         }
     }
-    let access = ("FOREBAY_STREAM_ACCESS", Variable::find("FOREBAY_STREAM_ACCESS").unwrap().example);
+    let access = (
+        "FOREBAY_STREAM_ACCESS",
+        Variable::find("FOREBAY_STREAM_ACCESS").unwrap().example,
+    );
     assert!(load(&[access, ("FOREBAY_STREAMS", "telemetry,alarms")], &[]).is_ok());
 }
 
 #[test]
 fn a_fault_names_the_variable_the_value_and_an_example() {
     for (name, value, fault) in [
-        ("FOREBAY_BATCH_LINGER", "20", "has no unit: ms, s, m, h or d"),
+        (
+            "FOREBAY_BATCH_LINGER",
+            "20",
+            "has no unit: ms, s, m, h or d",
+        ),
         ("FOREBAY_BATCH_BYTES", "0", "is 0, which is no bound"),
         ("FOREBAY_BODY_BYTES_MAX", "11MiB", "is more than 10MiB"),
         ("FOREBAY_WORKERS", "257", "is more than 256"),
         ("FOREBAY_DEVICES_MAX", "0", "is 0, which is no bound"),
-        ("FOREBAY_DEVICE_BURST", "0", "is a burst of 0, which lets nothing pass"),
+        (
+            "FOREBAY_DEVICE_BURST",
+            "0",
+            "is a burst of 0, which lets nothing pass",
+        ),
         ("FOREBAY_IDLE_TIMEOUT", "0", "is 0, which is no bound"),
         ("FOREBAY_DEVICE_RATE", "fast", "is not a number"),
-        ("FOREBAY_LISTEN", "localhost:8443", "is not an IP address and port"),
-        ("FOREBAY_ADMIN_LISTEN", ":9090", "is not an IP address and port"),
-        ("FOREBAY_SINK", "nats", "is none of file, kafka, kinesis, null"),
+        (
+            "FOREBAY_LISTEN",
+            "localhost:8443",
+            "is not an IP address and port",
+        ),
+        (
+            "FOREBAY_ADMIN_LISTEN",
+            ":9090",
+            "is not an IP address and port",
+        ),
+        (
+            "FOREBAY_SINK",
+            "nats",
+            "is none of file, kafka, kinesis, null",
+        ),
         ("FOREBAY_ACK", "safe", "is neither durable nor queued"),
-        ("FOREBAY_SPOOL_MODE", "always", "does nothing without FOREBAY_SPOOL_DIR"),
+        (
+            "FOREBAY_SPOOL_MODE",
+            "always",
+            "does nothing without FOREBAY_SPOOL_DIR",
+        ),
         ("FOREBAY_LOG_FORMAT", "xml", "is neither text nor json"),
-        ("FOREBAY_MEMORY_MAX", "256KiB", "holds not even one body of FOREBAY_BODY_BYTES_MAX"),
-        ("FOREBAY_BATCH_LINGER", "10s", "is not less than FOREBAY_ACK_TIMEOUT"),
-        ("FOREBAY_STREAM_ACCESS", "alarms:*", "names a stream that FOREBAY_STREAMS does not"),
+        (
+            "FOREBAY_MEMORY_MAX",
+            "256KiB",
+            "holds not even one body of FOREBAY_BODY_BYTES_MAX",
+        ),
+        (
+            "FOREBAY_BATCH_LINGER",
+            "10s",
+            "is not less than FOREBAY_ACK_TIMEOUT",
+        ),
+        (
+            "FOREBAY_STREAM_ACCESS",
+            "alarms:*",
+            "names a stream that FOREBAY_STREAMS does not",
+        ),
         ("FOREBAY_HTTP3", "a\n\u{1b}b", "is neither true nor false"),
     ] {
         let example = Variable::find(name).unwrap().example;
@@ -91,17 +152,32 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         let expected = format!("{name}: \"{value_shown}\" {fault}; write it like {name}={example}");
         assert_eq!(faults(&[(name, value)]), [expected]);
     }
-    let files = faults(&[("FOREBAY_CONNECTIONS_MAX", "16777216"), ("FOREBAY_HTTP3", "false")]);
-    assert!(files[0].contains("TCP connections that the limit of open files allows"), "{files:?}");
+    let files = faults(&[
+        ("FOREBAY_CONNECTIONS_MAX", "16777216"),
+        ("FOREBAY_HTTP3", "false"),
+    ]);
+    assert!(
+        files[0].contains("TCP connections that the limit of open files allows"),
+        "{files:?}"
+    );
     let handshakes = faults(&[("FOREBAY_HANDSHAKES_MAX", "1"), ("FOREBAY_WORKERS", "2")]);
-    assert!(handshakes[0].contains("is less than FOREBAY_WORKERS"), "{handshakes:?}");
+    assert!(
+        handshakes[0].contains("is less than FOREBAY_WORKERS"),
+        "{handshakes:?}"
+    );
 }
 
 /// QUIC connections are no open files.
 #[test]
 fn connections_are_bounded_by_descriptors_on_tcp_only() {
-    let config = load(&[("FOREBAY_CONNECTIONS_MAX", "16000000")], &[]).unwrap().listen.connections;
-    assert_eq!((config.all_max, config.tcp_max), (16_000_000, host::tcp_connections_max()));
+    let config = load(&[("FOREBAY_CONNECTIONS_MAX", "16000000")], &[])
+        .unwrap()
+        .listen
+        .connections;
+    assert_eq!(
+        (config.all_max, config.tcp_max),
+        (16_000_000, host::tcp_connections_max())
+    );
     assert_eq!(config.address_max, 12_000_000);
 }
 
@@ -109,13 +185,19 @@ fn connections_are_bounded_by_descriptors_on_tcp_only() {
 fn an_empty_value_is_a_fault_of_every_variable() {
     for variable in VARIABLES {
         let environment = [(variable.name, ""), ("FOREBAY_SINK", "kafka")];
-        let relevant = if variable.name.starts_with("FOREBAY_KAFKA") { &environment[..] } else { &environment[..1] };
+        let relevant = if variable.name.starts_with("FOREBAY_KAFKA") {
+            &environment[..]
+        } else {
+            &environment[..1]
+        };
         if cfg!(feature = "kafka") || relevant.len() == 1 {
             let faults = faults(relevant);
             assert_eq!(faults.len(), 1, "{faults:?}");
             let begins = [": \"\" is empty; write", ": \"\" must be set"];
             assert!(
-                begins.iter().any(|begin| faults[0].starts_with(&format!("{}{begin}", variable.name))),
+                begins
+                    .iter()
+                    .any(|begin| faults[0].starts_with(&format!("{}{begin}", variable.name))),
                 "{faults:?}"
             );
         }
@@ -133,18 +215,50 @@ fn all_faults_are_found_at_once() {
         ("FOREBAY_DEVICE_CLASSES", "x"),
     ];
     let faults = faults(&environment);
-    let names: Vec<&str> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+    let names: Vec<&str> = faults
+        .iter()
+        .filter_map(|fault| fault.split(':').next())
+        .collect();
     // The access list is not blamed for streams that could not be read.
-    let expected = ["LINGER", "STREAMS", "DEVICE_CLASSES", "BODY_BYTES_MAX", "ACK_TIMEOUT"];
+    let expected = [
+        "LINGER",
+        "STREAMS",
+        "DEVICE_CLASSES",
+        "BODY_BYTES_MAX",
+        "ACK_TIMEOUT",
+    ];
     assert_eq!(names, expected.map(|name| format!("FOREBAY_{name}")));
 }
 
 #[test]
 fn a_rate_of_0_takes_any_burst() {
-    let config = load(&[("FOREBAY_DEVICE_RATE", "0"), ("FOREBAY_DEVICE_BURST", "0")], &[]).unwrap();
-    assert_eq!(config.limits.device_requests, Quota { rate: 0.0, burst: 0 });
-    let bytes = load(&[("FOREBAY_DEVICE_BYTE_RATE", "0"), ("FOREBAY_DEVICE_BYTE_BURST", "0")], &[]).unwrap();
-    assert_eq!(bytes.limits.device_bytes, Quota { rate: 0.0, burst: 0 });
+    let config = load(
+        &[("FOREBAY_DEVICE_RATE", "0"), ("FOREBAY_DEVICE_BURST", "0")],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        config.limits.device_requests,
+        Quota {
+            rate: 0.0,
+            burst: 0
+        }
+    );
+    let bytes = load(
+        &[
+            ("FOREBAY_DEVICE_BYTE_RATE", "0"),
+            ("FOREBAY_DEVICE_BYTE_BURST", "0"),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        bytes.limits.device_bytes,
+        Quota {
+            rate: 0.0,
+            burst: 0
+        }
+    );
 }
 
 #[test]
@@ -152,14 +266,30 @@ fn unknown_names_are_faults_with_the_nearest_known_one() {
     for (name, nearest) in [
         ("FOREBAY_BATCH_LINGR", "FOREBAY_BATCH_LINGER"),
         ("FOREBAY_TLS_CERTS", "FOREBAY_TLS_CERT"),
-        ("FOREBAY_KAFAK_BOOTSTRAP_SERVERS", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS"),
-        ("FOREBAY_KAFKA_bootstrap_servers", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS"),
+        (
+            "FOREBAY_KAFAK_BOOTSTRAP_SERVERS",
+            "FOREBAY_KAFKA_BOOTSTRAP_SERVERS",
+        ),
+        (
+            "FOREBAY_KAFKA_bootstrap_servers",
+            "FOREBAY_KAFKA_BOOTSTRAP_SERVERS",
+        ),
         ("FOREBAY_listen", "FOREBAY_LISTEN"),
     ] {
         let expected = format!("{name}: unknown variable; did you mean {nearest}?");
         assert_eq!(faults(&[(name, "s3cret")]), [expected]);
     }
-    assert!(load(&[("FOREBA_LISTEN", "x"), ("XFOREBAY_LISTEN", "x"), ("PATH", "/bin")], &[]).is_ok());
+    assert!(
+        load(
+            &[
+                ("FOREBA_LISTEN", "x"),
+                ("XFOREBAY_LISTEN", "x"),
+                ("PATH", "/bin")
+            ],
+            &[]
+        )
+        .is_ok()
+    );
     assert_eq!(faults(&[("FOREBAY_KAFKA_", "x")]).len(), 1);
 }
 
@@ -172,25 +302,44 @@ fn what_kubernetes_sets_for_a_service_is_named_for_what_it_is() {
         ("FOREBAY_PORT_8443_TCP_ADDR", "10.0.0.1"),
     ] {
         let faults = faults(&[(name, value)]);
-        assert!(faults[0].starts_with(name) && faults[0].contains("enableServiceLinks: false"), "{faults:?}");
+        assert!(
+            faults[0].starts_with(name) && faults[0].contains("enableServiceLinks: false"),
+            "{faults:?}"
+        );
     }
     assert!(faults(&[("FOREBAY_PORT", "8443")])[0].contains("did you mean"));
 }
 
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_a_preset() {
-    let config = load(&[("FOREBAY_WORKERS", "3"), ("FOREBAY_ACK", "queued")], &[("FOREBAY_WORKERS", "5")]).unwrap();
-    assert_eq!((config.listen.workers.get(), config.ack.mode), (5, AckMode::Queued));
-    let presets = [("FOREBAY_WORKERS", "7".to_owned()), ("FOREBAY_STREAMS", "dev".to_owned())];
+    let config = load(
+        &[("FOREBAY_WORKERS", "3"), ("FOREBAY_ACK", "queued")],
+        &[("FOREBAY_WORKERS", "5")],
+    )
+    .unwrap();
+    assert_eq!(
+        (config.listen.workers.get(), config.ack.mode),
+        (5, AckMode::Queued)
+    );
+    let presets = [
+        ("FOREBAY_WORKERS", "7".to_owned()),
+        ("FOREBAY_STREAMS", "dev".to_owned()),
+    ];
     let environment = owned(&[&REQUIRED[..], &[("FOREBAY_WORKERS", "3")]].concat());
     let config = Config::load_over(presets, environment, []).unwrap();
-    assert_eq!((config.listen.workers.get(), config.streams[0].name.as_str()), (3, "dev"));
+    assert_eq!(
+        (config.listen.workers.get(), config.streams[0].name.as_str()),
+        (3, "dev")
+    );
 }
 
 #[test]
 fn check_shows_every_variable_and_where_its_value_is_from() {
     let lines = describe(
-        &[("FOREBAY_HTTP3", "false"), ("FOREBAY_KAFKA_CLIENT_ID", "edge\n1")],
+        &[
+            ("FOREBAY_HTTP3", "false"),
+            ("FOREBAY_KAFKA_CLIENT_ID", "edge\n1"),
+        ],
         &[("FOREBAY_ACK", "queued"), ("FOREBAY_KAFKA_LINGER_MS", "5")],
     );
     assert_eq!(lines.len(), VARIABLES.len() + 2, "each once");
@@ -203,11 +352,23 @@ fn check_shows_every_variable_and_where_its_value_is_from() {
         "FOREBAY_KAFKA_CLIENT_ID=edge\\n1 # environment",
         "FOREBAY_KAFKA_LINGER_MS=5 # flag",
     ] {
-        assert!(lines.iter().any(|shown| shown == line), "{line} is not in {lines:#?}");
+        assert!(
+            lines.iter().any(|shown| shown == line),
+            "{line} is not in {lines:#?}"
+        );
     }
-    let workers = lines.iter().find(|line| line.starts_with("FOREBAY_WORKERS=")).unwrap();
+    let workers = lines
+        .iter()
+        .find(|line| line.starts_with("FOREBAY_WORKERS="))
+        .unwrap();
     let config = load(&[], &[]).unwrap();
-    assert_eq!(*workers, format!("FOREBAY_WORKERS={} # default: the cores it may use", config.listen.workers));
+    assert_eq!(
+        *workers,
+        format!(
+            "FOREBAY_WORKERS={} # default: the cores it may use",
+            config.listen.workers
+        )
+    );
 }
 
 #[test]
@@ -235,12 +396,24 @@ fn secrets_are_not_shown() {
         "SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_PEM",
     ];
     for name in secrets.map(|property| format!("FOREBAY_KAFKA_{property}")) {
-        for shown in [describe(&[(&name, "hunter2")], &[]), describe(&[], &[(&name, "hunter2")])] {
+        for shown in [
+            describe(&[(&name, "hunter2")], &[]),
+            describe(&[], &[(&name, "hunter2")]),
+        ] {
             let shown = shown.join("\n");
-            assert!(shown.contains(&format!("{name}=(redacted) # ")) && !shown.contains("hunter2"), "{shown}");
+            assert!(
+                shown.contains(&format!("{name}=(redacted) # ")) && !shown.contains("hunter2"),
+                "{shown}"
+            );
         }
     }
-    let shown = describe(&[("FOREBAY_KAFKA_SSL_KEY_LOCATION", "/key.pem"), ("FOREBAY_TLS_KEY", "/tls.pem")], &[]);
+    let shown = describe(
+        &[
+            ("FOREBAY_KAFKA_SSL_KEY_LOCATION", "/key.pem"),
+            ("FOREBAY_TLS_KEY", "/tls.pem"),
+        ],
+        &[],
+    );
     assert!(shown.contains(&"FOREBAY_KAFKA_SSL_KEY_LOCATION=/key.pem # environment".to_owned()));
     assert!(shown.contains(&"FOREBAY_TLS_KEY=/tls.pem # environment".to_owned()));
 }
@@ -254,12 +427,22 @@ fn kafka_takes_any_property_as_variable_and_as_flag() {
         ("FOREBAY_KAFKA_SECURITY_PROTOCOL", "sasl_ssl"),
     ];
     let config = load(&environment, &[("FOREBAY_KAFKA_SECURITY_PROTOCOL", "ssl")]).unwrap();
-    let SinkConfig::Kafka(KafkaConfig { properties }) = config.sink else { panic!("{:?}", config.sink) };
-    assert_eq!(properties, owned(&[("bootstrap.servers", "broker:9092"), ("security.protocol", "ssl")]));
+    let SinkConfig::Kafka(KafkaConfig { properties }) = config.sink else {
+        panic!("{:?}", config.sink)
+    };
+    assert_eq!(
+        properties,
+        owned(&[
+            ("bootstrap.servers", "broker:9092"),
+            ("security.protocol", "ssl")
+        ])
+    );
     assert_eq!(
         faults(&environment[..1]),
-        ["FOREBAY_KAFKA_BOOTSTRAP_SERVERS: must be set for the Kafka sink; \
-          write it like FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker-1:9093,broker-2:9093"]
+        [
+            "FOREBAY_KAFKA_BOOTSTRAP_SERVERS: must be set for the Kafka sink; \
+          write it like FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker-1:9093,broker-2:9093"
+        ]
     );
 }
 
@@ -267,7 +450,10 @@ fn kafka_takes_any_property_as_variable_and_as_flag() {
 fn flags_and_variables_lead_to_each_other() {
     assert_eq!(flag_of("FOREBAY_BATCH_LINGER"), "batch-linger");
     for argument in ["--kafka-sasl-password", "--kafka-sasl-password=a=b"] {
-        assert_eq!(kafka_variable(argument).as_deref(), Some("FOREBAY_KAFKA_SASL_PASSWORD"));
+        assert_eq!(
+            kafka_variable(argument).as_deref(),
+            Some("FOREBAY_KAFKA_SASL_PASSWORD")
+        );
     }
     for argument in ["--listen", "kafka-x", "-k", "--kafka", "serve"] {
         assert_eq!(kafka_variable(argument), None, "{argument}");

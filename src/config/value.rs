@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, TlsVersion, WhenFull};
+use super::{
+    DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, TlsVersion, WhenFull,
+};
 use crate::record::DeviceId;
 
 /// Streams at most: each has a lane in every worker.
@@ -19,7 +21,8 @@ pub type Parsed<T> = Result<T, String>;
 
 /// `true` or `false`.
 pub fn switch(text: &str) -> Parsed<bool> {
-    text.parse().map_err(|_| "is neither true nor false".to_owned())
+    text.parse()
+        .map_err(|_| "is neither true nor false".to_owned())
 }
 
 const NO_BOUND: &str = "is 0, which is no bound";
@@ -91,7 +94,9 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
     }
     let number: u64 = number.parse().map_err(|_| "is too large".to_owned())?;
     match (unit(suffix), suffix) {
-        (Some(unit), _) => number.checked_mul(unit).ok_or_else(|| "is too large".into()),
+        (Some(unit), _) => number
+            .checked_mul(unit)
+            .ok_or_else(|| "is too large".into()),
         (None, "") => Err(format!("has no unit: {units}")),
         (None, _) => Err(format!("has a unit that is none of {units}")),
     }
@@ -99,7 +104,10 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
 
 /// A share of all: above 0 and at most 1.
 pub fn share(text: &str) -> Parsed<f64> {
-    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share: &f64| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "is not a number above 0 and at most 1".into())
 }
 
@@ -145,13 +153,19 @@ pub fn when_full(text: &str) -> Parsed<WhenFull> {
 
 /// Parts between separators, without the empty ones.
 fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    text.split(separator).map(str::trim).filter(|part| !part.is_empty())
+    text.split(separator)
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
 }
 
 /// All of the parts, at least one.
 fn some<T>(parts: impl Iterator<Item = Parsed<T>>, what: &str) -> Parsed<Vec<T>> {
     let parts: Vec<T> = parts.collect::<Parsed<_>>()?;
-    if parts.is_empty() { Err(format!("names no {what}")) } else { Ok(parts) }
+    if parts.is_empty() {
+        Err(format!("names no {what}"))
+    } else {
+        Ok(parts)
+    }
 }
 
 /// Comma-separated paths.
@@ -168,14 +182,22 @@ pub fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
             "san-dns" => IdSource::SanDns,
             "cn" => IdSource::Cn,
             "fingerprint" => IdSource::Fingerprint,
-            _ => return Err("names a source that is none of san-uri, san-dns, cn, fingerprint".into()),
+            _ => {
+                return Err(
+                    "names a source that is none of san-uri, san-dns, cn, fingerprint".into(),
+                );
+            }
         };
         if sources.contains(&source) {
             return Err("names a source twice".into());
         }
         sources.push(source);
     }
-    if sources.is_empty() { Err("names no source".into()) } else { Ok(sources) }
+    if sources.is_empty() {
+        Err("names no source".into())
+    } else {
+        Ok(sources)
+    }
 }
 
 /// `name` or `name=target`, comma-separated.
@@ -189,7 +211,10 @@ pub fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
         if streams.iter().any(|stream| stream.name == name) {
             return Err("names a stream twice".into());
         }
-        streams.push(StreamConfig { name: name.into(), target: target.into() });
+        streams.push(StreamConfig {
+            name: name.into(),
+            target: target.into(),
+        });
     }
     match streams.len() {
         0 => Err("names no stream".into()),
@@ -200,19 +225,27 @@ pub fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
 
 fn is_stream_name(name: &str) -> bool {
     let fits = (1..=128).contains(&name.len()) && name != "." && name != "..";
-    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    fits && name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// `stream:glob,glob;stream:glob`, of the `streams` that there are, where those are known.
 pub fn stream_access(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec<StreamAccess>> {
-    let is_known = |name: &str| streams.is_none_or(|streams| streams.iter().any(|known| known.name == name));
+    let is_known =
+        |name: &str| streams.is_none_or(|streams| streams.iter().any(|known| known.name == name));
     let entry = |entry: &str| {
-        let (stream, globs) = entry.split_once(':').ok_or("has an entry without a colon")?;
+        let (stream, globs) = entry
+            .split_once(':')
+            .ok_or("has an entry without a colon")?;
         if !is_known(stream.trim()) {
             return Err("names a stream that FOREBAY_STREAMS does not".to_owned());
         }
         let devices = parts(globs, ',').map(device_glob).collect::<Parsed<_>>()?;
-        Ok(StreamAccess { stream: stream.trim().into(), devices })
+        Ok(StreamAccess {
+            stream: stream.trim().into(),
+            devices,
+        })
     };
     some(parts(text, ';').map(entry), "stream")
 }
@@ -221,11 +254,19 @@ pub fn stream_access(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec
 pub fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
     let class = |class: &str| {
         let (devices, shape) = class.split_once('=').ok_or("has a class without =")?;
-        let (class_rate, class_burst) = shape.split_once('/').ok_or("has a class without rate/burst")?;
+        let (class_rate, class_burst) = shape
+            .split_once('/')
+            .ok_or("has a class without rate/burst")?;
         let in_class = |fault| format!("has a class whose rate or burst {fault}");
-        let requests = quota(rate(class_rate.trim()).map_err(in_class)?, burst(class_burst.trim()).map_err(in_class)?)
-            .map_err(in_class)?;
-        Ok(DeviceClass { devices: device_glob(devices.trim())?, requests })
+        let requests = quota(
+            rate(class_rate.trim()).map_err(in_class)?,
+            burst(class_burst.trim()).map_err(in_class)?,
+        )
+        .map_err(in_class)?;
+        Ok(DeviceClass {
+            devices: device_glob(devices.trim())?,
+            requests,
+        })
     };
     some(parts(text, ';').map(class), "class")
 }
@@ -241,27 +282,41 @@ pub fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
 
 /// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared with them; `*` is any.
 pub fn authorities(text: &str) -> Parsed<Vec<String>> {
-    let authority = |name: &str| authority(name).ok_or_else(|| "has a name that is no host name without a port".into());
+    let authority = |name: &str| {
+        authority(name).ok_or_else(|| "has a name that is no host name without a port".into())
+    };
     some(parts(text, ',').map(authority), "host")
 }
 
 fn authority(name: &str) -> Option<String> {
-    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let address = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(name);
     if let Ok(address) = address.parse::<IpAddr>() {
         return Some(address.to_string());
     }
-    let host = name.strip_prefix("*.").unwrap_or(name).trim_end_matches('.');
+    let host = name
+        .strip_prefix("*.")
+        .unwrap_or(name)
+        .trim_end_matches('.');
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
-    (name == "*" || host.split('.').all(is_label)).then(|| name.trim_end_matches('.').to_ascii_lowercase())
+    (name == "*" || host.split('.').all(is_label))
+        .then(|| name.trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// Globs match device ids, so they have no other characters but `*` and `?`.
 fn device_glob(glob: &str) -> Parsed<String> {
     let plain = glob.replace(['*', '?'], "x");
     let fault = "has a glob that can match no device id (A-Za-z0-9._:/@- with * and ?)";
-    DeviceId::parse(&plain).map(|_| glob.to_owned()).ok_or_else(|| fault.into())
+    DeviceId::parse(&plain)
+        .map(|_| glob.to_owned())
+        .ok_or_else(|| fault.into())
 }
 
 #[cfg(test)]

@@ -31,7 +31,13 @@ const fn variable(
     example: &'static str,
     meaning: &'static str,
 ) -> Variable {
-    Variable { name, group, default, meaning, example }
+    Variable {
+        name,
+        group,
+        default,
+        meaning,
+        example,
+    }
 }
 
 const LISTENING: &str = "Listening";
@@ -121,18 +127,28 @@ impl Variable {
 
 /// `FOREBAY_BATCH_LINGER` → `batch-linger`.
 pub fn flag_of(name: &str) -> String {
-    name.trim_start_matches("FOREBAY_").to_ascii_lowercase().replace('_', "-")
+    name.trim_start_matches("FOREBAY_")
+        .to_ascii_lowercase()
+        .replace('_', "-")
 }
 
 /// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` → `FOREBAY_KAFKA_CLIENT_ID`.
 pub fn kafka_variable(argument: &str) -> Option<String> {
-    let flag = argument.strip_prefix("--").filter(|flag| flag.starts_with("kafka-"))?;
+    let flag = argument
+        .strip_prefix("--")
+        .filter(|flag| flag.starts_with("kafka-"))?;
     let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
-    Some(format!("FOREBAY_{}", flag.to_ascii_uppercase().replace('-', "_")))
+    Some(format!(
+        "FOREBAY_{}",
+        flag.to_ascii_uppercase().replace('-', "_")
+    ))
 }
 
 /// The known name that is nearest to `name`.
 pub fn nearest(name: &str) -> &'static str {
     let by_distance = |variable: &&Variable| strsim::damerau_levenshtein(name, variable.name);
-    VARIABLES.iter().min_by_key(by_distance).map_or("FOREBAY_LISTEN", |variable| variable.name)
+    VARIABLES
+        .iter()
+        .min_by_key(by_distance)
+        .map_or("FOREBAY_LISTEN", |variable| variable.name)
 }

@@ -47,7 +47,15 @@ impl Backlog {
     pub fn new(spool: Spool, mode: SpoolMode) -> Self {
         let unknown_before = Cell::new(spool.backlog.places().end);
         let (devices, in_doubt, doubt_from, changed) = Default::default();
-        Self { spool, mode, devices, unknown_before, in_doubt, doubt_from, changed }
+        Self {
+            spool,
+            mode,
+            devices,
+            unknown_before,
+            in_doubt,
+            doubt_from,
+            changed,
+        }
     }
 
     pub fn mode(&self) -> SpoolMode {
@@ -74,7 +82,9 @@ impl Backlog {
             return true;
         }
         let mut devices = self.devices.borrow_mut();
-        let Some(held) = devices.get(device) else { return false };
+        let Some(held) = devices.get(device) else {
+            return false;
+        };
         // It may have been dropped, or damaged.
         let is_done = held.appending == 0 && held.last.is_none_or(|place| self.is_done(place));
         if is_done {
@@ -84,7 +94,9 @@ impl Backlog {
     }
 
     fn has_unknown(&self) -> bool {
-        if self.unknown_before.get() > 0 && self.spool.backlog.places().start >= self.unknown_before.get() {
+        if self.unknown_before.get() > 0
+            && self.spool.backlog.places().start >= self.unknown_before.get()
+        {
             self.unknown_before.set(0);
         }
         self.unknown_before.get() > 0
@@ -99,7 +111,9 @@ impl Backlog {
         records.clone().for_each(|record| self.hold(&record.device));
         let answer = commit(&self.spool.backlog, Draft::new(stream, records.clone())).await;
         match &answer {
-            Ok(places) => records.zip(places.clone()).for_each(|(record, place)| self.held(&record.device, place)),
+            Ok(places) => records
+                .zip(places.clone())
+                .for_each(|(record, place)| self.held(&record.device, place)),
             Err(_) => records.for_each(|record| self.let_go(&record.device)),
         }
         self.changed.notify_one();
@@ -107,7 +121,11 @@ impl Backlog {
     }
 
     fn hold(&self, device: &DeviceId) {
-        self.devices.borrow_mut().entry(device.clone()).or_default().appending += 1;
+        self.devices
+            .borrow_mut()
+            .entry(device.clone())
+            .or_default()
+            .appending += 1;
     }
 
     fn held(&self, device: &DeviceId, place: u64) {
@@ -126,7 +144,11 @@ impl Backlog {
     }
 
     /// The same for records that the sink still has.
-    pub async fn append_in_doubt(&self, stream: &str, records: &[Record]) -> Result<Range<u64>, Refused> {
+    pub async fn append_in_doubt(
+        &self,
+        stream: &str,
+        records: &[Record],
+    ) -> Result<Range<u64>, Refused> {
         // The drain may read them before their places are known here.
         let from = self.spool.backlog.places().end;
         self.doubt_from.borrow_mut().push(from);
@@ -135,21 +157,30 @@ impl Backlog {
         if let Some(at) = doubt_from.iter().position(|known| *known == from) {
             doubt_from.swap_remove(at);
         }
-        self.in_doubt.borrow_mut().extend(answer.iter().cloned().flatten());
+        self.in_doubt
+            .borrow_mut()
+            .extend(answer.iter().cloned().flatten());
         answer
     }
 
     /// The sink has answered for records that were in doubt. What it did not take is delivered from disk.
     pub fn resolve(&self, places: Range<u64>, records: &[Record], outcomes: &Outcomes) {
-        self.in_doubt.borrow_mut().retain(|place| !places.contains(place));
+        self.in_doubt
+            .borrow_mut()
+            .retain(|place| !places.contains(place));
         let delivered = |(index, _): &(usize, _)| *outcomes.get(*index) == Outcome::Delivered;
-        let answered = places.zip(records).enumerate().filter(delivered).map(|(_, answered)| answered);
+        let answered = places
+            .zip(records)
+            .enumerate()
+            .filter(delivered)
+            .map(|(_, answered)| answered);
         self.retire(answered.map(|(place, record)| (place, &record.device)));
         self.changed.notify_one();
     }
 
     pub fn is_in_doubt(&self, place: u64) -> bool {
-        self.in_doubt.borrow().contains(&place) || self.doubt_from.borrow().iter().any(|from| place >= *from)
+        self.in_doubt.borrow().contains(&place)
+            || self.doubt_from.borrow().iter().any(|from| place >= *from)
     }
 
     /// These records are done with.
@@ -164,7 +195,10 @@ impl Backlog {
     /// This one holds its device back no longer, also where it stays on disk.
     pub fn leave(&self, place: u64, device: &DeviceId) {
         let mut devices = self.devices.borrow_mut();
-        if devices.get(device).is_some_and(|held| held.appending == 0 && held.last == Some(place)) {
+        if devices
+            .get(device)
+            .is_some_and(|held| held.appending == 0 && held.last == Some(place))
+        {
             devices.remove(device);
         }
     }
@@ -177,10 +211,18 @@ impl Backlog {
         records: impl ExactSizeIterator<Item = &'a Record>,
     ) -> Result<(), Refused> {
         let count = records.len();
-        let buried = commit(&self.spool.dead_letters, Draft::dead(stream, reason, records)).await;
+        let buried = commit(
+            &self.spool.dead_letters,
+            Draft::dead(stream, reason, records),
+        )
+        .await;
         match &buried {
-            Ok(_) => tracing::warn!(stream, %reason, records = count, "refused for good: now dead letters"),
-            Err(error) => tracing::error!(stream, %reason, records = count, %error, "refused for good, and not kept"),
+            Ok(_) => {
+                tracing::warn!(stream, %reason, records = count, "refused for good: now dead letters")
+            }
+            Err(error) => {
+                tracing::error!(stream, %reason, records = count, %error, "refused for good, and not kept")
+            }
         }
         buried.map(drop)
     }
@@ -197,7 +239,9 @@ impl Backlog {
     /// Forgets devices whose records were dropped or damaged, once nothing is left.
     pub fn settle_if_empty(&self) {
         if self.spool.backlog.records() == 0 {
-            self.devices.borrow_mut().retain(|_, held| held.appending > 0);
+            self.devices
+                .borrow_mut()
+                .retain(|_, held| held.appending > 0);
             self.unknown_before.set(0);
         }
     }
@@ -208,7 +252,10 @@ impl Backlog {
     }
 }
 
-async fn commit(log: &Log<RealDisk>, draft: Result<Draft, DraftError>) -> Result<Range<u64>, Refused> {
+async fn commit(
+    log: &Log<RealDisk>,
+    draft: Result<Draft, DraftError>,
+) -> Result<Range<u64>, Refused> {
     // Batches are bounded far below what a frame holds.
     let draft = draft.map_err(|_| Refused::TooLarge)?;
     let (answer, answered) = oneshot::channel();

@@ -39,7 +39,10 @@ impl Delivery {
     /// Runs until the gateway leaves.
     pub(super) async fn drain(self: Rc<Self>) {
         let Some(backlog) = &self.backlog else { return };
-        let mut ahead = Ahead { window: Window::default(), reader: None };
+        let mut ahead = Ahead {
+            window: Window::default(),
+            reader: None,
+        };
         let mut back_off = BACK_OFF_MIN;
         while !self.watch.is_leaving() {
             if !ahead.read(backlog).await {
@@ -92,27 +95,55 @@ impl Delivery {
     async fn send(&self, backlog: &Backlog, window: &mut Window, wave: Wave) -> bool {
         let Wave { stream, entries } = wave;
         let (places, records): (Vec<u64>, Vec<Record>) = entries.into_iter().unzip();
-        let outcomes = match self.options.streams.iter().position(|known| *known.name == *stream) {
+        let outcomes = match self
+            .options
+            .streams
+            .iter()
+            .position(|known| *known.name == *stream)
+        {
             Some(index) => self.ask_sink(StreamIndex(index as u16), &records).await,
-            None => Outcomes::All(Outcome::Permanent("the stream is not among FOREBAY_STREAMS".into())),
+            None => Outcomes::All(Outcome::Permanent(
+                "the stream is not among FOREBAY_STREAMS".into(),
+            )),
         };
         let mut sorted = Sorted::default();
-        places.into_iter().zip(records).enumerate().for_each(|(at, entry)| sorted.add(entry, outcomes.get(at)));
+        places
+            .into_iter()
+            .zip(records)
+            .enumerate()
+            .for_each(|(at, entry)| sorted.add(entry, outcomes.get(at)));
         window.put_back(&stream, sorted.again);
         for (reason, entries) in sorted.refused {
-            sorted.done.extend(self.bury(backlog, &stream, &reason, entries).await);
+            sorted
+                .done
+                .extend(self.bury(backlog, &stream, &reason, entries).await);
         }
-        backlog.retire(sorted.done.iter().map(|(place, record)| (*place, &record.device)));
+        backlog.retire(
+            sorted
+                .done
+                .iter()
+                .map(|(place, record)| (*place, &record.device)),
+        );
         !sorted.done.is_empty()
     }
 
     /// What cannot be set aside stays on disk, to be tried again after a restart; it holds nothing up.
-    async fn bury(&self, backlog: &Backlog, stream: &str, reason: &Reason, entries: Vec<Entry>) -> Vec<Entry> {
-        let buried = backlog.bury(stream, reason, entries.iter().map(|(_, record)| record)).await;
+    async fn bury(
+        &self,
+        backlog: &Backlog,
+        stream: &str,
+        reason: &Reason,
+        entries: Vec<Entry>,
+    ) -> Vec<Entry> {
+        let buried = backlog
+            .bury(stream, reason, entries.iter().map(|(_, record)| record))
+            .await;
         if buried.is_ok() {
             return entries;
         }
-        entries.iter().for_each(|(place, record)| backlog.leave(*place, &record.device));
+        entries
+            .iter()
+            .for_each(|(place, record)| backlog.leave(*place, &record.device));
         Vec::new()
     }
 }
@@ -170,7 +201,11 @@ fn read_frames(reader: &mut Reader<RealDisk>) -> (Vec<Frame>, Option<ReadError>)
         match reader.next_frame() {
             Ok(Some(frame)) => {
                 records += frame.records.len();
-                bytes += frame.records.iter().map(|record| record.payload.len()).sum::<usize>();
+                bytes += frame
+                    .records
+                    .iter()
+                    .map(|record| record.payload.len())
+                    .sum::<usize>();
                 frames.push(frame);
             }
             Ok(None) => break,

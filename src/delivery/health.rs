@@ -14,11 +14,17 @@ pub struct Health {
 
 impl Health {
     pub fn up() -> Self {
-        Self { up: AtomicBool::new(true), reason: ArcSwapOption::empty() }
+        Self {
+            up: AtomicBool::new(true),
+            reason: ArcSwapOption::empty(),
+        }
     }
 
     pub fn down(reason: String) -> Self {
-        Self { up: AtomicBool::new(false), reason: ArcSwapOption::from_pointee(reason) }
+        Self {
+            up: AtomicBool::new(false),
+            reason: ArcSwapOption::from_pointee(reason),
+        }
     }
 
     pub fn is_up(&self) -> bool {

@@ -32,7 +32,11 @@ impl Delivery {
     pub(super) async fn deliver_or_spool(&self, backlog: &Backlog, batch: Batch) {
         let stream = batch.stream;
         let (records, receipt) = batch.into_parts();
-        let Routed { live, held, is_held } = self.route(backlog, records);
+        let Routed {
+            live,
+            held,
+            is_held,
+        } = self.route(backlog, records);
         let mut delivering = Box::pin(self.ask_sink(stream, &live));
         let in_time = async {
             tokio::select! {
@@ -53,19 +57,31 @@ impl Delivery {
             },
         };
         drop(delivering);
-        let outcomes = self.spool_failed(backlog, stream, &live, outcomes, receipt.is_answered()).await;
+        let outcomes = self
+            .spool_failed(backlog, stream, &live, outcomes, receipt.is_answered())
+            .await;
         receipt.settle(live, merge(&is_held, outcomes, &of_held));
     }
 
     fn route(&self, backlog: &Backlog, records: Vec<Record>) -> Routed {
         let all_held = backlog.mode() == SpoolMode::Always || !self.sink_takes_more();
         if !all_held && backlog.is_empty() {
-            return Routed { live: records, ..Routed::default() };
+            return Routed {
+                live: records,
+                ..Routed::default()
+            };
         }
-        let is_held: Vec<bool> = records.iter().map(|record| all_held || backlog.holds(&record.device)).collect();
+        let is_held: Vec<bool> = records
+            .iter()
+            .map(|record| all_held || backlog.holds(&record.device))
+            .collect();
         let mut routed = Routed::default();
         for (record, is_held) in records.into_iter().zip(&is_held) {
-            if *is_held { routed.held.push(record) } else { routed.live.push(record) }
+            if *is_held {
+                routed.held.push(record)
+            } else {
+                routed.live.push(record)
+            }
         }
         Routed { is_held, ..routed }
     }
@@ -96,7 +112,10 @@ impl Delivery {
         }
         let spooled = backlog.append(self.name(stream), records).await;
         self.watch.update_health(Some(backlog));
-        spooled.map_or_else(|refused| Outcome::Retryable(refused.to_string().into()), |_| Outcome::Delivered)
+        spooled.map_or_else(
+            |refused| Outcome::Retryable(refused.to_string().into()),
+            |_| Outcome::Delivered,
+        )
     }
 
     async fn spool_in_doubt(
@@ -122,11 +141,19 @@ impl Delivery {
         if outcomes == Outcomes::DELIVERED {
             return outcomes;
         }
-        let mut outcomes: Vec<Outcome> = (0..records.len()).map(|index| outcomes.get(index).clone()).collect();
-        let failed: Vec<usize> = (0..records.len()).filter(|&index| outcomes[index].may_pass()).collect();
-        let spooled = self.spool(backlog, stream, failed.iter().map(|&index| &records[index])).await;
+        let mut outcomes: Vec<Outcome> = (0..records.len())
+            .map(|index| outcomes.get(index).clone())
+            .collect();
+        let failed: Vec<usize> = (0..records.len())
+            .filter(|&index| outcomes[index].may_pass())
+            .collect();
+        let spooled = self
+            .spool(backlog, stream, failed.iter().map(|&index| &records[index]))
+            .await;
         if spooled == Outcome::Delivered {
-            failed.into_iter().for_each(|index| outcomes[index] = Outcome::Delivered);
+            failed
+                .into_iter()
+                .for_each(|index| outcomes[index] = Outcome::Delivered);
         }
         if is_answered {
             self.bury_refused(backlog, stream, records, &outcomes).await;
@@ -134,11 +161,19 @@ impl Delivery {
         Outcomes::Each(outcomes)
     }
 
-    async fn bury_refused(&self, backlog: &Backlog, stream: StreamIndex, records: &[Record], outcomes: &[Outcome]) {
+    async fn bury_refused(
+        &self,
+        backlog: &Backlog,
+        stream: StreamIndex,
+        records: &[Record],
+        outcomes: &[Outcome],
+    ) {
         for (record, outcome) in records.iter().zip(outcomes) {
             if let Outcome::Permanent(reason) = outcome {
                 // What cannot be set aside has been told of; it was answered when memory had it.
-                let _ = backlog.bury(self.name(stream), reason, std::iter::once(record)).await;
+                let _ = backlog
+                    .bury(self.name(stream), reason, std::iter::once(record))
+                    .await;
             }
         }
     }
@@ -154,6 +189,12 @@ fn merge(is_held: &[bool], live: Outcomes, held: &Outcome) -> Outcomes {
         return live;
     }
     let mut live = (0..).map(|index| live.get(index).clone());
-    let of = |is_held: &bool| if *is_held { Some(held.clone()) } else { live.next() };
+    let of = |is_held: &bool| {
+        if *is_held {
+            Some(held.clone())
+        } else {
+            live.next()
+        }
+    };
     Outcomes::Each(is_held.iter().filter_map(of).collect())
 }

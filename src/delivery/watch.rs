@@ -64,7 +64,10 @@ impl Watch {
             health,
             metrics,
             sink: RefCell::new(SinkState::Up),
-            progress: Cell::new(Progress { at: Instant::now(), in_flight: 0 }),
+            progress: Cell::new(Progress {
+                at: Instant::now(),
+                in_flight: 0,
+            }),
             doubt: Notify::new(),
             sink_changed: Notify::new(),
             exit: watch::Sender::new(Exit::Not),
@@ -115,7 +118,10 @@ impl Watch {
     }
 
     async fn silent(&self) {
-        while self.silence().is_none_or(|silence| silence < PROBE_INTERVAL) {
+        while self
+            .silence()
+            .is_none_or(|silence| silence < PROBE_INTERVAL)
+        {
             sleep(PROBE_INTERVAL).await;
         }
     }
@@ -144,8 +150,15 @@ impl Watch {
         match &state {
             SinkState::Up if !was_up => tracing::info!("the sink is back"),
             SinkState::Unfit(reason) | SinkState::Away(reason) if was_up => {
-                let meanwhile = if backlog.is_some() { "spooled" } else { "refused" };
-                tracing::warn!(reason, "the sink is away: new records are {meanwhile} until it is back");
+                let meanwhile = if backlog.is_some() {
+                    "spooled"
+                } else {
+                    "refused"
+                };
+                tracing::warn!(
+                    reason,
+                    "the sink is away: new records are {meanwhile} until it is back"
+                );
             }
             _ => {}
         }
@@ -159,7 +172,9 @@ impl Watch {
     pub fn update_health(&self, backlog: Option<&Backlog>) {
         match self.trouble(backlog) {
             None => self.health.set_up(),
-            Some(reason) if self.health.reason().is_none_or(|known| *known != reason) => self.health.set_down(reason),
+            Some(reason) if self.health.reason().is_none_or(|known| *known != reason) => {
+                self.health.set_down(reason)
+            }
             Some(_) => {}
         }
     }
@@ -170,7 +185,9 @@ impl Watch {
             SinkState::Up => None,
             SinkState::Unfit(reason) | SinkState::Away(reason) => Some(reason.clone()),
         };
-        let Some(backlog) = backlog else { return of_sink };
+        let Some(backlog) = backlog else {
+            return of_sink;
+        };
         match backlog.mode() {
             SpoolMode::Always => backlog.trouble(),
             SpoolMode::Overflow => Some(format!("{}; {}", of_sink?, backlog.trouble()?)),

@@ -75,10 +75,14 @@ impl Window {
     }
 
     fn queue(&mut self, stream: &Arc<str>) -> &mut VecDeque<Entry> {
-        let at = self.streams.iter().position(|(name, _)| name == stream).unwrap_or_else(|| {
-            self.streams.push_back((stream.clone(), VecDeque::new()));
-            self.streams.len() - 1
-        });
+        let at = self
+            .streams
+            .iter()
+            .position(|(name, _)| name == stream)
+            .unwrap_or_else(|| {
+                self.streams.push_back((stream.clone(), VecDeque::new()));
+                self.streams.len() - 1
+            });
         &mut self.streams[at].1
     }
 
@@ -124,7 +128,9 @@ impl Window {
                 stay.push(entry);
             }
         }
-        stay.into_iter().rev().for_each(|entry| queue.push_front(entry));
+        stay.into_iter()
+            .rev()
+            .for_each(|entry| queue.push_front(entry));
         taken
     }
 }
@@ -140,7 +146,11 @@ mod tests {
     use crate::record::{DeviceId, Permit, RecordId, Timestamp};
     use crate::spool::frame::body::READ_BACK_BYTES;
 
-    const LIMITS: BatchConfig = BatchConfig { bytes_max: 64, records_max: 4, linger: Duration::ZERO };
+    const LIMITS: BatchConfig = BatchConfig {
+        bytes_max: 64,
+        records_max: 4,
+        linger: Duration::ZERO,
+    };
 
     fn record(device: u8, bytes: usize) -> Record {
         Record {
@@ -157,7 +167,12 @@ mod tests {
     fn frame(stream: &str, first: u64, devices: &[u8]) -> Frame {
         let records: Vec<Record> = devices.iter().map(|&device| record(device, 10)).collect();
         let places = (first..).take(records.len()).collect();
-        Frame { stream: stream.into(), reason: None, places, records }
+        Frame {
+            stream: stream.into(),
+            reason: None,
+            places,
+            records,
+        }
     }
 
     fn places(wave: &Wave) -> Vec<u64> {

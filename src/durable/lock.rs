@@ -13,7 +13,11 @@ use super::create_durably;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("{} is in use by another gateway ({owner}): end it, or set {variable} to another folder", dir.display())]
-    Taken { dir: PathBuf, owner: String, variable: &'static str },
+    Taken {
+        dir: PathBuf,
+        owner: String,
+        variable: &'static str,
+    },
     #[error("the lock file in {}: {error}", dir.display())]
     Io { dir: PathBuf, error: io::Error },
 }
@@ -28,20 +32,35 @@ pub struct Lock {
 impl Lock {
     /// Creates the folder if need be and takes it. `variable` is where it was configured, for the one that is refused.
     pub fn acquire(dir: &Path, variable: &'static str) -> Result<Self, LockError> {
-        let io = |error| LockError::Io { dir: dir.to_owned(), error };
+        let io = |error| LockError::Io {
+            dir: dir.to_owned(),
+            error,
+        };
         create_durably(dir).map_err(io)?;
         let mut options = OpenOptions::new();
         let path = dir.join(".forebay.lock");
-        let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Taken { dir: dir.to_owned(), owner: owner(&mut file), variable });
+                return Err(LockError::Taken {
+                    dir: dir.to_owned(),
+                    owner: owner(&mut file),
+                    variable,
+                });
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         // Only a help for whoever is refused: a full disk must not keep the gateway from starting.
-        let _ = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+        let _ = file
+            .set_len(0)
+            .and_then(|()| write!(file, "process {}", std::process::id()));
         Ok(Self { file, path })
     }
 

@@ -39,7 +39,8 @@ pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)>
             )
         })?;
     if let Some(udp) = sockets.first().and_then(|sockets| sockets.udp.as_ref()) {
-        steer_to_workers(udp, config.workers.get()).context("cannot steer QUIC packets to their workers")?;
+        steer_to_workers(udp, config.workers.get())
+            .context("cannot steer QUIC packets to their workers")?;
     }
     Ok((address, sockets))
 }
@@ -50,7 +51,12 @@ pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)>
 /// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
 /// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
 pub fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
-    sockets.iter().rev().filter_map(|sockets| sockets.udp.as_ref()).map(UdpSocket::try_clone).collect()
+    sockets
+        .iter()
+        .rev()
+        .filter_map(|sockets| sockets.udp.as_ref())
+        .map(UdpSocket::try_clone)
+        .collect()
 }
 
 /// The port, found free unless it may be shared. Without the look, SO_REUSEPORT would hide that it is taken.
@@ -58,14 +64,23 @@ fn pick_port(config: &ListenConfig) -> io::Result<SocketAddr> {
     if config.reuse_port && config.address.port() != 0 {
         return Ok(config.address);
     }
-    let tries = if config.address.port() == 0 { PORT_TRIES } else { 1 };
-    (1..tries).find_map(|_| probe(config).ok()).map_or_else(|| probe(config), Ok)
+    let tries = if config.address.port() == 0 {
+        PORT_TRIES
+    } else {
+        1
+    };
+    (1..tries)
+        .find_map(|_| probe(config).ok())
+        .map_or_else(|| probe(config), Ok)
 }
 
 fn probe(config: &ListenConfig) -> io::Result<SocketAddr> {
     let tcp = open(config.address, Type::STREAM, false)?;
     tcp.listen(1)?;
-    let address = tcp.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
+    let address = tcp
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an IP socket"))?;
     if config.http3 {
         open(address, Type::DGRAM, false)?;
     }
@@ -75,7 +90,10 @@ fn probe(config: &ListenConfig) -> io::Result<SocketAddr> {
 fn bind_all(config: &ListenConfig, address: SocketAddr) -> io::Result<Vec<Sockets>> {
     let bind = |_| {
         let udp = config.http3.then(|| bind_udp(address)).transpose()?;
-        Ok(Sockets { tcp: bind_tcp(address)?, udp })
+        Ok(Sockets {
+            tcp: bind_tcp(address)?,
+            udp,
+        })
     };
     (0..config.workers.get()).map(bind).collect()
 }
@@ -95,7 +113,11 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 fn open(address: SocketAddr, kind: Type, shares_port: bool) -> io::Result<Socket> {
-    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let protocol = if kind == Type::STREAM {
+        Protocol::TCP
+    } else {
+        Protocol::UDP
+    };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if kind == Type::STREAM {
         // A restarted gateway need not wait for its old connections' TIME_WAIT.

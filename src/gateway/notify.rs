@@ -28,10 +28,19 @@ impl Notifier {
     pub fn from_environment() -> Self {
         let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| {
             let opened = address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
-            opened.inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used")).ok()
+            opened
+                .inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used"))
+                .ok()
         });
-        let watchdog = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok());
-        Self { to: to.map(Arc::new), watchdog: watchdog.filter(|micros| *micros > 0).map(Duration::from_micros) }
+        let watchdog = std::env::var("WATCHDOG_USEC")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Self {
+            to: to.map(Arc::new),
+            watchdog: watchdog
+                .filter(|micros| *micros > 0)
+                .map(Duration::from_micros),
+        }
     }
 
     /// It listens, or has read its files again.
@@ -59,14 +68,18 @@ impl Notifier {
         loop {
             beats.tick().await;
             let ready = (status.ready)();
-            let reason =
-                ready.map_or_else(|reason| format!("not ready: {}", reason.escape_debug()), |()| "ready".into());
+            let reason = ready.map_or_else(
+                |reason| format!("not ready: {}", reason.escape_debug()),
+                |()| "ready".into(),
+            );
             self.say(&format!("WATCHDOG=1\nSTATUS={reason}"));
         }
     }
 
     fn say(&self, message: &str) {
-        let Some((socket, address)) = self.to.as_deref() else { return };
+        let Some((socket, address)) = self.to.as_deref() else {
+            return;
+        };
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
             tracing::warn!(%error, "systemd cannot be told");
         }

@@ -31,7 +31,11 @@ pub struct Observers {
 }
 
 impl Observers {
-    pub fn start(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> anyhow::Result<Self> {
+    pub fn start(
+        config: &Config,
+        limits: &Arc<Limits>,
+        admission: &Arc<Admission>,
+    ) -> anyhow::Result<Self> {
         let metrics = metrics(config, limits, admission);
         let audit = start_audit(config, &metrics)?;
         let access = start_access_log(config, &metrics)?;
@@ -85,21 +89,36 @@ fn start_otlp(metrics: Arc<Metrics>) -> anyhow::Result<Otlp> {
 }
 
 fn start_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
-    let Some(target) = config.audit_log.clone() else { return Ok(Audit::off()) };
+    let Some(target) = config.audit_log.clone() else {
+        return Ok(Audit::off());
+    };
     Audit::start(target, metrics.audit()).context("FOREBAY_AUDIT_LOG: cannot be opened")
 }
 
 fn start_access_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Option<Journal>, f64)> {
     const VARIABLE: &str = "FOREBAY_ACCESS_LOG";
-    let Some(log) = &config.access_log else { return Ok((None, 0.0)) };
+    let Some(log) = &config.access_log else {
+        return Ok((None, 0.0));
+    };
     let journal = Journal::start(VARIABLE, log.target.clone(), metrics.access(), Vec::new);
-    Ok((Some(journal.with_context(|| format!("{VARIABLE}: cannot be opened"))?), log.share))
+    Ok((
+        Some(journal.with_context(|| format!("{VARIABLE}: cannot be opened"))?),
+        log.share,
+    ))
 }
 
 fn metrics(config: &Config, limits: &Arc<Limits>, admission: &Arc<Admission>) -> Metrics {
-    let streams: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
+    let streams: Vec<String> = config
+        .streams
+        .iter()
+        .map(|stream| stream.name.clone())
+        .collect();
     let taken = taken(limits.clone(), admission.clone());
-    Metrics::new(config.listen.workers.get(), &streams, taken.into_iter().chain(bounds(config)).collect())
+    Metrics::new(
+        config.listen.workers.get(),
+        &streams,
+        taken.into_iter().chain(bounds(config)).collect(),
+    )
 }
 
 /// How much is taken of what there is.
@@ -120,12 +139,32 @@ fn taken(limits: Arc<Limits>, admission: Arc<Admission>) -> [ProbedGauge; 2] {
 
 /// How much there is.
 fn bounds(config: &Config) -> [ProbedGauge; 4] {
-    let bound = |name, help, value: usize| ProbedGauge { name, help, read: Box::new(move || value as f64) };
+    let bound = |name, help, value: usize| ProbedGauge {
+        name,
+        help,
+        read: Box::new(move || value as f64),
+    };
     let connections = config.listen.connections.all_max;
     [
-        bound("forebay_limits_devices_max", "FOREBAY_DEVICES_MAX", config.limits.devices_max),
-        bound("forebay_admission_bytes_max", "FOREBAY_MEMORY_MAX", config.memory_bytes_max),
-        bound("forebay_http_connections_max", "FOREBAY_CONNECTIONS_MAX", connections),
-        bound("forebay_worker_threads", "FOREBAY_WORKERS", config.listen.workers.get()),
+        bound(
+            "forebay_limits_devices_max",
+            "FOREBAY_DEVICES_MAX",
+            config.limits.devices_max,
+        ),
+        bound(
+            "forebay_admission_bytes_max",
+            "FOREBAY_MEMORY_MAX",
+            config.memory_bytes_max,
+        ),
+        bound(
+            "forebay_http_connections_max",
+            "FOREBAY_CONNECTIONS_MAX",
+            connections,
+        ),
+        bound(
+            "forebay_worker_threads",
+            "FOREBAY_WORKERS",
+            config.listen.workers.get(),
+        ),
     ]
 }

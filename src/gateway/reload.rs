@@ -27,8 +27,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(config: &Config, reloader: Reloader, routes: Arc<Routes>, observers: Observers) -> Self {
-        Self { reloader, routes, observers, authorities: config.http.authorities.clone() }
+    pub fn new(
+        config: &Config,
+        reloader: Reloader,
+        routes: Arc<Routes>,
+        observers: Observers,
+    ) -> Self {
+        Self {
+            reloader,
+            routes,
+            observers,
+            authorities: config.http.authorities.clone(),
+        }
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
@@ -49,7 +59,9 @@ impl Watch {
                 (self, changes)
             });
             let Ok((watch, changes)) = looked.await else {
-                return tracing::error!("files of TLS are not looked at any more: restart the gateway");
+                return tracing::error!(
+                    "files of TLS are not looked at any more: restart the gateway"
+                );
             };
             self = watch;
             changes.iter().for_each(|change| self.make_known(change));
@@ -62,21 +74,33 @@ impl Watch {
     fn make_known(&self, change: &Change) {
         match change {
             Change::Certificate(certificate) => {
-                self.observers.metrics.set_certificate_expiry(certificate.not_after);
-                self.routes.rename(super::authorities(certificate, &self.authorities));
+                self.observers
+                    .metrics
+                    .set_certificate_expiry(certificate.not_after);
+                self.routes
+                    .rename(super::authorities(certificate, &self.authorities));
                 let names = certificate.names.join(",");
                 tracing::info!(names, "server certificate reloaded");
-                self.observers.audit.record(Event::CertificateReloaded { names: &names });
+                self.observers
+                    .audit
+                    .record(Event::CertificateReloaded { names: &names });
             }
-            Change::Trust { authorities, revoked } => {
+            Change::Trust {
+                authorities,
+                revoked,
+            } => {
                 tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
-                self.observers.audit.record(Event::RevocationsApplied { authorities: *authorities, revoked: *revoked });
+                self.observers.audit.record(Event::RevocationsApplied {
+                    authorities: *authorities,
+                    revoked: *revoked,
+                });
             }
             Change::Failed(error) => {
                 self.observers.metrics.reload_failed(error.what());
-                self.observers
-                    .audit
-                    .record(Event::ReloadFailed { what: error.what().label(), error: &error.to_string() });
+                self.observers.audit.record(Event::ReloadFailed {
+                    what: error.what().label(),
+                    error: &error.to_string(),
+                });
                 tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
             }
         }

@@ -46,7 +46,13 @@ impl Phases {
     pub fn new() -> Self {
         let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
         let (ending, ended) = mpsc::channel(1);
-        Self { closing, draining, hurrying, ending, ended }
+        Self {
+            closing,
+            draining,
+            hurrying,
+            ending,
+            ended,
+        }
     }
 
     /// For a thread without which the gateway cannot go on.
@@ -91,7 +97,9 @@ pub fn serve_until_drained(
     drain_timeout: Duration,
     threads: Threads,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         run_beside(signal(SignalKind::hangup())?);
@@ -120,7 +128,10 @@ pub fn serve_until_drained(
 
 /// 0 when every worker ended with nothing left behind.
 fn exit_code(workers: Workers) -> ExitCode {
-    let clean = |worker: JoinHandle<std::io::Result<bool>>| match worker.is_finished().then(|| worker.join()) {
+    let clean = |worker: JoinHandle<std::io::Result<bool>>| match worker
+        .is_finished()
+        .then(|| worker.join())
+    {
         Some(Ok(Ok(nothing_left))) => nothing_left,
         Some(Ok(Err(error))) => {
             tracing::error!(%error, "a worker failed");
@@ -129,9 +140,18 @@ fn exit_code(workers: Workers) -> ExitCode {
         Some(Err(_)) | None => false,
     };
     // Every worker is looked at, so that each failure is logged.
-    let all_clean = workers.into_iter().map(clean).filter(|clean| !clean).count() == 0;
+    let all_clean = workers
+        .into_iter()
+        .map(clean)
+        .filter(|clean| !clean)
+        .count()
+        == 0;
     tracing::info!(clean = all_clean, "stopped");
-    if all_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if all_clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Waits for threads: they cannot wake a runtime that is not theirs when they end.
@@ -155,7 +175,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

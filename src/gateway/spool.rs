@@ -10,13 +10,30 @@ use crate::telemetry::metrics::Metrics;
 
 /// `None` where none is configured. What a process before this one left in it is told of.
 pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog>> {
-    let Some(config) = &config.spool else { return Ok(None) };
-    let SpoolConfig { dir, bytes_max, when_full, .. } = config.clone();
+    let Some(config) = &config.spool else {
+        return Ok(None);
+    };
+    let SpoolConfig {
+        dir,
+        bytes_max,
+        when_full,
+        ..
+    } = config.clone();
     let keys = keys(config)?;
-    let (spool, found) = Spool::open(Options { dir, bytes_max, when_full, keys, metrics: metrics.spool() })
-        .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
+    let (spool, found) = Spool::open(Options {
+        dir,
+        bytes_max,
+        when_full,
+        keys,
+        metrics: metrics.spool(),
+    })
+    .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
     if found.records > 0 {
-        tracing::info!(records = found.records, bytes = found.bytes, "the spool holds records: they are delivered now");
+        tracing::info!(
+            records = found.records,
+            bytes = found.bytes,
+            "the spool holds records: they are delivered now"
+        );
     }
     Ok(Some(Backlog::new(spool, config.mode)))
 }

@@ -23,7 +23,11 @@ pub struct Bell {
 
 impl Bell {
     /// Rings at each change, until nobody is left to make one.
-    pub async fn run(&self, mut draining: watch::Receiver<bool>, mut revocation: watch::Receiver<Arc<Revocation>>) {
+    pub async fn run(
+        &self,
+        mut draining: watch::Receiver<bool>,
+        mut revocation: watch::Receiver<Arc<Revocation>>,
+    ) {
         loop {
             tokio::select! {
                 Ok(()) = draining.changed() => {}
@@ -42,12 +46,19 @@ impl Bell {
 
     pub fn listen(self: &Rc<Self>) -> Listener {
         let place = self.listeners.borrow_mut().insert(Waker::noop().clone());
-        Listener { bell: self.clone(), place, heard: self.rings.get().wrapping_sub(1) }
+        Listener {
+            bell: self.clone(),
+            place,
+            heard: self.rings.get().wrapping_sub(1),
+        }
     }
 
     fn ring(&self) {
         self.rings.set(self.rings.get().wrapping_add(1));
-        self.listeners.borrow().iter().for_each(|(_, listener)| listener.wake_by_ref());
+        self.listeners
+            .borrow()
+            .iter()
+            .for_each(|(_, listener)| listener.wake_by_ref());
     }
 }
 
@@ -99,7 +110,10 @@ mod tests {
             drop((draining, revocation));
             bell.run(listening, revoked).await;
         };
-        tokio::join!(std::future::poll_fn(|context| stays.poll_ring(context)), ringing);
+        tokio::join!(
+            std::future::poll_fn(|context| stays.poll_ring(context)),
+            ringing
+        );
         assert!(bell.is_draining());
     }
 }

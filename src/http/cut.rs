@@ -18,18 +18,30 @@ use crate::telemetry::audit::Event;
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
 /// Drives `serving` until it ends, or is cut. It is polled whenever the bell rings.
-pub async fn until_cut<F: Future<Output = ()>>(mut serving: Pin<&mut F>, connection: &Connection, service: &Service) {
+pub async fn until_cut<F: Future<Output = ()>>(
+    mut serving: Pin<&mut F>,
+    connection: &Connection,
+    service: &Service,
+) {
     let mut listener = service.bell.listen();
     let mut cut: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
         while listener.poll_ring(context).is_ready() {
-            if cut.is_none() && service.revocation.borrow().is_revoked(&connection.caller.chain) {
+            if cut.is_none()
+                && service
+                    .revocation
+                    .borrow()
+                    .is_revoked(&connection.caller.chain)
+            {
                 connection.caller.is_revoked.set(true);
                 write_down(connection, service);
                 cut = Some(Box::pin(sleep(CUT_AFTER)));
             }
         }
-        if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(context).is_ready()) {
+        if cut
+            .as_mut()
+            .is_some_and(|cut| cut.as_mut().poll(context).is_ready())
+        {
             return Poll::Ready(());
         }
         serving.as_mut().poll(context)
@@ -41,5 +53,10 @@ fn write_down(connection: &Connection, service: &Service) {
     let caller = &connection.caller;
     let serial = caller.chain.first().map(|leaf| &*leaf.serial);
     let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
-    service.audit.record(Event::ConnectionCut { address, protocol, device, serial });
+    service.audit.record(Event::ConnectionCut {
+        address,
+        protocol,
+        device,
+        serial,
+    });
 }

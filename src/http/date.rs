@@ -14,7 +14,10 @@ pub struct Date {
 
 impl Default for Date {
     fn default() -> Self {
-        Self { second: Cell::default(), value: RefCell::new(Timestamp(0).http_date()) }
+        Self {
+            second: Cell::default(),
+            value: RefCell::new(Timestamp(0).http_date()),
+        }
     }
 }
 
@@ -37,7 +40,13 @@ mod tests {
     fn a_date_is_that_of_its_second() {
         let date = Date::default();
         assert_eq!(date.at(Timestamp(999)), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(date.at(Timestamp(1_767_268_800_999)), "Thu, 01 Jan 2026 12:00:00 GMT");
-        assert_eq!(date.at(Timestamp(1_767_268_801_000)), "Thu, 01 Jan 2026 12:00:01 GMT");
+        assert_eq!(
+            date.at(Timestamp(1_767_268_800_999)),
+            "Thu, 01 Jan 2026 12:00:00 GMT"
+        );
+        assert_eq!(
+            date.at(Timestamp(1_767_268_801_000)),
+            "Thu, 01 Jan 2026 12:00:01 GMT"
+        );
     }
 }

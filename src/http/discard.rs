@@ -21,7 +21,11 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
 pub async fn discard(mut body: impl Body) {
-    discard_pieces(|context| body.poll_piece(context).map(|piece| Some(piece?.ok()?.len()))).await;
+    discard_pieces(|context| {
+        body.poll_piece(context)
+            .map(|piece| Some(piece?.ok()?.len()))
+    })
+    .await;
 }
 
 /// The same for what says only how long each piece is, `None` at the end.

@@ -41,7 +41,10 @@ where
     let connection = Rc::new(connection);
     async move {
         let mut serving = pin!(async {
-            if answer_requests(&mut wire, &connection, &service).await.is_ok() {
+            if answer_requests(&mut wire, &connection, &service)
+                .await
+                .is_ok()
+            {
                 leave(&mut wire, &connection).await;
             }
         });
@@ -50,7 +53,11 @@ where
 }
 
 /// Answers requests until none is wanted any more. An error is a client that is gone.
-async fn answer_requests<S>(wire: &mut Wire<S>, connection: &Rc<Connection>, service: &Service) -> io::Result<()>
+async fn answer_requests<S>(
+    wire: &mut Wire<S>,
+    connection: &Rc<Connection>,
+    service: &Service,
+) -> io::Result<()>
 where
     S: AsyncBufRead + AsyncWrite + Unpin,
 {
@@ -84,7 +91,13 @@ impl<'c> Request<'c> {
                 let admitted = service.admit(connection, &parsed.head, busy.since);
                 let is_head = parsed.head.method == "HEAD";
                 let (framing, expects_continue) = (parsed.framing, parsed.expects_continue);
-                Self { busy, admitted, framing, expects_continue, is_head }
+                Self {
+                    busy,
+                    admitted,
+                    framing,
+                    expects_continue,
+                    is_head,
+                }
             }
             Err(refusal) => Self::unread(busy, refusal),
         }
@@ -92,7 +105,13 @@ impl<'c> Request<'c> {
 
     /// A head that cannot be read.
     fn unread(busy: Busy, refusal: Refusal) -> Self {
-        Self { busy, admitted: Err(refusal), framing: Framing::Length(0), expects_continue: false, is_head: false }
+        Self {
+            busy,
+            admitted: Err(refusal),
+            framing: Framing::Length(0),
+            expects_continue: false,
+            is_head: false,
+        }
     }
 }
 
@@ -107,10 +126,12 @@ where
 {
     let mut has_begun = false;
     poll_fn(|context| {
-        if let Poll::Ready(head) = wire.poll_head(context, |bytes| Request::begin(bytes, connection, service)) {
-            return Poll::Ready(
-                head.map(|head| head.unwrap_or_else(|fault| Request::unread(connection.begin(), fault))),
-            );
+        if let Poll::Ready(head) =
+            wire.poll_head(context, |bytes| Request::begin(bytes, connection, service))
+        {
+            return Poll::Ready(head.map(|head| {
+                head.unwrap_or_else(|fault| Request::unread(connection.begin(), fault))
+            }));
         }
         if !wire.has_gathered() && service.is_over(connection) {
             match service.lingers(connection) {
@@ -131,8 +152,17 @@ async fn exchange<S>(wire: &mut Wire<S>, request: Request<'_>, service: &Service
 where
     S: AsyncBufRead + AsyncWrite + Unpin,
 {
-    let Request { busy, admitted, framing, expects_continue, is_head } = request;
-    let mut body = WireBody { wire, unread: framing.into() };
+    let Request {
+        busy,
+        admitted,
+        framing,
+        expects_continue,
+        is_head,
+    } = request;
+    let mut body = WireBody {
+        wire,
+        unread: framing.into(),
+    };
     let taken = match admitted {
         Ok(admitted) => {
             if expects_continue {
@@ -145,10 +175,21 @@ where
     let is_refused = taken.is_err();
     let connection = &busy.connection;
     // A client that was not told to go on may send its body or another request: nobody can tell which.
-    connection.closing.set(connection.closing.get() || (is_refused && expects_continue));
+    connection
+        .closing
+        .set(connection.closing.get() || (is_refused && expects_continue));
     let answer = service.conclude(&busy, taken);
-    body.wire.set_deadline(connection.idle_since.get() + service.idle_timeout);
-    body.wire.send(&encode(service, answer, busy.since.wall, service.is_over(connection), is_head)).await?;
+    body.wire
+        .set_deadline(connection.idle_since.get() + service.idle_timeout);
+    body.wire
+        .send(&encode(
+            service,
+            answer,
+            busy.since.wall,
+            service.is_over(connection),
+            is_head,
+        ))
+        .await?;
     if is_refused && !connection.closing.get() {
         discard(&mut body).await;
         connection.closing.set(!body.is_ended());
@@ -156,14 +197,22 @@ where
     Ok(())
 }
 
-fn encode(service: &Service, answer: Answer, at: Timestamp, closes: bool, omits_body: bool) -> Bytes {
+fn encode(
+    service: &Service,
+    answer: Answer,
+    at: Timestamp,
+    closes: bool,
+    omits_body: bool,
+) -> Bytes {
     if let (Answer::Accepted(expires), false) = (&answer, closes) {
         let plain = || service.response(Protocol::H1, Answer::Accepted(None));
         return service.h1_accepted.bytes(at, expires.as_ref(), plain);
     }
     let mut response = service.response(Protocol::H1, answer);
     if closes {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer::encode(&response, at, omits_body).into()
 }
@@ -219,7 +268,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
                 Ok(bytes) if !bytes.is_empty() => bytes,
                 _ => return Poll::Ready(Some(Err(BrokenBody))),
             };
-            let Ok((consumed, data)) = self.unread.read(bytes) else { return Poll::Ready(Some(Err(BrokenBody))) };
+            let Ok((consumed, data)) = self.unread.read(bytes) else {
+                return Poll::Ready(Some(Err(BrokenBody)));
+            };
             let piece = Bytes::copy_from_slice(data);
             self.wire.consume(consumed);
             if !piece.is_empty() {
@@ -235,7 +286,8 @@ impl Unread {
     fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
         match self {
             Self::Length(left) => {
-                let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                let count =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 *left -= count as u64;
                 Ok((count, &bytes[..count]))
             }

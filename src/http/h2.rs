@@ -106,8 +106,12 @@ async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
     let mut idle = pin!(sleep(service.idle_timeout));
     poll_fn(|context| {
         loop {
-            while let Poll::Ready(request) = poll_accept(&mut h2, requests.len() < REQUESTS_MAX, context) {
-                let Some((request, respond)) = request else { return Poll::Ready(()) };
+            while let Poll::Ready(request) =
+                poll_accept(&mut h2, requests.len() < REQUESTS_MAX, context)
+            {
+                let Some((request, respond)) = request else {
+                    return Poll::Ready(());
+                };
                 requests.push(answer(service, connection, overhead, request, respond));
             }
             let mut has_answered = false;
@@ -132,7 +136,11 @@ fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     context: &mut Context<'_>,
 ) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
     // An error has been told to the peer, if there still is one.
-    if may { h2.poll_accept(context).map(|accepted| accepted?.ok()) } else { h2.poll_closed(context).map(|_| None) }
+    if may {
+        h2.poll_accept(context).map(|accepted| accepted?.ok())
+    } else {
+        h2.poll_closed(context).map(|_| None)
+    }
 }
 
 /// Ready once the connection has been idle for too long.
@@ -162,7 +170,9 @@ async fn answer(
 ) {
     let (head, stream) = request.into_parts();
     let mut body = H2Body { stream, overhead };
-    let response = service.answer(connection, &request_head(&head), &mut body).await;
+    let response = service
+        .answer(connection, &request_head(&head), &mut body)
+        .await;
     if response.status() != StatusCode::TOO_MANY_REQUESTS {
         overhead.pay_back(head_bytes(&head));
     }
@@ -191,7 +201,9 @@ fn send(respond: &mut SendResponse<Bytes>, response: Response<Bytes>, omits_body
 fn head_bytes(head: &Parts) -> usize {
     const FRAME_BYTES: usize = 64;
     const FIELD_BYTES: usize = 4;
-    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + FIELD_BYTES;
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + FIELD_BYTES
+    };
     FRAME_BYTES + head.uri.path().len() + head.headers.iter().map(field).sum::<usize>()
 }
 

@@ -53,11 +53,15 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
 
 async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Service) {
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(HEAD_BYTES_MAX as u64).send_grease(false);
+    builder
+        .max_field_section_size(HEAD_BYTES_MAX as u64)
+        .send_grease(false);
     let is_leaving = Rc::new(Cell::new(false));
     let adapted = quic::Connection::new(quic.clone(), is_leaving.clone());
     // Boxed, so that what only the beginning needs is given back.
-    let Ok(mut h3) = Box::pin(builder.build(adapted)).await else { return };
+    let Ok(mut h3) = Box::pin(builder.build(adapted)).await else {
+        return;
+    };
     // Each in a box: room for one is kept from the start.
     let mut requests = FuturesUnordered::new();
     let (mut is_closing, mut unanswered) = (false, 0_u32);
@@ -96,29 +100,47 @@ fn close(connection: &quinn::Connection, code: Code) {
 /// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each
 /// request and the bell see to.
 async fn over(connection: &Connection, service: &Service) {
-    poll_fn(|_| if service.is_over(connection) { Poll::Ready(()) } else { Poll::Pending }).await;
+    poll_fn(|_| {
+        if service.is_over(connection) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Whether there was an answer that the client took.
 async fn answer(resolver: Resolver, connection: &Rc<Connection>, service: &Service) -> bool {
-    let (request, stream) = match timeout(service.header_timeout, resolver.resolve_request()).await {
+    let (request, stream) = match timeout(service.header_timeout, resolver.resolve_request()).await
+    {
         Ok(Ok(request)) => request,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
             // h3 has answered by itself.
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
-            service.metrics.request(Protocol::H3, status, Duration::ZERO);
+            service
+                .metrics
+                .request(Protocol::H3, status, Duration::ZERO);
             return true;
         }
         Ok(Err(_)) | Err(_) => return false,
     };
     let (head, ()) = request.into_parts();
     let (mut send, receive) = stream.split();
-    let mut body = QuicBody { stream: receive, has_ended: false, is_broken: false };
-    let response = service.answer(connection, &request_head(&head), &mut body).await;
+    let mut body = QuicBody {
+        stream: receive,
+        has_ended: false,
+        is_broken: false,
+    };
+    let response = service
+        .answer(connection, &request_head(&head), &mut body)
+        .await;
     let is_refused = response.status() != StatusCode::NO_CONTENT;
     // A client that does not take its answer is bounded by the connection's idle time-out.
     let responding = respond(&mut send, response, head.method == Method::HEAD);
-    let Ok(Ok(())) = timeout(service.idle_timeout, responding).await else { return false };
+    let Ok(Ok(())) = timeout(service.idle_timeout, responding).await else {
+        return false;
+    };
     if is_refused {
         discard(&mut body).await;
     }
@@ -126,7 +148,11 @@ async fn answer(resolver: Resolver, connection: &Rc<Connection>, service: &Servi
     true
 }
 
-async fn respond<S>(stream: &mut Stream<S>, response: Response<Bytes>, omits_body: bool) -> Result<(), StreamError>
+async fn respond<S>(
+    stream: &mut Stream<S>,
+    response: Response<Bytes>,
+    omits_body: bool,
+) -> Result<(), StreamError>
 where
     S: h3::quic::SendStream<Bytes>,
 {

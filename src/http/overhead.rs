@@ -38,12 +38,17 @@ pub struct Overhead {
 impl Overhead {
     pub fn new() -> Rc<Self> {
         let since = Cell::new(Instant::now());
-        Rc::new(Self { left_bytes: BURST_BYTES.into(), since, is_spent: false.into() })
+        Rc::new(Self {
+            left_bytes: BURST_BYTES.into(),
+            since,
+            is_spent: false.into(),
+        })
     }
 
     /// Bytes that have arrived were part of a request.
     pub fn pay_back(&self, bytes: usize) {
-        self.left_bytes.set((self.left_bytes.get() + bytes as i64).min(BURST_BYTES));
+        self.left_bytes
+            .set((self.left_bytes.get() + bytes as i64).min(BURST_BYTES));
     }
 
     /// More has come than may: the connection is at its end.
@@ -53,7 +58,11 @@ impl Overhead {
 
     fn take(&self, bytes: usize) -> io::Result<()> {
         self.left_bytes.set(self.left_bytes.get() - bytes as i64);
-        if self.left_bytes.get() >= 0 { Ok(()) } else { self.refill(bytes as i64) }
+        if self.left_bytes.get() >= 0 {
+            Ok(())
+        } else {
+            self.refill(bytes as i64)
+        }
     }
 
     /// The clock is read only here: an honest connection rarely comes by.
@@ -64,7 +73,11 @@ impl Overhead {
         let before = (self.left_bytes.get() + taken_bytes + earned as i64).min(BURST_BYTES);
         self.left_bytes.set(before - taken_bytes);
         self.is_spent.set(self.left_bytes.get() < 0);
-        if self.is_spent.get() { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(()) }
+        if self.is_spent.get() {
+            Err(io::ErrorKind::QuotaExceeded.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -78,12 +91,20 @@ pub struct Metered<T> {
 
 impl<T> Metered<T> {
     pub fn new(stream: T, overhead: Rc<Overhead>) -> Self {
-        Self { stream, overhead, at_once_bytes: 0 }
+        Self {
+            stream,
+            overhead,
+            at_once_bytes: 0,
+        }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.at_once_bytes >= AT_ONCE_BYTES {
             self.at_once_bytes = 0;
             context.waker().wake_by_ref();
@@ -92,7 +113,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         let bytes = into.filled().len() - before;
-        self.at_once_bytes = if read.is_pending() { 0 } else { self.at_once_bytes + bytes };
+        self.at_once_bytes = if read.is_pending() {
+            0
+        } else {
+            self.at_once_bytes + bytes
+        };
         match read {
             Poll::Ready(Ok(())) => Poll::Ready(self.overhead.take(bytes)),
             other => other,
@@ -101,7 +126,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -143,7 +172,10 @@ mod tests {
         }
         assert!(!overhead.is_spent());
         overhead.pay_back(BURST);
-        assert!(overhead.take(BURST + 1).is_err(), "nothing is saved up beyond the burst");
+        assert!(
+            overhead.take(BURST + 1).is_err(),
+            "nothing is saved up beyond the burst"
+        );
     }
 
     #[tokio::test]
@@ -151,8 +183,15 @@ mod tests {
         let mut stream = Metered::new(tokio::io::repeat(b'x'), Overhead::new());
         let mut bytes = vec![0; AT_ONCE_BYTES / 2];
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut poll = || Pin::new(&mut stream).poll_read(&mut context, &mut ReadBuf::new(&mut bytes)).is_ready();
-        assert_eq!([(); 6].map(|()| poll()), [true, true, false, true, true, false]);
+        let mut poll = || {
+            Pin::new(&mut stream)
+                .poll_read(&mut context, &mut ReadBuf::new(&mut bytes))
+                .is_ready()
+        };
+        assert_eq!(
+            [(); 6].map(|()| poll()),
+            [true, true, false, true, true, false]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,10 @@ pub struct Patience {
 
 impl Patience {
     pub fn until(deadline: Instant) -> Self {
-        Self { timer: Box::pin(sleep_until(deadline)), deadline }
+        Self {
+            timer: Box::pin(sleep_until(deadline)),
+            deadline,
+        }
     }
 
     pub fn reset(&mut self, deadline: Instant) {

@@ -54,7 +54,10 @@ pub fn refused(refusal: &Refusal) -> Response<Bytes> {
     match refusal {
         Refusal::MethodNotAllowed => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
         Refusal::RateLimited(refused) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(refused.refusal.reset_seconds()));
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(refused.refusal.reset_seconds()),
+            );
             headers.extend(rate_limit_fields(refused));
         }
         Refusal::GatewayRateLimited(wait) => drop(headers.insert(RETRY_AFTER, retry_after(*wait))),
@@ -69,7 +72,10 @@ pub fn refused(refusal: &Refusal) -> Response<Bytes> {
 /// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
 pub fn ends_connection(refusal: &Refusal) -> bool {
     use Refusal::*;
-    matches!(refusal, InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull)
+    matches!(
+        refusal,
+        InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull
+    )
 }
 
 /// What a refusal is called.
@@ -87,12 +93,20 @@ pub fn forbidden(refusal: &Refusal) -> Option<&'static str> {
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
 pub fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
-    matches!(refusal, BodyTimeout | BodyTooLarge | HeadTooLarge | Malformed(_))
+    matches!(
+        refusal,
+        BodyTimeout | BodyTooLarge | HeadTooLarge | Malformed(_)
+    )
 }
 
 fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let fields = [(RATE_LIMIT_POLICY, refused.rate_limit_policy()), (RATE_LIMIT, refused.rate_limit())];
-    fields.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+    let fields = [
+        (RATE_LIMIT_POLICY, refused.rate_limit_policy()),
+        (RATE_LIMIT, refused.rate_limit()),
+    ];
+    fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
 }
 
 /// At least `wait`, in whole seconds, with jitter.
@@ -118,21 +132,36 @@ impl Problem {
 fn problem(refusal: &Refusal) -> Problem {
     use Refusal::*;
     let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match refusal {
-        Malformed(what) => (400, "malformed-request", "Malformed request", (*what).into()),
+        Malformed(what) => (
+            400,
+            "malformed-request",
+            "Malformed request",
+            (*what).into(),
+        ),
         HeadTooLarge => (
             431,
             "head-too-large",
             "Head too large",
             "The request's head has more bytes or fields than the gateway reads.".into(),
         ),
-        EmptyBody => (400, "empty-body", "Empty body", "A reading has at least one byte.".into()),
+        EmptyBody => (
+            400,
+            "empty-body",
+            "Empty body",
+            "A reading has at least one byte.".into(),
+        ),
         InvalidIdempotencyKey => (
             400,
             "invalid-idempotency-key",
             "Invalid Idempotency-Key",
             "Send one Idempotency-Key of 1 to 64 visible ASCII characters, or none.".into(),
         ),
-        InvalidIdentity(error) => (403, "invalid-identity", "No usable device id", error.to_string().into()),
+        InvalidIdentity(error) => (
+            403,
+            "invalid-identity",
+            "No usable device id",
+            error.to_string().into(),
+        ),
         CertificateRevoked => (
             403,
             "certificate-revoked",
@@ -151,9 +180,24 @@ fn problem(refusal: &Refusal) -> Problem {
             "Stream forbidden",
             "There is no such stream, or this device may not write it.".into(),
         ),
-        NotFound => (404, "not-found", "Not found", "Post readings to /v1/telemetry or /v1/streams/{stream}.".into()),
-        MethodNotAllowed => (405, "method-not-allowed", "Method not allowed", "Readings are posted.".into()),
-        BodyTimeout => (408, "body-timeout", "Body too slow", "The body did not arrive in time.".into()),
+        NotFound => (
+            404,
+            "not-found",
+            "Not found",
+            "Post readings to /v1/telemetry or /v1/streams/{stream}.".into(),
+        ),
+        MethodNotAllowed => (
+            405,
+            "method-not-allowed",
+            "Method not allowed",
+            "Readings are posted.".into(),
+        ),
+        BodyTimeout => (
+            408,
+            "body-timeout",
+            "Body too slow",
+            "The body did not arrive in time.".into(),
+        ),
         BodyTooLarge => (
             413,
             "body-too-large",
@@ -166,26 +210,54 @@ fn problem(refusal: &Refusal) -> Problem {
             "Content encoding not supported",
             "Send the body without Content-Encoding.".into(),
         ),
-        Misdirected => {
-            (421, "misdirected", "Misdirected request", "The authority is none of this gateway's names.".into())
-        }
-        RateLimited(refused) => (429, "rate-limited", "Too many requests", refused.to_string().into()),
-        SinkRefused(reason) => {
-            (502, "sink-refused", "The stream refused the reading", format!("The stream's reason: {reason}.").into())
-        }
-        Shed(self::Shed::MemoryBudget) => {
-            (503, "overloaded", "Overloaded", "The gateway holds as many readings as it can.".into())
-        }
-        Shed(self::Shed::SinkAway) | SinkUnavailable => {
-            (503, "sink-unavailable", "Stream unavailable", "The stream cannot take readings now.".into())
-        }
-        Shed(self::Shed::Draining) => (503, "draining", "Draining", "This gateway is going away.".into()),
-        DeviceTableFull => {
-            (503, "device-table-full", "Too many devices", "The gateway serves as many devices as it can.".into())
-        }
-        GatewayRateLimited(_) => {
-            (503, "gateway-rate-limited", "Overloaded", "The gateway takes no more requests now.".into())
-        }
+        Misdirected => (
+            421,
+            "misdirected",
+            "Misdirected request",
+            "The authority is none of this gateway's names.".into(),
+        ),
+        RateLimited(refused) => (
+            429,
+            "rate-limited",
+            "Too many requests",
+            refused.to_string().into(),
+        ),
+        SinkRefused(reason) => (
+            502,
+            "sink-refused",
+            "The stream refused the reading",
+            format!("The stream's reason: {reason}.").into(),
+        ),
+        Shed(self::Shed::MemoryBudget) => (
+            503,
+            "overloaded",
+            "Overloaded",
+            "The gateway holds as many readings as it can.".into(),
+        ),
+        Shed(self::Shed::SinkAway) | SinkUnavailable => (
+            503,
+            "sink-unavailable",
+            "Stream unavailable",
+            "The stream cannot take readings now.".into(),
+        ),
+        Shed(self::Shed::Draining) => (
+            503,
+            "draining",
+            "Draining",
+            "This gateway is going away.".into(),
+        ),
+        DeviceTableFull => (
+            503,
+            "device-table-full",
+            "Too many devices",
+            "The gateway serves as many devices as it can.".into(),
+        ),
+        GatewayRateLimited(_) => (
+            503,
+            "gateway-rate-limited",
+            "Overloaded",
+            "The gateway takes no more requests now.".into(),
+        ),
         AckTimeout => (
             504,
             "ack-timeout",
@@ -194,7 +266,12 @@ fn problem(refusal: &Refusal) -> Problem {
         ),
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Problem { status, code, title, detail }
+    Problem {
+        status,
+        code,
+        title,
+        detail,
+    }
 }
 
 #[cfg(test)]

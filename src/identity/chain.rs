@@ -41,7 +41,8 @@ pub fn links<'a>(
     chain: impl IntoIterator<Item = &'a [u8]>,
     is_trusted: impl Fn(&[u8], &[u8]) -> bool,
 ) -> Result<Vec<Link>, IdentityError> {
-    let mut others: Vec<X509Certificate> = chain.into_iter().map(parse).collect::<Result<_, _>>()?;
+    let mut others: Vec<X509Certificate> =
+        chain.into_iter().map(parse).collect::<Result<_, _>>()?;
     if others.is_empty() || others.len() > CHAIN_MAX {
         return Err(IdentityError::Malformed);
     }
@@ -49,7 +50,8 @@ pub fn links<'a>(
     let mut followed = 0;
     while let Some(below) = links.get(followed) {
         let issuers = others.extract_if(.., |other| other.subject().as_raw() == &*below.issuer);
-        let issuers = issuers.filter(|issuer| !is_trusted(issuer.subject().as_raw(), issuer.public_key().raw));
+        let issuers = issuers
+            .filter(|issuer| !is_trusted(issuer.subject().as_raw(), issuer.public_key().raw));
         let issuers: Vec<Link> = issuers.map(|issuer| link(&issuer)).collect();
         links.extend(issuers);
         followed += 1;
@@ -60,11 +62,15 @@ pub fn links<'a>(
 /// Reads the certificate of an authority in DER.
 pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
     let certificate = parse(der)?;
-    let key_usage = certificate.key_usage().map_err(|_| IdentityError::Malformed)?;
+    let key_usage = certificate
+        .key_usage()
+        .map_err(|_| IdentityError::Malformed)?;
     let key_info = certificate.public_key().raw;
     let mut parts = only(key_info, Tag::Sequence)?;
     let key_algorithm = take(&mut parts)?.expect(Tag::Sequence)?.into();
-    let key = bits(&take(&mut parts)?).map_err(|_| IdentityError::Malformed)?.into();
+    let key = bits(&take(&mut parts)?)
+        .map_err(|_| IdentityError::Malformed)?
+        .into();
     Ok(Authority {
         subject: certificate.subject().as_raw().into(),
         link: link(&certificate),
@@ -88,5 +94,8 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
 }
 
 fn link(certificate: &X509Certificate) -> Link {
-    Link { issuer: certificate.issuer().as_raw().into(), serial: certificate.raw_serial().into() }
+    Link {
+        issuer: certificate.issuer().as_raw().into(),
+        serial: certificate.raw_serial().into(),
+    }
 }

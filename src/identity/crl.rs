@@ -41,7 +41,9 @@ pub enum CrlError {
     NoNextUpdate,
     #[error("it is a delta CRL: give the complete one")]
     Delta,
-    #[error("it speaks for some certificates or reasons only (issuingDistributionPoint): give the complete one")]
+    #[error(
+        "it speaks for some certificates or reasons only (issuingDistributionPoint): give the complete one"
+    )]
     Partial,
     #[error("it has a critical extension that is not understood")]
     Critical,
@@ -67,7 +69,8 @@ impl<'a> Crl<'a> {
         issuer.expect(Tag::Sequence)?;
         take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?; // thisUpdate
         let next_update = take_if(&mut fields, is_time)?.ok_or(CrlError::NoNextUpdate)?;
-        let (_, next_update) = ASN1Time::from_der(next_update.whole).map_err(|_| CrlError::Malformed)?;
+        let (_, next_update) =
+            ASN1Time::from_der(next_update.whole).map_err(|_| CrlError::Malformed)?;
         let entries = take_if(&mut fields, |field| field.is_universal(Tag::Sequence))?;
         if let Some(extensions) = take_if(&mut fields, |field| field.is(Class::ContextSpecific))? {
             must_be_complete(extensions.content)?;
@@ -93,8 +96,8 @@ impl<'a> Crl<'a> {
             take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?;
             if !fields.is_empty() {
                 // A critical one may name another issuer: an indirect list.
-                let has_critical =
-                    extensions(only(fields, Tag::Sequence)?).any(|found| found.is_ok_and(|e| e.critical));
+                let has_critical = extensions(only(fields, Tag::Sequence)?)
+                    .any(|found| found.is_ok_and(|e| e.critical));
                 if has_critical {
                     return Err(CrlError::Critical);
                 }
@@ -134,17 +137,27 @@ fn extensions(list: &[u8]) -> impl Iterator<Item = Result<Extension<'_>, CrlErro
         let oid = take(&mut fields)?.expect(Tag::Oid)?;
         let critical = take_if(&mut fields, |field| field.is_universal(Tag::Boolean))?;
         let value = take(&mut fields)?.expect(Tag::OctetString)?;
-        Ok(Extension { oid, critical: critical.is_some_and(|critical| critical.content != [0]), value })
+        Ok(Extension {
+            oid,
+            critical: critical.is_some_and(|critical| critical.content != [0]),
+            value,
+        })
     })
 }
 
 fn must_be_complete(list: &[u8]) -> Result<(), CrlError> {
     for extension in extensions(only(list, Tag::Sequence)?) {
-        let Extension { oid, critical, value } = extension?;
+        let Extension {
+            oid,
+            critical,
+            value,
+        } = extension?;
         match oid {
             [0x55, 0x1d, CRL_NUMBER | AUTHORITY_KEY] => {}
             [0x55, 0x1d, DELTA] => return Err(CrlError::Delta),
-            [0x55, 0x1d, DISTRIBUTION_POINT] if !names_only_a_place(value)? => return Err(CrlError::Partial),
+            [0x55, 0x1d, DISTRIBUTION_POINT] if !names_only_a_place(value)? => {
+                return Err(CrlError::Partial);
+            }
             [0x55, 0x1d, DISTRIBUTION_POINT] => {}
             _ if critical => return Err(CrlError::Critical),
             _ => {}

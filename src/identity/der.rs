@@ -25,7 +25,9 @@ impl<'a> Element<'a> {
     }
 
     pub fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
-        self.is_universal(tag).then_some(self.content).ok_or(IdentityError::Malformed)
+        self.is_universal(tag)
+            .then_some(self.content)
+            .ok_or(IdentityError::Malformed)
     }
 }
 
@@ -62,7 +64,10 @@ pub fn take<'a>(der: &mut &'a [u8]) -> Result<Element<'a>, IdentityError> {
 }
 
 /// Takes the first element off `der` if there is one and it is the one that is looked for.
-pub fn take_if<'a>(der: &mut &'a [u8], is: impl Fn(&Element) -> bool) -> Result<Option<Element<'a>>, IdentityError> {
+pub fn take_if<'a>(
+    der: &mut &'a [u8],
+    is: impl Fn(&Element) -> bool,
+) -> Result<Option<Element<'a>>, IdentityError> {
     if der.is_empty() {
         return Ok(None);
     }
@@ -76,8 +81,19 @@ pub fn take_if<'a>(der: &mut &'a [u8], is: impl Fn(&Element) -> bool) -> Result<
 
 fn split(der: &[u8]) -> Result<(Element<'_>, &[u8]), IdentityError> {
     let (rest, header) = Header::from_der(der).map_err(|_| IdentityError::Malformed)?;
-    let Length::Definite(bytes) = header.length() else { return Err(IdentityError::Malformed) };
-    let (content, rest) = rest.split_at_checked(bytes).ok_or(IdentityError::Malformed)?;
+    let Length::Definite(bytes) = header.length() else {
+        return Err(IdentityError::Malformed);
+    };
+    let (content, rest) = rest
+        .split_at_checked(bytes)
+        .ok_or(IdentityError::Malformed)?;
     let whole = &der[..der.len() - rest.len()];
-    Ok((Element { header, content, whole }, rest))
+    Ok((
+        Element {
+            header,
+            content,
+            whole,
+        },
+        rest,
+    ))
 }

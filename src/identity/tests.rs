@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, KeyPair, SanType, SerialNumber,
-    date_time_ymd,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, KeyPair, SanType,
+    SerialNumber, date_time_ymd,
 };
 
 use super::*;
@@ -60,7 +60,9 @@ fn with_san(content: Vec<u8>) -> Vec<u8> {
 
 fn with_second_cn(value: DnValue) -> Vec<u8> {
     let mut params = params(Some("first"), Vec::new());
-    params.distinguished_name.push(DnType::CustomDnType(SECOND_CN.into()), value);
+    params
+        .distinguished_name
+        .push(DnType::CustomDnType(SECOND_CN.into()), value);
     der(params)
 }
 
@@ -68,55 +70,101 @@ fn with_second_cn(value: DnValue) -> Vec<u8> {
 fn the_first_source_that_is_present_names_the_device() {
     let names = || vec![dns("plc-7.plant.example"), uri("spiffe://plant/plc-7")];
     assert_eq!(id_in(Some("cn"), names()).unwrap(), "spiffe://plant/plc-7");
-    assert_eq!(id_in(Some("cn"), vec![dns("plc-7.plant.example")]).unwrap(), "plc-7.plant.example");
+    assert_eq!(
+        id_in(Some("cn"), vec![dns("plc-7.plant.example")]).unwrap(),
+        "plc-7.plant.example"
+    );
     let address = SanType::IpAddress([192, 0, 2, 1].into());
     let mail = SanType::Rfc822Name("plc@example.com".try_into().unwrap());
     assert_eq!(id_in(Some("plc-7"), vec![address, mail]).unwrap(), "plc-7");
     assert_eq!(id_in(None, Vec::new()), Err(IdentityError::Missing));
-    let cn_first = Identity::new(vec![IdSource::Cn, IdSource::SanUri]).device(&der(params(Some("cn"), names())));
+    let cn_first = Identity::new(vec![IdSource::Cn, IdSource::SanUri])
+        .device(&der(params(Some("cn"), names())));
     assert_eq!(cn_first.unwrap().id.as_str(), "cn");
 }
 
 #[test]
 fn a_source_with_a_bad_entry_is_not_passed_over() {
     for bad in ["", "*", "a b", "a\0b", "a\u{7f}"] {
-        assert_eq!(id_in(Some("cn"), vec![uri(bad), dns("dns")]), Err(IdentityError::NotAnId), "uri {bad:?}");
-        assert_eq!(id_in(Some("cn"), vec![dns(bad)]), Err(IdentityError::NotAnId), "dns {bad:?}");
-        assert_eq!(id_in(Some(bad), Vec::new()), Err(IdentityError::NotAnId), "cn {bad:?}");
+        assert_eq!(
+            id_in(Some("cn"), vec![uri(bad), dns("dns")]),
+            Err(IdentityError::NotAnId),
+            "uri {bad:?}"
+        );
+        assert_eq!(
+            id_in(Some("cn"), vec![dns(bad)]),
+            Err(IdentityError::NotAnId),
+            "dns {bad:?}"
+        );
+        assert_eq!(
+            id_in(Some(bad), Vec::new()),
+            Err(IdentityError::NotAnId),
+            "cn {bad:?}"
+        );
     }
-    assert_eq!(id_in(Some("cn"), vec![dns("*.plant.example")]), Err(IdentityError::NotAnId));
-    assert_eq!(id_in(Some("plc-\u{0430}"), Vec::new()), Err(IdentityError::NotAnId));
+    assert_eq!(
+        id_in(Some("cn"), vec![dns("*.plant.example")]),
+        Err(IdentityError::NotAnId)
+    );
+    assert_eq!(
+        id_in(Some("plc-\u{0430}"), Vec::new()),
+        Err(IdentityError::NotAnId)
+    );
 }
 
 #[test]
 fn two_candidates_are_refused_even_when_they_are_equal() {
-    assert_eq!(id_in(None, vec![uri("a"), uri("a")]), Err(IdentityError::Ambiguous));
-    assert_eq!(id_in(None, vec![dns("a"), dns("")]), Err(IdentityError::Ambiguous));
-    assert_eq!(id_of(&with_second_cn("second".into())), Err(IdentityError::Ambiguous));
-    assert_eq!(id_in(None, vec![dns("a"), uri("b"), dns("c")]).unwrap(), "b", "the first source decides alone");
+    assert_eq!(
+        id_in(None, vec![uri("a"), uri("a")]),
+        Err(IdentityError::Ambiguous)
+    );
+    assert_eq!(
+        id_in(None, vec![dns("a"), dns("")]),
+        Err(IdentityError::Ambiguous)
+    );
+    assert_eq!(
+        id_of(&with_second_cn("second".into())),
+        Err(IdentityError::Ambiguous)
+    );
+    assert_eq!(
+        id_in(None, vec![dns("a"), uri("b"), dns("c")]).unwrap(),
+        "b",
+        "the first source decides alone"
+    );
 }
 
 #[test]
 fn an_id_has_1_to_128_characters() {
     let longest = "x".repeat(128);
     assert_eq!(id_in(Some(&longest), Vec::new()).unwrap(), longest);
-    assert_eq!(id_in(Some(&"x".repeat(129)), Vec::new()), Err(IdentityError::NotAnId));
+    assert_eq!(
+        id_in(Some(&"x".repeat(129)), Vec::new()),
+        Err(IdentityError::NotAnId)
+    );
 }
 
 #[test]
 fn a_common_name_of_two_bytes_a_character_is_no_id() {
     let mut bmp = params(None, Vec::new());
-    bmp.distinguished_name.push(DnType::CommonName, DnValue::BmpString("plc".try_into().unwrap()));
+    bmp.distinguished_name.push(
+        DnType::CommonName,
+        DnValue::BmpString("plc".try_into().unwrap()),
+    );
     assert_eq!(id_of(&der(bmp)), Err(IdentityError::NotAnId));
     let mut printable = params(None, Vec::new());
-    printable.distinguished_name.push(DnType::CommonName, DnValue::PrintableString("plc".try_into().unwrap()));
+    printable.distinguished_name.push(
+        DnType::CommonName,
+        DnValue::PrintableString("plc".try_into().unwrap()),
+    );
     assert_eq!(id_of(&der(printable)).unwrap(), "plc");
 }
 
 #[test]
 fn other_parts_of_the_subject_do_not_matter() {
     let mut params = params(Some("plc"), Vec::new());
-    params.distinguished_name.push(DnType::OrganizationName, "W\u{fc}rth * & Co");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "W\u{fc}rth * & Co");
     assert_eq!(id_of(&der(params)).unwrap(), "plc");
 }
 
@@ -127,22 +175,37 @@ fn malformed_alternative_names_are_refused() {
     let not_utf8 = vec![0x30, 3, 0x86, 1, 0xff];
     let not_ascii = vec![0x30, 4, 0x86, 2, 0xc3, 0xa4];
     for san in [not_utf8, not_ascii] {
-        assert_eq!(id_of(&with_san(san.clone())), Err(IdentityError::NotAnId), "{san:x?}");
+        assert_eq!(
+            id_of(&with_san(san.clone())),
+            Err(IdentityError::NotAnId),
+            "{san:x?}"
+        );
     }
     let trailing = [&good[..], &[0]].concat();
     let cut = vec![0x30, 3, 0x86, 2, b'u'];
     let indefinite = vec![0x30, 0x80, 0x86, 1, b'u', 0, 0];
     let universal = vec![0x30, 3, 0x16, 1, b'u'];
     for san in [trailing, cut, indefinite, universal, Vec::new()] {
-        assert_eq!(id_of(&with_san(san.clone())), Err(IdentityError::Malformed), "{san:x?}");
+        assert_eq!(
+            id_of(&with_san(san.clone())),
+            Err(IdentityError::Malformed),
+            "{san:x?}"
+        );
     }
-    assert_eq!(id_of(&with_san(vec![0x30, 0])).unwrap(), "cn", "no names at all");
+    assert_eq!(
+        id_of(&with_san(vec![0x30, 0])).unwrap(),
+        "cn",
+        "no names at all"
+    );
 }
 
 #[test]
 fn a_second_alternative_name_extension_is_refused() {
     let mut params = params(Some("cn"), vec![uri("a")]);
-    params.custom_extensions = vec![CustomExtension::from_oid_content(&SAN, vec![0x30, 3, 0x86, 1, b'b'])];
+    params.custom_extensions = vec![CustomExtension::from_oid_content(
+        &SAN,
+        vec![0x30, 3, 0x86, 1, b'b'],
+    )];
     assert_eq!(id_of(&der(params)), Err(IdentityError::Malformed));
 }
 
@@ -152,16 +215,28 @@ fn the_fingerprint_is_the_sha_256_of_the_whole_certificate() {
     let der = der(params(None, Vec::new()));
     let id = identity.device(&der).unwrap().id;
     let expected = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    assert_eq!(id.as_str(), expected.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert_eq!(
+        id.as_str(),
+        expected
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    );
     // FIPS 180-2, appendix B.1.
     let abc = fingerprint(b"abc").unwrap();
-    assert_eq!(abc.as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(
+        abc.as_str(),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
 }
 
 #[test]
 fn a_device_carries_its_serial_its_issuer_and_its_dates() {
     let der = der(params(Some("plc"), Vec::new()));
-    let [link] = &links([&der[..]], |_, _| false).unwrap()[..] else { panic!("one certificate, one link") };
+    let [link] = &links([&der[..]], |_, _| false).unwrap()[..] else {
+        panic!("one certificate, one link")
+    };
     assert_eq!(&*link.serial, [0x7a, 1]);
     assert!(link.issuer.ends_with(b"plc") && link.issuer.starts_with(&[0x30]));
     let device = Identity::new(DEFAULT.into()).device(&der).unwrap();
@@ -172,8 +247,11 @@ fn a_device_carries_its_serial_its_issuer_and_its_dates() {
 #[test]
 fn a_device_is_told_of_its_end_when_that_is_near() {
     const DAY: u64 = 86_400_000;
-    let identity = Identity::new(DEFAULT.into()).with_expiry_notice(Duration::from_millis(30 * DAY));
-    let device = identity.device(&der(params(Some("plc"), Vec::new()))).unwrap();
+    let identity =
+        Identity::new(DEFAULT.into()).with_expiry_notice(Duration::from_millis(30 * DAY));
+    let device = identity
+        .device(&der(params(Some("plc"), Vec::new())))
+        .unwrap();
     let end = device.not_after.0;
     assert_eq!(device.expiry_notice(Timestamp(end - 30 * DAY - 1)), None);
     let notice = device.expiry_notice(Timestamp(end - 30 * DAY)).unwrap();
@@ -182,7 +260,9 @@ fn a_device_is_told_of_its_end_when_that_is_near() {
 
 #[test]
 fn validity_includes_its_first_and_its_last_second() {
-    let device = Identity::new(DEFAULT.into()).device(&der(params(Some("plc"), Vec::new()))).unwrap();
+    let device = Identity::new(DEFAULT.into())
+        .device(&der(params(Some("plc"), Vec::new())))
+        .unwrap();
     let valid = |millis| device.is_valid_at(Timestamp(millis));
     assert!(!valid(1_577_836_799_999) && valid(1_577_836_800_000));
     assert!(valid(1_893_456_000_999) && !valid(1_893_456_001_000));
@@ -191,7 +271,8 @@ fn validity_includes_its_first_and_its_last_second() {
 #[test]
 fn dates_before_1970_are_no_overflow() {
     let mut params = params(Some("plc"), Vec::new());
-    (params.not_before, params.not_after) = (date_time_ymd(1955, 1, 1), date_time_ymd(9999, 12, 31));
+    (params.not_before, params.not_after) =
+        (date_time_ymd(1955, 1, 1), date_time_ymd(9999, 12, 31));
     let device = Identity::new(DEFAULT.into()).device(&der(params)).unwrap();
     assert_eq!(device.not_before, Timestamp(0));
     assert!(device.is_valid_at(Timestamp(1_893_456_001_000)));
@@ -204,8 +285,12 @@ fn errors_never_repeat_the_certificate() {
     assert!(!format!("{error} {error:?}").contains("cret"));
 }
 
-static REALISTIC: LazyLock<Vec<u8>> =
-    LazyLock::new(|| der(params(Some("plc-7"), vec![dns("plc-7.example"), uri("spiffe://plant/plc-7")])));
+static REALISTIC: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    der(params(
+        Some("plc-7"),
+        vec![dns("plc-7.example"), uri("spiffe://plant/plc-7")],
+    ))
+});
 
 proptest! {
     #[test]

@@ -46,13 +46,24 @@ where
     B: Body,
     C: FnMut(usize) -> Result<(), Refusal>,
 {
-    let mut reader = Reader { started_at: None, received_bytes: 0, bounds };
+    let mut reader = Reader {
+        started_at: None,
+        received_bytes: 0,
+        bounds,
+    };
     let first = reader.next(&mut body).await?.ok_or(Refusal::EmptyBody)?;
     if reader.bounds.declared_bytes == Some(first.len()) {
         return Ok(first);
     }
-    let Some(second) = reader.next(&mut body).await? else { return reader.complete(first) };
-    let mut joined = BytesMut::with_capacity(reader.bounds.declared_bytes.unwrap_or(first.len() + second.len()));
+    let Some(second) = reader.next(&mut body).await? else {
+        return reader.complete(first);
+    };
+    let mut joined = BytesMut::with_capacity(
+        reader
+            .bounds
+            .declared_bytes
+            .unwrap_or(first.len() + second.len()),
+    );
     joined.extend_from_slice(&first);
     joined.extend_from_slice(&second);
     while let Some(piece) = reader.next(&mut body).await? {
@@ -72,9 +83,12 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
     /// The next piece that is not empty.
     async fn next<B: Body>(&mut self, body: &mut B) -> Result<Option<Bytes>, Refusal> {
         loop {
-            let Some(piece) = self.wait(body).await? else { return Ok(None) };
-            let piece =
-                piece.map_err(|BrokenBody| Refusal::Malformed("the body ended early or its framing is broken"))?;
+            let Some(piece) = self.wait(body).await? else {
+                return Ok(None);
+            };
+            let piece = piece.map_err(|BrokenBody| {
+                Refusal::Malformed("the body ended early or its framing is broken")
+            })?;
             self.account(piece.len())?;
             if !piece.is_empty() {
                 return Ok(Some(piece));
@@ -83,7 +97,10 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
     }
 
     /// A timer is made only when the piece is not there yet.
-    async fn wait<B: Body>(&mut self, body: &mut B) -> Result<Option<Result<Bytes, BrokenBody>>, Refusal> {
+    async fn wait<B: Body>(
+        &mut self,
+        body: &mut B,
+    ) -> Result<Option<Result<Bytes, BrokenBody>>, Refusal> {
         let ready = poll_fn(|context| Poll::Ready(body.poll_piece(context))).await;
         if let Poll::Ready(piece) = ready {
             return Ok(piece);
@@ -96,7 +113,9 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
     fn deadline(&mut self) -> Instant {
         let started_at = *self.started_at.get_or_insert_with(Instant::now);
         let seconds = (self.received_bytes as u64).checked_div(self.bounds.rate_min);
-        let allowance = seconds.map_or(Duration::MAX, |seconds| GRACE + Duration::from_secs(seconds));
+        let allowance = seconds.map_or(Duration::MAX, |seconds| {
+            GRACE + Duration::from_secs(seconds)
+        });
         started_at + allowance.min(self.bounds.timeout)
     }
 
@@ -114,7 +133,9 @@ impl<C: FnMut(usize) -> Result<(), Refusal>> Reader<C> {
 
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
         match self.bounds.declared_bytes {
-            Some(declared) if declared != body.len() => Err(Refusal::Malformed("the body is shorter than declared")),
+            Some(declared) if declared != body.len() => {
+                Err(Refusal::Malformed("the body is shorter than declared"))
+            }
             _ => Ok(body),
         }
     }
@@ -143,9 +164,23 @@ mod tests {
         }
     }
 
-    async fn read_within<B: Body>(body: B, declared_bytes: Option<usize>, bytes_max: usize) -> Result<Bytes, Refusal> {
+    async fn read_within<B: Body>(
+        body: B,
+        declared_bytes: Option<usize>,
+        bytes_max: usize,
+    ) -> Result<Bytes, Refusal> {
         let timeout = Duration::from_secs(30);
-        read(body, Bounds { declared_bytes, bytes_max, timeout, rate_min: 1024, charge: |_| Ok(()) }).await
+        read(
+            body,
+            Bounds {
+                declared_bytes,
+                bytes_max,
+                timeout,
+                rate_min: 1024,
+                charge: |_| Ok(()),
+            },
+        )
+        .await
     }
 
     #[tokio::test]
@@ -157,16 +192,30 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_are_joined_in_order() {
-        let body = read_within(Pieces(vec![b"a", b"", b"bc", b"d"]), None, 10).await.unwrap();
+        let body = read_within(Pieces(vec![b"a", b"", b"bc", b"d"]), None, 10)
+            .await
+            .unwrap();
         assert_eq!(&body[..], b"abcd");
     }
 
     #[tokio::test]
     async fn lengths_are_held_to() {
-        assert!(matches!(read_within(Pieces(vec![]), None, 10).await, Err(Refusal::EmptyBody)));
-        assert!(matches!(read_within(Pieces(vec![b"abc", b"d"]), None, 3).await, Err(Refusal::BodyTooLarge)));
-        assert!(matches!(read_within(Pieces(vec![b"abc"]), Some(4), 9).await, Err(Refusal::Malformed(_))));
-        assert!(matches!(read_within(Pieces(vec![b"abc", b"de"]), Some(4), 9).await, Err(Refusal::Malformed(_))));
+        assert!(matches!(
+            read_within(Pieces(vec![]), None, 10).await,
+            Err(Refusal::EmptyBody)
+        ));
+        assert!(matches!(
+            read_within(Pieces(vec![b"abc", b"d"]), None, 3).await,
+            Err(Refusal::BodyTooLarge)
+        ));
+        assert!(matches!(
+            read_within(Pieces(vec![b"abc"]), Some(4), 9).await,
+            Err(Refusal::Malformed(_))
+        ));
+        assert!(matches!(
+            read_within(Pieces(vec![b"abc", b"de"]), Some(4), 9).await,
+            Err(Refusal::Malformed(_))
+        ));
     }
 
     #[tokio::test]
@@ -174,17 +223,34 @@ mod tests {
         let mut charged = vec![];
         let charge = |bytes| {
             charged.push(bytes);
-            if charged.len() < 2 { Ok(()) } else { Err(Refusal::BodyTimeout) }
+            if charged.len() < 2 {
+                Ok(())
+            } else {
+                Err(Refusal::BodyTimeout)
+            }
         };
-        let bounds = Bounds { declared_bytes: None, bytes_max: 99, timeout: GRACE, rate_min: 1, charge };
-        assert!(read(Pieces(vec![b"abc", b"d", b"e"]), bounds).await.is_err());
+        let bounds = Bounds {
+            declared_bytes: None,
+            bytes_max: 99,
+            timeout: GRACE,
+            rate_min: 1,
+            charge,
+        };
+        assert!(
+            read(Pieces(vec![b"abc", b"d", b"e"]), bounds)
+                .await
+                .is_err()
+        );
         assert_eq!(charged, [3, 1]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_cut_after_the_grace() {
         let started_at = Instant::now();
-        assert!(matches!(read_within(Silence, None, 9).await, Err(Refusal::BodyTimeout)));
+        assert!(matches!(
+            read_within(Silence, None, 9).await,
+            Err(Refusal::BodyTimeout)
+        ));
         assert_eq!(started_at.elapsed(), GRACE);
     }
 
@@ -192,8 +258,13 @@ mod tests {
     struct Trickle(tokio::time::Interval);
 
     impl Body for Trickle {
-        fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-            self.0.poll_tick(context).map(|_| Some(Ok(Bytes::from_static(b"x"))))
+        fn poll_piece(
+            &mut self,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+            self.0
+                .poll_tick(context)
+                .map(|_| Some(Ok(Bytes::from_static(b"x"))))
         }
     }
 
@@ -203,8 +274,17 @@ mod tests {
         let ends_after = async |millis, rate_min| {
             let started_at = Instant::now();
             let timeout = Duration::from_secs(30);
-            let bounds = Bounds { declared_bytes: None, bytes_max: 99, timeout, rate_min, charge: |_| Ok(()) };
-            assert!(matches!(read(trickle(millis), bounds).await, Err(Refusal::BodyTimeout)));
+            let bounds = Bounds {
+                declared_bytes: None,
+                bytes_max: 99,
+                timeout,
+                rate_min,
+                charge: |_| Ok(()),
+            };
+            assert!(matches!(
+                read(trickle(millis), bounds).await,
+                Err(Refusal::BodyTimeout)
+            ));
             started_at.elapsed().as_secs()
         };
         // 10 s, and one more for each two bytes, or each byte, that have come by then.

@@ -49,7 +49,12 @@ pub struct RequestHead<'a> {
 
 impl<'a> RequestHead<'a> {
     pub fn new(method: &'a str, path: &'a str, authority: Option<&'a str>) -> Self {
-        Self { method, path, authority, ..Self::default() }
+        Self {
+            method,
+            path,
+            authority,
+            ..Self::default()
+        }
     }
 
     /// Keeps the header field if it is one that the gateway reads. Names are compared without regard to case.
@@ -79,14 +84,17 @@ impl<'a> RequestHead<'a> {
 
     /// The one authority that the request names. HTTP/1.1 must name one (RFC 9112 section 3.2).
     pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
-        const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
+        const BAD_HOST: Refusal =
+            Refusal::Malformed("the Host header is missing, repeated or not a host");
         let host = match self.host {
             Field::Absent => return self.authority.ok_or(BAD_HOST),
             Field::Once(host) => std::str::from_utf8(host).map_err(|_| BAD_HOST)?,
             Field::Repeated(_) => return Err(BAD_HOST),
         };
         match self.authority {
-            Some(authority) if !self.host_must_agree || authority.eq_ignore_ascii_case(host) => Ok(authority),
+            Some(authority) if !self.host_must_agree || authority.eq_ignore_ascii_case(host) => {
+                Ok(authority)
+            }
             Some(_) => Err(BAD_HOST),
             None => Ok(host),
         }
@@ -95,7 +103,8 @@ impl<'a> RequestHead<'a> {
 
 /// The host of an authority, without its port. What is not an authority is malformed.
 pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
-    const NOT_A_HOST: Refusal = Refusal::Malformed("the authority is not a host with or without a port");
+    const NOT_A_HOST: Refusal =
+        Refusal::Malformed("the authority is not a host with or without a port");
     let (host, port) = match authority.rfind(':') {
         Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
         _ => (authority, ""),
@@ -107,7 +116,11 @@ pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
     }
     // Anything else is rare: an IPv6 address, or a fault.
     let parsed: Authority = authority.parse().map_err(|_| NOT_A_HOST)?;
-    if is_port && parsed.host().len() == host.len() { Ok(host) } else { Err(NOT_A_HOST) }
+    if is_port && parsed.host().len() == host.len() {
+        Ok(host)
+    } else {
+        Err(NOT_A_HOST)
+    }
 }
 
 /// What the rest of the head says.
@@ -122,7 +135,11 @@ pub struct Head {
 
 impl Head {
     /// Encoding, idempotency key and length, in this order.
-    pub fn parse(head: &RequestHead<'_>, types: &ContentTypes, body_bytes_max: usize) -> Result<Self, Refusal> {
+    pub fn parse(
+        head: &RequestHead<'_>,
+        types: &ContentTypes,
+        body_bytes_max: usize,
+    ) -> Result<Self, Refusal> {
         match head.content_encoding {
             Field::Absent => {}
             Field::Once(encoding) if encoding.eq_ignore_ascii_case(b"identity") => {}
@@ -134,7 +151,12 @@ impl Head {
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
             Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
-            _ => Ok(Self { declared_bytes, content_type, idempotency_key, trace: head.trace() }),
+            _ => Ok(Self {
+                declared_bytes,
+                content_type,
+                idempotency_key,
+                trace: head.trace(),
+            }),
         }
     }
 }
@@ -146,7 +168,9 @@ pub struct ContentTypes(RefCell<Option<Arc<str>>>);
 impl ContentTypes {
     /// The first one that the client sent, where it is visible ASCII.
     fn get(&self, field: Field<'_>) -> Option<Arc<str>> {
-        let (Field::Once(value) | Field::Repeated(value)) = field else { return None };
+        let (Field::Once(value) | Field::Repeated(value)) = field else {
+            return None;
+        };
         let mut last = self.0.borrow_mut();
         match &*last {
             Some(last) if last.as_bytes() == value => Some(last.clone()),
@@ -156,7 +180,9 @@ impl ContentTypes {
 }
 
 fn visible(value: &[u8]) -> Option<&str> {
-    let is_text = value.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
+    let is_text = value
+        .iter()
+        .all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
     std::str::from_utf8(value).ok().filter(|_| is_text)
 }
 
@@ -171,7 +197,9 @@ fn trace(field: Field<'_>) -> Option<TraceParent> {
 fn idempotency_key(field: Field<'_>) -> Result<Option<RecordId>, Refusal> {
     match field {
         Field::Absent => Ok(None),
-        Field::Once(value) => RecordId::from_key(value).map(Some).ok_or(Refusal::InvalidIdempotencyKey),
+        Field::Once(value) => RecordId::from_key(value)
+            .map(Some)
+            .ok_or(Refusal::InvalidIdempotencyKey),
         Field::Repeated(_) => Err(Refusal::InvalidIdempotencyKey),
     }
 }
@@ -182,7 +210,9 @@ const BAD_LENGTH: Refusal = Refusal::Malformed("Content-Length is not one decima
 fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
     match field {
         Field::Absent => Ok(None),
-        Field::Once(digits) => length(digits).map(|bytes| Some(usize::try_from(bytes).unwrap_or(usize::MAX))),
+        Field::Once(digits) => {
+            length(digits).map(|bytes| Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
+        }
         Field::Repeated(_) => Err(BAD_LENGTH),
     }
 }
@@ -192,5 +222,9 @@ pub fn length(digits: &[u8]) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_LENGTH);
     }
-    Ok(digits.iter().fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add((digit - b'0').into())))
+    Ok(digits.iter().fold(0, |number: u64, digit| {
+        number
+            .saturating_mul(10)
+            .saturating_add((digit - b'0').into())
+    }))
 }

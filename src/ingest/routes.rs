@@ -43,14 +43,21 @@ impl Authorities {
         if self.any {
             return true;
         }
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         let host = host.strip_suffix('.').unwrap_or(host);
         // Devices mostly write the name as the certificate does.
         if self.names(host) {
             return true;
         }
         let host = normal_host(host);
-        self.names(&host) || self.suffixes.iter().any(|suffix| is_one_label_under(&host, suffix))
+        self.names(&host)
+            || self
+                .suffixes
+                .iter()
+                .any(|suffix| is_one_label_under(&host, suffix))
     }
 
     fn names(&self, host: &str) -> bool {
@@ -60,11 +67,13 @@ impl Authorities {
 
 /// Lower case; an IP address in its canonical form.
 fn normal_host(host: &str) -> String {
-    host.parse::<IpAddr>().map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
+    host.parse::<IpAddr>()
+        .map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
 }
 
 fn is_one_label_under(host: &str, suffix: &str) -> bool {
-    host.strip_suffix(suffix).is_some_and(|label| !label.is_empty() && !label.contains('.'))
+    host.strip_suffix(suffix)
+        .is_some_and(|label| !label.is_empty() && !label.contains('.'))
 }
 
 /// Which path leads to which stream, and who may go there.
@@ -81,14 +90,27 @@ struct Route {
 
 impl Routes {
     /// Once `access` names any stream, a stream that it does not name is open to nobody.
-    pub fn new(authorities: Authorities, streams: &[StreamConfig], access: &[StreamAccess]) -> Self {
+    pub fn new(
+        authorities: Authorities,
+        streams: &[StreamConfig],
+        access: &[StreamAccess],
+    ) -> Self {
         let route = |stream: &StreamConfig| {
             let entries = access.iter().filter(|entry| entry.stream == stream.name);
-            let globs = entries.flat_map(|entry| &entry.devices).map(|glob| WildMatch::new(glob)).collect();
-            Route { name: stream.name.clone(), devices: (!access.is_empty()).then_some(globs) }
+            let globs = entries
+                .flat_map(|entry| &entry.devices)
+                .map(|glob| WildMatch::new(glob))
+                .collect();
+            Route {
+                name: stream.name.clone(),
+                devices: (!access.is_empty()).then_some(globs),
+            }
         };
         let authorities = ArcSwap::from_pointee(authorities);
-        Self { authorities, streams: streams.iter().map(route).collect() }
+        Self {
+            authorities,
+            streams: streams.iter().map(route).collect(),
+        }
     }
 
     /// From now on, these are the gateway's names.
@@ -97,7 +119,11 @@ impl Routes {
     }
 
     /// The stream that the request is for: authority, path, method and access, in this order.
-    pub fn resolve(&self, head: &RequestHead<'_>, device: &DeviceId) -> Result<StreamIndex, Refusal> {
+    pub fn resolve(
+        &self,
+        head: &RequestHead<'_>,
+        device: &DeviceId,
+    ) -> Result<StreamIndex, Refusal> {
         if !self.authorities.load().allow(host_of(head.authority()?)?) {
             return Err(Refusal::Misdirected);
         }
@@ -105,7 +131,9 @@ impl Routes {
         if head.method != "POST" {
             return Err(Refusal::MethodNotAllowed);
         }
-        stream.filter(|stream| self.streams[stream.get()].allows(device)).ok_or(Refusal::StreamForbidden)
+        stream
+            .filter(|stream| self.streams[stream.get()].allows(device))
+            .ok_or(Refusal::StreamForbidden)
     }
 
     /// `Ok(None)` for a path that could lead to a stream, if there were one of that name.
@@ -113,7 +141,9 @@ impl Routes {
         if path == DEFAULT_STREAM_PATH {
             return Ok(Some(StreamIndex(0)));
         }
-        let name = path.strip_prefix(STREAMS_PATH).filter(|name| !name.is_empty() && !name.contains('/'));
+        let name = path
+            .strip_prefix(STREAMS_PATH)
+            .filter(|name| !name.is_empty() && !name.contains('/'));
         let name = name.ok_or(Refusal::NotFound)?;
         let index = self.streams.iter().position(|route| route.name == name);
         Ok(index.map(|index| StreamIndex(index as u16)))
@@ -122,6 +152,8 @@ impl Routes {
 
 impl Route {
     fn allows(&self, device: &DeviceId) -> bool {
-        self.devices.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(device.as_str())))
+        self.devices
+            .as_ref()
+            .is_none_or(|globs| globs.iter().any(|glob| glob.matches(device.as_str())))
     }
 }

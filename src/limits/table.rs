@@ -57,7 +57,9 @@ impl Entry {
     fn evict(&self, now: Nanos) -> Result<(), Nanos> {
         let [first, second] = &self.buckets;
         let first_full_at = first.evict(now)?;
-        second.evict(now).inspect_err(|_| first.restore(first_full_at))?;
+        second
+            .evict(now)
+            .inspect_err(|_| first.restore(first_full_at))?;
         Ok(())
     }
 }
@@ -91,13 +93,19 @@ impl Table {
     /// A table of at most `capacity` keys, at least one.
     pub fn new(capacity: usize) -> Self {
         let secrets = [RandomState::new(), RandomState::new()];
-        Self { secrets, places: Mutex::new(Places::new(capacity.clamp(1, u32::MAX as usize))) }
+        Self {
+            secrets,
+            places: Mutex::new(Places::new(capacity.clamp(1, u32::MAX as usize))),
+        }
     }
 
     /// The buckets of `name`, full when they are new.
     pub fn handle(self: &Arc<Self>, name: impl Hash, now: Nanos) -> Result<Handle, TableFull> {
         let entry = self.lock().entry(self.key(name), now)?;
-        Ok(Handle { table: self.clone(), entry: ArcSwap::new(entry) })
+        Ok(Handle {
+            table: self.clone(),
+            entry: ArcSwap::new(entry),
+        })
     }
 
     /// Keys in the table.
@@ -111,7 +119,10 @@ impl Table {
     }
 
     fn key(&self, name: impl Hash) -> Key {
-        let [high, low] = self.secrets.each_ref().map(|secret| u128::from(secret.hash_one(&name)));
+        let [high, low] = self
+            .secrets
+            .each_ref()
+            .map(|secret| u128::from(secret.hash_one(&name)));
         Key(high << 64 | low)
     }
 
@@ -140,7 +151,9 @@ impl Handle {
     fn take_anew(&self, which: Which, rule: &Rule, cost: u64, now: Nanos) -> Result<(), Denied> {
         let key = self.entry.load().key;
         let mut places = self.table.lock();
-        let entry = places.entry(key, now).map_err(|TableFull| Denied::TableFull)?;
+        let entry = places
+            .entry(key, now)
+            .map_err(|TableFull| Denied::TableFull)?;
         let taken = entry.buckets[which as usize].take(rule, cost, now);
         drop(places);
         self.entry.store(entry);
@@ -182,7 +195,9 @@ impl Places {
     }
 
     fn entry(&mut self, key: Key, now: Nanos) -> Result<Arc<Entry>, TableFull> {
-        let found = self.index.find(key.short(), |&place| self.entries[place as usize].key == key);
+        let found = self.index.find(key.short(), |&place| {
+            self.entries[place as usize].key == key
+        });
         match found {
             Some(&place) => Ok(self.entries[place as usize].clone()),
             None => self.insert(key, now),
@@ -190,7 +205,11 @@ impl Places {
     }
 
     fn insert(&mut self, key: Key, now: Nanos) -> Result<Arc<Entry>, TableFull> {
-        let vacated = if self.entries.len() < self.capacity { None } else { Some(self.make_room(now)?) };
+        let vacated = if self.entries.len() < self.capacity {
+            None
+        } else {
+            Some(self.make_room(now)?)
+        };
         let buckets = [(); 2].map(|()| Bucket::full_from(self.evicted_at));
         let entry = Arc::new(Entry { key, buckets });
         let place = vacated.unwrap_or(self.entries.len());
@@ -198,7 +217,10 @@ impl Places {
             Some(place) => self.entries[place] = entry.clone(),
             None => self.entries.push(entry.clone()),
         }
-        self.index.insert_unique(key.short(), place as u32, |&place| self.entries[place as usize].key.short());
+        self.index
+            .insert_unique(key.short(), place as u32, |&place| {
+                self.entries[place as usize].key.short()
+            });
         Ok(entry)
     }
 
@@ -223,7 +245,10 @@ impl Places {
 
     fn forget(&mut self, place: usize, now: Nanos) {
         let short = self.entries[place].key.short();
-        if let Ok(found) = self.index.find_entry(short, |&other| other as usize == place) {
+        if let Ok(found) = self
+            .index
+            .find_entry(short, |&other| other as usize == place)
+        {
             found.remove();
         }
         self.turn = TURN_BEGINS;

@@ -10,7 +10,10 @@ use super::*;
 use crate::config::{DeviceClass, Quota};
 
 const SECOND: u64 = 1_000_000_000;
-const OFF: Quota = Quota { rate: 0.0, burst: 0 };
+const OFF: Quota = Quota {
+    rate: 0.0,
+    burst: 0,
+};
 
 fn at(seconds: f64) -> Nanos {
     Nanos((seconds * SECOND as f64) as u64)
@@ -106,7 +109,9 @@ fn a_full_bucket_holds_its_burst_to_the_token() {
     for rate in [0.2, 1.0, 3.0, 7.0, 50.0, 333.3, 1e6] {
         for burst in [1, 3, 100, 997] {
             let (bucket, rule) = (Bucket::full_from(Nanos(0)), Rule::new(quota(rate, burst)));
-            let granted = (0..2 * burst).filter(|_| take(&bucket, &rule, 1, at(1.0)).is_ok()).count();
+            let granted = (0..2 * burst)
+                .filter(|_| take(&bucket, &rule, 1, at(1.0)).is_ok())
+                .count();
             assert_eq!(granted as u64, burst, "at {rate}/s");
             let whole = Bucket::full_from(Nanos(0));
             assert_eq!(take(&whole, &rule, burst, at(1.0)), Ok(()), "at {rate}/s");
@@ -133,7 +138,10 @@ fn a_cost_above_the_burst_never_passes_and_takes_nothing() {
 
 #[test]
 fn a_refusal_says_in_whole_seconds_when_to_come_back() {
-    let limits = Limits::new(&LimitsConfig { device_requests: quota(50.0, 100), ..config(10) });
+    let limits = Limits::new(&LimitsConfig {
+        device_requests: quota(50.0, 100),
+        ..config(10)
+    });
     let device = limits.device(&id("a"), at(1.0)).unwrap();
     assert!((0..100).all(|_| device.take_request(at(1.0)).is_ok()));
     let refused = refused(device.take_request(at(1.0)));
@@ -149,19 +157,30 @@ fn requests_and_bytes_are_two_buckets() {
     let device = limits.device(&id("a"), at(0.0)).unwrap();
     assert_eq!(device.take_bytes(at(0.0), 900), Ok(()));
     let refused = refused(device.take_bytes(at(0.0), 200));
-    assert_eq!((refused.scope, refused.refusal.remaining), (Scope::DeviceBytes, 100));
+    assert_eq!(
+        (refused.scope, refused.refusal.remaining),
+        (Scope::DeviceBytes, 100)
+    );
     assert!(device.bytes_exceed_burst(1001) && !device.bytes_exceed_burst(1000));
     assert_eq!(device.take_request(at(0.0)), Ok(()));
 }
 
 #[test]
 fn the_first_matching_class_sets_the_request_rate_only() {
-    let class = |devices: &str, burst| DeviceClass { devices: devices.into(), requests: quota(1.0, burst) };
+    let class = |devices: &str, burst| DeviceClass {
+        devices: devices.into(),
+        requests: quota(1.0, burst),
+    };
     let classes = vec![class("gw-*", 5), class("gw-1", 7), class("*-slow", 1)];
-    let limits = Limits::new(&LimitsConfig { device_classes: classes, ..config(10) });
+    let limits = Limits::new(&LimitsConfig {
+        device_classes: classes,
+        ..config(10)
+    });
     for (name, burst) in [("gw-1", 5), ("meter-slow", 1), ("other", 2)] {
         let device = limits.device(&id(name), at(0.0)).unwrap();
-        let granted = (0..20).filter(|_| device.take_request(at(0.0)).is_ok()).count();
+        let granted = (0..20)
+            .filter(|_| device.take_request(at(0.0)).is_ok())
+            .count();
         assert_eq!(granted, burst, "{name}");
         assert!(!device.bytes_exceed_burst(1000) && device.bytes_exceed_burst(1001));
     }
@@ -171,8 +190,14 @@ fn the_first_matching_class_sets_the_request_rate_only() {
 fn connections_of_one_device_share_its_buckets() {
     let limits = Limits::new(&config(10));
     let [one, other] = [(); 2].map(|()| limits.device(&id("a"), at(0.0)).unwrap());
-    assert_eq!((one.take_request(at(0.0)), other.take_request(at(0.0))), (Ok(()), Ok(())));
-    assert_eq!(refused(one.take_request(at(0.0))), refused(other.take_request(at(0.0))));
+    assert_eq!(
+        (one.take_request(at(0.0)), other.take_request(at(0.0))),
+        (Ok(()), Ok(()))
+    );
+    assert_eq!(
+        refused(one.take_request(at(0.0))),
+        refused(other.take_request(at(0.0)))
+    );
     assert_eq!(limits.devices_len(), 1);
 }
 
@@ -183,12 +208,22 @@ fn a_full_table_forgets_full_buckets_only() {
     a.take_request(at(0.0)).unwrap();
     b.take_bytes(at(0.0), 300).unwrap();
     assert_eq!(limits.device(&id("c"), at(0.9)).err(), Some(TableFull));
-    assert!(limits.device(&id("a"), at(0.9)).is_ok(), "a known device needs no room");
-    let c = limits.device(&id("c"), at(1.0)).expect("a's bucket is full again");
+    assert!(
+        limits.device(&id("a"), at(0.9)).is_ok(),
+        "a known device needs no room"
+    );
+    let c = limits
+        .device(&id("c"), at(1.0))
+        .expect("a's bucket is full again");
     c.take_request(at(1.0)).unwrap();
-    assert_eq!(a.take_request(at(1.0)), Err(Denied::TableFull(TableFull)), "both places hold spent buckets");
+    assert_eq!(
+        a.take_request(at(1.0)),
+        Err(Denied::TableFull(TableFull)),
+        "both places hold spent buckets"
+    );
     assert_eq!(limits.devices_len(), 2);
-    a.take_request(at(3.0)).expect("b is full since its third second");
+    a.take_request(at(3.0))
+        .expect("b is full since its third second");
 }
 
 #[test]
@@ -213,7 +248,10 @@ fn a_newcomer_looks_at_a_part_of_a_large_table_and_the_next_one_goes_on() {
             device.take_request(at(0.0)).unwrap();
         }
     }
-    assert!(limits.device(&id("first"), at(0.0)).is_err(), "the one full bucket stands last");
+    assert!(
+        limits.device(&id("first"), at(0.0)).is_err(),
+        "the one full bucket stands last"
+    );
     assert!(limits.device(&id("second"), at(0.0)).is_ok());
 }
 
@@ -221,18 +259,28 @@ fn a_newcomer_looks_at_a_part_of_a_large_table_and_the_next_one_goes_on() {
 fn a_device_finds_its_bucket_again_after_it_was_forgotten() {
     let limits = Limits::new(&config(1));
     let [one, other] = [(); 2].map(|()| limits.device(&id("a"), at(1.0)).unwrap());
-    limits.device(&id("b"), at(1.0)).expect("a is full and may be forgotten");
-    assert_eq!((one.take_request(at(1.0)), other.take_request(at(1.0))), (Ok(()), Ok(())));
+    limits
+        .device(&id("b"), at(1.0))
+        .expect("a is full and may be forgotten");
+    assert_eq!(
+        (one.take_request(at(1.0)), other.take_request(at(1.0))),
+        (Ok(()), Ok(()))
+    );
     refused(one.take_request(at(1.0)));
     refused(other.take_request(at(1.0)));
 }
 
 #[test]
 fn eviction_grants_nothing_to_a_take_with_an_older_instant() {
-    let limits = Limits::new(&LimitsConfig { device_requests: quota(1.0, 1), ..config(2) });
+    let limits = Limits::new(&LimitsConfig {
+        device_requests: quota(1.0, 1),
+        ..config(2)
+    });
     let [a, _b] = ["a", "b"].map(|name| limits.device(&id(name), at(0.0)).unwrap());
     a.take_request(at(0.0)).unwrap();
-    limits.device(&id("c"), at(1.0)).expect("a is full from its first second on");
+    limits
+        .device(&id("c"), at(1.0))
+        .expect("a is full from its first second on");
     assert_eq!(refused(a.take_request(at(0.5))).scope, Scope::Device);
     assert_eq!(a.take_request(at(1.0)), Ok(()));
 }
@@ -240,20 +288,44 @@ fn eviction_grants_nothing_to_a_take_with_an_older_instant() {
 #[test]
 fn addresses_have_buckets_for_handshakes_and_requests_and_the_gateway_its_own() {
     let one = quota(1.0, 1);
-    let spent = LimitsConfig { address_requests: one, address_handshakes: one, gateway_requests: one, ..config(9) };
+    let spent = LimitsConfig {
+        address_requests: one,
+        address_handshakes: one,
+        gateway_requests: one,
+        ..config(9)
+    };
     let limits = Limits::new(&spent);
     let address = |text: &str| limits.address(text.parse().unwrap(), at(0.0)).unwrap();
     let device = limits.device(&id("a"), at(0.0)).unwrap();
     assert_eq!(address("192.0.2.1").take_handshake(at(0.0)), Ok(()));
-    assert_eq!(refused(address("::ffff:192.0.2.1").take_handshake(at(0.0))).scope, Scope::Handshake);
-    assert_eq!(limits.take_request(&device, &address("2001:db8::1"), at(0.0)), Ok(()));
+    assert_eq!(
+        refused(address("::ffff:192.0.2.1").take_handshake(at(0.0))).scope,
+        Scope::Handshake
+    );
+    assert_eq!(
+        limits.take_request(&device, &address("2001:db8::1"), at(0.0)),
+        Ok(())
+    );
     let same_site = address("2001:db8::ffff:2");
-    assert_eq!(refused(limits.take_request(&device, &same_site, at(0.0))).scope, Scope::Address);
+    assert_eq!(
+        refused(limits.take_request(&device, &same_site, at(0.0))).scope,
+        Scope::Address
+    );
     let other_site = address("2001:db8:0:1::1");
-    assert_eq!(refused(limits.take_request(&device, &other_site, at(0.0))).scope, Scope::Device);
+    assert_eq!(
+        refused(limits.take_request(&device, &other_site, at(0.0))).scope,
+        Scope::Device
+    );
     let fresh = limits.device(&id("b"), at(0.0)).unwrap();
-    assert_eq!(refused(limits.take_request(&fresh, &other_site, at(0.0))).scope, Scope::Gateway);
-    assert_eq!(refused(other_site.take_request(at(0.0))).scope, Scope::Address, "asked before the gateway, it paid");
+    assert_eq!(
+        refused(limits.take_request(&fresh, &other_site, at(0.0))).scope,
+        Scope::Gateway
+    );
+    assert_eq!(
+        refused(other_site.take_request(at(0.0))).scope,
+        Scope::Address,
+        "asked before the gateway, it paid"
+    );
 }
 
 /// Four threads ask for more than four devices may have, in a table of two, each thread on its own reading of the clock.
@@ -261,14 +333,24 @@ fn addresses_have_buckets_for_handshakes_and_requests_and_the_gateway_its_own() 
 fn threads_that_evict_each_other_grant_no_token_twice() {
     const TURNS: usize = 5_000;
     const STEP_NS: u64 = 4 * SECOND / 1000;
-    let limits = Limits::new(&LimitsConfig { device_requests: quota(100.0, 5), ..config(2) });
+    let limits = Limits::new(&LimitsConfig {
+        device_requests: quota(100.0, 5),
+        ..config(2)
+    });
     let granted: [AtomicU64; 4] = Default::default();
     let clock = AtomicU64::new(0);
     thread::scope(|scope| {
         for thread in 0..4 {
             let now = || Nanos(clock.fetch_add(STEP_NS, Ordering::Relaxed));
             let (limits, granted) = (&limits, &granted);
-            scope.spawn(move || take_in_turns(limits, (0..TURNS).map(|turn| scattered(thread, turn)), now, granted));
+            scope.spawn(move || {
+                take_in_turns(
+                    limits,
+                    (0..TURNS).map(|turn| scattered(thread, turn)),
+                    now,
+                    granted,
+                )
+            });
         }
     });
     let entitled = 5 + 100 * clock.into_inner() / SECOND;
@@ -284,22 +366,36 @@ fn a_fleet_that_is_too_large_gains_nothing_by_eviction() {
     const DEVICES: usize = 20_000;
     const ROUNDS: usize = 20;
     const ROUND_SECONDS: f64 = 4.0;
-    let limits = Limits::new(&LimitsConfig { device_requests: quota(0.5, 3), ..config(1000) });
-    let ids: Vec<_> = (0..DEVICES).map(|number| id(&format!("meter-{number}"))).collect();
+    let limits = Limits::new(&LimitsConfig {
+        device_requests: quota(0.5, 3),
+        ..config(1000)
+    });
+    let ids: Vec<_> = (0..DEVICES)
+        .map(|number| id(&format!("meter-{number}")))
+        .collect();
     let mut granted = vec![0; DEVICES];
     let mut evictions = 0;
     for turn in 0..ROUNDS * DEVICES {
         let now = at(ROUND_SECONDS * turn as f64 / DEVICES as f64);
         // A step that shares no factor with the number of devices visits each of them once a round.
         let which = turn * (7919 + 2 * (turn / DEVICES)) % DEVICES;
-        let Ok(device) = limits.device(&ids[which], now) else { continue };
+        let Ok(device) = limits.device(&ids[which], now) else {
+            continue;
+        };
         evictions += usize::from(turn > 1000);
         granted[which] += (0..8).filter(|_| device.take_request(now).is_ok()).count();
         assert!(limits.devices_len() <= 1000);
     }
     let entitled = 3 + (0.5 * ROUND_SECONDS) as usize * ROUNDS;
-    assert!(evictions > DEVICES / 4, "the table was too full to tell: {evictions}");
-    assert!(granted.iter().all(|granted| *granted <= entitled), "{:?} of {entitled}", granted.iter().max());
+    assert!(
+        evictions > DEVICES / 4,
+        "the table was too full to tell: {evictions}"
+    );
+    assert!(
+        granted.iter().all(|granted| *granted <= entitled),
+        "{:?} of {entitled}",
+        granted.iter().max()
+    );
 }
 
 /// A device of four, irregular enough that each is silent now and then for as long as its bucket takes to refill.
@@ -320,7 +416,11 @@ fn take_in_turns(
     for which in turns {
         let ((name, handle), now) = (&mut devices[which], now());
         *handle = handle.take().or_else(|| limits.device(name, now).ok());
-        let passed = (0..8).filter(|_| handle.as_ref().is_some_and(|handle| handle.take_request(now).is_ok()));
+        let passed = (0..8).filter(|_| {
+            handle
+                .as_ref()
+                .is_some_and(|handle| handle.take_request(now).is_ok())
+        });
         granted[which].fetch_add(passed.count() as u64, Ordering::Relaxed);
     }
 }

@@ -58,7 +58,11 @@ impl Refusal {
 pub struct Evicted;
 
 impl Rule {
-    const OFF: Self = Self { ns_per_token: 0.0, tolerance_ns: 0, burst: 0 };
+    const OFF: Self = Self {
+        ns_per_token: 0.0,
+        tolerance_ns: 0,
+        burst: 0,
+    };
 
     /// A rate of 0 switches the limit off, whatever the burst.
     pub fn new(quota: Quota) -> Self {
@@ -70,7 +74,11 @@ impl Rule {
         // Each take is charged up to 1 ns too much. The slack gives that back to a bucket drained token by token; being
         // less than a token, it lets no one more than the burst through at once.
         let slack_ns = burst.min(ns_per_token - 1.0).max(1.0);
-        Self { ns_per_token, tolerance_ns: (burst * ns_per_token + slack_ns) as u64, burst: quota.burst }
+        Self {
+            ns_per_token,
+            tolerance_ns: (burst * ns_per_token + slack_ns) as u64,
+            burst: quota.burst,
+        }
     }
 
     pub fn is_off(&self) -> bool {
@@ -84,17 +92,26 @@ impl Rule {
 
     /// The bucket's next instant, when `cost` passes.
     fn charge(&self, full_at: u64, cost: u64, now: Nanos) -> Result<u64, Refusal> {
-        let next = full_at.max(now.0).saturating_add((cost as f64 * self.ns_per_token).ceil() as u64);
+        let next = full_at
+            .max(now.0)
+            .saturating_add((cost as f64 * self.ns_per_token).ceil() as u64);
         let latest = now.0.saturating_add(self.tolerance_ns).min(EVICTED - 1);
         if self.exceeds_burst(cost) {
             return Err(self.refusal(full_at, now, full_at.saturating_sub(now.0)));
         }
-        if next > latest { Err(self.refusal(full_at, now, next - latest)) } else { Ok(next) }
+        if next > latest {
+            Err(self.refusal(full_at, now, next - latest))
+        } else {
+            Ok(next)
+        }
     }
 
     #[cold]
     fn refusal(&self, full_at: u64, now: Nanos, wait_ns: u64) -> Refusal {
-        let left_ns = now.0.saturating_add(self.tolerance_ns).saturating_sub(full_at.max(now.0));
+        let left_ns = now
+            .0
+            .saturating_add(self.tolerance_ns)
+            .saturating_sub(full_at.max(now.0));
         let fill_seconds = self.burst as f64 * self.ns_per_token / 1e9;
         Refusal {
             retry_after: Duration::from_nanos(wait_ns),
@@ -131,7 +148,10 @@ impl Bucket {
                 Ok(next) => next,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            match self.0.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(Ok(())),
                 Err(seen) => full_at = seen,
             }
@@ -145,7 +165,9 @@ impl Bucket {
         if full_at > now.0 {
             return Err(Nanos(full_at));
         }
-        let swapped = self.0.compare_exchange(full_at, EVICTED, Ordering::Relaxed, Ordering::Relaxed);
+        let swapped =
+            self.0
+                .compare_exchange(full_at, EVICTED, Ordering::Relaxed, Ordering::Relaxed);
         swapped.map(Nanos).map_err(Nanos)
     }
 

@@ -26,16 +26,23 @@ impl Serial {
         let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = BigUint::parse_bytes(digits.as_bytes(), 16).filter(|_| is_hex);
         let fits = |number: &BigUint| (1..=SERIAL_BITS_MAX).contains(&number.bits());
-        number.filter(fits).map(Self).ok_or_else(|| PkiError::NotASerial(text.to_owned()))
+        number
+            .filter(fits)
+            .map(Self)
+            .ok_or_else(|| PkiError::NotASerial(text.to_owned()))
     }
 
     /// The serial number of a device's certificate.
     pub fn of_device(folder: &Folder, id: &DeviceId) -> Result<Self, PkiError> {
         let file = folder.device(id);
-        let remedy = || "no device of this id was made here; `--serial` revokes by serial number".to_owned();
+        let remedy =
+            || "no device of this id was made here; `--serial` revokes by serial number".to_owned();
         files::must_exist(&file, remedy)?;
         let pem = files::read_pem(&file)?;
-        let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a certificate: {error}") };
+        let unreadable = |error| PkiError::Unreadable {
+            file,
+            reason: format!("it is not a certificate: {error}"),
+        };
         Ok(Self(pem.parse_x509().map_err(unreadable)?.serial.clone()))
     }
 }
@@ -56,7 +63,11 @@ impl Authority {
     }
 
     /// Signs the next CRL with these added, for `days` from now. How many certificates it lists.
-    pub fn revoke(&self, serials: impl IntoIterator<Item = Serial>, days: Days) -> Result<usize, PkiError> {
+    pub fn revoke(
+        &self,
+        serials: impl IntoIterator<Item = Serial>,
+        days: Days,
+    ) -> Result<usize, PkiError> {
         // Two at once would each drop what the other has added.
         let _lock = files::lock(&self.folder.ca_key())?;
         let mut crl = self.read_crl()?;
@@ -71,20 +82,38 @@ impl Authority {
     }
 
     pub(super) fn empty_crl(&self, days: Days) -> Result<String, PkiError> {
-        self.sign(&Crl { number: BigUint::from(1_u32), revoked: Vec::new() }, days)
+        self.sign(
+            &Crl {
+                number: BigUint::from(1_u32),
+                revoked: Vec::new(),
+            },
+            days,
+        )
     }
 
     fn read_crl(&self) -> Result<Crl, PkiError> {
         let file = self.folder.crl();
         let dir = self.folder.dir().display();
-        files::must_exist(&file, || format!("`forebay pki crl --dir {dir}` makes a first one, which lists nothing"))?;
+        files::must_exist(&file, || {
+            format!("`forebay pki crl --dir {dir}` makes a first one, which lists nothing")
+        })?;
         let pem = files::read_pem(&file)?;
-        let unreadable = |error| PkiError::Unreadable { file, reason: format!("it is not a CRL: {error}") };
+        let unreadable = |error| PkiError::Unreadable {
+            file,
+            reason: format!("it is not a CRL: {error}"),
+        };
         let (_, crl) = CertificateRevocationList::from_der(&pem.contents).map_err(unreadable)?;
         let revoked = crl.iter_revoked_certificates();
         Ok(Crl {
             number: crl.crl_number().cloned().unwrap_or_default(),
-            revoked: revoked.map(|entry| (Serial(entry.user_certificate.clone()), entry.revocation_date)).collect(),
+            revoked: revoked
+                .map(|entry| {
+                    (
+                        Serial(entry.user_certificate.clone()),
+                        entry.revocation_date,
+                    )
+                })
+                .collect(),
         })
     }
 
@@ -112,17 +141,30 @@ impl Folder {
     /// That the server's certificate and the CRL are still valid.
     pub fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
-        let (server, crl) = (files::read_pem(&self.server())?, files::read_pem(&self.crl())?);
-        let server_until = server.parse_x509().ok().map(|certificate| certificate.validity().not_after);
+        let (server, crl) = (
+            files::read_pem(&self.server())?,
+            files::read_pem(&self.crl())?,
+        );
+        let server_until = server
+            .parse_x509()
+            .ok()
+            .map(|certificate| certificate.validity().not_after);
         let crl = CertificateRevocationList::from_der(&crl.contents).ok();
         let crl_until = crl.and_then(|(_, crl)| crl.next_update());
-        let has_expired = |until: Option<ASN1Time>| until.is_some_and(|until| until < ASN1Time::now());
+        let has_expired =
+            |until: Option<ASN1Time>| until.is_some_and(|until| until < ASN1Time::now());
         if has_expired(server_until) {
             let remedy = format!("move {dir} away, and a new one is made");
-            return Err(PkiError::Expired { file: self.server(), remedy });
+            return Err(PkiError::Expired {
+                file: self.server(),
+                remedy,
+            });
         }
         if has_expired(crl_until) {
-            return Err(PkiError::Expired { file: self.crl(), remedy: format!("run `forebay pki crl --dir {dir}`") });
+            return Err(PkiError::Expired {
+                file: self.crl(),
+                remedy: format!("run `forebay pki crl --dir {dir}`"),
+            });
         }
         Ok(())
     }

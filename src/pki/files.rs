@@ -64,7 +64,10 @@ impl Folder {
     }
 
     /// That none of the files exists.
-    pub(super) fn must_be_free(&self, files: impl IntoIterator<Item = PathBuf>) -> Result<(), PkiError> {
+    pub(super) fn must_be_free(
+        &self,
+        files: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<(), PkiError> {
         files
             .into_iter()
             .find(|file| file.symlink_metadata().is_ok())
@@ -74,7 +77,14 @@ impl Folder {
 
 /// That the file exists; else the error says what to do.
 pub fn must_exist(file: &Path, remedy: impl Fn() -> String) -> Result<(), PkiError> {
-    if file.exists() { Ok(()) } else { Err(PkiError::Missing { file: file.to_owned(), remedy: remedy() }) }
+    if file.exists() {
+        Ok(())
+    } else {
+        Err(PkiError::Missing {
+            file: file.to_owned(),
+            remedy: remedy(),
+        })
+    }
 }
 
 fn file_name(id: &DeviceId) -> String {
@@ -90,14 +100,24 @@ pub fn write_public(file: &Path, pem: &str) -> Result<(), PkiError> {
 }
 
 fn write_new(file: &Path, pem: &str, mode: u32) -> Result<(), PkiError> {
-    let mut opened = match OpenOptions::new().write(true).create_new(true).mode(mode).open(file) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(PkiError::Exists(file.to_owned())),
+    let mut opened = match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(file)
+    {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(PkiError::Exists(file.to_owned()));
+        }
         opened => opened.map_err(failed(file))?,
     };
-    opened.write_all(pem.as_bytes()).map_err(failed(file)).inspect_err(|_| {
-        // Half a file would stand in the way of the next try; if it stays, that one says so.
-        let _ = fs::remove_file(file);
-    })
+    opened
+        .write_all(pem.as_bytes())
+        .map_err(failed(file))
+        .inspect_err(|_| {
+            // Half a file would stand in the way of the next try; if it stays, that one says so.
+            let _ = fs::remove_file(file);
+        })
 }
 
 /// Puts a whole new file in the place of the old one; who reads it sees one or the other.
@@ -129,8 +149,13 @@ pub fn read(file: &Path) -> Result<String, PkiError> {
 /// The first section of the file.
 pub fn read_pem(file: &Path) -> Result<Pem, PkiError> {
     let text = read(file)?;
-    let unreadable = |error| PkiError::Unreadable { file: file.to_owned(), reason: format!("it is not PEM: {error}") };
-    parse_x509_pem(text.as_bytes()).map(|(_, pem)| pem).map_err(unreadable)
+    let unreadable = |error| PkiError::Unreadable {
+        file: file.to_owned(),
+        reason: format!("it is not PEM: {error}"),
+    };
+    parse_x509_pem(text.as_bytes())
+        .map(|(_, pem)| pem)
+        .map_err(unreadable)
 }
 
 fn failed(file: &Path) -> impl FnOnce(io::Error) -> PkiError {

@@ -39,7 +39,10 @@ impl Authority {
             }
         };
         let made = on_all_cores(work)?;
-        Ok(Fleet { made, kept: count - made })
+        Ok(Fleet {
+            made,
+            kept: count - made,
+        })
     }
 
     /// How many were made: 1 or 0.
@@ -63,6 +66,9 @@ fn on_all_cores(work: impl Fn() -> Result<u32, PkiError> + Sync) -> Result<u32, 
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         let panicked = |panic| std::panic::resume_unwind(panic);
-        results.into_iter().map(|result| result.unwrap_or_else(panicked)).sum()
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(panicked))
+            .sum()
     })
 }

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use uuid::Uuid;
 use x509_parser::time::ASN1Time;
@@ -62,7 +62,9 @@ impl FromStr for ServerName {
             return Ok(Self::Ip(address));
         }
         let is_name = is_dns_name(text.strip_prefix("*.").unwrap_or(text));
-        is_name.then(|| Self::Dns(text.to_ascii_lowercase())).ok_or_else(|| PkiError::NotAName(text.to_owned()))
+        is_name
+            .then(|| Self::Dns(text.to_ascii_lowercase()))
+            .ok_or_else(|| PkiError::NotAName(text.to_owned()))
     }
 }
 
@@ -87,7 +89,10 @@ pub fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, Pki
         ServerName::Ip(address) => Ok(SanType::IpAddress(*address)),
     };
     let mut params = params(name.as_deref(), days);
-    params.subject_alt_names = names.iter().map(alternative).collect::<Result<_, rcgen::Error>>()?;
+    params.subject_alt_names = names
+        .iter()
+        .map(alternative)
+        .collect::<Result<_, rcgen::Error>>()?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }
@@ -109,27 +114,38 @@ fn alternative_name(id: &str) -> Result<Option<SanType>, rcgen::Error> {
     if is_dns_name(id) {
         return Ok(Some(SanType::DnsName(id.try_into()?)));
     }
-    if id.len() > COMMON_NAME_CHARS_MAX { Ok(Some(SanType::URI(id.try_into()?))) } else { Ok(None) }
+    if id.len() > COMMON_NAME_CHARS_MAX {
+        Ok(Some(SanType::URI(id.try_into()?)))
+    } else {
+        Ok(None)
+    }
 }
 
 fn is_absolute_uri(id: &str) -> bool {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
     };
-    id.split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
+    id.split_once(':')
+        .is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
 }
 
 /// Labels of letters, digits, `-` and `_`, the last one not a number: that would be an address.
 fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
+    name.len() <= 253
+        && name.split('.').all(is_label)
+        && !name.rsplit('.').next().is_some_and(is_number)
 }
 
 /// What all profiles share; as the last of them, a leaf's.

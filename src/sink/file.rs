@@ -27,7 +27,10 @@ use super::{SinkError, SinkOptions};
 use crate::config::{FileConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
-const ROTATION: Rotation = Rotation { bytes_max: 256 << 20, age_max: Duration::from_secs(3600) };
+const ROTATION: Rotation = Rotation {
+    bytes_max: 256 << 20,
+    age_max: Duration::from_secs(3600),
+};
 
 /// Batches that wait for the disk; the next ones wait in their order to be handed over.
 const JOBS_WAITING_MAX: usize = 64;
@@ -52,25 +55,41 @@ impl FileSink {
     /// Takes the folder, mends torn tails and starts the writer. A folder that another gateway uses, or that this one
     /// may not write, is `Misconfigured`; one that is away is tried again later.
     pub fn open(config: &FileConfig, options: SinkOptions) -> Result<Self, SinkError> {
-        let SinkOptions { streams, ack_timeout, .. } = options;
+        let SinkOptions {
+            streams,
+            ack_timeout,
+            ..
+        } = options;
         streams.iter().try_for_each(check_target)?;
-        let mut targets: Vec<_> = streams.iter().map(|stream| stream.target.as_str()).collect();
+        let mut targets: Vec<_> = streams
+            .iter()
+            .map(|stream| stream.target.as_str())
+            .collect();
         targets.sort_unstable();
         targets.dedup();
-        let folders =
-            streams.iter().map(|stream| targets.partition_point(|target| **target < *stream.target)).collect();
+        let folders = streams
+            .iter()
+            .map(|stream| targets.partition_point(|target| **target < *stream.target))
+            .collect();
         let mut writer = Writer::new(config.dir.clone(), &targets, ROTATION);
         match writer.prepare() {
             Err(SinkError::Away(reason)) => tracing::warn!(reason, "the file sink is away"),
             prepared => prepared?,
         }
-        Ok(Self { jobs: Mutex::new(start(writer)?), folders, ack_timeout })
+        Ok(Self {
+            jobs: Mutex::new(start(writer)?),
+            folders,
+            ack_timeout,
+        })
     }
 
     /// Writes a small file in every folder and removes it again.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        let slow = |_| SinkError::Away(format!("the disk did not answer within {VERIFY_TIMEOUT:?}"));
-        timeout(VERIFY_TIMEOUT, self.ask_writer()).await.map_err(slow)?
+        let slow =
+            |_| SinkError::Away(format!("the disk did not answer within {VERIFY_TIMEOUT:?}"));
+        timeout(VERIFY_TIMEOUT, self.ask_writer())
+            .await
+            .map_err(slow)?
     }
 
     /// Resolves within `ack_timeout`. Cancelling leaves the outcome unknown.
@@ -83,7 +102,11 @@ impl FileSink {
         }
         let deadline = Instant::now() + self.ack_timeout;
         let (outcome, settled) = oneshot::channel();
-        let job = Job::Append(Append { folder, lines: render(records), outcome });
+        let job = Job::Append(Append {
+            folder,
+            lines: render(records),
+            outcome,
+        });
         let sent = async { self.jobs.lock().await.send(job).await };
         Outcomes::All(match timeout_at(deadline, sent).await {
             Ok(Ok(())) => match timeout_at(deadline, settled).await {
@@ -98,21 +121,33 @@ impl FileSink {
     async fn ask_writer(&self) -> Result<(), SinkError> {
         let ended = || SinkError::Away("the writer has ended".into());
         let (answer, answered) = oneshot::channel();
-        self.jobs.lock().await.send(Job::Verify(answer)).await.map_err(|_| ended())?;
+        self.jobs
+            .lock()
+            .await
+            .send(Job::Verify(answer))
+            .await
+            .map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }
 
 fn start(writer: Writer) -> Result<mpsc::Sender<Job>, SinkError> {
     let (sender, jobs) = mpsc::channel(JOBS_WAITING_MAX);
-    let thread = thread::Builder::new().name("file-sink".into()).spawn(move || writer.run(jobs));
-    thread.map(|_| sender).map_err(|error| SinkError::Misconfigured(format!("no thread for the file sink: {error}")))
+    let thread = thread::Builder::new()
+        .name("file-sink".into())
+        .spawn(move || writer.run(jobs));
+    thread
+        .map(|_| sender)
+        .map_err(|error| SinkError::Misconfigured(format!("no thread for the file sink: {error}")))
 }
 
 fn render(records: &[Record]) -> Vec<u8> {
-    let bytes = |record: &Record| record.payload.len() + record.device.as_str().len() + LINE_BYTES_EXTRA;
+    let bytes =
+        |record: &Record| record.payload.len() + record.device.as_str().len() + LINE_BYTES_EXTRA;
     let mut lines = Vec::with_capacity(records.iter().map(bytes).sum());
-    records.iter().for_each(|record| line::render(record, &mut lines));
+    records
+        .iter()
+        .for_each(|record| line::render(record, &mut lines));
     lines
 }
 
@@ -123,7 +158,9 @@ fn check_target(StreamConfig { name, target }: &StreamConfig) -> Result<(), Sink
     if one_folder && !target.starts_with('.') {
         return Ok(());
     }
-    Err(SinkError::Misconfigured(format!("FOREBAY_STREAMS: {target:?} (stream {name}) cannot name a folder")))
+    Err(SinkError::Misconfigured(format!(
+        "FOREBAY_STREAMS: {target:?} (stream {name}) cannot name a folder"
+    )))
 }
 
 #[cfg(test)]
@@ -149,10 +186,20 @@ mod tests {
 
     #[test]
     fn a_target_is_one_folder() {
-        let check = |target: &str| check_target(&StreamConfig { name: "s".into(), target: target.into() });
+        let check = |target: &str| {
+            check_target(&StreamConfig {
+                name: "s".into(),
+                target: target.into(),
+            })
+        };
         assert!(check("telemetry").is_ok() && check("plant 7.v2").is_ok());
-        for target in ["", ".", "..", "../up", "/etc", "a/b", "a/", ".hidden", "a/.."] {
-            assert!(matches!(check(target), Err(SinkError::Misconfigured(_))), "{target}");
+        for target in [
+            "", ".", "..", "../up", "/etc", "a/b", "a/", ".hidden", "a/..",
+        ] {
+            assert!(
+                matches!(check(target), Err(SinkError::Misconfigured(_))),
+                "{target}"
+            );
         }
     }
 }

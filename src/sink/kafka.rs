@@ -51,11 +51,28 @@ impl KafkaSink {
     pub fn open(config: &KafkaConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
-        let topics: Vec<_> = options.streams.into_iter().map(|stream| stream.target).collect();
-        let client = Client::new(settings.client.clone(), Reports::new(in_flight.clone()), native_names(&topics)?);
+        let topics: Vec<_> = options
+            .streams
+            .into_iter()
+            .map(|stream| stream.target)
+            .collect();
+        let client = Client::new(
+            settings.client.clone(),
+            Reports::new(in_flight.clone()),
+            native_names(&topics)?,
+        );
         let client = client.map_err(|error| settings.misconfigured(error))?;
         let (alone, fits, admin, unanswered) = Default::default();
-        Ok(Self { client, alone, in_flight, topics, settings, fits, admin, unanswered })
+        Ok(Self {
+            client,
+            alone,
+            in_flight,
+            topics,
+            settings,
+            fits,
+            admin,
+            unanswered,
+        })
     }
 
     /// Produces the records in their order and waits for their delivery reports.
@@ -64,16 +81,29 @@ impl KafkaSink {
             return Outcomes::DELIVERED;
         }
         let outcomes = self.produce(&self.client, stream, records.iter()).await;
-        let Outcomes::Each(mut outcomes) = outcomes else { return outcomes };
-        let refused: Vec<_> = (0..records.len()).filter(|&index| is_refused(&outcomes[index])).collect();
+        let Outcomes::Each(mut outcomes) = outcomes else {
+            return outcomes;
+        };
+        let refused: Vec<_> = (0..records.len())
+            .filter(|&index| is_refused(&outcomes[index]))
+            .collect();
         if !refused.is_empty() {
-            let again = self.produce_alone(stream, refused.iter().map(|&index| &records[index])).await;
-            refused.iter().enumerate().for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
+            let again = self
+                .produce_alone(stream, refused.iter().map(|&index| &records[index]))
+                .await;
+            refused
+                .iter()
+                .enumerate()
+                .for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
         }
         Outcomes::Each(outcomes)
     }
 
-    async fn produce_alone(&self, stream: StreamIndex, records: impl ExactSizeIterator<Item = &Record>) -> Outcomes {
+    async fn produce_alone(
+        &self,
+        stream: StreamIndex,
+        records: impl ExactSizeIterator<Item = &Record>,
+    ) -> Outcomes {
         match self.alone() {
             Some(alone) => self.produce(alone, stream, records).await,
             None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
@@ -83,7 +113,8 @@ impl KafkaSink {
     fn alone(&self) -> Option<&Client> {
         if self.alone.get().is_none() {
             let made = self.client.beside(self.settings.alone());
-            let made = made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
+            let made =
+                made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
             let _ = self.alone.set(made.ok()?);
         }
         self.alone.get()
@@ -103,7 +134,8 @@ impl KafkaSink {
         let producer = client.producer();
         for (index, record) in records.enumerate() {
             if let Err(code) = send(&producer, stream, record, batch.opaque(index)) {
-                self.in_flight.report(batch.opaque(index), Some(outcome(code, InTopic::No)));
+                self.in_flight
+                    .report(batch.opaque(index), Some(outcome(code, InTopic::No)));
             }
         }
         drop(producer);
@@ -113,11 +145,19 @@ impl KafkaSink {
 
 /// The topics' names, for librdkafka.
 fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
-    let names: Result<_, _> = topics.iter().map(|topic| CString::new(topic.as_str())).collect();
+    let names: Result<_, _> = topics
+        .iter()
+        .map(|topic| CString::new(topic.as_str()))
+        .collect();
     names.map_err(|_| SinkError::Misconfigured("FOREBAY_STREAMS: a topic's name has no NUL".into()))
 }
 
-fn send(producer: &Producer, stream: StreamIndex, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
+fn send(
+    producer: &Producer,
+    stream: StreamIndex,
+    record: &Record,
+    opaque: usize,
+) -> Result<(), RDKafkaErrorCode> {
     let mut headers = Headers::with_capacity(3);
     if let Some(content_type) = &record.content_type {
         headers.add(c"content-type", content_type.as_bytes());
@@ -127,7 +167,16 @@ fn send(producer: &Producer, stream: StreamIndex, record: &Record, opaque: usize
     }
     headers.add(c"record-id", record.id.as_str(&mut [0; 36]).as_bytes());
     let (key, value) = (record.device.as_str().as_bytes(), record.payload.as_ref());
-    producer.send(stream.get(), Message { key, value, timestamp: record.received_at.0 as i64, headers, opaque })
+    producer.send(
+        stream.get(),
+        Message {
+            key,
+            value,
+            timestamp: record.received_at.0 as i64,
+            headers,
+            opaque,
+        },
+    )
 }
 
 /// Whether the topic has a record whose production failed.
@@ -152,7 +201,9 @@ fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
         | InvalidDifferentRecord
         | InvalidTimestamp
         | PolicyViolation => Outcome::Permanent(reason()),
-        TopicAuthorizationFailed | UnknownTopicOrPartition | UnknownTopic => Outcome::Barred(reason()),
+        TopicAuthorizationFailed | UnknownTopicOrPartition | UnknownTopic => {
+            Outcome::Barred(reason())
+        }
         _ => Outcome::Retryable(reason()),
     }
 }
@@ -179,10 +230,16 @@ mod tests {
             assert!(is_refused(&outcome(code, InTopic::No)), "{code:?}");
         }
         for code in [MessageTimedOut, NotEnoughReplicas, Fatal] {
-            assert_eq!(outcome(code, InTopic::No), Outcome::Retryable(format!("{code:?}").into()));
+            assert_eq!(
+                outcome(code, InTopic::No),
+                Outcome::Retryable(format!("{code:?}").into())
+            );
         }
         for code in [TopicAuthorizationFailed, UnknownTopicOrPartition] {
-            assert_eq!(outcome(code, InTopic::No), Outcome::Barred(format!("{code:?}").into()));
+            assert_eq!(
+                outcome(code, InTopic::No),
+                Outcome::Barred(format!("{code:?}").into())
+            );
         }
         for code in [MessageTimedOut, MessageSizeTooLarge, RequestTimedOut] {
             assert_eq!(outcome(code, InTopic::Perhaps), Outcome::Unknown);

@@ -87,7 +87,8 @@ impl KinesisSink {
     /// Reads the AWS settings and starts a dispatcher for each stream on the current runtime. Asks nothing of Kinesis.
     pub async fn open(config: &KinesisConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let chain = Chain::default();
-        let settings = aws_config::defaults(BehaviorVersion::latest()).credentials_provider(chain.clone());
+        let settings =
+            aws_config::defaults(BehaviorVersion::latest()).credentials_provider(chain.clone());
         Self::start(settings, Some(chain), config, options).await
     }
 
@@ -109,20 +110,50 @@ impl KinesisSink {
         for stream in &options.streams {
             check_name(stream)?;
         }
-        let SinkOptions { streams, body_bytes_max, ack_timeout, .. } = options;
+        let SinkOptions {
+            streams,
+            body_bytes_max,
+            ack_timeout,
+            ..
+        } = options;
         let clients = Arc::new(connect(settings, chain, ack_timeout).await?);
-        let stream = |stream: StreamConfig| (Arc::new(Stream::new(clients.clone(), &stream.target)), stream);
-        let streams: Vec<_> = streams.into_iter().map(stream).map(|(stream, config)| (config, stream)).collect();
-        let dispatchers = streams.iter().map(|(_, stream)| start_dispatcher(stream, config.aggregate)).collect();
-        Ok(Self { streams, dispatchers, packs: config.aggregate, body_bytes_max, ack_timeout })
+        let stream = |stream: StreamConfig| {
+            (
+                Arc::new(Stream::new(clients.clone(), &stream.target)),
+                stream,
+            )
+        };
+        let streams: Vec<_> = streams
+            .into_iter()
+            .map(stream)
+            .map(|(stream, config)| (config, stream))
+            .collect();
+        let dispatchers = streams
+            .iter()
+            .map(|(_, stream)| start_dispatcher(stream, config.aggregate))
+            .collect();
+        Ok(Self {
+            streams,
+            dispatchers,
+            packs: config.aggregate,
+            body_bytes_max,
+            ack_timeout,
+        })
     }
 
     /// Describes every stream: is it there, does it take records, does the largest body fit, which shards does it have?
     /// The service allows few of these calls (20 a second and account), so ask about once a second at most.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        let checks = try_join_all(self.streams.iter().map(|(config, stream)| self.verify_stream(config, stream)));
+        let checks = try_join_all(
+            self.streams
+                .iter()
+                .map(|(config, stream)| self.verify_stream(config, stream)),
+        );
         let slow = |_| SinkError::Away(format!("Kinesis did not answer within {VERIFY_TIMEOUT:?}"));
-        timeout(VERIFY_TIMEOUT, checks).await.map_err(slow)?.map(|_| ())
+        timeout(VERIFY_TIMEOUT, checks)
+            .await
+            .map_err(slow)?
+            .map(|_| ())
     }
 
     /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
@@ -141,21 +172,34 @@ impl KinesisSink {
         match timeout_at(deadlines.last_call, sent).await {
             Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
             Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
-            Err(_) => Outcomes::All(Outcome::Retryable("too many records wait for the stream".into())),
+            Err(_) => Outcomes::All(Outcome::Retryable(
+                "too many records wait for the stream".into(),
+            )),
         }
     }
 
     async fn verify_stream(&self, config: &StreamConfig, stream: &Stream) -> Result<(), SinkError> {
-        let answer = stream.client().describe_stream_summary().stream_name(&config.target).send().await;
+        let answer = stream
+            .client()
+            .describe_stream_summary()
+            .stream_name(&config.target)
+            .send()
+            .await;
         let answer = match answer.map_err(|error| stream.failure(&error)) {
             // The account shares a few questions a second among all that ask: no news, and none of the stream.
             Err(failure) if failure.is_throttling() && stream.shards().are_known() => return Ok(()),
             answer => answer.map_err(|failure| not_described(config, &failure))?,
         };
-        let summary = answer.stream_description_summary().ok_or_else(|| away(config, "an empty description"))?;
+        let summary = answer
+            .stream_description_summary()
+            .ok_or_else(|| away(config, "an empty description"))?;
         check_status(config, summary.stream_status())?;
         check_distribution(config, summary.record_distribution_strategy())?;
-        check_record_size(config, self.body_bytes_max, record_bytes_max(summary.max_record_size_in_kib()))?;
+        check_record_size(
+            config,
+            self.body_bytes_max,
+            record_bytes_max(summary.max_record_size_in_kib()),
+        )?;
         self.find_shards(config, stream).await
     }
 
@@ -172,7 +216,11 @@ impl KinesisSink {
     }
 }
 
-async fn connect(settings: ConfigLoader, chain: Option<Chain>, ack_timeout: Duration) -> Result<Clients, SinkError> {
+async fn connect(
+    settings: ConfigLoader,
+    chain: Option<Chain>,
+    ack_timeout: Duration,
+) -> Result<Clients, SinkError> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(ack_timeout))
         .operation_timeout(VERIFY_TIMEOUT.max(ack_timeout))
@@ -183,12 +231,14 @@ async fn connect(settings: ConfigLoader, chain: Option<Chain>, ack_timeout: Dura
         .timeout_config(timeouts);
     let config = timeout(REGION_TIMEOUT, settings.load()).await.ok();
     match config {
-        Some(config) if config.region().is_some() => {
-            Ok(Clients::new(config, chain, CREDENTIALS_TIMEOUT.min(ack_timeout / 2)))
-        }
-        _ => {
-            Err(SinkError::Misconfigured("Kinesis needs a region: set AWS_REGION, or region in the AWS profile".into()))
-        }
+        Some(config) if config.region().is_some() => Ok(Clients::new(
+            config,
+            chain,
+            CREDENTIALS_TIMEOUT.min(ack_timeout / 2),
+        )),
+        _ => Err(SinkError::Misconfigured(
+            "Kinesis needs a region: set AWS_REGION, or region in the AWS profile".into(),
+        )),
     }
 }
 
@@ -198,18 +248,29 @@ fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Ve
     Mutex::new(sender)
 }
 
-fn entries(records: &[Record], deadlines: Deadlines, reply: &mpsc::Sender<(u32, Outcome)>) -> Vec<Entry> {
+fn entries(
+    records: &[Record],
+    deadlines: Deadlines,
+    reply: &mpsc::Sender<(u32, Outcome)>,
+) -> Vec<Entry> {
     let entry = |(index, record)| Entry::new(record, deadlines, Reply::new(index, reply.clone()));
     (0..).zip(records).map(entry).collect()
 }
 
 /// Gathers the outcomes; what is not reported by `deadline` is unknown.
-async fn collect(mut reported: mpsc::Receiver<(u32, Outcome)>, records: usize, deadline: Instant) -> Outcomes {
+async fn collect(
+    mut reported: mpsc::Receiver<(u32, Outcome)>,
+    records: usize,
+    deadline: Instant,
+) -> Outcomes {
     let mut outcomes = vec![Outcome::Unknown; records];
     while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
         outcomes[index as usize] = outcome;
     }
-    match outcomes.iter().all(|outcome| *outcome == Outcome::Delivered) {
+    match outcomes
+        .iter()
+        .all(|outcome| *outcome == Outcome::Delivered)
+    {
         true => Outcomes::DELIVERED,
         false => Outcomes::Each(outcomes),
     }
@@ -218,7 +279,11 @@ async fn collect(mut reported: mpsc::Receiver<(u32, Outcome)>, records: usize, d
 fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {
     let StreamConfig { name, target } = stream;
     let fits = (1..=STREAM_NAME_CHARS_MAX).contains(&target.len());
-    if fits && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
+    if fits
+        && target
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    {
         return Ok(());
     }
     Err(SinkError::Misconfigured(format!(
@@ -244,19 +309,28 @@ fn not_described(stream: &StreamConfig, failure: &Failure) -> SinkError {
 }
 
 fn away(stream: &StreamConfig, reason: &str) -> SinkError {
-    SinkError::Away(format!("the Kinesis stream {} cannot be asked: {reason}", stream.target))
+    SinkError::Away(format!(
+        "the Kinesis stream {} cannot be asked: {reason}",
+        stream.target
+    ))
 }
 
 fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), SinkError> {
     match status {
         StreamStatus::Active | StreamStatus::Updating => Ok(()),
-        status => Err(SinkError::Away(format!("the Kinesis stream {} is {status}", stream.target))),
+        status => Err(SinkError::Away(format!(
+            "the Kinesis stream {} is {status}",
+            stream.target
+        ))),
     }
 }
 
 /// A stream that ignores keys keeps no device's order, and consumers drop the aggregates in it:
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-managed-pk-kpl-aggregation.html>.
-fn check_distribution(stream: &StreamConfig, strategy: Option<&RecordDistributionStrategy>) -> Result<(), SinkError> {
+fn check_distribution(
+    stream: &StreamConfig,
+    strategy: Option<&RecordDistributionStrategy>,
+) -> Result<(), SinkError> {
     match strategy {
         Some(RecordDistributionStrategy::Auto) => Err(SinkError::Misconfigured(format!(
             "the Kinesis stream {} ignores partition keys, so a device's readings would lose their order: set its record \
@@ -268,11 +342,17 @@ fn check_distribution(stream: &StreamConfig, strategy: Option<&RecordDistributio
 }
 
 fn record_bytes_max(kib: Option<i32>) -> usize {
-    let kib = kib.and_then(|kib| usize::try_from(kib).ok()).filter(|kib| *kib > 0);
+    let kib = kib
+        .and_then(|kib| usize::try_from(kib).ok())
+        .filter(|kib| *kib > 0);
     kib.map_or(RECORD_BYTES_MAX_DEFAULT, |kib| kib * 1024)
 }
 
-fn check_record_size(stream: &StreamConfig, body_bytes_max: usize, record_bytes_max: usize) -> Result<(), SinkError> {
+fn check_record_size(
+    stream: &StreamConfig,
+    body_bytes_max: usize,
+    record_bytes_max: usize,
+) -> Result<(), SinkError> {
     if body_bytes_max + DEVICE_ID_CHARS_MAX <= record_bytes_max {
         return Ok(());
     }
@@ -290,7 +370,10 @@ mod tests {
     use super::*;
 
     fn stream(target: &str) -> StreamConfig {
-        StreamConfig { name: "telemetry".into(), target: target.into() }
+        StreamConfig {
+            name: "telemetry".into(),
+            target: target.into(),
+        }
     }
 
     #[test]
@@ -298,19 +381,32 @@ mod tests {
         let limit = RECORD_BYTES_MAX_DEFAULT;
         assert!(check_record_size(&stream("s"), limit - 128, limit).is_ok());
         let error = check_record_size(&stream("s"), limit - 127, limit).unwrap_err();
-        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_BODY_BYTES_MAX")));
+        assert!(
+            matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_BODY_BYTES_MAX"))
+        );
     }
 
     #[test]
     fn a_stream_says_its_record_size_or_has_the_default() {
-        assert_eq!([Some(10_240), Some(0), None].map(record_bytes_max), [10 << 20, 1 << 20, 1 << 20]);
+        assert_eq!(
+            [Some(10_240), Some(0), None].map(record_bytes_max),
+            [10 << 20, 1 << 20, 1 << 20]
+        );
     }
 
     #[test]
     fn missing_rights_are_not_an_absence() {
-        let error = not_described(&stream("s"), &Failure::Barred("AccessDeniedException".into()));
-        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("kinesis:PutRecords")));
-        let error = not_described(&stream("s"), &Failure::Expired("ExpiredTokenException".into()));
+        let error = not_described(
+            &stream("s"),
+            &Failure::Barred("AccessDeniedException".into()),
+        );
+        assert!(
+            matches!(&error, SinkError::Misconfigured(text) if text.contains("kinesis:PutRecords"))
+        );
+        let error = not_described(
+            &stream("s"),
+            &Failure::Expired("ExpiredTokenException".into()),
+        );
         assert!(matches!(error, SinkError::Away(_)));
     }
 
@@ -319,15 +415,26 @@ mod tests {
         assert!(check_name(&stream("plant-7_telemetry.v2")).is_ok());
         for target in ["", "a/b", "ü", &"x".repeat(129)] {
             let error = check_name(&stream(target)).unwrap_err();
-            assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_STREAMS")));
+            assert!(
+                matches!(&error, SinkError::Misconfigured(text) if text.contains("FOREBAY_STREAMS"))
+            );
         }
     }
 
     #[test]
     fn a_stream_that_ignores_keys_is_not_taken() {
-        assert!(check_distribution(&stream("s"), Some(&RecordDistributionStrategy::UserPartitionKey)).is_ok());
-        let error = check_distribution(&stream("s"), Some(&RecordDistributionStrategy::Auto)).unwrap_err();
-        assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains("USER_PARTITION_KEY")));
+        assert!(
+            check_distribution(
+                &stream("s"),
+                Some(&RecordDistributionStrategy::UserPartitionKey)
+            )
+            .is_ok()
+        );
+        let error =
+            check_distribution(&stream("s"), Some(&RecordDistributionStrategy::Auto)).unwrap_err();
+        assert!(
+            matches!(&error, SinkError::Misconfigured(text) if text.contains("USER_PARTITION_KEY"))
+        );
     }
 
     #[test]

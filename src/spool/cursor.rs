@@ -69,13 +69,25 @@ impl Cursor {
         if head[..8] != *MAGIC || crc != crc32c(&bytes[..end]).to_le_bytes() {
             return None;
         }
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
         let mut done = Ranges::default();
         for range in rest[..count * 16].chunks(16) {
             done.insert(number(&range[..8])..number(&range[8..]));
         }
-        let [generation, low, next, next_segment] = [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
-        Some(Self { generation, low, next, next_segment, done })
+        let [generation, low, next, next_segment] =
+            [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
+        Some(Self {
+            generation,
+            low,
+            next,
+            next_segment,
+            done,
+        })
     }
 
     /// The newer one of the two slots; `None` when there is none yet, or none is whole.
@@ -84,7 +96,9 @@ impl Cursor {
         for name in NAMES {
             let slot = read_slot(disk, &dir.join(name))?;
             let generation = newest.as_ref().map(|cursor| cursor.generation);
-            newest = slot.filter(|slot| Some(slot.generation) > generation).or(newest);
+            newest = slot
+                .filter(|slot| Some(slot.generation) > generation)
+                .or(newest);
         }
         Ok(newest)
     }
@@ -99,24 +113,33 @@ impl Cursor {
         let bytes = self.encode(ranges_max);
         write_all_at(&file, &mut [IoSlice::new(&bytes)], 0)?;
         file.sync()?;
-        if is_new { disk.sync_folder(dir) } else { Ok(()) }
+        if is_new {
+            disk.sync_folder(dir)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Gives both slots their room where there is none yet, for so many ranges. A slot without content does not count.
 pub fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
-    let missing = NAMES
-        .map(|name| dir.join(name))
-        .into_iter()
-        .filter(|path| matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound));
+    let missing = NAMES.map(|name| dir.join(name)).into_iter().filter(
+        |path| matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound),
+    );
     let mut is_new = false;
     for path in missing {
         let file = disk.create(&path)?;
-        let reserved = file.allocate((HEAD_BYTES + ranges * 16 + 4) as u64).and_then(|()| file.sync());
+        let reserved = file
+            .allocate((HEAD_BYTES + ranges * 16 + 4) as u64)
+            .and_then(|()| file.sync());
         reserved.inspect_err(|_| drop(disk.remove(&path)))?;
         is_new = true;
     }
-    if is_new { disk.sync_folder(dir) } else { Ok(()) }
+    if is_new {
+        disk.sync_folder(dir)
+    } else {
+        Ok(())
+    }
 }
 
 fn read_slot(disk: &impl Disk, path: &Path) -> io::Result<Option<Cursor>> {

@@ -67,7 +67,11 @@ pub trait DiskFile: Send + 'static {
 }
 
 /// Fills the buffer; `UnexpectedEof` when the file ends before.
-pub fn read_exact_at(file: &impl DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub fn read_exact_at(
+    file: &impl DiskFile,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+) -> io::Result<()> {
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -97,7 +101,11 @@ pub fn read_up_to(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::R
 }
 
 /// Writes all of the buffers, in as few gathered writes as the disk allows.
-pub fn write_all_at(file: &impl DiskFile, slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+pub fn write_all_at(
+    file: &impl DiskFile,
+    slices: &mut [IoSlice<'_>],
+    mut offset: u64,
+) -> io::Result<()> {
     let mut rest = slices;
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {

@@ -90,7 +90,9 @@ impl<D: Disk> Engine<D> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
         options.metrics.frames_damaged(recovery.lost_segments);
-        options.metrics.set_backlog(recovery.bytes, recovery.records);
+        options
+            .metrics
+            .set_backlog(recovery.bytes, recovery.records);
         let engine = Self {
             disk,
             options,
@@ -113,10 +115,20 @@ impl<D: Disk> Engine<D> {
 
     /// For readers on this thread: nobody has to be nudged.
     pub fn source(&self) -> Source<D> {
-        let LogOptions { dir, keys, metrics, .. } = &self.options;
+        let LogOptions {
+            dir, keys, metrics, ..
+        } = &self.options;
         let (disk, shared) = (self.disk.clone(), self.shared.clone());
-        let (dir, keys, metrics, nudge) = (dir.clone(), keys.clone(), metrics.clone(), Arc::new(|| ()));
-        Source { disk, dir, keys, shared, metrics, nudge }
+        let (dir, keys, metrics, nudge) =
+            (dir.clone(), keys.clone(), metrics.clone(), Arc::new(|| ()));
+        Source {
+            disk,
+            dir,
+            keys,
+            shared,
+            metrics,
+            nudge,
+        }
     }
 
     /// Makes drafts safe, in their order, and answers each with the places of its records.
@@ -150,7 +162,11 @@ impl<D: Disk> Engine<D> {
 
     /// The drafts that share one sync: what fits the segment, one at least.
     fn run<'a, 'b>(&self, drafts: &'a [&'b Draft]) -> &'a [&'b Draft] {
-        let room_bytes = self.active.as_ref().map_or(0, Writer::room_bytes).min(RUN_BYTES_MAX);
+        let room_bytes = self
+            .active
+            .as_ref()
+            .map_or(0, Writer::room_bytes)
+            .min(RUN_BYTES_MAX);
         let fit = drafts.iter().scan(0, |bytes, draft| {
             *bytes += draft_bytes(draft);
             (*bytes <= room_bytes).then_some(())
@@ -177,7 +193,9 @@ impl<D: Disk> Engine<D> {
     }
 
     fn give_up(&mut self, error: &io::Error) {
-        let Some(active) = self.active.take() else { return };
+        let Some(active) = self.active.take() else {
+            return;
+        };
         self.options.metrics.disk_failed();
         let (id, offset) = (active.id, active.offset);
         let file = self.options.dir.join(segment::file_name(id));
@@ -194,7 +212,11 @@ impl<D: Disk> Engine<D> {
         if let State::Down(reason) = self.shared.state() {
             return Err(Refused::Disk(reason));
         }
-        if self.active.as_ref().is_some_and(|active| active.room_bytes() >= bytes) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.room_bytes() >= bytes)
+        {
             return Ok(());
         }
         self.finish_active();
@@ -210,10 +232,24 @@ impl<D: Disk> Engine<D> {
 
     /// Begins a segment with room for so many bytes of frames.
     fn open_segment(&mut self, bytes: u64, now: Instant) -> Result<(), Refused> {
-        let bytes = self.options.segment_bytes.max((bytes + SEGMENT_OVERHEAD_BYTES).next_multiple_of(4096));
+        let bytes = self
+            .options
+            .segment_bytes
+            .max((bytes + SEGMENT_OVERHEAD_BYTES).next_multiple_of(4096));
         self.keep_quota(bytes, now)?;
-        let Self { options: LogOptions { dir, keys, .. }, next_segment: id, next: base, .. } = self;
-        let plan = Plan { dir, keys, id: *id, base: *base, bytes };
+        let Self {
+            options: LogOptions { dir, keys, .. },
+            next_segment: id,
+            next: base,
+            ..
+        } = self;
+        let plan = Plan {
+            dir,
+            keys,
+            id: *id,
+            base: *base,
+            bytes,
+        };
         let created = Writer::create(&*self.disk, &plan, CURSOR_RANGES_MAX);
         self.next_segment += 1;
         let active = created.map_err(|error| self.go_down(&error, now))?;
@@ -234,7 +270,10 @@ impl<D: Disk> Engine<D> {
         if !self.has_room(bytes) {
             self.delete_finished(now);
         }
-        while self.options.when_full == WhenFull::DropOldest && !self.has_room(bytes) && self.drop_oldest(now) {}
+        while self.options.when_full == WhenFull::DropOldest
+            && !self.has_room(bytes)
+            && self.drop_oldest(now)
+        {}
         if self.has_room(bytes) {
             return Ok(());
         }
@@ -248,7 +287,12 @@ impl<D: Disk> Engine<D> {
 
     /// Says whether that made room.
     fn drop_oldest(&mut self, now: Instant) -> bool {
-        let Some(places) = self.shared.index().oldest().map(|oldest| oldest.base..oldest.end) else {
+        let Some(places) = self
+            .shared
+            .index()
+            .oldest()
+            .map(|oldest| oldest.base..oldest.end)
+        else {
             return false;
         };
         let records = self.shared.index().retire(places);
@@ -260,7 +304,10 @@ impl<D: Disk> Engine<D> {
 
     fn tell_of_dropped(&mut self, now: Instant) {
         if let Some(records) = self.dropped.take(now) {
-            tracing::warn!(records, "the spool is full: its oldest records were dropped");
+            tracing::warn!(
+                records,
+                "the spool is full: its oldest records were dropped"
+            );
         }
     }
 
@@ -292,9 +339,13 @@ impl<D: Disk> Engine<D> {
         if self.shared.state() == State::Full && self.has_room(self.options.segment_bytes) {
             self.shared.set_state(State::Up);
         }
-        self.options.metrics.set_up(self.shared.state() == State::Up);
+        self.options
+            .metrics
+            .set_up(self.shared.state() == State::Up);
         let index = self.shared.index();
-        self.options.metrics.set_backlog(index.bytes(), index.records());
+        self.options
+            .metrics
+            .set_backlog(index.bytes(), index.records());
     }
 
     /// Creates the next segment if there is none, to see whether the disk takes it.
@@ -309,7 +360,10 @@ impl<D: Disk> Engine<D> {
     /// When to tend next, though nothing happens.
     pub fn due(&self) -> Option<Instant> {
         let cursor_due = self.cursor_due.filter(|_| self.shared.is_dirty());
-        [self.probe_at, cursor_due, self.dropped.due()].into_iter().flatten().min()
+        [self.probe_at, cursor_due, self.dropped.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Says whether the cursor is safe.
@@ -319,7 +373,13 @@ impl<D: Disk> Engine<D> {
         let cursor = {
             let index = self.shared.index();
             let (low, done) = (index.low(), index.done().clone());
-            Cursor { generation, low, next: self.next, next_segment: self.next_segment, done }
+            Cursor {
+                generation,
+                low,
+                next: self.next,
+                next_segment: self.next_segment,
+                done,
+            }
         };
         self.cursor_due = Some(now + CURSOR_INTERVAL);
         match cursor.write(&*self.disk, &self.options.dir, ranges_max) {
@@ -341,7 +401,10 @@ impl<D: Disk> Engine<D> {
         }
         let mut deleted = false;
         for id in finished {
-            match self.disk.remove(&self.options.dir.join(segment::file_name(id))) {
+            match self
+                .disk
+                .remove(&self.options.dir.join(segment::file_name(id)))
+            {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::debug!(%error, id, "a segment could not be deleted");
                     self.shared.set_dirty(true);

@@ -67,14 +67,23 @@ impl Header {
 
     /// `None` when these bytes are not a header that was written at `offset` of the segment with this salt.
     pub fn parse(bytes: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> Option<Self> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if bytes[..4] != MAGIC || u32_at(36) != header_crc(bytes, salt, offset) {
             return None;
         }
         let (records, first, number) = (u32_at(4), u64_at(8), u64_at(16));
-        let header = Self { records, first, number, body_bytes: u32_at(24), body_crc: u32_at(28) };
-        let sane = header.body_bytes as usize <= BODY_BYTES_MAX && first.checked_add(records.into()).is_some();
+        let header = Self {
+            records,
+            first,
+            number,
+            body_bytes: u32_at(24),
+            body_crc: u32_at(28),
+        };
+        let sane = header.body_bytes as usize <= BODY_BYTES_MAX
+            && first.checked_add(records.into()).is_some();
         sane.then_some(header)
     }
 

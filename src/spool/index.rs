@@ -36,7 +36,11 @@ pub struct Index {
 impl Index {
     /// Knows what is done with and no segment yet; segments are added in the order of their bases.
     pub fn new(low: u64, done: Ranges) -> Self {
-        Self { segments: VecDeque::new(), done, low }
+        Self {
+            segments: VecDeque::new(),
+            done,
+            low,
+        }
     }
 
     pub fn add(&mut self, mut segment: Segment) {
@@ -46,7 +50,15 @@ impl Index {
 
     fn count_live(&self, range: Range<u64>) -> u64 {
         let from_low = range.start.max(self.low)..range.end.max(self.low);
-        if from_low.is_empty() { 0 } else { self.done.gaps(from_low).iter().map(|gap| gap.end - gap.start).sum() }
+        if from_low.is_empty() {
+            0
+        } else {
+            self.done
+                .gaps(from_low)
+                .iter()
+                .map(|gap| gap.end - gap.start)
+                .sum()
+        }
     }
 
     /// Frames up to this place and offset are safe in the newest segment.
@@ -80,7 +92,12 @@ impl Index {
             }
             let part = range.start.max(base).max(self.low)..range.end.min(end);
             if !part.is_empty() {
-                let added: u64 = self.done.insert(part).iter().map(|added| added.end - added.start).sum();
+                let added: u64 = self
+                    .done
+                    .insert(part)
+                    .iter()
+                    .map(|added| added.end - added.start)
+                    .sum();
                 self.segments[at].live -= added;
                 retired += added;
             }
@@ -91,7 +108,8 @@ impl Index {
 
     /// The first segment that ends after this place.
     fn at(&self, place: u64) -> usize {
-        self.segments.partition_point(|segment| segment.end <= place)
+        self.segments
+            .partition_point(|segment| segment.end <= place)
     }
 
     /// Moves `low` over what is done with, and over places that no segment holds.
@@ -112,7 +130,10 @@ impl Index {
 
     /// Segments that can be deleted.
     pub fn finished(&self) -> Vec<u64> {
-        let finished = self.segments.iter().filter(|segment| segment.live == 0 && !segment.active);
+        let finished = self
+            .segments
+            .iter()
+            .filter(|segment| segment.live == 0 && !segment.active);
         finished.map(|segment| segment.id).collect()
     }
 
@@ -126,7 +147,9 @@ impl Index {
 
     /// The first segment with records to deliver behind the one with this number, or the very first.
     pub fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
-        self.segments.iter().find(|segment| Some(segment.id) > id && (segment.live > 0 || segment.active))
+        self.segments
+            .iter()
+            .find(|segment| Some(segment.id) > id && (segment.live > 0 || segment.active))
     }
 
     pub fn low(&self) -> u64 {
@@ -135,7 +158,9 @@ impl Index {
 
     /// The place after the last record.
     pub fn end(&self) -> u64 {
-        self.segments.back().map_or(self.low, |segment| segment.end.max(self.low))
+        self.segments
+            .back()
+            .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
     pub fn done(&self) -> &Ranges {
@@ -149,12 +174,19 @@ impl Index {
 
     /// Bytes of the segments that hold such records.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.live > 0).map(|segment| segment.bytes).sum()
+        self.segments
+            .iter()
+            .filter(|segment| segment.live > 0)
+            .map(|segment| segment.bytes)
+            .sum()
     }
 
     /// What the segments take of the quota.
     pub fn allocated_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.allocated_bytes).sum()
+        self.segments
+            .iter()
+            .map(|segment| segment.allocated_bytes)
+            .sum()
     }
 }
 
@@ -166,7 +198,15 @@ mod tests {
         let mut index = Index::default();
         for (id, places) in segments.iter().cloned() {
             let Range { start: base, end } = places;
-            index.add(Segment { id, base, end, bytes: 100, allocated_bytes: 200, live: 0, active: false });
+            index.add(Segment {
+                id,
+                base,
+                end,
+                bytes: 100,
+                allocated_bytes: 200,
+                live: 0,
+                active: false,
+            });
         }
         index
     }
@@ -174,10 +214,19 @@ mod tests {
     #[test]
     fn records_are_done_with_once_and_out_of_order() {
         let mut index = index(&[(1, 0..10), (2, 10..20)]);
-        assert_eq!((index.retire(5..15), index.retire(0..6), index.low()), (10, 5, 15));
-        assert_eq!((index.finished(), index.records(), index.bytes()), (vec![1], 5, 100));
+        assert_eq!(
+            (index.retire(5..15), index.retire(0..6), index.low()),
+            (10, 5, 15)
+        );
+        assert_eq!(
+            (index.finished(), index.records(), index.bytes()),
+            (vec![1], 5, 100)
+        );
         assert!(index.is_done(14) && !index.is_done(15));
-        assert_eq!((index.retire(0..99), index.low(), index.done().count()), (5, 20, 0));
+        assert_eq!(
+            (index.retire(0..99), index.low(), index.done().count()),
+            (5, 20, 0)
+        );
         assert_eq!(index.finished(), [1, 2]);
     }
 
@@ -188,15 +237,32 @@ mod tests {
         assert_eq!(index.finished(), [2]);
         index.remove(2);
         index.retire(0..10);
-        assert_eq!((index.low(), index.next_after(None).map(|segment| segment.id)), (25, Some(3)));
+        assert_eq!(
+            (
+                index.low(),
+                index.next_after(None).map(|segment| segment.id)
+            ),
+            (25, Some(3))
+        );
     }
 
     #[test]
     fn the_newest_segment_grows_and_is_not_deleted_until_it_is_finished() {
         let mut index = index(&[]);
-        index.add(Segment { id: 4, base: 7, end: 7, bytes: 8192, allocated_bytes: 9000, live: 0, active: true });
+        index.add(Segment {
+            id: 4,
+            base: 7,
+            end: 7,
+            bytes: 8192,
+            allocated_bytes: 9000,
+            live: 0,
+            active: true,
+        });
         index.grow(9, 8300);
-        assert_eq!((index.records(), index.retire(7..9), index.finished()), (2, 2, vec![]));
+        assert_eq!(
+            (index.records(), index.retire(7..9), index.finished()),
+            (2, 2, vec![])
+        );
         index.finish(8300);
         assert_eq!((index.finished(), index.allocated_bytes()), (vec![4], 8300));
     }
@@ -206,7 +272,15 @@ mod tests {
         let mut done = Ranges::default();
         done.insert(6..8);
         let mut index = Index::new(3, done);
-        index.add(Segment { id: 1, base: 0, end: 10, bytes: 1, allocated_bytes: 1, live: 0, active: false });
+        index.add(Segment {
+            id: 1,
+            base: 0,
+            end: 10,
+            bytes: 1,
+            allocated_bytes: 1,
+            live: 0,
+            active: false,
+        });
         assert_eq!(index.records(), 5);
     }
 }

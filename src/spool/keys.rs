@@ -77,7 +77,9 @@ pub struct Keys(Vec<Key>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|key| key.id))
+            .finish()
     }
 }
 
@@ -85,19 +87,33 @@ impl Keys {
     /// Reads `FOREBAY_SPOOL_KEY_FILE`. Empty lines are passed over.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         warn_of_other_readers("FOREBAY_SPOOL_KEY_FILE", path);
-        let text = fs::read_to_string(path).map_err(|error| KeyError::Io { path: path.to_owned(), error })?;
+        let text = fs::read_to_string(path).map_err(|error| KeyError::Io {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::parse(&text, path)
     }
 
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty());
         let key = |(index, line): (usize, &str)| {
-            let bytes = parse_key(line.trim()).ok_or(KeyError::Line { path: path.to_owned(), line: index + 1 })?;
-            Ok(Key { id: key_id(&bytes), bytes })
+            let bytes = parse_key(line.trim()).ok_or(KeyError::Line {
+                path: path.to_owned(),
+                line: index + 1,
+            })?;
+            Ok(Key {
+                id: key_id(&bytes),
+                bytes,
+            })
         };
         let keys = lines.map(key).collect::<Result<Vec<_>, KeyError>>()?;
         if keys.is_empty() {
-            return Err(KeyError::Empty { path: path.to_owned() });
+            return Err(KeyError::Empty {
+                path: path.to_owned(),
+            });
         }
         Ok(Self(keys))
     }
@@ -115,7 +131,10 @@ impl Keys {
         if id == KeyId::NONE {
             return Some(Cipher(None));
         }
-        self.0.iter().find(|key| key.id == id).map(|key| Cipher::aes(key, salt))
+        self.0
+            .iter()
+            .find(|key| key.id == id)
+            .map(|key| Cipher::aes(key, salt))
     }
 }
 
@@ -143,7 +162,9 @@ impl KeyType for Length {
 fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u8; N] {
     let mut derived = [0; N];
     let secret = HkdfSalt::new(HKDF_SHA256, salt).extract(key);
-    let filled = secret.expand(&[info], Length(N)).and_then(|okm| okm.fill(&mut derived));
+    let filled = secret
+        .expand(&[info], Length(N))
+        .and_then(|okm| okm.fill(&mut derived));
     filled.expect("HKDF gives up to 8160 bytes");
     derived
 }
@@ -173,13 +194,19 @@ impl Cipher {
         let mut sealed = Vec::with_capacity(body.len() + TAG_BYTES + 8);
         sealed.extend_from_slice(body);
         let done = key.seal_in_place_append_tag(nonce(number), Aad::from(header), &mut sealed);
-        Some(done.map(|()| sealed).map_err(|_| io::Error::other("encryption failed")))
+        Some(
+            done.map(|()| sealed)
+                .map_err(|_| io::Error::other("encryption failed")),
+        )
     }
 
     /// The body again; `None` when it is not what was sealed.
     pub fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
         if let Some(key) = &self.0 {
-            let bytes = key.open_in_place(nonce(number), Aad::from(header), &mut body).ok()?.len();
+            let bytes = key
+                .open_in_place(nonce(number), Aad::from(header), &mut body)
+                .ok()?
+                .len();
             body.truncate(bytes);
         }
         Some(body)
@@ -206,13 +233,19 @@ mod tests {
 
     #[test]
     fn the_first_key_writes_and_all_read() {
-        let (old, both) = (keys(&line('a')), keys(&format!("{}\n\n {} \n", line('B'), line('a'))));
+        let (old, both) = (
+            keys(&line('a')),
+            keys(&format!("{}\n\n {} \n", line('B'), line('a'))),
+        );
         let salt = new_salt().unwrap();
         let (old_id, cipher) = old.to_write(&salt);
         let sealed = cipher.seal(7, b"head", b"body").unwrap().unwrap();
         let read = both.to_read(old_id, &salt).unwrap();
         assert_eq!(read.open(7, b"head", sealed.clone()).unwrap(), b"body");
-        assert!(both.to_write(&salt).0 != old_id && old.to_read(both.to_write(&salt).0, &salt).is_none());
+        assert!(
+            both.to_write(&salt).0 != old_id
+                && old.to_read(both.to_write(&salt).0, &salt).is_none()
+        );
         assert!(Keys::default().to_read(old_id, &salt).is_none());
         for (number, head, salt) in [(8, "head", salt), (7, "heap", salt), (7, "head", [0; 16])] {
             let cipher = both.to_read(old_id, &salt).unwrap();
@@ -225,10 +258,17 @@ mod tests {
         let long = line('a') + "a";
         let umlauts = "ä".repeat(32);
         for bad in ["abc", &line('g'), &long, &umlauts] {
-            let error = Keys::parse(&format!("{}\n{bad}\n", line('0')), Path::new("keys")).unwrap_err();
-            assert_eq!(error.to_string(), "the key file keys, line 2: a key is 64 hex digits");
+            let error =
+                Keys::parse(&format!("{}\n{bad}\n", line('0')), Path::new("keys")).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the key file keys, line 2: a key is 64 hex digits"
+            );
         }
-        assert!(matches!(Keys::parse("\n", Path::new("keys")), Err(KeyError::Empty { .. })));
+        assert!(matches!(
+            Keys::parse("\n", Path::new("keys")),
+            Err(KeyError::Empty { .. })
+        ));
         assert!(!format!("{:?}", keys(&line('7'))).contains("7777"));
     }
 }

@@ -20,21 +20,36 @@ pub struct Log<D: Disk> {
 
 impl<D: Disk> Clone for Log<D> {
     fn clone(&self) -> Self {
-        Self { id: self.id, source: self.source.clone(), commits: self.commits.clone() }
+        Self {
+            id: self.id,
+            source: self.source.clone(),
+            commits: self.commits.clone(),
+        }
     }
 }
 
 impl<D: Disk> Log<D> {
     pub(super) fn new(id: usize, source: Source<D>, commits: Arc<Commits>) -> Self {
         let nudged = commits.clone();
-        let source = Source { nudge: Arc::new(move || nudged.nudge()), ..source };
-        Self { id, source, commits }
+        let source = Source {
+            nudge: Arc::new(move || nudged.nudge()),
+            ..source
+        };
+        Self {
+            id,
+            source,
+            commits,
+        }
     }
 
     /// Hands a draft over. The answer comes on the commit thread, once the draft is safe or refused: record `i` then has
     /// place `start + i`. When nothing more can be handed over it comes at once, here. Should the thread be lost it is
     /// dropped without a call, and with it what it owns.
-    pub fn append(&self, draft: Draft, answer: impl FnOnce(Result<Range<u64>, Refused>) + Send + 'static) {
+    pub fn append(
+        &self,
+        draft: Draft,
+        answer: impl FnOnce(Result<Range<u64>, Refused>) + Send + 'static,
+    ) {
         self.commits.push(self.id, draft, Box::new(answer));
     }
 

@@ -38,8 +38,14 @@ pub struct Opened<F> {
 impl<F: DiskFile> Opened<F> {
     pub fn open(file: F, keys: &Keys) -> Result<Self, NotOpened> {
         let header = read_header(&file)?;
-        let cipher = keys.to_read(header.key, &header.salt).ok_or(NotOpened::Key(header.key))?;
-        Ok(Self { file, header, cipher })
+        let cipher = keys
+            .to_read(header.key, &header.salt)
+            .ok_or(NotOpened::Key(header.key))?;
+        Ok(Self {
+            file,
+            header,
+            cipher,
+        })
     }
 
     pub fn bytes(&self) -> io::Result<u64> {
@@ -49,14 +55,17 @@ impl<F: DiskFile> Opened<F> {
     /// The frame, or mark of the end, that stands at `offset` and ends by `limit`.
     pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<Header>> {
         let mut bytes = [0; HEADER_BYTES];
-        if offset + HEADER_BYTES as u64 > limit || read_up_to(&self.file, &mut bytes, offset)? < HEADER_BYTES {
+        if offset + HEADER_BYTES as u64 > limit
+            || read_up_to(&self.file, &mut bytes, offset)? < HEADER_BYTES
+        {
             return Ok(None);
         }
         Ok(self.parse(&bytes, offset, limit))
     }
 
     fn parse(&self, bytes: &[u8; HEADER_BYTES], offset: u64, limit: u64) -> Option<Header> {
-        Header::parse(bytes, &self.header.salt, offset).filter(|header| offset + header.frame_bytes() <= limit)
+        Header::parse(bytes, &self.header.salt, offset)
+            .filter(|header| offset + header.frame_bytes() <= limit)
     }
 
     /// The first frame, or mark of the end, within these offsets whose records have `place` or come after it.
@@ -79,9 +88,14 @@ impl<F: DiskFile> Opened<F> {
         let mut buffer = [0; SEARCH_BYTES as usize + HEADER_BYTES];
         let read = read_up_to(&self.file, &mut buffer, start)?;
         for at in (0..SEARCH_BYTES as usize).step_by(ALIGNMENT as usize) {
-            let bytes = buffer[..read].get(at..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>());
+            let bytes = buffer[..read]
+                .get(at..)
+                .and_then(|rest| rest.first_chunk::<HEADER_BYTES>());
             let offset = start + at as u64;
-            match bytes.filter(|bytes| bytes[..4] == MAGIC).and_then(|bytes| self.parse(bytes, offset, limit)) {
+            match bytes
+                .filter(|bytes| bytes[..4] == MAGIC)
+                .and_then(|bytes| self.parse(bytes, offset, limit))
+            {
                 Some(header) if header.first >= place => return Ok(Some((offset, header))),
                 _ => {}
             }
@@ -93,7 +107,10 @@ impl<F: DiskFile> Opened<F> {
     pub fn body(&self, offset: u64, header: &Header) -> io::Result<Option<Vec<u8>>> {
         let body = self.raw(offset + HEADER_BYTES as u64, header.body_bytes as usize)?;
         let is_whole = header.fits(&self.header.salt, &body);
-        let open = || self.cipher.open(header.number, &header.authenticated(), body);
+        let open = || {
+            self.cipher
+                .open(header.number, &header.authenticated(), body)
+        };
         Ok(if is_whole { open() } else { None })
     }
 

@@ -23,19 +23,33 @@ pub struct Quarantine {
 impl Quarantine {
     /// Of the log in this folder.
     pub fn new(log_dir: &Path) -> Self {
-        Self { dir: log_dir.join(QUARANTINE) }
+        Self {
+            dir: log_dir.join(QUARANTINE),
+        }
     }
 
     /// Keeps bytes of a segment that stood at `offset`.
-    pub fn keep(&self, disk: &impl Disk, header: &segment::Header, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub fn keep(
+        &self,
+        disk: &impl Disk,
+        header: &segment::Header,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         self.claim_room(disk, bytes.len() as u64)?;
-        let path = self.dir.join(format!("{}.{offset}", segment::file_name(header.id)));
+        let path = self
+            .dir
+            .join(format!("{}.{offset}", segment::file_name(header.id)));
         let file = match disk.create(&path) {
             // It was kept before a restart.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             created => created?,
         };
-        write_all_at(&file, &mut [IoSlice::new(&header.encode()), IoSlice::new(bytes)], 0)?;
+        write_all_at(
+            &file,
+            &mut [IoSlice::new(&header.encode()), IoSlice::new(bytes)],
+            0,
+        )?;
         file.sync()?;
         disk.sync_folder(&self.dir)
     }
@@ -45,13 +59,25 @@ impl Quarantine {
         let kept = disk.list(&self.dir)?;
         let kept_bytes: u64 = kept.iter().map(|entry| entry.bytes).sum();
         let fits = kept.len() < FILES_MAX && kept_bytes + bytes <= BYTES_MAX;
-        if fits { Ok(()) } else { Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the quarantine is full")) }
+        if fits {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "the quarantine is full",
+            ))
+        }
     }
 
     /// Moves a whole file there.
     pub fn keep_file(&self, disk: &impl Disk, path: &Path) -> io::Result<()> {
         disk.claim(&self.dir)?;
-        disk.rename(path, &self.dir.join(path.file_name().unwrap_or(OsStr::new("segment"))))?;
+        disk.rename(
+            path,
+            &self
+                .dir
+                .join(path.file_name().unwrap_or(OsStr::new("segment"))),
+        )?;
         disk.sync_folder(&self.dir)?;
         disk.sync_folder(path.parent().unwrap_or(Path::new("")))
     }

@@ -48,8 +48,17 @@ struct State<T> {
 
 impl<T> Queue<T> {
     pub fn new(bounds: Bounds) -> Self {
-        let state = State { items: VecDeque::new(), bytes: 0, nudged: false, closed: false };
-        Self { bounds, state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            items: VecDeque::new(),
+            bytes: 0,
+            nudged: false,
+            closed: false,
+        };
+        Self {
+            bounds,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     /// Takes in an item of so many bytes. An empty queue takes any one item.
@@ -58,7 +67,8 @@ impl<T> Queue<T> {
         if state.closed {
             return Err(NotTaken::Closed(item));
         }
-        let fits = state.items.len() < self.bounds.items && state.bytes.saturating_add(bytes) <= self.bounds.bytes;
+        let fits = state.items.len() < self.bounds.items
+            && state.bytes.saturating_add(bytes) <= self.bounds.bytes;
         if !fits && !state.items.is_empty() {
             return Err(NotTaken::Full(item));
         }
@@ -89,7 +99,10 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         while state.items.is_empty() && !state.nudged && !state.closed {
             state = match timeout {
-                None => self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(|poisoned| poisoned.into_inner()),
                 Some(timeout) => {
                     let waited = self.changed.wait_timeout(state, timeout);
                     let (state, waited) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -104,7 +117,9 @@ impl<T> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -119,5 +134,8 @@ fn take_round<T>(mut state: MutexGuard<'_, State<T>>, round_bytes: usize) -> Tak
     }
     state.bytes -= taken_bytes;
     state.nudged = false;
-    Taken { items, closed: state.closed && state.items.is_empty() }
+    Taken {
+        items,
+        closed: state.closed && state.items.is_empty(),
+    }
 }

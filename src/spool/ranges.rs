@@ -17,7 +17,11 @@ impl Ranges {
         if added.is_empty() {
             return added;
         }
-        let before = self.0.range(..=range.start).next_back().filter(|(_, end)| **end >= range.start);
+        let before = self
+            .0
+            .range(..=range.start)
+            .next_back()
+            .filter(|(_, end)| **end >= range.start);
         let start = before.map_or(range.start, |(start, _)| *start);
         let mut end = range.end;
         while let Some((&next, &next_end)) = self.0.range(start..=end).next() {

@@ -72,9 +72,23 @@ impl<D: Disk> Source<D> {
 
 impl<D: Disk> Clone for Source<D> {
     fn clone(&self) -> Self {
-        let Self { disk, dir, keys, shared, metrics, nudge } = self;
+        let Self {
+            disk,
+            dir,
+            keys,
+            shared,
+            metrics,
+            nudge,
+        } = self;
         let (disk, dir, keys, shared) = (disk.clone(), dir.clone(), keys.clone(), shared.clone());
-        Self { disk, dir, keys, shared, metrics: metrics.clone(), nudge: nudge.clone() }
+        Self {
+            disk,
+            dir,
+            keys,
+            shared,
+            metrics: metrics.clone(),
+            nudge: nudge.clone(),
+        }
     }
 }
 
@@ -94,7 +108,12 @@ struct Position<D: Disk> {
 
 impl<D: Disk> Reader<D> {
     pub fn new(source: Source<D>) -> Self {
-        Self { source, at: None, segment: None, failures: 0 }
+        Self {
+            source,
+            at: None,
+            segment: None,
+            failures: 0,
+        }
     }
 
     /// The next records; `None` when there are no more now.
@@ -114,7 +133,11 @@ impl<D: Disk> Reader<D> {
                         self.give_up(&segment, &error);
                     }
                     let offset = self.at.as_ref().map_or(0, |at| at.offset);
-                    return Err(ReadError { path: self.path(segment.id), offset, error });
+                    return Err(ReadError {
+                        path: self.path(segment.id),
+                        offset,
+                        error,
+                    });
                 }
             }
         }
@@ -144,7 +167,8 @@ impl<D: Disk> Reader<D> {
             return self.open(segment).map(|()| None);
         };
         let header = at.opened.frame_at(at.offset, segment.bytes)?;
-        let Some(header) = header.filter(|header| header.first == at.place && !header.marks_end()) else {
+        let Some(header) = header.filter(|header| header.first == at.place && !header.marks_end())
+        else {
             let found = at.opened.find_frame(at.offset..segment.bytes, at.place)?;
             self.pass_over_damage(segment, found);
             return Ok(None);
@@ -172,7 +196,11 @@ impl<D: Disk> Reader<D> {
         let file = self.source.disk.open(&self.path(segment.id))?;
         match Opened::open(file, &self.source.keys) {
             Ok(opened) => {
-                self.at = Some(Position { opened, offset: FRAMES_START, place: segment.base });
+                self.at = Some(Position {
+                    opened,
+                    offset: FRAMES_START,
+                    place: segment.base,
+                });
                 Ok(())
             }
             Err(NotOpened::Io(error)) => Err(error),
@@ -194,10 +222,17 @@ impl<D: Disk> Reader<D> {
     /// Those that are not done with; `None` when there are none.
     fn frame(&self, first: u64, content: Content) -> Option<Frame> {
         let index = self.source.shared.index();
-        let records = (first..).zip(content.records).filter(|(place, _)| !index.is_done(*place));
+        let records = (first..)
+            .zip(content.records)
+            .filter(|(place, _)| !index.is_done(*place));
         let (places, records): (Vec<u64>, Vec<Record>) = records.unzip();
         let Content { stream, reason, .. } = content;
-        (!places.is_empty()).then_some(Frame { stream, reason, places, records })
+        (!places.is_empty()).then_some(Frame {
+            stream,
+            reason,
+            places,
+            records,
+        })
     }
 
     /// Reads on at the next header that was found, or in the next segment.
@@ -205,9 +240,15 @@ impl<D: Disk> Reader<D> {
         let Some(at) = &mut self.at else { return };
         let damaged_from = (at.offset, at.place);
         let next = found.filter(|(_, header)| header.first < segment.end);
-        (at.offset, at.place) = next.map_or((segment.bytes, segment.end), |(offset, header)| (offset, header.first));
+        (at.offset, at.place) = next.map_or((segment.bytes, segment.end), |(offset, header)| {
+            (offset, header.first)
+        });
         let damaged_to = (at.offset, at.place);
-        self.lose(damaged_from.0..damaged_to.0, damaged_from.1..damaged_to.1, "the header of a frame is damaged");
+        self.lose(
+            damaged_from.0..damaged_to.0,
+            damaged_from.1..damaged_to.1,
+            "the header of a frame is damaged",
+        );
     }
 
     /// What cannot be read is done with, so that the rest can be delivered.
@@ -218,10 +259,16 @@ impl<D: Disk> Reader<D> {
                     let offset = at.offset;
                     self.advance(&header);
                     let why = "the body of a frame cannot be read";
-                    self.lose(offset..offset + header.frame_bytes(), header.first..header.end(), why);
+                    self.lose(
+                        offset..offset + header.frame_bytes(),
+                        header.first..header.end(),
+                        why,
+                    );
                 }
                 _ => {
-                    let found = at.opened.find_readable_frame(at.offset..segment.bytes, at.place);
+                    let found = at
+                        .opened
+                        .find_readable_frame(at.offset..segment.bytes, at.place);
                     self.pass_over_damage(segment, found);
                 }
             },
@@ -234,7 +281,9 @@ impl<D: Disk> Reader<D> {
 
     /// These records are lost: keeps their bytes and tells of them.
     fn lose(&self, offsets: Range<u64>, places: Range<u64>, what: &str) {
-        let Some(Position { opened, .. }) = &self.at else { return };
+        let Some(Position { opened, .. }) = &self.at else {
+            return;
+        };
         if places.is_empty() {
             return;
         }

@@ -58,11 +58,20 @@ pub struct Recovered {
 }
 
 pub fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Recovered, OpenError> {
-    let io = |error| OpenError::Io { path: dir.to_owned(), error };
+    let io = |error| OpenError::Io {
+        path: dir.to_owned(),
+        error,
+    };
     disk.claim(dir).map_err(io)?;
     let cursor = Cursor::read(disk, dir).map_err(io)?.unwrap_or_default();
-    let names = disk.list(dir).map_err(io)?.into_iter().map(|entry| entry.name);
-    let mut ids: Vec<u64> = names.filter_map(|name| segment::parse_file_name(&name)).collect();
+    let names = disk
+        .list(dir)
+        .map_err(io)?
+        .into_iter()
+        .map(|entry| entry.name);
+    let mut ids: Vec<u64> = names
+        .filter_map(|name| segment::parse_file_name(&name))
+        .collect();
     ids.sort_unstable();
     let mut recovery = Recovery::default();
     let mut segments = Vec::new();
@@ -70,17 +79,40 @@ pub fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Recovered, 
         segments.extend(open(disk, dir, id, keys, &mut recovery)?);
     }
     let mut index = Index::new(cursor.low, cursor.done.clone());
-    let after_cursor = cursor.done.iter().last().map_or(0, |range| range.end).max(cursor.next).max(cursor.low);
+    let after_cursor = cursor
+        .done
+        .iter()
+        .last()
+        .map_or(0, |range| range.end)
+        .max(cursor.next)
+        .max(cursor.low);
     let mut next = after_cursor;
     for (at, opened) in segments.iter().enumerate() {
-        let limit = segments.get(at + 1).map_or(u64::MAX, |following| following.header.base);
+        let limit = segments
+            .get(at + 1)
+            .map_or(u64::MAX, |following| following.header.base);
         let extent = extent(opened, limit).map_err(io)?;
         index.add(settle(disk, dir, opened, &extent).map_err(io)?);
         next = next.max(extent.end);
     }
-    let next_segment = ids.last().map_or(0, |last| last + 1).max(cursor.next_segment).max(1);
-    recovery = Recovery { segments: segments.len(), bytes: index.bytes(), records: index.records(), ..recovery };
-    Ok(Recovered { index, generation: cursor.generation, next, next_segment, recovery })
+    let next_segment = ids
+        .last()
+        .map_or(0, |last| last + 1)
+        .max(cursor.next_segment)
+        .max(1);
+    recovery = Recovery {
+        segments: segments.len(),
+        bytes: index.bytes(),
+        records: index.records(),
+        ..recovery
+    };
+    Ok(Recovered {
+        index,
+        generation: cursor.generation,
+        next,
+        next_segment,
+        recovery,
+    })
 }
 
 /// The segment, unless it holds nothing that could be read.
@@ -92,8 +124,14 @@ fn open<D: Disk>(
     recovery: &mut Recovery,
 ) -> Result<Option<Opened<D::File>>, OpenError> {
     let path = dir.join(segment::file_name(id));
-    let io = |error| OpenError::Io { path: path.clone(), error };
-    let opened = disk.open(&path).map_err(NotOpened::from).and_then(|file| Opened::open(file, keys));
+    let io = |error| OpenError::Io {
+        path: path.clone(),
+        error,
+    };
+    let opened = disk
+        .open(&path)
+        .map_err(NotOpened::from)
+        .and_then(|file| Opened::open(file, keys));
     match opened {
         Ok(opened) if opened.header.id == id => return Ok(Some(opened)),
         Err(NotOpened::Blank) => disk.remove(&path).map_err(io)?,
@@ -119,20 +157,36 @@ struct Extent {
 fn extent<F: DiskFile>(opened: &Opened<F>, limit: u64) -> io::Result<Extent> {
     let file_bytes = opened.bytes()?;
     let mark_at = file_bytes.saturating_sub(HEADER_BYTES as u64);
-    let mark = if mark_at >= FRAMES_START { opened.frame_at(mark_at, file_bytes)? } else { None };
+    let mark = if mark_at >= FRAMES_START {
+        opened.frame_at(mark_at, file_bytes)?
+    } else {
+        None
+    };
     match mark.filter(|mark| mark.marks_end() && mark.first <= limit) {
-        Some(mark) => Ok(Extent { end: mark.first, bytes: mark_at, finished: true }),
+        Some(mark) => Ok(Extent {
+            end: mark.first,
+            bytes: mark_at,
+            finished: true,
+        }),
         None => walk(opened, file_bytes, limit),
     }
 }
 
 fn walk<F: DiskFile>(opened: &Opened<F>, file_bytes: u64, limit: u64) -> io::Result<Extent> {
-    let mut safe = Extent { end: opened.header.base, bytes: FRAMES_START, finished: false };
+    let mut safe = Extent {
+        end: opened.header.base,
+        bytes: FRAMES_START,
+        finished: false,
+    };
     let mut recent: VecDeque<(u64, Header)> = VecDeque::new();
     let (mut at, mut place) = (safe.bytes, safe.end);
     while let Some((offset, header)) = next_frame(opened, at..file_bytes, place)? {
         if header.marks_end() || header.end() > limit {
-            return Ok(Extent { end: header.first.min(limit), bytes: offset, finished: false });
+            return Ok(Extent {
+                end: header.first.min(limit),
+                bytes: offset,
+                finished: false,
+            });
         }
         recent.push_back((offset, header));
         (at, place) = after(offset, &header);
@@ -155,7 +209,11 @@ fn after(offset: u64, header: &Header) -> (u64, u64) {
 }
 
 /// The frame at the first of these offsets, or the first one after damage.
-fn next_frame<F: DiskFile>(opened: &Opened<F>, offsets: Range<u64>, place: u64) -> io::Result<Option<(u64, Header)>> {
+fn next_frame<F: DiskFile>(
+    opened: &Opened<F>,
+    offsets: Range<u64>,
+    place: u64,
+) -> io::Result<Option<(u64, Header)>> {
     let found = opened.frame_at(offsets.start, offsets.end)?;
     match found.filter(|header| header.first >= place) {
         Some(header) => Ok(Some((offsets.start, header))),
@@ -164,7 +222,12 @@ fn next_frame<F: DiskFile>(opened: &Opened<F>, offsets: Range<u64>, place: u64) 
 }
 
 /// Cuts what is torn, which also gives back the room that was not used.
-fn settle<D: Disk>(disk: &D, dir: &Path, opened: &Opened<D::File>, extent: &Extent) -> io::Result<Segment> {
+fn settle<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    opened: &Opened<D::File>,
+    extent: &Extent,
+) -> io::Result<Segment> {
     let segment::Header { id, base, salt, .. } = opened.header;
     let mut allocated_bytes = opened.bytes()?;
     if !extent.finished {
@@ -173,5 +236,13 @@ fn settle<D: Disk>(disk: &D, dir: &Path, opened: &Opened<D::File>, extent: &Exte
         allocated_bytes = cut.unwrap_or(allocated_bytes);
     }
     let Extent { end, bytes, .. } = *extent;
-    Ok(Segment { id, base, end, bytes, allocated_bytes, live: 0, active: false })
+    Ok(Segment {
+        id,
+        base,
+        end,
+        bytes,
+        allocated_bytes,
+        live: 0,
+        active: false,
+    })
 }

@@ -98,7 +98,11 @@ pub fn file_name(id: u64) -> String {
 
 /// The number in a segment's name; `None` for any other file.
 pub fn parse_file_name(name: &str) -> Option<u64> {
-    let id = name.strip_prefix("segment-")?.strip_suffix(".spool")?.parse().ok()?;
+    let id = name
+        .strip_prefix("segment-")?
+        .strip_suffix(".spool")?
+        .parse()
+        .ok()?;
     (file_name(id) == name).then_some(id)
 }
 
@@ -108,7 +112,13 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_no_other_bytes_do() {
-        let header = Header { id: 7, base: 1 << 40, salt: [9; 16], key: KeyId([3; 8]), created_at: Timestamp(5) };
+        let header = Header {
+            id: 7,
+            base: 1 << 40,
+            salt: [9; 16],
+            key: KeyId([3; 8]),
+            created_at: Timestamp(5),
+        };
         let bytes = header.encode();
         assert_eq!(Header::parse(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
@@ -125,16 +135,25 @@ mod tests {
 
     #[test]
     fn names_are_taken_only_as_they_are_given() {
-        assert_eq!(parse_file_name(&file_name(12_345_678_901)), Some(12_345_678_901));
+        assert_eq!(
+            parse_file_name(&file_name(12_345_678_901)),
+            Some(12_345_678_901)
+        );
         assert_eq!(parse_file_name("segment-0000000001.spool"), Some(1));
-        for foreign in ["segment-1.spool", "segment-+000000001.spool", "segment-.spool", "segment-0000000001.spool~"] {
+        for foreign in [
+            "segment-1.spool",
+            "segment-+000000001.spool",
+            "segment-.spool",
+            "segment-0000000001.spool~",
+        ] {
             assert_eq!(parse_file_name(foreign), None, "{foreign}");
         }
     }
 
     #[test]
     fn the_size_follows_from_the_quota() {
-        let sizes = [16 << 20, 1 << 30, 4 << 30, 10 << 30, 1 << 40].map(|quota| bytes_for(quota) >> 20);
+        let sizes =
+            [16 << 20, 1 << 30, 4 << 30, 10 << 30, 1 << 40].map(|quota| bytes_for(quota) >> 20);
         assert_eq!(sizes, [1, 16, 64, 128, 128]);
     }
 }

@@ -28,7 +28,11 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(index: Index) -> Self {
-        Self { index: Mutex::new(index), state: Mutex::new(State::Up), dirty: AtomicBool::new(false) }
+        Self {
+            index: Mutex::new(index),
+            state: Mutex::new(State::Up),
+            dirty: AtomicBool::new(false),
+        }
     }
 
     pub fn index(&self) -> MutexGuard<'_, Index> {
@@ -43,7 +47,10 @@ impl Shared {
     }
 
     pub fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn set_state(&self, state: State) {

@@ -32,16 +32,37 @@ fn a_round_ends_once_it_has_its_bytes_and_a_close_comes_last() {
     }
     queue.close();
     assert_eq!(queue.push(9, 1), Err(NotTaken::Closed(9)));
-    assert_eq!(queue.take(11, None), Taken { items: vec![0, 1], closed: false });
-    assert_eq!(queue.take(99, None), Taken { items: vec![2, 3], closed: true });
-    assert_eq!(queue.take(99, None), Taken { items: vec![], closed: true });
+    assert_eq!(
+        queue.take(11, None),
+        Taken {
+            items: vec![0, 1],
+            closed: false
+        }
+    );
+    assert_eq!(
+        queue.take(99, None),
+        Taken {
+            items: vec![2, 3],
+            closed: true
+        }
+    );
+    assert_eq!(
+        queue.take(99, None),
+        Taken {
+            items: vec![],
+            closed: true
+        }
+    );
 }
 
 #[test]
 fn a_nudge_and_a_time_out_wake_without_items() {
     let queue = queue(1, 1);
     queue.nudge();
-    let nothing = Taken { items: vec![], closed: false };
+    let nothing = Taken {
+        items: vec![],
+        closed: false,
+    };
     assert_eq!(queue.take(1, None), nothing);
     assert_eq!(queue.take(1, Some(Duration::ZERO)), nothing);
 }

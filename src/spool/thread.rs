@@ -13,7 +13,10 @@ use super::frame::body::Draft;
 use super::queue::{Bounds, NotTaken, Queue};
 
 /// What waits for the disk at most.
-const BOUNDS: Bounds = Bounds { items: 16_384, bytes: 64 << 20 };
+const BOUNDS: Bounds = Bounds {
+    items: 16_384,
+    bytes: 64 << 20,
+};
 
 /// What is taken for one round: a sync of each log.
 const ROUND_BYTES: usize = 8 << 20;
@@ -70,7 +73,9 @@ impl Drop for CloseOnPanic {
 pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
     let commits = CloseOnPanic(commits);
     loop {
-        engines.iter_mut().for_each(|engine| engine.tend(Instant::now()));
+        engines
+            .iter_mut()
+            .for_each(|engine| engine.tend(Instant::now()));
         let now = Instant::now();
         let due = engines.iter().filter_map(Engine::due).min();
         let timeout = due.map(|due| due.saturating_duration_since(now));
@@ -80,7 +85,9 @@ pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
             break;
         }
     }
-    engines.into_iter().for_each(|engine| engine.close(Instant::now()));
+    engines
+        .into_iter()
+        .for_each(|engine| engine.close(Instant::now()));
 }
 
 fn round<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
@@ -89,6 +96,8 @@ fn round<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
     for (engine, jobs) in engines.iter_mut().zip(of_logs) {
         let drafts: Vec<&Draft> = jobs.iter().map(|job| &job.draft).collect();
         let answers = engine.commit(&drafts, Instant::now());
-        jobs.into_iter().zip(answers).for_each(|(job, answer)| (job.answer)(answer));
+        jobs.into_iter()
+            .zip(answers)
+            .for_each(|(job, answer)| (job.answer)(answer));
     }
 }

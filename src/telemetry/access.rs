@@ -36,12 +36,20 @@ pub struct AccessLog {
 impl AccessLog {
     /// No log.
     pub fn off() -> Self {
-        Self { journal: None, share: 0.0, due: Cell::default() }
+        Self {
+            journal: None,
+            share: 0.0,
+            due: Cell::default(),
+        }
     }
 
     /// A line for this share of requests.
     pub fn new(journal: Option<Journal>, share: f64) -> Self {
-        Self { journal, share, due: Cell::default() }
+        Self {
+            journal,
+            share,
+            due: Cell::default(),
+        }
     }
 
     /// Whether the next request has a line.
@@ -57,8 +65,12 @@ impl AccessLog {
     pub fn record(&self, exchange: &Exchange<'_>) {
         let Some(journal) = &self.journal else { return };
         let mut fields = Fields::default();
-        fields.of(exchange.address, exchange.protocol).optional("device", exchange.device);
-        fields.raw("status", exchange.status).optional("code", exchange.code);
+        fields
+            .of(exchange.address, exchange.protocol)
+            .optional("device", exchange.device);
+        fields
+            .raw("status", exchange.status)
+            .optional("code", exchange.code);
         fields.raw("duration_seconds", exchange.duration.as_secs_f64());
         journal.write(line(jiff::Timestamp::now(), "request", &fields));
     }
@@ -70,7 +82,12 @@ mod tests {
 
     #[test]
     fn each_share_is_picked_evenly() {
-        for (share, of, picked) in [(1.0, 10, 10), (0.01, 1000, 10), (0.3, 100, 30), (0.0, 1000, 0)] {
+        for (share, of, picked) in [
+            (1.0, 10, 10),
+            (0.01, 1000, 10),
+            (0.3, 100, 30),
+            (0.0, 1000, 0),
+        ] {
             let log = AccessLog::new(None, share);
             let count = (0..of).filter(|_| log.picks()).count();
             assert!(count.abs_diff(picked) <= 1, "{count} of {of} for {share}");

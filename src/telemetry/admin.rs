@@ -55,7 +55,9 @@ pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::
     let listener = TcpListener::from_std(listener)?;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return Ok(());
+        };
         // Most likely out of file descriptors: accepting would fail again at once.
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
@@ -80,26 +82,41 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
-    builder.keep_alive(false).header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .keep_alive(false)
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES_MAX);
     // A connection that broke or ran out of time is the client's to notice.
-    let _ = timeout(CONNECTION_TIMEOUT, builder.serve_connection(TokioIo::new(stream), service)).await;
+    let _ = timeout(
+        CONNECTION_TIMEOUT,
+        builder.serve_connection(TokioIo::new(stream), service),
+    )
+    .await;
 }
 
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top") {
+    if !matches!(
+        path,
+        "/livez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top"
+    ) {
         let known = "there are /livez, /readyz, /metrics, /openapi.json and /debug/top\n";
         return text(StatusCode::NOT_FOUND, known.into());
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match path {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" => match (status.ready)() {
             Ok(()) => text(StatusCode::OK, "ready\n".into()),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reason.escape_debug())),
+            Err(reason) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not ready: {}\n", reason.escape_debug()),
+            ),
         },
         "/openapi.json" => json(openapi::document()),
         "/debug/top" => json(status.top.report()),
@@ -109,7 +126,9 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
 
 fn json(body: String) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::OK, body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -133,10 +152,19 @@ mod tests {
     use super::*;
 
     /// Runs `test` beside an admin address that is ready when told so.
-    fn with_admin<F: Future<Output = ()>>(paused: bool, test: impl FnOnce(SocketAddr, Arc<AtomicBool>) -> F) {
+    fn with_admin<F: Future<Output = ()>>(
+        paused: bool,
+        test: impl FnOnce(SocketAddr, Arc<AtomicBool>) -> F,
+    ) {
         let is_ready = Arc::new(AtomicBool::new(true));
         let asked = is_ready.clone();
-        let ready = move || if asked.load(Ordering::Relaxed) { Ok(()) } else { Err("the sink is\r\naway".to_owned()) };
+        let ready = move || {
+            if asked.load(Ordering::Relaxed) {
+                Ok(())
+            } else {
+                Err("the sink is\r\naway".to_owned())
+            }
+        };
         let status = Arc::new(Status {
             ready: Box::new(ready),
             metrics: Box::new(|| "a_total 1\n".to_owned()),
@@ -144,7 +172,11 @@ mod tests {
         });
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(paused)
+            .build()
+            .unwrap();
         LocalSet::new().block_on(&runtime, async {
             tokio::select! {
                 served = serve(listener, status) => panic!("serving ended: {served:?}"),
@@ -170,16 +202,41 @@ mod tests {
     fn each_path_has_its_answer() {
         with_admin(false, |address, _| async move {
             assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
-            assert!(get(address, "/readyz?verbose").await.starts_with("HTTP/1.1 200 "));
-            assert!(get(address, "/metrics").await.ends_with("\r\n\r\na_total 1\n"));
+            assert!(
+                get(address, "/readyz?verbose")
+                    .await
+                    .starts_with("HTTP/1.1 200 ")
+            );
+            assert!(
+                get(address, "/metrics")
+                    .await
+                    .ends_with("\r\n\r\na_total 1\n")
+            );
             let openapi = get(address, "/openapi.json").await;
-            assert!(openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"), "{openapi}");
-            assert!(get(address, "/debug/top").await.ends_with("\"window_seconds_max\":600}"));
+            assert!(
+                openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"),
+                "{openapi}"
+            );
+            assert!(
+                get(address, "/debug/top")
+                    .await
+                    .ends_with("\"window_seconds_max\":600}")
+            );
             for path in ["/", "/v1/telemetry", "/metrics/", "/livez%00"] {
-                assert!(get(address, path).await.starts_with("HTTP/1.1 404 "), "{path}");
+                assert!(
+                    get(address, path).await.starts_with("HTTP/1.1 404 "),
+                    "{path}"
+                );
             }
-            let posted = ask(address, "POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n").await;
-            assert!(posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"), "{posted}");
+            let posted = ask(
+                address,
+                "POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n",
+            )
+            .await;
+            assert!(
+                posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"),
+                "{posted}"
+            );
         });
     }
 
@@ -189,7 +246,10 @@ mod tests {
             is_ready.store(false, Ordering::Relaxed);
             let answer = get(address, "/readyz").await;
             assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-            assert!(answer.ends_with("\r\n\r\nnot ready: the sink is\\r\\naway\n"), "{answer}");
+            assert!(
+                answer.ends_with("\r\n\r\nnot ready: the sink is\\r\\naway\n"),
+                "{answer}"
+            );
             assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
         });
     }
@@ -206,7 +266,10 @@ mod tests {
                 dawdlers.push(stream);
             }
             assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
-            assert!(begun.elapsed() >= CONNECTION_TIMEOUT, "a further connection was served at once");
+            assert!(
+                begun.elapsed() >= CONNECTION_TIMEOUT,
+                "a further connection was served at once"
+            );
         });
     }
 }

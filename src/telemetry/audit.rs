@@ -109,7 +109,11 @@ impl Audit {
             move || summary(&windows)
         };
         let journal = Journal::start("FOREBAY_AUDIT_LOG", target, metrics.clone(), summary)?;
-        Ok(Self(Some(Arc::new(Inner { journal, metrics, windows }))))
+        Ok(Self(Some(Arc::new(Inner {
+            journal,
+            metrics,
+            windows,
+        }))))
     }
 
     /// Writes the event down, unless there are too many.
@@ -117,7 +121,9 @@ impl Audit {
         let Some(inner) = &self.0 else { return };
         let now = jiff::Timestamp::now();
         if inner.windows[event.kind()].admits(now.as_second().unsigned_abs()) {
-            inner.journal.write(line(now, KINDS[event.kind()], &event.fields()));
+            inner
+                .journal
+                .write(line(now, KINDS[event.kind()], &event.fields()));
         } else {
             inner.metrics.sampled();
         }
@@ -136,8 +142,14 @@ impl Audit {
 
 /// How many events have no line because there were too many.
 fn summary(windows: &Windows) -> Vec<String> {
-    let left_out = windows.iter().map(|window| window.left_out.swap(0, Ordering::Relaxed));
-    KINDS.iter().zip(left_out).filter_map(|(kind, count)| omitted("sampled", Some(kind), count)).collect()
+    let left_out = windows
+        .iter()
+        .map(|window| window.left_out.swap(0, Ordering::Relaxed));
+    KINDS
+        .iter()
+        .zip(left_out)
+        .filter_map(|(kind, count)| omitted("sampled", Some(kind), count))
+        .collect()
 }
 
 /// How many of a kind there were in a second, and how many have been left out since that was last said.
@@ -151,8 +163,18 @@ struct Window {
 impl Window {
     fn admits(&self, second: u64) -> bool {
         let second = second << 32;
-        let count = |counted: u64| if counted & !u64::from(u32::MAX) == second { counted + 1 } else { second | 1 };
-        let before = self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counted| Some(count(counted)));
+        let count = |counted: u64| {
+            if counted & !u64::from(u32::MAX) == second {
+                counted + 1
+            } else {
+                second | 1
+            }
+        };
+        let before = self
+            .counted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counted| {
+                Some(count(counted))
+            });
         let admits = before.is_ok_and(|before| count(before) as u32 <= PER_SECOND_MAX);
         if !admits {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -179,22 +201,49 @@ impl Event<'_> {
     fn fields(&self) -> Fields {
         let mut fields = Fields::default();
         match *self {
-            Self::Started { listen } => fields.text("version", env!("CARGO_PKG_VERSION")).text("listen", listen),
+            Self::Started { listen } => fields
+                .text("version", env!("CARGO_PKG_VERSION"))
+                .text("listen", listen),
             Self::Stopped { clean } => fields.raw("clean", clean),
-            Self::HandshakeRefused { address, transport, reason, serial } => {
-                fields.of(address, transport).text("reason", reason).hex("serial", serial)
-            }
-            Self::Forbidden { address, protocol, device, code } => {
-                fields.of(address, protocol).optional("device", device).text("code", code)
-            }
-            Self::ConnectionCut { address, protocol, device, serial } => {
-                fields.of(address, protocol).optional("device", device).hex("serial", serial)
-            }
-            Self::FloodEnded { address, protocol, device } => fields.of(address, protocol).optional("device", device),
+            Self::HandshakeRefused {
+                address,
+                transport,
+                reason,
+                serial,
+            } => fields
+                .of(address, transport)
+                .text("reason", reason)
+                .hex("serial", serial),
+            Self::Forbidden {
+                address,
+                protocol,
+                device,
+                code,
+            } => fields
+                .of(address, protocol)
+                .optional("device", device)
+                .text("code", code),
+            Self::ConnectionCut {
+                address,
+                protocol,
+                device,
+                serial,
+            } => fields
+                .of(address, protocol)
+                .optional("device", device)
+                .hex("serial", serial),
+            Self::FloodEnded {
+                address,
+                protocol,
+                device,
+            } => fields.of(address, protocol).optional("device", device),
             Self::CertificateReloaded { names } => fields.text("names", names),
-            Self::RevocationsApplied { authorities, revoked } => {
-                fields.raw("authorities", authorities).raw("revoked", revoked)
-            }
+            Self::RevocationsApplied {
+                authorities,
+                revoked,
+            } => fields
+                .raw("authorities", authorities)
+                .raw("revoked", revoked),
             Self::ReloadFailed { what, error } => fields.text("what", what).text("error", error),
         };
         fields

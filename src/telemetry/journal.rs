@@ -62,14 +62,23 @@ impl Journal {
     ) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE_MAX);
         let (ends, ended) = sync_channel(1);
-        let state = Arc::new(State { metrics, dropped: AtomicU64::new(0) });
+        let state = Arc::new(State {
+            metrics,
+            dropped: AtomicU64::new(0),
+        });
         let writer = Writer::open(variable, target, state.clone(), summary)?;
-        std::thread::Builder::new().name("forebay-journal".into()).spawn(move || {
-            writer.run(&lines);
-            // Nobody waits where the process does not end.
-            let _ = ends.send(());
-        })?;
-        Ok(Self(Arc::new(Inner { queue, state, ended: ended.into() })))
+        std::thread::Builder::new()
+            .name("forebay-journal".into())
+            .spawn(move || {
+                writer.run(&lines);
+                // Nobody waits where the process does not end.
+                let _ = ends.send(());
+            })?;
+        Ok(Self(Arc::new(Inner {
+            queue,
+            state,
+            ended: ended.into(),
+        })))
     }
 
     /// Writes the line down, unless too many wait.
@@ -118,7 +127,8 @@ impl Fields {
     }
 
     pub fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
-        self.text("address", &address.to_canonical().to_string()).text("protocol", protocol)
+        self.text("address", &address.to_canonical().to_string())
+            .text("protocol", protocol)
     }
 
     pub fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
@@ -130,20 +140,32 @@ impl Fields {
 
     /// Bytes, as hex.
     pub fn hex(&mut self, name: &str, bytes: Option<&[u8]>) -> &mut Self {
-        let hex = bytes.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let hex = bytes.map(|bytes| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        });
         self.optional(name, hex.as_deref())
     }
 }
 
 /// What happened, and when, in RFC 3339.
 pub fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
-    one_line(&format!("{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{}}}\n", fields.0)).into_owned()
+    one_line(&format!(
+        "{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{}}}\n",
+        fields.0
+    ))
+    .into_owned()
 }
 
 /// That so many were left out.
 pub fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<String> {
     let mut fields = Fields::default();
-    fields.optional("kind", kind).text("why", why).raw("count", count);
+    fields
+        .optional("kind", kind)
+        .text("why", why)
+        .raw("count", count);
     (count > 0).then(|| line(jiff::Timestamp::now(), "omitted", &fields))
 }
 
@@ -156,8 +178,15 @@ mod tests {
     fn a_full_queue_drops_and_never_waits() {
         let (queue, _lines) = sync_channel(1);
         let (_ends, ended) = sync_channel(1);
-        let state = Arc::new(State { metrics: JournalMetrics::unseen(), dropped: AtomicU64::new(0) });
-        let journal = Journal(Arc::new(Inner { queue, state: state.clone(), ended: ended.into() }));
+        let state = Arc::new(State {
+            metrics: JournalMetrics::unseen(),
+            dropped: AtomicU64::new(0),
+        });
+        let journal = Journal(Arc::new(Inner {
+            queue,
+            state: state.clone(),
+            ended: ended.into(),
+        }));
         (0..3).for_each(|_| journal.write("{}\n".into()));
         journal.stop();
         assert_eq!(state.dropped.load(Ordering::Relaxed), 2);

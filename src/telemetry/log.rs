@@ -39,14 +39,24 @@ pub enum LogError {
 /// Starts logging, once a process.
 pub fn start(config: &LogConfig) -> Result<(), LogError> {
     let filter = parse_filter(&config.filter)?;
-    Ok(tracing::subscriber::set_global_default(subscriber(filter, config.json, io::stderr))?)
+    Ok(tracing::subscriber::set_global_default(subscriber(
+        filter,
+        config.json,
+        io::stderr,
+    ))?)
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
-    let mut directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty()).peekable();
+    let mut directives = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+        .peekable();
     directives.peek().ok_or(LogError::Empty)?;
     // Braces and brackets belong to span filters, which may hold commas.
-    let is_typo = |directive: &&str| !directive.contains(['=', '[', ']', '{', '}']) && level(directive).is_none();
+    let is_typo = |directive: &&str| {
+        !directive.contains(['=', '[', ']', '{', '}']) && level(directive).is_none()
+    };
     match directives.find(is_typo) {
         Some(typo) => Err(LogError::NotALevel(typo.to_owned())),
         None => Ok(EnvFilter::builder().parse(filter)?),
@@ -61,8 +71,15 @@ fn subscriber<M>(filter: EnvFilter, json: bool, to: M) -> Box<dyn tracing::Subsc
 where
     M: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(OneLine(to));
-    if json { Box::new(builder.json().flatten_event(true).finish()) } else { Box::new(builder.finish()) }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(OneLine(to));
+    if json {
+        Box::new(builder.json().flatten_event(true).finish())
+    } else {
+        Box::new(builder.finish())
+    }
 }
 
 /// Writes each event as one line. tracing-subscriber hands an event over as a whole, in one write.
@@ -119,7 +136,10 @@ mod tests {
 
     impl io::Write for Memory {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -139,7 +159,10 @@ mod tests {
 
     /// All of C0, DEL and C1, and what an attacker would write.
     fn hostile() -> String {
-        let controls: String = (0..0xa0).filter_map(char::from_u32).filter(|c| c.is_control()).collect();
+        let controls: String = (0..0xa0)
+            .filter_map(char::from_u32)
+            .filter(|c| c.is_control())
+            .collect();
         format!("x\n2026-01-01 INFO forged\r\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m{controls}y")
     }
 
@@ -164,7 +187,10 @@ mod tests {
             let log = logged(json, log_hostile);
             let body = log.strip_suffix('\n').expect("a line");
             assert!(!body.contains(char::is_control), "{log:?}");
-            assert!(body.contains("\\n2026-01-01 INFO forged") && body.contains("\\u001b"), "{log:?}");
+            assert!(
+                body.contains("\\n2026-01-01 INFO forged") && body.contains("\\u001b"),
+                "{log:?}"
+            );
         }
     }
 
@@ -179,14 +205,30 @@ mod tests {
 
     #[test]
     fn plain_events_stay_as_they_are() {
-        assert!(matches!(one_line("grüße: 1\n"), Cow::Borrowed("grüße: 1\n")));
-        let log = logged(false, || tracing::info!(listen = "0.0.0.0:8443", "listening"));
-        assert!(log.ends_with("listening listen=\"0.0.0.0:8443\"\n"), "{log:?}");
+        assert!(matches!(
+            one_line("grüße: 1\n"),
+            Cow::Borrowed("grüße: 1\n")
+        ));
+        let log = logged(false, || {
+            tracing::info!(listen = "0.0.0.0:8443", "listening")
+        });
+        assert!(
+            log.ends_with("listening listen=\"0.0.0.0:8443\"\n"),
+            "{log:?}"
+        );
     }
 
     #[test]
     fn filters_that_say_something_are_taken() {
-        for filter in ["info", "off", "WARN", "warn,forebay=debug", "info,hyper=off", "forebay[span{a=1}]=trace", "3"] {
+        for filter in [
+            "info",
+            "off",
+            "WARN",
+            "warn,forebay=debug",
+            "info,hyper=off",
+            "forebay[span{a=1}]=trace",
+            "3",
+        ] {
             assert!(parse_filter(filter).is_ok(), "{filter}");
         }
     }

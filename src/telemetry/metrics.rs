@@ -19,11 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics::{
+    Counter, Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
-use histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION};
+use histogram::{
+    BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
+};
 pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
 pub use journal::JournalMetrics;
 pub use spool::SpoolMetrics;
@@ -73,10 +77,17 @@ impl Metrics {
     pub fn new(workers: usize, streams: &[String], probed: Vec<ProbedGauge>) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        with_local_recorder(&recorder, || Self::register(handle, workers, streams, probed))
+        with_local_recorder(&recorder, || {
+            Self::register(handle, workers, streams, probed)
+        })
     }
 
-    fn register(handle: PrometheusHandle, workers: usize, streams: &[String], probed: Vec<ProbedGauge>) -> Self {
+    fn register(
+        handle: PrometheusHandle,
+        workers: usize,
+        streams: &[String],
+        probed: Vec<ProbedGauge>,
+    ) -> Self {
         describe();
         let of_stream = |stream: &String| {
             OUTCOMES
@@ -95,7 +106,8 @@ impl Metrics {
             sink_up: gauge!("forebay_sink_up"),
             in_flight_batches: gauge!("forebay_sink_in_flight_batches"),
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
-            reload_failures: Reload::LABELS.map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
+            reload_failures: Reload::LABELS
+                .map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -125,16 +137,21 @@ impl Metrics {
 
     /// Outcomes of a batch of `records` records.
     pub fn sink_outcomes(&self, stream: StreamIndex, outcomes: &Outcomes, records: usize) {
-        let Some(counters) = self.sink_records.get(stream.get()) else { return };
+        let Some(counters) = self.sink_records.get(stream.get()) else {
+            return;
+        };
         match outcomes {
             Outcomes::All(outcome) => counters[label(outcome)].increment(records as u64),
-            Outcomes::Each(outcomes) => outcomes.iter().for_each(|outcome| counters[label(outcome)].increment(1)),
+            Outcomes::Each(outcomes) => outcomes
+                .iter()
+                .for_each(|outcome| counters[label(outcome)].increment(1)),
         }
     }
 
     /// How long the sink took for one batch. Only the delivery thread may call this: the histogram has one writer.
     pub fn sink_duration(&self, duration: Duration) {
-        self.sink_duration.observe(&SINK_DURATION, hot::micros(duration));
+        self.sink_duration
+            .observe(&SINK_DURATION, hot::micros(duration));
     }
 
     /// Whether the sink takes records.
@@ -160,7 +177,9 @@ impl Metrics {
     /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.totals.update(&self.workers);
-        self.probes.iter().for_each(|(gauge, read)| gauge.set(read()));
+        self.probes
+            .iter()
+            .for_each(|(gauge, read)| gauge.set(read()));
         let mut text = self.handle.render();
         self.write_histograms(&mut text);
         process::write(&mut text);
@@ -171,7 +190,11 @@ impl Metrics {
         REQUEST_DURATION.write_head(text);
         for (place, protocol) in Protocol::LABELS.iter().enumerate() {
             let label = format!("protocol=\"{protocol}\"");
-            REQUEST_DURATION.write(text, &label, self.workers.iter().map(|worker| &worker.durations[place]));
+            REQUEST_DURATION.write(
+                text,
+                &label,
+                self.workers.iter().map(|worker| &worker.durations[place]),
+            );
         }
         for (family, of) in BATCH_HISTOGRAMS {
             family.write_head(text);
@@ -201,8 +224,7 @@ fn label(outcome: &Outcome) -> usize {
 
 impl Totals {
     fn register() -> Self {
-        let request =
-            |(protocol, status)| counter!("forebay_http_requests_total", "protocol" => protocol, "status" => status);
+        let request = |(protocol, status)| counter!("forebay_http_requests_total", "protocol" => protocol, "status" => status);
         let handshake = |result| counter!("forebay_tls_handshakes_total", "result" => result);
         let refused = |scope| counter!("forebay_limits_refused_total", "scope" => scope);
         let sealed = |reason| counter!("forebay_batcher_sealed_total", "reason" => reason);
@@ -224,12 +246,21 @@ impl Totals {
         set(&self.handshakes, workers, |worker| worker.handshakes.iter());
         set(&self.refused, workers, |worker| worker.refused.iter());
         set(&self.sealed, workers, |worker| worker.sealed.iter());
-        set(&self.certificates_expiring, workers, |worker| std::iter::once(&worker.certificates_expiring));
-        set(&self.floods_ended, workers, |worker| std::iter::once(&worker.floods_ended));
+        set(&self.certificates_expiring, workers, |worker| {
+            std::iter::once(&worker.certificates_expiring)
+        });
+        set(&self.floods_ended, workers, |worker| {
+            std::iter::once(&worker.floods_ended)
+        });
         let connections = hot::sums(workers, |worker| worker.connections.iter());
-        self.connections.iter().zip(connections).for_each(|(gauge, value)| gauge.set(value as f64));
+        self.connections
+            .iter()
+            .zip(connections)
+            .for_each(|(gauge, value)| gauge.set(value as f64));
         let queued = hot::sums(workers, |worker| std::iter::once(&worker.queued_batches));
-        queued.into_iter().for_each(|value| self.queued_batches.set(value as f64));
+        queued
+            .into_iter()
+            .for_each(|value| self.queued_batches.set(value as f64));
     }
 }
 
@@ -239,15 +270,30 @@ fn set<'a, I: Iterator<Item = &'a hot::Local>>(
     cells: impl Fn(&'a WorkerMetrics) -> I,
 ) {
     let sums = hot::sums(workers, cells);
-    counters.iter().zip(sums).for_each(|(counter, value)| counter.absolute(value));
+    counters
+        .iter()
+        .zip(sums)
+        .for_each(|(counter, value)| counter.absolute(value));
 }
 
 fn describe() {
-    describe_counter!("forebay_http_requests_total", "Requests answered, by protocol and status");
+    describe_counter!(
+        "forebay_http_requests_total",
+        "Requests answered, by protocol and status"
+    );
     describe_gauge!("forebay_http_connections", "Open connections");
-    describe_counter!("forebay_tls_handshakes_total", "TLS and QUIC handshakes, by result");
-    describe_gauge!("forebay_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires");
-    describe_counter!("forebay_tls_reload_failures_total", "Changed files that could not be used, by what they hold");
+    describe_counter!(
+        "forebay_tls_handshakes_total",
+        "TLS and QUIC handshakes, by result"
+    );
+    describe_gauge!(
+        "forebay_tls_certificate_expiry_timestamp_seconds",
+        "When the server certificate expires"
+    );
+    describe_counter!(
+        "forebay_tls_reload_failures_total",
+        "Changed files that could not be used, by what they hold"
+    );
     describe_counter!(
         "forebay_identity_certificates_expiring_total",
         "Connections whose device was told that its certificate expires soon"
@@ -256,10 +302,22 @@ fn describe() {
         "forebay_http_floods_ended_total",
         "HTTP/2 connections ended because of what they sent beside their requests"
     );
-    describe_counter!("forebay_limits_refused_total", "Requests and connections refused by a bucket");
+    describe_counter!(
+        "forebay_limits_refused_total",
+        "Requests and connections refused by a bucket"
+    );
     describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");
-    describe_gauge!("forebay_batcher_queued_batches", "Sealed batches that wait until the sink has taken others");
-    describe_counter!("forebay_sink_records_total", "Records that the sink answered for, by outcome");
+    describe_gauge!(
+        "forebay_batcher_queued_batches",
+        "Sealed batches that wait until the sink has taken others"
+    );
+    describe_counter!(
+        "forebay_sink_records_total",
+        "Records that the sink answered for, by outcome"
+    );
     describe_gauge!("forebay_sink_up", "Whether the sink takes records");
-    describe_gauge!("forebay_sink_in_flight_batches", "Batches that the sink has not answered");
+    describe_gauge!(
+        "forebay_sink_in_flight_batches",
+        "Batches that the sink has not answered"
+    );
 }

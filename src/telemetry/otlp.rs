@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry::trace::{
-    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer as _,
-    TracerProvider as _,
+    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+    TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter};
@@ -41,22 +41,38 @@ pub struct Otlp {
 
 impl Otlp {
     /// Begins to export the signals that have an endpoint. `render` is the text of `/metrics`.
-    pub fn start(render: impl Fn() -> String + Send + Sync + 'static) -> Result<Self, ExporterBuildError> {
+    pub fn start(
+        render: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Result<Self, ExporterBuildError> {
         let spans = wants("TRACES").then(span_provider).transpose()?;
-        let metrics = wants("METRICS").then(|| metric_provider(render)).transpose()?;
+        let metrics = wants("METRICS")
+            .then(|| metric_provider(render))
+            .transpose()?;
         Ok(Self { spans, metrics })
     }
 
     /// For each worker one.
     pub fn tracer(&self) -> Option<Tracer> {
-        self.spans.as_ref().map(|provider| Tracer(provider.tracer("forebay")))
+        self.spans
+            .as_ref()
+            .map(|provider| Tracer(provider.tracer("forebay")))
     }
 
     /// Sends what waits, within a bound.
     pub fn stop(&self) {
-        let spans = self.spans.as_ref().map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
-        let metrics = self.metrics.as_ref().map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
-        for error in [spans, metrics].into_iter().flatten().filter_map(Result::err) {
+        let spans = self
+            .spans
+            .as_ref()
+            .map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
+        let metrics = self
+            .metrics
+            .as_ref()
+            .map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
+        for error in [spans, metrics]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err)
+        {
             tracing::warn!(%error, "OTLP: what waited could not be sent");
         }
     }
@@ -64,22 +80,35 @@ impl Otlp {
 
 /// Whether the environment names an endpoint for the signal, and does not switch it off.
 fn wants(signal: &str) -> bool {
-    let is = |name: &str, value: &str| env::var(name).is_ok_and(|set| set.eq_ignore_ascii_case(value));
+    let is =
+        |name: &str, value: &str| env::var(name).is_ok_and(|set| set.eq_ignore_ascii_case(value));
     let is_off = is("OTEL_SDK_DISABLED", "true") || is(&format!("OTEL_{signal}_EXPORTER"), "none");
-    let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")];
-    !is_off && endpoints.iter().any(|name| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty()))
+    let endpoints = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+        format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"),
+    ];
+    !is_off
+        && endpoints
+            .iter()
+            .any(|name| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty()))
 }
 
 fn span_provider() -> Result<SdkTracerProvider, ExporterBuildError> {
     let exporter = SpanExporter::builder().with_http().build()?;
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource())
+        .build())
 }
 
 fn metric_provider(
     render: impl Fn() -> String + Send + Sync + 'static,
 ) -> Result<SdkMeterProvider, ExporterBuildError> {
     let exporter = MetricExporter::builder().with_http().build()?;
-    let provider = SdkMeterProvider::builder().with_periodic_exporter(exporter).with_resource(resource()).build();
+    let provider = SdkMeterProvider::builder()
+        .with_periodic_exporter(exporter)
+        .with_resource(resource())
+        .build();
     observe(&provider.meter("forebay"), Snapshots::new(render));
     Ok(provider)
 }
@@ -87,9 +116,14 @@ fn metric_provider(
 /// As `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they do not.
 fn resource() -> Resource {
     let names_it = |name: &str, what: &str| env::var(name).is_ok_and(|set| set.contains(what));
-    let is_named = names_it("OTEL_SERVICE_NAME", "") || names_it("OTEL_RESOURCE_ATTRIBUTES", "service.name=");
+    let is_named =
+        names_it("OTEL_SERVICE_NAME", "") || names_it("OTEL_RESOURCE_ATTRIBUTES", "service.name=");
     let resource = Resource::builder();
-    if is_named { resource.build() } else { resource.with_service_name("forebay").build() }
+    if is_named {
+        resource.build()
+    } else {
+        resource.with_service_name("forebay").build()
+    }
 }
 
 /// Series of a name: labels and value.
@@ -104,7 +138,10 @@ struct Snapshots {
 impl Snapshots {
     fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Arc<Self> {
         let last = Mutex::new((Instant::now(), Arc::new(parse(&render()))));
-        Arc::new(Self { render: Box::new(render), last })
+        Arc::new(Self {
+            render: Box::new(render),
+            last,
+        })
     }
 
     fn get(&self) -> Arc<BTreeMap<String, Series>> {
@@ -120,12 +157,21 @@ impl Snapshots {
 fn parse(text: &str) -> BTreeMap<String, Series> {
     let mut series = BTreeMap::<String, Series>::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((name, value)) = line.rsplit_once(' ') else { continue };
+        let Some((name, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
         let Ok(value) = value.parse() else { continue };
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
-        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
-        let labels = labels.map(|(key, value)| KeyValue::new(key.to_owned(), value.trim_matches('"').to_owned()));
-        series.entry(name.to_owned()).or_default().push((labels.collect(), value));
+        let labels = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter_map(|label| label.split_once('='));
+        let labels = labels
+            .map(|(key, value)| KeyValue::new(key.to_owned(), value.trim_matches('"').to_owned()));
+        series
+            .entry(name.to_owned())
+            .or_default()
+            .push((labels.collect(), value));
     }
     series
 }
@@ -136,14 +182,23 @@ fn observe(meter: &Meter, snapshots: Arc<Snapshots>) {
     for name in snapshots.get().keys().cloned() {
         let (snapshots, of) = (snapshots.clone(), name.clone());
         let each = move |observe: &dyn Fn(f64, &[KeyValue])| {
-            snapshots.get().get(&of).into_iter().flatten().for_each(|(labels, value)| observe(*value, labels));
+            snapshots
+                .get()
+                .get(&of)
+                .into_iter()
+                .flatten()
+                .for_each(|(labels, value)| observe(*value, labels));
         };
         if COUNTERS.iter().any(|end| name.ends_with(end)) {
             let counter = meter.f64_observable_counter(name);
-            counter.with_callback(move |to| each(&|value, labels| to.observe(value, labels))).build();
+            counter
+                .with_callback(move |to| each(&|value, labels| to.observe(value, labels)))
+                .build();
         } else {
             let gauge = meter.f64_observable_gauge(name);
-            gauge.with_callback(move |to| each(&|value, labels| to.observe(value, labels))).build();
+            gauge
+                .with_callback(move |to| each(&|value, labels| to.observe(value, labels)))
+                .build();
         }
     }
 }
@@ -157,10 +212,14 @@ impl Tracer {
     pub fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
         let parent = trace
             .and_then(span_context)
-            .map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
+            .map_or_else(Context::new, |parent| {
+                Context::new().with_remote_span_context(parent)
+            });
         let ended = SystemTime::now();
         let span = self.0.span_builder("ingest").with_kind(SpanKind::Server);
-        let span = span.with_start_time(ended - exchange.duration).with_attributes(attributes(exchange));
+        let span = span
+            .with_start_time(ended - exchange.duration)
+            .with_attributes(attributes(exchange));
         let mut span = span.start_with_context(&self.0, &parent);
         if exchange.status >= 500 {
             span.set_status(Status::error(exchange.code.unwrap_or_default()));
@@ -178,9 +237,16 @@ fn attributes(exchange: &Exchange<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.response.status_code", i64::from(exchange.status)),
         KeyValue::new("network.protocol.version", version.to_owned()),
-        KeyValue::new("client.address", exchange.address.to_canonical().to_string()),
+        KeyValue::new(
+            "client.address",
+            exchange.address.to_canonical().to_string(),
+        ),
     ];
-    attributes.extend(exchange.device.map(|device| KeyValue::new("forebay.device", device.to_owned())));
+    attributes.extend(
+        exchange
+            .device
+            .map(|device| KeyValue::new("forebay.device", device.to_owned())),
+    );
     attributes.extend(exchange.code.map(|code| KeyValue::new("error.type", code)));
     attributes
 }
@@ -190,5 +256,11 @@ fn span_context(trace: &TraceParent) -> Option<SpanContext> {
     let trace_id = TraceId::from_hex(&text[3..35]).ok()?;
     let span_id = SpanId::from_hex(&text[36..52]).ok()?;
     let flags = TraceFlags::new(u8::from_str_radix(&text[53..55], 16).ok()?);
-    Some(SpanContext::new(trace_id, span_id, flags, true, TraceState::default()))
+    Some(SpanContext::new(
+        trace_id,
+        span_id,
+        flags,
+        true,
+        TraceState::default(),
+    ))
 }

@@ -19,7 +19,9 @@ impl Spans {
 
     /// A request has been answered; the SDK's sampler decides whether it becomes a span.
     pub fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
-        self.tracer.iter().for_each(|tracer| tracer.record(exchange, trace));
+        self.tracer
+            .iter()
+            .for_each(|tracer| tracer.record(exchange, trace));
     }
 }
 

@@ -58,8 +58,15 @@ struct Windows {
 
 impl Default for Top {
     fn default() -> Self {
-        let windows = Windows { since: Instant::now(), current: window(), last: window() };
-        Self(Arc::new(Shared { queue: ArrayQueue::new(QUEUE_MAX), windows: windows.into() }))
+        let windows = Windows {
+            since: Instant::now(),
+            current: window(),
+            last: window(),
+        };
+        Self(Arc::new(Shared {
+            queue: ArrayQueue::new(QUEUE_MAX),
+            windows: windows.into(),
+        }))
     }
 }
 
@@ -74,10 +81,16 @@ impl Top {
     }
 
     fn gathered(&self) -> MutexGuard<'_, Windows> {
-        let mut windows = self.0.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self
+            .0
+            .windows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         windows.turn(Instant::now());
         for _ in 0..QUEUE_MAX {
-            let Some((device, counts)) = self.0.queue.pop() else { break };
+            let Some((device, counts)) = self.0.queue.pop() else {
+                break;
+            };
             windows.add(&device, counts);
         }
         windows
@@ -109,7 +122,11 @@ impl Windows {
     fn told(&self, kind: usize) -> Vec<Value> {
         let mut both = self.last[kind].clone();
         both.merge(&self.current[kind]);
-        both.frequent_items(ErrorType::NoFalseNegatives).iter().take(TOLD_MAX).map(told).collect()
+        both.frequent_items(ErrorType::NoFalseNegatives)
+            .iter()
+            .take(TOLD_MAX)
+            .map(told)
+            .collect()
     }
 }
 
@@ -129,7 +146,12 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(top: Top, device: Option<DeviceId>) -> Self {
-        Self { top, device, answers: Cell::default(), held: Cell::default() }
+        Self {
+            top,
+            device,
+            answers: Cell::default(),
+            held: Cell::default(),
+        }
     }
 
     /// A request was answered.
@@ -137,7 +159,10 @@ impl Tally {
         let answers = self.answers.get().wrapping_add(1);
         self.answers.set(answers);
         let [accepted, refused] = self.held.get();
-        self.held.set([accepted + u32::from(is_accepted), refused + u32::from(!is_accepted)]);
+        self.held.set([
+            accepted + u32::from(is_accepted),
+            refused + u32::from(!is_accepted),
+        ]);
         if answers.is_power_of_two() || answers.is_multiple_of(ANSWERS_PER_TALLY) {
             self.hand_over();
         }
@@ -172,7 +197,11 @@ mod tests {
         let report: Value = serde_json::from_str(&top.report()).unwrap();
         let row = |row: &Value| {
             let bound = |name: &str| row[name].as_u64().unwrap();
-            (row["device"].as_str().unwrap().to_owned(), bound("requests_min"), bound("requests_max"))
+            (
+                row["device"].as_str().unwrap().to_owned(),
+                bound("requests_min"),
+                bound("requests_max"),
+            )
         };
         report[kind].as_array().unwrap().iter().map(row).collect()
     }
@@ -182,7 +211,10 @@ mod tests {
         let top = Top::default();
         send(&top, "plc-1", 37, 0);
         send(&top, "plc-2", 5, 41);
-        assert_eq!(report(&top, "busiest"), [("plc-1".into(), 37, 37), ("plc-2".into(), 5, 5)]);
+        assert_eq!(
+            report(&top, "busiest"),
+            [("plc-1".into(), 37, 37), ("plc-2".into(), 5, 5)]
+        );
         assert_eq!(report(&top, "refused"), [("plc-2".into(), 41, 41)]);
     }
 

@@ -20,13 +20,23 @@ pub struct Pair {
 impl Pair {
     pub fn load(config: &TlsConfig, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let chain = files::read_certificates(CERT, &config.cert)?;
-        let invalid = |reason| TlsError::Invalid { variable: CERT, reason };
-        let certificate = identity::server(&chain[0]).map_err(|error| invalid(error.to_string()))?;
+        let invalid = |reason| TlsError::Invalid {
+            variable: CERT,
+            reason,
+        };
+        let certificate =
+            identity::server(&chain[0]).map_err(|error| invalid(error.to_string()))?;
         let key = files::read_key(&config.key)?;
-        let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Invalid {
-            variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
-            reason: format!("{error}; the key must belong to the first certificate of the chain"),
-        })?;
-        Ok(Self { resolver: Arc::new(certified.into()), certificate })
+        let certified =
+            CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Invalid {
+                variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
+                reason: format!(
+                    "{error}; the key must belong to the first certificate of the chain"
+                ),
+            })?;
+        Ok(Self {
+            resolver: Arc::new(certified.into()),
+            certificate,
+        })
     }
 }

@@ -59,12 +59,23 @@ impl Reloader {
         let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
         let configs = Arc::new(ArcSwap::from_pointee(configs));
         let revocation = watch::Sender::new(trust.value.revocation.clone());
-        Ok(Self { config, provider, pair, trust, tickets, configs, revocation })
+        Ok(Self {
+            config,
+            provider,
+            pair,
+            trust,
+            tickets,
+            configs,
+            revocation,
+        })
     }
 
     /// What workers take.
     pub fn tls(&self) -> Tls {
-        Tls { configs: self.configs.clone(), revocation: self.revocation.subscribe() }
+        Tls {
+            configs: self.configs.clone(),
+            revocation: self.revocation.subscribe(),
+        }
     }
 
     pub fn certificate(&self) -> &ServerCertificate {
@@ -73,19 +84,35 @@ impl Reloader {
 
     /// Looks at the files, and reads those parts that have changed, or all of them. May take a second, and blocks.
     pub fn look(&mut self, reads_all: bool) -> Vec<Change> {
-        let pair = self.pair.look(reads_all, || Pair::load(&self.config, &self.provider));
+        let pair = self
+            .pair
+            .look(reads_all, || Pair::load(&self.config, &self.provider));
         let authorities = self.trust.value.authorities.clone();
-        let trust = self.trust.look(reads_all, || Trust::load(&self.config, &self.provider));
+        let trust = self
+            .trust
+            .look(reads_all, || Trust::load(&self.config, &self.provider));
         let mut changes: Vec<Change> = Vec::new();
         if let Some(looked) = pair {
-            changes.push(looked.map_or_else(Change::Failed, |()| Change::Certificate(self.certificate().clone())));
+            changes.push(looked.map_or_else(Change::Failed, |()| {
+                Change::Certificate(self.certificate().clone())
+            }));
         }
         if let Some(looked) = trust {
-            let Trust { authorities, revocation, .. } = &self.trust.value;
-            let trust = || Change::Trust { authorities: authorities.len(), revoked: revocation.revoked_len() };
+            let Trust {
+                authorities,
+                revocation,
+                ..
+            } = &self.trust.value;
+            let trust = || Change::Trust {
+                authorities: authorities.len(),
+                revoked: revocation.revoked_len(),
+            };
             changes.push(looked.map_or_else(Change::Failed, |()| trust()));
         }
-        if changes.iter().any(|change| !matches!(change, Change::Failed(_))) {
+        if changes
+            .iter()
+            .any(|change| !matches!(change, Change::Failed(_)))
+        {
             let has_new_authorities = self.trust.value.authorities != authorities;
             changes.extend(self.publish(has_new_authorities).err().map(Change::Failed));
         }
@@ -96,9 +123,16 @@ impl Reloader {
         if has_new_authorities {
             self.tickets = Tickets::new()?;
         }
-        let configs = Configs::new(&self.config, &self.provider, &self.pair.value, &self.trust.value, &self.tickets)?;
+        let configs = Configs::new(
+            &self.config,
+            &self.provider,
+            &self.pair.value,
+            &self.trust.value,
+            &self.tickets,
+        )?;
         self.configs.store(Arc::new(configs));
-        self.revocation.send_replace(self.trust.value.revocation.clone());
+        self.revocation
+            .send_replace(self.trust.value.revocation.clone());
         Ok(())
     }
 }
@@ -111,14 +145,25 @@ struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    fn start(files: Vec<PathBuf>, load: impl FnOnce() -> Result<T, TlsError>) -> Result<Self, TlsError> {
+    fn start(
+        files: Vec<PathBuf>,
+        load: impl FnOnce() -> Result<T, TlsError>,
+    ) -> Result<Self, TlsError> {
         // Before reading: what is written meanwhile is seen by the next look.
         let seen = files.iter().map(files::stamp).collect();
-        Ok(Self { value: load()?, files, seen })
+        Ok(Self {
+            value: load()?,
+            files,
+            seen,
+        })
     }
 
     /// `None` when nothing has changed since the last look.
-    fn look(&mut self, reads_all: bool, load: impl FnOnce() -> Result<T, TlsError>) -> Option<Result<(), TlsError>> {
+    fn look(
+        &mut self,
+        reads_all: bool,
+        load: impl FnOnce() -> Result<T, TlsError>,
+    ) -> Option<Result<(), TlsError>> {
         let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
         if stamps == self.seen && !reads_all {
             return None;
@@ -136,7 +181,10 @@ struct Tickets {
 
 impl Tickets {
     fn new() -> Result<Self, TlsError> {
-        Ok(Self { tcp: ticketer()?, quic: ticketer()? })
+        Ok(Self {
+            tcp: ticketer()?,
+            quic: ticketer()?,
+        })
     }
 }
 
@@ -146,7 +194,10 @@ fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
 
 /// Only the system's randomness could fail.
 fn no_config(error: rustls::Error) -> TlsError {
-    TlsError::Invalid { variable: CLIENT_CA, reason: format!("TLS cannot be set up: {error}") }
+    TlsError::Invalid {
+        variable: CLIENT_CA,
+        reason: format!("TLS cannot be set up: {error}"),
+    }
 }
 
 impl Configs {
@@ -163,7 +214,9 @@ impl Configs {
         };
         let server_config = |versions, protocols: &[&[u8]], ticketer: &Arc<dyn ProducesTickets>| {
             let builder = ServerConfig::builder_with_provider(provider.clone());
-            let builder = builder.with_protocol_versions(versions).map_err(no_config)?;
+            let builder = builder
+                .with_protocol_versions(versions)
+                .map_err(no_config)?;
             let builder = builder.with_client_cert_verifier(trust.verifier.clone());
             let mut config = builder.with_cert_resolver(pair.resolver.clone());
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();

@@ -58,7 +58,11 @@ impl Revocation {
 
     /// A table without lists.
     pub fn new(is_strict: bool) -> Self {
-        Self { is_on: true, is_strict, ..Self::default() }
+        Self {
+            is_on: true,
+            is_strict,
+            ..Self::default()
+        }
     }
 
     /// Adds a list whose signature has been checked.
@@ -70,7 +74,10 @@ impl Revocation {
                 list.next_update = list.next_update.min(crl.next_update);
             }
             None => {
-                let list = List { revoked: Serials::new(revoked), next_update: crl.next_update };
+                let list = List {
+                    revoked: Serials::new(revoked),
+                    next_update: crl.next_update,
+                };
                 self.lists.insert(crl.issuer.into(), list);
             }
         }
@@ -81,25 +88,50 @@ impl Revocation {
     /// them. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
     pub fn judge(&mut self, authorities: &[Authority]) -> Vec<bool> {
         let stands = self.standing(authorities);
-        let has_standing = |name: &Name| authorities.iter().zip(&stands).any(|(other, s)| *s && other.subject == *name);
-        let distrusted = authorities.iter().map(|authority| &authority.subject).filter(|name| !has_standing(name));
+        let has_standing = |name: &Name| {
+            authorities
+                .iter()
+                .zip(&stands)
+                .any(|(other, s)| *s && other.subject == *name)
+        };
+        let distrusted = authorities
+            .iter()
+            .map(|authority| &authority.subject)
+            .filter(|name| !has_standing(name));
         self.distrusted = distrusted.cloned().collect();
-        let standing = authorities.iter().zip(&stands).filter(|(_, stands)| **stands);
-        self.anchors = standing.map(|(authority, _)| (authority.subject.clone(), authority.key_info.clone())).collect();
-        let ends = |(authority, stands): (&Authority, &bool)| *stands || self.distrusted.contains(&authority.subject);
+        let standing = authorities
+            .iter()
+            .zip(&stands)
+            .filter(|(_, stands)| **stands);
+        self.anchors = standing
+            .map(|(authority, _)| (authority.subject.clone(), authority.key_info.clone()))
+            .collect();
+        let ends = |(authority, stands): (&Authority, &bool)| {
+            *stands || self.distrusted.contains(&authority.subject)
+        };
         authorities.iter().zip(&stands).map(ends).collect()
     }
 
     fn standing(&self, authorities: &[Authority]) -> Vec<bool> {
-        let mut stands: Vec<bool> = authorities.iter().map(|authority| !self.lists_link(&authority.link)).collect();
+        let mut stands: Vec<bool> = authorities
+            .iter()
+            .map(|authority| !self.lists_link(&authority.link))
+            .collect();
         loop {
             let has_standing_issuer = |authority: &Authority| {
                 let is_issuer = |other: &Authority| other.subject == authority.link.issuer;
-                let mut issuers = authorities.iter().zip(&stands).filter(|(other, _)| is_issuer(other)).peekable();
+                let mut issuers = authorities
+                    .iter()
+                    .zip(&stands)
+                    .filter(|(other, _)| is_issuer(other))
+                    .peekable();
                 issuers.peek().is_none() || issuers.any(|(_, stands)| *stands)
             };
-            let next: Vec<bool> =
-                authorities.iter().zip(&stands).map(|(authority, s)| *s && has_standing_issuer(authority)).collect();
+            let next: Vec<bool> = authorities
+                .iter()
+                .zip(&stands)
+                .map(|(authority, s)| *s && has_standing_issuer(authority))
+                .collect();
             if next == stands {
                 return stands;
             }
@@ -108,12 +140,21 @@ impl Revocation {
     }
 
     /// What is to be asked about for a chain of certificates in DER, the leaf first; nothing where nobody asks.
-    pub fn links<'a>(&self, chain: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Link>, IdentityError> {
+    pub fn links<'a>(
+        &self,
+        chain: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Link>, IdentityError> {
         if !self.is_on {
             return Ok(Vec::new());
         }
-        let is_anchor = |(name, key): &(Name, Key), subject: &[u8], info: &[u8]| **name == *subject && **key == *info;
-        identity::links(chain, |subject, info| self.anchors.iter().any(|anchor| is_anchor(anchor, subject, info)))
+        let is_anchor = |(name, key): &(Name, Key), subject: &[u8], info: &[u8]| {
+            **name == *subject && **key == *info
+        };
+        identity::links(chain, |subject, info| {
+            self.anchors
+                .iter()
+                .any(|anchor| is_anchor(anchor, subject, info))
+        })
     }
 
     /// What is known of a chain.
@@ -121,14 +162,24 @@ impl Revocation {
         if self.is_revoked(chain) {
             return Status::Revoked;
         }
-        let is_known = |link: &Link| self.lists.get(&link.issuer).is_some_and(|list| now < list.next_update);
+        let is_known = |link: &Link| {
+            self.lists
+                .get(&link.issuer)
+                .is_some_and(|list| now < list.next_update)
+        };
         let matters = self.is_on && self.is_strict;
-        if matters && !chain.iter().all(is_known) { Status::Unknown } else { Status::Good }
+        if matters && !chain.iter().all(is_known) {
+            Status::Unknown
+        } else {
+            Status::Good
+        }
     }
 
     /// Whether a certificate of the chain, or the authority above it, is revoked.
     pub fn is_revoked(&self, chain: &[Link]) -> bool {
-        chain.iter().any(|link| self.lists_link(link) || self.distrusted.contains(&link.issuer))
+        chain
+            .iter()
+            .any(|link| self.lists_link(link) || self.distrusted.contains(&link.issuer))
     }
 
     /// How many certificates the lists name.
@@ -137,7 +188,9 @@ impl Revocation {
     }
 
     fn lists_link(&self, link: &Link) -> bool {
-        self.lists.get(&link.issuer).is_some_and(|list| list.revoked.contains(significant(&link.serial)))
+        self.lists
+            .get(&link.issuer)
+            .is_some_and(|list| list.revoked.contains(significant(&link.serial)))
     }
 }
 

@@ -14,7 +14,9 @@ use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, ReadTraffic, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, ReadTraffic, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
@@ -42,7 +44,10 @@ struct Shared {
 impl Default for Buffers {
     fn default() -> Self {
         let incoming = RefCell::new(vec![0; PARTIAL_BYTES_MAX + READ_BYTES].into());
-        Self(Rc::new(Shared { incoming, outgoing: RefCell::default() }))
+        Self(Rc::new(Shared {
+            incoming,
+            outgoing: RefCell::default(),
+        }))
     }
 }
 
@@ -66,14 +71,28 @@ pub struct TlsStream<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// Shakes hands. A failure comes with what is left to close; the client has been sent its alert, if it takes it.
-    pub async fn accept(io: T, config: Arc<ServerConfig>, buffers: Buffers) -> Result<Self, (io::Error, T)> {
+    pub async fn accept(
+        io: T,
+        config: Arc<ServerConfig>,
+        buffers: Buffers,
+    ) -> Result<Self, (io::Error, T)> {
         let tls = match UnbufferedServerConnection::new(config) {
             Ok(tls) => tls,
             Err(error) => return Err((broken(error), io)),
         };
         let (partial, plain, outgoing) = Default::default();
         let (read_bytes, is_over, is_shut) = Default::default();
-        let mut stream = Self { io, tls, buffers, partial, plain, read_bytes, outgoing, is_over, is_shut };
+        let mut stream = Self {
+            io,
+            tls,
+            buffers,
+            partial,
+            plain,
+            read_bytes,
+            outgoing,
+            is_over,
+            is_shut,
+        };
         match poll_fn(|context| stream.poll_handshake(context)).await {
             Ok(()) => Ok(stream),
             Err(error) => Err((error, stream.io)),
@@ -113,7 +132,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         let incoming = &mut *buffers.0.incoming.borrow_mut();
         let kept = self.partial.len();
         if kept > PARTIAL_BYTES_MAX {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a message without end")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message without end",
+            )));
         }
         let mut arrived = ReadBuf::new(&mut incoming[kept..kept + READ_BYTES]);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut arrived))?;
@@ -139,9 +161,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     ) -> Result<usize, rustls::Error> {
         let mut done = 0;
         loop {
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut incoming[done..]);
+            let UnbufferedStatus { discard, state } =
+                self.tls.process_tls_records(&mut incoming[done..]);
             match state {
-                Ok(ConnectionState::ReadTraffic(traffic)) => done += read(traffic, &mut self.plain)?,
+                Ok(ConnectionState::ReadTraffic(traffic)) => {
+                    done += read(traffic, &mut self.plain)?
+                }
                 Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outgoing),
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed) => self.is_over = true,
@@ -162,7 +187,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// After an error: what is left to say is what it was, by an alert.
     fn give_up(&mut self, incoming: &mut [u8]) {
         (self.is_over, self.is_shut) = (true, true);
-        if let Ok(ConnectionState::EncodeTlsData(alert)) = self.tls.process_tls_records(incoming).state {
+        if let Ok(ConnectionState::EncodeTlsData(alert)) =
+            self.tls.process_tls_records(incoming).state
+        {
             encode(alert, &mut self.outgoing);
         }
     }
@@ -175,7 +202,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         // rustls wants to see what it has not done with, whatever it is asked: it knows where in there it is.
         let mut partial = std::mem::take(&mut self.partial);
         let mut sealed = Err(io::ErrorKind::NotConnected.into());
-        let taken = self.take_in(&mut partial, |traffic, outgoing| sealed = seal(traffic, data, outgoing));
+        let taken = self.take_in(&mut partial, |traffic, outgoing| {
+            sealed = seal(traffic, data, outgoing)
+        });
         partial.drain(..taken.map_err(broken)?);
         self.partial = partial;
         sealed
@@ -191,7 +220,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             self.outgoing.drain(..bytes);
         }
         if self.outgoing.capacity() > 0 {
-            self.buffers.0.outgoing.replace(std::mem::take(&mut self.outgoing));
+            self.buffers
+                .0
+                .outgoing
+                .replace(std::mem::take(&mut self.outgoing));
         }
         Poll::Ready(Ok(()))
     }
@@ -202,7 +234,10 @@ fn broken(error: rustls::Error) -> io::Error {
 }
 
 /// Adds the plaintext of what has arrived. Gives what rustls wants to be discarded for it.
-fn read(mut traffic: ReadTraffic<'_, '_, ServerConnectionData>, plain: &mut Vec<u8>) -> Result<usize, rustls::Error> {
+fn read(
+    mut traffic: ReadTraffic<'_, '_, ServerConnectionData>,
+    plain: &mut Vec<u8>,
+) -> Result<usize, rustls::Error> {
     let mut discard = 0;
     while let Some(record) = traffic.next_record() {
         let record = record?;
@@ -218,7 +253,10 @@ fn encode(mut message: EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut V
     if let Err(EncodeError::InsufficientSize(needed)) = message.encode(&mut []) {
         outgoing.resize(start + needed.required_size, 0);
         let encoded = message.encode(&mut outgoing[start..]);
-        debug_assert!(encoded.is_ok_and(|bytes| bytes == needed.required_size), "it has the room that it asked for");
+        debug_assert!(
+            encoded.is_ok_and(|bytes| bytes == needed.required_size),
+            "it has the room that it asked for"
+        );
     }
 }
 
@@ -257,7 +295,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let plain = ready!(self.as_mut().poll_fill_buf(context))?;
         let bytes = plain.len().min(into.remaining());
         into.put_slice(&plain[..bytes]);
@@ -268,7 +310,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
     /// What has been written before must have left.
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(context))?;
         if self.is_shut {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

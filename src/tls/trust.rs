@@ -37,8 +37,15 @@ impl Trust {
         }
         let revocation = Arc::new(revocation);
         let chains = chain_verifier(&authorities, provider)?;
-        let verifier = Arc::new(Verifier { chains, revocation: revocation.clone() });
-        Ok(Self { authorities, verifier, revocation })
+        let verifier = Arc::new(Verifier {
+            chains,
+            revocation: revocation.clone(),
+        });
+        Ok(Self {
+            authorities,
+            verifier,
+            revocation,
+        })
     }
 }
 
@@ -47,25 +54,42 @@ fn chain_verifier(
     authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let invalid = |reason| TlsError::Invalid { variable: CLIENT_CA, reason };
+    let invalid = |reason| TlsError::Invalid {
+        variable: CLIENT_CA,
+        reason,
+    };
     let mut roots = RootCertStore::empty();
     for certificate in authorities {
-        roots.add(certificate.clone()).map_err(|error| invalid(error.to_string()))?;
+        roots
+            .add(certificate.clone())
+            .map_err(|error| invalid(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     builder.build().map_err(|error| invalid(error.to_string()))
 }
 
 fn read_bundle(authorities: &[CertificateDer<'static>]) -> Result<Vec<Authority>, TlsError> {
-    let invalid = |error: IdentityError| TlsError::Invalid { variable: CLIENT_CA, reason: error.to_string() };
-    authorities.iter().map(|der| identity::authority(der)).collect::<Result<_, _>>().map_err(invalid)
+    let invalid = |error: IdentityError| TlsError::Invalid {
+        variable: CLIENT_CA,
+        reason: error.to_string(),
+    };
+    authorities
+        .iter()
+        .map(|der| identity::authority(der))
+        .collect::<Result<_, _>>()
+        .map_err(invalid)
 }
 
-fn read_lists(config: &TlsConfig, bundle: &[Authority], provider: &CryptoProvider) -> Result<Revocation, TlsError> {
+fn read_lists(
+    config: &TlsConfig,
+    bundle: &[Authority],
+    provider: &CryptoProvider,
+) -> Result<Revocation, TlsError> {
     let mut revocation = Revocation::new(config.crl_strict);
     for file in &config.crl {
         for der in files::read_crls(file)? {
-            add(&mut revocation, &der, bundle, provider).map_err(|reason| files::failed(CRL, file, reason))?;
+            add(&mut revocation, &der, bundle, provider)
+                .map_err(|reason| files::failed(CRL, file, reason))?;
         }
     }
     Ok(revocation)
@@ -78,9 +102,14 @@ fn add(
     provider: &CryptoProvider,
 ) -> Result<(), String> {
     let crl = Crl::parse(der).map_err(|error| error.to_string())?;
-    let mut issuers = authorities.iter().filter(|authority| *authority.subject == *crl.issuer).peekable();
+    let mut issuers = authorities
+        .iter()
+        .filter(|authority| *authority.subject == *crl.issuer)
+        .peekable();
     if issuers.peek().is_none() {
-        return Err(format!("its issuer is not among the authorities of {CLIENT_CA}"));
+        return Err(format!(
+            "its issuer is not among the authorities of {CLIENT_CA}"
+        ));
     }
     let algorithms = provider.signature_verification_algorithms.all;
     if !issuers.any(|issuer| issuer.may_sign_crls && has_signed(issuer, &crl, algorithms)) {
@@ -89,13 +118,18 @@ fn add(
     revocation.add(&crl).map_err(|error| error.to_string())
 }
 
-fn has_signed(authority: &Authority, crl: &Crl, algorithms: &[&dyn SignatureVerificationAlgorithm]) -> bool {
+fn has_signed(
+    authority: &Authority,
+    crl: &Crl,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
     let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
         algorithm.public_key_alg_id().as_ref() == &*authority.key_algorithm
             && algorithm.signature_alg_id().as_ref() == crl.signature_algorithm
     };
-    algorithms
-        .iter()
-        .filter(fits)
-        .any(|algorithm| algorithm.verify_signature(&authority.key, crl.signed, crl.signature).is_ok())
+    algorithms.iter().filter(fits).any(|algorithm| {
+        algorithm
+            .verify_signature(&authority.key, crl.signed, crl.signature)
+            .is_ok()
+    })
 }

@@ -43,10 +43,20 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
-        let chain = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.as_ref());
-        let links = self.revocation.links(chain).map_err(|_| CertificateError::BadEncoding)?;
-        match self.revocation.status(&links, Timestamp(now.as_secs() * 1000)) {
+        let verified = self
+            .chains
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let chain = std::iter::once(end_entity)
+            .chain(intermediates)
+            .map(|certificate| certificate.as_ref());
+        let links = self
+            .revocation
+            .links(chain)
+            .map_err(|_| CertificateError::BadEncoding)?;
+        match self
+            .revocation
+            .status(&links, Timestamp(now.as_secs() * 1000))
+        {
             Status::Good => Ok(verified),
             Status::Revoked => Err(CertificateError::Revoked.into()),
             Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
@@ -82,7 +92,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, certificate, signed)
+        self.chains
+            .verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -91,7 +102,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, certificate, signed)
+        self.chains
+            .verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -2,7 +2,9 @@
 
 use crate::harness::raw::{Raw, block_on, frame, tls};
 use crate::harness::{Ask, Client, Protocol, Setup, Siege, eventually};
-use frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use frame::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 
 /// RFC 9113 section 7.
 const PROTOCOL_ERROR: u32 = 1;
@@ -15,7 +17,12 @@ const FLOOD_BYTES: usize = 16 << 20;
 /// A connection that has said its preface.
 async fn open(siege: &Siege) -> Raw {
     let attacker = siege.gateway.device("attacker");
-    let mut raw = Raw::open(siege.gateway.address, tls(&siege.gateway, Some(&attacker), "h2")).await.expect("h2");
+    let mut raw = Raw::open(
+        siege.gateway.address,
+        tls(&siege.gateway, Some(&attacker), "h2"),
+    )
+    .await
+    .expect("h2");
     raw.send(&frame::preface()).await.expect("it listens");
     raw
 }
@@ -24,7 +31,8 @@ async fn open(siege: &Siege) -> Raw {
 fn flood(siege: &Siege, frames: &[u8]) -> Vec<u8> {
     let times = (FLOOD_BYTES / frames.len()).max(1);
     std::thread::scope(|scope| {
-        let attack = scope.spawn(|| block_on(async { open(siege).await.flood(frames, times).await }));
+        let attack =
+            scope.spawn(|| block_on(async { open(siege).await.flood(frames, times).await }));
         siege.good_device_is_served();
         attack.join().expect("the connection ends")
     })
@@ -37,7 +45,15 @@ fn floods_ended(siege: &Siege) -> f64 {
 /// HEADERS of a POST on each of these streams, and what follows on it.
 fn requests(streams: impl Iterator<Item = u32>, then: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     let head = frame::post("6");
-    streams.flat_map(|stream| [frame::frame(HEADERS, END_HEADERS, stream, &head), then(stream)].concat()).collect()
+    streams
+        .flat_map(|stream| {
+            [
+                frame::frame(HEADERS, END_HEADERS, stream, &head),
+                then(stream),
+            ]
+            .concat()
+        })
+        .collect()
 }
 
 fn odd(count: u32) -> impl Iterator<Item = u32> {
@@ -68,7 +84,14 @@ fn made_you_reset_is_ended() {
     let siege = Siege::begin(Setup::new());
     let fault = |stream| frame::frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
     let said = flood_once(&siege, &requests(odd(20_000), fault));
-    assert!(matches!(frame::goaway(&said), Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR)), "{:?}", frame::goaway(&said));
+    assert!(
+        matches!(
+            frame::goaway(&said),
+            Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR)
+        ),
+        "{:?}",
+        frame::goaway(&said)
+    );
     siege.end();
 }
 
@@ -115,7 +138,10 @@ fn a_flood_of_pings_is_ended() {
 #[test]
 fn floods_within_a_request_are_ended() {
     let siege = Siege::begin(Setup::new());
-    for frames in [frame::frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()), frame::frame(0x77, 0, 0, b"unknown")] {
+    for frames in [
+        frame::frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()),
+        frame::frame(0x77, 0, 0, b"unknown"),
+    ] {
         flood(&siege, &frames);
     }
     let empty = frame::frame(DATA, 0, 1, &[]).repeat(FLOOD_BYTES / 9);
@@ -128,11 +154,18 @@ fn floods_within_a_request_are_ended() {
 async fn ask_without_end(mut raw: Raw) {
     let head = frame::post("6");
     let post = |stream| {
-        [frame::frame(HEADERS, END_HEADERS, stream, &head), frame::frame(DATA, END_STREAM, stream, b"attack")].concat()
+        [
+            frame::frame(HEADERS, END_HEADERS, stream, &head),
+            frame::frame(DATA, END_STREAM, stream, b"attack"),
+        ]
+        .concat()
     };
     let (mut said, mut answered) = (Vec::new(), 0);
     for batch in 1.. {
-        let requests: Vec<u8> = odd(100 * batch).skip(100 * (batch as usize - 1)).flat_map(post).collect();
+        let requests: Vec<u8> = odd(100 * batch)
+            .skip(100 * (batch as usize - 1))
+            .flat_map(post)
+            .collect();
         // After its end nobody listens, and it is read below.
         let _ = raw.send(&requests).await;
         while answered < 100 * batch as usize {
@@ -142,7 +175,12 @@ async fn ask_without_end(mut raw: Raw) {
             }
             let frames = frame::parse(&said);
             answered += frames.iter().filter(|(kind, ..)| *kind == HEADERS).count();
-            said.drain(..frames.iter().map(|(.., payload)| 9 + payload.len()).sum::<usize>());
+            said.drain(
+                ..frames
+                    .iter()
+                    .map(|(.., payload)| 9 + payload.len())
+                    .sum::<usize>(),
+            );
         }
     }
 }
@@ -159,14 +197,21 @@ fn a_device_that_heeds_no_429_is_cut_off() {
             block_on(async {
                 let mut raw = Raw::open(siege.gateway.address, tls).await.expect("h2");
                 let window = frame::frame(WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
-                raw.send(&[frame::preface(), window].concat()).await.expect("it listens");
+                raw.send(&[frame::preface(), window].concat())
+                    .await
+                    .expect("it listens");
                 ask_without_end(raw).await;
             });
         });
         siege.good_device_is_served();
         attack.join().expect("the connection ends");
     });
-    assert!(siege.gateway.metric("forebay_limits_refused_total{scope=\"device\"}") > 1000.0);
+    assert!(
+        siege
+            .gateway
+            .metric("forebay_limits_refused_total{scope=\"device\"}")
+            > 1000.0
+    );
     eventually("tokens", || {
         let client = Client::open(Protocol::H1, &siege.gateway, &attacker);
         client.send(&Ask::post("1")).status == 204
@@ -179,10 +224,18 @@ fn a_device_that_heeds_no_429_is_cut_off() {
 fn a_window_of_zero_is_waited_for_no_longer_than_the_idle_time() {
     let siege = Siege::begin(Setup::new().set("FOREBAY_IDLE_TIMEOUT", "3s"));
     let head = frame::post("0");
-    let refused = odd(100).flat_map(|stream| frame::frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
-    let bytes = [frame::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]), refused.collect()].concat();
+    let refused =
+        odd(100).flat_map(|stream| frame::frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+    let bytes = [
+        frame::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        refused.collect(),
+    ]
+    .concat();
     let said = flood_once(&siege, &bytes);
-    assert!(frame::parse(&said).iter().all(|(kind, ..)| *kind != DATA), "it had no window");
+    assert!(
+        frame::parse(&said).iter().all(|(kind, ..)| *kind != DATA),
+        "it had no window"
+    );
     siege.end();
 }
 
@@ -205,7 +258,8 @@ fn an_hpack_bomb_does_not_go_off() {
                 // Not decoded any more, the connection is at its end; answered 431, it is not: it is asked for one.
                 let _ = raw.send(&frame::frame(PING, 0, 0, b"anybody?")).await;
                 let mut said = Vec::new();
-                let answered = |said: &[u8]| frame::parse(said).iter().any(|(kind, ..)| *kind == PING);
+                let answered =
+                    |said: &[u8]| frame::parse(said).iter().any(|(kind, ..)| *kind == PING);
                 while !answered(&said) {
                     match raw.receive().await {
                         bytes if bytes.is_empty() => break,
@@ -221,7 +275,9 @@ fn an_hpack_bomb_does_not_go_off() {
     let frames = frame::parse(&said);
     let is_end = |(kind, _, payload): &(u8, u32, Vec<u8>)| match *kind {
         HEADERS | RST_STREAM => true,
-        frame::GOAWAY => [PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM].contains(&code(payload)),
+        frame::GOAWAY => {
+            [PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM].contains(&code(payload))
+        }
         _ => false,
     };
     assert!(frames.iter().any(is_end), "{frames:?}");
@@ -242,7 +298,9 @@ fn a_head_that_stops_ends_with_the_idle_time() {
                 let mut open_heads = Vec::new();
                 for _ in 0..50 {
                     let mut raw = open(&siege).await;
-                    raw.send(&frame::frame(HEADERS, 0, 1, &frame::post("6"))).await.expect("it listens");
+                    raw.send(&frame::frame(HEADERS, 0, 1, &frame::post("6")))
+                        .await
+                        .expect("it listens");
                     open_heads.push(raw);
                 }
                 for raw in &mut open_heads {
@@ -264,23 +322,35 @@ fn a_connection_is_told_its_bounds() {
     let siege = Siege::begin(Setup::new());
     let said = block_on(async {
         let (mut raw, mut said) = (open(&siege).await, Vec::new());
-        while frame::parse(&said).iter().all(|(kind, ..)| *kind != WINDOW_UPDATE) {
+        while frame::parse(&said)
+            .iter()
+            .all(|(kind, ..)| *kind != WINDOW_UPDATE)
+        {
             said.extend(raw.receive().await);
         }
         said
     });
     let frames = frame::parse(&said);
     let settings = frames[0].2.chunks_exact(6).map(|setting| {
-        (u16::from_be_bytes([setting[0], setting[1]]), u32::from_be_bytes(setting[2..].try_into().expect("four bytes")))
+        (
+            u16::from_be_bytes([setting[0], setting[1]]),
+            u32::from_be_bytes(setting[2..].try_into().expect("four bytes")),
+        )
     });
     let settings: std::collections::BTreeMap<_, _> = settings.collect();
     // RFC 9113 section 6.5.2. A frame and the table of HPACK are the defaults of the protocol where nothing is said.
     let (table, streams, window, frame, head) = (1, 3, 4, 5, 6);
     let told = |setting, default| *settings.get(&setting).unwrap_or(&default);
-    assert_eq!([streams, window, head].map(|setting| told(setting, u32::MAX)), [128, 64 << 10, 16 << 10]);
+    assert_eq!(
+        [streams, window, head].map(|setting| told(setting, u32::MAX)),
+        [128, 64 << 10, 16 << 10]
+    );
     assert_eq!((told(frame, 16 << 10), told(table, 4096)), (16 << 10, 4096));
     // The connection's window is the protocol's 65,535 and what is added to it.
-    let added = frames.iter().find(|(kind, ..)| *kind == WINDOW_UPDATE).map(|(.., payload)| payload.clone());
+    let added = frames
+        .iter()
+        .find(|(kind, ..)| *kind == WINDOW_UPDATE)
+        .map(|(.., payload)| payload.clone());
     assert_eq!(added, Some(((1 << 20) - 65_535_u32).to_be_bytes().to_vec()));
     siege.end();
 }

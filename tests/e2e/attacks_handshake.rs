@@ -14,14 +14,18 @@ use crate::harness::raw::{Raw, block_on, connect, server_name, tls};
 use crate::harness::{PATIENCE, Setup, Siege, eventually};
 
 fn handshakes(siege: &Siege, result: &str) -> f64 {
-    siege.gateway.metric(&format!("forebay_tls_handshakes_total{{result=\"{result}\"}}"))
+    siege.gateway.metric(&format!(
+        "forebay_tls_handshakes_total{{result=\"{result}\"}}"
+    ))
 }
 
 /// Waits for the end, however the gateway makes it.
 async fn ends(mut stream: TcpStream) {
     let mut bytes = [0; 4096];
     let reading = async { while matches!(stream.read(&mut bytes).await, Ok(1..)) {} };
-    timeout(PATIENCE, reading).await.expect("the gateway ends the connection");
+    timeout(PATIENCE, reading)
+        .await
+        .expect("the gateway ends the connection");
 }
 
 /// The first message of a handshake, as it is sent.
@@ -52,7 +56,9 @@ fn a_flood_of_handshakes_is_refused() {
                 });
                 attackers.spawn(async move {
                     let mut stream = connect(to).await.expect("it listens");
-                    let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+                    let _ = stream
+                        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                        .await;
                     ends(stream).await;
                 });
             }
@@ -79,7 +85,9 @@ fn a_flood_of_handshakes_is_refused() {
 #[test]
 fn slow_handshakes_take_the_places_of_their_own_address_only() {
     const SLOW: usize = 300;
-    let setup = Setup::new().set("FOREBAY_HANDSHAKES_MAX", 200).set("FOREBAY_HANDSHAKE_TIMEOUT", "4s");
+    let setup = Setup::new()
+        .set("FOREBAY_HANDSHAKES_MAX", 200)
+        .set("FOREBAY_HANDSHAKE_TIMEOUT", "4s");
     let siege = Siege::begin(setup);
     let to = siege.gateway.address;
     let hello = client_hello(tls(&siege.gateway, None, "h2"));
@@ -87,25 +95,34 @@ fn slow_handshakes_take_the_places_of_their_own_address_only() {
         let mut streams = Vec::new();
         for number in 0..SLOW {
             // Those that are turned away at once may be gone before they have said anything.
-            let Ok(mut stream) = connect(to).await else { continue };
+            let Ok(mut stream) = connect(to).await else {
+                continue;
+            };
             let _ = stream.write_all(&hello[..number % 3 * 20]).await;
             streams.push(stream);
         }
         let mut ending = JoinSet::new();
-        streams.into_iter().for_each(|stream| drop(ending.spawn(ends(stream))));
+        streams
+            .into_iter()
+            .for_each(|stream| drop(ending.spawn(ends(stream))));
         while let Some(ended) = ending.join_next().await {
             ended.expect("an end");
         }
     };
     std::thread::scope(|scope| {
         let attack = scope.spawn(|| block_on(slow));
-        eventually("an address that has its share", || handshakes(&siege, "address_full") > 0.0);
+        eventually("an address that has its share", || {
+            handshakes(&siege, "address_full") > 0.0
+        });
         siege.good_device_can_connect();
         siege.good_device_is_served();
         attack.join().expect("all of them end");
     });
     eventually("all of them are counted", || {
-        handshakes(&siege, "address_full") + handshakes(&siege, "timeout") + handshakes(&siege, "io") >= SLOW as f64
+        handshakes(&siege, "address_full")
+            + handshakes(&siege, "timeout")
+            + handshakes(&siege, "io")
+            >= SLOW as f64
     });
     assert!(handshakes(&siege, "timeout") > 0.0);
     siege.end();
@@ -120,14 +137,19 @@ fn a_hello_in_pieces_of_one_byte_is_a_hello() {
     let to = siege.gateway.address;
     // A record has a head of five bytes: kind, version, length (RFC 8446 section 5.1).
     let (head, message) = hello.split_at(5);
-    let records: Vec<u8> = message.iter().flat_map(|byte| [head[0], head[1], head[2], 0, 1, *byte]).collect();
+    let records: Vec<u8> = message
+        .iter()
+        .flat_map(|byte| [head[0], head[1], head[2], 0, 1, *byte])
+        .collect();
     let send = async |bytes: &[u8]| -> io::Result<Vec<u8>> {
         let mut stream = connect(to).await?;
         for byte in bytes {
             stream.write_all(std::slice::from_ref(byte)).await?;
         }
         let mut answer = vec![0; 5];
-        timeout(PATIENCE, stream.read_exact(&mut answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        timeout(PATIENCE, stream.read_exact(&mut answer))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         // It never goes on.
         ends(stream).await;
         Ok(answer)
@@ -158,12 +180,20 @@ fn a_hello_in_pieces_of_one_byte_is_a_hello() {
 fn an_address_has_so_many_connections() {
     let setup = Setup::new().set("FOREBAY_ADDRESS_CONNECTIONS_MAX", 20);
     let siege = Siege::begin(setup);
-    let attacker = tls(&siege.gateway, Some(&siege.gateway.device("attacker")), "http/1.1");
+    let attacker = tls(
+        &siege.gateway,
+        Some(&siege.gateway.device("attacker")),
+        "http/1.1",
+    );
     let to = siege.gateway.address;
     let mut held = block_on_kept(async move {
         let mut held = Vec::new();
         for _ in 0..20 {
-            held.push(Raw::open(to, attacker.clone()).await.expect("there is room"));
+            held.push(
+                Raw::open(to, attacker.clone())
+                    .await
+                    .expect("there is room"),
+            );
         }
         let one_more = match Raw::open(to, attacker.clone()).await {
             Ok(mut raw) => raw.receive().await.is_empty(),
@@ -177,13 +207,18 @@ fn an_address_has_so_many_connections() {
     // Whoever goes makes room.
     let (runtime, (connections, attacker)) = &mut held;
     connections.clear();
-    eventually("room", || runtime.block_on(async { Raw::open(to, attacker.clone()).await.is_ok() }));
+    eventually("room", || {
+        runtime.block_on(async { Raw::open(to, attacker.clone()).await.is_ok() })
+    });
     siege.end();
 }
 
 /// A result whose connections live as long as the runtime that is kept with it.
 fn block_on_kept<T>(future: impl Future<Output = T>) -> (tokio::runtime::Runtime, T) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let value = runtime.block_on(future);
     (runtime, value)
 }

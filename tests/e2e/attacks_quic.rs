@@ -17,16 +17,25 @@ fn send_first_packets(siege: &Siege, clients: usize) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/attack_quic.py");
     let output = Command::new(tools().join("venv/bin/python"))
         .arg(script)
-        .args([siege.gateway.address.port().to_string(), clients.to_string()])
+        .args([
+            siege.gateway.address.port().to_string(),
+            clients.to_string(),
+        ])
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("make tools");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn handshakes(siege: &Siege, result: &str) -> f64 {
-    siege.gateway.metric(&format!("forebay_tls_handshakes_total{{result=\"{result}\"}}"))
+    siege.gateway.metric(&format!(
+        "forebay_tls_handshakes_total{{result=\"{result}\"}}"
+    ))
 }
 
 /// RFC 9000 section 8.1: three times what has been received. quinn lets the datagram that crosses this limit go whole
@@ -35,9 +44,17 @@ fn handshakes(siege: &Siege, result: &str) -> f64 {
 fn a_first_packet_is_amplified_three_times_at_most() {
     let siege = Siege::begin(Setup::new().set("FOREBAY_HANDSHAKE_TIMEOUT", "4s"));
     let most = send_first_packets(&siege, 8);
-    let (sent, received) = (most["sent"].as_u64().expect("bytes"), most["received"].as_u64().expect("bytes"));
-    assert!(sent >= 1200 && received > 0 && received <= 3 * sent + DATAGRAM_BYTES, "{received} bytes for {sent}");
-    eventually("an end of each", || handshakes(&siege, "timeout") + handshakes(&siege, "io") >= 8.0);
+    let (sent, received) = (
+        most["sent"].as_u64().expect("bytes"),
+        most["received"].as_u64().expect("bytes"),
+    );
+    assert!(
+        sent >= 1200 && received > 0 && received <= 3 * sent + DATAGRAM_BYTES,
+        "{received} bytes for {sent}"
+    );
+    eventually("an end of each", || {
+        handshakes(&siege, "timeout") + handshakes(&siege, "io") >= 8.0
+    });
     siege.end();
 }
 
@@ -52,7 +69,10 @@ fn many_unvalidated_addresses_are_told_to_retry() {
         siege.good_device_can_connect();
         siege.good_device_is_served();
         let answer = attack.join().expect("the attack");
-        assert!(answer["retries"].as_u64().expect("a number") > 100, "{answer}");
+        assert!(
+            answer["retries"].as_u64().expect("a number") > 100,
+            "{answer}"
+        );
     });
     siege.end();
 }

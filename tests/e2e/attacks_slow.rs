@@ -15,7 +15,11 @@ const CONNECTIONS: usize = 100;
 /// Each connection sends `begin`, and then one byte of `drip` every so often, until the gateway ends it; what each of them
 /// was told.
 fn drip(siege: &Siege, protocol: &str, begin: &[u8], drip: u8) -> Vec<Vec<u8>> {
-    let tls = tls(&siege.gateway, Some(&siege.gateway.device("attacker")), protocol);
+    let tls = tls(
+        &siege.gateway,
+        Some(&siege.gateway.device("attacker")),
+        protocol,
+    );
     let to = siege.gateway.address;
     let slow = async |begin: &[u8]| {
         let mut raw = Raw::open(to, tls.clone()).await.expect("a connection");
@@ -35,7 +39,8 @@ fn drip(siege: &Siege, protocol: &str, begin: &[u8], drip: u8) -> Vec<Vec<u8>> {
         }
     };
     std::thread::scope(|scope| {
-        let attack = scope.spawn(|| block_on(async { join_all((0..CONNECTIONS).map(|_| slow(begin))).await }));
+        let attack = scope
+            .spawn(|| block_on(async { join_all((0..CONNECTIONS).map(|_| slow(begin))).await }));
         siege.good_device_is_served();
         siege.good_device_can_connect();
         attack.join().expect("all of them end")
@@ -43,14 +48,25 @@ fn drip(siege: &Siege, protocol: &str, begin: &[u8], drip: u8) -> Vec<Vec<u8>> {
 }
 
 fn setup() -> Setup {
-    Setup::new().set("FOREBAY_HEADER_TIMEOUT", "2s").set("FOREBAY_BODY_TIMEOUT", "2s").set("FOREBAY_IDLE_TIMEOUT", "4s")
+    Setup::new()
+        .set("FOREBAY_HEADER_TIMEOUT", "2s")
+        .set("FOREBAY_BODY_TIMEOUT", "2s")
+        .set("FOREBAY_IDLE_TIMEOUT", "4s")
 }
 
 #[test]
 fn a_slow_head_is_cut_off() {
     let siege = Siege::begin(setup());
-    let said = drip(&siege, "http/1.1", b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\nx: ", b'x');
-    assert!(said.iter().all(Vec::is_empty), "a head that is not there has no answer");
+    let said = drip(
+        &siege,
+        "http/1.1",
+        b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\nx: ",
+        b'x',
+    );
+    assert!(
+        said.iter().all(Vec::is_empty),
+        "a head that is not there has no answer"
+    );
     siege.end();
 }
 
@@ -69,10 +85,18 @@ fn a_slow_body_of_h2_is_answered_408() {
     let siege = Siege::begin(setup().set("FOREBAY_DEVICE_BURST", 1000));
     let head = frame::frame(frame::HEADERS, frame::END_HEADERS, 1, &frame::post("16000"));
     let data = frame::frame(frame::DATA, 0, 1, &[b'x'; 16_000]);
-    let said = drip(&siege, "h2", &[frame::preface(), head, data[..20].to_vec()].concat(), b'x');
+    let said = drip(
+        &siege,
+        "h2",
+        &[frame::preface(), head, data[..20].to_vec()].concat(),
+        b'x',
+    );
     // 408 is not in HPACK's static table: it is a literal after the name of `:status`.
-    let is_408 =
-        |said: &Vec<u8>| frame::parse(said).iter().any(|(kind, _, payload)| *kind == frame::HEADERS && has(payload));
+    let is_408 = |said: &Vec<u8>| {
+        frame::parse(said)
+            .iter()
+            .any(|(kind, _, payload)| *kind == frame::HEADERS && has(payload))
+    };
     assert!(said.iter().all(is_408));
     siege.end();
 }
@@ -80,7 +104,8 @@ fn a_slow_body_of_h2_is_answered_408() {
 fn has(head: &[u8]) -> bool {
     // Plain, or in Huffman's code (RFC 7541 appendix B: 4 is 011010, 0 is 00000, 8 is 011110).
     const HUFFMAN: [u8; 3] = [0b0110_1000, 0b0000_1111, 0b0_1111111];
-    head.windows(3).any(|bytes| bytes == b"408") || head.windows(2).any(|bytes| bytes == &HUFFMAN[..2])
+    head.windows(3).any(|bytes| bytes == b"408")
+        || head.windows(2).any(|bytes| bytes == &HUFFMAN[..2])
 }
 
 /// slowhttptest brings the attacks as they are known, slowloris (-H) and R-U-Dead-Yet (-B), and asks meanwhile, as anybody
@@ -88,10 +113,19 @@ fn has(head: &[u8]) -> bool {
 #[test]
 fn slowhttptest_runs_out_of_connections() {
     let siege = Siege::begin(setup().set("FOREBAY_DEVICE_BURST", 1000));
-    let url = format!("http://{}/v1/telemetry", tunnel(&siege.gateway, "attacker", "http/1.1"));
+    let url = format!(
+        "http://{}/v1/telemetry",
+        tunnel(&siege.gateway, "attacker", "http/1.1")
+    );
     let attack = |kind| {
-        let options = ["-c", "200", "-r", "200", "-l", "60", "-i", "1", "-p", "30", "-s", "8192", "-u", &url];
-        let output = Command::new("slowhttptest").arg(kind).args(options).output().expect("make tools");
+        let options = [
+            "-c", "200", "-r", "200", "-l", "60", "-i", "1", "-p", "30", "-s", "8192", "-u", &url,
+        ];
+        let output = Command::new("slowhttptest")
+            .arg(kind)
+            .args(options)
+            .output()
+            .expect("make tools");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     for kind in ["-H", "-B"] {
@@ -104,7 +138,12 @@ fn slowhttptest_runs_out_of_connections() {
             assert!(!said.contains("NO"), "{kind}: it had no answer: {said}");
         });
     }
-    assert!(siege.gateway.metric("forebay_http_requests_total{protocol=\"h1\",status=\"408\"}") > 100.0);
+    assert!(
+        siege
+            .gateway
+            .metric("forebay_http_requests_total{protocol=\"h1\",status=\"408\"}")
+            > 100.0
+    );
     siege.end();
 }
 
@@ -112,10 +151,17 @@ fn slowhttptest_runs_out_of_connections() {
 #[test]
 fn answers_that_nobody_takes_are_waited_for_no_longer_than_the_idle_time() {
     let siege = Siege::begin(setup());
-    let tls = tls(&siege.gateway, Some(&siege.gateway.device("attacker")), "http/1.1");
-    let request = b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1".repeat(1000);
+    let tls = tls(
+        &siege.gateway,
+        Some(&siege.gateway.device("attacker")),
+        "http/1.1",
+    );
+    let request =
+        b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1".repeat(1000);
     let attack = async {
-        let mut raw = Raw::open(siege.gateway.address, tls).await.expect("a connection");
+        let mut raw = Raw::open(siege.gateway.address, tls)
+            .await
+            .expect("a connection");
         let end = loop {
             if let Err(error) = raw.send(&request).await {
                 break error;

@@ -16,7 +16,10 @@ use crate::harness::{Ask, Client, Protocol, Setup, Siege};
 
 /// What became of the cases of `tests/clients/attack_tls.py`.
 fn attack(siege: &Siege) -> Value {
-    let (device, other) = (siege.gateway.device("newcomer"), siege.gateway.device("other"));
+    let (device, other) = (
+        siege.gateway.device("newcomer"),
+        siege.gateway.device("other"),
+    );
     let output = Command::new(tools().join("venv/bin/python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/attack_tls.py"))
         .arg(siege.gateway.address.port().to_string())
@@ -24,7 +27,11 @@ fn attack(siege: &Siege) -> Value {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("make tools");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -35,7 +42,11 @@ fn a_certificate_is_worth_nothing_without_its_key() {
     const CERTIFICATE_REQUIRED: &str = "alert 116";
     let siege = Siege::begin(Setup::new());
     let outcomes = attack(&siege);
-    let outcome = |case: &str| outcomes[case].as_str().unwrap_or_else(|| panic!("{case} is not in {outcomes}"));
+    let outcome = |case: &str| {
+        outcomes[case]
+            .as_str()
+            .unwrap_or_else(|| panic!("{case} is not in {outcomes}"))
+    };
     for version in ["1.2", "1.3"] {
         for (case, expected) in [
             ("honest", "204"),
@@ -45,14 +56,37 @@ fn a_certificate_is_worth_nothing_without_its_key() {
             ("no proof", UNEXPECTED_MESSAGE),
             ("neither", UNEXPECTED_MESSAGE),
         ] {
-            assert_eq!(outcome(&format!("{version}, {case}")), expected, "{version}, {case}");
+            assert_eq!(
+                outcome(&format!("{version}, {case}")),
+                expected,
+                "{version}, {case}"
+            );
         }
     }
-    assert_eq!(outcome("1.3, compressed certificate"), UNEXPECTED_MESSAGE, "what nobody has asked for");
-    for case in ["1.1", "1.2, no forward secrecy", "1.2, CBC", "overlong record", "SSLv2"] {
-        assert!(outcome(case).starts_with("alert "), "{case}: {}", outcome(case));
+    assert_eq!(
+        outcome("1.3, compressed certificate"),
+        UNEXPECTED_MESSAGE,
+        "what nobody has asked for"
+    );
+    for case in [
+        "1.1",
+        "1.2, no forward secrecy",
+        "1.2, CBC",
+        "overlong record",
+        "SSLv2",
+    ] {
+        assert!(
+            outcome(case).starts_with("alert "),
+            "{case}: {}",
+            outcome(case)
+        );
     }
-    assert_eq!(siege.gateway.metric("forebay_tls_handshakes_total{result=\"resumed\"}"), 0.0);
+    assert_eq!(
+        siege
+            .gateway
+            .metric("forebay_tls_handshakes_total{result=\"resumed\"}"),
+        0.0
+    );
     siege.end();
 }
 
@@ -67,8 +101,12 @@ fn no_session_may_send_early_data() {
     let post = || {
         let mut client = ClientConnection::new(config.clone(), server_name()).expect("a client");
         assert!(client.early_data().is_none(), "the ticket allows it");
-        let mut stream = StreamOwned::new(client, TcpStream::connect(gateway.address).expect("it listens"));
-        let request = b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
+        let mut stream = StreamOwned::new(
+            client,
+            TcpStream::connect(gateway.address).expect("it listens"),
+        );
+        let request =
+            b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
         stream.write_all(request).expect("it listens");
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).expect("an answer");

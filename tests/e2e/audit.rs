@@ -13,14 +13,18 @@ fn audited(folder: &Path) -> (Setup, PathBuf) {
     let file = folder.join("audit.log");
     let setup = Setup::new().without_limits();
     let crl = setup.pki.revoke(&[]);
-    let setup = setup.set("FOREBAY_TLS_CRL", crl.display()).set("FOREBAY_AUDIT_LOG", file.display());
+    let setup = setup
+        .set("FOREBAY_TLS_CRL", crl.display())
+        .set("FOREBAY_AUDIT_LOG", file.display());
     (setup, file)
 }
 
 /// All lines of a kind.
 fn lines(file: &Path, event: &str) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let whole = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
     let lines = whole.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     lines.filter(|line| line["event"] == event).collect()
 }
@@ -38,40 +42,74 @@ fn hex(serial: &[u8]) -> String {
 
 fn refused(gateway: &Gateway, protocol: Protocol, device: Option<&Identity>) {
     let opened = Client::try_open(Via::Wire, protocol, gateway, device, Quirks::default());
-    let _ = opened.map(|client| client.try_send(&Ask::post("1")).expect_err("nobody is let in"));
+    let _ = opened.map(|client| {
+        client
+            .try_send(&Ask::post("1"))
+            .expect_err("nobody is let in")
+    });
 }
 
 #[test]
 fn what_matters_is_written_down() {
     let folder = tempfile::tempdir().expect("a folder");
     let (setup, file) = audited(folder.path());
-    let setup = setup.set("FOREBAY_STREAMS", "telemetry,alarms").set("FOREBAY_STREAM_ACCESS", "telemetry:*");
+    let setup = setup
+        .set("FOREBAY_STREAMS", "telemetry,alarms")
+        .set("FOREBAY_STREAM_ACCESS", "telemetry:*");
     let mut gateway = setup.start();
-    assert_eq!(line(&file, "started", |_| true)["listen"], gateway.address.to_string());
+    assert_eq!(
+        line(&file, "started", |_| true)["listen"],
+        gateway.address.to_string()
+    );
 
     for protocol in Protocol::ALL {
         refused(&gateway, protocol, None);
     }
     let nobody = |transport: &str| {
-        line(&file, "handshake-refused", |line| line["protocol"] == transport && line["reason"] == "no_certificate")
+        line(&file, "handshake-refused", |line| {
+            line["protocol"] == transport && line["reason"] == "no_certificate"
+        })
     };
-    assert_eq!((&nobody("tcp")["address"], &nobody("quic")["serial"]), (&"127.0.0.1".into(), &Value::Null));
+    assert_eq!(
+        (&nobody("tcp")["address"], &nobody("quic")["serial"]),
+        (&"127.0.0.1".into(), &Value::Null)
+    );
 
     let (good, stolen) = (gateway.device("good"), gateway.device("urn:plant/stolen"));
     let live = Client::open(Protocol::H2, &gateway, &stolen);
     assert_eq!(live.send(&Ask::post("1")).status, 204);
-    assert_eq!(Client::open(Protocol::H3, &gateway, &good).send(&Ask::post("1").to("/v1/streams/alarms")).status, 403);
+    assert_eq!(
+        Client::open(Protocol::H3, &gateway, &good)
+            .send(&Ask::post("1").to("/v1/streams/alarms"))
+            .status,
+        403
+    );
     let forbidden = line(&file, "forbidden", |_| true);
-    assert_eq!([&forbidden["device"], &forbidden["code"], &forbidden["protocol"]], ["good", "stream-forbidden", "h3"]);
+    assert_eq!(
+        [
+            &forbidden["device"],
+            &forbidden["code"],
+            &forbidden["protocol"]
+        ],
+        ["good", "stream-forbidden", "h3"]
+    );
 
     gateway.pki.revoke(&[&stolen]);
-    assert_eq!(line(&file, "revocations-applied", |line| line["revoked"] == 1)["authorities"], 1);
+    assert_eq!(
+        line(&file, "revocations-applied", |line| line["revoked"] == 1)["authorities"],
+        1
+    );
     live.closed();
     let cut = line(&file, "connection-cut", |_| true);
     let serial = hex(&stolen.serial());
-    assert_eq!([&cut["device"], &cut["serial"], &cut["protocol"]], ["urn:plant/stolen", &serial, "h2"]);
+    assert_eq!(
+        [&cut["device"], &cut["serial"], &cut["protocol"]],
+        ["urn:plant/stolen", &serial, "h2"]
+    );
     refused(&gateway, Protocol::H1, Some(&stolen));
-    let revoked = line(&file, "handshake-refused", |line| line["reason"] == "revoked");
+    let revoked = line(&file, "handshake-refused", |line| {
+        line["reason"] == "revoked"
+    });
     assert_eq!([&revoked["serial"], &revoked["protocol"]], [&serial, "tcp"]);
 
     gateway.pki.replace("crl.pem", b"garbage\n\x1b[2J");
@@ -80,7 +118,10 @@ fn what_matters_is_written_down() {
     assert_eq!(gateway.exit_code(), 0);
     assert_eq!(lines(&file, "stopped")[0]["clean"], true);
     let text = fs::read_to_string(&file).expect("the log");
-    assert!(!text.replace('\n', "").contains(char::is_control), "{text:?}");
+    assert!(
+        !text.replace('\n', "").contains(char::is_control),
+        "{text:?}"
+    );
 }
 
 /// As logrotate does it: the file is moved away, and the gateway told by SIGHUP.
@@ -93,22 +134,35 @@ fn the_file_can_be_rotated() {
     let moved = folder.path().join("audit.log.1");
     fs::rename(&file, &moved).expect("a file");
     gateway.signal(libc::SIGHUP);
-    line(&file, "certificate-reloaded", |line| line["names"].as_str().is_some_and(|names| names.contains("localhost")));
+    line(&file, "certificate-reloaded", |line| {
+        line["names"]
+            .as_str()
+            .is_some_and(|names| names.contains("localhost"))
+    });
     assert_eq!(lines(&moved, "started").len(), 1);
 }
 
 #[test]
 fn a_file_that_cannot_be_written_is_an_error_at_start() {
-    let output = Setup::new().set("FOREBAY_AUDIT_LOG", "/nowhere/audit.log").run(&["serve"]);
+    let output = Setup::new()
+        .set("FOREBAY_AUDIT_LOG", "/nowhere/audit.log")
+        .run(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("FOREBAY_AUDIT_LOG"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("FOREBAY_AUDIT_LOG"),
+        "{said}"
+    );
 }
 
 /// stdout that nobody reads fills up: events are dropped and counted, and nobody waits.
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
-    let setup = Setup::new().without_limits().set("FOREBAY_AUDIT_LOG", "stdout");
-    let gateway = setup.set("FOREBAY_STREAM_ACCESS", "telemetry:nobody").start();
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_AUDIT_LOG", "stdout");
+    let gateway = setup
+        .set("FOREBAY_STREAM_ACCESS", "telemetry:nobody")
+        .start();
     let device = gateway.device("plc-1");
     let client = Client::open(Protocol::H1, &gateway, &device);
     assert_eq!(client.send(&Ask::post("1")).status, 403);

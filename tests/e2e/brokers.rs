@@ -31,7 +31,9 @@ pub fn pausable() -> Pausable {
     static PAUSABLE: OnceLock<Mutex<Kafka>> = OnceLock::new();
     let kafka = PAUSABLE.get_or_init(|| Mutex::new(Kafka::start()));
     // A test that failed has resumed it all the same.
-    Pausable { kafka: kafka.lock().unwrap_or_else(PoisonError::into_inner) }
+    Pausable {
+        kafka: kafka.lock().unwrap_or_else(PoisonError::into_inner),
+    }
 }
 
 pub struct Pausable {
@@ -80,16 +82,30 @@ fn create(kafka: &Kafka, topic: &str, settings: &[(&str, &str)]) {
 }
 
 fn bodies_of(kafka: &Kafka, topic: &str) -> Vec<String> {
-    bodies_and_ids_at(&kafka.plain(), topic).into_iter().map(|(body, _)| body).collect()
+    bodies_and_ids_at(&kafka.plain(), topic)
+        .into_iter()
+        .map(|(body, _)| body)
+        .collect()
 }
 
 /// The same of any cluster.
 pub fn bodies_and_ids_at(cluster: &Properties, topic: &str) -> Vec<(String, String)> {
     let records = read_topic(cluster, topic);
-    let id = |record: &Stored| record.headers.iter().find(|(name, _)| name == "record-id").map(|(_, id)| text(id));
+    let id = |record: &Stored| {
+        record
+            .headers
+            .iter()
+            .find(|(name, _)| name == "record-id")
+            .map(|(_, id)| text(id))
+    };
     records
         .iter()
-        .map(|record| (text(record.value.as_deref().unwrap_or_default()), id(record).unwrap_or_default()))
+        .map(|record| {
+            (
+                text(record.value.as_deref().unwrap_or_default()),
+                id(record).unwrap_or_default(),
+            )
+        })
         .collect()
 }
 
@@ -99,6 +115,9 @@ pub fn text(body: &[u8]) -> String {
 
 /// Runs a client of a broker to its end.
 pub fn wait<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(future)
 }

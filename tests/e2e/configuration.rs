@@ -9,14 +9,20 @@ use crate::harness::{Ask, Client, Protocol, Setup};
 /// The exit code, and what it says, of a gateway that must not start.
 fn complaint(setup: &Setup) -> (i32, String) {
     let output = setup.run(&["serve"]);
-    (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status.code().expect("an exit code"),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 #[test]
 fn an_unknown_variable_is_an_error_that_names_the_nearest() {
     let (code, said) = complaint(&Setup::new().set("FOREBAY_BATCH_LINGRE", "5ms"));
     assert_eq!(code, 2, "{said}");
-    assert!(said.contains("FOREBAY_BATCH_LINGRE") && said.contains("FOREBAY_BATCH_LINGER?"), "{said}");
+    assert!(
+        said.contains("FOREBAY_BATCH_LINGRE") && said.contains("FOREBAY_BATCH_LINGER?"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -31,12 +37,20 @@ fn every_fault_is_named_at_once() {
         ("FOREBAY_STREAM_ACCESS", "alarms:*"),
         ("FOREBAY_TLS_MIN_VERSION", "1.1"),
     ];
-    let setup = faults.iter().fold(Setup::new(), |setup, (name, value)| setup.set(name, value));
+    let setup = faults
+        .iter()
+        .fold(Setup::new(), |setup, (name, value)| setup.set(name, value));
     let (code, said) = complaint(&setup.unset("FOREBAY_TLS_KEY"));
     assert_eq!(code, 2, "{said}");
-    let names = faults.iter().map(|(name, _)| *name).chain(["FOREBAY_TLS_KEY"]);
+    let names = faults
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["FOREBAY_TLS_KEY"]);
     for name in names {
-        assert!(said.lines().any(|line| line.starts_with(name)), "{name} is not in:\n{said}");
+        assert!(
+            said.lines().any(|line| line.starts_with(name)),
+            "{name} is not in:\n{said}"
+        );
     }
 }
 
@@ -45,18 +59,33 @@ fn a_flag_wins_over_the_environment() {
     let setup = Setup::new().set("FOREBAY_BATCH_LINGER", "7ms");
     let output = setup.run(&["check", "--batch-linger", "9ms"]);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("FOREBAY_BATCH_LINGER=9ms # flag"), "{said}");
+    assert!(
+        output.status.success() && said.contains("FOREBAY_BATCH_LINGER=9ms # flag"),
+        "{said}"
+    );
     let output = setup.run(&["check"]);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("FOREBAY_BATCH_LINGER=7ms # environment"), "{said}");
+    assert!(
+        said.contains("FOREBAY_BATCH_LINGER=7ms # environment"),
+        "{said}"
+    );
 }
 
 #[test]
 fn files_that_are_not_there_or_not_theirs_are_named() {
     let (code, said) = complaint(&Setup::new().set("FOREBAY_TLS_CERT", "/nowhere/server.pem"));
-    assert!(code == 1 && said.contains("FOREBAY_TLS_CERT") && said.contains("/nowhere/server.pem"), "{said}");
+    assert!(
+        code == 1 && said.contains("FOREBAY_TLS_CERT") && said.contains("/nowhere/server.pem"),
+        "{said}"
+    );
     let setup = Setup::new();
-    let strange_key = setup.pki.device("plc-1").key.to_str().expect("UTF-8").to_owned();
+    let strange_key = setup
+        .pki
+        .device("plc-1")
+        .key
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
     let (code, said) = complaint(&setup.set("FOREBAY_TLS_KEY", strange_key));
     assert!(code == 1 && said.contains("FOREBAY_TLS_KEY"), "{said}");
 }
@@ -69,7 +98,8 @@ fn a_port_in_use_is_an_error() {
     let (code, said) = complaint(&Setup::new().set("FOREBAY_ADMIN_LISTEN", gateway.admin));
     assert!(code == 1 && said.contains("FOREBAY_ADMIN_LISTEN"), "{said}");
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let (code, said) = complaint(&Setup::new().set("FOREBAY_LISTEN", udp.local_addr().expect("its address")));
+    let (code, said) =
+        complaint(&Setup::new().set("FOREBAY_LISTEN", udp.local_addr().expect("its address")));
     assert!(code == 1 && said.contains("FOREBAY_LISTEN"), "{said}");
 }
 
@@ -77,10 +107,15 @@ fn a_port_in_use_is_an_error() {
 fn streams_lead_to_their_targets() {
     let gateway = Setup::new()
         .set("FOREBAY_STREAMS", "telemetry,alarms=plant-alarms,closed")
-        .set("FOREBAY_STREAM_ACCESS", "telemetry:plc-?;alarms:plc-1,plc-2")
+        .set(
+            "FOREBAY_STREAM_ACCESS",
+            "telemetry:plc-?;alarms:plc-1,plc-2",
+        )
         .start();
     let status = |device: &str, path: &str| {
-        Client::open(Protocol::H2, &gateway, &gateway.device(device)).send(&Ask::post("1").to(path)).status
+        Client::open(Protocol::H2, &gateway, &gateway.device(device))
+            .send(&Ask::post("1").to(path))
+            .status
     };
     assert_eq!(status("plc-1", "/v1/telemetry"), 204);
     assert_eq!(status("plc-1", "/v1/streams/alarms"), 204);
@@ -88,19 +123,40 @@ fn streams_lead_to_their_targets() {
     assert_eq!(status("plc-10", "/v1/telemetry"), 403);
     assert_eq!(status("plc-1", "/v1/streams/plant-alarms"), 403);
     assert_eq!(status("plc-1", "/v1/streams/closed"), 403);
-    assert_eq!((gateway.files("telemetry").len(), gateway.files("plant-alarms").len()), (1, 1));
+    assert_eq!(
+        (
+            gateway.files("telemetry").len(),
+            gateway.files("plant-alarms").len()
+        ),
+        (1, 1)
+    );
 }
 
 #[test]
 fn further_authorities_are_allowed() {
-    let gateway = Setup::new().set("FOREBAY_AUTHORITIES", "ingest.example.com").start();
+    let gateway = Setup::new()
+        .set("FOREBAY_AUTHORITIES", "ingest.example.com")
+        .start();
     let device = gateway.device("plc-1");
     for protocol in Protocol::ALL {
         let client = Client::open(protocol, &gateway, &device);
-        for authority in ["ingest.example.com", "INGEST.example.com:8443", "localhost", "127.0.0.1:1"] {
-            assert_eq!(client.send(&Ask::post("1").at(authority)).status, 204, "{protocol} {authority}");
+        for authority in [
+            "ingest.example.com",
+            "INGEST.example.com:8443",
+            "localhost",
+            "127.0.0.1:1",
+        ] {
+            assert_eq!(
+                client.send(&Ask::post("1").at(authority)).status,
+                204,
+                "{protocol} {authority}"
+            );
         }
-        assert_eq!(client.send(&Ask::post("1").at("example.com")).status, 421, "{protocol}");
+        assert_eq!(
+            client.send(&Ask::post("1").at("example.com")).status,
+            421,
+            "{protocol}"
+        );
     }
 }
 
@@ -113,7 +169,13 @@ fn the_admin_address_answers_and_promtool_is_content() {
     let device = gateway.device("plc-1");
     for protocol in Protocol::ALL {
         let client = Client::open(protocol, &gateway, &device);
-        assert_eq!([client.send(&Ask::post("1")).status, client.send(&Ask::post("")).status], [204, 400]);
+        assert_eq!(
+            [
+                client.send(&Ask::post("1")).status,
+                client.send(&Ask::post("")).status
+            ],
+            [204, 400]
+        );
     }
     let (status, metrics) = gateway.admin("/metrics");
     assert_eq!(status, 200);
@@ -125,7 +187,15 @@ fn the_admin_address_answers_and_promtool_is_content() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("`make tools` installs promtool");
-    promtool.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("it reads");
+    promtool
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(metrics.as_bytes())
+        .expect("it reads");
     let output = promtool.wait_with_output().expect("it ends");
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{metrics}");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}\n{metrics}"
+    );
 }

@@ -15,7 +15,12 @@ fn h2spec(address: SocketAddr) -> (String, String) {
         .output()
         .expect("`make tools` installs h2spec in target/tools/bin, or $TOOLS/bin");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = said.lines().rev().find(|line| line.contains("tests,")).expect("a summary").to_owned();
+    let summary = said
+        .lines()
+        .rev()
+        .find(|line| line.contains("tests,"))
+        .expect("a summary")
+        .to_owned();
     (summary, said)
 }
 
@@ -27,7 +32,10 @@ fn h2spec_finds_no_fault() {
     let gateway = Setup::new().without_limits().start();
     let address = tunnel(&gateway, "h2spec", "h2");
     let is_good = |(summary, _): &(String, String)| summary.contains(" 0 failed");
-    let (summary, said) = (1..RUNS_MAX).map(|_| h2spec(address)).find(is_good).unwrap_or_else(|| h2spec(address));
+    let (summary, said) = (1..RUNS_MAX)
+        .map(|_| h2spec(address))
+        .find(is_good)
+        .unwrap_or_else(|| h2spec(address));
     println!("{summary}");
     assert!(summary.contains(" 0 failed"), "{said}");
 }
@@ -37,11 +45,17 @@ fn h2spec_finds_no_fault() {
 fn sslyze_finds_it_compliant() {
     let setup = Setup::new();
     for arguments in ["init", "server --name localhost", "device sslyze"] {
-        let arguments: Vec<_> = ["pki"].into_iter().chain(arguments.split(' ')).chain(["--dir", "made"]).collect();
+        let arguments: Vec<_> = ["pki"]
+            .into_iter()
+            .chain(arguments.split(' '))
+            .chain(["--dir", "made"])
+            .collect();
         assert!(setup.run(&arguments).status.success(), "{arguments:?}");
     }
     let made = setup.pki.ca().with_file_name("../made");
-    let setup = setup.set("FOREBAY_TLS_CERT", "made/server.pem").set("FOREBAY_TLS_KEY", "made/server.key");
+    let setup = setup
+        .set("FOREBAY_TLS_CERT", "made/server.pem")
+        .set("FOREBAY_TLS_KEY", "made/server.key");
     let gateway = setup.set("FOREBAY_TLS_CLIENT_CA", "made/ca.pem").start();
     let output = Command::new(tools().join("sslyze/bin/sslyze"))
         .arg("--cert")
@@ -50,9 +64,16 @@ fn sslyze_finds_it_compliant() {
         .arg(made.join("devices/sslyze.key"))
         .arg("--certinfo_ca_file")
         .arg(made.join("ca.pem"))
-        .args(["--mozilla_config", "intermediate", &format!("localhost:{}", gateway.address.port())])
+        .args([
+            "--mozilla_config",
+            "intermediate",
+            &format!("localhost:{}", gateway.address.port()),
+        ])
         .output()
         .expect("`make tools` installs sslyze in target/tools/sslyze, or $TOOLS/sslyze");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("OK - Compliant"), "{said}");
+    assert!(
+        output.status.success() && said.contains("OK - Compliant"),
+        "{said}"
+    );
 }

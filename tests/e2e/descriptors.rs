@@ -15,7 +15,9 @@ const CLIENTS: usize = 1000;
 const CONNECTIONS_MAX: usize = 192;
 
 fn gateway() -> Gateway {
-    let setup = Setup::new().without_limits().set("FOREBAY_CONNECTIONS_MAX", 100_000);
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_CONNECTIONS_MAX", 100_000);
     setup.open_files(FILES).start()
 }
 
@@ -27,37 +29,60 @@ async fn visit(
     mut leave: watch::Receiver<bool>,
 ) {
     let post = b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
-    let mut raw = Raw::open(gateway.address, tls).await.expect("it is accepted in the end");
+    let mut raw = Raw::open(gateway.address, tls)
+        .await
+        .expect("it is accepted in the end");
     raw.send(post).await.expect("it listens");
     assert!(raw.receive().await.starts_with(b"HTTP/1.1 204 "));
     answered.fetch_add(1, Ordering::SeqCst);
-    leave.wait_for(|leave| *leave).await.expect("the test goes on");
+    leave
+        .wait_for(|leave| *leave)
+        .await
+        .expect("the test goes on");
 }
 
 #[test]
 fn a_thousand_clients_share_256_descriptors() {
     let gateway = gateway();
     let (good, quic) = (gateway.device("good"), gateway.device("quic"));
-    let before = [Protocol::H1, Protocol::H2].map(|protocol| Client::open(protocol, &gateway, &good));
+    let before =
+        [Protocol::H1, Protocol::H2].map(|protocol| Client::open(protocol, &gateway, &good));
     let (leaving, leave) = watch::channel(false);
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let crowd = scope.spawn(|| {
             let tls = tls(&gateway, Some(&gateway.device("crowd")), "http/1.1");
-            let visits = (0..CLIENTS).map(|_| visit(&gateway, tls.clone(), &answered, leave.clone()));
+            let visits =
+                (0..CLIENTS).map(|_| visit(&gateway, tls.clone(), &answered, leave.clone()));
             block_on(futures_util::future::join_all(visits));
         });
-        let is_served = || before.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
-        eventually("a full gateway", || answered.load(Ordering::SeqCst) >= CONNECTIONS_MAX - 10);
+        let is_served = || {
+            before
+                .iter()
+                .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204))
+        };
+        eventually("a full gateway", || {
+            answered.load(Ordering::SeqCst) >= CONNECTIONS_MAX - 10
+        });
         // Nobody leaves: nobody else gets in, and that costs no processor time.
         let (count, used) = (answered.load(Ordering::SeqCst), gateway.processor_time());
-        let one_more = within(std::time::Duration::from_secs(2), || answered.load(Ordering::SeqCst) > CONNECTIONS_MAX);
+        let one_more = within(std::time::Duration::from_secs(2), || {
+            answered.load(Ordering::SeqCst) > CONNECTIONS_MAX
+        });
         let used = gateway.processor_time() - used;
         assert!(!one_more, "{count} and more");
-        assert!(used < 100, "accepting spins: {used} hundredths of a second of two seconds");
+        assert!(
+            used < 100,
+            "accepting spins: {used} hundredths of a second of two seconds"
+        );
         is_served();
         // QUIC needs none.
-        assert_eq!(Client::open(Protocol::H3, &gateway, &quic).send(&Ask::post("1")).status, 204);
+        assert_eq!(
+            Client::open(Protocol::H3, &gateway, &quic)
+                .send(&Ask::post("1"))
+                .status,
+            204
+        );
         leaving.send_replace(true);
         crowd.join().expect("everybody is answered");
         is_served();
@@ -71,11 +96,22 @@ fn a_thousand_clients_share_256_descriptors() {
 #[test]
 fn quic_connections_are_not_bounded_by_descriptors() {
     const DEVICES: usize = 300;
-    let setup = Setup::new().without_limits().set("FOREBAY_CONNECTIONS_MAX", 100_000);
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_CONNECTIONS_MAX", 100_000);
     let gateway = setup.open_files(FILES).start();
     let device = gateway.device("plc-1");
-    let clients: Vec<_> = (0..DEVICES).map(|_| Client::open(Protocol::H3, &gateway, &device)).collect();
-    let sent: Vec<_> = clients.iter().map(|client| client.begin(&Ask::post("1"))).collect();
-    sent.into_iter().for_each(|sent| assert_eq!(sent.wait().expect("an answer").status, 204));
-    assert_eq!(gateway.metric("forebay_http_connections{protocol=\"h3\"}"), DEVICES as f64);
+    let clients: Vec<_> = (0..DEVICES)
+        .map(|_| Client::open(Protocol::H3, &gateway, &device))
+        .collect();
+    let sent: Vec<_> = clients
+        .iter()
+        .map(|client| client.begin(&Ask::post("1")))
+        .collect();
+    sent.into_iter()
+        .for_each(|sent| assert_eq!(sent.wait().expect("an answer").status, 204));
+    assert_eq!(
+        gateway.metric("forebay_http_connections{protocol=\"h3\"}"),
+        DEVICES as f64
+    );
 }

@@ -28,9 +28,13 @@ fn hyper(server: &Identity) -> SocketAddr {
     let chain = vec![CertificateDer::from_pem_file(&server.cert).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(&server.key).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).expect("a key that fits");
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let mut config = builder
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a key that fits");
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -40,14 +44,21 @@ fn hyper(server: &Identity) -> SocketAddr {
         block_on(async move {
             let listener = TcpListener::from_std(listener).expect("a socket");
             while let Ok((stream, _)) = listener.accept().await {
-                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
                 let answer = service_fn(async |_| {
                     Ok::<_, Infallible>(
-                        http::Response::builder().status(204).body(Empty::<Bytes>::new()).expect("parts"),
+                        http::Response::builder()
+                            .status(204)
+                            .body(Empty::<Bytes>::new())
+                            .expect("parts"),
                     )
                 });
                 // How it ends is the attacker's to say.
-                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), answer)
+                    .await;
             }
         });
     });
@@ -74,12 +85,19 @@ fn floods_that_have_no_end() {
     let window = frame::frame(frame::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
     let ping = frame::frame(frame::PING, 0, 0, b"forebay?");
     println!("| flood of | hyper's defaults | Forebay |\n|---|---|---|");
-    for (name, frames) in
-        [("PING", ping), ("SETTINGS", settings), ("WINDOW_UPDATE", window), ("unknown frames", unknown)]
-    {
+    for (name, frames) in [
+        ("PING", ping),
+        ("SETTINGS", settings),
+        ("WINDOW_UPDATE", window),
+        ("unknown frames", unknown),
+    ] {
         let [elsewhere, here] = [hyper, gateway.address].map(|to| taken(to, &gateway, &frames));
         let told = |bytes: usize| {
-            let end = if bytes < FLOOD_BYTES { "then it ends" } else { "and it goes on" };
+            let end = if bytes < FLOOD_BYTES {
+                "then it ends"
+            } else {
+                "and it goes on"
+            };
             format!("{} MiB, {end}", bytes >> 20)
         };
         println!("| {name} | {} | {} |", told(elsewhere), told(here));

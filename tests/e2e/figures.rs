@@ -51,10 +51,17 @@ fn give_precedence(thread: i32, sched_priority: i32) {
 
 /// The thread that delivers has no core of its own here, and does not wait for the worker's slice to end.
 fn give_precedence_to_delivery(gateway: &Gateway) {
-    for thread in std::fs::read_dir(format!("/proc/{}/task", gateway.id())).expect("it runs").flatten() {
+    for thread in std::fs::read_dir(format!("/proc/{}/task", gateway.id()))
+        .expect("it runs")
+        .flatten()
+    {
         let name = std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
         if name.trim() == "forebay-sink" {
-            let id = thread.file_name().into_string().ok().and_then(|id| id.parse().ok());
+            let id = thread
+                .file_name()
+                .into_string()
+                .ok()
+                .and_then(|id| id.parse().ok());
             give_precedence(id.expect("a number"), 2);
         }
     }
@@ -69,20 +76,31 @@ fn report(name: &str, latencies: &[Duration], gateway: &Gateway, attacks: usize)
         second[(second.len() as f64 * share) as usize].as_secs_f64() * 1e3
     };
     let millis = |share: f64| {
-        let mut seconds: Vec<f64> = latencies.chunks_exact(A_SECOND).map(|second| of_second(second, share)).collect();
+        let mut seconds: Vec<f64> = latencies
+            .chunks_exact(A_SECOND)
+            .map(|second| of_second(second, share))
+            .collect();
         seconds.sort_by(f64::total_cmp);
         seconds[seconds.len() / 2]
     };
     let memory = gateway.memory("VmHWM") >> 20;
-    println!("| {name} | {attacks} | {:.2} ms | {:.2} ms | {memory} MiB |", millis(0.5), millis(0.99));
+    println!(
+        "| {name} | {attacks} | {:.2} ms | {:.2} ms | {memory} MiB |",
+        millis(0.5),
+        millis(0.99)
+    );
 }
 
 /// Measures while `attack` is repeated by a thread of its own, on a gateway of its own; not what `FIGURES` leaves out.
 fn measure(name: &str, attack: impl AsyncFn(&Gateway) + Sync) {
-    if std::env::var("FIGURES").is_ok_and(|part| !name.contains(&part) && !name.starts_with("none")) {
+    if std::env::var("FIGURES").is_ok_and(|part| !name.contains(&part) && !name.starts_with("none"))
+    {
         return;
     }
-    let setup = Setup::new().without_limits().set("FOREBAY_HANDSHAKE_RATE", 0).set("FOREBAY_WORKERS", 1);
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_HANDSHAKE_RATE", 0)
+        .set("FOREBAY_WORKERS", 1);
     let gateway = setup.set("FOREBAY_SINK", "null").start();
     give_precedence_to_delivery(&gateway);
     let (is_over, attacks) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -113,7 +131,9 @@ fn measure(name: &str, attack: impl AsyncFn(&Gateway) + Sync) {
 /// A connection of h2 that sends these frames until the gateway ends it.
 async fn flood(gateway: &Gateway, frames: &[u8]) {
     let attacker = tls(gateway, Some(&gateway.device("attacker")), "h2");
-    let Ok(mut raw) = Raw::open(gateway.address, attacker).await else { return };
+    let Ok(mut raw) = Raw::open(gateway.address, attacker).await else {
+        return;
+    };
     let _ = raw.send(&frame::preface()).await;
     raw.flood(frames, ((16 << 20) / frames.len()).max(1)).await;
 }
@@ -122,7 +142,10 @@ async fn flood(gateway: &Gateway, frames: &[u8]) {
 fn streams(then: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     let head = frame::post("6");
     let begin = |stream| frame::frame(frame::HEADERS, frame::END_HEADERS, stream, &head);
-    (0..20_000).map(|number| 2 * number + 1).flat_map(|stream| [begin(stream), then(stream)].concat()).collect()
+    (0..20_000)
+        .map(|number| 2 * number + 1)
+        .flat_map(|stream| [begin(stream), then(stream)].concat())
+        .collect()
 }
 
 #[test]
@@ -133,7 +156,9 @@ fn figures() {
     handshakes();
     floods();
     quic::measure_all();
-    measure("none, again", async |_| sleep_until(Instant::now() + EVERY).await);
+    measure("none, again", async |_| {
+        sleep_until(Instant::now() + EVERY).await
+    });
 }
 
 fn handshakes() {
@@ -143,16 +168,24 @@ fn handshakes() {
             raw.receive().await;
         }
     });
-    measure("connections that send garbage, 200 at once", async |gateway| {
-        say_at_once(gateway, b"GET / HTTP/1.1\r\n\r\n").await;
-    });
+    measure(
+        "connections that send garbage, 200 at once",
+        async |gateway| {
+            say_at_once(gateway, b"GET / HTTP/1.1\r\n\r\n").await;
+        },
+    );
     // Costs the gateway a key exchange and a signature, and the attacker none.
-    measure("hellos that nothing follows, 200 at once", async |gateway| {
-        say_at_once(gateway, &client_hello(tls(gateway, None, "h2"))).await;
-    });
+    measure(
+        "hellos that nothing follows, 200 at once",
+        async |gateway| {
+            say_at_once(gateway, &client_hello(tls(gateway, None, "h2"))).await;
+        },
+    );
     let silent = std::sync::Mutex::new(Vec::new());
     measure("2,000 silent handshakes", async |gateway| {
-        let Ok(stream) = connect(gateway.address).await else { return };
+        let Ok(stream) = connect(gateway.address).await else {
+            return;
+        };
         let mut silent = silent.lock().expect("one thread");
         silent.push(stream);
         let oldest = silent.len().saturating_sub(2000);
@@ -174,10 +207,18 @@ fn floods() {
     let fault = streams(|stream| frame::frame(frame::WINDOW_UPDATE, 0, stream, &[0; 4]));
     measure("MadeYouReset", async |gateway| flood(gateway, &fault).await);
     let begin = frame::frame(frame::HEADERS, 0, 1, &frame::post("6"));
-    let endless = [begin, frame::frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(1000)].concat();
-    measure("CONTINUATION flood", async |gateway| flood(gateway, &endless).await);
+    let endless = [
+        begin,
+        frame::frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(1000),
+    ]
+    .concat();
+    measure("CONTINUATION flood", async |gateway| {
+        flood(gateway, &endless).await
+    });
     let settings = frame::frame(frame::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
-    measure("SETTINGS flood", async |gateway| flood(gateway, &settings).await);
+    measure("SETTINGS flood", async |gateway| {
+        flood(gateway, &settings).await
+    });
     let ping = frame::frame(frame::PING, 0, 0, b"forebay?");
     measure("PING flood", async |gateway| flood(gateway, &ping).await);
 }

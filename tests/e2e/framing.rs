@@ -5,7 +5,8 @@ use crate::harness::{Client, Gateway, Protocol, Reply, Setup};
 use crate::status::assert_problem;
 
 /// What must never arrive.
-const HIDDEN: &str = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\n\r\nhidden";
+const HIDDEN: &str =
+    "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\n\r\nhidden";
 
 fn gateway() -> Gateway {
     Setup::new().without_limits().start()
@@ -24,7 +25,11 @@ fn ask(client: &Client, bytes: impl AsRef<[u8]>) -> Reply {
 }
 
 fn stored(gateway: &Gateway) -> Vec<Vec<u8>> {
-    gateway.files("telemetry").iter().map(|line| line.payload().to_vec()).collect()
+    gateway
+        .files("telemetry")
+        .iter()
+        .map(|line| line.payload().to_vec())
+        .collect()
 }
 
 #[test]
@@ -74,8 +79,14 @@ fn after_chunks_the_connection_ends() {
     let gateway = gateway();
     let client = open(&gateway);
     let body = "3;name=\"value\"\r\nabc\r\n2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n";
-    let reply = ask(&client, post("transfer-encoding: chunked\r\n", body) + HIDDEN);
-    assert_eq!((reply.status, reply.header("connection")), (204, Some("close")));
+    let reply = ask(
+        &client,
+        post("transfer-encoding: chunked\r\n", body) + HIDDEN,
+    );
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (204, Some("close"))
+    );
     assert_eq!(client.closed(), "end after 0 bytes");
     assert_eq!(stored(&gateway), [b"abcde"]);
 }
@@ -85,7 +96,13 @@ fn requests_that_are_sent_ahead_are_answered_in_their_order() {
     let gateway = gateway();
     let client = open(&gateway);
     let missing = "POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n2";
-    let requests = [&post("content-length: 1\r\n", "1"), missing, "\r\n", &post("content-length: 1\r\n", "3")].concat();
+    let requests = [
+        &post("content-length: 1\r\n", "1"),
+        missing,
+        "\r\n",
+        &post("content-length: 1\r\n", "3"),
+    ]
+    .concat();
     let statuses = [requests.as_str(), "", ""].map(|bytes| ask(&client, bytes).status);
     assert_eq!(statuses, [204, 404, 204]);
     assert_eq!(stored(&gateway), [b"1", b"3"]);
@@ -97,10 +114,16 @@ fn the_forms_of_a_request_that_are_legal_are_taken() {
     let client = open(&gateway);
     let absolute = "POST https://localhost/v1/telemetry?a=b HTTP/1.1\r\nhost: other\r\ncontent-length: 1\r\n\r\n1";
     let shouted = "POST /v1/telemetry HTTP/1.1\r\nHOST: LOCALHOST\r\nCONTENT-LENGTH: 1\r\n\r\n2";
-    assert_eq!([absolute, shouted].map(|bytes| ask(&client, bytes).status), [204, 204]);
+    assert_eq!(
+        [absolute, shouted].map(|bytes| ask(&client, bytes).status),
+        [204, 204]
+    );
     let old = "POST /v1/telemetry HTTP/1.0\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n3";
     let reply = ask(&client, old);
-    assert_eq!((reply.status, reply.header("connection")), (204, Some("close")));
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (204, Some("close"))
+    );
     client.closed();
     assert_eq!(stored(&gateway), [b"1", b"2", b"3"]);
 }
@@ -110,13 +133,21 @@ fn the_forms_of_a_request_that_are_legal_are_taken() {
 fn a_body_that_is_to_be_asked_for_is_asked_for() {
     let gateway = gateway();
     let client = open(&gateway);
-    let go_on = ask(&client, post("expect: 100-continue\r\ncontent-length: 1\r\n", ""));
+    let go_on = ask(
+        &client,
+        post("expect: 100-continue\r\ncontent-length: 1\r\n", ""),
+    );
     assert_eq!((go_on.status, go_on.headers), (100, vec![]));
     assert_eq!(ask(&client, "1").status, 204);
     // Nobody can tell whether what follows a refusal is the body or another request.
-    let refused =
-        ask(&client, "POST /none HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n");
-    assert_eq!((refused.status, refused.header("connection")), (404, Some("close")));
+    let refused = ask(
+        &client,
+        "POST /none HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n",
+    );
+    assert_eq!(
+        (refused.status, refused.header("connection")),
+        (404, Some("close"))
+    );
     client.closed();
     assert_eq!(stored(&gateway), [b"1"]);
 }
@@ -128,15 +159,29 @@ fn head_has_no_body() {
     let client = open(&gateway);
     let asked = "HEAD /v1/telemetry HTTP/1.1\r\nhost: localhost\r\n\r\n";
     // The client waits for the body that is announced: what it reads is the next answer.
-    let reply = ask(&client, format!("{asked}{}", post("content-length: 1\r\n", "1").repeat(4)));
+    let reply = ask(
+        &client,
+        format!("{asked}{}", post("content-length: 1\r\n", "1").repeat(4)),
+    );
     assert_eq!(reply.status, 405);
-    assert!(reply.body.starts_with(b"HTTP/1.1 204 No Content\r\n"), "{:?}", String::from_utf8_lossy(&reply.body));
+    assert!(
+        reply.body.starts_with(b"HTTP/1.1 204 No Content\r\n"),
+        "{:?}",
+        String::from_utf8_lossy(&reply.body)
+    );
 }
 
 /// A head that begins and does not end is cut after the header time-out, however slowly it goes on.
 #[test]
 fn a_head_that_does_not_end_is_cut() {
-    let gateway = Setup::new().without_limits().set("FOREBAY_HEADER_TIMEOUT", "300ms").start();
+    let gateway = Setup::new()
+        .without_limits()
+        .set("FOREBAY_HEADER_TIMEOUT", "300ms")
+        .start();
     let client = open(&gateway);
-    assert!(client.raw(b"POST /v1/telemetry HTTP/1.1\r\nhost: local").is_err());
+    assert!(
+        client
+            .raw(b"POST /v1/telemetry HTTP/1.1\r\nhost: local")
+            .is_err()
+    );
 }

@@ -38,11 +38,22 @@ struct Siege {
 
 impl Siege {
     fn begin() -> Self {
-        let gateway = Setup::new().without_limits().set("FOREBAY_WORKERS", 1).start();
+        let gateway = Setup::new()
+            .without_limits()
+            .set("FOREBAY_WORKERS", 1)
+            .start();
         let neighbour = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
-        let siege = Self { resident_bytes: 0, gateway, neighbour, answered: 0.into() };
+        let siege = Self {
+            resident_bytes: 0,
+            gateway,
+            neighbour,
+            answered: 0.into(),
+        };
         siege.neighbour_is_answered();
-        Self { resident_bytes: siege.gateway.resident_bytes(), ..siege }
+        Self {
+            resident_bytes: siege.gateway.resident_bytes(),
+            ..siege
+        }
     }
 
     fn attacker(&self) -> Client {
@@ -59,7 +70,8 @@ impl Siege {
         let mut piece = bytes.to_vec();
         piece.resize(PIECE_BYTES.max(bytes.len()), 0);
         let times = ATTACK_BYTES / STREAMS / PIECE_BYTES;
-        let streams = (0..STREAMS).map(|_| start.clone().repeated(piece.clone(), times).to(attacker));
+        let streams =
+            (0..STREAMS).map(|_| start.clone().repeated(piece.clone(), times).to(attacker));
         let streams: Vec<Poured> = streams.collect();
         self.neighbour_is_answered();
         streams.into_iter().map(Poured::fate).collect()
@@ -69,19 +81,38 @@ impl Siege {
     fn end(self) {
         self.neighbour_is_answered();
         let lines = self.gateway.files("telemetry");
-        assert!(lines.iter().all(|line| line.text("device") == "plc-1"), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.text("device") == "plc-1"),
+            "{lines:?}"
+        );
         assert_eq!(lines.len(), self.answered.get());
-        let grown_bytes = self.gateway.resident_bytes().saturating_sub(self.resident_bytes);
-        assert!(grown_bytes < GROWTH_BYTES_MAX, "grown by {grown_bytes} bytes");
+        let grown_bytes = self
+            .gateway
+            .resident_bytes()
+            .saturating_sub(self.resident_bytes);
+        assert!(
+            grown_bytes < GROWTH_BYTES_MAX,
+            "grown by {grown_bytes} bytes"
+        );
     }
 }
 
 fn reset(code: u64) -> Fate {
-    Fate { status: None, stopped: Some(code), reset: Some(code), closed: None }
+    Fate {
+        status: None,
+        stopped: Some(code),
+        reset: Some(code),
+        closed: None,
+    }
 }
 
 fn answered(status: u64, stopped: Option<u64>) -> Fate {
-    Fate { status: Some(status), stopped, reset: None, closed: None }
+    Fate {
+        status: Some(status),
+        stopped,
+        reset: None,
+        closed: None,
+    }
 }
 
 #[test]
@@ -93,7 +124,11 @@ fn a_frame_without_end_in_place_of_a_head_is_refused() {
             assert_eq!(fate, reset(EXCESSIVE_LOAD), "{kind}");
         }
     }
-    assert_eq!(attacker.send(&Ask::post("").to("/none")).status, 404, "the connection goes on");
+    assert_eq!(
+        attacker.send(&Ask::post("").to("/none")).status,
+        404,
+        "the connection goes on"
+    );
     siege.end();
 }
 
@@ -106,7 +141,12 @@ fn a_frame_without_end_after_a_head_or_a_body_is_refused() {
         for before in [&b""[..], &body] {
             let bytes = [before, &frame_header(kind, ENDLESS)].concat();
             for fate in siege.flood(&attacker, &Pour::after(Ask::post("1").undeclared()), &bytes) {
-                assert_eq!(fate, answered(400, Some(EXCESSIVE_LOAD)), "{kind} after {} bytes", before.len());
+                assert_eq!(
+                    fate,
+                    answered(400, Some(EXCESSIVE_LOAD)),
+                    "{kind} after {} bytes",
+                    before.len()
+                );
             }
         }
     }
@@ -116,10 +156,20 @@ fn a_frame_without_end_after_a_head_or_a_body_is_refused() {
 /// As a whole it is bounded by the header time-out, however slowly it comes.
 #[test]
 fn a_head_that_does_not_end_is_given_up() {
-    let gateway = Setup::new().without_limits().set("FOREBAY_HEADER_TIMEOUT", "1s").start();
+    let gateway = Setup::new()
+        .without_limits()
+        .set("FOREBAY_HEADER_TIMEOUT", "1s")
+        .start();
     let client = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
-    for bytes in [vec![], frame_header(HEADERS, 100), [frame_header(HEADERS, 100), vec![0; 10]].concat()] {
-        let fate = Pour::on_request().bytes([&frame_header(UNKNOWN, 0)[..], &bytes].concat()).to(&client).fate();
+    for bytes in [
+        vec![],
+        frame_header(HEADERS, 100),
+        [frame_header(HEADERS, 100), vec![0; 10]].concat(),
+    ] {
+        let fate = Pour::on_request()
+            .bytes([&frame_header(UNKNOWN, 0)[..], &bytes].concat())
+            .to(&client)
+            .fate();
         assert_eq!(fate, reset(REQUEST_CANCELLED), "{} bytes", bytes.len());
     }
     assert_eq!(client.send(&Ask::post("1")).status, 204);
@@ -130,9 +180,15 @@ fn frames_without_a_meaning_are_few() {
     let siege = Siege::begin();
     let attacker = siege.attacker();
     let many = |kind| frame_header(kind, 0).repeat(1000);
-    assert_eq!(Pour::on_request().bytes(many(UNKNOWN)).to(&attacker).fate(), reset(EXCESSIVE_LOAD));
+    assert_eq!(
+        Pour::on_request().bytes(many(UNKNOWN)).to(&attacker).fate(),
+        reset(EXCESSIVE_LOAD)
+    );
     for kind in [DATA, UNKNOWN] {
-        let in_a_body = Pour::after(Ask::post("1").undeclared()).bytes(many(kind)).to(&attacker).fate();
+        let in_a_body = Pour::after(Ask::post("1").undeclared())
+            .bytes(many(kind))
+            .to(&attacker)
+            .fate();
         assert_eq!(in_a_body, answered(400, Some(EXCESSIVE_LOAD)), "{kind}");
     }
     drop(Pour::on_request().bytes(many(DATA)).to(&attacker));
@@ -148,7 +204,9 @@ fn a_control_frame_without_end_ends_the_connection() {
         let attacker = siege.attacker();
         let mut piece = frame_header(kind, ENDLESS);
         piece.resize(PIECE_BYTES, 0);
-        let stream = Pour::on_control().repeated(piece, ATTACK_BYTES / PIECE_BYTES).to(&attacker);
+        let stream = Pour::on_control()
+            .repeated(piece, ATTACK_BYTES / PIECE_BYTES)
+            .to(&attacker);
         siege.neighbour_is_answered();
         drop(stream);
         let closed = attacker.closed();
@@ -161,7 +219,9 @@ fn a_control_frame_without_end_ends_the_connection() {
 fn streams_of_one_direction_without_end_end_the_connection() {
     let siege = Siege::begin();
     let attacker = siege.attacker();
-    let streams: Vec<_> = (0..100).map(|_| Pour::on_uni().bytes([0x21]).ending().to(&attacker)).collect();
+    let streams: Vec<_> = (0..100)
+        .map(|_| Pour::on_uni().bytes([0x21]).ending().to(&attacker))
+        .collect();
     siege.neighbour_is_answered();
     drop(streams);
     let closed = attacker.closed();
@@ -183,10 +243,19 @@ fn requests_that_are_given_up_without_end_end_the_connection() {
 fn a_pseudo_header_that_is_repeated_is_no_way_around_a_check() {
     let siege = Siege::begin();
     let attacker = siege.attacker();
-    for (name, value) in [(":path", "/none"), (":authority", "example.com"), (":method", "PUT")] {
+    for (name, value) in [
+        (":path", "/none"),
+        (":authority", "example.com"),
+        (":method", "PUT"),
+    ] {
         let bytes = [&frame_header(DATA, 1)[..], b"1"].concat();
-        let fate = Pour::after(Ask::post("1").with(name, value)).bytes(bytes).ending().to(&attacker).fate();
-        let is_refused = matches!(fate.status, Some(404 | 405 | 421)) || fate.reset == Some(MESSAGE_ERROR);
+        let fate = Pour::after(Ask::post("1").with(name, value))
+            .bytes(bytes)
+            .ending()
+            .to(&attacker)
+            .fate();
+        let is_refused =
+            matches!(fate.status, Some(404 | 405 | 421)) || fate.reset == Some(MESSAGE_ERROR);
         assert!(is_refused, "{name}: {fate:?}");
     }
     siege.end();
@@ -198,8 +267,16 @@ fn a_body_that_is_not_as_long_as_declared_is_refused() {
     let attacker = siege.attacker();
     for (sent, declared) in [("abc", 2), ("abc", 4), ("a", 0), ("a", 1 << 10)] {
         let bytes = [&frame_header(DATA, sent.len() as u64)[..], sent.as_bytes()].concat();
-        let fate = Pour::after(Ask::post(sent).declaring(declared)).bytes(bytes).ending().to(&attacker).fate();
-        assert_eq!((fate.status, fate.reset), (Some(400), None), "{sent} as {declared}");
+        let fate = Pour::after(Ask::post(sent).declaring(declared))
+            .bytes(bytes)
+            .ending()
+            .to(&attacker)
+            .fate();
+        assert_eq!(
+            (fate.status, fate.reset),
+            (Some(400), None),
+            "{sent} as {declared}"
+        );
         assert!(matches!(fate.stopped, None | Some(NO_ERROR)), "{fate:?}");
     }
     siege.end();
@@ -213,13 +290,28 @@ fn a_body_is_taken_whole_or_not_at_all() {
     let client = Client::open(Protocol::H3, &siege.gateway, &device);
     let part = |text: &str| [&frame_header(DATA, text.len() as u64)[..], text.as_bytes()].concat();
     let whole = [part("on"), part(""), part("e")].concat();
-    let fate = Pour::after(Ask::post("1").undeclared()).bytes(whole).ending().to(&client).fate();
+    let fate = Pour::after(Ask::post("1").undeclared())
+        .bytes(whole)
+        .ending()
+        .to(&client)
+        .fate();
     assert_eq!(fate, answered(204, None));
     siege.answered.set(siege.answered.get() + 1);
-    assert!(siege.gateway.files("telemetry").iter().any(|line| line.payload() == b"one"));
+    assert!(
+        siege
+            .gateway
+            .files("telemetry")
+            .iter()
+            .any(|line| line.payload() == b"one")
+    );
     let trailers = [&frame_header(HEADERS, 2)[..], &[0, 0]].concat();
     let split = [part("on"), trailers, part("e")].concat();
-    drop(Pour::after(Ask::post("1").undeclared()).bytes(split).ending().to(&client));
+    drop(
+        Pour::after(Ask::post("1").undeclared())
+            .bytes(split)
+            .ending()
+            .to(&client),
+    );
     let closed = client.closed();
     assert!(closed.starts_with(CLOSED_BY_DISORDER), "{closed}");
     siege.end();
@@ -230,7 +322,17 @@ fn a_body_is_taken_whole_or_not_at_all() {
 fn a_connection_is_told_its_bounds() {
     let siege = Siege::begin();
     let told = siege.attacker().told();
-    let bounds = ["requests", "streams_of_one_direction", "stream_bytes", "connection_bytes", "datagram_bytes"];
-    assert_eq!(bounds.map(|bound| told[bound].as_u64()), [100, 8, 64 << 10, 1 << 20, 0].map(Some), "{told}");
+    let bounds = [
+        "requests",
+        "streams_of_one_direction",
+        "stream_bytes",
+        "connection_bytes",
+        "datagram_bytes",
+    ];
+    assert_eq!(
+        bounds.map(|bound| told[bound].as_u64()),
+        [100, 8, 64 << 10, 1 << 20, 0].map(Some),
+        "{told}"
+    );
     siege.end();
 }

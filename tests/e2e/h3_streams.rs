@@ -14,16 +14,26 @@ const DISCARDED_BYTES_MAX: usize = 1 << 20;
 /// is read: either way the gateway waits for more, with part of the frame at hand, when it decides to stop.
 #[test]
 fn stopping_in_the_middle_of_a_refused_body_is_no_error() {
-    let gateway = Setup::new().without_limits().set("FOREBAY_BODY_BYTES_MAX", "64KiB").start();
+    let gateway = Setup::new()
+        .without_limits()
+        .set("FOREBAY_BODY_BYTES_MAX", "64KiB")
+        .start();
     let device = gateway.device("plc-1");
     let client = Client::open(Protocol::H3, &gateway, &device);
     let streams = [10, DISCARDED_BYTES_MAX].map(|sent_bytes| {
         let mut bytes = frame_header(DATA, 2 * DISCARDED_BYTES_MAX as u64);
         bytes.resize(bytes.len() + sent_bytes, b'x');
-        Pour::after(Ask::post("").to("/none").declaring(2 * DISCARDED_BYTES_MAX)).bytes(bytes).to(&client)
+        Pour::after(Ask::post("").to("/none").declaring(2 * DISCARDED_BYTES_MAX))
+            .bytes(bytes)
+            .to(&client)
     });
     for stream in streams {
-        let refused = Fate { status: Some(404), stopped: Some(NO_ERROR), reset: None, closed: None };
+        let refused = Fate {
+            status: Some(404),
+            stopped: Some(NO_ERROR),
+            reset: None,
+            closed: None,
+        };
         assert_eq!(stream.fate(), refused);
     }
     assert_eq!(client.send(&Ask::post("1")).status, 204);

@@ -10,7 +10,10 @@ const MARK: &str = "HOSTILE-MARK";
 
 fn series(gateway: &Gateway) -> Vec<String> {
     let metrics = gateway.admin("/metrics").1;
-    let names = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let names = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '));
     let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
     names.sort();
     names
@@ -31,7 +34,10 @@ fn provoke(gateway: &Gateway, device: &str) {
             Ask::post(MARK).with(MARK, MARK),
         ] {
             let reply = client.send(&ask);
-            assert!(!String::from_utf8_lossy(&reply.body).contains(MARK), "{protocol}: {reply:?}");
+            assert!(
+                !String::from_utf8_lossy(&reply.body).contains(MARK),
+                "{protocol}: {reply:?}"
+            );
         }
     }
     let tls = tls(gateway, Some(&device), "http/1.1");
@@ -41,7 +47,9 @@ fn provoke(gateway: &Gateway, device: &str) {
         format!("POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: {MARK}\r\n\r\n"),
     ] {
         let said = block_on(async {
-            let mut raw = Raw::open(gateway.address, tls.clone()).await.expect("a connection");
+            let mut raw = Raw::open(gateway.address, tls.clone())
+                .await
+                .expect("a connection");
             raw.send(bytes.as_bytes()).await.expect("it listens");
             raw.receive_all().await
         });
@@ -54,7 +62,9 @@ fn a_log_has_nothing_of_a_client_and_metrics_no_series() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("audit.log");
     // Not `debug` for all: what a library says of a request's bytes at that level is for who asks for it.
-    let setup = Setup::new().without_limits().set("FOREBAY_LOG", "info,forebay=trace");
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_LOG", "info,forebay=trace");
     let gateway = setup.set("FOREBAY_AUDIT_LOG", file.display()).start();
     provoke(&gateway, "plc-1");
     let before = series(&gateway);
@@ -63,7 +73,11 @@ fn a_log_has_nothing_of_a_client_and_metrics_no_series() {
     }
     assert_eq!(series(&gateway), before, "series depend on nobody's input");
     let audit = std::fs::read_to_string(&file).expect("the audit log");
-    for (what, text) in [("log", gateway.log()), ("audit log", audit), ("metrics", gateway.admin("/metrics").1)] {
+    for (what, text) in [
+        ("log", gateway.log()),
+        ("audit log", audit),
+        ("metrics", gateway.admin("/metrics").1),
+    ] {
         assert!(!text.contains(MARK), "{what}: {text}");
     }
 }
@@ -80,9 +94,15 @@ fn a_key_that_others_can_read_is_warned_about() {
             std::fs::set_permissions(key, PermissionsExt::from_mode(mode)).expect("a file");
         }
         let log = setup.start().log();
-        let warnings = log.lines().filter(|line| line.contains("can be read by others"));
+        let warnings = log
+            .lines()
+            .filter(|line| line.contains("can be read by others"));
         let told = |variable| warnings.clone().any(|line| line.contains(variable));
         let expected = [warns; 2];
-        assert_eq!(["FOREBAY_TLS_KEY", "FOREBAY_SPOOL_KEY_FILE"].map(told), expected, "{mode:o}: {log}");
+        assert_eq!(
+            ["FOREBAY_TLS_KEY", "FOREBAY_SPOOL_KEY_FILE"].map(told),
+            expected,
+            "{mode:o}: {log}"
+        );
     }
 }

@@ -16,10 +16,14 @@ const WAKES_PER_SECOND_MAX: u64 = 70;
 
 /// How often threads have slept and been woken since they began.
 fn wakes(gateway: &Gateway) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{}/task", gateway.id())).expect("it runs").flatten();
+    let threads = fs::read_dir(format!("/proc/{}/task", gateway.id()))
+        .expect("it runs")
+        .flatten();
     let of_thread = |thread: fs::DirEntry| {
         let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         count.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
     };
     threads.map(of_thread).sum()
@@ -34,6 +38,9 @@ fn an_idle_gateway_sleeps() {
     let before = wakes(&gateway);
     assert!(window.recv_timeout(WINDOW).is_err());
     let woken = wakes(&gateway) - before;
-    assert!(woken < WAKES_PER_SECOND_MAX * WINDOW.as_secs(), "woken {woken} times in {WINDOW:?}");
+    assert!(
+        woken < WAKES_PER_SECOND_MAX * WINDOW.as_secs(),
+        "woken {woken} times in {WINDOW:?}"
+    );
     println!("woken {woken} times in {WINDOW:?}");
 }

@@ -21,19 +21,35 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// The topic takes less than it did when the gateway looked: a record that is too large for it is refused alone.
 #[test]
 fn what_the_topic_refuses_for_good_is_502() {
-    let gateway = brokers::gateway_with("shrunk", &[("max.message.bytes", "1000000")]).without_limits().start();
+    let gateway = brokers::gateway_with("shrunk", &[("max.message.bytes", "1000000")])
+        .without_limits()
+        .start();
     set_message_bytes_max("shrunk", "20000");
     let (small, large) = (vec![b's'; 1000], vec![b'l'; 30_000]);
     for protocol in Protocol::ALL {
         let device = gateway.device(&format!("plc-{protocol}"));
-        let clients: [Client; 5] = std::array::from_fn(|_| Client::open(protocol, &gateway, &device));
+        let clients: [Client; 5] =
+            std::array::from_fn(|_| Client::open(protocol, &gateway, &device));
         let large_sent = clients[4].begin(&Ask::post(&large[..]));
-        let sent = clients[..4].iter().map(|client| client.begin(&Ask::post(&small[..]))).collect::<Vec<_>>();
+        let sent = clients[..4]
+            .iter()
+            .map(|client| client.begin(&Ask::post(&small[..])))
+            .collect::<Vec<_>>();
         let reply = large_sent.wait().expect("an answer");
         assert_problem(&reply, 502, "sink-refused");
-        let detail = reply.problem()["detail"].as_str().unwrap_or_default().to_owned();
-        assert!(detail.to_lowercase().contains("too large") || detail.contains("MessageSizeTooLarge"), "{detail}");
-        assert_eq!(reply.header("retry-after"), None, "it does not help to come back");
+        let detail = reply.problem()["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            detail.to_lowercase().contains("too large") || detail.contains("MessageSizeTooLarge"),
+            "{detail}"
+        );
+        assert_eq!(
+            reply.header("retry-after"),
+            None,
+            "it does not help to come back"
+        );
         for sent in sent {
             assert_eq!(sent.wait().expect("an answer").status, 204, "{protocol}");
         }
@@ -45,8 +61,10 @@ pub fn set_message_bytes_max(topic: &str, message_bytes_max: &str) {
     let mut config = ClientConfig::new();
     config.extend(Kafka::shared().plain());
     let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
-    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", message_bytes_max);
-    let answers = brokers::wait(admin.alter_configs([&change], &AdminOptions::new())).expect("Kafka answers");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic))
+        .set("max.message.bytes", message_bytes_max);
+    let answers =
+        brokers::wait(admin.alter_configs([&change], &AdminOptions::new())).expect("Kafka answers");
     answers[0].as_ref().expect("the topic is altered");
 }
 
@@ -55,21 +73,39 @@ pub fn set_message_bytes_max(topic: &str, message_bytes_max: &str) {
 #[test]
 fn what_a_closed_topic_refused_is_a_dead_letter_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a cluster");
-    ["closed", "open"].iter().for_each(|topic| cluster.create_topic(topic, 1, 1).expect("a topic"));
+    ["closed", "open"]
+        .iter()
+        .for_each(|topic| cluster.create_topic(topic, 1, 1).expect("a topic"));
     let properties = vec![("bootstrap.servers".into(), cluster.bootstrap_servers())];
-    let setup = Setup::new().set("FOREBAY_SINK", "kafka").set_all(variables(&properties)).with_spool("always");
-    let mut gateway = setup.set("FOREBAY_STREAMS", "telemetry=closed,alarms=open").start();
+    let setup = Setup::new()
+        .set("FOREBAY_SINK", "kafka")
+        .set_all(variables(&properties))
+        .with_spool("always");
+    let mut gateway = setup
+        .set("FOREBAY_STREAMS", "telemetry=closed,alarms=open")
+        .start();
     eventually("the sink", || gateway.metric("forebay_sink_up") == 1.0);
     let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
-    let stored = |topic| brokers::bodies_and_ids_at(&properties, topic).into_iter().map(|(body, _)| body);
+    let stored = |topic| {
+        brokers::bodies_and_ids_at(&properties, topic)
+            .into_iter()
+            .map(|(body, _)| body)
+    };
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.topic_error("closed", denied).expect("it is closed");
     cluster.request_errors(RDKafkaApiKey::Produce, &[denied]);
     assert_eq!(client.send(&Ask::post("1")).status, 204);
-    eventually("a dead letter", || gateway.log().contains("now dead letters"));
+    eventually("a dead letter", || {
+        gateway.log().contains("now dead letters")
+    });
     for body in ["2", "3"] {
         assert_eq!(client.send(&Ask::post(body)).status, 204);
-        assert_eq!(client.send(&Ask::post(body).to("/v1/streams/alarms")).status, 204);
+        assert_eq!(
+            client
+                .send(&Ask::post(body).to("/v1/streams/alarms"))
+                .status,
+            204
+        );
     }
     wait_until_drained(&gateway);
     assert!(stored("open").eq(["2", "3"]));
@@ -77,8 +113,13 @@ fn what_a_closed_topic_refused_is_a_dead_letter_and_loses_nothing() {
     assert_eq!(gateway.exit_code(), 0);
     let setup = gateway.kill();
     let listed = setup.succeed(&["spool", "ls"]);
-    assert!(listed.contains("3 dead letters") && listed.contains("TopicAuthorizationFailed"), "{listed}");
-    cluster.topic_error("closed", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).expect("it is open");
+    assert!(
+        listed.contains("3 dead letters") && listed.contains("TopicAuthorizationFailed"),
+        "{listed}"
+    );
+    cluster
+        .topic_error("closed", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
+        .expect("it is open");
     setup.succeed(&["spool", "replay"]);
     let gateway = setup.start();
     eventually("what was replayed", || stored("closed").eq(["1", "2", "3"]));
@@ -92,7 +133,10 @@ fn a_broker_that_is_away_is_503() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let gateway = Setup::new()
         .set("FOREBAY_SINK", "kafka")
-        .set("FOREBAY_KAFKA_BOOTSTRAP_SERVERS", nobody.local_addr().expect("its address"))
+        .set(
+            "FOREBAY_KAFKA_BOOTSTRAP_SERVERS",
+            nobody.local_addr().expect("its address"),
+        )
         .set("FOREBAY_DEVICE_BYTE_RATE", "1B")
         .set("FOREBAY_DEVICE_BYTE_BURST", "10B")
         .start_unready();
@@ -100,12 +144,24 @@ fn a_broker_that_is_away_is_503() {
     assert_eq!(gateway.admin("/livez").0, 200);
     assert_eq!(gateway.metric("forebay_sink_up"), 0.0);
     for protocol in Protocol::ALL {
-        let client = Client::open(protocol, &gateway, &gateway.device(&format!("plc-{protocol}")));
-        assert_eq!(client.send(&Ask::post("")).status, 400, "400 comes before 503");
+        let client = Client::open(
+            protocol,
+            &gateway,
+            &gateway.device(&format!("plc-{protocol}")),
+        );
+        assert_eq!(
+            client.send(&Ask::post("")).status,
+            400,
+            "400 comes before 503"
+        );
         let reply = client.send(&Ask::post("123456789"));
         assert_problem(&reply, 503, "sink-unavailable");
         assert_retry_after(&reply);
-        assert_eq!(client.send(&Ask::post("123456789")).status, 429, "429 comes before 503");
+        assert_eq!(
+            client.send(&Ask::post("123456789")).status,
+            429,
+            "429 comes before 503"
+        );
     }
 }
 
@@ -113,12 +169,20 @@ fn a_broker_that_is_away_is_503() {
 #[test]
 fn a_broker_that_falls_silent_is_504_and_then_503() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("silent").without_limits().set("FOREBAY_ACK_TIMEOUT", "1s").start();
+    let gateway = broker
+        .gateway_to("silent")
+        .without_limits()
+        .set("FOREBAY_ACK_TIMEOUT", "1s")
+        .start();
     let device = gateway.device("plc-1");
     let clients = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
-    clients.iter().for_each(|client| assert_eq!(client.send(&Ask::post("before")).status, 204));
+    clients
+        .iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("before")).status, 204));
     let paused = broker.pause();
-    let sent = clients.each_ref().map(|client| client.begin(&Ask::post("meanwhile")));
+    let sent = clients
+        .each_ref()
+        .map(|client| client.begin(&Ask::post("meanwhile")));
     for sent in sent {
         assert_problem(&sent.wait().expect("an answer"), 504, "ack-timeout");
     }
@@ -130,10 +194,15 @@ fn a_broker_that_falls_silent_is_504_and_then_503() {
     }
     drop(paused);
     gateway.wait_until_ready();
-    clients.iter().for_each(|client| assert_eq!(client.send(&Ask::post("after")).status, 204));
+    clients
+        .iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("after")).status, 204));
     let stored = broker.bodies("silent");
     let count = |body: &str| stored.iter().filter(|stored| *stored == body).count();
-    assert_eq!((count("before"), count("refused"), count("after")), (3, 0, 3));
+    assert_eq!(
+        (count("before"), count("refused"), count("after")),
+        (3, 0, 3)
+    );
 }
 
 /// A load that goes on through the silence: whatever was answered 204 is in the topic.
@@ -141,11 +210,21 @@ fn a_broker_that_falls_silent_is_504_and_then_503() {
 fn a_204_stays_true_when_the_broker_falls_silent_under_load() {
     const SENDERS: usize = 4;
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("silent-load").without_limits().set("FOREBAY_ACK_TIMEOUT", "2s").start();
+    let gateway = broker
+        .gateway_to("silent-load")
+        .without_limits()
+        .set("FOREBAY_ACK_TIMEOUT", "2s")
+        .start();
     let clients: Vec<Client> = Protocol::ALL
         .iter()
         .flat_map(|protocol| (0..SENDERS).map(move |n| (*protocol, n)))
-        .map(|(protocol, n)| Client::open(protocol, &gateway, &gateway.device(&format!("{protocol}-{n}"))))
+        .map(|(protocol, n)| {
+            Client::open(
+                protocol,
+                &gateway,
+                &gateway.device(&format!("{protocol}-{n}")),
+            )
+        })
         .collect();
     let load = Load::start("reading", &clients, 64);
     load.wait_for(204, 500);
@@ -155,7 +234,10 @@ fn a_204_stays_true_when_the_broker_falls_silent_under_load() {
     load.wait_for(503, 1);
     let accepted = load.seen(204);
     // Not to wait for anything: the silence outlasts what librdkafka and the gateway are patient for.
-    assert!(!within(SILENCE, || gateway.is_ready()), "ready while the broker is stopped");
+    assert!(
+        !within(SILENCE, || gateway.is_ready()),
+        "ready while the broker is stopped"
+    );
     assert!(load.seen(204) <= accepted + clients.len() as u64);
     drop(paused);
     gateway.wait_until_ready();
@@ -167,9 +249,16 @@ fn a_204_stays_true_when_the_broker_falls_silent_under_load() {
         let accepted = outcomes.accepted_of(sender);
         // What is stored twice stands where it stood first.
         let mut seen = HashSet::new();
-        let in_order = stored.iter().filter(|body| accepted.contains(body) && seen.insert(*body));
+        let in_order = stored
+            .iter()
+            .filter(|body| accepted.contains(body) && seen.insert(*body));
         assert!(in_order.eq(&accepted), "lost or out of order: {accepted:?}");
     }
     let answers = outcomes.count(204) + outcomes.count(503) + outcomes.count(504);
-    assert_eq!(answers, outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
+    assert_eq!(
+        answers,
+        outcomes.senders.iter().map(Vec::len).sum::<usize>(),
+        "{:?}",
+        outcomes.senders
+    );
 }

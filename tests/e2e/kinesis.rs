@@ -30,7 +30,11 @@ impl KinesisStream {
             emulator
         });
         let proxy = Proxy::start(emulator.address());
-        Self { emulator, proxy, name: name.into() }
+        Self {
+            emulator,
+            proxy,
+            name: name.into(),
+        }
     }
 
     /// A gateway whose one stream is this one.
@@ -38,7 +42,10 @@ impl KinesisStream {
         Setup::new()
             .set("FOREBAY_SINK", "kinesis")
             .set("FOREBAY_STREAMS", format!("telemetry={}", self.name))
-            .set("AWS_ENDPOINT_URL_KINESIS", format!("http://{}", self.proxy.address))
+            .set(
+                "AWS_ENDPOINT_URL_KINESIS",
+                format!("http://{}", self.proxy.address),
+            )
             .set("AWS_REGION", "eu-central-1")
             .set("AWS_ACCESS_KEY_ID", "x")
             .set("AWS_SECRET_ACCESS_KEY", "x")
@@ -47,15 +54,21 @@ impl KinesisStream {
     /// Every reading, those of a device in the stream's order; aggregates are taken apart.
     pub fn read(&self) -> Vec<Stored> {
         let records = wait(self.emulator.read_stream(&self.name));
-        let data: Vec<_> = records.iter().map(|record| record.data().as_ref().to_vec()).collect();
-        let readings = records.iter().zip(deaggregate(&data)).flat_map(|(record, packed)| match packed {
-            Some(packed) => packed.into_iter().map(Stored::from).collect(),
-            None => vec![Stored {
-                device: record.partition_key().unwrap_or_default().into(),
-                body: record.data().as_ref().to_vec(),
-                record_id: None,
-            }],
-        });
+        let data: Vec<_> = records
+            .iter()
+            .map(|record| record.data().as_ref().to_vec())
+            .collect();
+        let readings = records
+            .iter()
+            .zip(deaggregate(&data))
+            .flat_map(|(record, packed)| match packed {
+                Some(packed) => packed.into_iter().map(Stored::from).collect(),
+                None => vec![Stored {
+                    device: record.partition_key().unwrap_or_default().into(),
+                    body: record.data().as_ref().to_vec(),
+                    record_id: None,
+                }],
+            });
         readings.collect()
     }
 
@@ -79,9 +92,19 @@ impl KinesisStream {
             }
             let accepted = outcomes.accepted_of(sender);
             let texts: Vec<_> = first.iter().map(|body| text(body)).collect();
-            assert!(accepted.iter().all(|reading| texts.contains(reading)), "{device} lost of {accepted:?}: {texts:?}");
-            assert!(first.iter().all(|body| body.len() == body_bytes), "{device}: bodies of another length");
-            let number = |text: &String| text.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
+            assert!(
+                accepted.iter().all(|reading| texts.contains(reading)),
+                "{device} lost of {accepted:?}: {texts:?}"
+            );
+            assert!(
+                first.iter().all(|body| body.len() == body_bytes),
+                "{device}: bodies of another length"
+            );
+            let number = |text: &String| {
+                text.rsplit('-')
+                    .next()
+                    .and_then(|number| number.parse::<u32>().ok())
+            };
             assert!(texts.is_sorted_by_key(number), "{device}: {texts:?}");
         }
         repeated
@@ -90,13 +113,19 @@ impl KinesisStream {
 
 impl From<UserRecord> for Stored {
     fn from(record: UserRecord) -> Self {
-        Self { device: record.partition_key, body: record.data, record_id: Some(record.id) }
+        Self {
+            device: record.partition_key,
+            body: record.data,
+            record_id: Some(record.id),
+        }
     }
 }
 
 /// So many devices for each protocol, and a connection of each.
 pub fn fleet(gateway: &Gateway, of_each: usize, name: &str) -> (Vec<String>, Vec<Client>) {
-    let devices = Protocol::ALL.iter().flat_map(|protocol| (0..of_each).map(move |n| (*protocol, n)));
+    let devices = Protocol::ALL
+        .iter()
+        .flat_map(|protocol| (0..of_each).map(move |n| (*protocol, n)));
     let device = |(protocol, n)| {
         let id = format!("{name}-{protocol}-{n}");
         let client = Client::open(protocol, gateway, &gateway.device(&id));
@@ -108,18 +137,38 @@ pub fn fleet(gateway: &Gateway, of_each: usize, name: &str) -> (Vec<String>, Vec
 /// Two gateways that know nothing of each other write more into one shard than it takes.
 fn a_204_stays_true_and_in_order_when_the_shard_throttles(aggregate: bool, body_bytes: usize) {
     let stream = KinesisStream::start("throttled", 1);
-    let setup = || stream.gateway().without_limits().set("FOREBAY_KINESIS_AGGREGATE", aggregate);
+    let setup = || {
+        stream
+            .gateway()
+            .without_limits()
+            .set("FOREBAY_KINESIS_AGGREGATE", aggregate)
+    };
     let gateways = [(); 2].map(|()| setup().set("FOREBAY_ACK_TIMEOUT", "20s").start());
     let fleets = [0, 1].map(|n| fleet(&gateways[n], 6, &format!("gateway-{n}")));
-    let loads = fleets.each_ref().map(|(_, clients)| Load::start("reading", clients, body_bytes));
+    let loads = fleets
+        .each_ref()
+        .map(|(_, clients)| Load::start("reading", clients, body_bytes));
     loads.iter().for_each(|load| load.wait_for(204, 25));
-    eventually("entries that the shard refuses", || stream.proxy.refused() > 0);
+    eventually("entries that the shard refuses", || {
+        stream.proxy.refused() > 0
+    });
     let outcomes = loads.map(Load::stop);
-    let repeated: usize =
-        outcomes.iter().zip(&fleets).map(|(outcomes, (devices, _))| stream.check(outcomes, devices, body_bytes)).sum();
+    let repeated: usize = outcomes
+        .iter()
+        .zip(&fleets)
+        .map(|(outcomes, (devices, _))| stream.check(outcomes, devices, body_bytes))
+        .sum();
     assert_eq!(repeated, 0, "what is refused is written once in the end");
-    let readings = outcomes.iter().map(|outcomes| outcomes.accepted().len()).sum::<usize>();
-    assert_eq!(stream.records() < readings, aggregate, "{} records of {readings} readings", stream.records());
+    let readings = outcomes
+        .iter()
+        .map(|outcomes| outcomes.accepted().len())
+        .sum::<usize>();
+    assert_eq!(
+        stream.records() < readings,
+        aggregate,
+        "{} records of {readings} readings",
+        stream.records()
+    );
 }
 
 #[test]
@@ -137,13 +186,24 @@ fn a_204_stays_true_and_in_order_when_the_shard_throttles_aggregates() {
 fn what_a_throttled_shard_does_not_take_is_spooled_and_comes_in_order() {
     const BODY_BYTES: usize = 40_000;
     let stream = KinesisStream::start("spooled", 1);
-    let gateway = stream.gateway().without_limits().with_spool("overflow").start();
+    let gateway = stream
+        .gateway()
+        .without_limits()
+        .with_spool("overflow")
+        .start();
     let (devices, clients) = fleet(&gateway, 6, "device");
     let load = Load::start("reading", &clients, BODY_BYTES);
     load.wait_for(204, 250);
     let outcomes = load.stop();
-    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
-    eventually("an empty spool", || gateway.metric("forebay_spool_records") == 0.0);
+    assert_eq!(
+        outcomes.count(204),
+        outcomes.senders.iter().map(Vec::len).sum::<usize>(),
+        "{:?}",
+        outcomes.senders
+    );
+    eventually("an empty spool", || {
+        gateway.metric("forebay_spool_records") == 0.0
+    });
     assert!(stream.proxy.refused() > 0, "the shard refuses some");
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
 }

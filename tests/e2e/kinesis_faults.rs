@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::harness::{Load, Setup};
 use crate::kinesis::{KinesisStream, fleet};
-use crate::kinesis_proxy::Fault::{self, InternalFailure, None, Reset, ResetAnswer, Slow, Throttled, Unavailable};
+use crate::kinesis_proxy::Fault::{
+    self, InternalFailure, None, Reset, ResetAnswer, Slow, Throttled, Unavailable,
+};
 
 /// Longer than the gateway waits for the answer of a call: it makes the call again, and both are written.
 const TOO_SLOW: Duration = Duration::from_secs(6);
@@ -21,23 +23,45 @@ fn repeated_in(name: &str, aggregate: bool, script: &[Fault]) -> usize {
     let load = Load::start("reading", &clients, BODY_BYTES);
     load.wait_for(204, 10 * clients.len() as u64);
     let outcomes = load.stop();
-    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
-    assert!(stream.proxy.calls() >= script.len(), "the script has been played");
+    assert_eq!(
+        outcomes.count(204),
+        outcomes.senders.iter().map(Vec::len).sum::<usize>(),
+        "{:?}",
+        outcomes.senders
+    );
+    assert!(
+        stream.proxy.calls() >= script.len(),
+        "the script has been played"
+    );
     stream.check(&outcomes, &devices, BODY_BYTES)
 }
 
 fn setup(stream: &KinesisStream, aggregate: bool) -> Setup {
-    stream.gateway().without_limits().set("FOREBAY_KINESIS_AGGREGATE", aggregate).set("FOREBAY_ACK_TIMEOUT", "30s")
+    stream
+        .gateway()
+        .without_limits()
+        .set("FOREBAY_KINESIS_AGGREGATE", aggregate)
+        .set("FOREBAY_ACK_TIMEOUT", "30s")
 }
 
 #[test]
 fn what_a_shard_refuses_three_times_is_written_once() {
-    assert_eq!(repeated_in("refused", true, &[Throttled, Throttled, Throttled, None]), 0);
+    assert_eq!(
+        repeated_in("refused", true, &[Throttled, Throttled, Throttled, None]),
+        0
+    );
 }
 
 #[test]
 fn what_the_service_fails_to_write_is_written_once() {
-    assert_eq!(repeated_in("failed", true, &[InternalFailure, Unavailable, InternalFailure, None]), 0);
+    assert_eq!(
+        repeated_in(
+            "failed",
+            true,
+            &[InternalFailure, Unavailable, InternalFailure, None]
+        ),
+        0
+    );
 }
 
 /// A call that may have been written is made again: twice in the stream, and in order.
@@ -55,7 +79,16 @@ fn an_answer_that_comes_too_late_loses_nothing() {
 
 #[test]
 fn single_records_come_through_all_of_it() {
-    let faults = [Throttled, InternalFailure, None, ResetAnswer, None, Throttled, Unavailable, Reset];
+    let faults = [
+        Throttled,
+        InternalFailure,
+        None,
+        ResetAnswer,
+        None,
+        Throttled,
+        Unavailable,
+        Reset,
+    ];
     let mut script = [None; 20];
     script[..faults.len()].copy_from_slice(&faults);
     repeated_in("all-faults", false, &script);
@@ -74,7 +107,10 @@ fn shards_that_may_not_be_listed_are_one() {
     let outcomes = load.stop();
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
     let refused = setup(&stream, true).run(&["serve"]);
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("kinesis:ListShards"));
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("kinesis:ListShards")
+    );
 }
 
 /// As in a container on ECS or EKS: a credentials endpoint, and credentials that end before they said they would.
@@ -84,7 +120,10 @@ fn credentials_that_have_expired_are_renewed() {
     let gateway = setup(&stream, true)
         .unset("AWS_ACCESS_KEY_ID")
         .unset("AWS_SECRET_ACCESS_KEY")
-        .set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{}/credentials", stream.proxy.address))
+        .set(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            format!("http://{}/credentials", stream.proxy.address),
+        )
         .start();
     let (devices, clients) = fleet(&gateway, 4, "device");
     let load = Load::start("reading", &clients, BODY_BYTES);
@@ -92,9 +131,17 @@ fn credentials_that_have_expired_are_renewed() {
         load.wait_for(204, load.seen(204) + 100);
         stream.proxy.expire_credentials();
         load.wait_for(204, load.seen(204) + 100);
-        assert!(stream.proxy.expired() >= round, "calls with the old ones are refused");
+        assert!(
+            stream.proxy.expired() >= round,
+            "calls with the old ones are refused"
+        );
     }
     let outcomes = load.stop();
-    assert_eq!(outcomes.count(204), outcomes.senders.iter().map(Vec::len).sum::<usize>(), "{:?}", outcomes.senders);
+    assert_eq!(
+        outcomes.count(204),
+        outcomes.senders.iter().map(Vec::len).sum::<usize>(),
+        "{:?}",
+        outcomes.senders
+    );
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
 }

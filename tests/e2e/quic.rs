@@ -6,16 +6,24 @@ use crate::harness::{Ask, Client, Gateway, Protocol, Setup, Via};
 const CONNECTIONS: usize = 32;
 
 fn gateway() -> Gateway {
-    Setup::new().without_limits().set("FOREBAY_WORKERS", 4).start()
+    Setup::new()
+        .without_limits()
+        .set("FOREBAY_WORKERS", 4)
+        .start()
 }
 
 fn open_many(gateway: &Gateway) -> Vec<Client> {
     let device = gateway.device("plc-1");
-    (0..CONNECTIONS).map(|_| Client::open(Protocol::H3, gateway, &device)).collect()
+    (0..CONNECTIONS)
+        .map(|_| Client::open(Protocol::H3, gateway, &device))
+        .collect()
 }
 
 fn post_all(clients: &[Client], body: &[u8]) {
-    let sent: Vec<_> = clients.iter().map(|client| client.begin(&Ask::post(body))).collect();
+    let sent: Vec<_> = clients
+        .iter()
+        .map(|client| client.begin(&Ask::post(body)))
+        .collect();
     for sent in sent {
         assert_eq!(sent.wait().expect("an answer").status, 204);
     }
@@ -27,7 +35,10 @@ fn many_connections_work_on_many_workers() {
     let clients = open_many(&gateway);
     post_all(&clients, b"1");
     post_all(&clients, &[b'x'; 100_000]);
-    assert_eq!(gateway.metric("forebay_http_connections{protocol=\"h3\"}"), CONNECTIONS as f64);
+    assert_eq!(
+        gateway.metric("forebay_http_connections{protocol=\"h3\"}"),
+        CONNECTIONS as f64
+    );
     assert_eq!(gateway.files("telemetry").len(), 2 * CONNECTIONS);
 }
 
@@ -39,7 +50,10 @@ fn a_connection_survives_a_change_of_address() {
     post_all(&clients, b"1");
     clients.iter().for_each(Client::move_away);
     post_all(&clients, b"2");
-    assert_eq!(gateway.metric("forebay_tls_handshakes_total{result=\"accepted\"}"), CONNECTIONS as f64);
+    assert_eq!(
+        gateway.metric("forebay_tls_handshakes_total{result=\"accepted\"}"),
+        CONNECTIONS as f64
+    );
     assert_eq!(gateway.files("telemetry").len(), 2 * CONNECTIONS);
 }
 
@@ -49,7 +63,10 @@ fn a_body_survives_a_change_of_address() {
     let clients = open_many(&gateway);
     let body = vec![b'x'; 100_000];
     let (begin, rest) = body.split_at(50_000);
-    let sent: Vec<_> = clients.iter().map(|client| client.hold(&Ask::post(begin).declaring(body.len()))).collect();
+    let sent: Vec<_> = clients
+        .iter()
+        .map(|client| client.hold(&Ask::post(begin).declaring(body.len())))
+        .collect();
     clients.iter().for_each(Client::move_away);
     for sent in sent {
         sent.release(rest);

@@ -13,8 +13,19 @@ const RESTARTS: usize = 3;
 fn restarts_cost_nothing(protocol: Protocol) {
     let topic = format!("restart-{protocol}");
     // Those that have gone stay for their files.
-    let mut gateways = vec![brokers::gateway_to(&topic).without_limits().set("FOREBAY_REUSE_PORT", true).start()];
-    let client = |n: usize| Client::open(protocol, &gateways[0], &gateways[0].device(&format!("{protocol}-{n}")));
+    let mut gateways = vec![
+        brokers::gateway_to(&topic)
+            .without_limits()
+            .set("FOREBAY_REUSE_PORT", true)
+            .start(),
+    ];
+    let client = |n: usize| {
+        Client::open(
+            protocol,
+            &gateways[0],
+            &gateways[0].device(&format!("{protocol}-{n}")),
+        )
+    };
     let clients: Vec<Client> = (0..SENDERS).map(client).collect();
     let load = Load::roaming("reading", &clients, 64);
     for _ in 0..RESTARTS {
@@ -27,7 +38,11 @@ fn restarts_cost_nothing(protocol: Protocol) {
         gateways.push(next);
     }
     let outcomes = load.stop();
-    let other = outcomes.senders.iter().flatten().filter(|outcome| **outcome != Outcome::Status(204));
+    let other = outcomes
+        .senders
+        .iter()
+        .flatten()
+        .filter(|outcome| **outcome != Outcome::Status(204));
     let mut others = BTreeMap::new();
     other.for_each(|outcome| *others.entry(format!("{outcome:?}")).or_insert(0) += 1);
     assert_eq!(others, BTreeMap::new());
@@ -36,7 +51,9 @@ fn restarts_cost_nothing(protocol: Protocol) {
 
 fn accepted(gateway: &Gateway) -> f64 {
     let of = |protocol: Protocol| {
-        gateway.metric(&format!("forebay_http_requests_total{{protocol=\"{protocol}\",status=\"204\"}}"))
+        gateway.metric(&format!(
+            "forebay_http_requests_total{{protocol=\"{protocol}\",status=\"204\"}}"
+        ))
     };
     Protocol::ALL.map(of).iter().sum()
 }

@@ -21,7 +21,12 @@ fn setup() -> Setup {
     setup.set("FOREBAY_TLS_CRL", crl.display())
 }
 
-fn open(protocol: Protocol, gateway: &Gateway, device: &Identity, quirks: Quirks) -> Result<Client, String> {
+fn open(
+    protocol: Protocol,
+    gateway: &Gateway,
+    device: &Identity,
+    quirks: Quirks,
+) -> Result<Client, String> {
     Client::try_open(Via::Wire, protocol, gateway, Some(device), quirks)
 }
 
@@ -34,20 +39,33 @@ fn refusal(protocol: Protocol, gateway: &Gateway, device: &Identity) -> String {
 }
 
 fn is_refused_as(protocol: Protocol, said: &str, openssl: &str, alert: u16) -> bool {
-    let expected = if protocol == Protocol::H3 { format!("close {} ", 0x100 + alert) } else { openssl.to_owned() };
+    let expected = if protocol == Protocol::H3 {
+        format!("close {} ", 0x100 + alert)
+    } else {
+        openssl.to_owned()
+    };
     said.contains(&expected)
 }
 
 fn assert_revoked(gateway: &Gateway, device: &Identity) {
     for protocol in Protocol::ALL {
         let said = refusal(protocol, gateway, device);
-        assert!(is_refused_as(protocol, &said, "certificate revoked", 44), "{protocol}: {said}");
+        assert!(
+            is_refused_as(protocol, &said, "certificate revoked", 44),
+            "{protocol}: {said}"
+        );
     }
 }
 
 fn assert_accepted(gateway: &Gateway, device: &Identity) {
     for protocol in Protocol::ALL {
-        assert_eq!(Client::open(protocol, gateway, device).send(&Ask::post("1")).status, 204, "{protocol}");
+        assert_eq!(
+            Client::open(protocol, gateway, device)
+                .send(&Ask::post("1"))
+                .status,
+            204,
+            "{protocol}"
+        );
     }
 }
 
@@ -62,22 +80,39 @@ fn a_revoked_device_is_cut_off_and_nobody_else_is() {
     let others = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &good));
     let load = Load::start("other", &others, 0);
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &stolen));
-    live.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
+    live.iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
     let busy = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &stolen));
-    let held = busy.each_ref().map(|client| client.hold(&Ask::post("be").declaring(6)));
-    eventually("three bodies on their way", || gateway.metric("forebay_admission_bytes") >= 3.0 * 1024.0);
+    let held = busy
+        .each_ref()
+        .map(|client| client.hold(&Ask::post("be").declaring(6)));
+    eventually("three bodies on their way", || {
+        gateway.metric("forebay_admission_bytes") >= 3.0 * 1024.0
+    });
 
     let revoked_at = Instant::now();
     gateway.pki.revoke(&[&stolen]);
     // A new connection is refused by then, too; it is let in until the list is read.
-    eventually("a refusal", || refusal_or_reply(&gateway, &stolen) != Ok(204));
+    eventually("a refusal", || {
+        refusal_or_reply(&gateway, &stolen) != Ok(204)
+    });
     let refused_after = revoked_at.elapsed();
-    assert!(refused_after < CUT_WITHIN, "refused after {refused_after:?}");
+    assert!(
+        refused_after < CUT_WITHIN,
+        "refused after {refused_after:?}"
+    );
     let ended = live.iter().map(|client| (client.protocol, client.closed()));
     // The cut interrupts what is under way, and leaves it without an answer.
-    let cut = held.into_iter().zip(Protocol::ALL).map(|(held, protocol)| (protocol, held.wait().expect_err("a cut")));
+    let cut = held
+        .into_iter()
+        .zip(Protocol::ALL)
+        .map(|(held, protocol)| (protocol, held.wait().expect_err("a cut")));
     for (protocol, how) in ended.chain(cut) {
-        assert!(revoked_at.elapsed() < CUT_WITHIN, "{protocol}: {how} after {:?}", revoked_at.elapsed());
+        assert!(
+            revoked_at.elapsed() < CUT_WITHIN,
+            "{protocol}: {how} after {:?}",
+            revoked_at.elapsed()
+        );
     }
     println!(
         "a new connection was refused after {refused_after:?}, live ones had ended after {:?}",
@@ -86,12 +121,20 @@ fn a_revoked_device_is_cut_off_and_nobody_else_is() {
     assert_eq!(live[1].closed(), "goaway 0");
     assert_eq!(live[2].closed(), format!("close {} ", 0x100));
     assert_revoked(&gateway, &stolen);
-    eventually("four refusals", || gateway.metric("forebay_tls_handshakes_total{result=\"revoked\"}") >= 4.0);
+    eventually("four refusals", || {
+        gateway.metric("forebay_tls_handshakes_total{result=\"revoked\"}") >= 4.0
+    });
 
     let before = load.seen(204);
     load.wait_for(204, before + 30);
     let outcomes = load.stop();
-    assert!(outcomes.senders.iter().flatten().all(|outcome| *outcome == Outcome::Status(204)));
+    assert!(
+        outcomes
+            .senders
+            .iter()
+            .flatten()
+            .all(|outcome| *outcome == Outcome::Status(204))
+    );
 }
 
 /// The promise holds for the list of a large fleet as well, and what it takes to read one is given back.
@@ -103,7 +146,8 @@ fn a_list_of_a_million_is_in_force_in_time() {
     let gateway = setup().start();
     let (good, stolen) = (gateway.device("good"), gateway.device("stolen"));
     let live = [&good, &stolen].map(|device| Client::open(Protocol::H2, &gateway, device));
-    live.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
+    live.iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
     let before = gateway.memory("VmRSS");
     gateway.pki.revoke_many(&[&stolen], ENTRIES);
     let revoked_at = Instant::now();
@@ -116,7 +160,11 @@ fn a_list_of_a_million_is_in_force_in_time() {
     let grown = || gateway.memory("VmRSS").saturating_sub(before);
     eventually("memory that is given back", || grown() < GROWTH_BYTES_MAX);
     let most = gateway.memory("VmHWM").saturating_sub(before);
-    println!("cut after {after:?}; grown by {} MiB, by {} MiB while reading", grown() >> 20, most >> 20);
+    println!(
+        "cut after {after:?}; grown by {} MiB, by {} MiB while reading",
+        grown() >> 20,
+        most >> 20
+    );
 }
 
 /// rustls does not ask the verifier about a resumed session.
@@ -132,12 +180,25 @@ fn a_revoked_device_resumes_no_session() {
         (Protocol::H3, None),
     ];
     let first = ways.map(|(protocol, tls_max)| {
-        let client = open(protocol, &gateway, &stolen, Quirks { tls_max, ..Quirks::default() }).expect("a connection");
+        let client = open(
+            protocol,
+            &gateway,
+            &stolen,
+            Quirks {
+                tls_max,
+                ..Quirks::default()
+            },
+        )
+        .expect("a connection");
         assert_eq!(client.send(&Ask::post("1")).status, 204);
         client
     });
     let resume = |client: &Client, tls_max| {
-        let quirks = Quirks { tls_max, resumes: Some(client.session()), ..Quirks::default() };
+        let quirks = Quirks {
+            tls_max,
+            resumes: Some(client.session()),
+            ..Quirks::default()
+        };
         let resumed = open(client.protocol, &gateway, &stolen, quirks).expect("a connection");
         assert!(resumed.is_resumed, "{} {tls_max:?}", client.protocol);
         resumed
@@ -148,13 +209,20 @@ fn a_revoked_device_resumes_no_session() {
     let revoked_at = Instant::now();
     gateway.pki.revoke(&[&stolen]);
     wait_for_log(&gateway, "CRLs reloaded");
-    println!("in force for resumed sessions after {:?}", revoked_at.elapsed());
+    println!(
+        "in force for resumed sessions after {:?}",
+        revoked_at.elapsed()
+    );
     assert!(revoked_at.elapsed() < CUT_WITHIN);
     for (client, (protocol, tls_max)) in first.iter().zip(ways) {
         let resumed = resume(client, tls_max);
         let reply = resumed.send(&Ask::post("1"));
         let code = reply.problem()["code"].clone();
-        assert_eq!((reply.status, code.as_str()), (403, Some("certificate-revoked")), "{protocol} {tls_max:?}");
+        assert_eq!(
+            (reply.status, code.as_str()),
+            (403, Some("certificate-revoked")),
+            "{protocol} {tls_max:?}"
+        );
         let answered_at = Instant::now();
         resumed.closed();
         assert!(answered_at.elapsed() < CUT_WITHIN);
@@ -170,7 +238,11 @@ fn an_authority_that_is_revoked_vouches_for_nobody() {
     let sent = setup.pki.device_below_intermediate("below-unknown");
     let (intermediate, device) = setup.pki.with_known_intermediate("below-known");
     let dir = intermediate.cert.parent().expect("a folder");
-    let crls = format!("{},{}", dir.join("crl.pem").display(), dir.join("intermediate.crl").display());
+    let crls = format!(
+        "{},{}",
+        dir.join("crl.pem").display(),
+        dir.join("intermediate.crl").display()
+    );
     let gateway = setup.set("FOREBAY_TLS_CRL", crls).start();
     assert_accepted(&gateway, &device);
     let live = Client::open(Protocol::H2, &gateway, &device);
@@ -191,7 +263,8 @@ fn the_whole_chain_is_asked_about() {
     let gateway = setup.start();
     assert_accepted(&gateway, &device);
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
-    live.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
+    live.iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
     gateway.pki.revoke(&[&device.issuer()]);
     live.iter().for_each(|client| drop(client.closed()));
     assert_revoked(&gateway, &device);
@@ -205,14 +278,20 @@ fn who_has_no_list_or_an_old_one_is_refused_unless_told_otherwise() {
     let device = gateway.device("plc-1");
     for protocol in Protocol::ALL {
         let said = refusal(protocol, &gateway, &device);
-        assert!(is_refused_as(protocol, &said, "unknown ca", 48), "{protocol}: {said}");
+        assert!(
+            is_refused_as(protocol, &said, "unknown ca", 48),
+            "{protocol}: {said}"
+        );
     }
     gateway.pki.revoke(&[]);
     wait_for_log(&gateway, "CRLs reloaded");
     assert_accepted(&gateway, &device);
     let below = gateway.pki.device_below_intermediate("below");
     let said = refusal(Protocol::H1, &gateway, &below);
-    assert!(said.contains("unknown ca"), "its issuer has no list: {said}");
+    assert!(
+        said.contains("unknown ca"),
+        "its issuer has no list: {said}"
+    );
 
     let setup = self::setup().set("FOREBAY_TLS_CRL_STRICT", false);
     setup.pki.outdated_crl();
@@ -229,9 +308,15 @@ fn a_list_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     gateway.pki.revoke(&[&stolen]);
     wait_for_log(&gateway, "CRLs reloaded");
     let series = format!("{FAILURES}{{what=\"crl\"}}");
-    let strangers = ["stranger", "root"].map(|name| fs::read(gateway.pki.other(name).revoke(&[])).expect("a file"));
+    let strangers = ["stranger", "root"]
+        .map(|name| fs::read(gateway.pki.other(name).revoke(&[])).expect("a file"));
     let [unknown_issuer, forged] = &strangers;
-    for (count, bad) in [(1.0, &b"garbage"[..]), (2.0, &[0x30, 0x80]), (3.0, unknown_issuer), (4.0, forged)] {
+    for (count, bad) in [
+        (1.0, &b"garbage"[..]),
+        (2.0, &[0x30, 0x80]),
+        (3.0, unknown_issuer),
+        (4.0, forged),
+    ] {
         gateway.pki.replace("crl.pem", bad);
         eventually("a failure", || gateway.metric(&series) == count);
         assert_revoked(&gateway, &stolen);
@@ -241,7 +326,9 @@ fn a_list_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     assert_revoked(&gateway, &stolen);
     assert_eq!(live.send(&Ask::post("1")).status, 204);
     gateway.pki.revoke(&[]);
-    eventually("the good list", || refusal_or_reply(&gateway, &stolen) == Ok(204));
+    eventually("the good list", || {
+        refusal_or_reply(&gateway, &stolen) == Ok(204)
+    });
 }
 
 fn refusal_or_reply(gateway: &Gateway, device: &Identity) -> Result<u16, String> {
@@ -255,7 +342,10 @@ fn garbage_at_start_is_an_error() {
     setup.pki.replace("crl.pem", b"garbage");
     let output = setup.run(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("FOREBAY_TLS_CRL"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("FOREBAY_TLS_CRL"),
+        "{said}"
+    );
 }
 
 /// In its place at once, or first the certificate and then the key: a pair that does not match is not used.
@@ -264,35 +354,63 @@ fn the_servers_certificate_is_replaced_while_connections_live() {
     let gateway = Setup::new().start();
     let device = gateway.device("plc-1");
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
-    let new_name = Quirks { host: Some("new.localhost"), ..Quirks::default() };
-    assert!(open(Protocol::H1, &gateway, &device, new_name).is_err(), "the old certificate has another name");
+    let new_name = Quirks {
+        host: Some("new.localhost"),
+        ..Quirks::default()
+    };
+    assert!(
+        open(Protocol::H1, &gateway, &device, new_name).is_err(),
+        "the old certificate has another name"
+    );
     let renewed = gateway.pki.renewed_server("new.localhost");
-    gateway.pki.replace("server.pem", &fs::read(&renewed.cert).expect("a file"));
-    eventually("a failure", || gateway.metric(&format!("{FAILURES}{{what=\"certificate\"}}")) == 1.0);
+    gateway
+        .pki
+        .replace("server.pem", &fs::read(&renewed.cert).expect("a file"));
+    eventually("a failure", || {
+        gateway.metric(&format!("{FAILURES}{{what=\"certificate\"}}")) == 1.0
+    });
     assert_accepted(&gateway, &device);
-    gateway.pki.replace("server.key", &fs::read(&renewed.key).expect("a file"));
+    gateway
+        .pki
+        .replace("server.key", &fs::read(&renewed.key).expect("a file"));
     wait_for_log(&gateway, "server certificate reloaded");
     for protocol in Protocol::ALL {
         let client = open(protocol, &gateway, &device, new_name).expect("the new certificate");
-        assert_eq!(client.send(&Ask::post("1")).status, 204, "{protocol}: the authority follows the certificate");
+        assert_eq!(
+            client.send(&Ask::post("1")).status,
+            204,
+            "{protocol}: the authority follows the certificate"
+        );
     }
-    live.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
+    live.iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
 }
 
 #[test]
 fn no_session_is_resumed_across_a_change_of_authorities() {
     let setup = Setup::new();
-    let authorities = setup.pki.replace("clients.pem", &fs::read(setup.pki.ca()).expect("a file"));
-    let gateway = setup.set("FOREBAY_TLS_CLIENT_CA", authorities.display()).start();
+    let authorities = setup
+        .pki
+        .replace("clients.pem", &fs::read(setup.pki.ca()).expect("a file"));
+    let gateway = setup
+        .set("FOREBAY_TLS_CLIENT_CA", authorities.display())
+        .start();
     let (device, other) = (gateway.device("plc-1"), gateway.pki.other("other root"));
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
-    live.iter().for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
+    live.iter()
+        .for_each(|client| assert_eq!(client.send(&Ask::post("1")).status, 204));
     let resume = |client: &Client| {
-        let quirks = Quirks { resumes: Some(client.session()), ..Quirks::default() };
+        let quirks = Quirks {
+            resumes: Some(client.session()),
+            ..Quirks::default()
+        };
         open(client.protocol, &gateway, &device, quirks)
     };
-    live.iter().for_each(|client| assert!(resume(client).expect("a connection").is_resumed));
-    gateway.pki.replace("clients.pem", &fs::read(other.ca()).expect("a file"));
+    live.iter()
+        .for_each(|client| assert!(resume(client).expect("a connection").is_resumed));
+    gateway
+        .pki
+        .replace("clients.pem", &fs::read(other.ca()).expect("a file"));
     wait_for_log(&gateway, "CRLs reloaded");
     for client in &live {
         // Not resumed, the device has to show its certificate, and nobody knows its authority any more.
@@ -300,9 +418,20 @@ fn no_session_is_resumed_across_a_change_of_authorities() {
             assert!(!resumed.is_resumed, "{}", client.protocol);
             resumed.closed()
         };
-        let said = resume(client).map_or_else(|error| error, closed).to_lowercase();
-        assert!(is_refused_as(client.protocol, &said, "unknown ca", 48), "{}: {said}", client.protocol);
-        assert_eq!(client.send(&Ask::post("1")).status, 204, "{}: a live connection goes on", client.protocol);
+        let said = resume(client)
+            .map_or_else(|error| error, closed)
+            .to_lowercase();
+        assert!(
+            is_refused_as(client.protocol, &said, "unknown ca", 48),
+            "{}: {said}",
+            client.protocol
+        );
+        assert_eq!(
+            client.send(&Ask::post("1")).status,
+            204,
+            "{}: a live connection goes on",
+            client.protocol
+        );
     }
     assert_accepted(&gateway, &other.device("plc-2"));
 }
@@ -323,21 +452,40 @@ fn a_device_is_told_that_its_certificate_expires() {
     const DAY: u64 = 86_400;
     const COUNTER: &str = "forebay_identity_certificates_expiring_total";
     let gateway = Setup::new().set("FOREBAY_EXPIRY_NOTICE", "20d").start();
-    let (soon, later) = (gateway.pki.expiring("soon", 19 * DAY), gateway.pki.expiring("later", 21 * DAY));
+    let (soon, later) = (
+        gateway.pki.expiring("soon", 19 * DAY),
+        gateway.pki.expiring("later", 21 * DAY),
+    );
     for (count, protocol) in (1..).zip(Protocol::ALL) {
         let client = Client::open(protocol, &gateway, &soon);
         for _ in 0..2 {
             let reply = client.send(&Ask::post("1"));
-            let expires = reply.header("forebay-certificate-expires").expect("a notice");
+            let expires = reply
+                .header("forebay-certificate-expires")
+                .expect("a notice");
             let expires = httpdate::parse_http_date(expires).expect("an HTTP-date");
-            let left = expires.duration_since(std::time::SystemTime::now()).expect("it is to come").as_secs();
-            assert!((18 * DAY..=19 * DAY).contains(&left), "{protocol}: {left} s");
+            let left = expires
+                .duration_since(std::time::SystemTime::now())
+                .expect("it is to come")
+                .as_secs();
+            assert!(
+                (18 * DAY..=19 * DAY).contains(&left),
+                "{protocol}: {left} s"
+            );
         }
         let refused = client.send(&Ask::post("1").to("/"));
-        assert_eq!(refused.header("forebay-certificate-expires"), None, "{protocol}");
+        assert_eq!(
+            refused.header("forebay-certificate-expires"),
+            None,
+            "{protocol}"
+        );
         assert_eq!(gateway.metric(COUNTER), f64::from(count), "{protocol}");
         let reply = Client::open(protocol, &gateway, &later).send(&Ask::post("1"));
-        assert_eq!(reply.header("forebay-certificate-expires"), None, "{protocol}");
+        assert_eq!(
+            reply.header("forebay-certificate-expires"),
+            None,
+            "{protocol}"
+        );
     }
     assert_eq!(gateway.metric(COUNTER), 3.0);
 }

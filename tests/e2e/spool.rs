@@ -10,7 +10,13 @@ const SENDERS: usize = 6;
 
 /// Sequential senders on connections that live as long as the first of the two: two of each protocol.
 pub fn start_load(gateway: &Gateway, name: &str, pad: usize) -> (Vec<Client>, Load) {
-    let open = |n: usize| Client::open(Protocol::ALL[n % 3], gateway, &gateway.device(&format!("sender-{n}")));
+    let open = |n: usize| {
+        Client::open(
+            Protocol::ALL[n % 3],
+            gateway,
+            &gateway.device(&format!("sender-{n}")),
+        )
+    };
     let clients: Vec<Client> = (0..SENDERS).map(open).collect();
     let load = Load::start(name, &clients, pad);
     (clients, load)
@@ -28,11 +34,27 @@ pub fn audit_all(loads: &[&Outcomes], stored: &[String]) -> usize {
         first_at.entry(body.as_str()).or_insert(at);
     }
     for sender in 0..loads[0].senders.len() {
-        let accepted: Vec<String> = loads.iter().flat_map(|load| load.accepted_of(sender)).collect();
-        let lost: Vec<_> = accepted.iter().filter(|body| !first_at.contains_key(body.as_str())).collect();
-        assert!(lost.is_empty(), "of {} readings, lost: {lost:?}", accepted.len());
-        let order: Vec<usize> = accepted.iter().map(|body| first_at[body.as_str()]).collect();
-        let inverted = accepted.windows(2).zip(order.windows(2)).find(|(_, at)| at[0] > at[1]);
+        let accepted: Vec<String> = loads
+            .iter()
+            .flat_map(|load| load.accepted_of(sender))
+            .collect();
+        let lost: Vec<_> = accepted
+            .iter()
+            .filter(|body| !first_at.contains_key(body.as_str()))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "of {} readings, lost: {lost:?}",
+            accepted.len()
+        );
+        let order: Vec<usize> = accepted
+            .iter()
+            .map(|body| first_at[body.as_str()])
+            .collect();
+        let inverted = accepted
+            .windows(2)
+            .zip(order.windows(2))
+            .find(|(_, at)| at[0] > at[1]);
         assert!(inverted.is_none(), "out of order: {inverted:?}");
     }
     stored.len() - first_at.len()
@@ -40,54 +62,83 @@ pub fn audit_all(loads: &[&Outcomes], stored: &[String]) -> usize {
 
 /// All that was sent was answered 204.
 fn assert_all_accepted(outcomes: &Outcomes) {
-    let other = outcomes.senders.iter().flatten().find(|outcome| **outcome != Outcome::Status(204));
+    let other = outcomes
+        .senders
+        .iter()
+        .flatten()
+        .find(|outcome| **outcome != Outcome::Status(204));
     assert_eq!(other, None);
 }
 
 pub fn wait_until_drained(gateway: &Gateway) {
-    eventually("an empty spool", || gateway.metric("forebay_spool_records") == 0.0);
+    eventually("an empty spool", || {
+        gateway.metric("forebay_spool_records") == 0.0
+    });
 }
 
 /// Bodies in the file sink, oldest first.
 pub fn in_files(gateway: &Gateway) -> Vec<String> {
-    gateway.files("telemetry").iter().map(|line| brokers::text(&line.payload())).collect()
+    gateway
+        .files("telemetry")
+        .iter()
+        .map(|line| brokers::text(&line.payload()))
+        .collect()
 }
 
 #[test]
 fn a_silent_broker_costs_no_answer_and_nothing_arrives_twice() {
     let broker = brokers::pausable();
     // So long that reports of what was in flight do come.
-    let gateway = broker.gateway_to("spooled").without_limits().with_spool("overflow");
+    let gateway = broker
+        .gateway_to("spooled")
+        .without_limits()
+        .with_spool("overflow");
     let gateway = gateway.set("FOREBAY_ACK_TIMEOUT", "3m").start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     load.wait_for(204, 200);
     let paused = broker.pause();
     load.wait_for(204, load.seen(204) + 500);
     assert!(gateway.is_ready(), "its spool takes records");
-    eventually("the sink is known to be away", || gateway.metric("forebay_sink_up") == 0.0);
+    eventually("the sink is known to be away", || {
+        gateway.metric("forebay_sink_up") == 0.0
+    });
     drop(paused);
-    eventually("the sink is back", || gateway.metric("forebay_sink_up") == 1.0);
+    eventually("the sink is back", || {
+        gateway.metric("forebay_sink_up") == 1.0
+    });
     load.wait_for(204, load.seen(204) + 200);
     let outcomes = load.stop();
     wait_until_drained(&gateway);
     assert_all_accepted(&outcomes);
     let stored = broker.bodies("spooled");
-    assert_eq!(audit(&outcomes, &stored), 0, "the reports of what was in flight came in the end");
+    assert_eq!(
+        audit(&outcomes, &stored),
+        0,
+        "the reports of what was in flight came in the end"
+    );
 }
 
 /// Killed, not stopped: connections break, and what it was told is read back from its own log.
 #[test]
 fn a_broker_that_is_killed_and_started_again_costs_no_answer() {
     let mut broker = brokers::pausable();
-    let gateway = broker.gateway_to("killed").without_limits().with_spool("overflow").start();
+    let gateway = broker
+        .gateway_to("killed")
+        .without_limits()
+        .with_spool("overflow")
+        .start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     for _ in 0..2 {
         load.wait_for(204, load.seen(204) + 200);
         broker.kafka.kill();
         load.wait_for(204, load.seen(204) + 500);
-        eventually("the sink is known to be away", || gateway.metric("forebay_sink_up") == 0.0);
+        eventually("the sink is known to be away", || {
+            gateway.metric("forebay_sink_up") == 0.0
+        });
         broker.kafka.start_again();
-        eventually("the sink is back", || gateway.metric("forebay_sink_up") == 1.0);
+        eventually("the sink is back", || {
+            gateway.metric("forebay_sink_up") == 1.0
+        });
     }
     load.wait_for(204, load.seen(204) + 200);
     let outcomes = load.stop();
@@ -99,7 +150,10 @@ fn a_broker_that_is_killed_and_started_again_costs_no_answer() {
 
 #[test]
 fn nothing_is_spooled_while_the_stream_takes_it() {
-    let gateway = brokers::gateway_to("not-spooled").without_limits().with_spool("overflow").start();
+    let gateway = brokers::gateway_to("not-spooled")
+        .without_limits()
+        .with_spool("overflow")
+        .start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     load.wait_for(204, 1000);
     let outcomes = load.stop();
@@ -110,7 +164,10 @@ fn nothing_is_spooled_while_the_stream_takes_it() {
 
 #[test]
 fn always_answers_from_disk_and_the_stream_gets_each_reading_once() {
-    let gateway = brokers::gateway_to("always").without_limits().with_spool("always").start();
+    let gateway = brokers::gateway_to("always")
+        .without_limits()
+        .with_spool("always")
+        .start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     load.wait_for(204, 1000);
     let outcomes = load.stop();
@@ -123,7 +180,10 @@ fn always_answers_from_disk_and_the_stream_gets_each_reading_once() {
 #[test]
 fn a_drain_into_a_silent_broker_ends_well_and_a_restart_delivers() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("drained").without_limits().with_spool("overflow");
+    let gateway = broker
+        .gateway_to("drained")
+        .without_limits()
+        .with_spool("overflow");
     let mut gateway = gateway.set("FOREBAY_DRAIN_TIMEOUT", "1s").start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
     load.wait_for(204, 100);
@@ -142,7 +202,10 @@ fn a_drain_into_a_silent_broker_ends_well_and_a_restart_delivers() {
 #[test]
 fn a_full_spool_sheds_and_takes_again_when_it_has_drained() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("full").without_limits().with_spool("overflow");
+    let gateway = broker
+        .gateway_to("full")
+        .without_limits()
+        .with_spool("overflow");
     let gateway = gateway.set("FOREBAY_SPOOL_BYTES_MAX", "32MiB").start();
     let paused = broker.pause();
     let (_clients, load) = start_load(&gateway, "reading", 200_000);
@@ -154,25 +217,48 @@ fn a_full_spool_sheds_and_takes_again_when_it_has_drained() {
     gateway.wait_until_ready();
     audit(&outcomes, &broker.bodies("full"));
     let device = gateway.device("sender-0");
-    assert_eq!(Client::open(Protocol::H1, &gateway, &device).send(&Ask::post("again")).status, 204);
+    assert_eq!(
+        Client::open(Protocol::H1, &gateway, &device)
+            .send(&Ask::post("again"))
+            .status,
+        204
+    );
 }
 
 #[test]
 fn drop_oldest_takes_on_and_counts_what_it_dropped() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("dropped").without_limits().with_spool("overflow");
-    let gateway = gateway.set("FOREBAY_SPOOL_BYTES_MAX", "32MiB").set("FOREBAY_SPOOL_FULL", "drop-oldest").start();
+    let gateway = broker
+        .gateway_to("dropped")
+        .without_limits()
+        .with_spool("overflow");
+    let gateway = gateway
+        .set("FOREBAY_SPOOL_BYTES_MAX", "32MiB")
+        .set("FOREBAY_SPOOL_FULL", "drop-oldest")
+        .start();
     let paused = broker.pause();
     let (_clients, load) = start_load(&gateway, "reading", 200_000);
-    eventually("dropped records", || gateway.metric("forebay_spool_dropped_records_total") > 20.0);
+    eventually("dropped records", || {
+        gateway.metric("forebay_spool_dropped_records_total") > 20.0
+    });
     assert!(gateway.is_ready());
     let outcomes = load.stop();
     drop(paused);
     wait_until_drained(&gateway);
     assert_all_accepted(&outcomes);
-    let (dropped, stored) = (gateway.metric("forebay_spool_dropped_records_total"), broker.bodies("dropped"));
-    let missing = outcomes.accepted().iter().filter(|body| !stored.contains(body)).count();
-    assert!(missing > 0 && missing as f64 <= dropped, "{missing} are missing, {dropped} were dropped");
+    let (dropped, stored) = (
+        gateway.metric("forebay_spool_dropped_records_total"),
+        broker.bodies("dropped"),
+    );
+    let missing = outcomes
+        .accepted()
+        .iter()
+        .filter(|body| !stored.contains(body))
+        .count();
+    assert!(
+        missing > 0 && missing as f64 <= dropped,
+        "{missing} are missing, {dropped} were dropped"
+    );
 }
 
 #[test]
@@ -182,13 +268,17 @@ fn a_spool_belongs_to_one_gateway() {
     let output = other.run(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("FOREBAY_SPOOL_DIR") && said.contains(&gateway.id().to_string()), "{said}");
+    assert!(
+        said.contains("FOREBAY_SPOOL_DIR") && said.contains(&gateway.id().to_string()),
+        "{said}"
+    );
 }
 
 /// A record that is too large for the topic goes to the dead letters, and its neighbours into the topic.
 #[test]
 fn what_the_topic_refuses_for_good_is_a_dead_letter_and_can_be_replayed() {
-    let gateway = brokers::gateway_with("refusing", &[("max.message.bytes", "1000000")]).without_limits();
+    let gateway =
+        brokers::gateway_with("refusing", &[("max.message.bytes", "1000000")]).without_limits();
     let mut gateway = gateway.with_spool("always").start();
     crate::kafka_faults::set_message_bytes_max("refusing", "20000");
     let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
@@ -203,12 +293,22 @@ fn what_the_topic_refuses_for_good_is_a_dead_letter_and_can_be_replayed() {
     let listed = setup.succeed(&["spool", "ls"]);
     assert!(listed.contains("1 dead letter"), "{listed}");
     crate::kafka_faults::set_message_bytes_max("refusing", "1000000");
-    assert!(setup.succeed(&["spool", "dump", "--dead-letters"]).contains("\"device\":\"plc-1\""));
-    assert!(setup.succeed(&["spool", "verify"]).contains("dead letters: 1 records read, 0 damaged"));
+    assert!(
+        setup
+            .succeed(&["spool", "dump", "--dead-letters"])
+            .contains("\"device\":\"plc-1\"")
+    );
+    assert!(
+        setup
+            .succeed(&["spool", "verify"])
+            .contains("dead letters: 1 records read, 0 damaged")
+    );
     setup.succeed(&["spool", "replay"]);
     assert!(setup.succeed(&["spool", "ls"]).contains("0 dead letters"));
     let gateway = setup.start();
     wait_until_drained(&gateway);
-    eventually("the replayed reading", || brokers::bodies("refusing").len() == 3);
+    eventually("the replayed reading", || {
+        brokers::bodies("refusing").len() == 3
+    });
     assert_eq!(brokers::bodies("refusing")[2].len(), 30_000);
 }

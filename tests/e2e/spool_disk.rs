@@ -12,12 +12,21 @@ use crate::spool::{in_files, wait_until_drained};
 const READING: &str = r#"{"secret":"nobody else may read this"}"#;
 
 fn post(gateway: &Gateway, body: &str) -> u16 {
-    Client::open(Protocol::H1, gateway, &gateway.device("plc-1")).send(&Ask::post(body)).status
+    Client::open(Protocol::H1, gateway, &gateway.device("plc-1"))
+        .send(&Ask::post(body))
+        .status
 }
 
 fn lies_in(folder: &Path, text: &str) -> bool {
-    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let holds = |file: &Path| fs::read(file).expect("a file").windows(text.len()).any(|part| part == text.as_bytes());
+    let files = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
+    let holds = |file: &Path| {
+        fs::read(file)
+            .expect("a file")
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
     files.filter(|file| file.is_file()).any(|file| holds(&file))
 }
 
@@ -26,7 +35,10 @@ fn lies_in(folder: &Path, text: &str) -> bool {
 fn an_encrypted_spool_needs_its_key_and_takes_a_new_one() {
     let [old, new] = ["0a", "0b"].map(|byte| byte.repeat(32));
     let broker = brokers::pausable();
-    let setup = broker.gateway_to("encrypted").with_spool("overflow").set("FOREBAY_DRAIN_TIMEOUT", "1s");
+    let setup = broker
+        .gateway_to("encrypted")
+        .with_spool("overflow")
+        .set("FOREBAY_DRAIN_TIMEOUT", "1s");
     let key_file = setup.path("spool.keys");
     let setup = setup.set("FOREBAY_SPOOL_KEY_FILE", key_file.display());
     let spool = setup.path("spool");
@@ -39,14 +51,22 @@ fn an_encrypted_spool_needs_its_key_and_takes_a_new_one() {
 
     fs::write(&key_file, &new).expect("a file");
     let refused = setup.run(&["spool", "ls"]);
-    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
     fs::write(&key_file, format!("{new}\n{old}\n")).expect("a file");
     assert!(setup.succeed(&["spool", "dump"]).contains(READING));
     drop(paused);
     let gateway = setup.start();
     wait_until_drained(&gateway);
     let stored = broker.bodies("encrypted");
-    assert!(!stored.is_empty() && stored.iter().all(|body| body == READING), "{stored:?}");
+    assert!(
+        !stored.is_empty() && stored.iter().all(|body| body == READING),
+        "{stored:?}"
+    );
 }
 
 /// Nothing can be written where the folder was: 503, unready, and back by itself.
@@ -54,7 +74,9 @@ fn an_encrypted_spool_needs_its_key_and_takes_a_new_one() {
 fn a_folder_that_is_gone_and_cannot_be_made_is_503_until_it_can() {
     let setup = Setup::new().without_limits();
     let parent = setup.path("disk");
-    let setup = setup.set("FOREBAY_SPOOL_DIR", parent.join("spool").display()).set("FOREBAY_SPOOL_MODE", "always");
+    let setup = setup
+        .set("FOREBAY_SPOOL_DIR", parent.join("spool").display())
+        .set("FOREBAY_SPOOL_MODE", "always");
     let gateway = setup.start();
     assert_eq!(post(&gateway, "before"), 204);
     wait_until_drained(&gateway);
@@ -67,7 +89,10 @@ fn a_folder_that_is_gone_and_cannot_be_made_is_503_until_it_can() {
     assert_eq!(post(&gateway, "after"), 204);
     wait_until_drained(&gateway);
     let stored = in_files(&gateway);
-    assert!(stored.first().is_some_and(|body| body == "before") && stored.contains(&"after".to_owned()), "{stored:?}");
+    assert!(
+        stored.first().is_some_and(|body| body == "before") && stored.contains(&"after".to_owned()),
+        "{stored:?}"
+    );
 }
 
 /// One reading is damaged where it lies: it goes to the quarantine, and a metric and one line of the log tell of it.
@@ -82,7 +107,10 @@ fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
     let setup = gateway.kill();
     let file = setup.path("spool").join("segment-0000000001.spool");
     let mut bytes = fs::read(&file).expect("a segment");
-    let damaged_at = bytes.windows(9).position(|part| part == b"reading-3").expect("it is there");
+    let damaged_at = bytes
+        .windows(9)
+        .position(|part| part == b"reading-3")
+        .expect("it is there");
     bytes[damaged_at] ^= 1;
     fs::write(&file, &bytes).expect("a segment");
     drop(paused);
@@ -91,7 +119,10 @@ fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
     let stored = broker.bodies("damaged");
     let count = |reading: &str| stored.iter().filter(|body| *body == reading).count();
     // The first one was on its way when the gateway was killed.
-    assert!(count("reading-1") >= 1 && count("reading-2") == 1 && count("reading-4") == 1, "{stored:?}");
+    assert!(
+        count("reading-1") >= 1 && count("reading-2") == 1 && count("reading-4") == 1,
+        "{stored:?}"
+    );
     assert_eq!(stored.len(), count("reading-1") + 2, "{stored:?}");
     assert_eq!(gateway.metric("forebay_spool_damaged_frames_total"), 1.0);
     let log = gateway.log();
@@ -100,9 +131,22 @@ fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
         .filter(|line| line.contains("damaged"))
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
-    let [told] = &told[..] else { panic!("{told:?}") };
-    assert_eq!((&told["file"], &told["records"]), (&file.to_str().expect("UTF-8").into(), &1.into()));
+    let [told] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        (&told["file"], &told["records"]),
+        (&file.to_str().expect("UTF-8").into(), &1.into())
+    );
     let offset = told["offset"].as_u64().expect("a number") as usize;
-    assert!(bytes[offset..damaged_at].starts_with(b"FBf1") && damaged_at - offset < 500, "{offset}");
-    assert!(gateway.path("spool/quarantine").join(format!("segment-0000000001.spool.{offset}")).exists());
+    assert!(
+        bytes[offset..damaged_at].starts_with(b"FBf1") && damaged_at - offset < 500,
+        "{offset}"
+    );
+    assert!(
+        gateway
+            .path("spool/quarantine")
+            .join(format!("segment-0000000001.spool.{offset}"))
+            .exists()
+    );
 }

@@ -22,12 +22,19 @@ struct FaultyDisk {
 impl FaultyDisk {
     /// Of a gateway with a spool.
     fn under(setup: Setup) -> (Self, Setup) {
-        let [library, error, spool] = ["faulty_disk.so", "error", "spool"].map(|name| setup.path(name));
+        let [library, error, spool] =
+            ["faulty_disk.so", "error", "spool"].map(|name| setup.path(name));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/faulty_disk.c");
         let mut compiler = Command::new("cc");
-        let built = compiler.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+        let built = compiler
+            .args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(source)
+            .status();
         assert!(built.expect("there is a C compiler").success());
-        let setup = setup.set("FAULTY_DISK", spool.display()).set("FAULTY_DISK_ERROR", error.display());
+        let setup = setup
+            .set("FAULTY_DISK", spool.display())
+            .set("FAULTY_DISK_ERROR", error.display());
         (Self { error }, setup.set("LD_PRELOAD", library.display()))
     }
 
@@ -57,7 +64,9 @@ fn is_back(gateway: &Gateway, load: Load) -> Outcomes {
     load.wait_for(204, load.seen(204) + 100);
     let outcomes = load.stop();
     wait_until_drained(gateway);
-    eventually("a spool that takes records", || gateway.metric("forebay_spool_up") == 1.0);
+    eventually("a spool that takes records", || {
+        gateway.metric("forebay_spool_up") == 1.0
+    });
     outcomes
 }
 
@@ -93,7 +102,10 @@ fn a_disk_without_room_is_503_until_there_is_some() {
 #[test]
 fn once_the_stream_is_back_a_disk_that_fails_costs_nothing() {
     let broker = brokers::pausable();
-    let setup = broker.gateway_to("disk-fails").without_limits().with_spool("overflow");
+    let setup = broker
+        .gateway_to("disk-fails")
+        .without_limits()
+        .with_spool("overflow");
     let (disk, setup) = FaultyDisk::under(setup);
     let gateway = setup.start();
     let (_clients, load) = start_load(&gateway, "reading", 64);
@@ -115,11 +127,16 @@ fn once_the_stream_is_back_a_disk_that_fails_costs_nothing() {
 fn a_spool_that_fills_its_disk_empties_it_again() {
     const UNSHARE: [&str; 3] = ["/usr/bin/unshare", "--map-root-user", "--mount"];
     let broker = brokers::pausable();
-    let setup = broker.gateway_to("disk-full").without_limits().with_spool("always");
+    let setup = broker
+        .gateway_to("disk-full")
+        .without_limits()
+        .with_spool("always");
     let spool = setup.path("spool");
     fs::create_dir(&spool).expect("a folder");
     let mount = format!("mount -t tmpfs -o size=40m none {}", spool.display());
-    let setup = setup.set("FOREBAY_SPOOL_BYTES_MAX", "128MiB").after(&UNSHARE, &mount);
+    let setup = setup
+        .set("FOREBAY_SPOOL_BYTES_MAX", "128MiB")
+        .after(&UNSHARE, &mount);
     if !setup.run(&["--version"]).status.success() {
         return eprintln!("skipped: this machine lets nobody mount in a namespace of their own");
     }

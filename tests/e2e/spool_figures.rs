@@ -12,7 +12,8 @@ use crate::brokers;
 use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Gateway, Setup, eventually};
 
-const POST: &[u8] = b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 300\r\n\r\n";
+const POST: &[u8] =
+    b"POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 300\r\n\r\n";
 const BODY: [u8; 300] = [b'7'; 300];
 
 async fn open(gateway: &Gateway, device: String) -> Raw {
@@ -25,9 +26,16 @@ async fn fleet(gateway: &Gateway, devices: usize) -> Vec<Raw> {
 }
 
 async fn post(device: &mut Raw) {
-    device.send(&[POST, &BODY].concat()).await.expect("it listens");
+    device
+        .send(&[POST, &BODY].concat())
+        .await
+        .expect("it listens");
     let answer = device.receive().await;
-    assert!(answer.starts_with(b"HTTP/1.1 204 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 204 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 /// Each device posts so often, one reading after another.
@@ -51,7 +59,10 @@ fn of_an_empty_spool() {
     let null = || Setup::new().without_limits().set("FOREBAY_SINK", "null");
     let gateways = [null().start(), null().with_spool("overflow").start()];
     let least = block_on(async {
-        let mut fleets = [fleet(&gateways[0], CONNECTIONS).await, fleet(&gateways[1], CONNECTIONS).await];
+        let mut fleets = [
+            fleet(&gateways[0], CONNECTIONS).await,
+            fleet(&gateways[1], CONNECTIONS).await,
+        ];
         let mut least = [u64::MAX; 2];
         for at in (0..TURNS).flat_map(|_| [0, 1]) {
             let before = gateways[at].processor_time();
@@ -60,7 +71,10 @@ fn of_an_empty_spool() {
         }
         least.map(|ticks| ticks as f64)
     });
-    println!("processor time with an empty spool, to that without one: {:.3}", least[1] / least[0]);
+    println!(
+        "processor time with an empty spool, to that without one: {:.3}",
+        least[1] / least[0]
+    );
 }
 
 /// Latencies of one post every 20 ms, from when it was to be sent, until it is over.
@@ -88,31 +102,59 @@ fn of_a_spool_that_drains() {
     const POSTS: usize = 3000;
     const QUIET: Duration = Duration::from_secs(20);
     let broker = brokers::pausable();
-    let gateway = Arc::new(broker.gateway_to("figures").without_limits().with_spool("overflow").start());
+    let gateway = Arc::new(
+        broker
+            .gateway_to("figures")
+            .without_limits()
+            .with_spool("overflow")
+            .start(),
+    );
     block_on(async {
         let mut fleet = fleet(&gateway, DEVICES).await;
-        let (mut live, mut held) = (open(&gateway, "live".into()).await, open(&gateway, "held".into()).await);
+        let (mut live, mut held) = (
+            open(&gateway, "live".into()).await,
+            open(&gateway, "held".into()).await,
+        );
         // The first ones make connections and ask for the topic.
         post_all(std::slice::from_mut(&mut live), 50).await;
         let begun_at = Instant::now();
         let quiet = latencies(&mut live, || begun_at.elapsed() > QUIET).await;
         let paused = broker.pause();
-        join(post_all(&mut fleet, POSTS), post_all(std::slice::from_mut(&mut held), 1)).await;
+        join(
+            post_all(&mut fleet, POSTS),
+            post_all(std::slice::from_mut(&mut held), 1),
+        )
+        .await;
         drop(paused);
-        eventually("the sink is back", || gateway.metric("forebay_sink_up") == 1.0);
+        eventually("the sink is back", || {
+            gateway.metric("forebay_sink_up") == 1.0
+        });
         let (records, begun_at) = (gateway.metric("forebay_spool_records"), Instant::now());
         let asked = gateway.clone();
         // The device that has something on disk adds to it as it is delivered.
         let little_is_left = move || asked.metric("forebay_spool_records") < 100.0;
         let draining = tokio::task::spawn_blocking(|| eventually("little is left", little_is_left));
         let is_drained = || draining.is_finished();
-        let (live, held) = join(latencies(&mut live, is_drained), latencies(&mut held, is_drained)).await;
+        let (live, held) = join(
+            latencies(&mut live, is_drained),
+            latencies(&mut held, is_drained),
+        )
+        .await;
         println!("{records} records drained in {:?}", begun_at.elapsed());
-        for (name, latencies) in [("before the outage", &quiet), ("live while it drains", &live), ("held back", &held)]
-        {
+        for (name, latencies) in [
+            ("before the outage", &quiet),
+            ("live while it drains", &live),
+            ("held back", &held),
+        ] {
             let [p50, p99] = [0.5, 0.99].map(|share| millis(latencies, share));
-            println!("{name}: {} posts, p50 {p50:.2} ms, p99 {p99:.2} ms", latencies.len());
+            println!(
+                "{name}: {} posts, p50 {p50:.2} ms, p99 {p99:.2} ms",
+                latencies.len()
+            );
         }
-        println!("p99, live to before: {:.2}", millis(&live, 0.99) / millis(&quiet, 0.99));
+        println!(
+            "p99, live to before: {:.2}",
+            millis(&live, 0.99) / millis(&quiet, 0.99)
+        );
     });
 }

@@ -34,7 +34,11 @@ fn survive(setup: Setup, disturb: impl Fn(u64, &Load), stored: impl Fn(&Gateway)
     check_ids(&stored);
     let bodies: Vec<String> = stored.into_iter().map(|(body, _)| body).collect();
     let duplicates = audit_all(&loads.iter().collect::<Vec<_>>(), &bodies);
-    let sent: usize = loads.iter().flat_map(|load| &load.senders).map(Vec::len).sum();
+    let sent: usize = loads
+        .iter()
+        .flat_map(|load| &load.senders)
+        .map(Vec::len)
+        .sum();
     let accepted: usize = loads.iter().map(|load: &Outcomes| load.count(204)).sum();
     let (rounds, broken) = (loads.len(), sent - accepted);
     println!(
@@ -47,14 +51,26 @@ fn survive(setup: Setup, disturb: impl Fn(u64, &Load), stored: impl Fn(&Gateway)
 fn check_ids(stored: &[Stored]) {
     let (mut ids, mut bodies) = (HashMap::new(), HashMap::new());
     for (body, id) in stored {
-        assert_eq!(ids.entry(body).or_insert(id), &id, "the record ids of {body}");
-        assert_eq!(bodies.entry(id).or_insert(body), &body, "readings with the record id {id}");
+        assert_eq!(
+            ids.entry(body).or_insert(id),
+            &id,
+            "the record ids of {body}"
+        );
+        assert_eq!(
+            bodies.entry(id).or_insert(body),
+            &body,
+            "readings with the record id {id}"
+        );
     }
 }
 
 fn in_files(gateway: &Gateway) -> Vec<Stored> {
-    let stored =
-        |line: &crate::harness::gateway::Line| (brokers::text(&line.payload()), line.text("record_id").to_owned());
+    let stored = |line: &crate::harness::gateway::Line| {
+        (
+            brokers::text(&line.payload()),
+            line.text("record_id").to_owned(),
+        )
+    };
     gateway.files("telemetry").iter().map(stored).collect()
 }
 
@@ -73,7 +89,9 @@ fn files_behind_a_spool_that_takes_everything() {
 #[test]
 fn kafka_behind_a_spool_that_takes_everything() {
     let setup = brokers::gateway_to("kills-always").with_spool("always");
-    survive(setup, undisturbed, |_| brokers::bodies_and_ids("kills-always"));
+    survive(setup, undisturbed, |_| {
+        brokers::bodies_and_ids("kills-always")
+    });
 }
 
 /// In every other round the broker falls silent before the gateway is killed.

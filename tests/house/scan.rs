@@ -33,9 +33,19 @@ pub struct Use {
 
 impl Source {
     pub fn new(file: &str, text: &str) -> Self {
-        let module: Vec<_> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+        let module: Vec<_> = file
+            .trim_end_matches(".rs")
+            .split('/')
+            .map(str::to_owned)
+            .collect();
         let (tokens, test_lines) = without_tests(tokens(text));
-        Self { file: file.to_owned(), module, lines: text.lines().count() - test_lines, text: text.to_owned(), tokens }
+        Self {
+            file: file.to_owned(),
+            module,
+            lines: text.lines().count() - test_lines,
+            text: text.to_owned(),
+            tokens,
+        }
     }
 
     /// A file of its own for tests: `tests.rs` beside what it tests.
@@ -67,7 +77,9 @@ impl Source {
     /// First parts of paths, where a crate's name stands: `hyper` in `hyper::body::Body`.
     pub fn roots(&self) -> impl Iterator<Item = (&str, usize)> {
         let is_root = |at: &usize| self.has(at + 1, "::") && !self.follows_colons(*at);
-        (0..self.tokens.len()).filter(is_root).map(|at| (self.tokens[at].text.as_str(), self.tokens[at].line))
+        (0..self.tokens.len())
+            .filter(is_root)
+            .map(|at| (self.tokens[at].text.as_str(), self.tokens[at].line))
     }
 
     fn has(&self, at: usize, text: &str) -> bool {
@@ -79,7 +91,13 @@ impl Source {
     }
 
     /// Collects the leaves of the use tree at `at`; returns where it ends.
-    fn leaves(&self, mut at: usize, mut path: Vec<String>, line: usize, into: &mut Vec<Use>) -> usize {
+    fn leaves(
+        &self,
+        mut at: usize,
+        mut path: Vec<String>,
+        line: usize,
+        into: &mut Vec<Use>,
+    ) -> usize {
         while let Some(token) = self.tokens.get(at) {
             if token.text == "{" {
                 return self.group(at + 1, &path, line, into);
@@ -102,8 +120,13 @@ impl Source {
 
     fn group(&self, mut at: usize, path: &[String], line: usize, into: &mut Vec<Use>) -> usize {
         while at < self.tokens.len() && !self.has(at, "}") {
-            let starts = is_name(&self.tokens[at].text) && (self.has(at - 1, "{") || self.has(at - 1, ","));
-            at = if starts { self.leaves(at, path.to_vec(), line, into) } else { at + 1 };
+            let starts =
+                is_name(&self.tokens[at].text) && (self.has(at - 1, "{") || self.has(at - 1, ","));
+            at = if starts {
+                self.leaves(at, path.to_vec(), line, into)
+            } else {
+                at + 1
+            };
         }
         at + 1
     }
@@ -133,7 +156,8 @@ fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
 }
 
 fn parent(path: &[String]) -> Vec<String> {
-    path.split_last().map_or_else(Vec::new, |(_, rest)| rest.to_vec())
+    path.split_last()
+        .map_or_else(Vec::new, |(_, rest)| rest.to_vec())
 }
 
 fn is_name(text: &str) -> bool {
@@ -146,9 +170,14 @@ pub fn tokens(text: &str) -> Vec<Token> {
     let (mut tokens, mut at, mut line) = (Vec::new(), 0, 1);
     while at < text.len() {
         let end = skip(&text, at).unwrap_or(at);
-        line += text[at..end].iter().filter(|character| **character == '\n').count();
+        line += text[at..end]
+            .iter()
+            .filter(|character| **character == '\n')
+            .count();
         at = end;
-        let Some(token) = token(&text[at..]) else { continue };
+        let Some(token) = token(&text[at..]) else {
+            continue;
+        };
         at += token.chars().count();
         tokens.push(Token { text: token, line });
     }
@@ -160,7 +189,10 @@ fn token(text: &[char]) -> Option<String> {
     if skip(text, 0).is_some() {
         return None;
     }
-    let name: String = text.iter().take_while(|c| c.is_alphanumeric() || **c == '_').collect();
+    let name: String = text
+        .iter()
+        .take_while(|c| c.is_alphanumeric() || **c == '_')
+        .collect();
     match text {
         _ if !name.is_empty() => Some(name),
         [':', ':', ..] => Some("::".into()),
@@ -188,7 +220,10 @@ fn skip(text: &[char], at: usize) -> Option<usize> {
 }
 
 fn find(text: &[char], from: usize, wanted: char) -> usize {
-    text[from..].iter().position(|character| *character == wanted).map_or(text.len(), |offset| from + offset)
+    text[from..]
+        .iter()
+        .position(|character| *character == wanted)
+        .map_or(text.len(), |offset| from + offset)
 }
 
 fn literal_end(text: &[char], start: usize, quote: char) -> usize {
@@ -201,7 +236,10 @@ fn literal_end(text: &[char], start: usize, quote: char) -> usize {
 
 /// `None` for a raw identifier: `r#type`.
 fn raw_string_end(text: &[char], hashes_at: usize) -> Option<usize> {
-    let hashes = text[hashes_at..].iter().take_while(|character| **character == '#').count();
+    let hashes = text[hashes_at..]
+        .iter()
+        .take_while(|character| **character == '#')
+        .count();
     let mut at = hashes_at + hashes;
     if text.get(at) != Some(&'"') {
         return None;
@@ -209,7 +247,14 @@ fn raw_string_end(text: &[char], hashes_at: usize) -> Option<usize> {
     loop {
         at = find(text, at + 1, '"');
         let after = &text[text.len().min(at + 1)..];
-        if at >= text.len() || after.iter().take(hashes).filter(|character| **character == '#').count() == hashes {
+        if at >= text.len()
+            || after
+                .iter()
+                .take(hashes)
+                .filter(|character| **character == '#')
+                .count()
+                == hashes
+        {
             return Some(at + 1 + hashes);
         }
     }
@@ -240,7 +285,11 @@ fn without_tests(mut tokens: Vec<Token>) -> (Vec<Token>, usize) {
 fn test_module(tokens: &[Token]) -> Option<Range<usize>> {
     const ATTRIBUTE: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let is_start = |window: &[Token]| {
-        window.iter().zip(ATTRIBUTE).all(|(token, expected)| token.text == expected) && window[9].text == "{"
+        window
+            .iter()
+            .zip(ATTRIBUTE)
+            .all(|(token, expected)| token.text == expected)
+            && window[9].text == "{"
     };
     let start = tokens.windows(10).position(is_start)?;
     let mut depth = 0;

@@ -38,26 +38,40 @@ impl Faulty {
     }
 
     async fn deliver(&self, body: &'static str) -> Outcome {
-        self.sink.deliver(STREAM, &[record("device", body)]).await.get(0).clone()
+        self.sink
+            .deliver(STREAM, &[record("device", body)])
+            .await
+            .get(0)
+            .clone()
     }
 
     /// Asks until the sink has made up its mind: the mock does not tell a topic's settings.
     async fn verdict(&self) -> Result<(), SinkError> {
         let first = self.sink.verify().await;
-        if matches!(&first, Err(SinkError::Away(_))) { self.sink.verify().await } else { first }
+        if matches!(&first, Err(SinkError::Away(_))) {
+            self.sink.verify().await
+        } else {
+            first
+        }
     }
 
     /// What the topic holds, after all.
     fn bodies(&self) -> Vec<String> {
         let stored = kafka::read_topic(&properties(&self.cluster), TOPIC);
-        stored.into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
+        stored
+            .into_iter()
+            .map(|record| String::from_utf8(record.value.unwrap()).unwrap())
+            .collect()
     }
 
     /// Delivers until it succeeds; how a device behaves that is told to come again.
     async fn recovers(&self) {
         let started = Instant::now();
         while self.deliver("after all").await != Outcome::Delivered {
-            assert!(started.elapsed() < Duration::from_secs(8), "it does not recover");
+            assert!(
+                started.elapsed() < Duration::from_secs(8),
+                "it does not recover"
+            );
         }
     }
 }
@@ -96,12 +110,22 @@ async fn a_change_of_leader_keeps_the_order() {
     let sent = numbers(40);
     for (number, body) in sent.iter().enumerate() {
         if number % 10 == 5 {
-            faulty.cluster.partition_leader(TOPIC, 0, Some(1 + number as i32 / 10 % BROKERS)).unwrap();
+            faulty
+                .cluster
+                .partition_leader(TOPIC, 0, Some(1 + number as i32 / 10 % BROKERS))
+                .unwrap();
         }
-        let outcomes = faulty.sink.deliver(STREAM, &[record("device", body.clone())]).await;
+        let outcomes = faulty
+            .sink
+            .deliver(STREAM, &[record("device", body.clone())])
+            .await;
         assert_eq!(*outcomes.get(0), Outcome::Delivered, "{number}");
     }
-    assert!(faulty.bodies().iter().map(String::as_bytes).eq(&sent), "{:?}", faulty.bodies());
+    assert!(
+        faulty.bodies().iter().map(String::as_bytes).eq(&sent),
+        "{:?}",
+        faulty.bodies()
+    );
 }
 
 /// What librdkafka's queue has no room for is not in the topic, and may come again.
@@ -113,20 +137,38 @@ async fn a_full_queue_takes_what_fits_and_says_what_did_not() {
     properties.push(("queue.buffering.max.messages".into(), "3".into()));
     let sink = open(properties, TOPIC, Duration::from_secs(10)).unwrap();
     let faulty = Faulty { cluster, sink };
-    let records: Vec<_> = numbers(20).into_iter().map(|body| record("device", body)).collect();
+    let records: Vec<_> = numbers(20)
+        .into_iter()
+        .map(|body| record("device", body))
+        .collect();
     let outcomes = faulty.sink.deliver(STREAM, &records).await;
     let is_full = |index: &usize| *outcomes.get(*index) == Outcome::Retryable("QueueFull".into());
     let (full, taken): (Vec<usize>, Vec<usize>) = (0..records.len()).partition(is_full);
-    assert!(!full.is_empty() && taken.iter().all(|index| *outcomes.get(*index) == Outcome::Delivered), "{outcomes:?}");
-    assert_eq!(faulty.bodies(), taken.iter().map(usize::to_string).collect::<Vec<_>>());
+    assert!(
+        !full.is_empty()
+            && taken
+                .iter()
+                .all(|index| *outcomes.get(*index) == Outcome::Delivered),
+        "{outcomes:?}"
+    );
+    assert_eq!(
+        faulty.bodies(),
+        taken.iter().map(usize::to_string).collect::<Vec<_>>()
+    );
     faulty.recovers().await;
 }
 
 #[tokio::test]
 async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
     let cases = [
-        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, Outcome::Retryable("MessageTimedOut".into())),
-        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND, Outcome::Unknown),
+        (
+            RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            Outcome::Retryable("MessageTimedOut".into()),
+        ),
+        (
+            RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+            Outcome::Unknown,
+        ),
         (RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, Outcome::Unknown),
     ];
     join_all(cases.map(async |(error, outcome)| {
@@ -146,11 +188,23 @@ async fn what_does_not_pass_in_time_is_retryable_or_in_doubt() {
 async fn a_topic_that_is_closed_to_us_may_open_again() {
     let faulty = Faulty::new();
     faulty.answer(Produce, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 1);
-    assert_eq!(faulty.deliver("one").await, Outcome::Barred("TopicAuthorizationFailed".into()));
-    faulty.cluster.topic_error(TOPIC, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
+    assert_eq!(
+        faulty.deliver("one").await,
+        Outcome::Barred("TopicAuthorizationFailed".into())
+    );
+    faulty
+        .cluster
+        .topic_error(TOPIC, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        .unwrap();
     let error = faulty.verdict().await.unwrap_err();
-    assert!(matches!(&error, SinkError::Misconfigured(text) if text.contains(TOPIC)), "{error:?}");
-    faulty.cluster.topic_error(TOPIC, RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    assert!(
+        matches!(&error, SinkError::Misconfigured(text) if text.contains(TOPIC)),
+        "{error:?}"
+    );
+    faulty
+        .cluster
+        .topic_error(TOPIC, RD_KAFKA_RESP_ERR_NO_ERROR)
+        .unwrap();
     faulty.recovers().await;
     assert_eq!(faulty.bodies(), ["after all"]);
 }
@@ -169,7 +223,10 @@ async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refuse
         let records = ["one", "two", "three"].map(|body| record("device", body));
         let outcomes = faulty.sink.deliver(STREAM, &records).await;
         let refused = Outcome::Permanent(reason.into());
-        assert_eq!(outcomes, Outcomes::Each(vec![refused, Outcome::Delivered, Outcome::Delivered]));
+        assert_eq!(
+            outcomes,
+            Outcomes::Each(vec![refused, Outcome::Delivered, Outcome::Delivered])
+        );
         assert_eq!(faulty.bodies(), ["two", "three"]);
     }))
     .await;
@@ -192,11 +249,18 @@ async fn a_producer_that_has_failed_for_good_is_replaced() {
 #[tokio::test]
 async fn a_cluster_that_forbids_idempotent_producers_is_away_until_it_does_not() {
     let faulty = Faulty::new();
-    faulty.answer(InitProducerId, RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, 1000);
+    faulty.answer(
+        InitProducerId,
+        RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        1000,
+    );
     let outcome = faulty.deliver("one").await;
     assert!(matches!(outcome, Outcome::Retryable(_)), "{outcome:?}");
     let error = faulty.verdict().await.unwrap_err();
-    assert!(matches!(&error, SinkError::Away(text) if text.contains("uthorization failed")), "{error:?}");
+    assert!(
+        matches!(&error, SinkError::Away(text) if text.contains("uthorization failed")),
+        "{error:?}"
+    );
     faulty.cluster.clear_request_errors(InitProducerId);
     faulty.recovers().await;
 }
@@ -205,11 +269,17 @@ async fn a_cluster_that_forbids_idempotent_producers_is_away_until_it_does_not()
 async fn a_silent_broker_leaves_the_outcome_in_doubt_within_the_ack_timeout() {
     let faulty = Faulty::impatient();
     assert_eq!(faulty.deliver("one").await, Outcome::Delivered);
-    faulty.cluster.broker_round_trip_time(1, Duration::from_secs(5)).unwrap();
+    faulty
+        .cluster
+        .broker_round_trip_time(1, Duration::from_secs(5))
+        .unwrap();
     let started = Instant::now();
     assert_eq!(faulty.deliver("two").await, Outcome::Unknown);
     assert!(started.elapsed() < Duration::from_secs(4));
-    faulty.cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    faulty
+        .cluster
+        .broker_round_trip_time(1, Duration::ZERO)
+        .unwrap();
     faulty.recovers().await;
 }
 
@@ -232,10 +302,14 @@ async fn batches_that_nobody_waits_for_any_more_do_not_use_up_the_places() {
     faulty.cluster.broker_down(1).unwrap();
     let records = [record("device", "two")];
     for _ in 0..64 {
-        let cancelled = tokio::time::timeout(Duration::ZERO, faulty.sink.deliver(STREAM, &records)).await;
+        let cancelled =
+            tokio::time::timeout(Duration::ZERO, faulty.sink.deliver(STREAM, &records)).await;
         assert!(cancelled.is_err());
     }
-    assert_eq!(faulty.deliver("three").await, Outcome::Retryable("too many batches in flight".into()));
+    assert_eq!(
+        faulty.deliver("three").await,
+        Outcome::Retryable("too many batches in flight".into())
+    );
     faulty.cluster.broker_up(1).unwrap();
     faulty.recovers().await;
 }

@@ -27,12 +27,19 @@ pub fn deaggregate(records: &[Vec<u8>]) -> Vec<Option<Vec<UserRecord>>> {
         .spawn()
         .expect("`make tools` installs AWS's library in target/tools/venv, or $TOOLS/venv");
     let mut stdin = python.stdin.take().expect("piped");
-    let lines: String = records.iter().map(|data| BASE64.encode(data) + "\n").collect();
+    let lines: String = records
+        .iter()
+        .map(|data| BASE64.encode(data) + "\n")
+        .collect();
     let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()));
     let output = python.wait_with_output().expect("it ends");
     writer.join().expect("no panic").expect("it reads");
     assert!(output.status.success());
-    let read: Vec<_> = String::from_utf8(output.stdout).expect("UTF-8").lines().map(user_records).collect();
+    let read: Vec<_> = String::from_utf8(output.stdout)
+        .expect("UTF-8")
+        .lines()
+        .map(user_records)
+        .collect();
     assert_eq!(read.len(), records.len());
     read
 }
@@ -46,7 +53,10 @@ fn user_record(record: &Value) -> Option<UserRecord> {
     let text = |field: &str| record[field].as_str().map(str::to_owned);
     Some(UserRecord {
         partition_key: text("partition_key")?,
-        hash_key: text("hash_key").expect("a hash key").parse().expect("a number"),
+        hash_key: text("hash_key")
+            .expect("a hash key")
+            .parse()
+            .expect("a number"),
         id: text("id").expect("an id"),
         data: BASE64.decode(text("data").expect("data")).expect("base64"),
     })

@@ -25,14 +25,25 @@ impl Ferrokinesis {
     pub async fn start() -> Self {
         let address = free_address();
         let process = Command::new(binary())
-            .args(["serve", "--enforce-limits", "--max-request-body-mb", "16", "--create-stream-ms", "0"])
+            .args([
+                "serve",
+                "--enforce-limits",
+                "--max-request-body-mb",
+                "16",
+                "--create-stream-ms",
+                "0",
+            ])
             .args(["--port", &address.port().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("FERROKINESIS, or target/tools/bin/ferrokinesis, is the emulator");
         let client = Client::new(&settings(address).load().await);
-        let emulator = Self { process, address, client };
+        let emulator = Self {
+            process,
+            address,
+            client,
+        };
         emulator.wait_until_it_listens().await;
         emulator
     }
@@ -48,13 +59,25 @@ impl Ferrokinesis {
     }
 
     pub async fn create_stream(&self, name: &str, shards: i32) {
-        self.client.create_stream().stream_name(name).shard_count(shards).send().await.expect("the stream is created");
+        self.client
+            .create_stream()
+            .stream_name(name)
+            .shard_count(shards)
+            .send()
+            .await
+            .expect("the stream is created");
         self.wait_until_active(name).await;
     }
 
     pub async fn wait_until_active(&self, name: &str) {
         loop {
-            let answer = self.client.describe_stream_summary().stream_name(name).send().await.expect("it is described");
+            let answer = self
+                .client
+                .describe_stream_summary()
+                .stream_name(name)
+                .send()
+                .await
+                .expect("it is described");
             let summary = answer.stream_description_summary().expect("with a summary");
             if *summary.stream_status() == StreamStatus::Active {
                 return;
@@ -65,12 +88,22 @@ impl Ferrokinesis {
 
     /// All records of a stream, each shard's in its order.
     pub async fn read_stream(&self, name: &str) -> Vec<Record> {
-        self.read_shards(name).await.into_iter().flat_map(|(_, records)| records).collect()
+        self.read_shards(name)
+            .await
+            .into_iter()
+            .flat_map(|(_, records)| records)
+            .collect()
     }
 
     /// The shards of a stream, closed ones too, and the records of each in their order.
     pub async fn read_shards(&self, name: &str) -> Vec<(Shard, Vec<Record>)> {
-        let answer = self.client.list_shards().stream_name(name).send().await.expect("the shards are listed");
+        let answer = self
+            .client
+            .list_shards()
+            .stream_name(name)
+            .send()
+            .await
+            .expect("the shards are listed");
         let mut shards = Vec::new();
         for shard in answer.shards.unwrap_or_default() {
             let records = self.read_shard(name, shard.shard_id()).await;
@@ -80,12 +113,26 @@ impl Ferrokinesis {
     }
 
     async fn read_shard(&self, stream: &str, shard: &str) -> Vec<Record> {
-        let request = self.client.get_shard_iterator().stream_name(stream).shard_id(shard);
-        let answer = request.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.expect("an iterator");
+        let request = self
+            .client
+            .get_shard_iterator()
+            .stream_name(stream)
+            .shard_id(shard);
+        let answer = request
+            .shard_iterator_type(ShardIteratorType::TrimHorizon)
+            .send()
+            .await
+            .expect("an iterator");
         let mut iterator = answer.shard_iterator;
         let mut records = Vec::new();
         while let Some(position) = iterator {
-            let answer = self.client.get_records().shard_iterator(position).send().await.expect("records are read");
+            let answer = self
+                .client
+                .get_records()
+                .shard_iterator(position)
+                .send()
+                .await
+                .expect("records are read");
             if answer.records.is_empty() && answer.millis_behind_latest.unwrap_or(0) == 0 {
                 break;
             }
@@ -98,7 +145,11 @@ impl Ferrokinesis {
     async fn wait_until_it_listens(&self) {
         let started = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            assert!(started.elapsed() < START_TIMEOUT, "the emulator does not listen on {}", self.address);
+            assert!(
+                started.elapsed() < START_TIMEOUT,
+                "the emulator does not listen on {}",
+                self.address
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -126,5 +177,7 @@ fn binary() -> PathBuf {
 
 /// A port that was free a moment ago: the emulator does not say which one it took.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
 }

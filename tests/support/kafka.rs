@@ -19,7 +19,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Usage, KeyPair};
+use rcgen::{
+    CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Usage, KeyPair,
+};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -83,22 +85,37 @@ impl Kafka {
     }
 
     fn launch(lib: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("forebay-kafka-").tempdir().expect("a folder");
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-kafka-")
+            .tempdir()
+            .expect("a folder");
         let ports = Ports::free();
         make_certificates(dir.path());
         write_configuration(dir.path(), ports);
         format_storage(lib, dir.path());
         let broker = spawn(lib, dir.path());
         let guard = guard(dir.path());
-        Self { broker, guard, dir, ports }
+        Self {
+            broker,
+            guard,
+            dir,
+            ports,
+        }
     }
 
     /// `None` when the broker has ended.
     fn wait_until_it_answers(mut self) -> Option<Self> {
         let client: BaseConsumer = config(&self.plain()).create().expect("a client");
         let started = Instant::now();
-        while client.fetch_metadata(None, Duration::from_millis(500)).is_err() {
-            assert!(started.elapsed() < START_TIMEOUT, "Kafka does not answer:\n{}", self.log());
+        while client
+            .fetch_metadata(None, Duration::from_millis(500))
+            .is_err()
+        {
+            assert!(
+                started.elapsed() < START_TIMEOUT,
+                "Kafka does not answer:\n{}",
+                self.log()
+            );
             if self.broker.try_wait().expect("its state").is_some() {
                 eprintln!("Kafka has ended:\n{}", self.log());
                 return None;
@@ -131,8 +148,16 @@ impl Kafka {
     /// The same listener, with a certificate of another authority.
     pub fn mutual_tls_of_a_stranger(&self) -> Properties {
         let mut properties = self.mutual_tls();
-        set(&mut properties, "ssl.certificate.location", &self.file("stranger.pem"));
-        set(&mut properties, "ssl.key.location", &self.file("stranger.key"));
+        set(
+            &mut properties,
+            "ssl.certificate.location",
+            &self.file("stranger.pem"),
+        );
+        set(
+            &mut properties,
+            "ssl.key.location",
+            &self.file("stranger.key"),
+        );
         properties
     }
 
@@ -150,16 +175,27 @@ impl Kafka {
 
     /// The path of `ca.pem`, or of the `.pem` or `.key` of `client` or `stranger`.
     pub fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().expect("a path in UTF-8").into()
+        self.dir
+            .path()
+            .join(name)
+            .to_str()
+            .expect("a path in UTF-8")
+            .into()
     }
 
     /// A new topic with settings such as `("max.message.bytes", "10000")`.
     pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> = config(&self.plain()).create().expect("a client");
+        let admin: AdminClient<DefaultClientContext> =
+            config(&self.plain()).create().expect("a client");
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        let topic = settings
+            .iter()
+            .fold(topic, |topic, (name, value)| topic.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
-        let answers = admin.create_topics([&topic], &options).await.expect("Kafka answers");
+        let answers = admin
+            .create_topics([&topic], &options)
+            .await
+            .expect("Kafka answers");
         answers[0].as_ref().expect("the topic is created");
     }
 
@@ -207,11 +243,20 @@ impl Drop for Kafka {
 /// All records of a topic of any cluster up to its present end, by partition and offset.
 pub fn read_topic(cluster: &Properties, name: &str) -> Vec<Stored> {
     let mut config = config(cluster);
-    config.set("group.id", "tests").set("enable.auto.commit", "false");
+    config
+        .set("group.id", "tests")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().expect("a client");
-    let metadata = consumer.fetch_metadata(Some(name), READ_TIMEOUT).expect("Kafka answers");
-    let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
-    let mut stored: Vec<_> = partitions.flat_map(|partition| read_partition(&consumer, name, partition)).collect();
+    let metadata = consumer
+        .fetch_metadata(Some(name), READ_TIMEOUT)
+        .expect("Kafka answers");
+    let partitions = metadata.topics()[0]
+        .partitions()
+        .iter()
+        .map(|partition| partition.id());
+    let mut stored: Vec<_> = partitions
+        .flat_map(|partition| read_partition(&consumer, name, partition))
+        .collect();
     stored.sort_by_key(|record| (record.partition, record.offset));
     stored
 }
@@ -219,7 +264,10 @@ pub fn read_topic(cluster: &Properties, name: &str) -> Vec<Stored> {
 /// `FOREBAY_KAFKA_*` and their values.
 pub fn variables(properties: &Properties) -> Vec<(String, String)> {
     let variable = |name: &str| format!("FOREBAY_KAFKA_{}", name.to_uppercase().replace('.', "_"));
-    properties.iter().map(|(name, value)| (variable(name), value.clone())).collect()
+    properties
+        .iter()
+        .map(|(name, value)| (variable(name), value.clone()))
+        .collect()
 }
 
 /// Adds or replaces one property.
@@ -229,7 +277,10 @@ pub fn set(properties: &mut Properties, name: &str, value: &str) {
 }
 
 fn properties(pairs: &[(&str, &str)]) -> Properties {
-    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect()
 }
 
 fn config(properties: &Properties) -> ClientConfig {
@@ -239,17 +290,25 @@ fn config(properties: &Properties) -> ClientConfig {
 }
 
 fn read_partition(consumer: &BaseConsumer, topic: &str, partition: i32) -> Vec<Stored> {
-    let (_, end) = consumer.fetch_watermarks(topic, partition, READ_TIMEOUT).expect("Kafka answers");
+    let (_, end) = consumer
+        .fetch_watermarks(topic, partition, READ_TIMEOUT)
+        .expect("Kafka answers");
     let mut stored: Vec<Stored> = Vec::new();
     if end == 0 {
         return stored;
     }
     let mut position = TopicPartitionList::new();
-    position.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    position
+        .add_partition_offset(topic, partition, Offset::Beginning)
+        .expect("an offset");
     consumer.assign(&position).expect("a partition");
     let started = Instant::now();
     while stored.last().is_none_or(|last| last.offset < end - 1) {
-        assert!(started.elapsed() < READ_TIMEOUT, "{topic}/{partition} ends at {end}: {} records read", stored.len());
+        assert!(
+            started.elapsed() < READ_TIMEOUT,
+            "{topic}/{partition} ends at {end}: {} records read",
+            stored.len()
+        );
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
             stored.push(Stored::from_message(&message.expect("Kafka answers")));
         }
@@ -259,14 +318,19 @@ fn read_partition(consumer: &BaseConsumer, topic: &str, partition: i32) -> Vec<S
 
 impl Stored {
     fn from_message(message: &BorrowedMessage<'_>) -> Self {
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let headers = message
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter());
         Self {
             partition: message.partition(),
             offset: message.offset(),
             timestamp: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.map(|header| (header.key.into(), header.value.unwrap_or_default().into())).collect(),
+            headers: headers
+                .map(|header| (header.key.into(), header.value.unwrap_or_default().into()))
+                .collect(),
         }
     }
 }
@@ -275,9 +339,15 @@ impl Ports {
     /// Ports that were free a moment ago.
     fn free() -> Self {
         let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [plain, tls, sasl, controller] =
-            listeners.each_ref().map(|listener| listener.local_addr().expect("its address").port());
-        Self { plain, tls, sasl, controller }
+        let [plain, tls, sasl, controller] = listeners
+            .each_ref()
+            .map(|listener| listener.local_addr().expect("its address").port());
+        Self {
+            plain,
+            tls,
+            sasl,
+            controller,
+        }
     }
 }
 
@@ -287,15 +357,26 @@ fn address(port: u16) -> String {
 
 fn jars() -> PathBuf {
     let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
-    let lib = std::env::var_os("TOOLS").map_or_else(built, PathBuf::from).join("kafka/lib");
-    assert!(lib.is_dir(), "{} is missing: `make tools` installs Kafka there", lib.display());
+    let lib = std::env::var_os("TOOLS")
+        .map_or_else(built, PathBuf::from)
+        .join("kafka/lib");
+    assert!(
+        lib.is_dir(),
+        "{} is missing: `make tools` installs Kafka there",
+        lib.display()
+    );
     lib
 }
 
 fn java(lib: &Path, dir: &Path, main_class: &str) -> Command {
     let mut command = Command::new("java");
     command
-        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+        .args([
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:-UsePerfData",
+        ])
         .arg("-Dlog4j2.configurationFile=log4j2.properties")
         .arg("-cp")
         .arg(lib.join("*"))
@@ -318,7 +399,11 @@ rm -rf "$0"
 /// Starts a broker; its process id stands in a file, for the guard.
 fn spawn(lib: &Path, dir: &Path) -> Child {
     let log = fs::File::create(dir.join("broker.log")).expect("a log");
-    let broker = java(lib, dir, "kafka.Kafka").arg("server.properties").stdout(log).spawn().expect("java starts");
+    let broker = java(lib, dir, "kafka.Kafka")
+        .arg("server.properties")
+        .stdout(log)
+        .spawn()
+        .expect("java starts");
     fs::write(dir.join("broker.pid"), broker.id().to_string()).expect("a file");
     broker
 }
@@ -336,16 +421,36 @@ fn guard(dir: &Path) -> Child {
 
 fn format_storage(lib: &Path, dir: &Path) {
     let mut command = java(lib, dir, "kafka.tools.StorageTool");
-    command.args(["format", "--cluster-id", "Zm9yZWJheS10ZXN0cy1rYQ", "--config", "server.properties"]);
+    command.args([
+        "format",
+        "--cluster-id",
+        "Zm9yZWJheS10ZXN0cy1rYQ",
+        "--config",
+        "server.properties",
+    ]);
     for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        command.arg("--add-scram").arg(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
+        command
+            .arg("--add-scram")
+            .arg(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
     }
-    let output = command.stderr(Stdio::piped()).output().expect("java starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .stderr(Stdio::piped())
+        .output()
+        .expect("java starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn write_configuration(dir: &Path, ports: Ports) {
-    let Ports { plain, tls, sasl, controller } = ports;
+    let Ports {
+        plain,
+        tls,
+        sasl,
+        controller,
+    } = ports;
     let module = "org.apache.kafka.common.security";
     let server = format!(
         r#"
@@ -386,7 +491,10 @@ fn make_certificates(dir: &Path) {
     write(dir, "ca.pem", &authority.pem());
     let (certificate, key) = leaf("127.0.0.1", Usage::ServerAuth, &authority);
     write(dir, "broker-keystore.pem", &(key + &certificate));
-    for (name, issuer) in [("client", &authority), ("stranger", &self::authority("strangers"))] {
+    for (name, issuer) in [
+        ("client", &authority),
+        ("stranger", &self::authority("strangers")),
+    ] {
         let (certificate, key) = leaf(name, Usage::ClientAuth, issuer);
         write(dir, &format!("{name}.pem"), &certificate);
         write(dir, &format!("{name}.key"), &key);
@@ -397,7 +505,8 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+        .expect("a certificate")
 }
 
 /// A certificate and its key, as PEM.

@@ -62,7 +62,11 @@ impl Proxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
-        let proxy = Self { address, upstream, state: Arc::default() };
+        let proxy = Self {
+            address,
+            upstream,
+            state: Arc::default(),
+        };
         let of_connections = proxy.clone();
         std::thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
@@ -104,22 +108,36 @@ impl Proxy {
         let mut upstream = BufReader::new(TcpStream::connect(self.upstream)?);
         let mut client = BufReader::new(connection);
         while let Some(request) = Message::read(&mut client)? {
-            let Some(answer) = self.answer(&request, &mut upstream)? else { return Ok(()) };
+            let Some(answer) = self.answer(&request, &mut upstream)? else {
+                return Ok(());
+            };
             answer.write(client.get_mut())?;
         }
         Ok(())
     }
 
     /// `None` breaks the connection.
-    fn answer(&self, request: &Message, upstream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Message>> {
+    fn answer(
+        &self,
+        request: &Message,
+        upstream: &mut BufReader<TcpStream>,
+    ) -> std::io::Result<Option<Message>> {
         if request.head.starts_with("GET /credentials") {
             return Ok(Some(self.credentials()));
         }
         if !self.takes_key_of(request) {
-            return Ok(Some(Message::error("400 Bad Request", "ExpiredTokenException")));
+            return Ok(Some(Message::error(
+                "400 Bad Request",
+                "ExpiredTokenException",
+            )));
         }
-        if request.head.contains("Kinesis_20131202.ListShards") && self.state.lock().expect("no panic").hides_shards {
-            return Ok(Some(Message::error("400 Bad Request", "AccessDeniedException")));
+        if request.head.contains("Kinesis_20131202.ListShards")
+            && self.state.lock().expect("no panic").hides_shards
+        {
+            return Ok(Some(Message::error(
+                "400 Bad Request",
+                "AccessDeniedException",
+            )));
         }
         if !request.head.contains("Kinesis_20131202.PutRecords") {
             return request.forward(upstream).map(Some);
@@ -127,13 +145,21 @@ impl Proxy {
         match self.next_fault() {
             Fault::None => {
                 let answer = request.forward(upstream)?;
-                let refused = String::from_utf8_lossy(&answer.body).matches(SHARD_IS_FULL).count();
+                let refused = String::from_utf8_lossy(&answer.body)
+                    .matches(SHARD_IS_FULL)
+                    .count();
                 self.state.lock().expect("no panic").refused += refused;
                 Ok(Some(answer))
             }
             Fault::Throttled => throttled(request, upstream).map(Some),
-            Fault::InternalFailure => Ok(Some(Message::error("500 Internal Server Error", "InternalFailure"))),
-            Fault::Unavailable => Ok(Some(Message::error("503 Service Unavailable", "ServiceUnavailable"))),
+            Fault::InternalFailure => Ok(Some(Message::error(
+                "500 Internal Server Error",
+                "InternalFailure",
+            ))),
+            Fault::Unavailable => Ok(Some(Message::error(
+                "503 Service Unavailable",
+                "ServiceUnavailable",
+            ))),
             Fault::Reset => Ok(None),
             Fault::ResetAnswer => request.forward(upstream).map(|_| None),
             Fault::Slow(time) => {
@@ -147,7 +173,11 @@ impl Proxy {
 
     fn next_fault(&self) -> Fault {
         let mut state = self.state.lock().expect("no panic");
-        let fault = state.script.get(state.calls % state.script.len().max(1)).copied().unwrap_or(Fault::None);
+        let fault = state
+            .script
+            .get(state.calls % state.script.len().max(1))
+            .copied()
+            .unwrap_or(Fault::None);
         state.calls += 1;
         fault
     }
@@ -163,7 +193,10 @@ impl Proxy {
 
     fn takes_key_of(&self, request: &Message) -> bool {
         let mut state = self.state.lock().expect("no panic");
-        let is_good = state.key == 0 || request.head.contains(&format!("Credential=KEY{}.", state.key));
+        let is_good = state.key == 0
+            || request
+                .head
+                .contains(&format!("Credential=KEY{}.", state.key));
         state.expired += usize::from(!is_good);
         is_good
     }
@@ -177,13 +210,22 @@ fn throttled(request: &Message, upstream: &mut BufReader<TcpStream>) -> std::io:
     let mut results = Vec::new();
     if !written.is_empty() {
         call["Records"] = written.into();
-        let answer = Message { head: request.head.clone(), body: call.to_string().into() }.forward(upstream)?;
+        let answer = Message {
+            head: request.head.clone(),
+            body: call.to_string().into(),
+        }
+        .forward(upstream)?;
         let answer: Value = serde_json::from_slice(&answer.body)?;
         results.extend(answer["Records"].as_array().expect("results").clone());
     }
     let mut results = results.into_iter();
-    let result =
-        |at| if at % 2 == 0 { json!({ "ErrorCode": SHARD_IS_FULL }) } else { results.next().expect("one each") };
+    let result = |at| {
+        if at % 2 == 0 {
+            json!({ "ErrorCode": SHARD_IS_FULL })
+        } else {
+            results.next().expect("one each")
+        }
+    };
     let results: Vec<_> = (0..entries.len()).map(result).collect();
     Ok(Message::json("200 OK", &json!({ "Records": results })))
 }
@@ -202,9 +244,13 @@ impl Message {
             }
             head.push_str(&line);
         }
-        let length = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        let length = head.lines().find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length:")?
+                .trim()
+                .parse()
+                .ok()
+        });
         let mut body = vec![0; length.unwrap_or(0)];
         from.read_exact(&mut body)?;
         Ok(Some(Self { head, body }))
@@ -232,6 +278,9 @@ impl Message {
 
     fn json(status: &str, body: &Value) -> Self {
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.1\r\n");
-        Self { head, body: body.to_string().into() }
+        Self {
+            head,
+            body: body.to_string().into(),
+        }
     }
 }

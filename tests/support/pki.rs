@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams, CertifiedIssuer,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationList,
+    CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose as Usage, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
     RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
@@ -38,14 +39,20 @@ impl Identity {
         let (_, issuer) = chain.split_once("-----END CERTIFICATE-----").expect("PEM");
         let cert = self.cert.with_extension("issuer.pem");
         fs::write(&cert, issuer.trim_start()).expect("a file");
-        Self { key: cert.clone(), cert }
+        Self {
+            key: cert.clone(),
+            cert,
+        }
     }
 
     /// The serial number of the leaf.
     pub fn serial(&self) -> Vec<u8> {
         let pem = fs::read(&self.cert).expect("a file");
         let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
-        pem.parse_x509().expect("a certificate").raw_serial().to_vec()
+        pem.parse_x509()
+            .expect("a certificate")
+            .raw_serial()
+            .to_vec()
     }
 }
 
@@ -59,7 +66,11 @@ impl Pki {
         let root = CertifiedIssuer::self_signed(authority(name), key()).expect("a certificate");
         fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
         let server = sign(dir, "server", server(), &root, "");
-        Self { dir: dir.to_owned(), root, server }
+        Self {
+            dir: dir.to_owned(),
+            root,
+            server,
+        }
     }
 
     /// What both sides trust.
@@ -81,7 +92,13 @@ impl Pki {
     pub fn device_below_intermediate(&self, id: &str) -> Identity {
         let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), key(), &self.root);
         let intermediate = intermediate.expect("a certificate");
-        sign(&self.dir, id, device(&[id]), &intermediate, &intermediate.pem())
+        sign(
+            &self.dir,
+            id,
+            device(&[id]),
+            &intermediate,
+            &intermediate.pem(),
+        )
     }
 
     /// A certificate that is good for servers only.
@@ -109,28 +126,71 @@ impl Pki {
 
     /// Writes `crl.pem`: the root's list of these, due in an hour. Replaced as a whole, as it should be.
     pub fn revoke(&self, revoked: &[&Identity]) -> PathBuf {
-        self.replace("crl.pem", self.crl(&self.root, revoked, 3600).pem().expect("PEM").as_bytes())
+        self.replace(
+            "crl.pem",
+            self.crl(&self.root, revoked, 3600)
+                .pem()
+                .expect("PEM")
+                .as_bytes(),
+        )
     }
 
     /// The root's list of nobody, out of date since an hour.
     pub fn outdated_crl(&self) -> PathBuf {
-        self.replace("crl.pem", self.crl(&self.root, &[], -3600).pem().expect("PEM").as_bytes())
+        self.replace(
+            "crl.pem",
+            self.crl(&self.root, &[], -3600)
+                .pem()
+                .expect("PEM")
+                .as_bytes(),
+        )
     }
 
     /// The same with so many more, whose serial numbers of 16 bytes nobody has.
     pub fn revoke_many(&self, revoked: &[&Identity], others: u32) -> PathBuf {
         // Spread as random ones are, and the same in each run (Knuth's multiplicative hash).
-        let other = |number: u32| [&[0x5a; 12][..], &number.wrapping_mul(2_654_435_769).to_be_bytes()].concat();
-        let serials = revoked.iter().map(|identity| identity.serial()).chain((0..others).map(other)).collect();
-        self.replace("crl.pem", self.crl_of(&self.root, serials, 3600).pem().expect("PEM").as_bytes())
+        let other = |number: u32| {
+            [
+                &[0x5a; 12][..],
+                &number.wrapping_mul(2_654_435_769).to_be_bytes(),
+            ]
+            .concat()
+        };
+        let serials = revoked
+            .iter()
+            .map(|identity| identity.serial())
+            .chain((0..others).map(other))
+            .collect();
+        self.replace(
+            "crl.pem",
+            self.crl_of(&self.root, serials, 3600)
+                .pem()
+                .expect("PEM")
+                .as_bytes(),
+        )
     }
 
-    fn crl(&self, issuer: &Authority, revoked: &[&Identity], due_in_seconds: i64) -> CertificateRevocationList {
-        self.crl_of(issuer, revoked.iter().map(|identity| identity.serial()).collect(), due_in_seconds)
+    fn crl(
+        &self,
+        issuer: &Authority,
+        revoked: &[&Identity],
+        due_in_seconds: i64,
+    ) -> CertificateRevocationList {
+        self.crl_of(
+            issuer,
+            revoked.iter().map(|identity| identity.serial()).collect(),
+            due_in_seconds,
+        )
     }
 
-    fn crl_of(&self, issuer: &Authority, serials: Vec<Vec<u8>>, due_in_seconds: i64) -> CertificateRevocationList {
-        let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(jiff::Timestamp::now().as_second().unsigned_abs());
+    fn crl_of(
+        &self,
+        issuer: &Authority,
+        serials: Vec<Vec<u8>>,
+        due_in_seconds: i64,
+    ) -> CertificateRevocationList {
+        let now = date_time_ymd(1970, 1, 1)
+            + Duration::from_secs(jiff::Timestamp::now().as_second().unsigned_abs());
         let entry = |serial: Vec<u8>| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&serial),
             revocation_time: now,
@@ -140,7 +200,11 @@ impl Pki {
         let hour = Duration::from_secs(3600);
         let params = CertificateRevocationListParams {
             this_update: now - 2 * hour,
-            next_update: if due_in_seconds < 0 { now - hour } else { now + hour },
+            next_update: if due_in_seconds < 0 {
+                now - hour
+            } else {
+                now + hour
+            },
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.into_iter().map(entry).collect(),
@@ -160,7 +224,9 @@ impl Pki {
     /// Another certificate for the server, which answers to one more name; it is not in force yet.
     pub fn renewed_server(&self, name: &str) -> Identity {
         let mut params = server();
-        params.subject_alt_names.push(SanType::DnsName(name.try_into().expect("a name")));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName(name.try_into().expect("a name")));
         self.sign("renewed-server", params)
     }
 
@@ -179,12 +245,19 @@ impl Pki {
         fs::write(&cert, intermediate.pem()).expect("a file");
         self.replace("intermediate.crl", self.crl(&intermediate, &[], 3600).der());
         let device = sign(&self.dir, id, device(&[id]), &intermediate, "");
-        (Identity { key: cert.clone(), cert }, device)
+        (
+            Identity {
+                key: cert.clone(),
+                cert,
+            },
+            device,
+        )
     }
 
     /// A device that another authority vouches for, one that the gateway does not know.
     pub fn stranger(&self) -> Identity {
-        let root = CertifiedIssuer::self_signed(authority("strangers"), key()).expect("a certificate");
+        let root =
+            CertifiedIssuer::self_signed(authority("strangers"), key()).expect("a certificate");
         sign(&self.dir, "stranger", device(&["stranger"]), &root, "")
     }
 
@@ -208,7 +281,9 @@ fn authority(name: &str) -> CertificateParams {
 
 fn server() -> CertificateParams {
     let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    params
+        .subject_alt_names
+        .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     params.extended_key_usages = vec![Usage::ServerAuth];
     params
 }
@@ -216,16 +291,27 @@ fn server() -> CertificateParams {
 fn device(uris: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names =
-        uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("an ASCII string"))).collect();
+    params.subject_alt_names = uris
+        .iter()
+        .map(|uri| SanType::URI((*uri).try_into().expect("an ASCII string")))
+        .collect();
     params.extended_key_usages = vec![Usage::ClientAuth];
     params
 }
 
 /// Signs, and writes the certificate with what follows it in the chain.
-fn sign(dir: &Path, name: &str, params: CertificateParams, issuer: &Authority, chain: &str) -> Identity {
+fn sign(
+    dir: &Path,
+    name: &str,
+    params: CertificateParams,
+    issuer: &Authority,
+    chain: &str,
+) -> Identity {
     let file = name.replace(['/', ':', ' '], "_");
-    let identity = Identity { cert: dir.join(format!("{file}.pem")), key: dir.join(format!("{file}.key")) };
+    let identity = Identity {
+        cert: dir.join(format!("{file}.pem")),
+        key: dir.join(format!("{file}.key")),
+    };
     let key = key();
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     fs::write(&identity.cert, certificate.pem() + chain).expect("a file");

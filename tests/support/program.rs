@@ -50,8 +50,15 @@ impl Folder {
     /// Words separated by spaces: `forebay pki init --dir certs`, `openssl verify …`, `sh -c …` by `command`.
     pub fn run(&self, line: &str) -> Output {
         let (program, arguments) = line.split_once(' ').expect("a program and its arguments");
-        let program = if program == "forebay" { env!("CARGO_BIN_EXE_forebay") } else { program };
-        self.command(program).args(arguments.split(' ')).output().unwrap_or_else(|error| panic!("{line}: {error}"))
+        let program = if program == "forebay" {
+            env!("CARGO_BIN_EXE_forebay")
+        } else {
+            program
+        };
+        self.command(program)
+            .args(arguments.split(' '))
+            .output()
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     /// What it printed; it must exit with 0.
@@ -64,7 +71,12 @@ impl Folder {
     /// What it printed; it must exit with `code`.
     pub fn fail(&self, line: &str, code: i32) -> String {
         let output = self.run(line);
-        assert_eq!(output.status.code(), Some(code), "{line}: {}", text(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{line}: {}",
+            text(&output)
+        );
         text(&output)
     }
 }
@@ -94,7 +106,10 @@ pub struct Running {
 impl Running {
     /// Its lines on stdout are read as they come.
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let lines = read_lines(child.stdout.take().expect("its stdout"));
         Self { child, lines }
     }
@@ -102,7 +117,10 @@ impl Running {
     /// The next line that starts so.
     pub fn line(&self, start: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("the line comes before the end");
+            let line = self
+                .lines
+                .recv_timeout(PATIENCE)
+                .expect("the line comes before the end");
             if line.starts_with(start) {
                 return line;
             }
@@ -111,7 +129,9 @@ impl Running {
 
     /// Sends SIGTERM and waits for the exit.
     pub fn terminate(mut self) -> ExitStatus {
-        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let kill = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
         assert!(kill.expect("kill runs").success());
         // Its stdout ends with the program: a wait that has a bound.
         while self.lines.recv_timeout(PATIENCE).is_ok() {}

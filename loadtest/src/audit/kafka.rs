@@ -22,9 +22,15 @@ pub fn read(bootstrap: &str, topic: &str, comparison: &mut Comparison) -> Result
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false")
         .create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).context("the topic")?;
-    let partitions: Vec<i32> =
-        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    let metadata = consumer
+        .fetch_metadata(Some(topic), ANSWER_MAX)
+        .context("the topic")?;
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions())
+        .map(|partition| partition.id())
+        .collect();
     ensure!(!partitions.is_empty(), "there is no topic {topic}");
     for partition in partitions {
         let (first, end) = consumer.fetch_watermarks(topic, partition, ANSWER_MAX)?;
@@ -45,19 +51,31 @@ fn read_partition(
     let mut next = offsets.start;
     let mut heard = Instant::now();
     while next < offsets.end {
-        ensure!(heard.elapsed() < SILENCE_MAX, "{topic}/{partition} is silent at {next} of {}", offsets.end);
+        ensure!(
+            heard.elapsed() < SILENCE_MAX,
+            "{topic}/{partition} is silent at {next} of {}",
+            offsets.end
+        );
         // Transaction markers have offsets, and are not handed out.
-        let position = consumer.position()?.find_partition(topic, partition).map(|found| found.offset());
+        let position = consumer
+            .position()?
+            .find_partition(topic, partition)
+            .map(|found| found.offset());
         if let Some(Offset::Offset(position)) = position {
             next = next.max(position);
         }
-        let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
+        let Some(message) = consumer.poll(Duration::from_millis(200)) else {
+            continue;
+        };
         let message = message?;
         heard = Instant::now();
         next = message.offset() + 1;
         if message.offset() < offsets.end {
             let device = std::str::from_utf8(message.key().unwrap_or_default()).unwrap_or("?");
-            comparison.take(&Found { device, payload: message.payload().unwrap_or_default() });
+            comparison.take(&Found {
+                device,
+                payload: message.payload().unwrap_or_default(),
+            });
         }
     }
     Ok(())

@@ -15,15 +15,25 @@ const READ_PAUSE: Duration = Duration::from_millis(220);
 const AGGREGATE_MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 
 pub fn read(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(read_stream(endpoint, stream, comparison))
 }
 
 async fn read_stream(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result<()> {
-    let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).endpoint_url(endpoint).load().await;
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .load()
+        .await;
     let client = Client::new(&config);
     let mut shards: Vec<Shard> = Vec::new();
-    let mut page = client.list_shards().stream_name(stream).send().await.context("the stream's shards")?;
+    let mut page = client
+        .list_shards()
+        .stream_name(stream)
+        .send()
+        .await
+        .context("the stream's shards")?;
     loop {
         shards.extend_from_slice(page.shards());
         let Some(next) = page.next_token() else { break };
@@ -37,19 +47,45 @@ async fn read_stream(endpoint: &str, stream: &str, comparison: &mut Comparison) 
     Ok(())
 }
 
-async fn read_shard(client: &Client, stream: &str, shard: &str, comparison: &mut Comparison) -> Result<()> {
-    let iterator = client.get_shard_iterator().stream_name(stream).shard_id(shard);
-    let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await?;
+async fn read_shard(
+    client: &Client,
+    stream: &str,
+    shard: &str,
+    comparison: &mut Comparison,
+) -> Result<()> {
+    let iterator = client
+        .get_shard_iterator()
+        .stream_name(stream)
+        .shard_id(shard);
+    let iterator = iterator
+        .shard_iterator_type(ShardIteratorType::TrimHorizon)
+        .send()
+        .await?;
     let mut next = iterator.shard_iterator().map(str::to_owned);
     while let Some(iterator) = next {
-        let answer = client.get_records().shard_iterator(iterator).limit(10_000).send().await?;
+        let answer = client
+            .get_records()
+            .shard_iterator(iterator)
+            .limit(10_000)
+            .send()
+            .await?;
         for record in answer.records() {
             let payload = record.data().as_ref();
-            ensure!(!payload.starts_with(&AGGREGATE_MAGIC), "the records are aggregated, which the audit cannot read");
-            comparison.take(&Found { device: record.partition_key().unwrap_or_default(), payload });
+            ensure!(
+                !payload.starts_with(&AGGREGATE_MAGIC),
+                "the records are aggregated, which the audit cannot read"
+            );
+            comparison.take(&Found {
+                device: record.partition_key().unwrap_or_default(),
+                payload,
+            });
         }
-        let is_at_tip = answer.records().is_empty() && answer.millis_behind_latest().unwrap_or(0) == 0;
-        next = answer.next_shard_iterator().filter(|_| !is_at_tip).map(str::to_owned);
+        let is_at_tip =
+            answer.records().is_empty() && answer.millis_behind_latest().unwrap_or(0) == 0;
+        next = answer
+            .next_shard_iterator()
+            .filter(|_| !is_at_tip)
+            .map(str::to_owned);
         if next.is_some() {
             tokio::time::sleep(READ_PAUSE).await;
         }

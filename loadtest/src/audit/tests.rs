@@ -10,11 +10,19 @@ use crate::random::Random;
 const RUN: RunId = RunId(7);
 
 fn payload(run: RunId, device: u32, sequence: u32) -> Vec<u8> {
-    Template::new(run, 344).unwrap().render(device, sequence, &mut Random::new(u64::from(sequence))).to_vec()
+    Template::new(run, 344)
+        .unwrap()
+        .render(device, sequence, &mut Random::new(u64::from(sequence)))
+        .to_vec()
 }
 
 fn entry(device: u32, sequence: u32, status: u16) -> Entry {
-    Entry { device, sequence, digest: digest(&payload(RUN, device, sequence)), status: Status(status) }
+    Entry {
+        device,
+        sequence,
+        digest: digest(&payload(RUN, device, sequence)),
+        status: Status(status),
+    }
 }
 
 /// What a sink holds: the device that the gateway names, and the payload.
@@ -22,13 +30,21 @@ type Sink = Vec<(String, Vec<u8>)>;
 
 fn sink_of(entries: &[Entry]) -> Sink {
     let there = entries.iter().filter(|entry| entry.status == Status::SAFE);
-    there.map(|entry| (device_name(entry.device), payload(RUN, entry.device, entry.sequence))).collect()
+    there
+        .map(|entry| {
+            (
+                device_name(entry.device),
+                payload(RUN, entry.device, entry.sequence),
+            )
+        })
+        .collect()
 }
 
 /// Lost, duplicated, reordered, corrupted, unexpected.
 fn faults(entries: &[Entry], sink: &Sink) -> [u64; 5] {
     let mut comparison = Comparison::new(RUN, entries.to_vec()).unwrap();
-    sink.iter().for_each(|(device, payload)| comparison.take(&Found { device, payload }));
+    sink.iter()
+        .for_each(|(device, payload)| comparison.take(&Found { device, payload }));
     let findings = comparison.finish();
     assert_eq!(findings.is_good(), findings.counts == [0; 5]);
     findings.counts
@@ -121,7 +137,10 @@ fn what_was_refused_or_is_nobodys_is_unexpected() {
 #[test]
 fn a_reading_under_another_devices_name_is_corrupted() {
     let entries = [entry(1, 0, 204)];
-    assert_eq!(faults(&entries, &vec![(device_name(2), payload(RUN, 1, 0))]), [0, 0, 0, 1, 0]);
+    assert_eq!(
+        faults(&entries, &vec![(device_name(2), payload(RUN, 1, 0))]),
+        [0, 0, 0, 1, 0]
+    );
 }
 
 #[test]

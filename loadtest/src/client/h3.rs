@@ -46,7 +46,11 @@ impl Connection {
         put_varint(&mut settings, FRAME_SETTINGS);
         put_varint(&mut settings, 0);
         control.write_chunk(settings.freeze()).await?;
-        Ok(Self(Arc::new(Inner { quic, _control: control, target: target.clone() })))
+        Ok(Self(Arc::new(Inner {
+            quic,
+            _control: control,
+            target: target.clone(),
+        })))
     }
 
     pub fn is_open(&self) -> bool {
@@ -66,7 +70,12 @@ impl Connection {
     }
 }
 
-async fn send_slowly(send: &mut quinn::SendStream, head: Bytes, mut body: Bytes, pace: Pace) -> Result<()> {
+async fn send_slowly(
+    send: &mut quinn::SendStream,
+    head: Bytes,
+    mut body: Bytes,
+    pace: Pace,
+) -> Result<()> {
     send.write_chunk(head).await?;
     while !body.is_empty() {
         let piece = body.split_to(pace.piece_bytes.min(body.len()));
@@ -131,7 +140,10 @@ fn put_varint(buffer: &mut BytesMut, value: u64) {
 async fn read_status(receive: &mut quinn::RecvStream) -> Result<u16> {
     let mut answer = BytesMut::new();
     while let Some(chunk) = receive.read_chunk(ANSWER_BYTES_MAX, true).await? {
-        ensure!(answer.len() + chunk.bytes.len() <= ANSWER_BYTES_MAX, "the answer is too long");
+        ensure!(
+            answer.len() + chunk.bytes.len() <= ANSWER_BYTES_MAX,
+            "the answer is too long"
+        );
         answer.extend_from_slice(&chunk.bytes);
     }
     parse_status(answer.freeze())
@@ -141,7 +153,8 @@ async fn read_status(receive: &mut quinn::RecvStream) -> Result<u16> {
 fn parse_status(mut answer: Bytes) -> Result<u16> {
     while let Some((kind, mut payload)) = take_frame(&mut answer) {
         if kind == FRAME_HEADERS {
-            let status = decode_status(&mut payload).context("the answer's head has no status that can be read")?;
+            let status = decode_status(&mut payload)
+                .context("the answer's head has no status that can be read")?;
             if status >= 200 {
                 return Ok(status);
             }
@@ -184,7 +197,11 @@ fn decode_status(fields: &mut Bytes) -> Option<u16> {
     let is_huffman = fields.first()? & 0x80 != 0;
     let bytes = take_prefixed(fields, 7)?;
     let value = fields.get(..bytes)?;
-    if is_huffman { huffman_digits(value) } else { std::str::from_utf8(value).ok()?.parse().ok() }
+    if is_huffman {
+        huffman_digits(value)
+    } else {
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
 }
 
 trait TryAdvance {
@@ -217,18 +234,27 @@ fn take_prefixed(fields: &mut Bytes, bits: u32) -> Option<usize> {
 fn static_status(index: usize) -> Option<u16> {
     const FIRST: [u16; 5] = [103, 200, 304, 404, 503];
     const SECOND: [u16; 9] = [100, 204, 206, 302, 400, 403, 421, 425, 500];
-    FIRST.get(index.wrapping_sub(24)).or_else(|| SECOND.get(index.wrapping_sub(63))).copied()
+    FIRST
+        .get(index.wrapping_sub(24))
+        .or_else(|| SECOND.get(index.wrapping_sub(63)))
+        .copied()
 }
 
 /// Three digits in the code of RFC 7541 appendix B: `0` to `2` have five bits, the others six.
 fn huffman_digits(value: &[u8]) -> Option<u16> {
-    let bits = value.iter().take(4).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let bits = value
+        .iter()
+        .take(4)
+        .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
     let mut left = 8 * value.len().min(4) as u32;
     let mut number = 0;
     for _ in 0..3 {
         let five = bits >> left.checked_sub(5)? & 0x1f;
-        let (digit, used) =
-            if five <= 2 { (five, 5) } else { ((bits >> left.checked_sub(6)? & 0x3f).checked_sub(0x16)?, 6) };
+        let (digit, used) = if five <= 2 {
+            (five, 5)
+        } else {
+            ((bits >> left.checked_sub(6)? & 0x3f).checked_sub(0x16)?, 6)
+        };
         number = number * 10 + digit as u16;
         left -= used;
     }
@@ -259,7 +285,11 @@ mod tests {
             (b"\x27\x00:status\x03502", 502),
             (&[0x5f, 0x09, 0x83, 0x68, 0x4f, 0xff][..], 429), // Huffman: 011010 00010 011111
         ] {
-            assert_eq!(parse_status(answer(fields)).ok(), Some(status), "{fields:x?}");
+            assert_eq!(
+                parse_status(answer(fields)).ok(),
+                Some(status),
+                "{fields:x?}"
+            );
         }
         let interim = [answer(&[0xFF, 63 - 63]), answer(&[0xC0 | 25])].concat();
         assert_eq!(parse_status(interim.into()).ok(), Some(200));

@@ -42,10 +42,16 @@ pub async fn connect_h1(
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Connection> {
     let stream = connect(&dialer.target, source, tls).await?;
-    let (sender, driver) = http1::Builder::new().max_buf_size(H1_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size(H1_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
     // What ends a connection, its requests see.
     tokio::task::spawn_local(async move { drop(driver.await) });
-    Ok(Connection::H1(H1 { sender, target: dialer.target.clone() }))
+    Ok(Connection::H1(H1 {
+        sender,
+        target: dialer.target.clone(),
+    }))
 }
 
 pub async fn connect_h2(
@@ -54,12 +60,18 @@ pub async fn connect_h2(
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Connection> {
     let stream = connect(&dialer.target, source, tls).await?;
-    ensure!(stream.get_ref().1.alpn_protocol() == Some(b"h2"), "the server does not speak HTTP/2");
+    ensure!(
+        stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        "the server does not speak HTTP/2"
+    );
     let mut builder = http2::Builder::new(LocalTasks);
     builder.timer(TokioTimer::new());
     let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move { drop(driver.await) });
-    Ok(Connection::H2(H2 { sender, target: dialer.target.clone() }))
+    Ok(Connection::H2(H2 {
+        sender,
+        target: dialer.target.clone(),
+    }))
 }
 
 async fn connect(
@@ -67,23 +79,28 @@ async fn connect(
     source: Option<SocketAddr>,
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<TlsStream<TcpStream>> {
-    let stream = match source.filter(|_| target.address.is_ipv4() && target.address.ip().is_loopback()) {
-        Some(source) => {
-            let socket = TcpSocket::new_v4()?;
-            socket.bind(source)?;
-            socket.connect(target.address).await?
-        }
-        None => TcpStream::connect(target.address).await?,
-    };
+    let stream =
+        match source.filter(|_| target.address.is_ipv4() && target.address.ip().is_loopback()) {
+            Some(source) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(source)?;
+                socket.connect(target.address).await?
+            }
+            None => TcpStream::connect(target.address).await?,
+        };
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(target.host.clone())?;
-    Ok(TlsConnector::from(tls.clone()).connect(name, stream).await?)
+    Ok(TlsConnector::from(tls.clone())
+        .connect(name, stream)
+        .await?)
 }
 
 impl H1 {
     pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         let mut request = request(&self.target, self.target.path.parse()?, body, pace)?;
-        request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.target.authority)?);
+        request
+            .headers_mut()
+            .insert(header::HOST, HeaderValue::from_str(&self.target.authority)?);
         self.sender.ready().await?;
         finish(self.sender.send_request(request).await?).await
     }
@@ -105,10 +122,18 @@ impl H2 {
     }
 }
 
-fn request(target: &Target, uri: http::Uri, body: Bytes, pace: Option<Pace>) -> Result<Request<Upload>> {
+fn request(
+    target: &Target,
+    uri: http::Uri,
+    body: Bytes,
+    pace: Option<Pace>,
+) -> Result<Request<Upload>> {
     let request = Request::builder().method(target.method.clone()).uri(uri);
     Ok(request
-        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )
         .body(Upload::new(body, pace))?)
 }
 

@@ -25,7 +25,11 @@ pub struct Upload {
 
 impl Upload {
     pub fn new(body: Bytes, pace: Option<Pace>) -> Self {
-        Self { rest: body, pace, pause: None }
+        Self {
+            rest: body,
+            pace,
+            pause: None,
+        }
     }
 }
 
@@ -40,9 +44,15 @@ impl Body for Upload {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(context));
         }
-        let bytes = self.pace.map_or(usize::MAX, |pace| pace.piece_bytes).min(self.rest.len());
+        let bytes = self
+            .pace
+            .map_or(usize::MAX, |pace| pace.piece_bytes)
+            .min(self.rest.len());
         let piece = self.rest.split_to(bytes);
-        self.pause = self.pace.filter(|_| !self.rest.is_empty()).map(|pace| Box::pin(sleep(pace.pause)));
+        self.pause = self
+            .pace
+            .filter(|_| !self.rest.is_empty())
+            .map(|pace| Box::pin(sleep(pace.pause)));
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 

@@ -40,7 +40,9 @@ pub struct Crew {
 impl Crew {
     /// Not to be held across a wait.
     pub fn tally(&self, group: Group) -> RefMut<'_, Tally> {
-        RefMut::map(self.tallies.borrow_mut(), |tallies| &mut tallies[group as usize])
+        RefMut::map(self.tallies.borrow_mut(), |tallies| {
+            &mut tallies[group as usize]
+        })
     }
 
     pub fn keeps_ledger(&self) -> bool {
@@ -48,7 +50,10 @@ impl Crew {
     }
 
     pub fn note(&self, entry: Entry) {
-        let written = self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.borrow_mut().append(entry));
+        let written = self
+            .ledger
+            .as_ref()
+            .map_or(Ok(()), |ledger| ledger.borrow_mut().append(entry));
         if let Err(error) = written {
             self.complain(&anyhow::anyhow!("the ledger is not complete: {error}"));
         }
@@ -75,7 +80,11 @@ impl Crew {
     /// What was counted since the last one.
     pub fn snapshot(&self, second: Option<u32>) -> Snapshot {
         let groups = std::mem::take(&mut *self.tallies.borrow_mut());
-        Snapshot { second, open: self.open.get(), groups }
+        Snapshot {
+            second,
+            open: self.open.get(),
+            groups,
+        }
     }
 }
 
@@ -95,8 +104,17 @@ impl Snapshot {
     }
 
     pub fn from_json(value: &Value) -> Result<Self> {
-        let second = value["second"].as_u64().and_then(|second| second.try_into().ok());
-        let groups = [Tally::from_json(&value["groups"][0])?, Tally::from_json(&value["groups"][1])?];
-        Ok(Self { second, open: value["open"].as_i64().unwrap_or(0), groups })
+        let second = value["second"]
+            .as_u64()
+            .and_then(|second| second.try_into().ok());
+        let groups = [
+            Tally::from_json(&value["groups"][0])?,
+            Tally::from_json(&value["groups"][1])?,
+        ];
+        Ok(Self {
+            second,
+            open: value["open"].as_i64().unwrap_or(0),
+            groups,
+        })
     }
 }

@@ -41,9 +41,25 @@ pub struct Device {
 }
 
 impl Device {
-    pub fn new(number: u32, protocol: Protocol, plan: Plan, certificate: DeviceCertificate, crew: Rc<Crew>) -> Self {
+    pub fn new(
+        number: u32,
+        protocol: Protocol,
+        plan: Plan,
+        certificate: DeviceCertificate,
+        crew: Rc<Crew>,
+    ) -> Self {
         let random = Random::of(crew.options.seed, number);
-        Self { number, protocol, plan, certificate, crew, random, sequence: 0, tls: None, connection: None }
+        Self {
+            number,
+            protocol,
+            plan,
+            certificate,
+            crew,
+            random,
+            sequence: 0,
+            tls: None,
+            connection: None,
+        }
     }
 
     /// Lives through a run; `connects_at` is its turn to connect before it.
@@ -59,7 +75,10 @@ impl Device {
         let start = self.crew.wait_for_start().await;
         let end = start + self.crew.options.duration;
         let schedule = Schedule::new(self.plan.joins_at, self.plan.interval, self.random.clone());
-        for due in schedule.map(|intended| start + intended).take_while(|due| *due < end) {
+        for due in schedule
+            .map(|intended| start + intended)
+            .take_while(|due| *due < end)
+        {
             if let Some(cut) = self.plan.cut.take_if(|cut| start + cut.at <= due) {
                 self.come_back_after(cut, start, end).await;
             }
@@ -75,7 +94,10 @@ impl Device {
     async fn send_at(&mut self, due: Instant, end: Instant) {
         if Instant::now() < due {
             sleep_until(due).await;
-            self.crew.tally(self.plan.group).lateness.record(due.elapsed());
+            self.crew
+                .tally(self.plan.group)
+                .lateness
+                .record(due.elapsed());
         } else if Instant::now() < end {
             self.crew.tally(self.plan.group).behind += 1;
         } else {
@@ -90,23 +112,45 @@ impl Device {
         tally.latency.record(due.elapsed());
         tally.service.record(service);
         drop(tally);
-        self.crew.note(Entry { device: self.number, sequence: self.sequence, digest: body_digest, status });
+        self.crew.note(Entry {
+            device: self.number,
+            sequence: self.sequence,
+            digest: body_digest,
+            status,
+        });
         self.sequence += 1;
     }
 
     /// Status, digest of the payload, and the time from its sending.
     async fn send(&mut self) -> (Status, u64, Duration) {
-        let body = self.crew.template.render(self.number, self.sequence, &mut self.random);
-        let body_digest = if self.crew.keeps_ledger() { digest(&body) } else { 0 };
-        if self.connection.as_ref().is_none_or(|connection| !connection.is_open()) {
+        let body = self
+            .crew
+            .template
+            .render(self.number, self.sequence, &mut self.random);
+        let body_digest = if self.crew.keeps_ledger() {
+            digest(&body)
+        } else {
+            0
+        };
+        if self
+            .connection
+            .as_ref()
+            .is_none_or(|connection| !connection.is_open())
+        {
             self.hang_up();
             if self.connect().await.is_err() {
                 return (Status::UNSENT, body_digest, Duration::ZERO);
             }
         }
         let sent = Instant::now();
-        let Some(connection) = &mut self.connection else { return (Status::UNSENT, body_digest, Duration::ZERO) };
-        let answer = timeout(self.crew.options.server.timeout, connection.send(body, self.plan.pace)).await;
+        let Some(connection) = &mut self.connection else {
+            return (Status::UNSENT, body_digest, Duration::ZERO);
+        };
+        let answer = timeout(
+            self.crew.options.server.timeout,
+            connection.send(body, self.plan.pace),
+        )
+        .await;
         let status = match answer {
             Ok(Ok(status)) => Status(status),
             Ok(Err(error)) => {
@@ -148,11 +192,17 @@ impl Device {
         let keep = self.crew.options.resume;
         let tls = match self.tls.take() {
             Some(tls) => tls,
-            None => self.crew.tls.device(self.protocol, &self.certificate, keep)?,
+            None => self
+                .crew
+                .tls
+                .device(self.protocol, &self.certificate, keep)?,
         };
         // Without tickets to keep it would only take memory.
         self.tls = keep.then(|| tls.clone());
-        self.crew.dialer.connect(self.protocol, &tls, self.number).await
+        self.crew
+            .dialer
+            .connect(self.protocol, &tls, self.number)
+            .await
     }
 
     fn hang_up(&mut self) {
@@ -173,7 +223,8 @@ impl Device {
             }
         }
         let mut backoff = BACKOFF_FIRST;
-        while !self.crew.options.reconnect && Instant::now() < end && self.connect().await.is_err() {
+        while !self.crew.options.reconnect && Instant::now() < end && self.connect().await.is_err()
+        {
             sleep(backoff.mul_f64(self.random.fraction())).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }

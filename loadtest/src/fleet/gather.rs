@@ -56,19 +56,34 @@ impl Gathered {
 
     pub fn take(&mut self, snapshot: Snapshot) {
         let Some(second) = snapshot.second else {
-            return snapshot.groups.iter().for_each(|tally| self.setup.merge(tally));
+            return snapshot
+                .groups
+                .iter()
+                .for_each(|tally| self.setup.merge(tally));
         };
-        self.groups.iter_mut().zip(&snapshot.groups).for_each(|(all, tally)| all.merge(tally));
-        let is_closed =
-            self.seconds.last().and_then(|last| last["t"].as_u64()).is_some_and(|last| last > u64::from(second));
+        self.groups
+            .iter_mut()
+            .zip(&snapshot.groups)
+            .for_each(|(all, tally)| all.merge(tally));
+        let is_closed = self
+            .seconds
+            .last()
+            .and_then(|last| last["t"].as_u64())
+            .is_some_and(|last| last > u64::from(second));
         if is_closed {
             return;
         }
         let open = self.open.entry(second).or_default();
         open.parts += 1;
         open.connections += snapshot.open;
-        snapshot.groups.iter().for_each(|tally| open.tally.merge(tally));
-        while self.open.first_key_value().is_some_and(|(_, first)| first.parts == self.slots)
+        snapshot
+            .groups
+            .iter()
+            .for_each(|tally| open.tally.merge(tally));
+        while self
+            .open
+            .first_key_value()
+            .is_some_and(|(_, first)| first.parts == self.slots)
             || self.open.len() > OPEN_SECONDS_MAX
         {
             self.close_first();
@@ -82,7 +97,15 @@ impl Gathered {
     }
 
     fn close_first(&mut self) {
-        let Some((second, Open { connections, tally, .. })) = self.open.pop_first() else { return };
+        let Some((
+            second,
+            Open {
+                connections, tally, ..
+            },
+        )) = self.open.pop_first()
+        else {
+            return;
+        };
         let latency = &tally.latency;
         self.seconds.push(json!({
             "t": second + 1, "ended": tally.ended(), "statuses": tally.statuses_json(), "connections": connections,
@@ -102,9 +125,15 @@ impl Gathered {
 
     /// For the terminal, while it runs.
     pub fn line(&self, running: Duration, duration: Duration) -> String {
-        let Some(last) = self.seconds.last() else { return "begun".into() };
+        let Some(last) = self.seconds.last() else {
+            return "begun".into();
+        };
         let number = |name: &str| last[name].as_u64().unwrap_or(0);
-        let bad: u64 = self.groups.iter().map(|tally| tally.ended() - tally.count(Status::SAFE)).sum();
+        let bad: u64 = self
+            .groups
+            .iter()
+            .map(|tally| tally.ended() - tally.count(Status::SAFE))
+            .sum();
         format!(
             "{:.0}/{:.0} s · {} /s · p50 {:.1} ms · p99 {:.1} ms · max {:.1} ms · {} open · {} not 204",
             running.as_secs_f64(),
@@ -126,7 +155,11 @@ mod tests {
     fn snapshot(second: u32, answers: u64) -> Snapshot {
         let mut groups: [Tally; Group::COUNT] = Default::default();
         groups[0].statuses.insert(Status::SAFE, answers);
-        Snapshot { second: Some(second), open: 5, groups }
+        Snapshot {
+            second: Some(second),
+            open: 5,
+            groups,
+        }
     }
 
     #[test]
@@ -136,7 +169,10 @@ mod tests {
         assert!(gathered.seconds.is_empty());
         gathered.take(snapshot(0, 4));
         assert_eq!(
-            (gathered.seconds[0]["ended"].as_u64(), gathered.seconds[0]["connections"].as_i64()),
+            (
+                gathered.seconds[0]["ended"].as_u64(),
+                gathered.seconds[0]["connections"].as_i64()
+            ),
             (Some(7), Some(10))
         );
     }

@@ -20,7 +20,11 @@ pub struct Hooks {
 impl Hooks {
     pub fn new(mut hooks: Vec<Hook>) -> Self {
         hooks.sort_by_key(|hook| std::cmp::Reverse(hook.at));
-        Self { due: hooks, running: Vec::new(), events: Vec::new() }
+        Self {
+            due: hooks,
+            running: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     /// Starts those whose time has come; they run beside the fleet.
@@ -29,14 +33,20 @@ impl Hooks {
             let started = Command::new("sh").args(["-c", &hook.command]).spawn();
             let error = started.as_ref().err().map(ToString::to_string);
             self.running.extend(started.ok());
-            self.events.push(json!({"t": hook.at.as_secs_f64(), "what": hook.command, "error": error}));
+            self.events
+                .push(json!({"t": hook.at.as_secs_f64(), "what": hook.command, "error": error}));
         }
     }
 
     /// Waits a while for those that still run, kills them then, and says what was run.
     pub fn end(mut self) -> Vec<Value> {
         let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline && self.running.iter_mut().any(|child| matches!(child.try_wait(), Ok(None))) {
+        while Instant::now() < deadline
+            && self
+                .running
+                .iter_mut()
+                .any(|child| matches!(child.try_wait(), Ok(None)))
+        {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         for child in &mut self.running {
@@ -55,7 +65,11 @@ mod tests {
     fn hooks_run_once_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("said");
-        let hook = |text: &str| format!("{text}=echo {text} >> {}", file.display()).parse().unwrap();
+        let hook = |text: &str| {
+            format!("{text}=echo {text} >> {}", file.display())
+                .parse()
+                .unwrap()
+        };
         let mut hooks = Hooks::new(vec![hook("2s"), hook("1s"), hook("9s")]);
         hooks.run_due(Duration::from_millis(1500));
         hooks.running[0].wait().unwrap();

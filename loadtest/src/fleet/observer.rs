@@ -42,12 +42,22 @@ pub struct Usage {
 
 impl Observer {
     pub fn new(server: Option<u32>, workers: Vec<u32>) -> Self {
-        Self { server, workers, first: None, last: None, seconds: Vec::new(), server_pss_bytes: None }
+        Self {
+            server,
+            workers,
+            first: None,
+            last: None,
+            seconds: Vec::new(),
+            server_pss_bytes: None,
+        }
     }
 
     /// Reads the counters if it is time, and says whether it was. The last reading is that at the end of the run.
     pub fn observe(&mut self, running: Duration, duration: Duration) -> bool {
-        let due = self.last.as_ref().map_or(Duration::ZERO, |last| (last.at + PERIOD).min(duration));
+        let due = self
+            .last
+            .as_ref()
+            .map_or(Duration::ZERO, |last| (last.at + PERIOD).min(duration));
         let is_over = self.last.as_ref().is_some_and(|last| last.at >= duration);
         if running < due || is_over {
             return false;
@@ -58,16 +68,27 @@ impl Observer {
         }
         self.first.get_or_insert_with(|| now.clone());
         self.last = Some(now);
-        self.server_pss_bytes = self.server.and_then(process::tree_pss_bytes).or(self.server_pss_bytes);
+        self.server_pss_bytes = self
+            .server
+            .and_then(process::tree_pss_bytes)
+            .or(self.server_pss_bytes);
         true
     }
 
     fn read(&self, at: Duration) -> Reading {
-        let threads = self.workers.iter().flat_map(|worker| process::threads_cpu_seconds(*worker)).collect();
+        let threads = self
+            .workers
+            .iter()
+            .flat_map(|worker| process::threads_cpu_seconds(*worker))
+            .collect();
         Reading {
             at,
             server_seconds: self.server.and_then(process::tree_cpu_seconds),
-            generator_seconds: self.workers.iter().filter_map(|worker| process::tree_cpu_seconds(*worker)).sum(),
+            generator_seconds: self
+                .workers
+                .iter()
+                .filter_map(|worker| process::tree_cpu_seconds(*worker))
+                .sum(),
             threads,
             machine: process::machine_idle_and_total_seconds(),
         }
@@ -92,7 +113,10 @@ impl Observer {
     }
 
     pub fn rss_peak_bytes(&self) -> Option<u64> {
-        self.seconds.iter().filter_map(|second| second["server_rss_bytes"].as_u64()).max()
+        self.seconds
+            .iter()
+            .filter_map(|second| second["server_rss_bytes"].as_u64())
+            .max()
     }
 }
 
@@ -101,10 +125,15 @@ fn usage(first: &Reading, last: &Reading) -> Usage {
     let thread = |(id, used): (&u32, &f64)| used - first.threads.get(id).copied().unwrap_or(0.0);
     let machine = first.machine.zip(last.machine);
     Usage {
-        server_cpu_seconds: first.server_seconds.zip(last.server_seconds).map(|(first, last)| last - first),
+        server_cpu_seconds: first
+            .server_seconds
+            .zip(last.server_seconds)
+            .map(|(first, last)| last - first),
         generator_cores: (last.generator_seconds - first.generator_seconds) / seconds,
         busiest_thread_cores: last.threads.iter().map(thread).fold(0.0, f64::max) / seconds,
-        machine_idle: machine.map_or(1.0, |(first, last)| (last.0 - first.0) / (last.1 - first.1).max(1e-3)),
+        machine_idle: machine.map_or(1.0, |(first, last)| {
+            (last.0 - first.0) / (last.1 - first.1).max(1e-3)
+        }),
         seconds,
     }
 }

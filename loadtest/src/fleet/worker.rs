@@ -54,7 +54,11 @@ pub fn run(options: Fleet, worker: u32, run: RunId) -> Result<()> {
     let shared = Arc::new(Shared {
         authority: Arc::new(authority),
         tls: Arc::new(Tls::new(server.server_ca())?),
-        target: Arc::new(Target::parse(&server.url, server.stream.as_deref(), server.method.clone())?),
+        target: Arc::new(Target::parse(
+            &server.url,
+            server.stream.as_deref(),
+            server.method.clone(),
+        )?),
         template: Template::new(run, server.payload_bytes)?,
         options: Arc::new(options),
         start,
@@ -67,14 +71,20 @@ pub fn run(options: Fleet, worker: u32, run: RunId) -> Result<()> {
         .into_iter()
         .map(|part| {
             let shared = shared.clone();
-            std::thread::Builder::new().name("devices".into()).spawn(move || run_part(&shared, part))
+            std::thread::Builder::new()
+                .name("devices".into())
+                .spawn(move || run_part(&shared, part))
         })
         .collect::<std::io::Result<_>>()?;
     drop(shared);
     for thread in threads {
-        thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))?;
     }
-    printer.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the printer panicked")))
+    printer
+        .join()
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("the printer panicked")))
 }
 
 fn parts(shared: &Shared, worker: u32) -> Result<Vec<Part>> {
@@ -84,13 +94,22 @@ fn parts(shared: &Shared, worker: u32) -> Result<Vec<Part>> {
     let mut made = 0;
     let mut parts = Vec::new();
     for slot in slots {
-        let devices: Vec<u32> = (slot..options.devices).step_by(options.slots() as usize).collect();
+        let devices: Vec<u32> = (slot..options.devices)
+            .step_by(options.slots() as usize)
+            .collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let certificates = shared.authority.fleet(&devices, cores.div_ceil(options.processes as usize))?;
+        let certificates = shared
+            .authority
+            .fleet(&devices, cores.div_ceil(options.processes as usize))?;
         made += certificates.len();
-        parts.push(Part { devices, certificates });
+        parts.push(Part {
+            devices,
+            certificates,
+        });
     }
-    shared.lines.send(json!({"certificates": made, "seconds": began.elapsed().as_secs_f64()}))?;
+    shared
+        .lines
+        .send(json!({"certificates": made, "seconds": began.elapsed().as_secs_f64()}))?;
     Ok(parts)
 }
 
@@ -109,7 +128,10 @@ fn wait_for_start(start: &watch::Sender<Option<Instant>>) {
     let nanos: Option<u64> = read.ok().and_then(|_| line.trim().parse().ok());
     let at = nanos.map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos));
     let Some(at) = at else {
-        #[expect(clippy::disallowed_methods, reason = "nobody is left to give a result to")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "nobody is left to give a result to"
+        )]
         std::process::exit(1)
     };
     let now = (SystemTime::now(), Instant::now());
@@ -121,7 +143,9 @@ fn wait_for_start(start: &watch::Sender<Option<Instant>>) {
 }
 
 fn run_part(shared: &Arc<Shared>, part: Part) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(LocalSet::new().run_until(play(shared, part)))
 }
 
@@ -157,17 +181,29 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
 
 /// A server that is not there is better known before a hundred thousand devices look for it.
 async fn check_server(crew: &Crew, part: &Part) -> Result<()> {
-    let (Some(device), Some(certificate)) = (part.devices.first(), part.certificates.first()) else { return Ok(()) };
+    let (Some(device), Some(certificate)) = (part.devices.first(), part.certificates.first())
+    else {
+        return Ok(());
+    };
     let protocol = crew.options.protocol.of(*device);
     let tls = crew.tls.device(protocol, certificate, false)?;
     let connected = crew.dialer.connect(protocol, &tls, *device).await;
-    connected.map(drop).with_context(|| format!("no connection to {}", crew.options.server.url))
+    connected
+        .map(drop)
+        .with_context(|| format!("no connection to {}", crew.options.server.url))
 }
 
 fn crew(shared: &Shared) -> Result<Crew> {
     let options = &shared.options;
-    let sources = Sources { addresses: options.source_addresses, sockets: options.sockets.into() };
-    let ledger = options.ledger.as_ref().map(|path| Writer::open(path)).transpose()?;
+    let sources = Sources {
+        addresses: options.source_addresses,
+        sockets: options.sockets.into(),
+    };
+    let ledger = options
+        .ledger
+        .as_ref()
+        .map(|path| Writer::open(path))
+        .transpose()?;
     Ok(Crew {
         options: options.clone(),
         authority: shared.authority.clone(),
@@ -191,8 +227,20 @@ fn spawn_devices(crew: &Rc<Crew>, part: Part, ready: watch::Sender<usize>) -> Jo
     for (number, certificate) in part.devices.into_iter().zip(part.certificates) {
         let mut random = Random::of(!options.seed, number);
         let share = f64::from(number) / f64::from(options.devices);
-        let plan = options.scenario.plan(number, share, options.interval(), options.duration, &mut random);
-        let device = Device::new(number, options.protocol.of(number), plan, certificate, crew.clone());
+        let plan = options.scenario.plan(
+            number,
+            share,
+            options.interval(),
+            options.duration,
+            &mut random,
+        );
+        let device = Device::new(
+            number,
+            options.protocol.of(number),
+            plan,
+            certificate,
+            crew.clone(),
+        );
         let turn = now + Duration::from_secs_f64(f64::from(number) / options.connect_rate);
         tasks.spawn_local(device.live(turn, ready.clone()));
     }

@@ -19,14 +19,24 @@ const ROWS: [(&str, &str, f64); 13] = [
     ("latency max ms", "/total/latency_us/max", 1e-3),
     ("handshake p99 ms", "/setup/handshake_us/p99", 1e-3),
     ("server µs/request", "/server/cpu_us_per_request", 1.0),
-    ("server RSS MiB", "/server/rss_peak_bytes", 1.0 / 1_048_576.0),
+    (
+        "server RSS MiB",
+        "/server/rss_peak_bytes",
+        1.0 / 1_048_576.0,
+    ),
     ("generator µs/request", "/generator/cpu_us_per_request", 1.0),
     ("sends late p99 ms", "/total/send_lateness_us/p99", 1e-3),
 ];
 
 pub fn run(first: &Path, second: &Path) -> Result<()> {
-    let name = |path: &Path| path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    print!("{}", table(&[(name(first), read(first)?), (name(second), read(second)?)]));
+    let name = |path: &Path| {
+        path.file_stem()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    print!(
+        "{}",
+        table(&[(name(first), read(first)?), (name(second), read(second)?)])
+    );
     Ok(())
 }
 
@@ -43,8 +53,10 @@ pub fn table(reports: &[(String, Value)]) -> String {
     }
     text.push('\n');
     for (name, place, factor) in ROWS {
-        let values: Vec<&Value> =
-            reports.iter().map(|(_, report)| report.pointer(place).unwrap_or(&Value::Null)).collect();
+        let values: Vec<&Value> = reports
+            .iter()
+            .map(|(_, report)| report.pointer(place).unwrap_or(&Value::Null))
+            .collect();
         text += &format!("{name:<22}");
         for value in &values {
             text += &format!("{:>20}", cell(value, values[0], factor));
@@ -53,14 +65,24 @@ pub fn table(reports: &[(String, Value)]) -> String {
     }
     text += &format!("{:<22}", "generator");
     for (_, report) in reports {
-        text += &format!("{:>20}", if report["verdict"]["fit"] == true { "fit" } else { "NOT TO BE TRUSTED" });
+        text += &format!(
+            "{:>20}",
+            if report["verdict"]["fit"] == true {
+                "fit"
+            } else {
+                "NOT TO BE TRUSTED"
+            }
+        );
     }
     text + "\n"
 }
 
 fn cell(value: &Value, first: &Value, factor: f64) -> String {
-    let ratio =
-        value.as_f64().zip(first.as_f64()).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
+    let ratio = value
+        .as_f64()
+        .zip(first.as_f64())
+        .filter(|(_, first)| *first > 0.0)
+        .map(|(value, first)| value / first);
     let ratio = ratio.map_or_else(|| "       ".into(), |ratio| format!(" ×{ratio:<5.2}"));
     format!("{}{ratio}", number(value, factor, 2))
 }
@@ -73,10 +95,21 @@ mod tests {
 
     #[test]
     fn ratios_are_to_the_first() {
-        let report = |p99: u64| json!({"total": {"latency_us": {"p99": p99}}, "verdict": {"fit": true}});
+        let report =
+            |p99: u64| json!({"total": {"latency_us": {"p99": p99}}, "verdict": {"fit": true}});
         let table = table(&[("a".into(), report(2000)), ("b".into(), report(3000))]);
-        let row = table.lines().find(|line| line.starts_with("latency p99 ms")).unwrap();
-        assert_eq!(row.split_whitespace().skip(3).collect::<Vec<_>>(), ["2.00", "×1.00", "3.00", "×1.50"]);
-        assert!(table.lines().any(|line| line.starts_with("missed") && line.contains('-')));
+        let row = table
+            .lines()
+            .find(|line| line.starts_with("latency p99 ms"))
+            .unwrap();
+        assert_eq!(
+            row.split_whitespace().skip(3).collect::<Vec<_>>(),
+            ["2.00", "×1.00", "3.00", "×1.50"]
+        );
+        assert!(
+            table
+                .lines()
+                .any(|line| line.starts_with("missed") && line.contains('-'))
+        );
     }
 }

@@ -57,7 +57,11 @@ impl Axes {
     fn y(&self, value: f64) -> f64 {
         let (low, high, value) = match self.scale {
             Scale::Linear => (self.y.0, self.y.1, value),
-            Scale::Log => (self.y.0.log10(), self.y.1.log10(), value.max(self.y.0).log10()),
+            Scale::Log => (
+                self.y.0.log10(),
+                self.y.1.log10(),
+                value.max(self.y.0).log10(),
+            ),
         };
         HEIGHT - BOTTOM - (value - low) / (high - low).max(1e-9) * (HEIGHT - TOP - BOTTOM)
     }
@@ -69,14 +73,20 @@ impl Plot<'_> {
         if self.series.iter().all(|series| series.points.is_empty()) {
             return String::new();
         }
-        let mut lines: Vec<Vec<(f64, f64)>> = self.series.iter().map(|series| thinned(&series.points)).collect();
+        let mut lines: Vec<Vec<(f64, f64)>> = self
+            .series
+            .iter()
+            .map(|series| thinned(&series.points))
+            .collect();
         let own = lines.clone();
         if self.stacked {
             stack(&mut lines);
         }
         let axes = self.axes(&lines);
-        let mut svg =
-            format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(self.title));
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+            escape(self.title)
+        );
         self.draw_grid(&axes, &mut svg);
         for at in (0..lines.len()).rev() {
             self.draw_line(&axes, &lines, at, &mut svg);
@@ -96,29 +106,52 @@ impl Plot<'_> {
         if self.series.len() < 2 {
             return String::new();
         }
-        let entry = |series: &Series| format!("<i class=\"{}\">{}</i>", series.class, escape(&series.name));
-        format!("<div class=\"legend\">{}</div>", self.series.iter().map(entry).collect::<String>())
+        let entry =
+            |series: &Series| format!("<i class=\"{}\">{}</i>", series.class, escape(&series.name));
+        format!(
+            "<div class=\"legend\">{}</div>",
+            self.series.iter().map(entry).collect::<String>()
+        )
     }
 
     fn axes(&self, lines: &[Vec<(f64, f64)>]) -> Axes {
         let all = || lines.iter().flatten();
-        let x = all().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
+        let x = all().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| {
+            (low.min(*x), high.max(*x))
+        });
         let high = all().map(|(_, y)| *y).fold(0.0, f64::max);
         let y = match self.scale {
-            Scale::Linear => (0.0, nice_step(high.max(1e-6)) * (high.max(1e-6) / nice_step(high.max(1e-6))).ceil()),
+            Scale::Linear => (
+                0.0,
+                nice_step(high.max(1e-6)) * (high.max(1e-6) / nice_step(high.max(1e-6))).ceil(),
+            ),
             Scale::Log => {
-                let low = all().map(|(_, y)| *y).filter(|y| *y > 0.0).fold(high, f64::min).max(1e-3);
-                (10_f64.powf(low.log10().floor()), 10_f64.powf(high.max(low * 1.01).log10().ceil()))
+                let low = all()
+                    .map(|(_, y)| *y)
+                    .filter(|y| *y > 0.0)
+                    .fold(high, f64::min)
+                    .max(1e-3);
+                (
+                    10_f64.powf(low.log10().floor()),
+                    10_f64.powf(high.max(low * 1.01).log10().ceil()),
+                )
             }
         };
-        Axes { x, y, scale: self.scale }
+        Axes {
+            x,
+            y,
+            scale: self.scale,
+        }
     }
 
     fn draw_grid(&self, axes: &Axes, svg: &mut String) {
         for value in self.y_ticks(axes) {
             let y = axes.y(value);
             let right = WIDTH - RIGHT;
-            let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+            let _ = write!(
+                svg,
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
+            );
             let _ = write!(
                 svg,
                 "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
@@ -153,11 +186,15 @@ impl Plot<'_> {
         match self.scale {
             Scale::Linear => {
                 let step = nice_step(axes.y.1);
-                (0..=(axes.y.1 / step).round() as u32).map(|tick| f64::from(tick) * step).collect()
+                (0..=(axes.y.1 / step).round() as u32)
+                    .map(|tick| f64::from(tick) * step)
+                    .collect()
             }
             Scale::Log => {
                 let decades = (axes.y.1 / axes.y.0).log10().round() as i32;
-                (0..=decades).map(|decade| axes.y.0 * 10_f64.powi(decade)).collect()
+                (0..=decades)
+                    .map(|decade| axes.y.0 * 10_f64.powi(decade))
+                    .collect()
             }
         }
     }
@@ -165,7 +202,8 @@ impl Plot<'_> {
     fn draw_line(&self, axes: &Axes, lines: &[Vec<(f64, f64)>], at: usize, svg: &mut String) {
         let class = self.series[at].class;
         let path = path(axes, lines[at].iter());
-        if let (true, Some(first), Some(last)) = (self.stacked, lines[at].first(), lines[at].last()) {
+        if let (true, Some(first), Some(last)) = (self.stacked, lines[at].first(), lines[at].last())
+        {
             let floor = HEIGHT - BOTTOM;
             let _ = write!(
                 svg,
@@ -178,7 +216,11 @@ impl Plot<'_> {
     }
 
     fn draw_events(&self, axes: &Axes, svg: &mut String) {
-        for (at, text) in self.events.iter().filter(|(at, _)| (axes.x.0..=axes.x.1).contains(at)) {
+        for (at, text) in self
+            .events
+            .iter()
+            .filter(|(at, _)| (axes.x.0..=axes.x.1).contains(at))
+        {
             let (x, bottom) = (axes.x(*at), HEIGHT - BOTTOM);
             let _ = write!(
                 svg,
@@ -191,7 +233,9 @@ impl Plot<'_> {
 
     /// A column for each point, which tells its values.
     fn draw_hover(&self, axes: &Axes, lines: &[Vec<(f64, f64)>], svg: &mut String) {
-        let Some(longest) = lines.iter().max_by_key(|line| line.len()) else { return };
+        let Some(longest) = lines.iter().max_by_key(|line| line.len()) else {
+            return;
+        };
         let width = (WIDTH - LEFT - RIGHT) / longest.len().max(1) as f64;
         for (at, (x, _)) in longest.iter().enumerate() {
             let left = (axes.x(*x) - width / 2.0).max(LEFT);
@@ -232,7 +276,10 @@ fn path<'a>(axes: &Axes, points: impl Iterator<Item = &'a (f64, f64)>) -> String
 fn stack(lines: &mut [Vec<(f64, f64)>]) {
     for at in 1..lines.len() {
         let (below, above) = lines.split_at_mut(at);
-        above[0].iter_mut().zip(&below[at - 1]).for_each(|(point, under)| point.1 += under.1);
+        above[0]
+            .iter_mut()
+            .zip(&below[at - 1])
+            .for_each(|(point, under)| point.1 += under.1);
     }
 }
 
@@ -241,7 +288,12 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let stretch = points.len().div_ceil(COLUMNS_MAX).max(1);
     points
         .chunks(stretch)
-        .map(|chunk| chunk.iter().fold(chunk[0], |high, point| if point.1 > high.1 { *point } else { high }))
+        .map(|chunk| {
+            chunk.iter().fold(
+                chunk[0],
+                |high, point| if point.1 > high.1 { *point } else { high },
+            )
+        })
         .collect()
 }
 
@@ -249,7 +301,10 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn nice_step(range: f64) -> f64 {
     let rough = range.max(1e-9) / 4.0;
     let power = 10_f64.powf(rough.log10().floor());
-    let factor = [5.0, 2.0, 1.0].into_iter().find(|factor| factor * power <= rough * 1.000_001).unwrap_or(1.0);
+    let factor = [5.0, 2.0, 1.0]
+        .into_iter()
+        .find(|factor| factor * power <= rough * 1.000_001)
+        .unwrap_or(1.0);
     factor * power
 }
 
@@ -264,7 +319,11 @@ pub fn short(value: f64) -> String {
             2
         };
         let text = format!("{value:.digits$}");
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        let text = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            &text
+        };
         format!("{text}{unit}")
     };
     match value.abs() {
@@ -276,7 +335,10 @@ pub fn short(value: f64) -> String {
 }
 
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -305,23 +367,49 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_a_gap() {
-        let axes = Axes { x: (0.0, 3.0), y: (1.0, 10.0), scale: Scale::Log };
+        let axes = Axes {
+            x: (0.0, 3.0),
+            y: (1.0, 10.0),
+            scale: Scale::Log,
+        };
         let points = [(0.0, 5.0), (1.0, 0.0), (2.0, 5.0), (3.0, 5.0)];
         assert_eq!(path(&axes, points.iter()).matches('M').count(), 2);
-        assert_eq!(path(&Axes { scale: Scale::Linear, ..axes }, points.iter()).matches('M').count(), 1);
+        assert_eq!(
+            path(
+                &Axes {
+                    scale: Scale::Linear,
+                    ..axes
+                },
+                points.iter()
+            )
+            .matches('M')
+            .count(),
+            1
+        );
     }
 
     #[test]
     fn numbers_are_short() {
         let shorts = [0.0, 0.004, 0.25, 7.5, 42.0, 1234.0, 20_003.0, 1.5e6].map(short);
-        assert_eq!(shorts, ["0", "0.004", "0.25", "7.5", "42", "1234", "20k", "1.5M"]);
+        assert_eq!(
+            shorts,
+            ["0", "0.004", "0.25", "7.5", "42", "1234", "20k", "1.5M"]
+        );
     }
 
     #[test]
     fn all_points_lie_on_the_sheet() {
-        let series = Series { name: "a<b".into(), class: "c1", points: vec![(0.0, 0.0), (1.0, 950.0), (2.0, 0.5)] };
+        let series = Series {
+            name: "a<b".into(),
+            class: "c1",
+            points: vec![(0.0, 0.0), (1.0, 950.0), (2.0, 0.5)],
+        };
         for scale in [Scale::Linear, Scale::Log] {
-            let series = Series { name: series.name.clone(), points: series.points.clone(), ..series };
+            let series = Series {
+                name: series.name.clone(),
+                points: series.points.clone(),
+                ..series
+            };
             let plot = Plot {
                 title: "t",
                 unit: "ms",
@@ -335,7 +423,8 @@ mod tests {
             let axes = plot.axes(&[thinned(&plot.series[0].points)]);
             for (x, y) in &plot.series[0].points {
                 assert!(
-                    (LEFT..=WIDTH).contains(&axes.x(*x)) && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&axes.y(*y))
+                    (LEFT..=WIDTH).contains(&axes.x(*x))
+                        && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&axes.y(*y))
                 );
             }
             assert!(plot.to_html().contains("a&lt;b"));

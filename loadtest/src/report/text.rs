@@ -15,10 +15,19 @@ pub fn summary(report: &Value) -> String {
         number(&total["per_second"], 1.0, 0),
     );
     text += &format!("statuses      {}\n", statuses(&total["statuses"]));
-    text += &format!("latency ms    {}   (from the intended time)\n", quantiles(latency));
-    text += &format!("service ms    {}   (from the sending)\n", quantiles(&total["service_us"]));
+    text += &format!(
+        "latency ms    {}   (from the intended time)\n",
+        quantiles(latency)
+    );
+    text += &format!(
+        "service ms    {}   (from the sending)\n",
+        quantiles(&total["service_us"])
+    );
     text += &format!("behind {}, missed {}; ", total["behind"], total["missed"]);
-    text += &format!("handshakes {} ({} failed)\n", total["handshakes"], total["handshakes_failed"]);
+    text += &format!(
+        "handshakes {} ({} failed)\n",
+        total["handshakes"], total["handshakes_failed"]
+    );
     if report["groups"]["noisy"].is_object() {
         for name in ["fleet", "noisy"] {
             let group = &report["groups"][name];
@@ -69,7 +78,11 @@ fn usage(report: &Value) -> String {
 
 fn verdict(verdict: &Value) -> String {
     let list = |name: &str| verdict[name].as_array().cloned().unwrap_or_default();
-    let fit = if verdict["fit"] == true { "fit" } else { "NOT TO BE TRUSTED" };
+    let fit = if verdict["fit"] == true {
+        "fit"
+    } else {
+        "NOT TO BE TRUSTED"
+    };
     let mut text = format!("verdict       {fit}\n");
     for line in list("reasons").iter().chain(&list("notes")) {
         text += &format!("              {}\n", line.as_str().unwrap_or_default());
@@ -79,15 +92,24 @@ fn verdict(verdict: &Value) -> String {
 
 pub fn statuses(statuses: &Value) -> String {
     let pairs = statuses.as_object().into_iter().flatten();
-    pairs.map(|(status, count)| format!("{status}: {count}")).collect::<Vec<_>>().join(", ")
+    pairs
+        .map(|(status, count)| format!("{status}: {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn quantiles(times: &Value) -> String {
     let quantile = |name: &str| format!("{name} {}", number(&times[name], 1e-3, 1));
-    ["p50", "p90", "p99", "p99_9", "max"].map(quantile).join("  ").replace("p99_9", "p99.9")
+    ["p50", "p90", "p99", "p99_9", "max"]
+        .map(quantile)
+        .join("  ")
+        .replace("p99_9", "p99.9")
 }
 
 /// `-` where there is none.
 pub fn number(value: &Value, factor: f64, digits: usize) -> String {
-    value.as_f64().map_or_else(|| "-".into(), |value| format!("{:.digits$}", value * factor))
+    value.as_f64().map_or_else(
+        || "-".into(),
+        |value| format!("{:.digits$}", value * factor),
+    )
 }

@@ -23,7 +23,10 @@ pub struct Verdict {
 }
 
 pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Verdict {
-    let mut verdict = Verdict { reasons: faults.to_vec(), notes: Vec::new() };
+    let mut verdict = Verdict {
+        reasons: faults.to_vec(),
+        notes: Vec::new(),
+    };
     let lateness_us = total.lateness.quantile(0.99);
     if total.ended() == 0 {
         verdict.reasons.push("no request ended".into());
@@ -36,16 +39,26 @@ pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Ver
     }
     if usage.busiest_thread_cores > THREAD_CORES_MAX {
         let percent = usage.busiest_thread_cores * 100.0;
-        verdict.reasons.push(format!("a thread of the generator used {percent:.0} % of a core: give it more threads"));
+        verdict.reasons.push(format!(
+            "a thread of the generator used {percent:.0} % of a core: give it more threads"
+        ));
     }
     if usage.machine_idle < IDLE_MIN && usage.seconds > 0.0 {
-        verdict.notes.push("no core was idle: what runs on this machine held each other up".into());
+        verdict
+            .notes
+            .push("no core was idle: what runs on this machine held each other up".into());
     }
     if setup.handshakes_failed > 0 {
-        verdict.notes.push(format!("{} connections failed before the run", setup.handshakes_failed));
+        verdict.notes.push(format!(
+            "{} connections failed before the run",
+            setup.handshakes_failed
+        ));
     }
     if total.missed > 0 {
-        verdict.notes.push(format!("{} readings were not sent by the end", total.missed));
+        verdict.notes.push(format!(
+            "{} readings were not sent by the end",
+            total.missed
+        ));
     }
     verdict
 }
@@ -71,17 +84,39 @@ mod tests {
     }
 
     fn reasons(lateness_ms: u64, usage: Usage, faults: &[String]) -> usize {
-        of(&total(lateness_ms), &Tally::default(), &usage, faults).reasons.len()
+        of(&total(lateness_ms), &Tally::default(), &usage, faults)
+            .reasons
+            .len()
     }
 
     #[test]
     fn each_weakness_of_the_generator_is_a_reason() {
-        let good = Usage { busiest_thread_cores: 0.5, machine_idle: 0.5, seconds: 10.0, ..Usage::default() };
+        let good = Usage {
+            busiest_thread_cores: 0.5,
+            machine_idle: 0.5,
+            seconds: 10.0,
+            ..Usage::default()
+        };
         assert_eq!(reasons(1, good, &[]), 0);
         assert_eq!(reasons(11, good, &[]), 1);
-        assert_eq!(reasons(1, Usage { busiest_thread_cores: 0.95, ..good }, &[]), 1);
+        assert_eq!(
+            reasons(
+                1,
+                Usage {
+                    busiest_thread_cores: 0.95,
+                    ..good
+                },
+                &[]
+            ),
+            1
+        );
         assert_eq!(reasons(1, good, &["a worker ended".into()]), 1);
-        assert_eq!(of(&Tally::default(), &Tally::default(), &good, &[]).reasons.len(), 1);
+        assert_eq!(
+            of(&Tally::default(), &Tally::default(), &good, &[])
+                .reasons
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -89,7 +124,15 @@ mod tests {
         let mut slow = total(1);
         slow.missed = 1000;
         slow.latency.record(Duration::from_secs(30));
-        let verdict = of(&slow, &Tally::default(), &Usage { machine_idle: 0.5, ..Usage::default() }, &[]);
+        let verdict = of(
+            &slow,
+            &Tally::default(),
+            &Usage {
+                machine_idle: 0.5,
+                ..Usage::default()
+            },
+            &[],
+        );
         assert_eq!((verdict.reasons.len(), verdict.notes.len()), (0, 1));
     }
 }

@@ -22,11 +22,19 @@ const PASSED_MAX: i32 = 2;
 
 /// What was passed to this process, if anything was. `FOREBAY_LISTEN` counts for nothing then.
 pub fn take(config: &ListenConfig) -> anyhow::Result<Option<(SocketAddr, Vec<Sockets>)>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
-    let is_for_us = number("LISTEN_PID").is_some_and(|pid| pid.cast_unsigned() == std::process::id());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<i32>().ok())
+    };
+    let is_for_us =
+        number("LISTEN_PID").is_some_and(|pid| pid.cast_unsigned() == std::process::id());
     let count = number("LISTEN_FDS").filter(|count| is_for_us && *count > 0);
     let Some(count) = count else { return Ok(None) };
-    ensure!(count <= PASSED_MAX, "LISTEN_FDS: {count} sockets were passed; one for TCP and one for UDP can be used");
+    ensure!(
+        count <= PASSED_MAX,
+        "LISTEN_FDS: {count} sockets were passed; one for TCP and one for UDP can be used"
+    );
     share(config, (0..count).map(own).collect::<Result<_, _>>()?).map(Some)
 }
 
@@ -44,7 +52,10 @@ fn own(place: i32) -> std::io::Result<Socket> {
 fn share(config: &ListenConfig, passed: Vec<Socket>) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
     let (mut tcp, mut udp) = (None, None);
     for socket in passed {
-        match socket.r#type().context("LISTEN_FDS: what was passed is no socket")? {
+        match socket
+            .r#type()
+            .context("LISTEN_FDS: what was passed is no socket")?
+        {
             Type::STREAM => tcp = Some(socket),
             Type::DGRAM => udp = Some(socket),
             _ => bail!("LISTEN_FDS: a socket that is neither TCP nor UDP was passed"),
@@ -56,9 +67,16 @@ fn share(config: &ListenConfig, passed: Vec<Socket>) -> anyhow::Result<(SocketAd
             "LISTEN_FDS: no UDP socket was passed: add ListenDatagram= to the socket unit, or set FOREBAY_HTTP3=false"
         );
     }
-    let address = tcp.local_addr()?.as_socket().context("LISTEN_FDS: the listener is not on an IP address")?;
+    let address = tcp
+        .local_addr()?
+        .as_socket()
+        .context("LISTEN_FDS: the listener is not on an IP address")?;
     let mut udp = udp.filter(|_| config.http3);
-    let sockets = (0..config.workers.get())
-        .map(|_| Ok(Sockets { tcp: tcp.try_clone()?.into(), udp: udp.take().map(Into::into) }));
+    let sockets = (0..config.workers.get()).map(|_| {
+        Ok(Sockets {
+            tcp: tcp.try_clone()?.into(),
+            udp: udp.take().map(Into::into),
+        })
+    });
     Ok((address, sockets.collect::<std::io::Result<_>>()?))
 }

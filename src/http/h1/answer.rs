@@ -46,7 +46,16 @@ impl Accepted {
 
 fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
     let name = reply::CERTIFICATE_EXPIRES;
-    [head, name.as_str().as_bytes(), b": ", expires.as_bytes(), LINE_END, LINE_END].concat().into()
+    [
+        head,
+        name.as_str().as_bytes(),
+        b": ",
+        expires.as_bytes(),
+        LINE_END,
+        LINE_END,
+    ]
+    .concat()
+    .into()
 }
 
 /// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD request.
@@ -54,7 +63,12 @@ pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Ve
     let (status, body) = (response.status(), response.body());
     let mut bytes = Vec::with_capacity(512 + body.len());
     // Writing to memory does not fail.
-    let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let _ = write!(
+        bytes,
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    );
     let mut field = |name: &str, value: &[u8]| {
         bytes.extend_from_slice(name.as_bytes());
         bytes.extend_from_slice(b": ");
@@ -84,15 +98,28 @@ mod tests {
     #[test]
     fn a_204_has_no_length_and_is_written_anew_each_second() {
         let accepted = Accepted::default();
-        let response = || Response::builder().status(204).header("x", "1").body(Bytes::new()).unwrap();
+        let response = || {
+            Response::builder()
+                .status(204)
+                .header("x", "1")
+                .body(Bytes::new())
+                .unwrap()
+        };
         let text = |at| String::from_utf8(accepted.bytes(at, None, response).to_vec()).unwrap();
-        let expected = "HTTP/1.1 204 No Content\r\nx: 1\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
+        let expected =
+            "HTTP/1.1 204 No Content\r\nx: 1\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
         assert_eq!(text(NOON), expected);
         assert_eq!(text(Timestamp(NOON.0 + 999)), expected);
-        assert_eq!(text(Timestamp(NOON.0 + 1000)), expected.replace("12:00:00", "12:00:01"));
+        assert_eq!(
+            text(Timestamp(NOON.0 + 1000)),
+            expected.replace("12:00:00", "12:00:01")
+        );
         let noticed = accepted.bytes(NOON, Some(&HeaderValue::from_static("soon")), response);
         let head = &expected[..expected.len() - 2];
-        assert_eq!(noticed, format!("{head}forebay-certificate-expires: soon\r\n\r\n"));
+        assert_eq!(
+            noticed,
+            format!("{head}forebay-certificate-expires: soon\r\n\r\n")
+        );
     }
 
     #[test]
@@ -100,7 +127,10 @@ mod tests {
         let mut response = Response::new(Bytes::from_static(b"{}"));
         *response.status_mut() = StatusCode::NOT_FOUND;
         let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
-        assert_eq!(encode(&response, NOON, false), format!("{head}{{}}").into_bytes());
+        assert_eq!(
+            encode(&response, NOON, false),
+            format!("{head}{{}}").into_bytes()
+        );
         assert_eq!(encode(&response, NOON, true), head.as_bytes());
     }
 }

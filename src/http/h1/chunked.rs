@@ -58,12 +58,20 @@ impl Chunked {
     pub fn decode(&mut self, input: &[u8]) -> Result<Step, BrokenFraming> {
         for (at, byte) in input.iter().enumerate() {
             match self.next {
-                Next::End => return Ok(Step { consumed_bytes: at, data: at..at }),
+                Next::End => {
+                    return Ok(Step {
+                        consumed_bytes: at,
+                        data: at..at,
+                    });
+                }
                 Next::Data => return Ok(self.data(at, input.len())),
                 _ => self.framing(*byte)?,
             }
         }
-        Ok(Step { consumed_bytes: input.len(), data: 0..0 })
+        Ok(Step {
+            consumed_bytes: input.len(),
+            data: 0..0,
+        })
     }
 
     fn data(&mut self, at: usize, end: usize) -> Step {
@@ -72,7 +80,10 @@ impl Chunked {
         if self.left == 0 {
             self.next = Next::DataCr;
         }
-        Step { consumed_bytes: at + bytes, data: at..at + bytes }
+        Step {
+            consumed_bytes: at + bytes,
+            data: at..at + bytes,
+        }
     }
 
     fn framing(&mut self, byte: u8) -> Result<(), BrokenFraming> {
@@ -99,7 +110,10 @@ impl Chunked {
     }
 
     fn digit(&mut self, byte: u8, digits: u8) -> Result<Next, BrokenFraming> {
-        let digit = char::from(byte).to_digit(16).filter(|_| digits <= 16).ok_or(BrokenFraming)?;
+        let digit = char::from(byte)
+            .to_digit(16)
+            .filter(|_| digits <= 16)
+            .ok_or(BrokenFraming)?;
         self.left = self.left << 4 | u64::from(digit);
         Ok(Next::MoreSize(digits))
     }
@@ -107,7 +121,11 @@ impl Chunked {
     fn ignore(&mut self, byte: u8, next: Next) -> Result<Next, BrokenFraming> {
         self.ignored_bytes += 1;
         let is_text = byte == b'\t' || !byte.is_ascii_control();
-        if is_text && self.ignored_bytes <= IGNORED_BYTES_MAX { Ok(next) } else { Err(BrokenFraming) }
+        if is_text && self.ignored_bytes <= IGNORED_BYTES_MAX {
+            Ok(next)
+        } else {
+            Err(BrokenFraming)
+        }
     }
 }
 

@@ -37,10 +37,18 @@ pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
         match &bytes[..line_end] {
             [.., b'\r', b'\n', b'\r'] => return Ok(Some(line_end + 1)),
             [.., b'\r'] => {}
-            _ => return Err(Refusal::Malformed("a line of the head does not end in CR LF")),
+            _ => {
+                return Err(Refusal::Malformed(
+                    "a line of the head does not end in CR LF",
+                ));
+            }
         }
     }
-    if bytes.len() > HEAD_BYTES_MAX { Err(Refusal::HeadTooLarge) } else { Ok(None) }
+    if bytes.len() > HEAD_BYTES_MAX {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Parses a whole head.
@@ -61,7 +69,10 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, path) = split_target(request.path.unwrap_or_default());
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
-    let mut connection = ConnectionFields { keeps_alive: is_1_1, ..ConnectionFields::default() };
+    let mut connection = ConnectionFields {
+        keeps_alive: is_1_1,
+        ..ConnectionFields::default()
+    };
     for field in request.headers.iter() {
         head.note(field.name, field.value);
         connection.note(field);
@@ -69,7 +80,12 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let framing = framing(connection.transfer_encoding, head.content_length(), is_1_1)?;
     // A body whose length is not known before its end may have been framed otherwise for somebody else.
     let keeps_alive = connection.keeps_alive && framing != Framing::Chunked;
-    Ok(Parsed { head, framing, keeps_alive, expects_continue: connection.expects_continue && is_1_1 })
+    Ok(Parsed {
+        head,
+        framing,
+        keeps_alive,
+        expects_continue: connection.expects_continue && is_1_1,
+    })
 }
 
 /// The fields that concern the connection alone.
@@ -87,10 +103,15 @@ impl<'a> ConnectionFields<'a> {
                 self.expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
             }
             10 if field.name.eq_ignore_ascii_case("connection") => {
-                let mut options = field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                let mut options = field
+                    .value
+                    .split(|byte| *byte == b',')
+                    .map(<[u8]>::trim_ascii);
                 self.keeps_alive &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
             }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => self.transfer_encoding.note(field.value),
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                self.transfer_encoding.note(field.value)
+            }
             _ => {}
         }
     }
@@ -101,7 +122,9 @@ fn split_target(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
         return (None, without_query(target));
     }
-    let Some((_, rest)) = target.split_once("://") else { return (None, target) };
+    let Some((_, rest)) = target.split_once("://") else {
+        return (None, target);
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     (Some(authority), without_query(path))
 }
@@ -110,15 +133,25 @@ fn without_query(path: &str) -> &str {
     &path[..memchr::memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len())]
 }
 
-fn framing(transfer_encoding: Field<'_>, content_length: Field<'_>, is_1_1: bool) -> Result<Framing, Refusal> {
+fn framing(
+    transfer_encoding: Field<'_>,
+    content_length: Field<'_>,
+    is_1_1: bool,
+) -> Result<Framing, Refusal> {
     match (transfer_encoding, content_length) {
         (Field::Absent, Field::Absent) => Ok(Framing::Length(0)),
         (Field::Absent, Field::Once(digits)) => length(digits).map(Framing::Length),
-        (Field::Absent, Field::Repeated(_)) => Err(Refusal::Malformed("there is more than one Content-Length")),
-        (Field::Once(coding), Field::Absent) if is_1_1 && coding.eq_ignore_ascii_case(b"chunked") => {
+        (Field::Absent, Field::Repeated(_)) => {
+            Err(Refusal::Malformed("there is more than one Content-Length"))
+        }
+        (Field::Once(coding), Field::Absent)
+            if is_1_1 && coding.eq_ignore_ascii_case(b"chunked") =>
+        {
             Ok(Framing::Chunked)
         }
-        _ => Err(Refusal::Malformed("Transfer-Encoding is not just chunked, or there is a Content-Length too")),
+        _ => Err(Refusal::Malformed(
+            "Transfer-Encoding is not just chunked, or there is a Content-Length too",
+        )),
     }
 }
 
@@ -132,7 +165,10 @@ mod tests {
 
     fn is_malformed(lines: &str) -> bool {
         let head = head(lines);
-        matches!(end(&head, 0).and_then(|_| parse(&head)), Err(Refusal::Malformed(_)))
+        matches!(
+            end(&head, 0).and_then(|_| parse(&head)),
+            Err(Refusal::Malformed(_))
+        )
     }
 
     #[test]
@@ -150,7 +186,10 @@ mod tests {
         let framing = |lines: &str| parse(&head(lines)).unwrap().framing;
         assert_eq!(framing(""), Framing::Length(0));
         assert_eq!(framing("Content-Length: 344\r\n"), Framing::Length(344));
-        assert_eq!(framing("content-length: 99999999999999999999\r\n"), Framing::Length(u64::MAX));
+        assert_eq!(
+            framing("content-length: 99999999999999999999\r\n"),
+            Framing::Length(u64::MAX)
+        );
         assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Framing::Chunked);
     }
 
@@ -190,7 +229,9 @@ mod tests {
         assert!(keeps_alive(&head("connection: keep-alive\r\n")));
         assert!(!keeps_alive(&head("connection: x, Close\r\n")));
         assert!(!keeps_alive(&head("transfer-encoding: chunked\r\n")));
-        assert!(!keeps_alive(b"POST / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n"));
+        assert!(!keeps_alive(
+            b"POST / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n"
+        ));
     }
 
     #[test]
@@ -206,8 +247,14 @@ mod tests {
     fn a_head_has_so_many_bytes_and_fields() {
         let too_long = head(&format!("x: {}\r\n", "x".repeat(HEAD_BYTES_MAX)));
         assert!(matches!(parse(&too_long), Err(Refusal::HeadTooLarge)));
-        assert!(matches!(end(&too_long[..too_long.len() - 4], 0), Err(Refusal::HeadTooLarge)));
+        assert!(matches!(
+            end(&too_long[..too_long.len() - 4], 0),
+            Err(Refusal::HeadTooLarge)
+        ));
         assert!(parse(&head(&"x: 1\r\n".repeat(HEADER_FIELDS_MAX - 1))).is_ok());
-        assert!(matches!(parse(&head(&"x: 1\r\n".repeat(HEADER_FIELDS_MAX))), Err(Refusal::HeadTooLarge)));
+        assert!(matches!(
+            parse(&head(&"x: 1\r\n".repeat(HEADER_FIELDS_MAX))),
+            Err(Refusal::HeadTooLarge)
+        ));
     }
 }

@@ -27,7 +27,12 @@ pub struct Wire<S> {
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     pub fn new(stream: S, deadline: Instant) -> Self {
-        Self { stream, gathered: Vec::new(), searched: 0, patience: Patience::until(deadline) }
+        Self {
+            stream,
+            gathered: Vec::new(),
+            searched: 0,
+            patience: Patience::until(deadline),
+        }
     }
 
     /// From now on, waiting ends then.
@@ -133,14 +138,18 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Says that nothing more will be sent.
     pub async fn shutdown(&mut self) {
-        let _ = poll_fn(|context| match Pin::new(&mut self.stream).poll_shutdown(context) {
-            Poll::Pending => self.poll_late(context),
-            shut => shut,
-        })
+        let _ = poll_fn(
+            |context| match Pin::new(&mut self.stream).poll_shutdown(context) {
+                Poll::Pending => self.poll_late(context),
+                shut => shut,
+            },
+        )
         .await;
     }
 
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.patience.poll_over(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.patience
+            .poll_over(context)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

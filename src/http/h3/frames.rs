@@ -20,7 +20,9 @@ pub const MEANINGLESS_MAX: u32 = 32;
 
 /// Frame types of RFC 9114 section 11.2.1, those that it reserves because of HTTP/2, and WebTransport's: h3 knows them,
 /// and what becomes of them is its business.
-const KNOWN: [u64; 12] = [DATA, HEADERS, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xd, 0x41];
+const KNOWN: [u64; 12] = [
+    DATA, HEADERS, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xd, 0x41,
+];
 const DATA: u64 = 0x0;
 const HEADERS: u64 = 0x1;
 
@@ -66,13 +68,23 @@ pub struct Frames {
 
 impl Frames {
     pub fn of_request() -> Self {
-        Self { place: Place::Header, kept: BytesMut::new(), meaningless_left: MEANINGLESS_MAX, has_head: false }
+        Self {
+            place: Place::Header,
+            kept: BytesMut::new(),
+            meaningless_left: MEANINGLESS_MAX,
+            has_head: false,
+        }
     }
 
     /// Of a stream in one direction. A control stream lives as long as its connection: frames without a meaning may
     /// always come on it.
     pub fn of_uni_stream() -> Self {
-        Self { place: Place::StreamType, kept: BytesMut::new(), meaningless_left: u32::MAX, has_head: false }
+        Self {
+            place: Place::StreamType,
+            kept: BytesMut::new(),
+            meaningless_left: u32::MAX,
+            has_head: false,
+        }
     }
 
     /// Takes from `input` until there is a piece for h3. When there is none, `input` is used up.
@@ -103,13 +115,20 @@ impl Frames {
 
     fn take_stream_type(&mut self, input: &mut Bytes) -> Option<Bytes> {
         let (kind, bytes) = self.gather(input, varint)?;
-        self.place = if kind == CONTROL { Place::Header } else { Place::Unframed };
+        self.place = if kind == CONTROL {
+            Place::Header
+        } else {
+            Place::Unframed
+        };
         Some(bytes)
     }
 
     fn take_header(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Excess> {
-        let Some(((kind, payload_bytes), header)) = self.gather(input, frame_header) else { return Ok(None) };
-        let is_meaningless = !KNOWN.contains(&kind) || (kind == DATA && payload_bytes == 0 && self.has_head);
+        let Some(((kind, payload_bytes), header)) = self.gather(input, frame_header) else {
+            return Ok(None);
+        };
+        let is_meaningless =
+            !KNOWN.contains(&kind) || (kind == DATA && payload_bytes == 0 && self.has_head);
         if kind != DATA && payload_bytes > FRAME_BYTES_MAX {
             return Err(Excess::Frame);
         }
@@ -153,7 +172,11 @@ impl Frames {
     }
 
     /// What `parse` finds at the start, and its bytes: at most sixteen, which are kept while they are not whole.
-    fn gather<T>(&mut self, input: &mut Bytes, parse: impl Fn(&[u8]) -> Option<(T, usize)>) -> Option<(T, Bytes)> {
+    fn gather<T>(
+        &mut self,
+        input: &mut Bytes,
+        parse: impl Fn(&[u8]) -> Option<(T, usize)>,
+    ) -> Option<(T, Bytes)> {
         if self.kept.is_empty()
             && let Some((value, bytes)) = parse(input)
         {
@@ -175,7 +198,11 @@ fn within(left: u64, input: &Bytes) -> usize {
 }
 
 fn payload(left: u64, place: fn(u64) -> Place) -> Place {
-    if left == 0 { Place::Header } else { place(left) }
+    if left == 0 {
+        Place::Header
+    } else {
+        place(left)
+    }
 }
 
 /// Type and length of a frame (RFC 9114 section 7.1), and the bytes that say so; nothing while they are not whole.
@@ -190,7 +217,12 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let whole = bytes.get(..1 << (first >> 6))?;
     let start = u64::from(first & 0b0011_1111);
-    Some((whole[1..].iter().fold(start, |value, byte| value << 8 | u64::from(*byte)), whole.len()))
+    Some((
+        whole[1..]
+            .iter()
+            .fold(start, |value, byte| value << 8 | u64::from(*byte)),
+        whole.len(),
+    ))
 }
 
 #[cfg(test)]
@@ -222,7 +254,9 @@ mod tests {
 
     /// A number in one, two, four or eight bytes, or more when it does not fit.
     fn encode(value: u64, log_bytes: u32) -> Vec<u8> {
-        let log_bytes = (log_bytes..3).find(|log_bytes| value >> ((8 << log_bytes) - 2) == 0).unwrap_or(3);
+        let log_bytes = (log_bytes..3)
+            .find(|log_bytes| value >> ((8 << log_bytes) - 2) == 0)
+            .unwrap_or(3);
         let bytes = 1 << log_bytes;
         let value = value | u64::from(log_bytes) << (8 * bytes - 2);
         value.to_be_bytes()[8 - bytes..].to_vec()
@@ -232,15 +266,26 @@ mod tests {
         let kinds = select(vec![DATA, HEADERS, 0x4, 0x5, UNKNOWN]);
         let payload = prop_oneof![Just(Vec::new()), prop::collection::vec(any::<u8>(), 0..200)];
         (kinds, payload, 0..4u32, 0..4u32).prop_map(|(kind, payload, kind_form, length_form)| {
-            let header = [encode(kind, kind_form), encode(payload.len() as u64, length_form)].concat();
-            Frame { kind, payload, header }
+            let header = [
+                encode(kind, kind_form),
+                encode(payload.len() as u64, length_form),
+            ]
+            .concat();
+            Frame {
+                kind,
+                payload,
+                header,
+            }
         })
     }
 
     /// A request whose head has passed.
     fn after_head() -> Frames {
         let mut frames = Frames::of_request();
-        assert_eq!(pass(&mut frames, &[HEADERS as u8, 0], &[]), Ok(vec![Bytes::from_static(&[HEADERS as u8, 0])]));
+        assert_eq!(
+            pass(&mut frames, &[HEADERS as u8, 0], &[]),
+            Ok(vec![Bytes::from_static(&[HEADERS as u8, 0])])
+        );
         frames
     }
 
@@ -323,20 +368,46 @@ mod tests {
     fn frames_without_a_meaning_have_a_bound_in_a_request() {
         for meaningless in [[UNKNOWN as u8, 0], [DATA as u8, 0]] {
             let mut frames = after_head();
-            assert_eq!(pass(&mut frames, &meaningless.repeat(MEANINGLESS_MAX as usize), &[]), Ok(vec![]));
-            assert_eq!(pass(&mut frames, &meaningless, &[]), Err(Excess::Meaningless));
+            assert_eq!(
+                pass(
+                    &mut frames,
+                    &meaningless.repeat(MEANINGLESS_MAX as usize),
+                    &[]
+                ),
+                Ok(vec![])
+            );
+            assert_eq!(
+                pass(&mut frames, &meaningless, &[]),
+                Err(Excess::Meaningless)
+            );
         }
         let mut control = Frames::of_uni_stream();
-        assert_eq!(pass(&mut control, &[CONTROL as u8], &[]), Ok(vec![Bytes::from_static(&[CONTROL as u8])]));
-        assert_eq!(pass(&mut control, &[UNKNOWN as u8, 0].repeat(2 * MEANINGLESS_MAX as usize), &[]), Ok(vec![]));
+        assert_eq!(
+            pass(&mut control, &[CONTROL as u8], &[]),
+            Ok(vec![Bytes::from_static(&[CONTROL as u8])])
+        );
+        assert_eq!(
+            pass(
+                &mut control,
+                &[UNKNOWN as u8, 0].repeat(2 * MEANINGLESS_MAX as usize),
+                &[]
+            ),
+            Ok(vec![])
+        );
     }
 
     /// It is an error even when it is empty, which is for h3 to say.
     #[test]
     fn data_without_a_head_passes() {
-        for (mut frames, before) in [(Frames::of_request(), &[][..]), (Frames::of_uni_stream(), &[CONTROL as u8])] {
+        for (mut frames, before) in [
+            (Frames::of_request(), &[][..]),
+            (Frames::of_uni_stream(), &[CONTROL as u8]),
+        ] {
             let bytes = [before, &[DATA as u8, 0]].concat();
-            assert_eq!(pass(&mut frames, &bytes, &[]).expect("in bounds").concat(), bytes);
+            assert_eq!(
+                pass(&mut frames, &bytes, &[]).expect("in bounds").concat(),
+                bytes
+            );
         }
     }
 

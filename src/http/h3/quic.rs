@@ -43,18 +43,31 @@ impl Connection {
         let (accept_bi, accept_uni, open_uni) = (quic.clone(), quic.clone(), quic.clone());
         Self {
             quic,
-            requests: stream::unfold(accept_bi, |quic| async { Some((quic.accept_bi().await, quic)) }).boxed_local(),
-            incoming: stream::unfold(accept_uni, |quic| async { Some((quic.accept_uni().await, quic)) }).boxed_local(),
+            requests: stream::unfold(accept_bi, |quic| async {
+                Some((quic.accept_bi().await, quic))
+            })
+            .boxed_local(),
+            incoming: stream::unfold(accept_uni, |quic| async {
+                Some((quic.accept_uni().await, quic))
+            })
+            .boxed_local(),
             incoming_left: UNI_STREAMS_MAX,
-            opening: stream::unfold(open_uni, |quic| async { Some((quic.open_uni().await, quic)) }).boxed_local(),
+            opening: stream::unfold(open_uni, |quic| async {
+                Some((quic.open_uni().await, quic))
+            })
+            .boxed_local(),
             is_leaving,
         }
     }
 }
 
 /// The next of a stream that ends with the connection only, by its error.
-fn poll_stream<T>(incoming: &mut Incoming<T>, context: &mut Context<'_>) -> Poll<Result<T, ConnectionErrorIncoming>> {
-    let stream = ready!(incoming.poll_next_unpin(context)).unwrap_or(Err(ConnectionError::LocallyClosed));
+fn poll_stream<T>(
+    incoming: &mut Incoming<T>,
+    context: &mut Context<'_>,
+) -> Poll<Result<T, ConnectionErrorIncoming>> {
+    let stream =
+        ready!(incoming.poll_next_unpin(context)).unwrap_or(Err(ConnectionError::LocallyClosed));
     Poll::Ready(stream.map_err(connection_error))
 }
 
@@ -62,7 +75,10 @@ impl quic::Connection<Bytes> for Connection {
     type RecvStream = RecvStream;
     type OpenStreams = Self;
 
-    fn poll_accept_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
+    fn poll_accept_recv(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(poll_stream(&mut self.incoming, context))?;
         match self.incoming_left.checked_sub(1) {
             Some(left) => self.incoming_left = left,
@@ -71,7 +87,10 @@ impl quic::Connection<Bytes> for Connection {
         Poll::Ready(Ok(RecvStream::of_connection(stream, self.quic.clone())))
     }
 
-    fn poll_accept_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
+    fn poll_accept_bidi(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
         let (send, recv) = loop {
             let (mut send, mut recv) = ready!(poll_stream(&mut self.requests, context))?;
             if !self.is_leaving.get() {
@@ -81,7 +100,10 @@ impl quic::Connection<Bytes> for Connection {
             let _ = send.reset(varint(Code::H3_REQUEST_REJECTED.value()));
             let _ = recv.stop(varint(Code::H3_REQUEST_REJECTED.value()));
         };
-        Poll::Ready(Ok(BidiStream { send: SendStream::new(send), recv: RecvStream::of_request(recv) }))
+        Poll::Ready(Ok(BidiStream {
+            send: SendStream::new(send),
+            recv: RecvStream::of_request(recv),
+        }))
     }
 
     fn opener(&self) -> Self {
@@ -94,11 +116,19 @@ impl quic::OpenStreams<Bytes> for Connection {
     type SendStream = SendStream;
 
     /// Only clients open them (RFC 9114 section 6.1).
-    fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
-        Poll::Ready(Err(StreamErrorIncoming::Unknown("a server opens no requests".into())))
+    fn poll_open_bidi(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        Poll::Ready(Err(StreamErrorIncoming::Unknown(
+            "a server opens no requests".into(),
+        )))
     }
 
-    fn poll_open_send(&mut self, context: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+    fn poll_open_send(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<SendStream, StreamErrorIncoming>> {
         let stream = ready!(poll_stream(&mut self.opening, context)).map_err(of_connection)?;
         Poll::Ready(Ok(SendStream::new(stream)))
     }
@@ -150,7 +180,10 @@ impl quic::SendStream<Bytes> for BidiStream {
 impl quic::RecvStream for BidiStream {
     type Buf = Bytes;
 
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let polled = self.recv.poll_data(context);
         // No answer to a head that is excessive: quinn's own errors are of streams that are closed already.
         if matches!(polled, Poll::Ready(Err(StreamErrorIncoming::Unknown(_)))) {
@@ -179,7 +212,11 @@ pub struct SendStream {
 
 impl SendStream {
     fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, frame: None, is_whole: false }
+        Self {
+            stream,
+            frame: None,
+            is_whole: false,
+        }
     }
 
     fn abort(&mut self, code: u64) {
@@ -218,7 +255,11 @@ impl quic::SendStream<Bytes> for SendStream {
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        Poll::Ready(self.stream.finish().map_err(|closed| StreamErrorIncoming::Unknown(Box::new(closed))))
+        Poll::Ready(
+            self.stream
+                .finish()
+                .map_err(|closed| StreamErrorIncoming::Unknown(Box::new(closed))),
+        )
     }
 
     fn reset(&mut self, code: u64) {
@@ -245,11 +286,21 @@ pub struct RecvStream {
 
 impl RecvStream {
     fn of_request(stream: quinn::RecvStream) -> Self {
-        Self::new(stream, Frames::of_request(), Code::H3_REQUEST_CANCELLED, None)
+        Self::new(
+            stream,
+            Frames::of_request(),
+            Code::H3_REQUEST_CANCELLED,
+            None,
+        )
     }
 
     fn of_connection(stream: quinn::RecvStream, connection: quinn::Connection) -> Self {
-        Self::new(stream, Frames::of_uni_stream(), Code::H3_STREAM_CREATION_ERROR, Some(connection))
+        Self::new(
+            stream,
+            Frames::of_uni_stream(),
+            Code::H3_STREAM_CREATION_ERROR,
+            Some(connection),
+        )
     }
 
     fn new(
@@ -258,11 +309,21 @@ impl RecvStream {
         code_when_dropped: Code,
         connection: Option<quinn::Connection>,
     ) -> Self {
-        Self { stream, frames, unread: Bytes::new(), code_when_dropped, is_over: false, connection }
+        Self {
+            stream,
+            frames,
+            unread: Bytes::new(),
+            code_when_dropped,
+            is_over: false,
+            connection,
+        }
     }
 
     /// What came, `None` at the stream's end.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let reading = pin!(self.stream.read_chunk(usize::MAX, true));
         let read = ready!(reading.poll(context)).map_err(read_error);
         self.is_over |= !matches!(read, Ok(Some(_)));
@@ -272,7 +333,9 @@ impl RecvStream {
     #[cold]
     fn refuse(&mut self, excess: Excess) -> StreamErrorIncoming {
         quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());
-        self.connection.as_ref().inspect(|connection| close_excessive(connection));
+        self.connection
+            .as_ref()
+            .inspect(|connection| close_excessive(connection));
         StreamErrorIncoming::Unknown(Box::new(excess))
     }
 }
@@ -286,9 +349,15 @@ impl Drop for RecvStream {
 impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
-            let piece = self.frames.next(&mut self.unread).map_err(|excess| self.refuse(excess))?;
+            let piece = self
+                .frames
+                .next(&mut self.unread)
+                .map_err(|excess| self.refuse(excess))?;
             if piece.is_some() {
                 return Poll::Ready(Ok(piece));
             }
@@ -333,9 +402,9 @@ fn of_connection(connection_error: ConnectionErrorIncoming) -> StreamErrorIncomi
 
 fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
     match error {
-        ConnectionError::ApplicationClosed(close) => {
-            ConnectionErrorIncoming::ApplicationClose { error_code: close.error_code.into() }
-        }
+        ConnectionError::ApplicationClosed(close) => ConnectionErrorIncoming::ApplicationClose {
+            error_code: close.error_code.into(),
+        },
         ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
         error => ConnectionErrorIncoming::Undefined(Arc::new(error)),
     }
@@ -343,7 +412,9 @@ fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
 
 fn read_error(error: ReadError) -> StreamErrorIncoming {
     match error {
-        ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
+        ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated {
+            error_code: code.into(),
+        },
         ReadError::ConnectionLost(error) => of_connection(connection_error(error)),
         error => StreamErrorIncoming::Unknown(Box::new(error)),
     }
@@ -351,7 +422,9 @@ fn read_error(error: ReadError) -> StreamErrorIncoming {
 
 fn write_error(error: WriteError) -> StreamErrorIncoming {
     match error {
-        WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
+        WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated {
+            error_code: code.into(),
+        },
         WriteError::ConnectionLost(error) => of_connection(connection_error(error)),
         error => StreamErrorIncoming::Unknown(Box::new(error)),
     }

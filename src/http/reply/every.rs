@@ -42,8 +42,16 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
 /// A device of which one request in 5 s is taken, and 3 at once, has sent its fourth.
 pub fn empty_bucket() -> Refused {
     let retry_after = Duration::from_millis(4_001);
-    let refusal = limits::Refusal { retry_after, burst: 3, window_seconds: 15, remaining: 0 };
-    Refused { scope: Scope::Device, refusal }
+    let refusal = limits::Refusal {
+        retry_after,
+        burst: 3,
+        window_seconds: 15,
+        remaining: 0,
+    };
+    Refused {
+        scope: Scope::Device,
+        refusal,
+    }
 }
 
 /// One of each, in the order of the table.

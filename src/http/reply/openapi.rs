@@ -54,12 +54,18 @@ fn info() -> Value {
 }
 
 fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
-    let parameters: Vec<Value> =
-        path_parameters.iter().cloned().chain([idempotency_key(), trace_parent(), encoding()]).collect();
+    let parameters: Vec<Value> = path_parameters
+        .iter()
+        .cloned()
+        .chain([idempotency_key(), trace_parent(), encoding()])
+        .collect();
     let mut responses = Map::new();
     responses.insert("204".into(), answers::accepted());
     for status in answers::refusals().keys() {
-        responses.insert(status.clone(), json!({ "$ref": format!("#/components/responses/{status}") }));
+        responses.insert(
+            status.clone(),
+            json!({ "$ref": format!("#/components/responses/{status}") }),
+        );
     }
     json!({
         "operationId": id,

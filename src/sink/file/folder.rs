@@ -58,7 +58,14 @@ struct Name {
 impl Folder {
     pub fn new(dir: &Path, target: &str, rotation: Rotation) -> Self {
         let (path, target) = (dir.join(target), target.to_owned());
-        Self { path, target, rotation, current: None, cut_back: None, newest: None }
+        Self {
+            path,
+            target,
+            rotation,
+            current: None,
+            cut_back: None,
+            newest: None,
+        }
     }
 
     /// Creates the folder if need be, and mends the newest file's torn tail.
@@ -85,7 +92,10 @@ impl Folder {
 
     /// Appends whole lines and returns when they are on disk.
     pub fn append(&mut self, lines: &[&[u8]], now: Instant) -> Result<(), AppendError> {
-        let not_written = |error| AppendError { error, maybe_written: false };
+        let not_written = |error| AppendError {
+            error,
+            maybe_written: false,
+        };
         self.finish_cut().map_err(not_written)?;
         let mut current = self.current(now).map_err(not_written)?;
         match write_all(&mut current.file, lines).and_then(|()| current.file.sync_data()) {
@@ -96,7 +106,10 @@ impl Folder {
             }
             Err(error) => {
                 self.cut_back = Some((current.path, current.bytes));
-                Err(AppendError { error, maybe_written: self.finish_cut().is_err() })
+                Err(AppendError {
+                    error,
+                    maybe_written: self.finish_cut().is_err(),
+                })
             }
         }
     }
@@ -106,7 +119,9 @@ impl Folder {
         let Rotation { bytes_max, age_max } = self.rotation;
         let fits = |current: &Current| {
             let young = now.saturating_duration_since(current.opened_at) < age_max;
-            young && current.bytes < bytes_max && current.file.metadata().is_ok_and(|file| file.nlink() > 0)
+            young
+                && current.bytes < bytes_max
+                && current.file.metadata().is_ok_and(|file| file.nlink() > 0)
         };
         match self.current.take().filter(fits) {
             Some(current) => Ok(current),
@@ -119,14 +134,24 @@ impl Folder {
         let name = Name::after(self.newest.as_ref(), &utc_now());
         let path = self.path.join(name.file_name(&self.target));
         self.newest = Some(name);
-        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)?;
         sync_folder(&self.path)?;
-        Ok(Current { file, path, bytes: 0, opened_at })
+        Ok(Current {
+            file,
+            path,
+            bytes: 0,
+            opened_at,
+        })
     }
 
     /// Removes what a failed append left behind, through a new descriptor.
     fn finish_cut(&mut self) -> io::Result<()> {
-        let Some((path, bytes)) = &self.cut_back else { return Ok(()) };
+        let Some((path, bytes)) = &self.cut_back else {
+            return Ok(());
+        };
         let cut = match bytes {
             0 => fs::remove_file(path).and_then(|()| sync_folder(&self.path)),
             bytes => cut(path, *bytes),
@@ -143,7 +168,10 @@ impl Folder {
     fn newest_name(&self) -> io::Result<Option<Name>> {
         let mut newest = None;
         for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name().to_str().and_then(|name| Name::parse(name, &self.target));
+            let name = entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| Name::parse(name, &self.target));
             newest = newest.max(name);
         }
         Ok(newest)
@@ -153,8 +181,14 @@ impl Folder {
 impl Name {
     fn after(newest: Option<&Self>, now: &str) -> Self {
         match newest {
-            Some(newest) => Self { time: now.max(newest.time.as_str()).to_owned(), number: newest.number + 1 },
-            None => Self { time: now.to_owned(), number: 1 },
+            Some(newest) => Self {
+                time: now.max(newest.time.as_str()).to_owned(),
+                number: newest.number + 1,
+            },
+            None => Self {
+                time: now.to_owned(),
+                number: 1,
+            },
         }
     }
 
@@ -163,9 +197,15 @@ impl Name {
     }
 
     fn parse(file_name: &str, target: &str) -> Option<Self> {
-        let name = file_name.strip_prefix(target)?.strip_prefix('-')?.strip_suffix(".jsonl")?;
+        let name = file_name
+            .strip_prefix(target)?
+            .strip_prefix('-')?
+            .strip_suffix(".jsonl")?;
         let (time, number) = name.split_once('-')?;
-        let name = Self { time: time.to_owned(), number: number.parse().ok()? };
+        let name = Self {
+            time: time.to_owned(),
+            number: number.parse().ok()?,
+        };
         let of_this_form = is_time(time) && name.file_name(target) == file_name;
         of_this_form.then_some(name)
     }
@@ -174,12 +214,20 @@ impl Name {
 /// `20261123T091500.123Z`
 fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"00000000T000000.000Z";
-    let fits = |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
+    let fits = |(byte, form): (u8, &u8)| {
+        if *form == b'0' {
+            byte.is_ascii_digit()
+        } else {
+            byte == *form
+        }
+    };
     text.len() == FORM.len() && text.bytes().zip(FORM).all(fits)
 }
 
 fn utc_now() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y%m%dT%H%M%S.%3fZ")
+        .to_string()
 }
 
 fn write_all(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {

@@ -33,7 +33,11 @@ pub fn render(record: &Record, lines: &mut Vec<u8>) {
             lines.extend_from_slice(b",\"payload\":");
             lines.extend_from_slice(json.as_bytes());
         }
-        None => push_text(lines, b",\"payload_base64\":", &STANDARD.encode(&record.payload)),
+        None => push_text(
+            lines,
+            b",\"payload_base64\":",
+            &STANDARD.encode(&record.payload),
+        ),
     }
     lines.extend_from_slice(b"}\n");
 }
@@ -46,7 +50,9 @@ fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
 
 /// RFC 3339, UTC, milliseconds.
 pub fn rfc3339(Timestamp(millis): Timestamp) -> String {
-    let time = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    let time = i64::try_from(millis)
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }
 
@@ -71,7 +77,10 @@ fn is_tame(json: &str) -> bool {
             },
             b'-' | b'0'..=b'9' => {
                 let number = number(bytes, at);
-                if !json[number.clone()].parse::<f64>().is_ok_and(f64::is_finite) {
+                if !json[number.clone()]
+                    .parse::<f64>()
+                    .is_ok_and(f64::is_finite)
+                {
                     return false;
                 }
                 number.end
@@ -91,8 +100,9 @@ fn is_tame(json: &str) -> bool {
 }
 
 fn number(bytes: &[u8], start: usize) -> Range<usize> {
-    let digits =
-        bytes[start..].iter().take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
+    let digits = bytes[start..]
+        .iter()
+        .take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
     start..start + digits.count()
 }
 
@@ -102,7 +112,9 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
         at += match bytes.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' if bytes.get(at + 1) == Some(&b'u') => match utf16_unit(bytes, at)? {
-                0xd800..0xdc00 => (0xdc00..0xe000).contains(&utf16_unit(bytes, at + 6)?).then_some(12)?,
+                0xd800..0xdc00 => (0xdc00..0xe000)
+                    .contains(&utf16_unit(bytes, at + 6)?)
+                    .then_some(12)?,
                 0xdc00..0xe000 => return None,
                 _ => 6,
             },
@@ -159,7 +171,10 @@ mod tests {
             "\"ü\"",
         ];
         for body in bodies {
-            assert!(line(body.as_bytes()).ends_with(&format!(",\"payload\":{body}}}\n")), "{body}");
+            assert!(
+                line(body.as_bytes()).ends_with(&format!(",\"payload\":{body}}}\n")),
+                "{body}"
+            );
         }
     }
 
@@ -187,7 +202,12 @@ mod tests {
         ];
         for body in bodies {
             let line: Value = serde_json::from_str(&line(body)).unwrap();
-            assert_eq!(line["payload_base64"], STANDARD.encode(body), "{:?}", String::from_utf8_lossy(body));
+            assert_eq!(
+                line["payload_base64"],
+                STANDARD.encode(body),
+                "{:?}",
+                String::from_utf8_lossy(body)
+            );
             assert_eq!(line.get("payload"), None);
         }
     }

@@ -40,8 +40,15 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(dir: PathBuf, targets: &[&str], rotation: Rotation) -> Self {
-        let folders = targets.iter().map(|target| Folder::new(&dir, target, rotation)).collect();
-        Self { dir, folders, lock: None }
+        let folders = targets
+            .iter()
+            .map(|target| Folder::new(&dir, target, rotation))
+            .collect();
+        Self {
+            dir,
+            folders,
+            lock: None,
+        }
     }
 
     /// Takes the folder for this gateway and mends what a crash left behind, once.
@@ -68,7 +75,11 @@ impl Writer {
             {
                 bytes += self.sort(job, &mut round);
             }
-            for (folder, appends) in round.into_iter().enumerate().filter(|(_, appends)| !appends.is_empty()) {
+            for (folder, appends) in round
+                .into_iter()
+                .enumerate()
+                .filter(|(_, appends)| !appends.is_empty())
+            {
                 self.append(folder, appends);
             }
         }
@@ -107,16 +118,19 @@ impl Writer {
 
     fn verify(&mut self) -> Result<(), SinkError> {
         self.prepare()?;
-        self.folders.iter().try_for_each(Folder::probe).map_err(|error| self.refused(&error))
+        self.folders
+            .iter()
+            .try_for_each(Folder::probe)
+            .map_err(|error| self.refused(&error))
     }
 
     fn refused(&self, error: &std::io::Error) -> SinkError {
         use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
         let dir = self.dir.display();
         match error.kind() {
-            PermissionDenied | NotADirectory | ReadOnlyFilesystem => {
-                SinkError::Misconfigured(format!("cannot write to FOREBAY_FILE_DIR ({dir}): {error}"))
-            }
+            PermissionDenied | NotADirectory | ReadOnlyFilesystem => SinkError::Misconfigured(
+                format!("cannot write to FOREBAY_FILE_DIR ({dir}): {error}"),
+            ),
             _ => SinkError::Away(format!("cannot write to {dir}: {error}")),
         }
     }
@@ -125,7 +139,10 @@ impl Writer {
 fn outcome(appended: Result<(), AppendError>) -> Outcome {
     match appended {
         Ok(()) => Outcome::Delivered,
-        Err(AppendError { error, maybe_written }) => {
+        Err(AppendError {
+            error,
+            maybe_written,
+        }) => {
             tracing::warn!(%error, maybe_written, "the file sink cannot write");
             match maybe_written {
                 true => Outcome::Unknown,

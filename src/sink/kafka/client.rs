@@ -40,10 +40,19 @@ struct Started {
 
 impl Client {
     /// Its producers send to `topics` by their places. To be called on a runtime, which polls them.
-    pub fn new(config: ClientConfig, reports: Reports, topics: Arc<[CString]>) -> Result<Self, KafkaError> {
+    pub fn new(
+        config: ClientConfig,
+        reports: Reports,
+        topics: Arc<[CString]>,
+    ) -> Result<Self, KafkaError> {
         let producer = Producer::new(&config, reports.clone(), &topics)?;
         let current = Mutex::new(Started::new(producer, JoinSet::new()));
-        Ok(Self { config, reports, topics, current })
+        Ok(Self {
+            config,
+            reports,
+            topics,
+            current,
+        })
     }
 
     /// Another client, with the same topics and the same reports.
@@ -93,11 +102,18 @@ impl Started {
     fn new(producer: Producer, mut polls: JoinSet<()>) -> Self {
         let producer = Arc::new(producer);
         polls.spawn(poll(producer.clone()));
-        Self { producer, at: Instant::now(), polls }
+        Self {
+            producer,
+            at: Instant::now(),
+            polls,
+        }
     }
 
     fn failure(&self) -> Option<String> {
-        self.producer.client().fatal_error().map(|(_, reason)| reason)
+        self.producer
+            .client()
+            .fatal_error()
+            .map(|(_, reason)| reason)
     }
 
     fn give_way(&mut self, next: Producer) {

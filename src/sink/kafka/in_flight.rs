@@ -41,14 +41,24 @@ impl InFlight {
         for place in 0..free.capacity() {
             let _ = free.push(place);
         }
-        Self { batches: (0..free.capacity()).map(|_| ArcSwapOption::empty()).collect(), free }
+        Self {
+            batches: (0..free.capacity())
+                .map(|_| ArcSwapOption::empty())
+                .collect(),
+            free,
+        }
     }
 
     /// A place for a batch of so many records, at least one; `None` when all are taken.
     pub fn begin(&self, records: usize) -> Option<BatchInFlight> {
         let place = self.free.pop()?;
         let remaining = AtomicUsize::new(records);
-        let reported = Reported { records, remaining, failed: Mutex::default(), complete: Notify::new() };
+        let reported = Reported {
+            records,
+            remaining,
+            failed: Mutex::default(),
+            complete: Notify::new(),
+        };
         let reported = Arc::new(reported);
         self.batches[place].store(Some(reported.clone()));
         Some(BatchInFlight { place, reported })
@@ -57,7 +67,9 @@ impl InFlight {
     /// The record whose message carries this word was delivered (`None`) or not.
     pub fn report(&self, opaque: usize, failure: Option<Outcome>) {
         let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
-        let Some(batch) = &*self.batches[place].load() else { return };
+        let Some(batch) = &*self.batches[place].load() else {
+            return;
+        };
         if batch.report(index, failure) {
             self.batches[place].store(None);
             // The place came out of this queue, so there is room for it. It is free before the batch is known to be
@@ -91,18 +103,24 @@ impl Reported {
     /// Whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         if let Some(outcome) = failure {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((index, outcome));
         }
         self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     fn outcomes(&self) -> Outcomes {
-        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let failed =
+            std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         if failed.is_empty() {
             return Outcomes::DELIVERED;
         }
         let mut outcomes = vec![Outcome::Delivered; self.records];
-        failed.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
+        failed
+            .into_iter()
+            .for_each(|(index, outcome)| outcomes[index] = outcome);
         Outcomes::Each(outcomes)
     }
 }
@@ -120,7 +138,10 @@ mod tests {
         table.report(batch.opaque(1), Some(Outcome::Unknown));
         assert!(table.begin(1).is_none());
         table.report(batch.opaque(0), None);
-        assert_eq!(batch.reported().await, Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown]));
+        assert_eq!(
+            batch.reported().await,
+            Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown])
+        );
         assert!(table.begin(1).is_some());
     }
 

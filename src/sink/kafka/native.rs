@@ -15,10 +15,11 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
-    RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t,
-    rd_kafka_message_status, rd_kafka_msg_status_t, rd_kafka_producev, rd_kafka_queue_cb_event_enable,
-    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t,
-    rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
+    RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new,
+    rd_kafka_headers_t, rd_kafka_message_status, rd_kafka_msg_status_t, rd_kafka_producev,
+    rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
+    rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
+    rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
 };
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -46,10 +47,21 @@ pub struct Message<'a> {
 }
 
 impl Producer {
-    pub fn new(config: &ClientConfig, reports: Reports, topics: &[CString]) -> Result<Self, KafkaError> {
+    pub fn new(
+        config: &ClientConfig,
+        reports: Reports,
+        topics: &[CString],
+    ) -> Result<Self, KafkaError> {
         let base = config.create_with_context(reports)?;
-        let topics = topics.iter().map(|name| (name.clone(), OnceLock::new())).collect();
-        Ok(Self { topics, events: Events::of(&base), base })
+        let topics = topics
+            .iter()
+            .map(|name| (name.clone(), OnceLock::new()))
+            .collect();
+        Ok(Self {
+            topics,
+            events: Events::of(&base),
+            base,
+        })
     }
 
     /// Sends to the topic at this place in the list, without waiting. An error is a message that is not on its way.
@@ -57,7 +69,13 @@ impl Producer {
         let (name, handle) = &self.topics[topic];
         let handle = handle.get_or_init(|| Topic::new(self.client().native_ptr(), name));
         let topic = handle.as_ref().ok_or(RDKafkaErrorCode::InvalidTopic)?;
-        let Message { key, value, timestamp, headers, opaque } = message;
+        let Message {
+            key,
+            value,
+            timestamp,
+            headers,
+            opaque,
+        } = message;
         // SAFETY: each tag is followed by what the header of `rd_kafka_producev` says, and the list ends with END. Key and value
         // live until the call returns, which copies them; the handle is of this very producer.
         let code = unsafe {
@@ -94,7 +112,11 @@ impl Producer {
     pub async fn has_events(&self) {
         poll_fn(|context| {
             self.events.waker.register(context.waker());
-            if self.events.are_none() { Poll::Pending } else { Poll::Ready(()) }
+            if self.events.are_none() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         })
         .await;
     }
@@ -128,7 +150,15 @@ impl Headers {
     pub fn add(&mut self, name: &'static CStr, value: &[u8]) {
         let (name_bytes, value_bytes) = (name.count_bytes() as isize, value.len() as isize);
         // SAFETY: both texts are as long as told, and are copied. It fails only for headers that are read-only.
-        unsafe { rd_kafka_header_add(self.0, name.as_ptr(), name_bytes, value.as_ptr().cast(), value_bytes) };
+        unsafe {
+            rd_kafka_header_add(
+                self.0,
+                name.as_ptr(),
+                name_bytes,
+                value.as_ptr().cast(),
+                value_bytes,
+            )
+        };
     }
 }
 
@@ -179,7 +209,11 @@ impl Events {
         // SAFETY: the client lives, and the waker until the queue calls nobody any more.
         let queue = unsafe {
             let queue = rd_kafka_queue_get_main(producer.client().native_ptr());
-            rd_kafka_queue_cb_event_enable(queue, Some(wake), Arc::as_ptr(&waker).cast_mut().cast());
+            rd_kafka_queue_cb_event_enable(
+                queue,
+                Some(wake),
+                Arc::as_ptr(&waker).cast_mut().cast(),
+            );
             queue
         };
         Self { queue, waker }

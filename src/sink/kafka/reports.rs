@@ -35,13 +35,20 @@ impl Trouble {
     pub fn turns_us_away(&self) -> bool {
         // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
         let is_alert = self.reason.contains("SSL alert number");
-        is_alert || matches!(self.code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+        is_alert
+            || matches!(
+                self.code,
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL
+            )
     }
 }
 
 impl Reports {
     pub fn new(in_flight: Arc<InFlight>) -> Self {
-        Self { in_flight, trouble: Arc::default() }
+        Self {
+            in_flight,
+            trouble: Arc::default(),
+        }
     }
 
     /// The latest trouble with a broker since [`Self::all_is_well`].
@@ -54,7 +61,10 @@ impl Reports {
     }
 
     fn note(&self, code: RDKafkaErrorCode, reason: &str) {
-        self.trouble.store(Some(Arc::new(Trouble { code, reason: reason.into() })));
+        self.trouble.store(Some(Arc::new(Trouble {
+            code,
+            reason: reason.into(),
+        })));
     }
 }
 
@@ -62,27 +72,38 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let failure = result.as_ref().err().map(|(error, message)| outcome(code_of(error), in_topic(message)));
+        let failure = result
+            .as_ref()
+            .err()
+            .map(|(error, message)| outcome(code_of(error), in_topic(message)));
         self.in_flight.report(opaque, failure);
     }
 }
 
 fn in_topic(message: &BorrowedMessage<'_>) -> InTopic {
-    if may_be_in_topic(message) { InTopic::Perhaps } else { InTopic::No }
+    if may_be_in_topic(message) {
+        InTopic::Perhaps
+    } else {
+        InTopic::No
+    }
 }
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "FAIL" {
             // A connection that breaks is not always an error to librdkafka; when it is, `error` follows and knows more.
-            let reason = text.split_once("]: ").map_or(text, |(_thread, reason)| reason);
+            let reason = text
+                .split_once("]: ")
+                .map_or(text, |(_thread, reason)| reason);
             self.note(RDKafkaErrorCode::BrokerTransportFailure, reason);
         }
         match level {
             // A young broker that is not ready to number producers: librdkafka asks again.
             _ if facility == "GETPID" => tracing::debug!(facility, text, "librdkafka"),
             RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!(facility, text, "librdkafka"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::info!(facility, text, "librdkafka")
+            }
             _ => tracing::warn!(facility, text, "librdkafka"),
         }
     }

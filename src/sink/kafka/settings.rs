@@ -28,8 +28,14 @@ const ALIASES: [(&str, &str); 10] = [
     ("bootstrap.servers", "metadata.broker.list"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
     ("sasl.mechanism", "sasl.mechanisms"),
-    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
-    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+    (
+        "sasl.oauthbearer.client.credentials.client.id",
+        "sasl.oauthbearer.client.id",
+    ),
+    (
+        "sasl.oauthbearer.client.credentials.client.secret",
+        "sasl.oauthbearer.client.secret",
+    ),
     ("linger.ms", "queue.buffering.max.ms"),
     ("retries", "message.send.max.retries"),
     ("compression.type", "compression.codec"),
@@ -51,13 +57,18 @@ pub struct Settings {
 impl Settings {
     pub fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
         let operators = |property: &str| {
-            let mut named = config.properties.iter().filter(|(name, _)| canonical(name) == property);
+            let mut named = config
+                .properties
+                .iter()
+                .filter(|(name, _)| canonical(name) == property);
             named.next().map(|(_, value)| value.as_str())
         };
         let idempotent = !operators("enable.idempotence").is_some_and(is_off);
         let mut client = defaults(options);
         if !idempotent {
-            tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
+            tracing::warn!(
+                "FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice"
+            );
             client.set("max.in.flight.requests.per.connection", "1");
         }
         if operators("debug").is_some_and(|debug| !debug.is_empty()) {
@@ -66,13 +77,27 @@ impl Settings {
         for (index, (name, value)) in config.properties.iter().enumerate() {
             keep_promise(name, value, options, idempotent)?;
             let others = &config.properties[..index];
-            if let Some((other, _)) = others.iter().find(|(other, _)| canonical(other) == canonical(name)) {
-                return Err(fault(name, &format!("is {} under another name; set one of them", variable(other))));
+            if let Some((other, _)) = others
+                .iter()
+                .find(|(other, _)| canonical(other) == canonical(name))
+            {
+                return Err(fault(
+                    name,
+                    &format!("is {} under another name; set one of them", variable(other)),
+                ));
             }
             client.remove(canonical(name)).set(name, value);
         }
-        let names = config.properties.iter().map(|(name, _)| name.clone()).collect();
-        Ok(Self { client, body_bytes_max: options.body_bytes_max, names })
+        let names = config
+            .properties
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        Ok(Self {
+            client,
+            body_bytes_max: options.body_bytes_max,
+            names,
+        })
     }
 
     /// For a producer that puts each record into a request of its own.
@@ -89,23 +114,38 @@ impl Settings {
             KafkaError::ClientCreation(text) => (self.named_in(&text), text),
             error => (None, error.to_string()),
         };
-        SinkError::Misconfigured(format!("{}: {text}", name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))))
+        SinkError::Misconfigured(format!(
+            "{}: {text}",
+            name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))
+        ))
     }
 
     /// The property that a fault speaks of: the operator's with the longest name, else the first that is named.
     fn named_in(&self, text: &str) -> Option<String> {
-        let operators = self.names.iter().filter(|name| text.contains(*name)).max_by_key(|name| name.len());
+        let operators = self
+            .names
+            .iter()
+            .filter(|name| text.contains(*name))
+            .max_by_key(|name| name.len());
         let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
-        operators.cloned().or_else(|| words.find(|word| word.trim_matches('.').contains('.')).map(Into::into))
+        operators.cloned().or_else(|| {
+            words
+                .find(|word| word.trim_matches('.').contains('.'))
+                .map(Into::into)
+        })
     }
 }
 
 /// Batches are made by the batcher, and records are bounded by admission: librdkafka need do neither again.
 fn defaults(options: &SinkOptions) -> ClientConfig {
-    let timeout_millis = options.ack_timeout.as_millis().clamp(MESSAGE_TIMEOUT_MILLIS.0, MESSAGE_TIMEOUT_MILLIS.1);
+    let timeout_millis = options
+        .ack_timeout
+        .as_millis()
+        .clamp(MESSAGE_TIMEOUT_MILLIS.0, MESSAGE_TIMEOUT_MILLIS.1);
     let message_bytes = MESSAGE_BYTES_DEFAULT.max(message_bytes_needed(options));
     // A topic that takes the largest record takes every request of this size.
-    let request_bytes = message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
+    let request_bytes =
+        message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
     let mut client = ClientConfig::new();
     client
         .set("client.id", "forebay")
@@ -118,7 +158,10 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("message.max.bytes", message_bytes.to_string())
         .set("batch.size", request_bytes.to_string())
         .set("message.timeout.ms", timeout_millis.to_string())
-        .set("socket.timeout.ms", timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX).to_string())
+        .set(
+            "socket.timeout.ms",
+            timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX).to_string(),
+        )
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "1000")
@@ -134,26 +177,49 @@ fn message_bytes_needed(options: &SinkOptions) -> usize {
 ///
 /// Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once allows; but with several
 /// requests in flight it would also overtake.
-fn keep_promise(name: &str, value: &str, options: &SinkOptions, idempotent: bool) -> Result<(), SinkError> {
+fn keep_promise(
+    name: &str,
+    value: &str,
+    options: &SinkOptions,
+    idempotent: bool,
+) -> Result<(), SinkError> {
     let message_bytes = message_bytes_needed(options);
     let why = match canonical(name) {
         "request.required.acks" if !["all", "-1"].contains(&value) => {
             "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
         }
         "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
-            "must be 1 without idempotence: a retry would overtake later records of its device".into()
+            "must be 1 without idempotence: a retry would overtake later records of its device"
+                .into()
         }
-        "sasl.mechanisms" if !SASL_MECHANISMS.iter().any(|known| value.eq_ignore_ascii_case(known)) => {
+        "sasl.mechanisms"
+            if !SASL_MECHANISMS
+                .iter()
+                .any(|known| value.eq_ignore_ascii_case(known)) =>
+        {
             format!("must be one of {}", SASL_MECHANISMS.join(", "))
         }
-        "message.timeout.ms" if value.trim() == "0" => "must not be 0: no wait is without a bound".into(),
-        "message.max.bytes" if value.parse().is_ok_and(|bytes: usize| bytes < message_bytes) => {
-            let needed = format!("a body of FOREBAY_BODY_BYTES_MAX={}B and its overhead", options.body_bytes_max);
+        "message.timeout.ms" if value.trim() == "0" => {
+            "must not be 0: no wait is without a bound".into()
+        }
+        "message.max.bytes"
+            if value
+                .parse()
+                .is_ok_and(|bytes: usize| bytes < message_bytes) =>
+        {
+            let needed = format!(
+                "a body of FOREBAY_BODY_BYTES_MAX={}B and its overhead",
+                options.body_bytes_max
+            );
             format!("is too few for {needed}: leave it unset, or set at least {message_bytes}")
         }
         "transactional.id" => "must not be set: Forebay does not write in transactions".into(),
-        "delivery.report.only.error" => "must not be set: Forebay needs every report for its acks".into(),
-        "log.level" => "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into(),
+        "delivery.report.only.error" => {
+            "must not be set: Forebay needs every report for its acks".into()
+        }
+        "log.level" => {
+            "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into()
+        }
         _ => return Ok(()),
     };
     Err(fault(name, &why))
@@ -165,15 +231,23 @@ fn fault(property: &str, why: &str) -> SinkError {
 
 /// As librdkafka reads a switch.
 fn is_off(value: &str) -> bool {
-    ["false", "f", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
+    ["false", "f", "0"]
+        .iter()
+        .any(|off| value.eq_ignore_ascii_case(off))
 }
 
 fn canonical(name: &str) -> &str {
-    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
+    ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map_or(name, |(_, property)| property)
 }
 
 fn variable(property: &str) -> String {
-    format!("FOREBAY_KAFKA_{}", property.to_ascii_uppercase().replace('.', "_"))
+    format!(
+        "FOREBAY_KAFKA_{}",
+        property.to_ascii_uppercase().replace('.', "_")
+    )
 }
 
 #[cfg(test)]
@@ -183,7 +257,12 @@ mod tests {
     use super::*;
 
     fn set(property: &str, body_bytes_max: usize, ack_timeout: Duration) -> usize {
-        let options = SinkOptions { streams: Vec::new(), body_bytes_max, ack_timeout, in_flight_batches_max: 1 };
+        let options = SinkOptions {
+            streams: Vec::new(),
+            body_bytes_max,
+            ack_timeout,
+            in_flight_batches_max: 1,
+        };
         defaults(&options).get(property).unwrap().parse().unwrap()
     }
 
@@ -199,7 +278,11 @@ mod tests {
 
     #[test]
     fn librdkafka_gives_up_when_the_request_does() {
-        for (seconds, message, socket) in [(0, 1000, 1000), (10, 10_000, 10_000), (600, 600_000, 300_000)] {
+        for (seconds, message, socket) in [
+            (0, 1000, 1000),
+            (10, 10_000, 10_000),
+            (600, 600_000, 300_000),
+        ] {
             let ack_timeout = Duration::from_secs(seconds);
             assert_eq!(set("message.timeout.ms", 1, ack_timeout), message);
             assert_eq!(set("socket.timeout.ms", 1, ack_timeout), socket);

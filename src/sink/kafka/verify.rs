@@ -57,7 +57,11 @@ impl KafkaSink {
     async fn do_without_sizes(&self, reason: String) -> Result<(), SinkError> {
         self.find_listed(self.topics.clone()).await?;
         let is_last = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SETTINGS_ATTEMPTS;
-        if is_last { Ok(()) } else { Err(SinkError::Away(reason)) }
+        if is_last {
+            Ok(())
+        } else {
+            Err(SinkError::Away(reason))
+        }
     }
 
     /// Are the topics among all that there are? A long list, but asking for it makes no topic.
@@ -66,16 +70,27 @@ impl KafkaSink {
             return Ok(());
         }
         self.ask(move |producer| {
-            let metadata = producer.client().fetch_metadata(None, TIMEOUT).map_err(|error| away(&error))?;
+            let metadata = producer
+                .client()
+                .fetch_metadata(None, TIMEOUT)
+                .map_err(|error| away(&error))?;
             let listed: HashSet<_> = metadata.topics().iter().map(|topic| topic.name()).collect();
-            topics.iter().find(|topic| !listed.contains(topic.as_str())).map_or(Ok(()), |topic| Err(missing(topic)))
+            topics
+                .iter()
+                .find(|topic| !listed.contains(topic.as_str()))
+                .map_or(Ok(()), |topic| Err(missing(topic)))
         })
         .await
     }
 
     async fn find_topics(&self) -> Result<(), SinkError> {
         let topics = self.topics.clone();
-        self.ask(move |producer| topics.iter().try_for_each(|topic| find_topic(producer, topic))).await
+        self.ask(move |producer| {
+            topics
+                .iter()
+                .try_for_each(|topic| find_topic(producer, topic))
+        })
+        .await
     }
 
     /// Asks by the producer, which waits for the answer on another thread.
@@ -94,9 +109,17 @@ impl KafkaSink {
 
     /// The topics whose settings are not told: they are not there, or we may not read them.
     async fn check_sizes(&self) -> Result<Vec<String>, SinkError> {
-        let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let topics: Vec<_> = self
+            .topics
+            .iter()
+            .map(|topic| ResourceSpecifier::Topic(topic))
+            .collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let answers = self.admin()?.describe_configs(&topics, &options).await.map_err(|error| away(&error))?;
+        let answers = self
+            .admin()?
+            .describe_configs(&topics, &options)
+            .await
+            .map_err(|error| away(&error))?;
         let mut untold = Vec::new();
         for (topic, answer) in self.topics.iter().zip(answers) {
             // The client library gives a refusal of one topic as no settings at all.
@@ -114,7 +137,11 @@ impl KafkaSink {
         if let Some(admin) = &*admin {
             return Ok(admin.clone());
         }
-        let made = self.settings.client.create().map_err(|error| self.settings.misconfigured(error))?;
+        let made = self
+            .settings
+            .client
+            .create()
+            .map_err(|error| self.settings.misconfigured(error))?;
         Ok(admin.insert(Arc::new(made)).clone())
     }
 
@@ -132,38 +159,59 @@ impl KafkaSink {
 
     /// What librdkafka last had to say about its connections tells more than that an answer is missing.
     fn explain(&self, reason: String) -> SinkError {
-        let Some(trouble) = self.client.reports().trouble() else { return SinkError::Away(reason) };
+        let Some(trouble) = self.client.reports().trouble() else {
+            return SinkError::Away(reason);
+        };
         let mut text = format!("{reason}; {}", trouble.reason);
         // A listener of another protocol hangs up; so does a broker that ends, but not before we were ever connected.
         if !self.fits.load(Ordering::Relaxed) && trouble.reason.contains("Disconnected") {
             text += "; does FOREBAY_KAFKA_SECURITY_PROTOCOL fit this listener?";
         }
-        if trouble.turns_us_away() { SinkError::Misconfigured(text) } else { SinkError::Away(text) }
+        if trouble.turns_us_away() {
+            SinkError::Misconfigured(text)
+        } else {
+            SinkError::Away(text)
+        }
     }
 }
 
 fn find_topic(producer: &Producer, topic: &str) -> Result<(), SinkError> {
-    let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT).map_err(|error| away(&error))?;
+    let metadata = producer
+        .client()
+        .fetch_metadata(Some(topic), TIMEOUT)
+        .map_err(|error| away(&error))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
+    match found
+        .and_then(|found| found.error())
+        .map(RDKafkaErrorCode::from)
+    {
         None => Ok(()),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(missing(topic)),
-        Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)) => {
-            Err(SinkError::Misconfigured(format!("topic {topic}: {code}")))
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Err(missing(topic))
         }
+        Some(
+            code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic),
+        ) => Err(SinkError::Misconfigured(format!("topic {topic}: {code}"))),
         Some(code) => Err(SinkError::Away(format!("topic {topic}: {code}"))),
     }
 }
 
 /// The largest message that the topic takes; no limit where it does not say.
 fn message_bytes_max(settings: &ConfigResource) -> usize {
-    let entry = settings.entries.iter().find(|entry| entry.name == "max.message.bytes");
-    entry.and_then(|entry| entry.value.as_ref()?.parse().ok()).unwrap_or(usize::MAX)
+    let entry = settings
+        .entries
+        .iter()
+        .find(|entry| entry.name == "max.message.bytes");
+    entry
+        .and_then(|entry| entry.value.as_ref()?.parse().ok())
+        .unwrap_or(usize::MAX)
 }
 
 fn missing(topic: &str) -> SinkError {
     let advice = "create it, or name another with FOREBAY_STREAMS=name=topic";
-    SinkError::Misconfigured(format!("topic {topic} does not exist, or may not be seen: {advice}"))
+    SinkError::Misconfigured(format!(
+        "topic {topic} does not exist, or may not be seen: {advice}"
+    ))
 }
 
 fn away(error: &KafkaError) -> SinkError {

@@ -50,14 +50,24 @@ impl Size {
     /// Without records.
     pub fn new(hash_key: u128) -> Self {
         let digits = hash_key.checked_ilog10().unwrap_or(0) as usize + 1;
-        Self { keys: 0, bytes: MAGIC.len() + field_bytes(digits) + DIGEST_BYTES }
+        Self {
+            keys: 0,
+            bytes: MAGIC.len() + field_bytes(digits) + DIGEST_BYTES,
+        }
     }
 
     /// With one more record, whose partition key is `new`, or else that of the record before it.
     pub fn with(self, record: &UserRecord<'_>, new: bool) -> Self {
         let keys = self.keys + usize::from(new);
-        let key_bytes = if new { field_bytes(record.partition_key.len()) } else { 0 };
-        Self { keys, bytes: self.bytes + key_bytes + field_bytes(record_bytes(keys - 1, record)) }
+        let key_bytes = if new {
+            field_bytes(record.partition_key.len())
+        } else {
+            0
+        };
+        Self {
+            keys,
+            bytes: self.bytes + key_bytes + field_bytes(record_bytes(keys - 1, record)),
+        }
     }
 
     pub fn bytes(self) -> usize {
@@ -67,7 +77,10 @@ impl Size {
     fn of(hash_key: u128, records: &[UserRecord<'_>]) -> Self {
         let mut before = None;
         records.iter().fold(Self::new(hash_key), |size, record| {
-            size.with(record, before.replace(record.partition_key) != Some(record.partition_key))
+            size.with(
+                record,
+                before.replace(record.partition_key) != Some(record.partition_key),
+            )
         })
     }
 }
@@ -80,11 +93,20 @@ pub fn encode(hash_key: u128, records: &[UserRecord<'_>]) -> Vec<u8> {
     out.extend_from_slice(&MAGIC);
     let runs = || records.chunk_by(|one, next| one.partition_key == next.partition_key);
     for run in runs() {
-        put_bytes(&mut out, field::PARTITION_KEY_TABLE, run[0].partition_key.as_bytes());
+        put_bytes(
+            &mut out,
+            field::PARTITION_KEY_TABLE,
+            run[0].partition_key.as_bytes(),
+        );
     }
-    put_bytes(&mut out, field::EXPLICIT_HASH_KEY_TABLE, hash_key.to_string().as_bytes());
+    put_bytes(
+        &mut out,
+        field::EXPLICIT_HASH_KEY_TABLE,
+        hash_key.to_string().as_bytes(),
+    );
     for (key_index, run) in runs().enumerate() {
-        run.iter().for_each(|record| put_record(&mut out, key_index, record));
+        run.iter()
+            .for_each(|record| put_record(&mut out, key_index, record));
     }
     let digest = Md5::digest(&out[MAGIC.len()..]);
     out.extend_from_slice(&digest);

@@ -49,7 +49,8 @@ pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
     let mut parts = vec![puts];
     while let Some(mut part) = parts.pop() {
         if answer.has_failures() {
-            part.into_iter().for_each(|put| answer.settle(put, &held_back()));
+            part.into_iter()
+                .for_each(|put| answer.settle(put, &held_back()));
             continue;
         }
         match put_once(stream, &part).await {
@@ -58,7 +59,9 @@ pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
                 results.for_each(|(put, result)| answer.read(put, result, &mut displaced));
             }
             Err(Failure::Refused(_)) if halve(&mut part, &mut parts) => {}
-            Err(failure) => part.into_iter().for_each(|put| answer.settle(put, &verdict(&failure))),
+            Err(failure) => part
+                .into_iter()
+                .for_each(|put| answer.settle(put, &verdict(&failure))),
         }
     }
     if !displaced.is_empty() {
@@ -83,50 +86,86 @@ fn halve(part: &mut Vec<Put>, parts: &mut Vec<Vec<Put>>) -> bool {
 
 async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Failure> {
     let now = Instant::now();
-    let answer_deadline = part.iter().flat_map(|put| &put.entries).map(|entry| entry.deadlines.answer).min();
+    let answer_deadline = part
+        .iter()
+        .flat_map(|put| &put.entries)
+        .map(|entry| entry.deadlines.answer)
+        .min();
     let answer_deadline = answer_deadline.filter(|deadline| *deadline > now);
     let Some(answer_deadline) = answer_deadline else {
         return Err(Failure::NotWritten("the time for retries is over".into()));
     };
     let records = part.iter().map(Put::request_entry).collect();
-    let call = stream.client().put_records().stream_name(&*stream.name).set_records(Some(records)).send();
+    let call = stream
+        .client()
+        .put_records()
+        .stream_name(&*stream.name)
+        .set_records(Some(records))
+        .send();
     let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
         Ok(answer) => answer.map_err(|error| stream.failure(&error))?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };
     match answer.records().len() == part.len() {
         true => Ok(answer),
-        false => Err(Failure::NoAnswer("the answer does not match the call".into())),
+        false => Err(Failure::NoAnswer(
+            "the answer does not match the call".into(),
+        )),
     }
 }
 
 impl Answer {
     /// An entry's error is a shard that is full or an internal failure, never the record itself.
-    fn read(&mut self, put: Put, result: PutRecordsResultEntry, displaced: &mut Vec<(Put, ShardId)>) {
+    fn read(
+        &mut self,
+        put: Put,
+        result: PutRecordsResultEntry,
+        displaced: &mut Vec<(Put, ShardId)>,
+    ) {
         match (result.sequence_number, result.error_code) {
             (Some(_), None) => match result.shard_id {
-                Some(shard) if is_known_as_other(&put.shard, &shard) => displaced.push((put, shard.into())),
+                Some(shard) if is_known_as_other(&put.shard, &shard) => {
+                    displaced.push((put, shard.into()))
+                }
                 _ => self.settle(put, &Verdict::Written),
             },
             (_, Some(code)) => {
                 if code == SHARD_IS_FULL {
                     self.full_shards.insert(put.shard.clone());
                 }
-                self.settle(put, &Verdict::Failed { reason: code.into(), maybe_written: false });
+                self.settle(
+                    put,
+                    &Verdict::Failed {
+                        reason: code.into(),
+                        maybe_written: false,
+                    },
+                );
             }
             (None, None) => {
-                self.settle(put, &Verdict::Failed { reason: "an empty answer".into(), maybe_written: true });
+                self.settle(
+                    put,
+                    &Verdict::Failed {
+                        reason: "an empty answer".into(),
+                        maybe_written: true,
+                    },
+                );
             }
         }
     }
 
     /// What comes after them is not sent: it may be a failed device's.
     fn has_failures(&self) -> bool {
-        self.settled.iter().any(|(_, verdict)| matches!(verdict, Verdict::Failed { .. }))
+        self.settled
+            .iter()
+            .any(|(_, verdict)| matches!(verdict, Verdict::Failed { .. }))
     }
 
     fn settle(&mut self, put: Put, verdict: &Verdict) {
-        self.settled.extend(put.entries.into_iter().map(|entry| (entry, verdict.clone())));
+        self.settled.extend(
+            put.entries
+                .into_iter()
+                .map(|entry| (entry, verdict.clone())),
+        );
     }
 
     async fn settle_displaced(&mut self, stream: &Stream, displaced: Vec<(Put, ShardId)>) {
@@ -136,8 +175,18 @@ impl Answer {
             let first = put.entries[0].hash_key;
             for entry in put.entries {
                 let key = entry.hash_key;
-                let is_home = key == first || shards.as_ref().is_some_and(|shards| *shards.id_of(key) == landed);
-                self.settled.push((entry, if is_home { Verdict::Written } else { elsewhere() }));
+                let is_home = key == first
+                    || shards
+                        .as_ref()
+                        .is_some_and(|shards| *shards.id_of(key) == landed);
+                self.settled.push((
+                    entry,
+                    if is_home {
+                        Verdict::Written
+                    } else {
+                        elsewhere()
+                    },
+                ));
             }
         }
     }
@@ -148,18 +197,30 @@ fn is_known_as_other(expected: &ShardId, actual: &str) -> bool {
 }
 
 fn held_back() -> Verdict {
-    Verdict::Failed { reason: "what stood before it failed".into(), maybe_written: false }
+    Verdict::Failed {
+        reason: "what stood before it failed".into(),
+        maybe_written: false,
+    }
 }
 
 fn elsewhere() -> Verdict {
-    Verdict::Failed { reason: "the stream was resharded".into(), maybe_written: true }
+    Verdict::Failed {
+        reason: "the stream was resharded".into(),
+        maybe_written: true,
+    }
 }
 
 fn verdict(failure: &Failure) -> Verdict {
     let reason = failure.reason().clone();
     match failure {
-        Failure::NotWritten(_) | Failure::Expired(_) => Verdict::Failed { reason, maybe_written: false },
-        Failure::NoAnswer(_) => Verdict::Failed { reason, maybe_written: true },
+        Failure::NotWritten(_) | Failure::Expired(_) => Verdict::Failed {
+            reason,
+            maybe_written: false,
+        },
+        Failure::NoAnswer(_) => Verdict::Failed {
+            reason,
+            maybe_written: true,
+        },
         Failure::Refused(_) => Verdict::Refused(reason),
         Failure::Stream(_) => Verdict::Hopeless(Outcome::Retryable(reason)),
         Failure::Barred(_) => Verdict::Hopeless(Outcome::Barred(reason)),

@@ -37,27 +37,47 @@ impl Clients {
     /// `credentials_timeout` bounds the search for credentials; `chain` is where `config` has them from, if not from
     /// somewhere of its own.
     pub fn new(config: SdkConfig, chain: Option<Chain>, credentials_timeout: Duration) -> Self {
-        let current = Mutex::new(Current { client: client(&config, credentials_timeout), renewed_at: None });
-        Self { config, chain, credentials_timeout, current }
+        let current = Mutex::new(Current {
+            client: client(&config, credentials_timeout),
+            renewed_at: None,
+        });
+        Self {
+            config,
+            chain,
+            credentials_timeout,
+            current,
+        }
     }
 
     pub fn current(&self) -> Client {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).client.clone()
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .client
+            .clone()
     }
 
     pub fn renew(&self) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.renewed_at.is_none_or(|renewed_at| renewed_at.elapsed() >= RENEWAL_INTERVAL) {
+        if current
+            .renewed_at
+            .is_none_or(|renewed_at| renewed_at.elapsed() >= RENEWAL_INTERVAL)
+        {
             tracing::warn!("the AWS credentials are no longer good: new ones are asked for");
             self.chain.iter().for_each(Chain::forget);
             let client = client(&self.config, self.credentials_timeout);
-            *current = Current { client, renewed_at: Some(Instant::now()) };
+            *current = Current {
+                client,
+                renewed_at: Some(Instant::now()),
+            };
         }
     }
 }
 
 fn client(config: &SdkConfig, credentials_timeout: Duration) -> Client {
-    let cache = IdentityCache::lazy().load_timeout(credentials_timeout).build();
+    let cache = IdentityCache::lazy()
+        .load_timeout(credentials_timeout)
+        .build();
     Client::new(&config.to_builder().identity_cache(cache).build())
 }
 
@@ -72,7 +92,10 @@ impl Chain {
     }
 
     fn current(&self) -> Arc<OnceCell<DefaultCredentialsChain>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -83,7 +106,11 @@ impl ProvideCredentials for Chain {
     {
         let chain = self.current();
         Provided::new(async move {
-            chain.get_or_init(|| DefaultCredentialsChain::builder().build()).await.provide_credentials().await
+            chain
+                .get_or_init(|| DefaultCredentialsChain::builder().build())
+                .await
+                .provide_credentials()
+                .await
         })
     }
 }

@@ -22,7 +22,11 @@ pub(super) const CALLS_IN_FLIGHT_MAX: usize = 8;
 const TICK: Duration = Duration::from_millis(25);
 
 /// With `packed` the records go as aggregates.
-pub(super) async fn run(stream: Arc<Stream>, packed: bool, mut batches: mpsc::Receiver<Vec<Entry>>) {
+pub(super) async fn run(
+    stream: Arc<Stream>,
+    packed: bool,
+    mut batches: mpsc::Receiver<Vec<Entry>>,
+) {
     let mut pending = Pending::new(stream.shards(), packed, Instant::now());
     let mut calls = FuturesUnordered::new();
     let mut tick = interval(TICK);

@@ -56,7 +56,12 @@ pub(super) struct Deadlines {
 impl Deadlines {
     pub fn from(start: Instant, ack_timeout: Duration) -> Self {
         let after = |percent| start + ack_timeout * percent / 100;
-        Self { turn: after(25), last_call: after(75), answer: after(95), outcome: after(100) }
+        Self {
+            turn: after(25),
+            last_call: after(75),
+            answer: after(95),
+            outcome: after(100),
+        }
     }
 }
 
@@ -113,7 +118,11 @@ impl Entry {
 
     /// As it stands in an aggregate.
     fn user_record<'a>(&'a self, id: &'a mut [u8; 36]) -> UserRecord<'a> {
-        UserRecord { partition_key: self.device.as_str(), id: self.id.as_str(id), data: &self.payload }
+        UserRecord {
+            partition_key: self.device.as_str(),
+            id: self.id.as_str(id),
+            data: &self.payload,
+        }
     }
 
     /// Nobody waits for its outcome any more.
@@ -127,7 +136,11 @@ impl Entry {
 
     /// Reports that it is not delivered, as far as is known.
     pub fn give_up(self, outcome: Outcome) {
-        let outcome = if self.maybe_written { Outcome::Unknown } else { outcome };
+        let outcome = if self.maybe_written {
+            Outcome::Unknown
+        } else {
+            outcome
+        };
         self.report(outcome);
     }
 
@@ -153,13 +166,22 @@ impl Put {
     pub fn new(entry: Entry, shard: ShardId, packed: bool) -> Self {
         let size = Size::new(entry.hash_key).with(&entry.user_record(&mut [0; 36]), true);
         let fits = size.bytes() + entry.device.as_str().len() <= RECORD_BYTES_MAX_DEFAULT;
-        Self { entries: vec![entry], shard, packed: (packed && fits).then_some(size) }
+        Self {
+            entries: vec![entry],
+            shard,
+            packed: (packed && fits).then_some(size),
+        }
     }
 
     /// Adds a record where there is room; gives it back where there is none.
     pub fn push(&mut self, entry: Entry, bytes_max: usize) -> Option<Entry> {
-        let Some(size) = self.packed else { return Some(entry) };
-        let is_new = self.entries.last().is_none_or(|last| last.device != entry.device);
+        let Some(size) = self.packed else {
+            return Some(entry);
+        };
+        let is_new = self
+            .entries
+            .last()
+            .is_none_or(|last| last.device != entry.device);
         let size = size.with(&entry.user_record(&mut [0; 36]), is_new);
         if size.bytes() + self.key().len() > bytes_max.min(AGGREGATE_BYTES_MAX) {
             return Some(entry);
@@ -171,14 +193,21 @@ impl Put {
 
     /// One record to the stream, of at most so many bytes.
     pub fn load(&self) -> Load {
-        let bytes = self.packed.map_or_else(|| self.entries[0].bytes(), |size| size.bytes() + self.key().len());
+        let bytes = self.packed.map_or_else(
+            || self.entries[0].bytes(),
+            |size| size.bytes() + self.key().len(),
+        );
         Load { records: 1, bytes }
     }
 
     /// The second half of its records. There are two or more.
     pub fn split_off(&mut self) -> Self {
         let entries = self.entries.split_off(self.entries.len() / 2);
-        Self { entries, shard: self.shard.clone(), packed: self.packed }
+        Self {
+            entries,
+            shard: self.shard.clone(),
+            packed: self.packed,
+        }
     }
 
     pub fn has_one_record(&self) -> bool {
@@ -192,10 +221,14 @@ impl Put {
 
     /// As the service wants it.
     pub fn request_entry(&self) -> PutRecordsRequestEntry {
-        let Entry { hash_key, payload, .. } = &self.entries[0];
+        let Entry {
+            hash_key, payload, ..
+        } = &self.entries[0];
         let entry = PutRecordsRequestEntry::builder().partition_key(self.key());
         let entry = match self.packed {
-            Some(_) => entry.data(Blob::new(self.pack(*hash_key))).explicit_hash_key(hash_key.to_string()),
+            Some(_) => entry
+                .data(Blob::new(self.pack(*hash_key)))
+                .explicit_hash_key(hash_key.to_string()),
             None => entry.data(Blob::new(&payload[..])),
         };
         // Cannot fail: data and key are set.
@@ -204,7 +237,11 @@ impl Put {
 
     fn pack(&self, hash_key: u128) -> Vec<u8> {
         let mut ids = vec![[0; 36]; self.entries.len()];
-        let records = self.entries.iter().zip(&mut ids).map(|(entry, id)| entry.user_record(id));
+        let records = self
+            .entries
+            .iter()
+            .zip(&mut ids)
+            .map(|(entry, id)| entry.user_record(id));
         aggregate::encode(hash_key, &records.collect::<Vec<_>>())
     }
 }

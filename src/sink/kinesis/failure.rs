@@ -31,10 +31,13 @@ impl Failure {
         match error {
             SdkError::ConstructionFailure(_) => Self::Stream("the request cannot be made".into()),
             SdkError::TimeoutError(_) => Self::NoAnswer("timeout".into()),
-            SdkError::DispatchFailure(failure) => failure
-                .as_connector_error()
-                .map_or_else(|| Self::NoAnswer("the connection was lost".into()), of_connection),
-            SdkError::ServiceError(error) => of_answer(error.raw().status().as_u16(), error.err().code()),
+            SdkError::DispatchFailure(failure) => failure.as_connector_error().map_or_else(
+                || Self::NoAnswer("the connection was lost".into()),
+                of_connection,
+            ),
+            SdkError::ServiceError(error) => {
+                of_answer(error.raw().status().as_u16(), error.err().code())
+            }
             _ => Self::NoAnswer("the answer cannot be read".into()),
         }
     }
@@ -64,7 +67,12 @@ impl Failure {
 const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// Codes of a call that came too soon after others.
-const THROTTLING: [&str; 4] = ["LimitExceededException", "ThrottlingException", "Throttling", "RequestThrottled"];
+const THROTTLING: [&str; 4] = [
+    "LimitExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestThrottled",
+];
 
 /// Error codes of PutRecords and those common to all AWS services:
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
@@ -73,7 +81,9 @@ const THROTTLING: [&str; 4] = ["LimitExceededException", "ThrottlingException", 
 fn of_answer(status: u16, code: Option<&str>) -> Failure {
     let code = code.unwrap_or("an error without a code");
     match code {
-        "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => Failure::Refused(code.into()),
+        "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => {
+            Failure::Refused(code.into())
+        }
         _ if THROTTLING.contains(&code) => Failure::NotWritten(code.into()),
         "ProvisionedThroughputExceededException"
         | "KMSThrottlingException"
@@ -82,7 +92,9 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Failure::NotWritten(code.into()),
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Expired(code.into()),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+            Failure::Expired(code.into())
+        }
         // Keys that have been taken back, as a rotation does.
         "UnrecognizedClientException" | "InvalidClientTokenId" => Failure::Expired(code.into()),
         "ResourceNotFoundException" | ACCESS_DENIED => Failure::Barred(code.into()),
@@ -107,7 +119,9 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 /// The first cause, on one line.
 fn innermost(error: &(dyn Error + 'static)) -> Reason {
-    let text = causes(error).last().map_or_else(|| error.to_string(), ToString::to_string);
+    let text = causes(error)
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string);
     text.split_whitespace().collect::<Vec<_>>().join(" ").into()
 }
 
@@ -121,9 +135,18 @@ mod tests {
 
     #[test]
     fn only_the_record_s_own_fault_is_for_good() {
-        assert!(matches!(of_answer(400, Some("ValidationException")), Failure::Refused(_)));
-        assert!(matches!(of_answer(500, Some("InternalFailure")), Failure::NotWritten(_)));
-        assert!(matches!(of_answer(400, Some("ExpiredTokenException")), Failure::Expired(_)));
+        assert!(matches!(
+            of_answer(400, Some("ValidationException")),
+            Failure::Refused(_)
+        ));
+        assert!(matches!(
+            of_answer(500, Some("InternalFailure")),
+            Failure::NotWritten(_)
+        ));
+        assert!(matches!(
+            of_answer(400, Some("ExpiredTokenException")),
+            Failure::Expired(_)
+        ));
         assert!(matches!(of_answer(502, None), Failure::NoAnswer(_)));
         for code in ["KMSDisabledException", "Unheard"] {
             assert_eq!(of_answer(400, Some(code)), Failure::Stream(code.into()));
@@ -131,7 +154,8 @@ mod tests {
         for code in ["ResourceNotFoundException", ACCESS_DENIED] {
             assert_eq!(of_answer(400, Some(code)), Failure::Barred(code.into()));
         }
-        for (code, is_throttling) in [("LimitExceededException", true), ("InternalFailure", false)] {
+        for (code, is_throttling) in [("LimitExceededException", true), ("InternalFailure", false)]
+        {
             assert_eq!(of_answer(400, Some(code)).is_throttling(), is_throttling);
         }
     }

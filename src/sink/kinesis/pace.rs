@@ -46,7 +46,13 @@ pub(super) struct Pace {
 
 impl Pace {
     pub fn new(now: Instant) -> Self {
-        Self { share: 1.0, records: 1.0, bytes: 1.0, counted_at: now, cut_at: None }
+        Self {
+            share: 1.0,
+            records: 1.0,
+            bytes: 1.0,
+            counted_at: now,
+            cut_at: None,
+        }
     }
 
     pub fn admits(&mut self, now: Instant) -> bool {
@@ -64,7 +70,10 @@ impl Pace {
         self.count(now);
         self.records = self.records.min(0.0);
         self.bytes = self.bytes.min(0.0);
-        if self.cut_at.is_none_or(|cut_at| now.duration_since(cut_at) >= CUT_INTERVAL) {
+        if self
+            .cut_at
+            .is_none_or(|cut_at| now.duration_since(cut_at) >= CUT_INTERVAL)
+        {
             self.share = (self.share * CUT).max(SHARE_MIN);
             self.cut_at = Some(now);
         }
@@ -90,7 +99,10 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const RECORD: Load = Load { records: 1, bytes: 100 };
+    const RECORD: Load = Load {
+        records: 1,
+        bytes: 100,
+    };
 
     /// Records let through in so many seconds, asked for every ten milliseconds.
     fn admitted(pace: &mut Pace, from: Instant, seconds: u64) -> usize {
@@ -116,7 +128,10 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         assert!(pace.admits(start));
-        pace.take(Load { records: 1, bytes: 5 << 20 });
+        pace.take(Load {
+            records: 1,
+            bytes: 5 << 20,
+        });
         assert!(!pace.admits(start + Duration::from_millis(3990)));
         assert!(pace.admits(start + Duration::from_millis(4010)));
     }
@@ -147,7 +162,9 @@ mod tests {
             let from = start + Duration::from_secs(second);
             let admitted = [0, 1].map(|writer| admitted(&mut paces[writer], from, 1));
             if admitted.iter().sum::<usize>() > 1000 {
-                paces.iter_mut().for_each(|pace| pace.cut(from + Duration::from_secs(1)));
+                paces
+                    .iter_mut()
+                    .for_each(|pace| pace.cut(from + Duration::from_secs(1)));
             }
             if second >= 60 {
                 totals = [0, 1].map(|writer| totals[writer] + admitted[writer]);
@@ -160,7 +177,19 @@ mod tests {
     #[test]
     fn a_backlog_s_wait_is_known() {
         let pace = Pace::new(Instant::now());
-        assert_eq!(pace.wait(Load { records: 500, bytes: 0 }), Duration::ZERO);
-        assert_eq!(pace.wait(Load { records: 500, bytes: 3 << 20 }), Duration::from_secs(2));
+        assert_eq!(
+            pace.wait(Load {
+                records: 500,
+                bytes: 0
+            }),
+            Duration::ZERO
+        );
+        assert_eq!(
+            pace.wait(Load {
+                records: 500,
+                bytes: 3 << 20
+            }),
+            Duration::from_secs(2)
+        );
     }
 }

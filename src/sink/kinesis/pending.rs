@@ -49,7 +49,11 @@ impl Device {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {
             dropped += Load::of(&entry);
         }
-        if self.entries.front().is_some_and(|entry| entry.deadlines.last_call <= now) {
+        if self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.deadlines.last_call <= now)
+        {
             dropped += self.load();
             give_up(self.entries.drain(..));
         }
@@ -69,7 +73,11 @@ impl Device {
 fn give_up(entries: impl Iterator<Item = Entry>) {
     let mut reason = None;
     for entry in entries {
-        let why = entry.reason.clone().or(reason).unwrap_or_else(|| "too many records wait".into());
+        let why = entry
+            .reason
+            .clone()
+            .or(reason)
+            .unwrap_or_else(|| "too many records wait".into());
         entry.give_up(Outcome::Retryable(why.clone()));
         reason = Some(why);
     }
@@ -92,7 +100,14 @@ impl Pending {
     /// With `packed` the records go as aggregates, as soon as the shards are known.
     pub fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
         let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
-        Self { devices: HashMap::new(), shards, queues, turn: 0, resting: Vec::new(), packed }
+        Self {
+            devices: HashMap::new(),
+            shards,
+            queues,
+            turn: 0,
+            resting: Vec::new(),
+            packed,
+        }
     }
 
     pub fn has_room(&self) -> bool {
@@ -114,9 +129,17 @@ impl Pending {
         if Arc::ptr_eq(&shards, &self.shards) {
             return;
         }
-        let mut before: HashMap<_, _> = self.queues.drain(..).map(|queue| (queue.shard.clone(), queue)).collect();
+        let mut before: HashMap<_, _> = self
+            .queues
+            .drain(..)
+            .map(|queue| (queue.shard.clone(), queue))
+            .collect();
         let ready: Vec<_> = before.values_mut().flat_map(Queue::clear).collect();
-        let queue = |id| before.remove(id).unwrap_or_else(|| Queue::new(Arc::clone(id), now));
+        let queue = |id| {
+            before
+                .remove(id)
+                .unwrap_or_else(|| Queue::new(Arc::clone(id), now))
+        };
         self.queues = shards.ids().map(queue).collect();
         for (name, device) in &mut self.devices {
             device.shard = shards.find(super::shards::hash_key(name.as_str()));
@@ -142,7 +165,15 @@ impl Pending {
         }
         queue.ready.push_back(entry.device.clone());
         let name = entry.device.clone();
-        self.devices.insert(name, Device { entries: [entry].into(), in_call: 0, rests_until: None, shard });
+        self.devices.insert(
+            name,
+            Device {
+                entries: [entry].into(),
+                in_call: 0,
+                rests_until: None,
+                shard,
+            },
+        );
     }
 
     /// What goes into the next call: at most one put of a device, within the limits of a call; empty when none is ready.
@@ -152,12 +183,16 @@ impl Pending {
         let mut room = usize::MAX;
         self.turn = (self.turn + 1) % self.queues.len();
         let (before, after) = (0..self.turn, self.turn..self.queues.len());
-        let mut turns: VecDeque<usize> =
-            after.chain(before).filter(|shard| !self.queues[*shard].ready.is_empty()).collect();
+        let mut turns: VecDeque<usize> = after
+            .chain(before)
+            .filter(|shard| !self.queues[*shard].ready.is_empty())
+            .collect();
         while call.len() < CALL_RECORDS_MAX
             && let Some(shard) = turns.pop_front()
         {
-            let Some(put) = self.next_put(shard, room, now) else { continue };
+            let Some(put) = self.next_put(shard, room, now) else {
+                continue;
+            };
             room = CALL_BYTES_MAX.min(room).saturating_sub(put.load().bytes);
             call.push(put);
             turns.push_back(shard);
@@ -200,7 +235,8 @@ impl Pending {
     /// The next record of the device that the put ends with, or else of another one of its shard.
     fn take_more(&mut self, put: &Put, now: Instant) -> Option<Entry> {
         let last = put.entries.last()?;
-        self.take_of(&last.device, now).or_else(|| self.take(self.shards.find(last.hash_key), now))
+        self.take_of(&last.device, now)
+            .or_else(|| self.take(self.shards.find(last.hash_key), now))
     }
 
     fn take_of(&mut self, name: &DeviceId, now: Instant) -> Option<Entry> {
@@ -228,7 +264,11 @@ impl Pending {
 
     /// Takes back the records of a call, each with what became of it.
     pub fn settle(&mut self, answer: Answer, now: Instant) {
-        for queue in self.queues.iter_mut().filter(|queue| answer.full_shards.contains(&queue.shard)) {
+        for queue in self
+            .queues
+            .iter_mut()
+            .filter(|queue| answer.full_shards.contains(&queue.shard))
+        {
             queue.pace.cut(now);
         }
         // The last one first: what failed goes back to the front of its device's queue.
@@ -237,7 +277,10 @@ impl Pending {
                 Verdict::Written => self.settle_one(entry, Outcome::Delivered),
                 Verdict::Refused(reason) => self.settle_one(entry, Outcome::Permanent(reason)),
                 Verdict::Hopeless(outcome) => self.abandon(entry, &outcome),
-                Verdict::Failed { reason, maybe_written } => self.rest(entry, reason, maybe_written, now),
+                Verdict::Failed {
+                    reason,
+                    maybe_written,
+                } => self.rest(entry, reason, maybe_written, now),
             }
         }
     }
@@ -249,7 +292,9 @@ impl Pending {
 
     /// A record is back from its call. With the last one its device is ready, or rests, or is done.
     fn come_back(&mut self, name: &DeviceId) {
-        let Some(device) = self.devices.get_mut(name) else { return };
+        let Some(device) = self.devices.get_mut(name) else {
+            return;
+        };
         device.in_call -= 1;
         match device.rests_until.take_if(|_| device.in_call == 0) {
             _ if device.in_call > 0 => {}
@@ -262,7 +307,10 @@ impl Pending {
     fn abandon(&mut self, entry: Entry, outcome: &Outcome) {
         if let Some(device) = self.devices.remove(&entry.device) {
             self.queues[device.shard].load -= device.load();
-            device.entries.into_iter().for_each(|later| later.give_up(outcome.clone()));
+            device
+                .entries
+                .into_iter()
+                .for_each(|later| later.give_up(outcome.clone()));
         }
         entry.give_up(outcome.clone());
     }
@@ -271,7 +319,9 @@ impl Pending {
         entry.failures += 1;
         entry.maybe_written |= maybe_written;
         let name = entry.device.clone();
-        let Some(device) = self.devices.get_mut(&name) else { return entry.give_up(Outcome::Retryable(reason)) };
+        let Some(device) = self.devices.get_mut(&name) else {
+            return entry.give_up(Outcome::Retryable(reason));
+        };
         entry.reason = Some(reason);
         device.rests_until = device.rests_until.max(Some(now + backoff(entry.failures)));
         self.queues[device.shard].load += Load::of(&entry);
@@ -287,8 +337,13 @@ impl Pending {
 
     /// Makes devices ready whose rest is over, and gives up on what is overdue. Costs a look at every device.
     pub fn tick(&mut self, now: Instant) {
-        let rested: Vec<_> = self.resting.extract_if(.., |(until, _)| *until <= now).collect();
-        rested.into_iter().for_each(|(_, name)| self.make_ready(name));
+        let rested: Vec<_> = self
+            .resting
+            .extract_if(.., |(until, _)| *until <= now)
+            .collect();
+        rested
+            .into_iter()
+            .for_each(|(_, name)| self.make_ready(name));
         self.devices.retain(|_, device| {
             self.queues[device.shard].load -= device.drop_overdue(now);
             device.is_needed()
@@ -296,7 +351,8 @@ impl Pending {
         for queue in &mut self.queues {
             queue.ready.retain(|name| self.devices.contains_key(name));
         }
-        self.resting.retain(|(_, name)| self.devices.contains_key(name));
+        self.resting
+            .retain(|(_, name)| self.devices.contains_key(name));
     }
 }
 

@@ -25,7 +25,12 @@ pub(super) struct Queue {
 
 impl Queue {
     pub fn new(shard: ShardId, now: Instant) -> Self {
-        Self { shard, ready: VecDeque::new(), load: Load::default(), pace: Pace::new(now) }
+        Self {
+            shard,
+            ready: VecDeque::new(),
+            load: Load::default(),
+            pace: Pace::new(now),
+        }
     }
 
     /// Its devices leave, in their order; the pace stays.
@@ -38,13 +43,19 @@ impl Queue {
     pub fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
         self.pace.admits(now);
         let records = if packed { 0 } else { self.load.records };
-        now + self.pace.wait(Load { records, ..self.load }) <= entry.deadlines.turn
+        now + self.pace.wait(Load {
+            records,
+            ..self.load
+        }) <= entry.deadlines.turn
     }
 }
 
 impl Load {
     pub fn of(entry: &Entry) -> Self {
-        Self { records: 1, bytes: entry.bytes() }
+        Self {
+            records: 1,
+            bytes: entry.bytes(),
+        }
     }
 }
 

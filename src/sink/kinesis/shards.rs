@@ -28,16 +28,35 @@ pub(super) struct Shards(Vec<Shard>);
 impl Shards {
     /// One shard without a name has every key.
     pub fn unknown() -> Self {
-        Self(vec![Shard { first_key: 0, id: "".into() }])
+        Self(vec![Shard {
+            first_key: 0,
+            id: "".into(),
+        }])
     }
 
     /// The open ones of those that are described; `None` when they do not have all keys, as in the midst of a reshard.
     pub fn of(descriptions: &[Description]) -> Option<Self> {
-        let mut ranges = descriptions.iter().filter(|shard| is_open(shard)).map(range).collect::<Option<Vec<_>>>()?;
+        let mut ranges = descriptions
+            .iter()
+            .filter(|shard| is_open(shard))
+            .map(range)
+            .collect::<Option<Vec<_>>>()?;
         ranges.sort_unstable_by_key(|(first_key, ..)| *first_key);
-        let follow = ranges.windows(2).all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0));
-        let whole = follow && ranges.first()?.0 == 0 && ranges.last()?.1 == u128::MAX && ranges.len() <= SHARDS_MAX;
-        whole.then(|| Self(ranges.into_iter().map(|(first_key, _, id)| Shard { first_key, id }).collect()))
+        let follow = ranges
+            .windows(2)
+            .all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0));
+        let whole = follow
+            && ranges.first()?.0 == 0
+            && ranges.last()?.1 == u128::MAX
+            && ranges.len() <= SHARDS_MAX;
+        whole.then(|| {
+            Self(
+                ranges
+                    .into_iter()
+                    .map(|(first_key, _, id)| Shard { first_key, id })
+                    .collect(),
+            )
+        })
     }
 
     pub fn are_known(&self) -> bool {
@@ -69,12 +88,17 @@ pub(super) fn hash_key(partition_key: &str) -> u128 {
 
 /// A shard that has been split or merged says where it ends.
 fn is_open(shard: &Description) -> bool {
-    shard.sequence_number_range().is_some_and(|range| range.ending_sequence_number().is_none())
+    shard
+        .sequence_number_range()
+        .is_some_and(|range| range.ending_sequence_number().is_none())
 }
 
 fn range(shard: &Description) -> Option<(u128, u128, ShardId)> {
     let range = shard.hash_key_range()?;
-    let (first, last) = (range.starting_hash_key().parse().ok()?, range.ending_hash_key().parse().ok()?);
+    let (first, last) = (
+        range.starting_hash_key().parse().ok()?,
+        range.ending_hash_key().parse().ok()?,
+    );
     Some((first, last, shard.shard_id().into()))
 }
 
@@ -85,25 +109,54 @@ pub(super) mod tests {
     use super::*;
 
     fn shard(id: usize, first: u128, last: u128, ended: bool) -> Description {
-        let keys = HashKeyRange::builder().starting_hash_key(first.to_string()).ending_hash_key(last.to_string());
+        let keys = HashKeyRange::builder()
+            .starting_hash_key(first.to_string())
+            .ending_hash_key(last.to_string());
         let numbers = SequenceNumberRange::builder().starting_sequence_number("1");
-        let numbers = if ended { numbers.ending_sequence_number("2") } else { numbers };
-        let shard = Description::builder().shard_id(format!("shard-{id}")).hash_key_range(keys.build().unwrap());
-        shard.sequence_number_range(numbers.build().unwrap()).build().unwrap()
+        let numbers = if ended {
+            numbers.ending_sequence_number("2")
+        } else {
+            numbers
+        };
+        let shard = Description::builder()
+            .shard_id(format!("shard-{id}"))
+            .hash_key_range(keys.build().unwrap());
+        shard
+            .sequence_number_range(numbers.build().unwrap())
+            .build()
+            .unwrap()
     }
 
     /// So many shards of even ranges.
     pub fn even(count: usize) -> Shards {
         let width = u128::MAX / count as u128;
-        let last = |at: usize| if at + 1 == count { u128::MAX } else { width * (at as u128 + 1) - 1 };
-        Shards::of(&(0..count).map(|at| shard(at, width * at as u128, last(at), false)).collect::<Vec<_>>()).unwrap()
+        let last = |at: usize| {
+            if at + 1 == count {
+                u128::MAX
+            } else {
+                width * (at as u128 + 1) - 1
+            }
+        };
+        Shards::of(
+            &(0..count)
+                .map(|at| shard(at, width * at as u128, last(at), false))
+                .collect::<Vec<_>>(),
+        )
+        .unwrap()
     }
 
     #[test]
     fn a_key_belongs_to_the_shard_with_its_range() {
         let shards = even(3);
         let width = u128::MAX / 3;
-        for (key, at) in [(0, 0), (width - 1, 0), (width, 1), (2 * width - 1, 1), (2 * width, 2), (u128::MAX, 2)] {
+        for (key, at) in [
+            (0, 0),
+            (width - 1, 0),
+            (width, 1),
+            (2 * width - 1, 1),
+            (2 * width, 2),
+            (u128::MAX, 2),
+        ] {
             assert_eq!(shards.find(key), at, "{key}");
         }
         assert_eq!(Shards::unknown().find(u128::MAX), 0);
@@ -113,10 +166,16 @@ pub(super) mod tests {
     #[test]
     fn shards_that_have_ended_do_not_count_and_gaps_are_no_list() {
         let half = 1 << 127;
-        let (parent, low, high) =
-            (shard(0, 0, u128::MAX, true), shard(1, 0, half - 1, false), shard(2, half, u128::MAX, false));
+        let (parent, low, high) = (
+            shard(0, 0, u128::MAX, true),
+            shard(1, 0, half - 1, false),
+            shard(2, half, u128::MAX, false),
+        );
         let shards = Shards::of(&[high, parent.clone(), low.clone()]).unwrap();
-        assert_eq!(shards.ids().map(|id| &**id).collect::<Vec<_>>(), ["shard-1", "shard-2"]);
+        assert_eq!(
+            shards.ids().map(|id| &**id).collect::<Vec<_>>(),
+            ["shard-1", "shard-2"]
+        );
         assert_eq!(Shards::of(&[parent, low]), None);
         assert_eq!(Shards::of(&[]), None);
     }

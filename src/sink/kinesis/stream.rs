@@ -57,12 +57,18 @@ impl Stream {
     /// Asks for the shards. In the midst of a reshard they stay as they were.
     pub async fn list_shards(&self) -> Result<Arc<Shards>, Failure> {
         let slow = |_| Failure::NoAnswer("timeout".into());
-        let listed = timeout(LIST_TIMEOUT, self.describe_shards()).await.map_err(slow)??;
+        let listed = timeout(LIST_TIMEOUT, self.describe_shards())
+            .await
+            .map_err(slow)??;
         if let Some(shards) = Shards::of(&listed).map(Arc::new) {
             self.shards.send_if_modified(|current| {
                 let is_new = **current != *shards;
                 if is_new {
-                    tracing::info!(stream = &*self.name, shards = shards.len(), "the stream's shards are known");
+                    tracing::info!(
+                        stream = &*self.name,
+                        shards = shards.len(),
+                        "the stream's shards are known"
+                    );
                     *current = shards;
                 }
                 is_new

@@ -26,7 +26,10 @@ impl RealDisk {
     /// Creates the folder if need be and takes it.
     pub fn lock(dir: &Path) -> Result<Self, LockError> {
         let lock = Mutex::new(Lock::acquire(dir, VARIABLE)?);
-        Ok(Self { dir: dir.to_owned(), lock })
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock,
+        })
     }
 
     /// A folder that was removed and made again has lost its lock file, and this process its claim.
@@ -48,7 +51,11 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create_new(true).open(path)
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
@@ -65,7 +72,10 @@ impl Disk for RealDisk {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                entries.push(Entry { name, bytes: metadata.len() });
+                entries.push(Entry {
+                    name,
+                    bytes: metadata.len(),
+                });
             }
         }
         Ok(entries)

@@ -21,7 +21,9 @@ impl Dropped {
 
     /// When to tell next; `None` while there is nothing to tell, or it may be told at once.
     pub fn due(&self) -> Option<Instant> {
-        self.told_at.filter(|_| self.records > 0).map(|at| at + LOG_INTERVAL)
+        self.told_at
+            .filter(|_| self.records > 0)
+            .map(|at| at + LOG_INTERVAL)
     }
 
     /// How many to tell of now, if it is time; they count as told.
@@ -45,14 +47,25 @@ mod tests {
         let told: Vec<_> = (0..150)
             .map(|second| {
                 dropped.add(second);
-                dropped.take(begun_at + Duration::from_secs(second)).map(|records| (second, records))
+                dropped
+                    .take(begun_at + Duration::from_secs(second))
+                    .map(|records| (second, records))
             })
             .collect();
         let sum = |seconds: std::ops::RangeInclusive<u64>| seconds.sum();
         let expected = [(1, 1), (61, sum(2..=61)), (121, sum(62..=121))];
         assert_eq!(told.into_iter().flatten().collect::<Vec<_>>(), expected);
         assert_eq!(dropped.due(), Some(begun_at + Duration::from_secs(181)));
-        assert_eq!(dropped.take(begun_at + Duration::from_secs(181)), Some(sum(122..=149)));
-        assert_eq!((dropped.due(), dropped.take(begun_at + Duration::from_secs(999))), (None, None));
+        assert_eq!(
+            dropped.take(begun_at + Duration::from_secs(181)),
+            Some(sum(122..=149))
+        );
+        assert_eq!(
+            (
+                dropped.due(),
+                dropped.take(begun_at + Duration::from_secs(999))
+            ),
+            (None, None)
+        );
     }
 }

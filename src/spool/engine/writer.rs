@@ -50,7 +50,11 @@ pub struct Plan<'a> {
 impl<F: DiskFile> Writer<F> {
     /// A new segment, whose header and name are safe, beside a cursor with room for so many ranges. What fails leaves no
     /// file behind if it can be helped.
-    pub fn create(disk: &impl Disk<File = F>, plan: &Plan<'_>, cursor_ranges: usize) -> io::Result<Self> {
+    pub fn create(
+        disk: &impl Disk<File = F>,
+        plan: &Plan<'_>,
+        cursor_ranges: usize,
+    ) -> io::Result<Self> {
         disk.claim(plan.dir)?;
         cursor::reserve(disk, plan.dir, cursor_ranges)?;
         let path = plan.dir.join(segment::file_name(plan.id));
@@ -66,23 +70,43 @@ impl<F: DiskFile> Writer<F> {
         let salt = new_salt()?;
         let (key, cipher) = plan.keys.to_write(&salt);
         let created_at = Timestamp::now();
-        let header = segment::Header { id: plan.id, base: plan.base, salt, key, created_at }.encode();
+        let header = segment::Header {
+            id: plan.id,
+            base: plan.base,
+            salt,
+            key,
+            created_at,
+        }
+        .encode();
         file.allocate(plan.bytes)?;
         for offset in HEADER_OFFSETS {
             write_all_at(&file, &mut [IoSlice::new(&header)], offset)?;
         }
         file.sync()?;
         let (offset, number, allocated_bytes) = (FRAMES_START, 1, plan.bytes);
-        Ok(Self { file, id: plan.id, path, salt, cipher, offset, number, allocated_bytes })
+        Ok(Self {
+            file,
+            id: plan.id,
+            path,
+            salt,
+            cipher,
+            offset,
+            number,
+            allocated_bytes,
+        })
     }
 
     pub fn room_bytes(&self) -> u64 {
-        self.allocated_bytes.saturating_sub(self.offset + MARK_BYTES)
+        self.allocated_bytes
+            .saturating_sub(self.offset + MARK_BYTES)
     }
 
     /// Writes the drafts, the first record at place `first`, and makes them safe. Gives the places of each.
     pub fn write(&mut self, drafts: &[&Draft], first: u64) -> io::Result<Vec<Range<u64>>> {
-        let (mut frames, mut places) = (Vec::with_capacity(drafts.len()), Vec::with_capacity(drafts.len()));
+        let (mut frames, mut places) = (
+            Vec::with_capacity(drafts.len()),
+            Vec::with_capacity(drafts.len()),
+        );
         let (mut offset, mut place) = (self.offset, first);
         for draft in drafts {
             let frame = self.frame(draft, place, offset)?;
@@ -91,11 +115,16 @@ impl<F: DiskFile> Writer<F> {
             place += u64::from(draft.records());
             frames.push(frame);
         }
-        let slices = frames.iter().flat_map(|frame| [IoSlice::new(&frame.header), IoSlice::new(frame.body())]);
+        let slices = frames
+            .iter()
+            .flat_map(|frame| [IoSlice::new(&frame.header), IoSlice::new(frame.body())]);
         write_all_at(&self.file, &mut slices.collect::<Vec<_>>(), self.offset)?;
         self.file.sync()?;
         if !self.file.is_linked()? {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was removed"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the segment was removed",
+            ));
         }
         self.offset = offset;
         Ok(places)
@@ -105,13 +134,26 @@ impl<F: DiskFile> Writer<F> {
         let body_bytes = self.cipher.sealed_bytes(draft.body().len()) as u32;
         let (number, records) = (self.number, draft.records());
         self.number += 1;
-        let mut header = Header { records, first, number, body_bytes, body_crc: 0 };
-        let mut sealed = self.cipher.seal(number, &header.authenticated(), draft.body()).transpose()?;
+        let mut header = Header {
+            records,
+            first,
+            number,
+            body_bytes,
+            body_crc: 0,
+        };
+        let mut sealed = self
+            .cipher
+            .seal(number, &header.authenticated(), draft.body())
+            .transpose()?;
         header.body_crc = body_crc(&self.salt, sealed.as_deref().unwrap_or(draft.body()));
         if let Some(sealed) = &mut sealed {
             sealed.resize(sealed.len().next_multiple_of(ALIGNMENT as usize), 0);
         }
-        Ok(Frame { header: header.encode(&self.salt, offset), sealed, draft })
+        Ok(Frame {
+            header: header.encode(&self.salt, offset),
+            sealed,
+            draft,
+        })
     }
 
     /// Marks the end and gives back the room that was not used. Says how long the file is then.
@@ -123,18 +165,37 @@ impl<F: DiskFile> Writer<F> {
     /// Gives up a segment that failed, and cuts off what is not safe, through a descriptor of its own. Says how long the
     /// file is then.
     pub fn give_up(self, disk: &impl Disk<File = F>, end: u64) -> u64 {
-        let Self { file, path, salt, offset, allocated_bytes, .. } = self;
+        let Self {
+            file,
+            path,
+            salt,
+            offset,
+            allocated_bytes,
+            ..
+        } = self;
         drop(file);
-        let cut = disk.open_to_write(&path).and_then(|file| mark_end(&file, &salt, offset, end));
+        let cut = disk
+            .open_to_write(&path)
+            .and_then(|file| mark_end(&file, &salt, offset, end));
         cut.unwrap_or(allocated_bytes)
     }
 }
 
 /// Cuts the file after the mark and says how long it is then. If it fails, recovery walks the segment, no more.
 pub fn mark_end(file: &impl DiskFile, salt: &Salt, offset: u64, end: u64) -> io::Result<u64> {
-    let mark = Header { records: 0, first: end, number: 0, body_bytes: 0, body_crc: body_crc(salt, &[]) };
+    let mark = Header {
+        records: 0,
+        first: end,
+        number: 0,
+        body_bytes: 0,
+        body_crc: body_crc(salt, &[]),
+    };
     file.set_len(offset)?;
-    write_all_at(file, &mut [IoSlice::new(&mark.encode(salt, offset))], offset)?;
+    write_all_at(
+        file,
+        &mut [IoSlice::new(&mark.encode(salt, offset))],
+        offset,
+    )?;
     file.sync()?;
     Ok(offset + MARK_BYTES)
 }

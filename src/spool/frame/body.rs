@@ -21,7 +21,9 @@ use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
-use crate::record::{DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent};
+use crate::record::{
+    DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent,
+};
 use crate::spool::keys::TAG_BYTES;
 
 /// A reason is cut to so many bytes.
@@ -58,7 +60,10 @@ pub struct Draft {
 
 impl Draft {
     /// Records of one stream, in their order.
-    pub fn new<'a>(stream: &str, records: impl IntoIterator<Item = &'a Record>) -> Result<Self, DraftError> {
+    pub fn new<'a>(
+        stream: &str,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, DraftError> {
         Self::encode(stream, "", records)
     }
 
@@ -68,7 +73,11 @@ impl Draft {
         reason: &str,
         records: impl IntoIterator<Item = &'a Record>,
     ) -> Result<Self, DraftError> {
-        let reason = if reason.is_empty() { "no reason given" } else { reason };
+        let reason = if reason.is_empty() {
+            "no reason given"
+        } else {
+            reason
+        };
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);
         Self::encode(stream, &reason[..end], records)
     }
@@ -88,7 +97,15 @@ impl Draft {
         }
         let body_bytes = body.len();
         body.resize(body_bytes.next_multiple_of(ALIGNMENT as usize), 0);
-        if count == 0 { Err(DraftError::Empty) } else { Ok(Self { padded: body, body_bytes, records: count }) }
+        if count == 0 {
+            Err(DraftError::Empty)
+        } else {
+            Ok(Self {
+                padded: body,
+                body_bytes,
+                records: count,
+            })
+        }
     }
 
     pub fn records(&self) -> u32 {
@@ -111,7 +128,15 @@ impl Draft {
 }
 
 fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
-    let Record { device, payload, content_type, id, trace, received_at, .. } = record;
+    let Record {
+        device,
+        payload,
+        content_type,
+        id,
+        trace,
+        received_at,
+        ..
+    } = record;
     if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - (128 << 10) {
         return Err(DraftError::TooLarge);
     }
@@ -119,7 +144,10 @@ fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
     put_text_u8(body, device.as_str())?;
     let (key_bytes, id) = match id {
         RecordId::Uuid(uuid) => (0, uuid.as_bytes().as_slice()),
-        RecordId::Key(key) => (u8::try_from(key.len()).map_err(|_| DraftError::TextTooLong)?, key.as_bytes()),
+        RecordId::Key(key) => (
+            u8::try_from(key.len()).map_err(|_| DraftError::TextTooLong)?,
+            key.as_bytes(),
+        ),
     };
     body.push(key_bytes | if trace.is_some() { TRACE_FOLLOWS } else { 0 });
     body.extend_from_slice(id);
@@ -133,7 +161,11 @@ fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
 
 fn put_content_type(body: &mut Vec<u8>, content_type: Option<&str>) -> Result<(), DraftError> {
     let length = content_type.map_or(0, |text| text.len() + 1);
-    body.extend_from_slice(&u16::try_from(length).map_err(|_| DraftError::TextTooLong)?.to_le_bytes());
+    body.extend_from_slice(
+        &u16::try_from(length)
+            .map_err(|_| DraftError::TextTooLong)?
+            .to_le_bytes(),
+    );
     body.extend_from_slice(content_type.unwrap_or_default().as_bytes());
     Ok(())
 }
@@ -145,7 +177,11 @@ fn put_text_u8(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
 }
 
 fn put_text_u16(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
-    body.extend_from_slice(&u16::try_from(text.len()).map_err(|_| DraftError::TextTooLong)?.to_le_bytes());
+    body.extend_from_slice(
+        &u16::try_from(text.len())
+            .map_err(|_| DraftError::TextTooLong)?
+            .to_le_bytes(),
+    );
     body.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -167,7 +203,11 @@ pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
     for _ in 0..records {
         decoded.push(take_record(&mut body)?);
     }
-    body.is_empty().then_some(Content { stream, reason, records: decoded })
+    body.is_empty().then_some(Content {
+        stream,
+        reason,
+        records: decoded,
+    })
 }
 
 fn take_record(body: &mut Bytes) -> Option<Record> {
@@ -183,7 +223,15 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     let payload = take(body, payload_bytes)?;
     READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
     let permit = Permit::holding(&READ_BACK_BYTES, payload_bytes);
-    Some(Record { device, payload, content_type, id, trace, received_at, permit })
+    Some(Record {
+        device,
+        payload,
+        content_type,
+        id,
+        trace,
+        received_at,
+        permit,
+    })
 }
 
 fn take_id(body: &mut Bytes) -> Option<(RecordId, Option<TraceParent>)> {

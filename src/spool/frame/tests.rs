@@ -35,8 +35,17 @@ prop_compose! {
 }
 
 fn same(left: &Record, right: &Record) -> bool {
-    let of = |record: &Record| (record.device.clone(), record.payload.clone(), record.content_type.clone());
-    of(left) == of(right) && left.id == right.id && left.trace == right.trace && left.received_at == right.received_at
+    let of = |record: &Record| {
+        (
+            record.device.clone(),
+            record.payload.clone(),
+            record.content_type.clone(),
+        )
+    };
+    of(left) == of(right)
+        && left.id == right.id
+        && left.trace == right.trace
+        && left.received_at == right.received_at
 }
 
 proptest! {

@@ -78,10 +78,18 @@ impl Life {
     pub fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let lines = "ab".repeat(32);
-        let keys = if random.chance(50) { Keys::parse(&lines, Path::new("keys")).unwrap() } else { Keys::default() };
+        let keys = if random.chance(50) {
+            Keys::parse(&lines, Path::new("keys")).unwrap()
+        } else {
+            Keys::default()
+        };
         let quotas = [3, 5, 1000];
         let bytes_max = quotas[random.below(3) as usize] * SEGMENT_BYTES;
-        let when_full = if random.chance(30) { WhenFull::DropOldest } else { WhenFull::Reject };
+        let when_full = if random.chance(30) {
+            WhenFull::DropOldest
+        } else {
+            WhenFull::Reject
+        };
         let mut life = Self {
             seed,
             disk: SimDisk::new(random.next()),
@@ -112,7 +120,11 @@ impl Life {
         }
         self.heal();
         self.check();
-        let restart = if self.random.chance(50) { Self::crash } else { Self::restart };
+        let restart = if self.random.chance(50) {
+            Self::crash
+        } else {
+            Self::restart
+        };
         restart(self);
         self.heal();
         self.check();
@@ -146,12 +158,17 @@ impl Life {
         let mut drafts = Vec::new();
         for _ in 0..=self.random.below(3) {
             let large = if self.random.chance(3) { 30_000 } else { 2_000 };
-            let records = (0..=self.random.below(2)).map(|_| self.new_record(large)).collect::<Vec<_>>();
+            let records = (0..=self.random.below(2))
+                .map(|_| self.new_record(large))
+                .collect::<Vec<_>>();
             let contents: Vec<u64> = records.iter().map(|record| record.received_at.0).collect();
             drafts.push((Draft::new("telemetry", &records).unwrap(), contents));
         }
         let now = self.now;
-        let answers = self.engine().commit(&drafts.iter().map(|(draft, _)| draft).collect::<Vec<_>>(), now);
+        let answers = self.engine().commit(
+            &drafts.iter().map(|(draft, _)| draft).collect::<Vec<_>>(),
+            now,
+        );
         assert_eq!(answers.len(), drafts.len());
         for ((_, contents), answer) in drafts.into_iter().zip(answers) {
             self.drafts += 1;
@@ -160,17 +177,26 @@ impl Life {
                 Ok(places) => {
                     assert_eq!(places.end - places.start, contents.len() as u64);
                     let safe = contents.into_iter().zip(places);
-                    self.fates.extend(safe.map(|(content, place)| (content, Fate::Safe { place, draft })));
+                    self.fates.extend(
+                        safe.map(|(content, place)| (content, Fate::Safe { place, draft })),
+                    );
                 }
                 Err(refused) => {
-                    assert!(self.faulty || !matches!(refused, Refused::Disk(_)), "a disk that is well: {refused}");
-                    self.fates.extend(contents.into_iter().map(|content| (content, Fate::Over)));
+                    assert!(
+                        self.faulty || !matches!(refused, Refused::Disk(_)),
+                        "a disk that is well: {refused}"
+                    );
+                    self.fates
+                        .extend(contents.into_iter().map(|content| (content, Fate::Over)));
                 }
             }
         }
         self.note_what_was_dropped();
         let taken_bytes = self.disk.segment_bytes(&self.dir);
-        assert!(self.was_faulty || taken_bytes <= self.bytes_max, "{taken_bytes} bytes are taken");
+        assert!(
+            self.was_faulty || taken_bytes <= self.bytes_max,
+            "{taken_bytes} bytes are taken"
+        );
     }
 
     fn new_record(&mut self, bytes_max: u64) -> Record {
@@ -199,7 +225,10 @@ impl Life {
                 oldest_kept = oldest_kept.min(place);
             }
         }
-        assert!(self.flips > 0 || newest_dropped < Some(oldest_kept), "{newest_dropped:?} was dropped");
+        assert!(
+            self.flips > 0 || newest_dropped < Some(oldest_kept),
+            "{newest_dropped:?} was dropped"
+        );
     }
 
     /// Reads one frame. Gives up on a disk that does not read before the reader does.
@@ -221,8 +250,15 @@ impl Life {
 
     fn note_read(&mut self, place: u64, read: &Record) {
         let content = u64::from_le_bytes(*read.payload.first_chunk().unwrap());
-        assert_eq!(read.payload, record(content, read.payload.len() - 8).payload);
-        assert!(Some(place) > self.last_read, "{place} was read after {:?}", self.last_read);
+        assert_eq!(
+            read.payload,
+            record(content, read.payload.len() - 8).payload
+        );
+        assert!(
+            Some(place) > self.last_read,
+            "{place} was read after {:?}",
+            self.last_read
+        );
         self.last_read = Some(place);
         match self.fates[&content] {
             Fate::Safe { place: at, .. } => assert_eq!(at, place, "content {content}"),
@@ -277,14 +313,23 @@ impl Life {
 
     /// From here on, what is over may come back.
     fn ghosts(&mut self) {
-        self.fates.values_mut().filter(|fate| **fate == Fate::Over).for_each(|fate| *fate = Fate::MayReturn);
+        self.fates
+            .values_mut()
+            .filter(|fate| **fate == Fate::Over)
+            .for_each(|fate| *fate = Fate::MayReturn);
     }
 
     fn open(&mut self) {
         let metrics = SpoolMetrics::unseen();
         let (dir, keys, when_full) = (self.dir.clone(), self.keys.clone(), self.when_full);
-        let options =
-            LogOptions { dir, segment_bytes: SEGMENT_BYTES, bytes_max: self.bytes_max, when_full, keys, metrics };
+        let options = LogOptions {
+            dir,
+            segment_bytes: SEGMENT_BYTES,
+            bytes_max: self.bytes_max,
+            when_full,
+            keys,
+            metrics,
+        };
         match Engine::open(Arc::new(self.disk.clone()), options) {
             Ok((engine, _)) => {
                 self.engine = Some(engine);
@@ -308,7 +353,10 @@ impl Life {
 
     fn fail(&mut self) {
         (self.faulty, self.was_faulty) = (true, true);
-        let (write_faults, read_faults) = ([2, 10, 100][self.random.below(3) as usize], self.random.below(30));
+        let (write_faults, read_faults) = (
+            [2, 10, 100][self.random.below(3) as usize],
+            self.random.below(30),
+        );
         self.disk.set_faults(write_faults, read_faults);
     }
 
@@ -318,7 +366,10 @@ impl Life {
         self.engine_tends();
         self.faulty = false;
         let state = self.engine().shared().state();
-        assert!(!matches!(state, State::Down(_)), "{state:?} on a disk that is well");
+        assert!(
+            !matches!(state, State::Down(_)),
+            "{state:?} on a disk that is well"
+        );
     }
 
     fn flip(&mut self) {
@@ -344,12 +395,17 @@ impl Life {
             .fates
             .iter()
             .filter_map(|(content, fate)| match *fate {
-                Fate::Safe { place, draft } if !read.contains(content) => Some((*content, (draft, place))),
+                Fate::Safe { place, draft } if !read.contains(content) => {
+                    Some((*content, (draft, place)))
+                }
                 _ => None,
             })
             .collect();
         let lost_drafts: HashSet<u64> = missing.values().map(|(draft, _)| *draft).collect();
-        assert!(lost_drafts.len() <= self.flips, "lost, by content (draft, place): {missing:?}");
+        assert!(
+            lost_drafts.len() <= self.flips,
+            "lost, by content (draft, place): {missing:?}"
+        );
         self.flips -= lost_drafts.len();
         for content in missing.keys() {
             self.fates.insert(*content, Fate::MayReturn);
@@ -357,7 +413,9 @@ impl Life {
     }
 
     fn check_that_it_takes_more(&mut self) {
-        let places = std::mem::take(&mut self.under_way).into_iter().map(|(place, _)| place..place + 1);
+        let places = std::mem::take(&mut self.under_way)
+            .into_iter()
+            .map(|(place, _)| place..place + 1);
         self.engine().shared().retire(places.collect::<Vec<_>>());
         self.tend();
         let draft = Draft::new("telemetry", [&record(0, 10)]).unwrap();
@@ -369,7 +427,10 @@ impl Life {
 
 fn seeds() -> (u64, u64) {
     let asked = std::env::var("FOREBAY_SPOOL_SEEDS").ok();
-    let parse = |text: String| text.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    let parse = |text: String| {
+        text.split_once('-')
+            .and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)))
+    };
     asked.and_then(parse).unwrap_or((1, SEEDS))
 }
 
@@ -382,7 +443,10 @@ fn nothing_acknowledged_is_ever_lost() {
             scope.spawn(move || {
                 for seed in (first + thread..=last).step_by(threads as usize) {
                     let life = std::panic::catch_unwind(|| Life::new(seed).run());
-                    assert!(life.is_ok(), "FOREBAY_SPOOL_SEEDS={seed}-{seed} cargo test --lib spool::tests::model");
+                    assert!(
+                        life.is_ok(),
+                        "FOREBAY_SPOOL_SEEDS={seed}-{seed} cargo test --lib spool::tests::model"
+                    );
                 }
             });
         }

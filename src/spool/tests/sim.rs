@@ -65,7 +65,11 @@ pub struct SimHandle {
 }
 
 fn error(random: &mut Random) -> io::Error {
-    let kinds = [io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::ReadOnlyFilesystem];
+    let kinds = [
+        io::ErrorKind::Other,
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
     kinds[random.below(3) as usize].into()
 }
 
@@ -98,9 +102,17 @@ impl SimDisk {
         for file in &mut sim.files {
             file.crash(&mut sim.random);
         }
-        let paths: BTreeSet<PathBuf> = sim.names.keys().chain(sim.durable_names.keys()).cloned().collect();
+        let paths: BTreeSet<PathBuf> = sim
+            .names
+            .keys()
+            .chain(sim.durable_names.keys())
+            .cloned()
+            .collect();
         for path in paths {
-            let (seen, durable) = (sim.names.get(&path).copied(), sim.durable_names.get(&path).copied());
+            let (seen, durable) = (
+                sim.names.get(&path).copied(),
+                sim.durable_names.get(&path).copied(),
+            );
             let kept = if sim.random.chance(50) { seen } else { durable };
             match kept {
                 Some(file) => drop(sim.names.insert(path.clone(), file)),
@@ -113,12 +125,20 @@ impl SimDisk {
     /// Flips a bit somewhere in a file, not in the second copy of a segment's header. Says whether there was one.
     pub fn flip(&self) -> bool {
         let sim = &mut *self.sim();
-        let files: Vec<(&PathBuf, &usize)> =
-            sim.names.iter().filter(|(_, file)| !sim.files[**file].seen.is_empty()).collect();
-        let Some(&(path, &file)) = files.get(sim.random.below(files.len() as u64) as usize) else { return false };
+        let files: Vec<(&PathBuf, &usize)> = sim
+            .names
+            .iter()
+            .filter(|(_, file)| !sim.files[**file].seen.is_empty())
+            .collect();
+        let Some(&(path, &file)) = files.get(sim.random.below(files.len() as u64) as usize) else {
+            return false;
+        };
         // Most of a cursor's file is room that it does not need yet.
-        let bytes_max =
-            if path.ends_with("cursor-0") || path.ends_with("cursor-1") { SECTOR_BYTES } else { usize::MAX };
+        let bytes_max = if path.ends_with("cursor-0") || path.ends_with("cursor-1") {
+            SECTOR_BYTES
+        } else {
+            usize::MAX
+        };
         let file = &mut sim.files[file];
         let at = sim.random.below(file.seen.len().min(bytes_max) as u64) as usize;
         if (4096..8192).contains(&at) {
@@ -142,29 +162,46 @@ impl SimDisk {
     /// What the segments of a folder take.
     pub fn segment_bytes(&self, dir: &Path) -> u64 {
         let entries = self.list(dir).unwrap_or_default();
-        entries.iter().filter(|entry| entry.name.ends_with(".spool")).map(|entry| entry.bytes).sum()
+        entries
+            .iter()
+            .filter(|entry| entry.name.ends_with(".spool"))
+            .map(|entry| entry.bytes)
+            .sum()
     }
 
     fn change(&self) -> io::Result<MutexGuard<'_, Sim>> {
         let mut sim = self.sim();
         let faults = sim.write_faults;
-        if sim.random.chance(faults) { Err(error(&mut sim.random)) } else { Ok(sim) }
+        if sim.random.chance(faults) {
+            Err(error(&mut sim.random))
+        } else {
+            Ok(sim)
+        }
     }
 
     fn look(&self) -> io::Result<MutexGuard<'_, Sim>> {
         let mut sim = self.sim();
         let faults = sim.read_faults;
-        if sim.random.chance(faults) { Err(error(&mut sim.random)) } else { Ok(sim) }
+        if sim.random.chance(faults) {
+            Err(error(&mut sim.random))
+        } else {
+            Ok(sim)
+        }
     }
 
     fn handle(&self, file: usize) -> SimHandle {
-        SimHandle { disk: self.clone(), file, sync_failed: Cell::new(false) }
+        SimHandle {
+            disk: self.clone(),
+            file,
+            sync_failed: Cell::new(false),
+        }
     }
 }
 
 impl SimFile {
     fn touch(&mut self, from: usize, to: usize) {
-        self.dirty.extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
+        self.dirty
+            .extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
     }
 
     /// A subset of what is dirty reaches the disk, some of it torn.
@@ -194,7 +231,10 @@ impl SimFile {
     fn sync(&mut self) {
         self.durable.resize(self.seen.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
-            let (start, end) = (sector * SECTOR_BYTES, ((sector + 1) * SECTOR_BYTES).min(self.seen.len()));
+            let (start, end) = (
+                sector * SECTOR_BYTES,
+                ((sector + 1) * SECTOR_BYTES).min(self.seen.len()),
+            );
             if start < end {
                 self.durable[start..end].copy_from_slice(&self.seen[start..end]);
             }
@@ -232,20 +272,28 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<SimHandle> {
         let file = self.look()?.names.get(path).copied();
-        file.map(|file| self.handle(file)).ok_or(io::ErrorKind::NotFound.into())
+        file.map(|file| self.handle(file))
+            .ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn open_to_write(&self, path: &Path) -> io::Result<SimHandle> {
         let file = self.change()?.names.get(path).copied();
-        file.map(|file| self.handle(file)).ok_or(io::ErrorKind::NotFound.into())
+        file.map(|file| self.handle(file))
+            .ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let sim = self.look()?;
-        let inside = sim.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let inside = sim
+            .names
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir));
         let entry = |(path, file): (&PathBuf, &usize)| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            Entry { name, bytes: sim.files[*file].seen.len() as u64 }
+            Entry {
+                name,
+                bytes: sim.files[*file].seen.len() as u64,
+            }
         };
         Ok(inside.map(entry).collect())
     }
@@ -264,9 +312,14 @@ impl Disk for SimDisk {
 
     fn sync_folder(&self, dir: &Path) -> io::Result<()> {
         let sim = &mut *self.change()?;
-        sim.durable_names.retain(|path, _| path.parent() != Some(dir));
-        let inside = sim.names.iter().filter(|(path, _)| path.parent() == Some(dir));
-        sim.durable_names.extend(inside.map(|(path, file)| (path.clone(), *file)));
+        sim.durable_names
+            .retain(|path, _| path.parent() != Some(dir));
+        let inside = sim
+            .names
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir));
+        sim.durable_names
+            .extend(inside.map(|(path, file)| (path.clone(), *file)));
         Ok(())
     }
 }
@@ -274,16 +327,25 @@ impl Disk for SimDisk {
 impl DiskFile for SimHandle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let sim = self.disk.look()?;
-        let rest = sim.files[self.file].seen.get(offset as usize..).unwrap_or_default();
+        let rest = sim.files[self.file]
+            .seen
+            .get(offset as usize..)
+            .unwrap_or_default();
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
         Ok(read)
     }
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
         let sim = &mut *self.disk.sim();
-        let (fails, some) = (sim.random.chance(sim.write_faults), sim.random.below(bytes.len() as u64) as usize);
+        let (fails, some) = (
+            sim.random.chance(sim.write_faults),
+            sim.random.below(bytes.len() as u64) as usize,
+        );
         let written = if fails { some } else { bytes.len() };
         let (file, start) = (&mut sim.files[self.file], offset as usize);
         let end = start + written;
@@ -291,7 +353,11 @@ impl DiskFile for SimHandle {
         file.seen.resize(before.max(end), 0);
         file.seen[start..end].copy_from_slice(&bytes[..written]);
         file.touch(start.min(before), end);
-        if fails && sim.random.chance(80) { Err(error(&mut sim.random)) } else { Ok(written) }
+        if fails && sim.random.chance(80) {
+            Err(error(&mut sim.random))
+        } else {
+            Ok(written)
+        }
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
@@ -304,7 +370,10 @@ impl DiskFile for SimHandle {
     }
 
     fn sync(&self) -> io::Result<()> {
-        assert!(!self.sync_failed.get(), "a descriptor is synced again whose sync has failed");
+        assert!(
+            !self.sync_failed.get(),
+            "a descriptor is synced again whose sync has failed"
+        );
         let sim = &mut *self.disk.sim();
         let file = &mut sim.files[self.file];
         if !sim.random.chance(sim.write_faults) {
@@ -324,6 +393,11 @@ impl DiskFile for SimHandle {
     }
 
     fn is_linked(&self) -> io::Result<bool> {
-        Ok(self.disk.sim().names.values().any(|file| *file == self.file))
+        Ok(self
+            .disk
+            .sim()
+            .names
+            .values()
+            .any(|file| *file == self.file))
     }
 }

@@ -14,7 +14,9 @@ use super::super::frame::body::Draft;
 use super::super::keys::Keys;
 use super::super::log::Log;
 use super::super::reader::{Frame, Reader};
-use super::super::{OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull};
+use super::super::{
+    OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
+};
 use super::model::record;
 use super::sim::SimDisk;
 use crate::record::Record;
@@ -22,7 +24,13 @@ use crate::telemetry::metrics::SpoolMetrics;
 
 fn options(dir: &Path, keys: Keys) -> Options {
     let (dir, metrics) = (dir.to_owned(), SpoolMetrics::unseen());
-    Options { dir, bytes_max: QUOTA_BYTES_MIN, when_full: WhenFull::Reject, keys, metrics }
+    Options {
+        dir,
+        bytes_max: QUOTA_BYTES_MIN,
+        when_full: WhenFull::Reject,
+        keys,
+        metrics,
+    }
 }
 
 fn open(dir: &Path) -> (Spool, Recovery) {
@@ -33,12 +41,18 @@ type Answered = Receiver<Result<std::ops::Range<u64>, Refused>>;
 
 fn append(log: &Log<RealDisk>, records: &[Record]) -> Answered {
     let (sender, answer) = sync_channel(1);
-    log.append(Draft::new("telemetry", records).unwrap(), move |result| sender.send(result).unwrap());
+    log.append(Draft::new("telemetry", records).unwrap(), move |result| {
+        sender.send(result).unwrap()
+    });
     answer
 }
 
 fn contents(frames: &[Frame]) -> Vec<u64> {
-    frames.iter().flat_map(|frame| &frame.records).map(|record| record.received_at.0).collect()
+    frames
+        .iter()
+        .flat_map(|frame| &frame.records)
+        .map(|record| record.received_at.0)
+        .collect()
 }
 
 fn read_all(log: &Log<RealDisk>) -> Vec<Frame> {
@@ -47,8 +61,12 @@ fn read_all(log: &Log<RealDisk>) -> Vec<Frame> {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "spool")).collect();
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|ext| ext == "spool"))
+        .collect();
     segments.sort();
     segments
 }
@@ -67,16 +85,28 @@ fn what_was_answered_is_there_after_a_restart_until_it_is_retired() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, recovery) = open(dir.path());
     assert_eq!(recovery, Recovery::default());
-    let answers: Vec<_> = (0..200).map(|at| append(&spool.backlog, &[record(at, 9000), record(at, 20)])).collect();
+    let answers: Vec<_> = (0..200)
+        .map(|at| append(&spool.backlog, &[record(at, 9000), record(at, 20)]))
+        .collect();
     for (at, answer) in (0..).zip(answers) {
         assert_eq!(answer.recv().unwrap(), Ok(at * 2..at * 2 + 2));
     }
-    assert_eq!((spool.backlog.records(), spool.backlog.state()), (400, State::Up));
+    assert_eq!(
+        (spool.backlog.records(), spool.backlog.state()),
+        (400, State::Up)
+    );
     spool.close();
     let (spool, recovery) = open(dir.path());
-    assert_eq!((recovery.records, recovery.segments), (400, 2), "a segment of 1 MiB holds half of them");
+    assert_eq!(
+        (recovery.records, recovery.segments),
+        (400, 2),
+        "a segment of 1 MiB holds half of them"
+    );
     let frames = read_all(&spool.backlog);
-    assert_eq!(contents(&frames), (0..200).flat_map(|at| [at, at]).collect::<Vec<_>>());
+    assert_eq!(
+        contents(&frames),
+        (0..200).flat_map(|at| [at, at]).collect::<Vec<_>>()
+    );
     spool.backlog.retire(Some(0..300));
     spool.close();
     let (spool, recovery) = open(dir.path());
@@ -86,16 +116,26 @@ fn what_was_answered_is_there_after_a_restart_until_it_is_retired() {
     spool.close();
     assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
     let (spool, _) = open(dir.path());
-    assert_eq!(append(&spool.backlog, &[record(7, 7)]).recv().unwrap(), Ok(400..401), "places are not used again");
+    assert_eq!(
+        append(&spool.backlog, &[record(7, 7)]).recv().unwrap(),
+        Ok(400..401),
+        "places are not used again"
+    );
 }
 
 #[test]
 fn a_second_gateway_is_refused_and_told_who_has_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
-    let error = Spool::open(options(dir.path(), Keys::default())).err().unwrap();
+    let error = Spool::open(options(dir.path(), Keys::default()))
+        .err()
+        .unwrap();
     let text = error.to_string();
-    assert!(matches!(error, OpenError::Lock(_)) && text.contains(&format!("process {}", std::process::id())), "{text}");
+    assert!(
+        matches!(error, OpenError::Lock(_))
+            && text.contains(&format!("process {}", std::process::id())),
+        "{text}"
+    );
     spool.close();
     open(dir.path());
 }
@@ -105,9 +145,17 @@ fn a_folder_that_is_removed_underneath_is_made_again() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("spool");
     let (spool, _) = open(&dir);
-    append(&spool.backlog, &[record(1, 1)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(1, 1)])
+        .recv()
+        .unwrap()
+        .unwrap();
     fs::remove_dir_all(&dir).unwrap();
-    assert!(append(&spool.backlog, &[record(2, 2)]).recv().unwrap().is_ok());
+    assert!(
+        append(&spool.backlog, &[record(2, 2)])
+            .recv()
+            .unwrap()
+            .is_ok()
+    );
     spool.close();
     let (spool, _) = open(&dir);
     assert_eq!(contents(&read_all(&spool.backlog)), [2]);
@@ -120,11 +168,19 @@ fn a_disk_that_takes_nothing_refuses_and_is_found_again_without_a_restart() {
     let (spool, _) = open(&dir);
     fs::remove_dir_all(&dir).unwrap();
     fs::write(&dir, "a file in the way").unwrap();
-    assert!(matches!(append(&spool.backlog, &[record(1, 1)]).recv().unwrap(), Err(Refused::Disk(_))));
+    assert!(matches!(
+        append(&spool.backlog, &[record(1, 1)]).recv().unwrap(),
+        Err(Refused::Disk(_))
+    ));
     assert!(matches!(spool.backlog.state(), State::Down(_)));
     fs::remove_file(&dir).unwrap();
     eventually(|| spool.backlog.state() == State::Up);
-    assert!(append(&spool.backlog, &[record(2, 2)]).recv().unwrap().is_ok());
+    assert!(
+        append(&spool.backlog, &[record(2, 2)])
+            .recv()
+            .unwrap()
+            .is_ok()
+    );
 }
 
 /// Otherwise a disk that the segments fill would keep them for ever: none is deleted before the cursor is written.
@@ -135,7 +191,11 @@ fn the_cursor_has_its_room_before_there_is_anything_to_retire() {
     assert_eq!(segments(dir.path()).len(), 1);
     for name in ["cursor-0", "cursor-1"] {
         let metadata = fs::metadata(dir.path().join(name)).unwrap();
-        assert!(metadata.blocks() * 512 >= 4096 * 16, "{} blocks", metadata.blocks());
+        assert!(
+            metadata.blocks() * 512 >= 4096 * 16,
+            "{} blocks",
+            metadata.blocks()
+        );
     }
     spool.close();
 }
@@ -146,13 +206,25 @@ fn dead_letters_keep_their_reason_apart_from_the_backlog() {
     let (spool, _) = open(dir.path());
     let (sender, answer) = sync_channel(1);
     let draft = Draft::dead("alarms", "the topic is gone", &[record(3, 3)]).unwrap();
-    spool.dead_letters.append(draft, move |result| sender.send(result).unwrap());
+    spool
+        .dead_letters
+        .append(draft, move |result| sender.send(result).unwrap());
     assert_eq!(answer.recv().unwrap(), Ok(0..1));
     spool.close();
     let (spool, recovery) = open(dir.path());
     let frames = read_all(&spool.dead_letters);
-    assert_eq!((&*frames[0].stream, frames[0].reason.as_deref()), ("alarms", Some("the topic is gone")));
-    assert_eq!((contents(&frames), frames[0].places.clone(), recovery.records), (vec![3], vec![0], 0));
+    assert_eq!(
+        (&*frames[0].stream, frames[0].reason.as_deref()),
+        ("alarms", Some("the topic is gone"))
+    );
+    assert_eq!(
+        (
+            contents(&frames),
+            frames[0].places.clone(),
+            recovery.records
+        ),
+        (vec![3], vec![0], 0)
+    );
 }
 
 #[test]
@@ -160,12 +232,21 @@ fn with_a_key_nothing_readable_is_on_disk_and_without_it_the_spool_does_not_open
     let dir = tempfile::tempdir().unwrap();
     let keys = |digit: &str| Keys::parse(&digit.repeat(64), Path::new("keys")).unwrap();
     let (spool, _) = Spool::open(options(dir.path(), keys("a"))).unwrap();
-    append(&spool.backlog, &[record(4, 4)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(4, 4)])
+        .recv()
+        .unwrap()
+        .unwrap();
     spool.close();
     let bytes = fs::read(&segments(dir.path())[0]).unwrap();
     assert!(!bytes.windows(7).any(|window| window == b"meter-7"));
-    let error = Spool::open(options(dir.path(), keys("b"))).err().unwrap().to_string();
-    assert!(error.contains("segment-0000000001.spool: it is encrypted with the key"), "{error}");
+    let error = Spool::open(options(dir.path(), keys("b")))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("segment-0000000001.spool: it is encrypted with the key"),
+        "{error}"
+    );
     let (spool, _) = Spool::open(options(dir.path(), keys("a"))).unwrap();
     assert_eq!(contents(&read_all(&spool.backlog)), [4]);
 }
@@ -176,18 +257,31 @@ fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_
     fs::write(dir.path().join("segment-1.spool"), "not of the spool").unwrap();
     let (spool, _) = open(dir.path());
     for at in 0..3 {
-        append(&spool.backlog, &[record(at, 1000)]).recv().unwrap().unwrap();
+        append(&spool.backlog, &[record(at, 1000)])
+            .recv()
+            .unwrap()
+            .unwrap();
     }
     spool.close();
     let file = dir.path().join("segment-0000000001.spool");
     let mut bytes = fs::read(&file).unwrap();
-    let second = bytes.windows(4).enumerate().filter(|(_, window)| window == b"FBf1").nth(1).unwrap().0;
+    let second = bytes
+        .windows(4)
+        .enumerate()
+        .filter(|(_, window)| window == b"FBf1")
+        .nth(1)
+        .unwrap()
+        .0;
     bytes[second + 500] ^= 1;
     fs::write(&file, &bytes).unwrap();
     let (spool, _) = open(dir.path());
     assert_eq!(contents(&read_all(&spool.backlog)), [0, 2]);
     assert_eq!(spool.backlog.records(), 2);
-    let kept = fs::read(dir.path().join(format!("quarantine/segment-0000000001.spool.{second}"))).unwrap();
+    let kept = fs::read(
+        dir.path()
+            .join(format!("quarantine/segment-0000000001.spool.{second}")),
+    )
+    .unwrap();
     assert_eq!(kept[..60], bytes[..60]);
     assert!(kept.len() > 1060 && bytes[second..].starts_with(&kept[60..]));
     // Nothing is appended, and still the segment goes when its last record is done with.
@@ -207,8 +301,14 @@ fn a_torn_tail_is_cut_and_a_segment_without_a_header_goes_to_quarantine() {
 fn check_torn_tail(is_preallocated: bool) {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
-    append(&spool.backlog, &[record(1, 1000)]).recv().unwrap().unwrap();
-    append(&spool.backlog, &[record(2, 1000)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(1, 1000)])
+        .recv()
+        .unwrap()
+        .unwrap();
+    append(&spool.backlog, &[record(2, 1000)])
+        .recv()
+        .unwrap()
+        .unwrap();
     spool.close();
     let first = &segments(dir.path())[0];
     let bytes = fs::metadata(first).unwrap().len();
@@ -218,16 +318,40 @@ fn check_torn_tail(is_preallocated: bool) {
         file.set_len(bytes).unwrap();
     }
     let mut lost = fs::File::create(dir.path().join("segment-0000000009.spool")).unwrap();
-    lost.write_all(&[b"x".repeat(8192), b"FBf1".to_vec()].concat()).unwrap();
+    lost.write_all(&[b"x".repeat(8192), b"FBf1".to_vec()].concat())
+        .unwrap();
     let (spool, recovery) = open(dir.path());
-    assert_eq!((recovery.records, recovery.segments, recovery.lost_segments), (1, 1, 1));
+    assert_eq!(
+        (recovery.records, recovery.segments, recovery.lost_segments),
+        (1, 1, 1)
+    );
     assert_eq!(contents(&read_all(&spool.backlog)), [1]);
-    assert!(dir.path().join("quarantine/segment-0000000009.spool").exists());
+    assert!(
+        dir.path()
+            .join("quarantine/segment-0000000009.spool")
+            .exists()
+    );
 }
 
-fn simulated(disk: &SimDisk, segment_bytes: u64, bytes_max: u64, when_full: WhenFull) -> Engine<SimDisk> {
-    let (dir, keys, metrics) = (PathBuf::from("spool"), Arc::new(Keys::default()), SpoolMetrics::unseen());
-    let options = LogOptions { dir, segment_bytes, bytes_max, when_full, keys, metrics };
+fn simulated(
+    disk: &SimDisk,
+    segment_bytes: u64,
+    bytes_max: u64,
+    when_full: WhenFull,
+) -> Engine<SimDisk> {
+    let (dir, keys, metrics) = (
+        PathBuf::from("spool"),
+        Arc::new(Keys::default()),
+        SpoolMetrics::unseen(),
+    );
+    let options = LogOptions {
+        dir,
+        segment_bytes,
+        bytes_max,
+        when_full,
+        keys,
+        metrics,
+    };
     Engine::open(Arc::new(disk.clone()), options).unwrap().0
 }
 
@@ -241,15 +365,26 @@ fn a_place_that_cannot_be_read_is_given_up_after_five_times() {
     let mut engine = simulated(&disk, 16 << 10, 1 << 20, WhenFull::Reject);
     let now = Instant::now();
     let drafts = [draft(1, 9000), draft(2, 9000)];
-    assert!(engine.commit(&[&drafts[0], &drafts[1]], now).iter().all(Result::is_ok));
+    assert!(
+        engine
+            .commit(&[&drafts[0], &drafts[1]], now)
+            .iter()
+            .all(Result::is_ok)
+    );
     let mut reader = Reader::new(engine.source());
     disk.set_faults(0, 100);
     for _ in 0..5 {
-        assert_eq!(reader.next_frame().unwrap_err().path, Path::new("spool/segment-0000000001.spool"));
+        assert_eq!(
+            reader.next_frame().unwrap_err().path,
+            Path::new("spool/segment-0000000001.spool")
+        );
     }
     disk.set_faults(0, 0);
     let frame = reader.next_frame().unwrap().unwrap();
-    assert_eq!((contents(&[frame]), engine.shared().index().records()), (vec![2], 1));
+    assert_eq!(
+        (contents(&[frame]), engine.shared().index().records()),
+        (vec![2], 1)
+    );
 }
 
 #[test]
@@ -258,16 +393,37 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
         let disk = SimDisk::new(1);
         let mut engine = simulated(&disk, 20 << 10, 60 << 10, when_full);
         let now = Instant::now();
-        let answers: Vec<_> = (0..4).map(|at| engine.commit(&[&draft(at, 11_000)], now).remove(0)).collect();
+        let answers: Vec<_> = (0..4)
+            .map(|at| engine.commit(&[&draft(at, 11_000)], now).remove(0))
+            .collect();
         let is_kept = when_full == WhenFull::DropOldest;
-        assert_eq!(answers[3], if is_kept { Ok(3..4) } else { Err(Refused::Full) });
-        assert_eq!(engine.shared().state(), if is_kept { State::Up } else { State::Full });
+        assert_eq!(
+            answers[3],
+            if is_kept {
+                Ok(3..4)
+            } else {
+                Err(Refused::Full)
+            }
+        );
+        assert_eq!(
+            engine.shared().state(),
+            if is_kept { State::Up } else { State::Full }
+        );
         let mut reader = Reader::new(engine.source());
         assert_eq!(contents(&[reader.next_frame().unwrap().unwrap()]), [first]);
         engine.shared().retire(Some(0..9));
         engine.tend(now);
-        assert_eq!((engine.shared().state(), engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()), (State::Up, true));
-        assert_eq!(engine.commit(&[&draft(10, 60_000)], now), [Err(Refused::TooLarge)]);
+        assert_eq!(
+            (
+                engine.shared().state(),
+                engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()
+            ),
+            (State::Up, true)
+        );
+        assert_eq!(
+            engine.commit(&[&draft(10, 60_000)], now),
+            [Err(Refused::TooLarge)]
+        );
     }
 }
 
@@ -291,18 +447,35 @@ fn dropped_records_are_told_of_once_a_minute() {
 fn a_dead_frame_that_reaches_into_the_next_segment_stays_dead() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
-    append(&spool.backlog, &[record(1, 100)]).recv().unwrap().unwrap();
-    append(&spool.backlog, &[record(2, 100), record(3, 100)]).recv().unwrap().unwrap();
+    append(&spool.backlog, &[record(1, 100)])
+        .recv()
+        .unwrap()
+        .unwrap();
+    append(&spool.backlog, &[record(2, 100), record(3, 100)])
+        .recv()
+        .unwrap()
+        .unwrap();
     spool.close();
     let first = dir.path().join("segment-0000000001.spool");
     let dead = fs::read(&first).unwrap();
     // As if the second frame had failed: its places are given out again, to a segment each.
-    let cut_at = dead.windows(4).enumerate().filter(|(_, window)| window == b"FBf1").nth(1).unwrap().0;
+    let cut_at = dead
+        .windows(4)
+        .enumerate()
+        .filter(|(_, window)| window == b"FBf1")
+        .nth(1)
+        .unwrap()
+        .0;
     fs::write(&first, &dead[..cut_at]).unwrap();
-    ["cursor-0", "cursor-1"].iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
+    ["cursor-0", "cursor-1"]
+        .iter()
+        .for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
     for content in [4, 5] {
         let (spool, _) = open(dir.path());
-        append(&spool.backlog, &[record(content, 100)]).recv().unwrap().unwrap();
+        append(&spool.backlog, &[record(content, 100)])
+            .recv()
+            .unwrap()
+            .unwrap();
         spool.close();
     }
     let (spool, _) = open(dir.path());
@@ -312,7 +485,10 @@ fn a_dead_frame_that_reaches_into_the_next_segment_stays_dead() {
     fs::write(&first, &dead[..dead.len() - 40]).unwrap();
     let (spool, _) = open(dir.path());
     let frames = read_all(&spool.backlog);
-    assert_eq!((contents(&frames), frames[1].places.clone()), (vec![1, 5], vec![2]));
+    assert_eq!(
+        (contents(&frames), frames[1].places.clone()),
+        (vec![1, 5], vec![2])
+    );
 }
 
 #[test]

@@ -36,13 +36,20 @@ impl Output {
         match target {
             Target::Stdout => Ok(Self::Stdout(io::stdout())),
             // Addresses and names of devices are nobody else's business.
-            Target::File(path) => OpenOptions::new().append(true).create(true).mode(0o640).open(path).map(Self::File),
+            Target::File(path) => OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .open(path)
+                .map(Self::File),
         }
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
         match self {
-            Self::Stdout(stdout) => stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()),
+            Self::Stdout(stdout) => stdout
+                .write_all(line.as_bytes())
+                .and_then(|()| stdout.flush()),
             Self::File(file) => file.write_all(line.as_bytes()),
         }
     }
@@ -50,15 +57,28 @@ impl Output {
     /// Whether this is still the file of this name.
     fn is_at(&self, path: &Path) -> bool {
         let Self::File(file) = self else { return true };
-        let identity = |metadata: io::Result<Metadata>| metadata.map(|data| (data.dev(), data.ino())).ok();
+        let identity =
+            |metadata: io::Result<Metadata>| metadata.map(|data| (data.dev(), data.ino())).ok();
         identity(file.metadata()) == identity(std::fs::metadata(path))
     }
 }
 
 impl<F: FnMut() -> Vec<String>> Writer<F> {
-    pub fn open(variable: &'static str, target: Target, state: Arc<State>, summary: F) -> io::Result<Self> {
+    pub fn open(
+        variable: &'static str,
+        target: Target,
+        state: Arc<State>,
+        summary: F,
+    ) -> io::Result<Self> {
         let output = Some(Output::open(&target)?);
-        Ok(Self { variable, target, state, output, is_failing: false, summary })
+        Ok(Self {
+            variable,
+            target,
+            state,
+            output,
+            is_failing: false,
+            summary,
+        })
     }
 
     /// Writes until it is told to stop.
@@ -113,8 +133,15 @@ impl<F: FnMut() -> Vec<String>> Writer<F> {
     /// Says how many events have no line.
     fn summarize(&mut self) {
         // Saying it may fail too, which is one more for the next time.
-        let dropped = omitted("dropped", None, self.state.dropped.swap(0, Ordering::Relaxed));
-        (self.summary)().into_iter().chain(dropped).for_each(|line| self.write(&line));
+        let dropped = omitted(
+            "dropped",
+            None,
+            self.state.dropped.swap(0, Ordering::Relaxed),
+        );
+        (self.summary)()
+            .into_iter()
+            .chain(dropped)
+            .for_each(|line| self.write(&line));
     }
 
     /// Logged once, until a line has been written again.

@@ -24,8 +24,8 @@ pub struct Family {
 
 /// Microseconds, 0.5 ms to 10 s.
 const DURATION_BOUNDS: [u64; BOUNDS] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
 ];
 
 pub static REQUEST_DURATION: Family = Family {
@@ -49,15 +49,17 @@ pub static BATCH_AGE: Family = Family {
 pub static BATCH_RECORDS: Family = Family {
     name: "forebay_batcher_batch_records",
     help: "Records in a sealed batch",
-    bounds: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000],
+    bounds: [
+        1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000,
+    ],
     per_base_unit: 1.0,
 };
 pub static BATCH_BYTES: Family = Family {
     name: "forebay_batcher_batch_bytes",
     help: "Payload bytes in a sealed batch",
     bounds: [
-        64, 256, 1_024, 4_096, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576, 2_097_152, 4_194_304,
-        16_777_216,
+        64, 256, 1_024, 4_096, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576,
+        2_097_152, 4_194_304, 16_777_216,
     ],
     per_base_unit: 1.0,
 };
@@ -87,7 +89,12 @@ impl Family {
     }
 
     /// Writes one series, the sum of `histograms`; `label` is empty or like `protocol="h1"`.
-    pub fn write<'a>(&self, text: &mut String, label: &str, histograms: impl Iterator<Item = &'a Histogram>) {
+    pub fn write<'a>(
+        &self,
+        text: &mut String,
+        label: &str,
+        histograms: impl Iterator<Item = &'a Histogram>,
+    ) {
         let (mut counts, mut sum) = ([0_u64; BOUNDS + 1], 0_u64);
         for histogram in histograms {
             sum = sum.wrapping_add(histogram.sum.get());
@@ -111,7 +118,10 @@ impl Family {
         count += counts[BOUNDS];
         let sum = sum as f64 / self.per_base_unit;
         let _ = writeln!(text, "{name}_bucket{{{more}le=\"+Inf\"}} {count}");
-        let _ = writeln!(text, "{name}_sum{labels} {sum}\n{name}_count{labels} {count}");
+        let _ = writeln!(
+            text,
+            "{name}_sum{labels} {sum}\n{name}_count{labels} {count}"
+        );
     }
 }
 
@@ -121,8 +131,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn value_of(text: &str, series: &str) -> f64 {
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}: {text}"));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series))
+            .unwrap_or_else(|| panic!("{series}: {text}"));
         line.trim().parse().unwrap()
     }
 
@@ -152,8 +164,18 @@ mod tests {
 
     #[test]
     fn bounds_ascend() {
-        for family in [&REQUEST_DURATION, &SINK_DURATION, &BATCH_AGE, &BATCH_RECORDS, &BATCH_BYTES] {
-            assert!(family.bounds.is_sorted_by(|low, high| low < high), "{}", family.name);
+        for family in [
+            &REQUEST_DURATION,
+            &SINK_DURATION,
+            &BATCH_AGE,
+            &BATCH_RECORDS,
+            &BATCH_BYTES,
+        ] {
+            assert!(
+                family.bounds.is_sorted_by(|low, high| low < high),
+                "{}",
+                family.name
+            );
         }
     }
 }

@@ -51,7 +51,9 @@ Handshake {
 });
 
 /// The statuses of the wire contract; any other is counted as `other`, which is the last.
-const STATUSES: [u16; 15] = [204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0];
+const STATUSES: [u16; 15] = [
+    204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0,
+];
 
 /// A counter with one writer: its thread loads and stores, others only load.
 ///
@@ -101,7 +103,10 @@ impl std::ops::Deref for WorkerMetrics {
 impl WorkerMetrics {
     /// A request was answered.
     pub fn request(&self, protocol: Protocol, status: u16, duration: Duration) {
-        let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+        let place = STATUSES
+            .iter()
+            .position(|known| *known == status)
+            .unwrap_or(STATUSES.len() - 1);
         self.requests[protocol as usize][place].add(1);
         self.durations[protocol as usize].observe(&REQUEST_DURATION, micros(duration));
     }
@@ -167,8 +172,16 @@ pub fn micros(duration: Duration) -> u64 {
 
 /// Protocol and status of each request counter.
 pub fn request_labels() -> impl Iterator<Item = (&'static str, String)> {
-    let status = |status: u16| if status == 0 { "other".to_owned() } else { status.to_string() };
-    Protocol::LABELS.into_iter().flat_map(move |protocol| STATUSES.map(|code| (protocol, status(code))))
+    let status = |status: u16| {
+        if status == 0 {
+            "other".to_owned()
+        } else {
+            status.to_string()
+        }
+    };
+    Protocol::LABELS
+        .into_iter()
+        .flat_map(move |protocol| STATUSES.map(|code| (protocol, status(code))))
 }
 
 /// The sum over all workers of each of their cells.

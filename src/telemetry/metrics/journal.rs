@@ -15,19 +15,34 @@ pub struct JournalMetrics {
 impl JournalMetrics {
     pub(super) fn audit() -> Self {
         const NAME: &str = "forebay_audit_omitted_events_total";
-        describe_counter!(NAME, "Events without a line in the audit log: too many of a kind, or not written in time");
-        Self { sampled: counter!(NAME, "why" => "sampled"), dropped: counter!(NAME, "why" => "dropped") }
+        describe_counter!(
+            NAME,
+            "Events without a line in the audit log: too many of a kind, or not written in time"
+        );
+        Self {
+            sampled: counter!(NAME, "why" => "sampled"),
+            dropped: counter!(NAME, "why" => "dropped"),
+        }
     }
 
     pub(super) fn access() -> Self {
         const NAME: &str = "forebay_access_dropped_lines_total";
-        describe_counter!(NAME, "Lines of the access log that could not be written in time");
-        Self { sampled: Counter::noop(), dropped: counter!(NAME) }
+        describe_counter!(
+            NAME,
+            "Lines of the access log that could not be written in time"
+        );
+        Self {
+            sampled: Counter::noop(),
+            dropped: counter!(NAME),
+        }
     }
 
     /// Counts for nobody.
     pub fn unseen() -> Self {
-        Self { sampled: Counter::noop(), dropped: Counter::noop() }
+        Self {
+            sampled: Counter::noop(),
+            dropped: Counter::noop(),
+        }
     }
 
     /// There were too many of its kind in this second.

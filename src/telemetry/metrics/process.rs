@@ -20,12 +20,25 @@ pub fn write(text: &mut String) {
     let seconds = cpu_seconds(&read("/proc/self/stat")).unwrap_or_default();
     let bytes = resident_bytes(&read("/proc/self/status")).unwrap_or_default();
     let families = [
-        ("process_cpu_seconds_total", "counter", "Processor time of the process, in user and system mode", seconds),
-        ("process_resident_memory_bytes", "gauge", "Memory that the process has resident", bytes),
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time of the process, in user and system mode",
+            seconds,
+        ),
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Memory that the process has resident",
+            bytes,
+        ),
     ];
     for (name, kind, help, value) in families {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        let _ = writeln!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        );
     }
 }
 
@@ -37,7 +50,9 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 
 /// From the line `VmRSS: 10240 kB`, with white space of any length.
 fn resident_bytes(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024.0)
 }
@@ -55,7 +70,10 @@ mod tests {
 
     #[test]
     fn memory_is_told_in_bytes() {
-        assert_eq!(resident_bytes("VmHWM:\t   20 kB\nVmRSS:\t   10 kB\n"), Some(10240.0));
+        assert_eq!(
+            resident_bytes("VmHWM:\t   20 kB\nVmRSS:\t   10 kB\n"),
+            Some(10240.0)
+        );
     }
 
     #[test]

@@ -22,12 +22,30 @@ impl SpoolMetrics {
             "forebay_spool_up",
             "1 while the spool takes records, 0 while it is full, its disk fails, or there is none"
         );
-        describe_gauge!("forebay_spool_bytes", "Bytes of the segments that hold undelivered records");
-        describe_gauge!("forebay_spool_bytes_max", "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool");
-        describe_gauge!("forebay_spool_records", "Records in the spool that have not been delivered");
-        describe_counter!("forebay_spool_disk_failures_total", "Segments that could not be created, written or synced");
-        describe_counter!("forebay_spool_damaged_frames_total", "Frames that could not be read back");
-        describe_counter!("forebay_spool_dropped_records_total", "Undelivered records dropped to make room");
+        describe_gauge!(
+            "forebay_spool_bytes",
+            "Bytes of the segments that hold undelivered records"
+        );
+        describe_gauge!(
+            "forebay_spool_bytes_max",
+            "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool"
+        );
+        describe_gauge!(
+            "forebay_spool_records",
+            "Records in the spool that have not been delivered"
+        );
+        describe_counter!(
+            "forebay_spool_disk_failures_total",
+            "Segments that could not be created, written or synced"
+        );
+        describe_counter!(
+            "forebay_spool_damaged_frames_total",
+            "Frames that could not be read back"
+        );
+        describe_counter!(
+            "forebay_spool_dropped_records_total",
+            "Undelivered records dropped to make room"
+        );
         Self {
             up: gauge!("forebay_spool_up"),
             bytes: gauge!("forebay_spool_bytes"),
@@ -43,12 +61,25 @@ impl SpoolMetrics {
     pub fn unseen() -> Self {
         let [up, bytes, bytes_max, records] = [(); 4].map(|()| Gauge::noop());
         let [disk_failures, damaged_frames, dropped_records] = [(); 3].map(|()| Counter::noop());
-        Self { up, bytes, bytes_max, records, disk_failures, damaged_frames, dropped_records }
+        Self {
+            up,
+            bytes,
+            bytes_max,
+            records,
+            disk_failures,
+            damaged_frames,
+            dropped_records,
+        }
     }
 
     /// Counts what goes wrong into the same counters, its state and its backlog for nobody.
     pub fn without_backlog(&self) -> Self {
-        Self { up: Gauge::noop(), bytes: Gauge::noop(), records: Gauge::noop(), ..self.clone() }
+        Self {
+            up: Gauge::noop(),
+            bytes: Gauge::noop(),
+            records: Gauge::noop(),
+            ..self.clone()
+        }
     }
 
     /// Whether it takes records.

@@ -9,18 +9,34 @@ use super::*;
 
 /// Names and label names of the contract that these rooms own; `gateway` brings the probed gauges.
 const CONTRACT: &[(&str, &str, &[&str])] = &[
-    ("forebay_http_requests_total", "counter", &["protocol", "status"]),
-    ("forebay_http_request_duration_seconds", "histogram", &["protocol"]),
+    (
+        "forebay_http_requests_total",
+        "counter",
+        &["protocol", "status"],
+    ),
+    (
+        "forebay_http_request_duration_seconds",
+        "histogram",
+        &["protocol"],
+    ),
     ("forebay_http_connections", "gauge", &["protocol"]),
     ("forebay_tls_handshakes_total", "counter", &["result"]),
-    ("forebay_tls_certificate_expiry_timestamp_seconds", "gauge", &[]),
+    (
+        "forebay_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        &[],
+    ),
     ("forebay_tls_reload_failures_total", "counter", &["what"]),
     ("forebay_limits_refused_total", "counter", &["scope"]),
     ("forebay_limits_devices", "gauge", &[]),
     ("forebay_batcher_batch_records", "histogram", &[]),
     ("forebay_batcher_batch_bytes", "histogram", &[]),
     ("forebay_batcher_sealed_total", "counter", &["reason"]),
-    ("forebay_sink_records_total", "counter", &["stream", "outcome"]),
+    (
+        "forebay_sink_records_total",
+        "counter",
+        &["stream", "outcome"],
+    ),
     ("forebay_sink_duration_seconds", "histogram", &[]),
     ("forebay_sink_up", "gauge", &[]),
     ("forebay_spool_bytes", "gauge", &[]),
@@ -35,8 +51,16 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
 
 fn metrics(workers: usize) -> Metrics {
     let read = Box::new(|| 7.0);
-    let probed = ProbedGauge { name: "forebay_limits_devices", help: "Devices whose buckets are held", read };
-    Metrics::new(workers, &["telemetry".into(), "alarms".into()], vec![probed])
+    let probed = ProbedGauge {
+        name: "forebay_limits_devices",
+        help: "Devices whose buckets are held",
+        read,
+    };
+    Metrics::new(
+        workers,
+        &["telemetry".into(), "alarms".into()],
+        vec![probed],
+    )
 }
 
 /// Metrics of two workers that have seen some of everything.
@@ -52,7 +76,11 @@ fn busy_metrics() -> Metrics {
         worker.batch_sealed(SealReason::Idle, 3, 1000, Duration::ZERO);
     }
     metrics.sink_outcomes(StreamIndex(0), &Outcomes::DELIVERED, 6);
-    metrics.sink_outcomes(StreamIndex(1), &Outcomes::Each(vec![Outcome::Unknown, Outcome::Retryable("x".into())]), 2);
+    metrics.sink_outcomes(
+        StreamIndex(1),
+        &Outcomes::Each(vec![Outcome::Unknown, Outcome::Retryable("x".into())]),
+        2,
+    );
     metrics.sink_duration(Duration::from_millis(3));
     metrics.set_sink_up(true);
     metrics.set_certificate_expiry(Timestamp(1_800_000_000_999));
@@ -101,20 +129,35 @@ fn closed_connections_are_not_counted() {
     worker.connection_opened(Protocol::H1);
     worker.connection_opened(Protocol::H1);
     worker.connection_closed(Protocol::H1);
-    assert!(metrics.render().contains("forebay_http_connections{protocol=\"h1\"} 1\n"));
+    assert!(
+        metrics
+            .render()
+            .contains("forebay_http_connections{protocol=\"h1\"} 1\n")
+    );
     worker.connection_closed(Protocol::H1);
-    assert!(metrics.render().contains("forebay_http_connections{protocol=\"h1\"} 0\n"));
+    assert!(
+        metrics
+            .render()
+            .contains("forebay_http_connections{protocol=\"h1\"} 0\n")
+    );
 }
 
 /// Each status of the wire contract has a series of its own.
 #[test]
 fn the_statuses_of_the_contract_are_told_apart() {
     let metrics = metrics(1);
-    let statuses = [204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504];
-    statuses.iter().for_each(|status| metrics.worker(0).request(Protocol::H1, *status, Duration::ZERO));
+    let statuses = [
+        204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504,
+    ];
+    statuses.iter().for_each(|status| {
+        metrics
+            .worker(0)
+            .request(Protocol::H1, *status, Duration::ZERO)
+    });
     let text = metrics.render();
     for status in statuses {
-        let line = format!("forebay_http_requests_total{{protocol=\"h1\",status=\"{status}\"}} 1\n");
+        let line =
+            format!("forebay_http_requests_total{{protocol=\"h1\",status=\"{status}\"}} 1\n");
         assert!(text.contains(&line), "{line}");
     }
     assert!(text.contains("forebay_http_requests_total{protocol=\"h1\",status=\"other\"} 0\n"));
@@ -127,13 +170,18 @@ fn scrapes_while_workers_count_lose_nothing() {
     std::thread::scope(|scope| {
         for index in 0..2 {
             let worker = metrics.worker(index);
-            scope.spawn(move || (0..REQUESTS).for_each(|_| worker.request(Protocol::H1, 204, Duration::ZERO)));
+            scope.spawn(move || {
+                (0..REQUESTS).for_each(|_| worker.request(Protocol::H1, 204, Duration::ZERO))
+            });
         }
         for _ in 0..20 {
             assert_eq!(faults(&metrics.render()), Vec::<String>::new());
         }
     });
-    let line = format!("forebay_http_requests_total{{protocol=\"h1\",status=\"204\"}} {}\n", 2 * REQUESTS);
+    let line = format!(
+        "forebay_http_requests_total{{protocol=\"h1\",status=\"204\"}} {}\n",
+        2 * REQUESTS
+    );
     assert!(metrics.render().contains(&line));
 }
 
@@ -142,7 +190,10 @@ fn names_types_and_labels_are_those_of_the_contract() {
     let text = busy_metrics().render();
     let families = Families::read(&text);
     for (name, kind, labels) in CONTRACT {
-        let family = families.0.get(name).unwrap_or_else(|| panic!("{name} is missing:\n{text}"));
+        let family = families
+            .0
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is missing:\n{text}"));
         assert_eq!(family.kind, *kind, "{name}");
         assert_eq!(family.labels, labels.iter().copied().collect(), "{name}");
     }
@@ -182,16 +233,31 @@ fn promtool_accepts_the_text() {
         return;
     };
     let mut command = Command::new(promtool);
-    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
-    process.stdin.take().unwrap().write_all(busy_metrics().render().as_bytes()).unwrap();
+    process
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(busy_metrics().render().as_bytes())
+        .unwrap();
     let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn promtool() -> Option<PathBuf> {
-    let tools = std::env::var_os("TOOLS")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools")), PathBuf::from);
+    let tools = std::env::var_os("TOOLS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools")),
+        PathBuf::from,
+    );
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&path).chain([tools.join("bin")]);
     folders.find_map(|folder| Some(folder.join("promtool")).filter(|file| file.is_file()))
@@ -207,12 +273,23 @@ struct Families<'a>(BTreeMap<&'a str, Family<'a>>);
 
 impl<'a> Families<'a> {
     fn read(text: &'a str) -> Self {
-        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-        let family = |kind| Family { kind, labels: BTreeSet::new() };
+        let types = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let family = |kind| Family {
+            kind,
+            labels: BTreeSet::new(),
+        };
         let mut families = Self(types.map(|(name, kind)| (name, family(kind))).collect());
         for sample in text.lines().filter_map(Sample::read) {
             if let Some(family) = families.0.get_mut(sample.family) {
-                family.labels.extend(sample.labels.iter().map(|(name, _)| *name).filter(|name| *name != "le"));
+                family.labels.extend(
+                    sample
+                        .labels
+                        .iter()
+                        .map(|(name, _)| *name)
+                        .filter(|name| *name != "le"),
+                );
             }
         }
         families
@@ -232,27 +309,47 @@ impl<'a> Sample<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let pairs = labels.strip_suffix('}')?.split(',').filter(|pair| !pair.is_empty());
+        let pairs = labels
+            .strip_suffix('}')?
+            .split(',')
+            .filter(|pair| !pair.is_empty());
         let pair = |pair: &'a str| {
             let (label, value) = pair.split_once('=')?;
             Some((label, value.strip_prefix('"')?.strip_suffix('"')?))
         };
         let labels = pairs.map(pair).collect::<Option<_>>()?;
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        Some(Self { name, family, labels, value: value.parse().ok()? })
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        Some(Self {
+            name,
+            family,
+            labels,
+            value: value.parse().ok()?,
+        })
     }
 }
 
 /// What is wrong with a text in Prometheus' exposition format, and with its names.
 fn faults(text: &str) -> Vec<String> {
     let families = Families::read(text);
-    let helped: HashSet<&str> =
-        text.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.split_once(' ')?.0)).collect();
-    let mut faults: Vec<String> = families.0.iter().filter_map(|(name, family)| name_fault(name, family)).collect();
+    let helped: HashSet<&str> = text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("# HELP ")?.split_once(' ')?.0))
+        .collect();
+    let mut faults: Vec<String> = families
+        .0
+        .iter()
+        .filter_map(|(name, family)| name_fault(name, family))
+        .collect();
     let mut seen = HashSet::new();
     // The bucket that came before in the same series; `_sum` may stand between the last one and `_count`.
     let mut below = 0.0;
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         let Some(sample) = Sample::read(line) else {
             faults.push(format!("not a sample: {line}"));
             continue;
@@ -284,7 +381,9 @@ fn faults(text: &str) -> Vec<String> {
 
 fn name_fault(name: &str, family: &Family) -> Option<String> {
     let is_total = name.ends_with("_total");
-    let has_unit = ["_seconds", "_bytes", "_records"].iter().any(|unit| name.ends_with(unit));
+    let has_unit = ["_seconds", "_bytes", "_records"]
+        .iter()
+        .any(|unit| name.ends_with(unit));
     let fits = match family.kind {
         "counter" => is_total,
         "gauge" => !is_total,

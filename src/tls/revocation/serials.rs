@@ -19,8 +19,12 @@ impl Serials {
         serials.sort_unstable_by_key(|serial| (serial.len(), *serial));
         serials.dedup();
         let has_zero = serials.first().is_some_and(|serial| serial.is_empty());
-        let same_length = serials.chunk_by(|one, next| one.len() == next.len()).filter(|chunk| !chunk[0].is_empty());
-        let packed = same_length.map(|chunk| (chunk[0].len(), chunk.concat().into())).collect();
+        let same_length = serials
+            .chunk_by(|one, next| one.len() == next.len())
+            .filter(|chunk| !chunk[0].is_empty());
+        let packed = same_length
+            .map(|chunk| (chunk[0].len(), chunk.concat().into()))
+            .collect();
         Self { packed, has_zero }
     }
 
@@ -28,7 +32,9 @@ impl Serials {
         if serial.is_empty() {
             return self.has_zero;
         }
-        let Some(packed) = self.packed.get(&serial.len()) else { return false };
+        let Some(packed) = self.packed.get(&serial.len()) else {
+            return false;
+        };
         let (mut from, mut to) = (0, packed.len() / serial.len());
         while from < to {
             let middle = from.midpoint(to);
@@ -42,12 +48,20 @@ impl Serials {
     }
 
     pub fn len(&self) -> usize {
-        self.packed.iter().map(|(length, packed)| packed.len() / length).sum::<usize>() + usize::from(self.has_zero)
+        self.packed
+            .iter()
+            .map(|(length, packed)| packed.len() / length)
+            .sum::<usize>()
+            + usize::from(self.has_zero)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let zero = self.has_zero.then_some(&[][..]);
-        zero.into_iter().chain(self.packed.iter().flat_map(|(length, packed)| packed.chunks_exact(*length)))
+        zero.into_iter().chain(
+            self.packed
+                .iter()
+                .flat_map(|(length, packed)| packed.chunks_exact(*length)),
+        )
     }
 }
 

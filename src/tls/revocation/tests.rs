@@ -1,9 +1,9 @@
 //! Chains, lists and authorities: who is revoked, who is not, and of whom nobody knows.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
-    CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 use super::*;
@@ -32,12 +32,21 @@ fn root(name: &str) -> Issuer {
 }
 
 fn below(issuer: &Issuer, name: &str, serial: u64) -> Issuer {
-    CertifiedIssuer::signed_by(issuer_params(name, serial), KeyPair::generate().unwrap(), issuer).unwrap()
+    CertifiedIssuer::signed_by(
+        issuer_params(name, serial),
+        KeyPair::generate().unwrap(),
+        issuer,
+    )
+    .unwrap()
 }
 
 /// The DER of a device's certificate.
 fn device(issuer: &Issuer, serial: u64) -> Vec<u8> {
-    params("device", serial).signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().der().to_vec()
+    params("device", serial)
+        .signed_by(&KeyPair::generate().unwrap(), issuer)
+        .unwrap()
+        .der()
+        .to_vec()
 }
 
 fn list_params(revoked: &[u64], due_year: i32) -> CertificateRevocationListParams {
@@ -58,15 +67,23 @@ fn list_params(revoked: &[u64], due_year: i32) -> CertificateRevocationListParam
 }
 
 fn list(issuer: &Issuer, revoked: &[u64], due_year: i32) -> Vec<u8> {
-    list_params(revoked, due_year).signed_by(issuer).unwrap().der().to_vec()
+    list_params(revoked, due_year)
+        .signed_by(issuer)
+        .unwrap()
+        .der()
+        .to_vec()
 }
 
 /// A strict table of these lists, as if their signatures had been checked.
 fn table(authorities: &[&Issuer], lists: &[Vec<u8>]) -> Revocation {
-    let authorities: Vec<Authority> =
-        authorities.iter().map(|issuer| identity::authority(issuer.der()).unwrap()).collect();
+    let authorities: Vec<Authority> = authorities
+        .iter()
+        .map(|issuer| identity::authority(issuer.der()).unwrap())
+        .collect();
     let mut table = Revocation::new(true);
-    lists.iter().for_each(|list| table.add(&Crl::parse(list).unwrap()).unwrap());
+    lists
+        .iter()
+        .for_each(|list| table.add(&Crl::parse(list).unwrap()).unwrap());
     table.judge(&authorities);
     table
 }
@@ -78,7 +95,10 @@ fn status(table: &Revocation, chain: &[&[u8]]) -> Status {
 #[test]
 fn a_serial_is_revoked_by_its_own_issuer_only() {
     let (plant, office) = (root("plant"), root("office"));
-    let table = table(&[&plant, &office], &[list(&plant, &[7, 300], 2100), list(&office, &[8], 2100)]);
+    let table = table(
+        &[&plant, &office],
+        &[list(&plant, &[7, 300], 2100), list(&office, &[8], 2100)],
+    );
     assert_eq!(table.revoked_len(), 3);
     for (issuer, serial, expected) in [
         (&plant, 7, Status::Revoked),
@@ -87,19 +107,30 @@ fn a_serial_is_revoked_by_its_own_issuer_only() {
         (&office, 8, Status::Revoked),
         (&office, 7, Status::Good),
     ] {
-        assert_eq!(status(&table, &[&device(issuer, serial)]), expected, "{serial}");
+        assert_eq!(
+            status(&table, &[&device(issuer, serial)]),
+            expected,
+            "{serial}"
+        );
     }
 }
 
 #[test]
 fn lists_of_one_issuer_add_up_and_the_oldest_decides() {
     let plant = root("plant");
-    let both = table(&[&plant], &[list(&plant, &[7], 2100), list(&plant, &[8], 2100)]);
+    let both = table(
+        &[&plant],
+        &[list(&plant, &[7], 2100), list(&plant, &[8], 2100)],
+    );
     assert_eq!(
-        [7, 8, 9].map(|serial| both.is_revoked(&both.links([&device(&plant, serial)[..]]).unwrap())),
+        [7, 8, 9]
+            .map(|serial| both.is_revoked(&both.links([&device(&plant, serial)[..]]).unwrap())),
         [true, true, false]
     );
-    let one_is_old = table(&[&plant], &[list(&plant, &[7], 2100), list(&plant, &[], 2025)]);
+    let one_is_old = table(
+        &[&plant],
+        &[list(&plant, &[7], 2100), list(&plant, &[], 2025)],
+    );
     assert_eq!(status(&one_is_old, &[&device(&plant, 7)]), Status::Revoked);
     assert_eq!(status(&one_is_old, &[&device(&plant, 9)]), Status::Unknown);
 }
@@ -111,7 +142,10 @@ fn what_nobody_lists_is_unknown_if_that_matters() {
     assert_eq!(status(&table, &[&device(&office, 7)]), Status::Unknown);
     table.is_strict = false;
     assert_eq!(status(&table, &[&device(&office, 7)]), Status::Good);
-    assert_eq!(status(&Revocation::off(), &[&device(&office, 7)]), Status::Good);
+    assert_eq!(
+        status(&Revocation::off(), &[&device(&office, 7)]),
+        Status::Good
+    );
 }
 
 #[test]
@@ -122,7 +156,10 @@ fn the_whole_chain_is_asked_about_up_to_an_authority_of_the_bundle() {
     let lists = |revoked| [list(&plant, revoked, 2100), list(&line, &[], 2100)];
     let chain: [&[u8]; 2] = [&leaf, line.der()];
     assert_eq!(status(&table(&[&plant], &lists(&[])), &chain), Status::Good);
-    assert_eq!(status(&table(&[&plant], &lists(&[50])), &chain), Status::Revoked);
+    assert_eq!(
+        status(&table(&[&plant], &lists(&[50])), &chain),
+        Status::Revoked
+    );
     // The bundle has the intermediate itself: what a device sends above it does not matter.
     let stops = table(&[&line], &[list(&line, &[], 2100)]);
     assert_eq!(status(&stops, &chain), Status::Good);
@@ -133,7 +170,11 @@ fn a_revoked_authority_takes_along_those_below_it() {
     let plant = root("plant");
     let line = below(&plant, "line", 50);
     let cell = below(&line, "cell", 60);
-    let lists = [list(&plant, &[50], 2100), list(&line, &[], 2100), list(&cell, &[], 2100)];
+    let lists = [
+        list(&plant, &[50], 2100),
+        list(&line, &[], 2100),
+        list(&cell, &[], 2100),
+    ];
     let table = table(&[&plant, &line, &cell], &lists);
     assert_eq!(status(&table, &[&device(&cell, 7)]), Status::Revoked);
     assert_eq!(status(&table, &[&device(&line, 7)]), Status::Revoked);
@@ -145,8 +186,20 @@ fn an_authority_stands_while_one_of_its_name_does() {
     let plant = root("plant");
     let (old, new) = (below(&plant, "line", 50), below(&plant, "line", 51));
     let lists = |revoked| [list(&plant, revoked, 2100), list(&new, &[], 2100)];
-    assert_eq!(status(&table(&[&plant, &old, &new], &lists(&[50])), &[&device(&new, 7)]), Status::Good);
-    assert_eq!(status(&table(&[&plant, &old, &new], &lists(&[50, 51])), &[&device(&new, 7)]), Status::Revoked);
+    assert_eq!(
+        status(
+            &table(&[&plant, &old, &new], &lists(&[50])),
+            &[&device(&new, 7)]
+        ),
+        Status::Good
+    );
+    assert_eq!(
+        status(
+            &table(&[&plant, &old, &new], &lists(&[50, 51])),
+            &[&device(&new, 7)]
+        ),
+        Status::Revoked
+    );
 }
 
 /// Whoever has the key of a revoked authority may send whatever stands between it and the check.
@@ -156,11 +209,25 @@ fn nothing_hides_a_revoked_authority() {
     let (old, new) = (below(&plant, "line", 50), below(&plant, "line", 51));
     let cell = below(&old, "cell", 60);
     let (leaf, leaf_below) = (device(&old, 7), device(&cell, 7));
-    let lists = [list(&plant, &[50], 2100), list(&new, &[], 2100), list(&cell, &[], 2100)];
+    let lists = [
+        list(&plant, &[50], 2100),
+        list(&new, &[], 2100),
+        list(&cell, &[], 2100),
+    ];
     let table = table(&[&plant, &new], &lists);
-    assert_eq!(status(&table, &[&leaf, old.der()]), Status::Revoked, "behind one of its name in the bundle");
-    assert_eq!(status(&table, &[&leaf, new.der(), old.der()]), Status::Revoked, "behind one of its name in the chain");
-    let decoys: Vec<Issuer> = (70..80).map(|serial| below(&plant, "cell", serial)).collect();
+    assert_eq!(
+        status(&table, &[&leaf, old.der()]),
+        Status::Revoked,
+        "behind one of its name in the bundle"
+    );
+    assert_eq!(
+        status(&table, &[&leaf, new.der(), old.der()]),
+        Status::Revoked,
+        "behind one of its name in the chain"
+    );
+    let decoys: Vec<Issuer> = (70..80)
+        .map(|serial| below(&plant, "cell", serial))
+        .collect();
     let mut chain: Vec<&[u8]> = vec![&leaf_below];
     chain.extend(decoys.iter().map(|decoy| decoy.der().as_ref()));
     chain.extend([cell.der().as_ref(), old.der().as_ref()]);
@@ -191,11 +258,19 @@ fn a_list_that_speaks_for_some_only_is_refused() {
     let plant = root("plant");
     let scoped = |scope| {
         let mut params = list_params(&[7], 2100);
-        let distribution_point = CrlDistributionPoint { uris: vec!["http://crl.example.com/1".into()] };
-        params.issuing_distribution_point = Some(CrlIssuingDistributionPoint { distribution_point, scope });
+        let distribution_point = CrlDistributionPoint {
+            uris: vec!["http://crl.example.com/1".into()],
+        };
+        params.issuing_distribution_point = Some(CrlIssuingDistributionPoint {
+            distribution_point,
+            scope,
+        });
         params.signed_by(&plant).unwrap().der().to_vec()
     };
-    assert_eq!(Crl::parse(&scoped(None)).map(|crl| crl.serials().count()), Ok(1));
+    assert_eq!(
+        Crl::parse(&scoped(None)).map(|crl| crl.serials().count()),
+        Ok(1)
+    );
     let partial = scoped(Some(CrlScope::CaCertsOnly));
     assert_eq!(Crl::parse(&partial).map(|_| ()), Err(CrlError::Partial));
 }
@@ -204,7 +279,11 @@ fn a_list_that_speaks_for_some_only_is_refused() {
 fn damaged_lists_are_errors_and_no_panic() {
     let whole = list(&root("plant"), &[7, 300], 2100);
     for length in 0..whole.len() {
-        assert_eq!(Crl::parse(&whole[..length]).map(|_| ()), Err(CrlError::Malformed), "{length}");
+        assert_eq!(
+            Crl::parse(&whole[..length]).map(|_| ()),
+            Err(CrlError::Malformed),
+            "{length}"
+        );
     }
     for place in 0..whole.len() {
         let mut damaged = whole.clone();

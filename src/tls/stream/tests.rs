@@ -19,8 +19,13 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let server = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let mut client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     client.enable_secret_extraction = true;
     (Arc::new(server), Arc::new(client))
 }
@@ -31,8 +36,14 @@ async fn connect(pipe_bytes: usize) -> (Server, Client) {
     let (here, there) = duplex(pipe_bytes);
     let name = ServerName::try_from("localhost").unwrap();
     let connecting = TlsConnector::from(client).connect(name, there);
-    let (accepted, connected) = tokio::join!(TlsStream::accept(here, server, Buffers::default()), connecting);
-    (accepted.map_err(|(error, _)| error).unwrap(), connected.unwrap())
+    let (accepted, connected) = tokio::join!(
+        TlsStream::accept(here, server, Buffers::default()),
+        connecting
+    );
+    (
+        accepted.map_err(|(error, _)| error).unwrap(),
+        connected.unwrap(),
+    )
 }
 
 impl Server {
@@ -44,7 +55,9 @@ impl Server {
 /// What is larger than any record and any pipe goes there and back, and nothing of it is kept.
 #[tokio::test]
 async fn all_bytes_arrive_in_whatever_pieces() {
-    let data: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+    let data: Vec<u8> = (0..200_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
     for pipe_bytes in [1, 7, 4096, 1 << 20] {
         let data = &data[..data.len().min(pipe_bytes * 2000)];
         let (mut server, mut client) = connect(pipe_bytes).await;
@@ -113,7 +126,10 @@ async fn an_end_is_told_from_a_cut() {
 
     let (mut server, client) = connect(1 << 16).await;
     drop(client);
-    assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(
+        server.read(&mut [0]).await.unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
 }
 
 /// Whoever sends what is not TLS is told by an alert, and the error says what it was.
@@ -121,17 +137,28 @@ async fn an_end_is_told_from_a_cut() {
 async fn a_broken_record_ends_in_an_alert() {
     let (mut server, mut client) = connect(1 << 16).await;
     // The header of a record that is larger than any.
-    client.get_mut().0.write_all(b"\x17\x03\x03\xff\xff").await.unwrap();
+    client
+        .get_mut()
+        .0
+        .write_all(b"\x17\x03\x03\xff\xff")
+        .await
+        .unwrap();
     let error = server.read(&mut [0]).await.unwrap_err();
     assert!(error.get_ref().unwrap().is::<rustls::Error>(), "{error}");
     let error = client.read(&mut [0]).await.unwrap_err();
-    assert!(error.to_string().contains("received fatal alert"), "{error}");
+    assert!(
+        error.to_string().contains("received fatal alert"),
+        "{error}"
+    );
     assert!(server.write_all(b"x").await.is_err());
 
     let (server, _) = configs();
     let (here, mut there) = duplex(1 << 16);
     there.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let (error, _) = TlsStream::accept(here, server, Buffers::default()).await.err().unwrap();
+    let (error, _) = TlsStream::accept(here, server, Buffers::default())
+        .await
+        .err()
+        .unwrap();
     assert!(error.get_ref().unwrap().is::<rustls::Error>(), "{error}");
     let mut alert = [0; 7];
     there.read_exact(&mut alert).await.unwrap();
@@ -148,7 +175,8 @@ fn first_record(secrets: rustls::ExtractedSecrets, content: &[u8]) -> Vec<u8> {
     let (mut sealed, tag_bytes) = (content.to_vec(), AES_256_GCM.tag_len());
     let header = [0x17, 3, 3, 0, (content.len() + tag_bytes) as u8];
     let nonce = Nonce::try_assume_unique_for_key(iv.as_ref()).unwrap();
-    key.seal_in_place_append_tag(nonce, Aad::from(header), &mut sealed).unwrap();
+    key.seal_in_place_append_tag(nonce, Aad::from(header), &mut sealed)
+        .unwrap();
     [&header[..], &sealed].concat()
 }
 
@@ -158,13 +186,21 @@ async fn a_message_under_way_does_not_hinder_an_answer() {
     let (mut server, client) = connect(1 << 16).await;
     let (mut pipe, tls) = client.into_inner();
     const KEY_UPDATE_BEGINS: &[u8] = &[24, 0, 22];
-    pipe.write_all(&first_record(tls.dangerous_extract_secrets().unwrap(), KEY_UPDATE_BEGINS)).await.unwrap();
+    pipe.write_all(&first_record(
+        tls.dangerous_extract_secrets().unwrap(),
+        KEY_UPDATE_BEGINS,
+    ))
+    .await
+    .unwrap();
     assert!(server.read(&mut [0]).now_or_never().is_none());
     assert!(!server.partial.is_empty());
     server.write_all(b"204").await.unwrap();
     server.shutdown().await.unwrap();
     drop(pipe);
-    assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(
+        server.read(&mut [0]).await.unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
 }
 
 /// A hello that says it has 60,000 bytes, of which each comes in a record of its own.
@@ -173,15 +209,27 @@ async fn a_message_without_end_is_given_up() {
     let (server, _) = configs();
     let (here, mut there) = duplex(1 << 16);
     let sending = async {
-        there.write_all(b"\x16\x03\x01\x00\x04\x01\x00\xea\x60").await.unwrap();
+        there
+            .write_all(b"\x16\x03\x01\x00\x04\x01\x00\xea\x60")
+            .await
+            .unwrap();
         let mut sent_bytes = 0;
         while there.write_all(b"\x16\x03\x01\x00\x01\x00").await.is_ok() {
             sent_bytes += 6;
         }
         sent_bytes
     };
-    let accepting = async { TlsStream::accept(here, server, Buffers::default()).await.err().unwrap().0 };
+    let accepting = async {
+        TlsStream::accept(here, server, Buffers::default())
+            .await
+            .err()
+            .unwrap()
+            .0
+    };
     let (error, sent_bytes) = tokio::join!(accepting, sending);
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
-    assert!(sent_bytes < PARTIAL_BYTES_MAX + READ_BYTES + (1 << 16), "{error} after {sent_bytes}");
+    assert!(
+        sent_bytes < PARTIAL_BYTES_MAX + READ_BYTES + (1 << 16),
+        "{error} after {sent_bytes}"
+    );
 }

@@ -11,16 +11,28 @@ const ROUNDS: usize = 41;
 const HANDSHAKES: usize = 100;
 
 fn gateway() -> Gateway {
-    let setup = Setup::new().without_limits().set("FOREBAY_HANDSHAKE_RATE", 0).set("FOREBAY_WORKERS", 1);
+    let setup = Setup::new()
+        .without_limits()
+        .set("FOREBAY_HANDSHAKE_RATE", 0)
+        .set("FOREBAY_WORKERS", 1);
     let crl = setup.pki.revoke(&[]);
-    setup.set("FOREBAY_TLS_CRL", crl.display()).set("FOREBAY_SINK", "null").start()
+    setup
+        .set("FOREBAY_TLS_CRL", crl.display())
+        .set("FOREBAY_SINK", "null")
+        .start()
 }
 
 /// Time on a processor, of all its threads (Documentation/scheduler/sched-stats.rst: the first number).
 fn processor_time(gateway: &Gateway) -> Duration {
     let threads = fs::read_dir(format!("/proc/{}/task", gateway.id())).expect("it runs");
-    let nanos = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
-    let nanos = nanos.map(|line| line.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("a number"));
+    let nanos =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
+    let nanos = nanos.map(|line| {
+        line.split(' ')
+            .next()
+            .and_then(|nanos| nanos.parse::<u64>().ok())
+            .expect("a number")
+    });
     Duration::from_nanos(nanos.sum())
 }
 
@@ -32,7 +44,9 @@ fn handshake(gateway: &Gateway) -> f64 {
         for _ in 0..HANDSHAKES {
             let mut config = (*tls).clone();
             config.resumption = rustls::client::Resumption::disabled();
-            Raw::open(gateway.address, config.into()).await.expect("a connection");
+            Raw::open(gateway.address, config.into())
+                .await
+                .expect("a connection");
         }
     });
     (processor_time(gateway) - before).as_secs_f64() * 1e6 / HANDSHAKES as f64
@@ -57,14 +71,40 @@ fn read_anew(gateway: &Gateway) -> Duration {
 fn revocation() {
     let (empty, million) = (gateway(), gateway());
     let stolen = million.device("stolen");
-    let (resident, file) = (million.memory("VmRSS"), million.pki.revoke_many(&[&stolen], ENTRIES));
-    eventually("the list", || million.log().contains(&format!("\"revoked\":{}", ENTRIES + 1)));
-    let rounds: Vec<[f64; 2]> = (0..ROUNDS).map(|_| [&empty, &million].map(handshake)).collect();
-    let ratio = median(rounds.iter().map(|[empty, million]| million / empty).collect());
+    let (resident, file) = (
+        million.memory("VmRSS"),
+        million.pki.revoke_many(&[&stolen], ENTRIES),
+    );
+    eventually("the list", || {
+        million
+            .log()
+            .contains(&format!("\"revoked\":{}", ENTRIES + 1))
+    });
+    let rounds: Vec<[f64; 2]> = (0..ROUNDS)
+        .map(|_| [&empty, &million].map(handshake))
+        .collect();
+    let ratio = median(
+        rounds
+            .iter()
+            .map(|[empty, million]| million / empty)
+            .collect(),
+    );
     let of = |which: usize| median(rounds.iter().map(|round| round[which]).collect());
-    println!("handshake: {:.0} µs with an empty list, {:.0} µs with {ENTRIES} entries, ratio {ratio:.3}", of(0), of(1));
+    println!(
+        "handshake: {:.0} µs with an empty list, {:.0} µs with {ENTRIES} entries, ratio {ratio:.3}",
+        of(0),
+        of(1)
+    );
     let grown = |name| million.memory(name).saturating_sub(resident) >> 20;
-    println!("memory: {} MiB more than without, {} MiB while it was read", grown("VmRSS"), grown("VmHWM"));
+    println!(
+        "memory: {} MiB more than without, {} MiB while it was read",
+        grown("VmRSS"),
+        grown("VmHWM")
+    );
     let bytes = fs::metadata(file).expect("the list").len();
-    println!("reading {} MB of PEM: {:?}", bytes / 1_000_000, read_anew(&million));
+    println!(
+        "reading {} MB of PEM: {:?}",
+        bytes / 1_000_000,
+        read_anew(&million)
+    );
 }

@@ -74,7 +74,14 @@ impl Ask {
         let body = body.into();
         let length = Some(body.len().to_string());
         let (method, path) = ("POST".into(), "/v1/telemetry".into());
-        Self { method, path, authority: None, headers: Vec::new(), body, length }
+        Self {
+            method,
+            path,
+            authority: None,
+            headers: Vec::new(),
+            body,
+            length,
+        }
     }
 
     pub fn to(mut self, path: &str) -> Self {
@@ -120,8 +127,19 @@ impl Ask {
 /// Without the body, of which there may be a mebibyte.
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, path, authority, headers, body, length } = self;
-        write!(f, "{method} {path} at {authority:?} with {headers:?}, {} of {length:?} bytes", body.len())
+        let Self {
+            method,
+            path,
+            authority,
+            headers,
+            body,
+            length,
+        } = self;
+        write!(
+            f,
+            "{method} {path} at {authority:?} with {headers:?}, {} of {length:?} bytes",
+            body.len()
+        )
     }
 }
 
@@ -137,7 +155,11 @@ pub struct Reply {
 impl Reply {
     /// The one field of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str());
         let value = values.next();
         assert_eq!(values.next(), None, "{name} is repeated in {self:?}");
         value
@@ -156,12 +178,25 @@ impl Reply {
 
     fn from_json(answer: &Value) -> Self {
         let field = |field: &Value| {
-            (field[0].as_str().expect("a name").to_owned(), field[1].as_str().expect("a value").to_owned())
+            (
+                field[0].as_str().expect("a name").to_owned(),
+                field[1].as_str().expect("a value").to_owned(),
+            )
         };
         Self {
-            status: answer["status"].as_u64().and_then(|status| status.try_into().ok()).expect("a status"),
-            headers: answer["headers"].as_array().expect("headers").iter().map(field).collect(),
-            body: BASE64.decode(answer["body"].as_str().expect("a body")).expect("base64"),
+            status: answer["status"]
+                .as_u64()
+                .and_then(|status| status.try_into().ok())
+                .expect("a status"),
+            headers: answer["headers"]
+                .as_array()
+                .expect("headers")
+                .iter()
+                .map(field)
+                .collect(),
+            body: BASE64
+                .decode(answer["body"].as_str().expect("a body"))
+                .expect("base64"),
         }
     }
 }
@@ -190,11 +225,19 @@ pub struct Quirks {
 impl Client {
     /// A wire client.
     pub fn open(protocol: Protocol, gateway: &Gateway, device: &Identity) -> Self {
-        Self::try_open(Via::Wire, protocol, gateway, Some(device), Quirks::default()).expect("a connection")
+        Self::try_open(
+            Via::Wire,
+            protocol,
+            gateway,
+            Some(device),
+            Quirks::default(),
+        )
+        .expect("a connection")
     }
 
     pub fn open_via(via: Via, protocol: Protocol, gateway: &Gateway, device: &Identity) -> Self {
-        Self::try_open(via, protocol, gateway, Some(device), Quirks::default()).expect("a connection")
+        Self::try_open(via, protocol, gateway, Some(device), Quirks::default())
+            .expect("a connection")
     }
 
     /// The error is what the client says of it. A client may find out only by its first request.
@@ -206,8 +249,17 @@ impl Client {
         quirks: Quirks,
     ) -> Result<Self, String> {
         if via == Via::Curl {
-            let curl = curl::Target::new(protocol, gateway, device.expect("curl always brings a certificate"));
-            return Ok(Self { session: 0, curl: Some(curl), protocol, is_resumed: false });
+            let curl = curl::Target::new(
+                protocol,
+                gateway,
+                device.expect("curl always brings a certificate"),
+            );
+            return Ok(Self {
+                session: 0,
+                curl: Some(curl),
+                protocol,
+                is_resumed: false,
+            });
         }
         let target = json!({
             "port": gateway.address.port(), "ca": gateway.pki.ca(), "host": quirks.host.unwrap_or("localhost"),
@@ -218,7 +270,12 @@ impl Client {
         let open = json!({ "client": via.name(), "protocol": protocol.name(), "target": target });
         let answer = Driver::get().call("open", open)?;
         let session = answer["session"].as_u64().expect("a session");
-        Ok(Self { session, curl: None, protocol, is_resumed: answer["resumed"] == true })
+        Ok(Self {
+            session,
+            curl: None,
+            protocol,
+            is_resumed: answer["resumed"] == true,
+        })
     }
 
     pub fn session(&self) -> u64 {
@@ -227,7 +284,8 @@ impl Client {
 
     /// The answer; a connection that breaks fails the test.
     pub fn send(&self, ask: &Ask) -> Reply {
-        self.try_send(ask).unwrap_or_else(|error| panic!("{} {ask:?}: {error}", self.protocol))
+        self.try_send(ask)
+            .unwrap_or_else(|error| panic!("{} {ask:?}: {error}", self.protocol))
     }
 
     /// The answer, or what the client says of the broken connection.
@@ -253,23 +311,32 @@ impl Client {
     /// Sends bytes as they are; h1 only.
     pub fn raw(&self, bytes: &[u8]) -> Result<Reply, String> {
         let fields = json!({ "session": self.session, "bytes": BASE64.encode(bytes) });
-        Driver::get().call("raw", fields).map(|answer| Reply::from_json(&answer))
+        Driver::get()
+            .call("raw", fields)
+            .map(|answer| Reply::from_json(&answer))
     }
 
     /// From now on, packets come from another port; h3 only.
     pub fn move_away(&self) {
-        Driver::get().call("move", json!({ "session": self.session })).expect("another socket");
+        Driver::get()
+            .call("move", json!({ "session": self.session }))
+            .expect("another socket");
     }
 
     /// What the gateway allows on this connection (`told` of `tests/clients/wire_h3.py`).
     pub fn told(&self) -> Value {
-        Driver::get().call("told", json!({ "session": self.session })).expect("h3")
+        Driver::get()
+            .call("told", json!({ "session": self.session }))
+            .expect("h3")
     }
 
     /// How the gateway ends the connection; the test fails if it does not.
     pub fn closed(&self) -> String {
         let answer = Driver::get().call("closed", json!({ "session": self.session }));
-        answer.expect("the connection ends")["how"].as_str().expect("how").to_owned()
+        answer.expect("the connection ends")["how"]
+            .as_str()
+            .expect("how")
+            .to_owned()
     }
 }
 
@@ -288,7 +355,9 @@ impl Sent {
     /// Sends the rest of the body.
     pub fn release(&self, rest: &[u8]) {
         let fields = json!({ "request": self.0.id, "bytes": BASE64.encode(rest) });
-        Driver::get().call("release", fields).expect("the request is held");
+        Driver::get()
+            .call("release", fields)
+            .expect("the request is held");
     }
 
     pub fn wait(self) -> Result<Reply, String> {

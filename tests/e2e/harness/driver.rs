@@ -34,7 +34,10 @@ pub struct Pending {
 impl Pending {
     /// The answer, or the error that the client met.
     pub fn wait(self) -> Result<Value, String> {
-        let answer = self.answer.recv_timeout(PATIENCE).expect("the driver answers");
+        let answer = self
+            .answer
+            .recv_timeout(PATIENCE)
+            .expect("the driver answers");
         match answer["error"].as_str() {
             Some(error) => Err(error.to_owned()),
             None => Ok(answer),
@@ -56,12 +59,22 @@ impl Driver {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("`make tools` installs the Python clients in target/tools/venv, or $TOOLS/venv");
-        let (stdin, stdout) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
+            .expect(
+                "`make tools` installs the Python clients in target/tools/venv, or $TOOLS/venv",
+            );
+        let (stdin, stdout) = (
+            process.stdin.take().expect("piped"),
+            process.stdout.take().expect("piped"),
+        );
         let waiting = Waiting::default();
         let answered = waiting.clone();
         std::thread::spawn(move || pass_on(stdout, &answered));
-        Self { stdin: Mutex::new(stdin), waiting, ids: AtomicU64::new(1), _process: Mutex::new(process) }
+        Self {
+            stdin: Mutex::new(stdin),
+            waiting,
+            ids: AtomicU64::new(1),
+            _process: Mutex::new(process),
+        }
     }
 
     /// Begins a command; `fields` is an object.

@@ -29,7 +29,10 @@ pub struct Setup {
 impl Setup {
     /// The defaults of the program, but for two workers and ports that are free. The sink is the file sink.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("forebay-e2e-").tempdir().expect("a folder");
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-e2e-")
+            .tempdir()
+            .expect("a folder");
         let pki = Arc::new(Pki::new(&dir.path().join("pki")));
         let path = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
         let variables = [
@@ -41,8 +44,16 @@ impl Setup {
             ("FOREBAY_TLS_CLIENT_CA", path(pki.ca())),
             ("FOREBAY_FILE_DIR", path(dir.path().join("data"))),
         ];
-        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { dir, pki, variables, through: Vec::new() }
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        Self {
+            dir,
+            pki,
+            variables,
+            through: Vec::new(),
+        }
     }
 
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
@@ -51,7 +62,9 @@ impl Setup {
     }
 
     pub fn set_all(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        variables.into_iter().fold(self, |setup, (name, value)| setup.set(&name, value))
+        variables
+            .into_iter()
+            .fold(self, |setup, (name, value)| setup.set(&name, value))
     }
 
     pub fn unset(mut self, name: &str) -> Self {
@@ -66,7 +79,8 @@ impl Setup {
     /// With a spool in a folder of its own.
     pub fn with_spool(self, mode: &str) -> Self {
         let dir = self.path("spool");
-        self.set("FOREBAY_SPOOL_DIR", dir.display()).set("FOREBAY_SPOOL_MODE", mode)
+        self.set("FOREBAY_SPOOL_DIR", dir.display())
+            .set("FOREBAY_SPOOL_MODE", mode)
     }
 
     /// The process may have so many files open.
@@ -77,24 +91,37 @@ impl Setup {
     /// A shell, itself started by `shell`, does this first.
     pub fn after(mut self, shell: &[&str], this: &str) -> Self {
         let command = format!("{this} && exec \"$0\" \"$@\"");
-        self.through = [shell, &["/bin/sh", "-c", &command]].concat().into_iter().map(str::to_owned).collect();
+        self.through = [shell, &["/bin/sh", "-c", &command]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         self
     }
 
     /// No limits: for what is not about them.
     pub fn without_limits(self) -> Self {
-        self.set("FOREBAY_DEVICE_RATE", 0).set("FOREBAY_DEVICE_BYTE_RATE", 0).set("FOREBAY_ADDRESS_RATE", 0)
+        self.set("FOREBAY_DEVICE_RATE", 0)
+            .set("FOREBAY_DEVICE_BYTE_RATE", 0)
+            .set("FOREBAY_ADDRESS_RATE", 0)
     }
 
     /// Runs a command that is expected to end by itself.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().expect("forebay runs")
+        self.command()
+            .args(arguments)
+            .output()
+            .expect("forebay runs")
     }
 
     /// The same for one that is expected to succeed; gives what it printed.
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
@@ -107,25 +134,49 @@ impl Setup {
 
     /// A gateway that listens; whether it is ready is another matter.
     pub fn start_unready(self) -> Gateway {
-        let mut process = self.command().arg("serve").stderr(Stdio::piped()).spawn().expect("forebay starts");
+        let mut process = self
+            .command()
+            .arg("serve")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("forebay starts");
         let (listening, listens) = sync_channel(1);
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = process.stderr.take().expect("piped");
         let kept = log.clone();
         std::thread::spawn(move || follow(stderr, &kept, &listening));
         let addresses = listens.recv_timeout(PATIENCE);
-        let (address, admin) = addresses.unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
-        Gateway { process, address, admin, pki: self.pki, dir: self.dir, variables: self.variables, log }
+        let (address, admin) =
+            addresses.unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
+        Gateway {
+            process,
+            address,
+            admin,
+            pki: self.pki,
+            dir: self.dir,
+            variables: self.variables,
+            log,
+        }
     }
 
     /// Nothing of this process' environment gets in.
     fn command(&self) -> Command {
         // Measurements ask for a release build.
-        let forebay = std::env::var("FOREBAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
-        let words: Vec<&str> = self.through.iter().map(String::as_str).chain([&*forebay]).collect();
+        let forebay = std::env::var("FOREBAY_BINARY")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_forebay").into());
+        let words: Vec<&str> = self
+            .through
+            .iter()
+            .map(String::as_str)
+            .chain([&*forebay])
+            .collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        command.env_clear().envs(&self.variables).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+            .env_clear()
+            .envs(&self.variables)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
         command
     }
 }
@@ -146,7 +197,12 @@ impl Gateway {
     /// Another one with the same variables, on the same port, where this one shares it. Its files stay this one's.
     pub fn beside(&self) -> Setup {
         let dir = tempfile::tempdir().expect("a folder");
-        let setup = Setup { dir, pki: self.pki.clone(), variables: self.variables.clone(), through: Vec::new() };
+        let setup = Setup {
+            dir,
+            pki: self.pki.clone(),
+            variables: self.variables.clone(),
+            through: Vec::new(),
+        };
         setup.set("FOREBAY_LISTEN", self.address)
     }
 
@@ -154,8 +210,16 @@ impl Gateway {
     pub fn kill(mut self) -> Setup {
         self.end();
         let empty = tempfile::tempdir().expect("a folder");
-        let (dir, variables) = (std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.variables));
-        Setup { dir, pki: self.pki.clone(), variables, through: Vec::new() }
+        let (dir, variables) = (
+            std::mem::replace(&mut self.dir, empty),
+            std::mem::take(&mut self.variables),
+        );
+        Setup {
+            dir,
+            pki: self.pki.clone(),
+            variables,
+            through: Vec::new(),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -193,14 +257,20 @@ impl Gateway {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
         (status, body.to_owned())
     }
 
     /// The value of one series, as `/metrics` writes its name and labels; 0 where there is none.
     pub fn metric(&self, series: &str) -> f64 {
         let metrics = self.admin("/metrics").1;
-        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
@@ -217,16 +287,30 @@ impl Gateway {
 
     /// A size of the process in bytes, as `/proc` names it: `VmRSS`, `VmHWM`.
     pub fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a size");
-        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .expect("a size");
+        1024 * line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number")
     }
 
     /// Processor time that the process has used, in hundredths of a second (proc(5): utime and stime).
     pub fn processor_time(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let stat =
+            fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
         let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+        fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum()
     }
 
     pub fn terminate(&self) {
@@ -240,7 +324,9 @@ impl Gateway {
             status = self.process.try_wait().expect("its state");
             status.is_some()
         });
-        status.and_then(|status| status.code()).expect("an exit code")
+        status
+            .and_then(|status| status.code())
+            .expect("an exit code")
     }
 
     /// Everything that it has logged.
@@ -257,10 +343,15 @@ impl Gateway {
     /// The files of a stream in the file sink, oldest first.
     pub fn file_text(&self, stream: &str) -> String {
         let folder = self.dir.path().join("data").join(stream);
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+        let mut files: Vec<PathBuf> = fs::read_dir(folder)
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
         files.sort();
-        files.iter().map(|file| fs::read_to_string(file).expect("UTF-8")).collect()
+        files
+            .iter()
+            .map(|file| fs::read_to_string(file).expect("UTF-8"))
+            .collect()
     }
 }
 
@@ -271,7 +362,11 @@ impl Drop for Gateway {
         }
         self.end();
         // One that the gateway survives, with the loss of a request or a connection, is a defect too.
-        assert!(std::thread::panicking() || !self.log().contains("panicked at"), "{}", self.log());
+        assert!(
+            std::thread::panicking() || !self.log().contains("panicked at"),
+            "{}",
+            self.log()
+        );
     }
 }
 
@@ -294,11 +389,19 @@ impl Line {
 }
 
 /// Keeps the log, and tells the addresses once.
-fn follow(stderr: ChildStderr, log: &Mutex<String>, listening: &SyncSender<(SocketAddr, SocketAddr)>) {
+fn follow(
+    stderr: ChildStderr,
+    log: &Mutex<String>,
+    listening: &SyncSender<(SocketAddr, SocketAddr)>,
+) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         if event["message"] == "listening" {
-            let address = |field: &str| event[field].as_str().and_then(|address| address.parse().ok());
+            let address = |field: &str| {
+                event[field]
+                    .as_str()
+                    .and_then(|address| address.parse().ok())
+            };
             let (listen, admin) = (address("listen"), address("admin"));
             // Whoever waited may have given up.
             let _ = listening.try_send((listen.expect("an address"), admin.expect("an address")));

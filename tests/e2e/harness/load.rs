@@ -42,35 +42,64 @@ impl Load {
         let sessions: Vec<u64> = clients.iter().map(Client::session).collect();
         let fields = json!({ "sessions": sessions, "name": name, "pad": pad, "roams": roams });
         let answer = Driver::get().call("load", fields).expect("a load");
-        Self { load: answer["load"].as_u64().expect("a number"), name: name.into() }
+        Self {
+            load: answer["load"].as_u64().expect("a number"),
+            name: name.into(),
+        }
     }
 
     /// How often this status has been seen.
     pub fn seen(&self, status: u16) -> u64 {
-        self.progress().get(&status.to_string()).copied().unwrap_or(0)
+        self.progress()
+            .get(&status.to_string())
+            .copied()
+            .unwrap_or(0)
     }
 
     pub fn wait_for(&self, status: u16, count: u64) {
-        eventually(&format!("{count} answers {status}"), || self.seen(status) >= count);
+        eventually(&format!("{count} answers {status}"), || {
+            self.seen(status) >= count
+        });
     }
 
     /// How often each outcome has been seen.
     pub fn progress(&self) -> BTreeMap<String, u64> {
-        let answer = Driver::get().call("progress", json!({ "load": self.load })).expect("its progress");
+        let answer = Driver::get()
+            .call("progress", json!({ "load": self.load }))
+            .expect("its progress");
         let seen = answer["seen"].as_object().expect("an object");
-        seen.iter().map(|(outcome, count)| (outcome.clone(), count.as_u64().expect("a count"))).collect()
+        seen.iter()
+            .map(|(outcome, count)| (outcome.clone(), count.as_u64().expect("a count")))
+            .collect()
     }
 
     /// Stops once every sender has its answer.
     pub fn stop(self) -> Outcomes {
-        let answer = Driver::get().call("stop", json!({ "load": self.load })).expect("its outcomes");
+        let answer = Driver::get()
+            .call("stop", json!({ "load": self.load }))
+            .expect("its outcomes");
         let outcome = |outcome: &Value| match outcome.as_u64() {
             Some(status) => Outcome::Status(status.try_into().expect("a status")),
             None => Outcome::Broken(outcome.as_str().expect("an error").into()),
         };
-        let sender = |sender: &Value| sender.as_array().expect("a list").iter().map(outcome).collect();
-        let senders = answer["outcomes"].as_array().expect("a list").iter().map(sender).collect();
-        Outcomes { name: self.name, senders }
+        let sender = |sender: &Value| {
+            sender
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(outcome)
+                .collect()
+        };
+        let senders = answer["outcomes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(sender)
+            .collect();
+        Outcomes {
+            name: self.name,
+            senders,
+        }
     }
 }
 
@@ -79,15 +108,23 @@ impl Outcomes {
     pub fn accepted_of(&self, sender: usize) -> Vec<String> {
         let outcomes = self.senders[sender].iter().enumerate();
         let accepted = outcomes.filter(|(_, outcome)| **outcome == Outcome::Status(204));
-        accepted.map(|(number, _)| format!("{}-{sender}-{number}", self.name)).collect()
+        accepted
+            .map(|(number, _)| format!("{}-{sender}-{number}", self.name))
+            .collect()
     }
 
     /// All readings that were answered 204.
     pub fn accepted(&self) -> Vec<String> {
-        (0..self.senders.len()).flat_map(|sender| self.accepted_of(sender)).collect()
+        (0..self.senders.len())
+            .flat_map(|sender| self.accepted_of(sender))
+            .collect()
     }
 
     pub fn count(&self, status: u16) -> usize {
-        self.senders.iter().flatten().filter(|outcome| **outcome == Outcome::Status(status)).count()
+        self.senders
+            .iter()
+            .flatten()
+            .filter(|outcome| **outcome == Outcome::Status(status))
+            .count()
     }
 }

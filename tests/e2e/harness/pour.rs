@@ -20,22 +20,37 @@ pub struct Pour {
 impl Pour {
     /// A request stream, with a HEADERS frame as it should be: of `ask`, whose body is not sent.
     pub fn after(ask: Ask) -> Self {
-        Self { head: Some(ask), ..Self::on_request() }
+        Self {
+            head: Some(ask),
+            ..Self::on_request()
+        }
     }
 
     /// A request stream, from its first byte on.
     pub fn on_request() -> Self {
-        Self { head: None, bytes: Vec::new(), times: 0, ends: false, on: "request" }
+        Self {
+            head: None,
+            bytes: Vec::new(),
+            times: 0,
+            ends: false,
+            on: "request",
+        }
     }
 
     /// The control stream that the client has.
     pub fn on_control() -> Self {
-        Self { on: "control", ..Self::on_request() }
+        Self {
+            on: "control",
+            ..Self::on_request()
+        }
     }
 
     /// A stream of one direction, from its first byte on.
     pub fn on_uni() -> Self {
-        Self { on: "uni", ..Self::on_request() }
+        Self {
+            on: "uni",
+            ..Self::on_request()
+        }
     }
 
     /// Then the stream ends.
@@ -54,7 +69,13 @@ impl Pour {
     }
 
     pub fn to(self, client: &Client) -> Poured {
-        let Self { head, bytes, times, ends, on } = self;
+        let Self {
+            head,
+            bytes,
+            times,
+            ends,
+            on,
+        } = self;
         let fields = json!({
             "session": client.session(), "ask": head.map(|ask| ask.to_json()), "bytes": BASE64.encode(bytes),
             "times": times, "ends": ends, "on": on,
@@ -90,14 +111,21 @@ impl Fate {
     fn from_json(fate: &Value) -> Self {
         let code = |field: &str| fate[field].as_u64();
         let closed = fate["closed"].as_str().map(str::to_owned);
-        Self { status: code("status"), stopped: code("stopped"), reset: code("reset"), closed }
+        Self {
+            status: code("status"),
+            stopped: code("stopped"),
+            reset: code("reset"),
+            closed,
+        }
     }
 }
 
 /// Requests that are given up as soon as they are sent, so many or until the gateway ends the connection: how it does.
 pub fn churn(client: &Client, ask: &Ask, times: usize) -> String {
     let fields = json!({ "session": client.session(), "ask": ask.to_json(), "times": times });
-    let ended = Driver::get().call("churn", fields).expect("the connection ends");
+    let ended = Driver::get()
+        .call("churn", fields)
+        .expect("the connection ends");
     ended["how"].as_str().expect("how").to_owned()
 }
 

@@ -25,7 +25,10 @@ pub const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
 
 /// Runs to its end on this thread.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(future)
 }
 
@@ -33,7 +36,9 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(ATTACKER, 0))?;
-    let stream = timeout(PATIENCE, socket.connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = timeout(PATIENCE, socket.connect(to))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -41,16 +46,21 @@ pub async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 /// What a client of this gateway says in its handshake; without a device it brings no certificate.
 pub fn tls(gateway: &Gateway, device: Option<&Identity>, protocol: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(gateway.pki.ca()).expect("a certificate")).expect("an authority");
+    roots
+        .add(CertificateDer::from_pem_file(gateway.pki.ca()).expect("a certificate"))
+        .expect("an authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.expect("versions").with_root_certificates(roots);
     let mut config = match device {
         Some(device) => {
-            let chain =
-                CertificateDer::pem_slice_iter(&fs::read(&device.cert).expect("a file")).collect::<Result<_, _>>();
+            let chain = CertificateDer::pem_slice_iter(&fs::read(&device.cert).expect("a file"))
+                .collect::<Result<_, _>>();
             let key = PrivateKeyDer::from_pem_file(&device.key).expect("a key");
-            builder.with_client_auth_cert(chain.expect("a chain"), key).expect("a key that fits")
+            builder
+                .with_client_auth_cert(chain.expect("a chain"), key)
+                .expect("a key that fits")
         }
         None => builder.with_no_client_auth(),
     };
@@ -72,7 +82,9 @@ impl Raw {
     /// Shakes hands from the attacker's address.
     pub async fn open(to: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<Self> {
         let shaking = TlsConnector::from(tls).connect(server_name(), connect(to).await?);
-        let stream = timeout(PATIENCE, shaking).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let stream = timeout(PATIENCE, shaking)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         let (read, write) = split(stream);
         Ok(Self { read, write })
     }
@@ -82,13 +94,17 @@ impl Raw {
             self.write.write_all(bytes).await?;
             self.write.flush().await
         };
-        timeout(PATIENCE, sending).await.map_err(|_| io::ErrorKind::TimedOut)?
+        timeout(PATIENCE, sending)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     /// What comes next; empty at the end of the connection, however it ended.
     pub async fn receive(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 65_536];
-        let read = timeout(PATIENCE, self.read.read(&mut bytes)).await.expect("the gateway says something, or goes");
+        let read = timeout(PATIENCE, self.read.read(&mut bytes))
+            .await
+            .expect("the gateway says something, or goes");
         bytes.truncate(read.unwrap_or(0));
         bytes
     }
@@ -126,7 +142,9 @@ impl Raw {
                 () = receiving => {}
             }
         };
-        timeout(PATIENCE, ended).await.expect("the gateway reads, or goes");
+        timeout(PATIENCE, ended)
+            .await
+            .expect("the gateway reads, or goes");
         taken
     }
 
@@ -160,7 +178,9 @@ impl Raw {
                 () = sending => unreachable!("it never ends"),
             }
         };
-        timeout(PATIENCE, ended).await.expect("the gateway ends the connection")
+        timeout(PATIENCE, ended)
+            .await
+            .expect("the gateway ends the connection")
     }
 }
 
@@ -180,7 +200,11 @@ pub mod frame {
 
     /// What a client says first, with settings that ask for nothing.
     pub fn preface() -> Vec<u8> {
-        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat()
+        [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &frame(SETTINGS, 0, 0, &[])[..],
+        ]
+        .concat()
     }
 
     pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -191,8 +215,15 @@ pub mod frame {
     /// The fields of a POST that declares a body of `length` bytes, none of them in the dynamic table (RFC 7541).
     pub fn post(length: &str) -> Vec<u8> {
         let text = |text: &str| [&[text.len() as u8][..], text.as_bytes()].concat();
-        [&[0x83, 0x87, 0x04][..], &text("/v1/telemetry"), &[0x01], &text("localhost"), &[0x0f, 0x0d], &text(length)]
-            .concat()
+        [
+            &[0x83, 0x87, 0x04][..],
+            &text("/v1/telemetry"),
+            &[0x01],
+            &text("localhost"),
+            &[0x0f, 0x0d],
+            &text(length),
+        ]
+        .concat()
     }
 
     /// Kind, stream and payload of each whole frame.
@@ -200,8 +231,14 @@ pub mod frame {
         let mut frames = Vec::new();
         while bytes.len() >= 9 {
             let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
-            let Some(payload) = bytes.get(9..9 + length) else { break };
-            frames.push((bytes[3], u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]), payload.to_vec()));
+            let Some(payload) = bytes.get(9..9 + length) else {
+                break;
+            };
+            frames.push((
+                bytes[3],
+                u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]),
+                payload.to_vec(),
+            ));
             bytes = &bytes[9 + length..];
         }
         frames
@@ -209,7 +246,13 @@ pub mod frame {
 
     /// The error code of the last GOAWAY.
     pub fn goaway(bytes: &[u8]) -> Option<u32> {
-        let goaway = parse(bytes).into_iter().rev().find(|(kind, ..)| *kind == GOAWAY)?.2;
-        Some(u32::from_be_bytes(goaway[4..8].try_into().expect("four bytes")))
+        let goaway = parse(bytes)
+            .into_iter()
+            .rev()
+            .find(|(kind, ..)| *kind == GOAWAY)?
+            .2;
+        Some(u32::from_be_bytes(
+            goaway[4..8].try_into().expect("four bytes"),
+        ))
     }
 }

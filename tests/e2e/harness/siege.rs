@@ -32,7 +32,12 @@ impl Siege {
         let good = Load::start(GOOD, &clients, 0);
         good.wait_for(204, 30);
         let memory_before = gateway.memory("VmRSS");
-        Self { gateway, good, _clients: clients, memory_before }
+        Self {
+            gateway,
+            good,
+            _clients: clients,
+            memory_before,
+        }
     }
 
     /// The good device is answered, now, on the connections that it has.
@@ -54,14 +59,41 @@ impl Siege {
         self.good_device_is_served();
         self.good_device_can_connect();
         let outcomes = self.good.stop();
-        let (sent, accepted) = (outcomes.senders.iter().flatten().count(), outcomes.count(204));
-        assert_eq!(sent, accepted, "the good device noticed: {:?}", outcomes.senders);
+        let (sent, accepted) = (
+            outcomes.senders.iter().flatten().count(),
+            outcomes.count(204),
+        );
+        assert_eq!(
+            sent, accepted,
+            "the good device noticed: {:?}",
+            outcomes.senders
+        );
         let lines = self.gateway.files("telemetry");
-        let of = |device: &str| lines.iter().filter(|line| line.text("device") == device).count();
+        let of = |device: &str| {
+            lines
+                .iter()
+                .filter(|line| line.text("device") == device)
+                .count()
+        };
         assert_eq!(of(GOOD), accepted);
-        assert_eq!(lines.len(), accepted + of(VISITOR) + of("newcomer"), "something of the attack is in the sink");
-        let grown = self.gateway.memory("VmHWM").saturating_sub(self.memory_before);
-        assert!(grown < MEMORY_BYTES_MAX, "the gateway grew by {} MiB", grown >> 20);
-        println!("memory: {} MiB before, grown by {} MiB at most", self.memory_before >> 20, grown >> 20);
+        assert_eq!(
+            lines.len(),
+            accepted + of(VISITOR) + of("newcomer"),
+            "something of the attack is in the sink"
+        );
+        let grown = self
+            .gateway
+            .memory("VmHWM")
+            .saturating_sub(self.memory_before);
+        assert!(
+            grown < MEMORY_BYTES_MAX,
+            "the gateway grew by {} MiB",
+            grown >> 20
+        );
+        println!(
+            "memory: {} MiB before, grown by {} MiB at most",
+            self.memory_before >> 20,
+            grown >> 20
+        );
     }
 }

@@ -14,8 +14,16 @@ use super::raw::{block_on, server_name, tls};
 pub fn tunnel(gateway: &Gateway, device: &str, protocol: &str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
-    let (to, tls) = (gateway.address, tls(gateway, Some(&gateway.device(device)), protocol));
-    std::thread::spawn(move || listener.incoming().flatten().for_each(|client| pass_on(client, to, tls.clone())));
+    let (to, tls) = (
+        gateway.address,
+        tls(gateway, Some(&gateway.device(device)), protocol),
+    );
+    std::thread::spawn(move || {
+        listener
+            .incoming()
+            .flatten()
+            .for_each(|client| pass_on(client, to, tls.clone()))
+    });
     address
 }
 
@@ -26,7 +34,9 @@ fn pass_on(client: TcpStream, to: SocketAddr, tls: Arc<rustls::ClientConfig>) {
             let mut client = tokio::net::TcpStream::from_std(client)?;
             let gateway = tokio::net::TcpStream::connect(to).await?;
             gateway.set_nodelay(true)?;
-            let mut gateway = TlsConnector::from(tls).connect(server_name(), gateway).await?;
+            let mut gateway = TlsConnector::from(tls)
+                .connect(server_name(), gateway)
+                .await?;
             copy_bidirectional(&mut client, &mut gateway).await
         })
     });

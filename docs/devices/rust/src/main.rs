@@ -35,7 +35,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let [url, ca, certificate, key, boot] = arguments.as_slice() else {
         return Err("usage: device URL CA CERTIFICATE KEY BOOT <readings".into());
     };
-    let device = Device { agent: agent(ca, certificate, key)?, url: format!("{url}/v1/telemetry") };
+    let device = Device {
+        agent: agent(ca, certificate, key)?,
+        url: format!("{url}/v1/telemetry"),
+    };
     let mut all_safe = true;
     for (sequence, line) in (1..).zip(io::stdin().lock().lines()) {
         let name = format!("{boot}-{sequence:06}");
@@ -48,22 +51,40 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             break;
         }
     }
-    Ok(if all_safe { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all_safe {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// It keeps its connection, and connects anew after a close.
 fn agent(ca: &str, certificate: &str, key: &str) -> Result<Agent, Box<dyn Error>> {
-    let pair = ClientCert::new_with_certs(&certificates(certificate)?, PrivateKey::from_pem(&fs::read(key)?)?);
+    let pair = ClientCert::new_with_certs(
+        &certificates(certificate)?,
+        PrivateKey::from_pem(&fs::read(key)?)?,
+    );
     let roots = RootCerts::Specific(Arc::new(certificates(ca)?));
-    let tls = TlsConfig::builder().root_certs(roots).client_cert(Some(pair)).build();
-    let config = Agent::config_builder().tls_config(tls).timeout_global(Some(ANSWER_TIMEOUT));
+    let tls = TlsConfig::builder()
+        .root_certs(roots)
+        .client_cert(Some(pair))
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(ANSWER_TIMEOUT));
     Ok(config.http_status_as_error(false).build().into())
 }
 
 fn certificates(file: &str) -> Result<Vec<Certificate<'static>>, Box<dyn Error>> {
     let pem = fs::read(file)?;
     let items = parse_pem(&pem).collect::<Result<Vec<_>, _>>()?;
-    let certificate = |item| if let PemItem::Certificate(certificate) = item { Some(certificate) } else { None };
+    let certificate = |item| {
+        if let PemItem::Certificate(certificate) = item {
+            Some(certificate)
+        } else {
+            None
+        }
+    };
     Ok(items.into_iter().filter_map(certificate).collect())
 }
 
@@ -77,7 +98,11 @@ impl Device {
                 Some(status) if !is_retryable(status) => return status,
                 status => {
                     let wait = answer.retry_after.max(backoff(failures));
-                    eprintln!("{name}: {}, again in {:.1} s", status.unwrap_or(0), wait.as_secs_f64());
+                    eprintln!(
+                        "{name}: {}, again in {:.1} s",
+                        status.unwrap_or(0),
+                        wait.as_secs_f64()
+                    );
                     thread::sleep(wait);
                     failures += 1;
                 }
@@ -86,11 +111,17 @@ impl Device {
     }
 
     fn post(&self, name: &str, reading: &str) -> Answer {
-        let request =
-            self.agent.post(&self.url).header("content-type", "application/json").header("idempotency-key", name);
+        let request = self
+            .agent
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .header("idempotency-key", name);
         let received = request.send(reading).and_then(|mut answer| {
             answer.body_mut().read_to_vec()?; // to the end, or the connection cannot be used again
-            let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let seconds = answer
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok()?.parse().ok());
             Ok(Answer {
                 status: Some(answer.status().as_u16()),
                 retry_after: Duration::from_secs(seconds.unwrap_or(0)),
@@ -98,7 +129,10 @@ impl Device {
         });
         received.unwrap_or_else(|error| {
             eprintln!("{name}: {error}");
-            Answer { status: None, retry_after: Duration::ZERO }
+            Answer {
+                status: None,
+                retry_after: Duration::ZERO,
+            }
         })
     }
 }
@@ -115,5 +149,7 @@ fn is_hopeless(status: u16) -> bool {
 
 /// Doubled with each failure up to five minutes; spread, so that a fleet does not come back as one.
 fn backoff(failures: u32) -> Duration {
-    (WAIT_MIN * 2_u32.pow(failures.min(16))).min(WAIT_MAX).mul_f64(0.5 + fastrand::f64())
+    (WAIT_MIN * 2_u32.pow(failures.min(16)))
+        .min(WAIT_MAX)
+        .mul_f64(0.5 + fastrand::f64())
 }

@@ -55,20 +55,29 @@ pub fn problem_schema() -> Value {
 
 /// The answers to what is refused, by their status.
 pub fn refusals() -> Map<String, Value> {
-    by_status().iter().map(|(status, refusals)| (status.to_string(), response(*status, refusals))).collect()
+    by_status()
+        .iter()
+        .map(|(status, refusals)| (status.to_string(), response(*status, refusals)))
+        .collect()
 }
 
 fn by_status() -> BTreeMap<u16, Vec<Refusal>> {
     let mut statuses = BTreeMap::<u16, Vec<Refusal>>::new();
     for refusal in every_refusal() {
-        statuses.entry(problem(&refusal).status.as_u16()).or_default().push(refusal);
+        statuses
+            .entry(problem(&refusal).status.as_u16())
+            .or_default()
+            .push(refusal);
     }
     statuses
 }
 
 /// Each once, in the alphabet's order.
 fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
-    let mut codes: Vec<_> = refusals.iter().map(|refusal| problem(refusal).code).collect();
+    let mut codes: Vec<_> = refusals
+        .iter()
+        .map(|refusal| problem(refusal).code)
+        .collect();
     codes.sort_unstable();
     codes.dedup();
     codes
@@ -111,9 +120,16 @@ fn examples(refusals: &[Refusal]) -> Map<String, Value> {
 
 /// The header fields that these answers have; those that each of them has are required.
 fn fields(refusals: &[Refusal]) -> Map<String, Value> {
-    let heads: Vec<HeaderMap> = refusals.iter().map(|refusal| refused(refusal).headers().clone()).collect();
+    let heads: Vec<HeaderMap> = refusals
+        .iter()
+        .map(|refusal| refused(refusal).headers().clone())
+        .collect();
     let mut fields = Map::from_iter([("alt-svc".to_owned(), alt_svc_reference())]);
-    for (name, value) in heads.iter().flatten().filter(|(name, _)| *name != CONTENT_TYPE) {
+    for (name, value) in heads
+        .iter()
+        .flatten()
+        .filter(|(name, _)| *name != CONTENT_TYPE)
+    {
         let is_in_each = heads.iter().all(|head| head.contains_key(name));
         fields.insert(name.to_string(), field(name.as_str(), value, is_in_each));
     }
@@ -125,7 +141,10 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     let (description, schema) = match name {
         "retry-after" => {
             example = json!(5); // that of a 503 is random: it would make another document each time
-            ("Whole seconds to wait at least", json!({ "type": "integer", "minimum": 1 }))
+            (
+                "Whole seconds to wait at least",
+                json!({ "type": "integer", "minimum": 1 }),
+            )
         }
         "ratelimit" => (
             "The bucket that was empty, what is left in it, and the seconds until the same request passes",
@@ -135,7 +154,10 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
             "The bucket that was empty, what it holds when it is full, and the seconds that it takes to fill",
             pattern("q=[0-9]+;w=[0-9]+"),
         ),
-        "allow" => ("How readings are sent", json!({ "type": "string", "const": example })),
+        "allow" => (
+            "How readings are sent",
+            json!({ "type": "string", "const": example }),
+        ),
         _ => ("", json!({ "type": "string" })), // one that is new: tests/deploy/test_contract.py wants to know what it means
     };
     json!({ "description": description, "required": is_required, "schema": schema, "example": example })
@@ -143,6 +165,8 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
 
 /// The name of a bucket that a 429 can be for, and these parameters.
 fn pattern(parameters: &str) -> Value {
-    let buckets = [Scope::Device, Scope::DeviceBytes, Scope::Address].map(Scope::label).join("|");
+    let buckets = [Scope::Device, Scope::DeviceBytes, Scope::Address]
+        .map(Scope::label)
+        .join("|");
     json!({ "type": "string", "pattern": format!("^\"({buckets})\";{parameters}$") })
 }

@@ -2,14 +2,22 @@
 
 use super::*;
 
-const ROTATION: Rotation = Rotation { bytes_max: 10, age_max: Duration::from_secs(60) };
+const ROTATION: Rotation = Rotation {
+    bytes_max: 10,
+    age_max: Duration::from_secs(60),
+};
 
 /// Names and contents, in the order of the names.
 fn files(dir: &Path) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(dir.join("telemetry"))
         .unwrap()
         .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap()))
+        .map(|entry| {
+            (
+                entry.file_name().into_string().unwrap(),
+                fs::read_to_string(entry.path()).unwrap(),
+            )
+        })
         .collect();
     files.sort();
     files
@@ -30,15 +38,26 @@ fn a_large_or_old_file_is_followed_by_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = folder(dir.path());
     let start = Instant::now();
-    for (line, seconds) in [("1\n", 0), ("2\n", 59), ("3\n", 60), ("0123456789\n", 60), ("5\n", 61)] {
-        folder.append(&[line.as_bytes()], start + Duration::from_secs(seconds)).unwrap();
+    for (line, seconds) in [
+        ("1\n", 0),
+        ("2\n", 59),
+        ("3\n", 60),
+        ("0123456789\n", 60),
+        ("5\n", 61),
+    ] {
+        folder
+            .append(&[line.as_bytes()], start + Duration::from_secs(seconds))
+            .unwrap();
     }
     assert_eq!(contents(dir.path()), ["1\n2\n", "3\n0123456789\n", "5\n"]);
 }
 
 #[test]
 fn names_say_when_and_sort_as_written_even_when_the_clock_is_set_back() {
-    let newest = Name { time: "20261123T091500.123Z".into(), number: 7 };
+    let newest = Name {
+        time: "20261123T091500.123Z".into(),
+        number: 7,
+    };
     let next = Name::after(Some(&newest), "20201123T091500.123Z").file_name("telemetry");
     assert_eq!(next, "telemetry-20261123T091500.123Z-000008.jsonl");
     assert!(is_time(&utc_now()), "{}", utc_now());
@@ -71,7 +90,11 @@ fn a_file_without_a_single_whole_line_becomes_empty() {
     let dir = tempfile::tempdir().unwrap();
     let stream = dir.path().join("telemetry");
     fs::create_dir(&stream).unwrap();
-    fs::write(stream.join("telemetry-20261123T091500.123Z-000001.jsonl"), "{\"dev").unwrap();
+    fs::write(
+        stream.join("telemetry-20261123T091500.123Z-000001.jsonl"),
+        "{\"dev",
+    )
+    .unwrap();
     folder(dir.path());
     assert_eq!(contents(dir.path()), [""]);
 }

@@ -62,7 +62,10 @@ fn decode_tag(message: &[u8]) -> (String, String) {
 
 fn decode(aggregate: &[u8]) -> Vec<Decoded> {
     let (message, digest) = aggregate[4..].split_at(aggregate.len() - 20);
-    assert_eq!((&aggregate[..4], digest), (&[0xF3, 0x89, 0x9A, 0xC2][..], &Md5::digest(message)[..]));
+    assert_eq!(
+        (&aggregate[..4], digest),
+        (&[0xF3, 0x89, 0x9A, 0xC2][..], &Md5::digest(message)[..])
+    );
     let (mut keys, mut hash_keys, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for field in fields(message) {
         match field {
@@ -73,8 +76,12 @@ fn decode(aggregate: &[u8]) -> Vec<Decoded> {
         }
     }
     let record = |message: &&[u8]| {
-        let mut decoded =
-            Decoded { partition_key: String::new(), hash_key: String::new(), data: Vec::new(), tags: Vec::new() };
+        let mut decoded = Decoded {
+            partition_key: String::new(),
+            hash_key: String::new(),
+            data: Vec::new(),
+            tags: Vec::new(),
+        };
         for field in fields(message) {
             match field {
                 (1, Value::Number(index)) => decoded.partition_key.clone_from(&keys[index]),
@@ -123,7 +130,11 @@ proptest! {
 /// One record, byte for byte: what is on the wire does not change by accident.
 #[test]
 fn the_format_is_the_one_that_consumers_read() {
-    let record = UserRecord { partition_key: "dev", id: "7", data: b"hi" };
+    let record = UserRecord {
+        partition_key: "dev",
+        id: "7",
+        data: b"hi",
+    };
     let message = b"\x0a\x03dev\x12\x0242\x1a\x18\x08\x00\x10\x00\x1a\x02hi\x22\x0e\x0a\x09record-id\x12\x017";
     let expected = [&MAGIC[..], message, &Md5::digest(message)].concat();
     assert_eq!(encode(42, &[record]), expected);

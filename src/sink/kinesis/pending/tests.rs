@@ -98,15 +98,26 @@ impl World {
 
     fn call(&mut self) -> usize {
         let call = self.pending.next_call(self.now);
-        let (sent, bytes) = (call.len(), call.iter().map(|put| put.load().bytes).sum::<usize>());
+        let (sent, bytes) = (
+            call.len(),
+            call.iter().map(|put| put.load().bytes).sum::<usize>(),
+        );
         assert!(sent <= CALL_RECORDS_MAX);
-        assert!(bytes <= CALL_BYTES_MAX || sent == 1, "{bytes} bytes in {sent} puts");
+        assert!(
+            bytes <= CALL_BYTES_MAX || sent == 1,
+            "{bytes} bytes in {sent} puts"
+        );
         for put in &call {
-            let shards: HashSet<_> = put.entries.iter().map(|entry| self.pending.shards.find(entry.hash_key)).collect();
+            let shards: HashSet<_> = put
+                .entries
+                .iter()
+                .map(|entry| self.pending.shards.find(entry.hash_key))
+                .collect();
             assert_eq!(shards.len(), 1, "an aggregate for several shards");
             let put_entry = put.request_entry();
             assert!(
-                put_entry.data().as_ref().len() + put_entry.partition_key().unwrap().len() <= put.load().bytes,
+                put_entry.data().as_ref().len() + put_entry.partition_key().unwrap().len()
+                    <= put.load().bytes,
                 "larger than was said"
             );
         }
@@ -114,9 +125,18 @@ impl World {
             self.calls.push(call);
         }
         let puts = self.calls.iter().flatten();
-        let on_the_wire = puts.flat_map(|put| put.entries.iter().map(|entry| &entry.device).collect::<HashSet<_>>());
+        let on_the_wire = puts.flat_map(|put| {
+            put.entries
+                .iter()
+                .map(|entry| &entry.device)
+                .collect::<HashSet<_>>()
+        });
         let on_the_wire: Vec<_> = on_the_wire.collect();
-        assert_eq!(on_the_wire.iter().collect::<HashSet<_>>().len(), on_the_wire.len(), "a device in two puts");
+        assert_eq!(
+            on_the_wire.iter().collect::<HashSet<_>>().len(),
+            on_the_wire.len(),
+            "a device in two puts"
+        );
         sent
     }
 
@@ -142,8 +162,14 @@ impl World {
         match choice {
             0 => Verdict::Refused("refused".into()),
             1 => Verdict::Hopeless(Outcome::Barred("gone".into())),
-            2 => Verdict::Failed { reason: "lost".into(), maybe_written: true },
-            3 | 4 => Verdict::Failed { reason: "throttled".into(), maybe_written: false },
+            2 => Verdict::Failed {
+                reason: "lost".into(),
+                maybe_written: true,
+            },
+            3 | 4 => Verdict::Failed {
+                reason: "throttled".into(),
+                maybe_written: false,
+            },
             _ => {
                 self.written.push(index);
                 Verdict::Written
@@ -158,8 +184,15 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now += time;
         self.pending.tick(self.now);
-        let fronts = self.pending.devices.values().filter_map(|device| device.entries.front());
-        assert!({ fronts }.all(|entry| entry.deadlines.last_call > self.now), "what is overdue is given up");
+        let fronts = self
+            .pending
+            .devices
+            .values()
+            .filter_map(|device| device.entries.front());
+        assert!(
+            { fronts }.all(|entry| entry.deadlines.last_call > self.now),
+            "what is overdue is given up"
+        );
     }
 
     fn outcomes(&mut self) -> Vec<(u32, Outcome)> {
@@ -173,16 +206,34 @@ impl World {
         }
         self.pass(ACK_TIMEOUT);
         assert!(self.pending.is_empty() && self.pending.resting.is_empty());
-        assert!(self.pending.queues.iter().all(|queue| queue.ready.is_empty() && queue.load == Load::default()));
+        assert!(
+            self.pending
+                .queues
+                .iter()
+                .all(|queue| queue.ready.is_empty() && queue.load == Load::default())
+        );
         let mut outcomes = self.outcomes();
         outcomes.sort_by_key(|(index, _)| *index);
         let indexes: Vec<_> = outcomes.iter().map(|(index, _)| *index).collect();
-        assert_eq!(indexes, (0..self.arrived).collect::<Vec<_>>(), "each record is reported once");
-        let delivered = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Delivered).count();
+        assert_eq!(
+            indexes,
+            (0..self.arrived).collect::<Vec<_>>(),
+            "each record is reported once"
+        );
+        let delivered = outcomes
+            .iter()
+            .filter(|(_, outcome)| *outcome == Outcome::Delivered)
+            .count();
         assert_eq!(delivered, self.written.len(), "delivered means written");
         for device in 0..DEVICES {
-            let of_device = self.written.iter().filter(|index| self.devices[**index as usize] == device);
-            assert!(of_device.is_sorted(), "the records of a device are written in their order");
+            let of_device = self
+                .written
+                .iter()
+                .filter(|index| self.devices[**index as usize] == device);
+            assert!(
+                of_device.is_sorted(),
+                "the records of a device are written in their order"
+            );
         }
     }
 }
@@ -216,9 +267,14 @@ proptest! {
 fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_packed() {
     for (packed, puts) in [(false, [500, 100, 0]), (true, [1, 0, 0])] {
         let mut world = World::new(even(1), packed);
-        let entries = (0..600).map(|index| entry(index, world.now, world.reply.clone())).collect();
+        let entries = (0..600)
+            .map(|index| entry(index, world.now, world.reply.clone()))
+            .collect();
         world.pending.take_in(entries, world.now);
-        assert_eq!([(); 3].map(|()| world.pending.next_call(world.now).len()), puts);
+        assert_eq!(
+            [(); 3].map(|()| world.pending.next_call(world.now).len()),
+            puts
+        );
     }
 }
 
@@ -232,7 +288,11 @@ fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry
         received_at: Timestamp(0),
         permit: Permit::holding(&RESERVED_BYTES, 0),
     };
-    Entry::new(&record, Deadlines::from(now, ACK_TIMEOUT), Reply::new(index, reply))
+    Entry::new(
+        &record,
+        Deadlines::from(now, ACK_TIMEOUT),
+        Reply::new(index, reply),
+    )
 }
 
 #[test]
@@ -242,12 +302,20 @@ fn a_device_s_records_travel_one_by_one_or_in_one_aggregate() {
         (0..3).for_each(|_| world.arrive(1, 10));
         assert_eq!(world.call(), 1);
         assert_eq!(world.calls[0][0].entries.len(), in_first_call);
-        assert_eq!(world.call(), 0, "nothing more of it, before that is answered");
+        assert_eq!(
+            world.call(),
+            0,
+            "nothing more of it, before that is answered"
+        );
         world.answer(0, &[4]);
         world.pass(BACKOFF_MAX);
         world.call();
         let again: Vec<_> = world.calls[0][0].entries.iter().map(Entry::index).collect();
-        assert_eq!(again, (0..in_first_call as u32).collect::<Vec<_>>(), "what failed goes first, in its order");
+        assert_eq!(
+            again,
+            (0..in_first_call as u32).collect::<Vec<_>>(),
+            "what failed goes first, in its order"
+        );
     }
 }
 
@@ -258,9 +326,15 @@ fn a_full_shard_holds_up_its_own_devices_only() {
     (0..DEVICES).for_each(|device| world.arrive(device, 10));
     let puts = world.call();
     let full = world.calls[0][0].shard.clone();
-    let elsewhere = world.calls[0].iter().filter(|put| put.shard != full).count();
+    let elsewhere = world.calls[0]
+        .iter()
+        .filter(|put| put.shard != full)
+        .count();
     assert!(elsewhere > 0 && elsewhere < puts, "devices in both shards");
-    let answers: Vec<u8> = world.calls[0].iter().map(|put| if put.shard == full { 3 } else { 5 }).collect();
+    let answers: Vec<u8> = world.calls[0]
+        .iter()
+        .map(|put| if put.shard == full { 3 } else { 5 })
+        .collect();
     world.answer(0, &answers);
     (0..DEVICES).for_each(|device| world.arrive(device, 10));
     assert_eq!(world.call(), elsewhere);
@@ -275,7 +349,12 @@ fn a_record_that_would_wait_too_long_is_not_taken_in() {
     let refused = world.outcomes();
     assert_eq!(
         refused,
-        (4..8).map(|index| (index, Outcome::Retryable("the shard is over its limit".into()))).collect::<Vec<_>>()
+        (4..8)
+            .map(|index| (
+                index,
+                Outcome::Retryable("the shard is over its limit".into())
+            ))
+            .collect::<Vec<_>>()
     );
 }
 
@@ -290,7 +369,13 @@ fn a_record_that_may_be_written_is_unknown_in_the_end() {
     world.call();
     world.answer(0, &[3]);
     world.pass(ACK_TIMEOUT);
-    assert_eq!(world.outcomes(), [(0, Outcome::Unknown), (1, Outcome::Retryable("throttled".into()))]);
+    assert_eq!(
+        world.outcomes(),
+        [
+            (0, Outcome::Unknown),
+            (1, Outcome::Retryable("throttled".into()))
+        ]
+    );
 }
 
 #[test]
@@ -309,7 +394,9 @@ fn a_stream_that_is_gone_bars_all_that_its_devices_have() {
 fn what_nobody_waits_for_any_more_is_not_sent() {
     let mut world = World::new(even(1), true);
     let (reply, outcomes) = mpsc::channel(1);
-    world.pending.take_in(vec![entry(0, world.now, reply)], world.now);
+    world
+        .pending
+        .take_in(vec![entry(0, world.now, reply)], world.now);
     drop(outcomes);
     assert_eq!(world.call(), 0);
     assert!(world.pending.is_empty());
