@@ -4,6 +4,8 @@
 //! other; a room may use its own inside. Code is checked, tests are not: they may use what they like. Whatever the
 //! tables do not know fails, and so does an exception that nothing needs any more.
 
+#[path = "house/circles.rs"]
+mod circles;
 #[path = "house/scan.rs"]
 mod scan;
 
@@ -67,12 +69,12 @@ const fn wall(krate: &'static str, modules: &'static [&'static str], reason: &'s
 const WALLS: &[Wall] = &[
     wall(
         "hyper",
-        &["http", "telemetry::admin"],
+        &["telemetry::admin"],
         "the admin address is HTTP of its own, plain and above http in rank",
     ),
     wall(
         "hyper_util",
-        &["http", "telemetry::admin", "sink::kinesis::failure"],
+        &["telemetry::admin", "sink::kinesis::failure"],
         "the AWS client's errors are hyper's: only they tell a connection that failed from a call that was lost",
     ),
     wall("h2", &["http"], "protocols end in http"),
@@ -173,7 +175,7 @@ const WALLS: &[Wall] = &[
     ),
     wall(
         "anyhow",
-        &["cli", "gateway", "main"],
+        &["cli", "gateway"],
         "typed errors in rooms; gateway reports what keeps it from starting",
     ),
     wall(
@@ -223,6 +225,9 @@ fn the_house_is_in_order() {
     );
     let mut faults: Vec<String> = sources.iter().flat_map(faults).collect();
     faults.extend(needless_exceptions(&sources));
+    faults.extend(needless_walls(&sources));
+    faults.extend(needless_unsafe_modules(&sources));
+    faults.extend(circles::circles(&sources));
     assert!(
         faults.is_empty(),
         "{}\n(the tables and their reasons are in tests/house.rs)",
@@ -326,6 +331,35 @@ fn needless_exceptions(sources: &[Source]) -> Vec<String> {
     needless
         .map(|(from, to, _)| format!("nothing needs the exception from {from} to {to}"))
         .collect()
+}
+
+/// Where a wall lets a crate into a module that does not use it.
+fn needless_walls(sources: &[Source]) -> Vec<String> {
+    let mut needless = Vec::new();
+    for wall in WALLS {
+        for module in wall.modules {
+            let uses = |source: &&Source| source.roots().any(|(krate, _)| krate == wall.krate);
+            if !within(sources, module).any(|source| uses(&source)) {
+                needless.push(format!("{module} does not use {}", wall.krate));
+            }
+        }
+    }
+    needless
+}
+
+fn needless_unsafe_modules(sources: &[Source]) -> Vec<String> {
+    let is_unsafe = |source: &Source| source.tokens.iter().any(|token| token.text == "unsafe");
+    UNSAFE_MODULES
+        .iter()
+        .filter(|(module, _)| !within(sources, module).any(is_unsafe))
+        .map(|(module, _)| format!("{module} has no `unsafe`"))
+        .collect()
+}
+
+fn within<'a>(sources: &'a [Source], module: &str) -> impl Iterator<Item = &'a Source> {
+    sources
+        .iter()
+        .filter(move |source| is_within(&source.module.join("::"), module))
 }
 
 /// The room or map with the longest name that the path starts with; a map is met by its own name only.
@@ -467,7 +501,7 @@ fn what_is_out_of_order_is_found() {
         (
             "ingest.rs",
             "use hyper::Body;",
-            "line 3: hyper lives in http, telemetry::admin only",
+            "line 3: hyper lives in telemetry::admin only",
         ),
         (
             "identity.rs",
@@ -497,6 +531,20 @@ fn what_is_out_of_order_is_found() {
             "{file}: {code}\nexpected: {says}\nfound: {faults}"
         );
     }
+}
+
+#[test]
+fn neighbours_that_use_each_other_are_found() {
+    let source = |file: &str, code: &str| Source::new(file, &format!("//! A room.\n{code}"));
+    let told = circles::circles(&[
+        source("a.rs", "use b::X;"),
+        source("a/b.rs", "use super::c::X; use super::Y;"),
+        source("a/c.rs", "use super::d::X;"),
+        source("a/d.rs", ""),
+        source("a/d/e.rs", "use crate::a::b::X;"),
+        source("a/f.rs", "use super::b::X;"),
+    ]);
+    assert_eq!(told, ["a: b → c → d → b"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! Names and labels are a contract; no label comes from a client, so the series are fixed at start, and so is the
 //! memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
+mod cell;
 mod histogram;
 mod hot;
 mod journal;
@@ -151,7 +152,7 @@ impl Metrics {
     /// How long the sink took for one batch. Only the delivery thread may call this: the histogram has one writer.
     pub fn sink_duration(&self, duration: Duration) {
         self.sink_duration
-            .observe(&SINK_DURATION, hot::micros(duration));
+            .observe(&SINK_DURATION, cell::micros(duration));
     }
 
     /// Whether the sink takes records.
@@ -264,7 +265,7 @@ impl Totals {
     }
 }
 
-fn set<'a, I: Iterator<Item = &'a hot::Local>>(
+fn set<'a, I: Iterator<Item = &'a cell::Local>>(
     counters: &[Counter],
     workers: &'a [Arc<WorkerMetrics>],
     cells: impl Fn(&'a WorkerMetrics) -> I,

@@ -1,8 +1,12 @@
-//! Reads Rust sources as far as the order of the house needs it: tokens without comments and literals, and the paths
-//! that code names. Not a parser: a `super::` inside an inline module that is no test is taken for the file's own.
+//! Reads Rust sources as far as the order of the house needs it: their tokens without literals, and the paths that code
+//! names. `proc_macro2` is the lexer, so that what is in comments and strings never counts.
+//!
+//! A `super::` inside an inline module that is no test is taken for the file's own.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// One file under `src/`.
 pub struct Source {
@@ -19,7 +23,7 @@ pub struct Source {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// An identifier or number, `::`, or one character.
+    /// An identifier, `::`, or one character.
     pub text: String,
     pub line: usize,
 }
@@ -33,22 +37,18 @@ pub struct Use {
 
 impl Source {
     pub fn new(file: &str, text: &str) -> Self {
-        let module: Vec<_> = file
-            .trim_end_matches(".rs")
-            .split('/')
-            .map(str::to_owned)
-            .collect();
+        let parts = file.trim_end_matches(".rs").split('/');
         let (tokens, test_lines) = without_tests(tokens(text));
         Self {
             file: file.to_owned(),
-            module,
+            module: parts.map(str::to_owned).collect(),
             lines: text.lines().count() - test_lines,
             text: text.to_owned(),
             tokens,
         }
     }
 
-    /// A file of its own for tests: `tests.rs` beside what it tests.
+    /// Whether this is a file of its own for tests: `tests.rs` beside what it tests.
     pub fn is_test(&self) -> bool {
         self.module.iter().any(|part| part == "tests")
     }
@@ -137,14 +137,14 @@ pub fn read_sources(folder: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     collect(folder, &mut files);
     files.sort();
-    let source = |file: &std::path::PathBuf| {
+    let source = |file: &PathBuf| {
         let name = file.strip_prefix(folder).unwrap().to_str().unwrap();
         Source::new(name, &std::fs::read_to_string(file).unwrap())
     };
     files.iter().map(source).collect()
 }
 
-fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -156,120 +156,56 @@ fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
 }
 
 fn parent(path: &[String]) -> Vec<String> {
-    path.split_last()
-        .map_or_else(Vec::new, |(_, rest)| rest.to_vec())
+    match path.split_last() {
+        Some((_, rest)) => rest.to_vec(),
+        None => Vec::new(),
+    }
 }
 
 fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// The tokens of a source, without comments, strings, characters and lifetimes.
-pub fn tokens(text: &str) -> Vec<Token> {
-    let text: Vec<char> = text.chars().collect();
-    let (mut tokens, mut at, mut line) = (Vec::new(), 0, 1);
-    while at < text.len() {
-        let end = skip(&text, at).unwrap_or(at);
-        line += text[at..end]
-            .iter()
-            .filter(|character| **character == '\n')
-            .count();
-        at = end;
-        let Some(token) = token(&text[at..]) else {
-            continue;
-        };
-        at += token.chars().count();
-        tokens.push(Token { text: token, line });
-    }
+/// The tokens of a source, without comments and literals.
+fn tokens(text: &str) -> Vec<Token> {
+    let stream: TokenStream = text.parse().expect("a source that the compiler reads");
+    let mut tokens = Vec::new();
+    flatten(stream, &mut tokens);
     tokens
 }
 
-/// The token at the start; `None` where there is something to skip first.
-fn token(text: &[char]) -> Option<String> {
-    if skip(text, 0).is_some() {
-        return None;
-    }
-    let name: String = text
-        .iter()
-        .take_while(|c| c.is_alphanumeric() || **c == '_')
-        .collect();
-    match text {
-        _ if !name.is_empty() => Some(name),
-        [':', ':', ..] => Some("::".into()),
-        [first, ..] => Some(first.to_string()),
-        [] => None,
-    }
-}
-
-/// Where what is no token ends, if that is what starts here.
-fn skip(text: &[char], at: usize) -> Option<usize> {
-    let is_inside_name = at > 0 && (text[at - 1].is_alphanumeric() || text[at - 1] == '_');
-    let end = match &text[at..] {
-        [first, ..] if first.is_whitespace() => at + 1,
-        ['/', '/', ..] => find(text, at, '\n'),
-        ['/', '*', ..] => block_comment_end(text, at),
-        ['"', ..] => literal_end(text, at, '"'),
-        ['\'', '\\', ..] => literal_end(text, at, '\''),
-        ['\'', _, '\'', ..] => at + 3,
-        ['\'', ..] => at + 1,
-        ['r', '"' | '#', ..] if !is_inside_name => raw_string_end(text, at + 1)?,
-        ['b' | 'c', 'r', '"' | '#', ..] if !is_inside_name => raw_string_end(text, at + 2)?,
-        _ => return None,
-    };
-    Some(end.min(text.len()))
-}
-
-fn find(text: &[char], from: usize, wanted: char) -> usize {
-    text[from..]
-        .iter()
-        .position(|character| *character == wanted)
-        .map_or(text.len(), |offset| from + offset)
-}
-
-fn literal_end(text: &[char], start: usize, quote: char) -> usize {
-    let mut at = start + 1;
-    while at < text.len() && text[at] != quote {
-        at += if text[at] == '\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// `None` for a raw identifier: `r#type`.
-fn raw_string_end(text: &[char], hashes_at: usize) -> Option<usize> {
-    let hashes = text[hashes_at..]
-        .iter()
-        .take_while(|character| **character == '#')
-        .count();
-    let mut at = hashes_at + hashes;
-    if text.get(at) != Some(&'"') {
-        return None;
-    }
-    loop {
-        at = find(text, at + 1, '"');
-        let after = &text[text.len().min(at + 1)..];
-        if at >= text.len()
-            || after
-                .iter()
-                .take(hashes)
-                .filter(|character| **character == '#')
-                .count()
-                == hashes
-        {
-            return Some(at + 1 + hashes);
+fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
+    for tree in stream {
+        match tree {
+            TokenTree::Ident(ident) => push(into, ident.to_string(), ident.span()),
+            TokenTree::Punct(punct) => push_punct(into, &punct),
+            TokenTree::Literal(_) => {}
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::None => ("", ""),
+                };
+                push(into, open.to_owned(), group.span_open());
+                flatten(group.stream(), into);
+                push(into, close.to_owned(), group.span_close());
+            }
         }
     }
 }
 
-fn block_comment_end(text: &[char], start: usize) -> usize {
-    let (mut at, mut depth) = (start + 2, 1);
-    while at < text.len() && depth > 0 {
-        match &text[at..] {
-            ['/', '*', ..] => (at, depth) = (at + 2, depth + 1),
-            ['*', '/', ..] => (at, depth) = (at + 2, depth - 1),
-            _ => at += 1,
-        }
+/// The second colon of `::` joins the first one.
+fn push_punct(into: &mut Vec<Token>, punct: &proc_macro2::Punct) {
+    match into.last_mut() {
+        Some(last) if last.text == ":" && punct.as_char() == ':' => last.text.push(':'),
+        _ => push(into, punct.as_char().to_string(), punct.span()),
     }
-    at
+}
+
+fn push(into: &mut Vec<Token>, text: String, span: proc_macro2::Span) {
+    let line = span.start().line;
+    into.push(Token { text, line });
 }
 
 /// Cuts `#[cfg(test)] mod … { … }` out; also how many lines these have.
@@ -285,11 +221,8 @@ fn without_tests(mut tokens: Vec<Token>) -> (Vec<Token>, usize) {
 fn test_module(tokens: &[Token]) -> Option<Range<usize>> {
     const ATTRIBUTE: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let is_start = |window: &[Token]| {
-        window
-            .iter()
-            .zip(ATTRIBUTE)
-            .all(|(token, expected)| token.text == expected)
-            && window[9].text == "{"
+        let texts = window.iter().map(|token| token.text.as_str());
+        texts.take(ATTRIBUTE.len()).eq(ATTRIBUTE) && window[9].text == "{"
     };
     let start = tokens.windows(10).position(is_start)?;
     let mut depth = 0;

@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use super::hot::Local;
+use super::cell::Local;
 
 const BOUNDS: usize = 14;
 

@@ -3,15 +3,15 @@
 //! `accept`, `http` and `batcher` call [`WorkerMetrics`] from the worker's own thread; a scrape reads it from another.
 //! Every label is a variant of a closed enum, so the number of series is fixed at start.
 //!
-//! Invariant: one thread writes. That is what lets [`Local`] add without an atomic read-modify-write. A second writer
-//! would lose counts, nothing worse. A gauge counts up and down modulo 2^64; it is the sum over workers that is read.
+//! Invariant: one thread writes, as a [`Local`] asks. A gauge counts up and down modulo 2^64; it is the sum over workers that
+//! is read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use super::cell::{Local, micros};
 use super::histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION};
 
 /// A closed set of label values; a variant's place is its label's.
@@ -54,23 +54,6 @@ Handshake {
 const STATUSES: [u16; 15] = [
     204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0,
 ];
-
-/// A counter with one writer: its thread loads and stores, others only load.
-///
-/// A `fetch_add` would lock the cache line for some twenty cycles to exclude writers that do not exist. Relaxed is
-/// enough: no other memory is published by a count, and a scrape may be a few requests late.
-#[derive(Debug, Default)]
-pub struct Local(AtomicU64);
-
-impl Local {
-    pub fn add(&self, n: u64) {
-        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The counters of one worker. Only its own thread writes them.
 #[derive(Debug, Default)]
@@ -163,11 +146,6 @@ impl WorkerMetrics {
     pub fn requests(&self) -> impl Iterator<Item = &Local> {
         self.0.requests.iter().flatten()
     }
-}
-
-/// A duration as the histograms take it.
-pub fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Protocol and status of each request counter.
