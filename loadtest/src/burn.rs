@@ -19,9 +19,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::certificates::{Authority, DeviceCertificate};
 use crate::cli::{Burn, Reconnect};
-use crate::client::{Connection, Dialer, Protocol, Sources};
+use crate::client::{Connection, Dialer, Sources};
 use crate::payload::{RunId, Template};
 use crate::process;
+use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::target::{Target, Tls};
 

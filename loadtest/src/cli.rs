@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::client::Protocol;
 use crate::payload::{DEVICES_MAX, RunId};
+use crate::protocol::Protocol;
 use crate::scenario::Scenario;
 
 #[derive(Parser)]

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::time::timeout;
 
+use crate::protocol::Protocol;
 use crate::target::Target;
 pub use upload::Pace;
 
@@ -29,26 +30,6 @@ const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
 /// Of a UDP socket: holds a burst of requests.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Protocol {
-    H1,
-    H2,
-    H3,
-}
-
-impl Protocol {
-    pub const ALL: [Self; 3] = [Self::H1, Self::H2, Self::H3];
-
-    /// As ALPN names it.
-    pub fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::H1 => b"http/1.1",
-            Self::H2 => b"h2",
-            Self::H3 => b"h3",
-        }
-    }
-}
 
 /// Where the connections of a thread come from.
 pub struct Sources {

@@ -10,6 +10,8 @@ mod device;
 mod gather;
 mod hooks;
 mod observer;
+mod results;
+mod verdict;
 pub mod worker;
 
 use std::io::{BufRead, BufReader, Write};
@@ -19,15 +21,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 
 use crate::cli::Fleet;
 use crate::payload::{RunId, Template};
-use crate::report;
-use crew::Snapshot;
-pub use gather::Gathered;
+use crate::report::{self, Report};
+use crew::Line;
+use gather::Gathered;
 use hooks::Hooks;
-pub use observer::{Observer, Usage};
+use observer::Observer;
 
 /// Certificates and connections; 100,000 of them take less than a minute.
 const SETUP_MAX: Duration = Duration::from_secs(1800);
@@ -39,8 +40,8 @@ const MESSAGES_MAX: usize = 4096;
 
 /// What a worker said.
 enum Message {
-    Line(Value),
-    /// Its stdout has ended.
+    Line(Line),
+    /// Its stdout has ended, or holds what is no line.
     End,
 }
 
@@ -65,7 +66,7 @@ pub fn run(options: Fleet) -> Result<bool> {
             .with_context(|| path.display().to_string())?;
     }
     print!("{}", report::text::summary(&report));
-    Ok(report["verdict"]["fit"] == true)
+    Ok(report.verdict.fit)
 }
 
 fn new_run() -> RunId {
@@ -75,7 +76,7 @@ fn new_run() -> RunId {
     RunId(crate::random::Random::new(nanos ^ u64::from(std::process::id())).next() as u32)
 }
 
-fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
+fn conduct(options: &Fleet, run: RunId) -> Result<Report> {
     let progress =
         ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     let (sender, messages) = sync_channel(MESSAGES_MAX);
@@ -105,7 +106,8 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
             }
         }
         match messages.recv_timeout(Duration::from_millis(50)) {
-            Ok(Message::Line(line)) => gathered.take(Snapshot::from_json(&line)?),
+            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(snapshot),
+            Ok(Message::Line(line)) => bail!("a worker said {line:?} in the run"),
             Ok(Message::End) => open -= 1,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -114,13 +116,7 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Value> {
     progress.finish_and_clear();
     gathered.faults.extend(workers.end());
     gathered.finish();
-    Ok(report::build(
-        options,
-        run,
-        &gathered,
-        &observer,
-        hooks.end(),
-    ))
+    Ok(results::of(options, run, gathered, &observer, hooks.end()))
 }
 
 /// Until every worker's threads have connected their devices.
@@ -143,15 +139,12 @@ fn set_up(
             "the fleet was not ready within {SETUP_MAX:?}"
         );
         match messages.recv_timeout(Duration::from_secs(1)) {
-            Ok(Message::Line(line)) if line["ready"] == true => ready += 1,
-            Ok(Message::Line(line)) if line.get("certificates").is_some() => {
-                gathered.certificates += line["certificates"].as_u64().unwrap_or(0);
-                gathered.certificate_seconds = line["seconds"]
-                    .as_f64()
-                    .unwrap_or(0.0)
-                    .max(gathered.certificate_seconds);
+            Ok(Message::Line(Line::Ready)) => ready += 1,
+            Ok(Message::Line(Line::Certificates { count, seconds })) => {
+                gathered.certificates += count;
+                gathered.certificate_seconds = gathered.certificate_seconds.max(seconds);
             }
-            Ok(Message::Line(line)) => gathered.take(Snapshot::from_json(&line)?),
+            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(snapshot),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => {
                 bail!("a worker ended before the run")
@@ -187,7 +180,9 @@ impl Workers {
             let messages = messages.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    let line = serde_json::from_str(&line).unwrap_or_default();
+                    let Ok(line) = serde_json::from_str(&line) else {
+                        break;
+                    };
                     if messages.send(Message::Line(line)).is_err() {
                         return;
                     }

@@ -22,7 +22,9 @@ const RECORD_BYTES: usize = 24;
 const BUFFER_BYTES: usize = 2048 * RECORD_BYTES;
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Status(pub u16);
 
 impl Status {

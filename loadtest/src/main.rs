@@ -16,6 +16,7 @@ mod ledger;
 mod payload;
 mod peers;
 mod process;
+mod protocol;
 mod random;
 mod report;
 mod scenario;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::cli::Peers;
-use crate::report::compare;
+use crate::report::{Report, compare};
 
 pub fn run(options: &Peers) -> Result<()> {
     let servers: Vec<(&str, &str)> = options
@@ -19,7 +18,7 @@ pub fn run(options: &Peers) -> Result<()> {
         .collect::<Result<_>>()?;
     std::fs::create_dir_all(&options.results)
         .with_context(|| options.results.display().to_string())?;
-    let mut results: Vec<Vec<Value>> = vec![Vec::new(); servers.len()];
+    let mut results: Vec<Vec<Report>> = vec![Vec::new(); servers.len()];
     for round in 1..=options.rounds {
         for ((name, url), results) in servers.iter().zip(&mut results) {
             eprintln!("round {round}: {name}");
@@ -28,7 +27,7 @@ pub fn run(options: &Peers) -> Result<()> {
         }
     }
     let names = servers.iter().map(|(name, _)| (*name).to_owned());
-    let reports: Vec<(String, Value)> = names.zip(results.into_iter().map(middle)).collect();
+    let reports: Vec<(String, Report)> = names.zip(results.into_iter().map(middle)).collect();
     print!("{}", compare::table(&reports));
     Ok(())
 }
@@ -46,7 +45,7 @@ fn named(server: &str) -> Result<(&str, &str)> {
 }
 
 /// A URL may bring options of its own, as `URL --pid 4711`.
-fn run_fleet(url: &str, load: &[String], file: &PathBuf) -> Result<Value> {
+fn run_fleet(url: &str, load: &[String], file: &PathBuf) -> Result<Report> {
     let status = Command::new(std::env::current_exe()?)
         .arg("fleet")
         .args(url.split(' '))
@@ -62,21 +61,23 @@ fn run_fleet(url: &str, load: &[String], file: &PathBuf) -> Result<Value> {
 }
 
 /// By the 99th percentile.
-fn middle(mut reports: Vec<Value>) -> Value {
-    reports.sort_by_key(|report| report["total"]["latency_us"]["p99"].as_u64());
+fn middle(mut reports: Vec<Report>) -> Report {
+    reports.sort_by_key(|report| report.total.latency_us.p99);
     let middle = reports.len() / 2;
     reports.swap_remove(middle)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn the_middle_round_counts() {
-        let report = |p99: u64| json!({"total": {"latency_us": {"p99": p99}}});
+        let report = |p99| {
+            let mut report = Report::default();
+            report.total.latency_us.p99 = p99;
+            report
+        };
         assert_eq!(middle(vec![report(9), report(1), report(5)]), report(5));
     }
 

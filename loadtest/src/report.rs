@@ -1,99 +1,188 @@
-//! The results of a fleet: one JSON document, from which text, HTML page and comparison are made.
+//! The results of a fleet: one document, written as JSON, from which text, HTML page and comparison are made.
 //!
-//! Its fields are described in `loadtest/README.md`. Times are microseconds, sizes bytes, CPU seconds or cores.
+//! `fleet` fills a [`Report`], the modules below show it. Its fields are described in `loadtest/README.md`. Times are
+//! microseconds, sizes bytes, CPU seconds or cores. A field that a file lacks reads as nothing measured.
 
 pub mod compare;
 pub mod html;
 mod plot;
 pub mod text;
-mod verdict;
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use crate::cli::Fleet;
-use crate::fleet::{Gathered, Observer};
-use crate::payload::RunId;
-use crate::process;
-use crate::scenario::Group;
-use crate::statistics::Tally;
+use serde::{Deserialize, Serialize};
 
-/// Of this description.
-const VERSION: u32 = 1;
+use crate::statistics::{Summary, Times};
 
-pub fn build(
-    options: &Fleet,
-    run: RunId,
-    gathered: &Gathered,
-    observer: &Observer,
-    events: Vec<Value>,
-) -> Value {
-    let total = gathered.total();
-    let usage = observer.usage();
-    let seconds = options.duration.as_secs_f64();
-    let requests = total.ended();
-    let micros_per_request = |cpu: f64| cpu * 1e6 / requests.max(1) as f64;
-    json!({
-        "version": VERSION,
-        "run": run.to_string(),
-        "ended_at": jiff::Timestamp::now().to_string(),
-        "machine": {"cores": std::thread::available_parallelism().map_or(1, usize::from), "cpu": process::cpu_model()},
-        "load": load(options),
-        "setup": {
-            "certificates": gathered.certificates,
-            "certificates_per_second": (gathered.certificates as f64 / gathered.certificate_seconds.max(1e-6)).round(),
-            "seconds": gathered.setup_seconds,
-            "connections": gathered.setup.handshakes.count(), "connections_failed": gathered.setup.handshakes_failed,
-            "handshake_us": gathered.setup.handshakes.summary(),
-        },
-        "total": {
-            "requests": requests, "per_second": requests as f64 / seconds,
-            "expected": total.count(crate::ledger::Status(options.server.expect)),
-            "statuses": total.statuses_json(), "behind": total.behind, "missed": total.missed,
-            "latency_us": total.latency.summary(), "service_us": total.service.summary(),
-            "send_lateness_us": total.lateness.summary(),
-            "handshakes": total.handshakes.count(), "handshakes_failed": total.handshakes_failed,
-            "handshake_us": total.handshakes.summary(),
-        },
-        "groups": {"fleet": group(&gathered.groups[Group::Fleet as usize]), "noisy": group(&gathered.groups[Group::Noisy as usize])},
-        "latency_histogram": total.latency.to_json(),
-        "seconds": gathered.seconds,
-        "usage": observer.seconds,
-        "events": events,
-        "server": usage.server_cpu_seconds.map(|cpu| json!({
-            "cpu_seconds": cpu, "cores": cpu / usage.seconds, "cpu_us_per_request": micros_per_request(cpu),
-            "rss_peak_bytes": observer.rss_peak_bytes(), "pss_bytes": observer.server_pss_bytes,
-        })),
-        "generator": {
-            "cores": usage.generator_cores, "busiest_thread_cores": usage.busiest_thread_cores,
-            "cpu_us_per_request": micros_per_request(usage.generator_cores * usage.seconds),
-            "machine_idle": usage.machine_idle,
-        },
-        "verdict": verdict::of(&total, &gathered.setup, &usage, &gathered.faults).to_json(),
-    })
+/// The version of this description.
+pub const VERSION: u32 = 1;
+
+/// Requests by the status that they got, as the ledger names it.
+pub type Statuses = BTreeMap<String, u64>;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    pub version: u32,
+    pub run: String,
+    pub ended_at: String,
+    pub machine: Machine,
+    pub load: Load,
+    pub setup: Setup,
+    pub total: Total,
+    pub groups: Groups,
+    pub latency_histogram: Times,
+    pub seconds: Vec<Second>,
+    pub usage: Vec<UsageSecond>,
+    pub events: Vec<Event>,
+    /// `None` where no process was named.
+    pub server: Option<Server>,
+    pub generator: Generator,
+    pub verdict: Verdict,
 }
 
-fn load(options: &Fleet) -> Value {
-    let name = |value: Option<clap::builder::PossibleValue>| {
-        value.map(|value| value.get_name().to_owned())
-    };
-    use clap::ValueEnum;
-    json!({
-        "url": options.server.url, "devices": options.devices, "protocol": name(options.protocol.to_possible_value()),
-        "scenario": name(options.scenario.to_possible_value()), "interval_s": options.interval().as_secs_f64(),
-        "duration_s": options.duration.as_secs_f64(), "payload_bytes": options.server.payload_bytes,
-        "reconnect": options.reconnect, "resume": options.resume, "processes": options.processes,
-        "threads": options.threads, "source_addresses": options.source_addresses, "sockets": options.sockets,
-        "seed": options.seed, "expect": options.server.expect,
-    })
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    pub cores: usize,
+    pub cpu: Option<String>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    pub url: String,
+    pub devices: u32,
+    pub protocol: Option<String>,
+    pub scenario: Option<String>,
+    pub interval_s: f64,
+    pub duration_s: f64,
+    pub payload_bytes: usize,
+    pub reconnect: bool,
+    pub resume: bool,
+    pub processes: u32,
+    pub threads: u32,
+    pub source_addresses: u8,
+    pub sockets: u16,
+    pub seed: u64,
+    /// The status that counts as good.
+    pub expect: u16,
+}
+
+/// What came before the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Setup {
+    pub certificates: u64,
+    pub certificates_per_second: f64,
+    pub seconds: f64,
+    pub connections: u64,
+    pub connections_failed: u64,
+    pub handshake_us: Summary,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Total {
+    pub requests: u64,
+    pub per_second: f64,
+    pub expected: u64,
+    pub statuses: Statuses,
+    pub behind: u64,
+    pub missed: u64,
+    pub latency_us: Summary,
+    pub service_us: Summary,
+    pub send_lateness_us: Summary,
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    pub handshake_us: Summary,
 }
 
 /// `None` where nobody was in it.
-fn group(tally: &Tally) -> Option<Value> {
-    let is_empty = tally.ended() == 0 && tally.missed == 0;
-    (!is_empty).then(|| {
-        json!({
-            "requests": tally.ended(), "statuses": tally.statuses_json(), "missed": tally.missed,
-            "latency_us": tally.latency.summary(),
-        })
-    })
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Groups {
+    pub fleet: Option<Group>,
+    pub noisy: Option<Group>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    pub requests: u64,
+    pub statuses: Statuses,
+    pub missed: u64,
+    pub latency_us: Summary,
+}
+
+/// One second of the run; `t` is its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Second {
+    pub t: u32,
+    pub ended: u64,
+    pub statuses: Statuses,
+    pub connections: i64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub max: u64,
+    pub behind: u64,
+    pub missed: u64,
+    pub send_lateness_p99: u64,
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+}
+
+/// Cores and bytes in about a second; `t` is its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UsageSecond {
+    pub t: f64,
+    pub server_cores: Option<f64>,
+    pub server_rss_bytes: Option<u64>,
+    pub generator_cores: f64,
+    pub busiest_thread_cores: f64,
+}
+
+/// A hook that was run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    pub t: f64,
+    pub what: String,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    pub cpu_seconds: f64,
+    pub cores: f64,
+    pub cpu_us_per_request: f64,
+    pub rss_peak_bytes: Option<u64>,
+    pub pss_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Generator {
+    pub cores: f64,
+    pub busiest_thread_cores: f64,
+    pub cpu_us_per_request: f64,
+    /// The idle part of all cores, 0 to 1.
+    pub machine_idle: f64,
+}
+
+/// Whether the generator was fit, so that the figures are the server's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Verdict {
+    pub fit: bool,
+    /// Why the figures are not to be trusted; none: they are.
+    pub reasons: Vec<String>,
+    /// What a reader should know, and does not spoil the figures.
+    pub notes: Vec<String>,
 }

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::Status;
 
 const MICROSECONDS_MAX: u64 = 3_600_000_000;
 
-/// Times in microseconds.
-#[derive(Clone, Debug, PartialEq)]
+/// Times in microseconds. As JSON a list of pairs: a time, and how often it was met.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Times(hdrhistogram::Histogram<u64>);
 
 impl Default for Times {
@@ -64,32 +64,53 @@ impl Times {
             .map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
     }
 
-    /// The figures that a reader wants, in microseconds.
-    pub fn summary(&self) -> Value {
-        json!({
-            "count": self.count(), "mean": self.0.mean().round(), "p50": self.quantile(0.5), "p90": self.quantile(0.9),
-            "p99": self.quantile(0.99), "p99_9": self.quantile(0.999), "p99_99": self.quantile(0.9999), "max": self.max(),
-        })
-    }
-
-    pub fn to_json(&self) -> Value {
-        self.buckets()
-            .map(|(microseconds, count)| json!([microseconds, count]))
-            .collect()
-    }
-
-    pub fn from_json(value: &Value) -> Result<Self> {
-        let mut times = Self::default();
-        for bucket in value.as_array().context("a histogram is a list")? {
-            let number = |at: usize| bucket[at].as_u64().context("a bucket is two numbers");
-            times.record_n(number(0)?, number(1)?);
+    /// The figures that a reader wants.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            count: self.count(),
+            mean: self.0.mean().round(),
+            p50: self.quantile(0.5),
+            p90: self.quantile(0.9),
+            p99: self.quantile(0.99),
+            p99_9: self.quantile(0.999),
+            p99_99: self.quantile(0.9999),
+            max: self.max(),
         }
-        Ok(times)
     }
 }
 
+impl From<Vec<(u64, u64)>> for Times {
+    fn from(buckets: Vec<(u64, u64)>) -> Self {
+        let mut times = Self::default();
+        for (microseconds, count) in buckets {
+            times.record_n(microseconds, count);
+        }
+        times
+    }
+}
+
+impl From<Times> for Vec<(u64, u64)> {
+    fn from(times: Times) -> Self {
+        times.buckets().collect()
+    }
+}
+
+/// The figures of [`Times`], in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    pub count: u64,
+    pub mean: f64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub p99_99: u64,
+    pub max: u64,
+}
+
 /// What happened in a stretch of time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     pub statuses: BTreeMap<Status, u64>,
     /// From the intended time to the answer, or to when it was given up.
@@ -131,54 +152,13 @@ impl Tally {
         self.statuses.get(&status).copied().unwrap_or(0)
     }
 
-    pub fn statuses_json(&self) -> Value {
-        self.statuses
-            .iter()
-            .map(|(status, count)| (status.to_string(), json!(count)))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    }
-
-    pub fn to_json(&self) -> Value {
-        let statuses: Value = self
-            .statuses
-            .iter()
-            .map(|(status, count)| json!([status.0, count]))
-            .collect();
-        json!({
-            "statuses": statuses, "latency": self.latency.to_json(), "service": self.service.to_json(),
-            "lateness": self.lateness.to_json(), "handshakes": self.handshakes.to_json(),
-            "handshakes_failed": self.handshakes_failed, "behind": self.behind, "missed": self.missed,
-        })
-    }
-
-    pub fn from_json(value: &Value) -> Result<Self> {
-        let count = |name: &str| {
-            value[name]
-                .as_u64()
-                .with_context(|| format!("{name} is a number"))
-        };
-        let mut statuses = BTreeMap::new();
-        for pair in value["statuses"]
-            .as_array()
-            .context("statuses are a list")?
-        {
-            let status = pair[0]
-                .as_u64()
-                .and_then(|status| status.try_into().ok())
-                .context("a status")?;
-            statuses.insert(Status(status), pair[1].as_u64().context("a count")?);
+    /// The statuses by their names.
+    pub fn statuses_by_name(&self) -> BTreeMap<String, u64> {
+        let mut named = BTreeMap::new();
+        for (status, count) in &self.statuses {
+            named.insert(status.to_string(), *count);
         }
-        Ok(Self {
-            statuses,
-            latency: Times::from_json(&value["latency"])?,
-            service: Times::from_json(&value["service"])?,
-            lateness: Times::from_json(&value["lateness"])?,
-            handshakes: Times::from_json(&value["handshakes"])?,
-            handshakes_failed: count("handshakes_failed")?,
-            behind: count("behind")?,
-            missed: count("missed")?,
-        })
+        named
     }
 }
 
@@ -211,11 +191,11 @@ mod tests {
             let (first, second) = samples.split_at(cut.min(samples.len()));
             let mut merged = Tally::default();
             for part in [first, second] {
-                let text = tally(part).to_json().to_string();
-                merged.merge(&Tally::from_json(&serde_json::from_str(&text).unwrap()).unwrap());
+                let text = serde_json::to_string(&tally(part)).unwrap();
+                merged.merge(&serde_json::from_str(&text).unwrap());
             }
             let whole = tally(&samples);
-            prop_assert_eq!(merged.to_json(), whole.to_json());
+            prop_assert_eq!(&merged, &whole);
             prop_assert_eq!(merged.ended(), samples.len() as u64);
         }
 
@@ -240,8 +220,7 @@ mod tests {
             (times.count(), times.quantile(0.99), times.max()),
             (0, 0, 0)
         );
-        assert!(
-            Times::from_json(&json!({"a": 1})).is_err() && Tally::from_json(&json!({})).is_err()
-        );
+        assert!(serde_json::from_str::<Times>(r#"{"a": 1}"#).is_err());
+        assert!(serde_json::from_str::<Tally>("{}").is_err());
     }
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::certificates::DeviceCertificate;
-use crate::client::Protocol;
+use crate::protocol::Protocol;
 
 /// Tickets that a device keeps: Forebay sends one a connection, others send two.
 const TICKETS_MAX: usize = 2;

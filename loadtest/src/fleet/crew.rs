@@ -5,8 +5,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::sync::Arc;
 
-use anyhow::Result;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -89,6 +88,7 @@ impl Crew {
 }
 
 /// The counts of one thread in one second.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Of the run; `None` before it.
     pub second: Option<u32>,
@@ -97,24 +97,16 @@ pub struct Snapshot {
     pub groups: [Tally; Group::COUNT],
 }
 
-impl Snapshot {
-    pub fn to_json(&self) -> Value {
-        let groups: Vec<Value> = self.groups.iter().map(Tally::to_json).collect();
-        json!({"second": self.second, "open": self.open, "groups": groups})
-    }
-
-    pub fn from_json(value: &Value) -> Result<Self> {
-        let second = value["second"]
-            .as_u64()
-            .and_then(|second| second.try_into().ok());
-        let groups = [
-            Tally::from_json(&value["groups"][0])?,
-            Tally::from_json(&value["groups"][1])?,
-        ];
-        Ok(Self {
-            second,
-            open: value["open"].as_i64().unwrap_or(0),
-            groups,
-        })
-    }
+/// A line that a worker says to the conductor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// Certificates were made, in so many seconds.
+    Certificates {
+        count: u64,
+        seconds: f64,
+    },
+    Counted(Snapshot),
+    /// A thread's devices are connected.
+    Ready,
 }

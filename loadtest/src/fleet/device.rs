@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::crew::Crew;
 use crate::certificates::DeviceCertificate;
-use crate::client::{Connection, Protocol};
+use crate::client::Connection;
 use crate::ledger::{Entry, Status};
 use crate::payload::digest;
+use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::scenario::{Break, Plan};
 use crate::schedule::Schedule;

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::crew::Snapshot;
 use crate::ledger::Status;
+use crate::report::Second;
 use crate::scenario::Group;
 use crate::statistics::Tally;
 
@@ -28,7 +27,7 @@ pub struct Gathered {
     slots: u32,
     open: BTreeMap<u32, Open>,
     /// Closed seconds as the report shows them.
-    pub seconds: Vec<Value>,
+    pub seconds: Vec<Second>,
     /// Before the run.
     pub setup: Tally,
     pub groups: [Tally; Group::COUNT],
@@ -65,11 +64,7 @@ impl Gathered {
             .iter_mut()
             .zip(&snapshot.groups)
             .for_each(|(all, tally)| all.merge(tally));
-        let is_closed = self
-            .seconds
-            .last()
-            .and_then(|last| last["t"].as_u64())
-            .is_some_and(|last| last > u64::from(second));
+        let is_closed = self.seconds.last().is_some_and(|last| last.t > second);
         if is_closed {
             return;
         }
@@ -107,13 +102,22 @@ impl Gathered {
             return;
         };
         let latency = &tally.latency;
-        self.seconds.push(json!({
-            "t": second + 1, "ended": tally.ended(), "statuses": tally.statuses_json(), "connections": connections,
-            "p50": latency.quantile(0.5), "p90": latency.quantile(0.9), "p99": latency.quantile(0.99),
-            "p99_9": latency.quantile(0.999), "max": latency.max(), "behind": tally.behind, "missed": tally.missed,
-            "send_lateness_p99": tally.lateness.quantile(0.99), "handshakes": tally.handshakes.count(),
-            "handshakes_failed": tally.handshakes_failed,
-        }));
+        self.seconds.push(Second {
+            t: second + 1,
+            ended: tally.ended(),
+            statuses: tally.statuses_by_name(),
+            connections,
+            p50: latency.quantile(0.5),
+            p90: latency.quantile(0.9),
+            p99: latency.quantile(0.99),
+            p99_9: latency.quantile(0.999),
+            max: latency.max(),
+            behind: tally.behind,
+            missed: tally.missed,
+            send_lateness_p99: tally.lateness.quantile(0.99),
+            handshakes: tally.handshakes.count(),
+            handshakes_failed: tally.handshakes_failed,
+        });
     }
 
     /// All groups together.
@@ -128,7 +132,6 @@ impl Gathered {
         let Some(last) = self.seconds.last() else {
             return "begun".into();
         };
-        let number = |name: &str| last[name].as_u64().unwrap_or(0);
         let bad: u64 = self
             .groups
             .iter()
@@ -138,11 +141,11 @@ impl Gathered {
             "{:.0}/{:.0} s · {} /s · p50 {:.1} ms · p99 {:.1} ms · max {:.1} ms · {} open · {} not 204",
             running.as_secs_f64(),
             duration.as_secs_f64(),
-            number("ended"),
-            number("p50") as f64 / 1e3,
-            number("p99") as f64 / 1e3,
-            number("max") as f64 / 1e3,
-            last["connections"],
+            last.ended,
+            last.p50 as f64 / 1e3,
+            last.p99 as f64 / 1e3,
+            last.max as f64 / 1e3,
+            last.connections,
             bad,
         )
     }
@@ -169,11 +172,8 @@ mod tests {
         assert!(gathered.seconds.is_empty());
         gathered.take(snapshot(0, 4));
         assert_eq!(
-            (
-                gathered.seconds[0]["ended"].as_u64(),
-                gathered.seconds[0]["connections"].as_i64()
-            ),
-            (Some(7), Some(10))
+            (gathered.seconds[0].ended, gathered.seconds[0].connections),
+            (7, 10)
         );
     }
 

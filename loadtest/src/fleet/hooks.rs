@@ -3,9 +3,8 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use crate::cli::Hook;
+use crate::report::Event;
 
 /// For those that still run when the run is over.
 const GRACE: Duration = Duration::from_secs(10);
@@ -14,7 +13,7 @@ pub struct Hooks {
     /// The latest first.
     due: Vec<Hook>,
     running: Vec<Child>,
-    events: Vec<Value>,
+    events: Vec<Event>,
 }
 
 impl Hooks {
@@ -31,15 +30,17 @@ impl Hooks {
     pub fn run_due(&mut self, running: Duration) {
         while let Some(hook) = self.due.pop_if(|hook| hook.at <= running) {
             let started = Command::new("sh").args(["-c", &hook.command]).spawn();
-            let error = started.as_ref().err().map(ToString::to_string);
+            self.events.push(Event {
+                t: hook.at.as_secs_f64(),
+                what: hook.command,
+                error: started.as_ref().err().map(ToString::to_string),
+            });
             self.running.extend(started.ok());
-            self.events
-                .push(json!({"t": hook.at.as_secs_f64(), "what": hook.command, "error": error}));
         }
     }
 
     /// Waits a while for those that still run, kills them then, and says what was run.
-    pub fn end(mut self) -> Vec<Value> {
+    pub fn end(mut self) -> Vec<Event> {
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline
             && self

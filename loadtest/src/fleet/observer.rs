@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use crate::process;
+use crate::report::UsageSecond;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -25,7 +24,7 @@ pub struct Observer {
     first: Option<Reading>,
     last: Option<Reading>,
     /// Cores and bytes, a second each.
-    pub seconds: Vec<Value>,
+    pub seconds: Vec<UsageSecond>,
     pub server_pss_bytes: Option<u64>,
 }
 
@@ -94,14 +93,15 @@ impl Observer {
         }
     }
 
-    fn second(&self, last: &Reading, now: &Reading) -> Value {
+    fn second(&self, last: &Reading, now: &Reading) -> UsageSecond {
         let usage = usage(last, now);
-        let rss = self.server.and_then(process::tree_rss_bytes);
-        json!({
-            "t": now.at.as_secs_f64(), "server_cores": usage.server_cpu_seconds.map(|cpu| cpu / usage.seconds),
-            "server_rss_bytes": rss, "generator_cores": usage.generator_cores,
-            "busiest_thread_cores": usage.busiest_thread_cores,
-        })
+        UsageSecond {
+            t: now.at.as_secs_f64(),
+            server_cores: usage.server_cpu_seconds.map(|cpu| cpu / usage.seconds),
+            server_rss_bytes: self.server.and_then(process::tree_rss_bytes),
+            generator_cores: usage.generator_cores,
+            busiest_thread_cores: usage.busiest_thread_cores,
+        }
     }
 
     /// Over the whole run.
@@ -115,7 +115,7 @@ impl Observer {
     pub fn rss_peak_bytes(&self) -> Option<u64> {
         self.seconds
             .iter()
-            .filter_map(|second| second["server_rss_bytes"].as_u64())
+            .filter_map(|second| second.server_rss_bytes)
             .max()
     }
 }

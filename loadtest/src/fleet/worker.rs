@@ -1,8 +1,8 @@
 //! A worker process: threads, each with its part of the fleet, one single-threaded runtime and its own sockets.
 //!
-//! The conductor starts it and reads its stdout, one JSON object a line: `{"certificates":…}` once they are made,
-//! `{"ready":true}` when the devices have tried to connect, snapshots once a second, and the end of the stream. On stdin
-//! comes the start of the run, in nanoseconds since the Unix epoch; where stdin ends before that, so does the worker.
+//! The conductor starts it and reads its stdout, a [`Line`] as JSON each: certificates once they are made, counts once a
+//! second, that a thread is ready, and the end of the stream. On stdin comes the start of the run, in nanoseconds since
+//! the Unix epoch; where stdin ends before that, so does the worker.
 
 use std::io::{BufRead, Write};
 use std::rc::Rc;
@@ -11,12 +11,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::crew::Crew;
+use super::crew::{Crew, Line};
 use super::device::Device;
 use crate::certificates::{Authority, DeviceCertificate};
 use crate::cli::Fleet;
@@ -37,7 +36,7 @@ struct Shared {
     target: Arc<Target>,
     template: Template,
     start: watch::Receiver<Option<Instant>>,
-    lines: SyncSender<Value>,
+    lines: SyncSender<Line>,
 }
 
 /// Which part of the fleet a thread has: every device whose number is `slot` modulo `slots`.
@@ -101,22 +100,23 @@ fn parts(shared: &Shared, worker: u32) -> Result<Vec<Part>> {
         let certificates = shared
             .authority
             .fleet(&devices, cores.div_ceil(options.processes as usize))?;
-        made += certificates.len();
+        made += certificates.len() as u64;
         parts.push(Part {
             devices,
             certificates,
         });
     }
-    shared
-        .lines
-        .send(json!({"certificates": made, "seconds": began.elapsed().as_secs_f64()}))?;
+    shared.lines.send(Line::Certificates {
+        count: made,
+        seconds: began.elapsed().as_secs_f64(),
+    })?;
     Ok(parts)
 }
 
-fn print(lines: &Receiver<Value>) -> Result<()> {
+fn print(lines: &Receiver<Line>) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     for line in lines {
-        writeln!(stdout, "{line}")?;
+        writeln!(stdout, "{}", serde_json::to_string(&line)?)?;
     }
     Ok(())
 }
@@ -156,8 +156,8 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     check_server(&crew, &part).await?;
     let mut devices = spawn_devices(&crew, part, devices_ready);
     let _ = ready.wait_for(|ready| *ready == count).await;
-    shared.lines.send(crew.snapshot(None).to_json())?;
-    shared.lines.send(json!({"ready": true}))?;
+    shared.lines.send(Line::Counted(crew.snapshot(None)))?;
+    shared.lines.send(Line::Ready)?;
     let start = crew.wait_for_start().await;
     let mut seconds = interval_at(start + Duration::from_secs(1), Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -166,7 +166,7 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
             biased;
             at = seconds.tick() => {
                 let second = (at - start).as_secs() as u32 - 1;
-                shared.lines.send(crew.snapshot(Some(second)).to_json())?;
+                shared.lines.send(Line::Counted(crew.snapshot(Some(second))))?;
             }
             _ = devices.join_next() => {}
         }
@@ -175,7 +175,9 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
         ledger.borrow_mut().flush().context("the ledger")?;
     }
     let second = start.elapsed().as_secs() as u32;
-    shared.lines.send(crew.snapshot(Some(second)).to_json())?;
+    shared
+        .lines
+        .send(Line::Counted(crew.snapshot(Some(second))))?;
     Ok(())
 }
 

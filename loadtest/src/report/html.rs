@@ -1,60 +1,57 @@
 //! The results as one HTML page that needs nothing else: styles and plots are in it, light and dark.
 
-use serde_json::Value;
-
 use super::plot::{Plot, Scale, Series, escape, short};
-use super::text::number;
+use super::text::{mebibytes, milliseconds};
+use super::{Report, Second, UsageSecond, Verdict};
 
 const STYLE: &str = include_str!("page.css");
 
-pub fn page(report: &Value) -> String {
-    let load = &report["load"];
+pub fn page(report: &Report) -> String {
+    let load = &report.load;
     let title = format!(
         "{} devices · {} · {}",
-        load["devices"],
-        load["protocol"].as_str().unwrap_or_default(),
-        load["scenario"].as_str().unwrap_or_default()
+        load.devices,
+        load.protocol.as_deref().unwrap_or_default(),
+        load.scenario.as_deref().unwrap_or_default()
     );
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body><main>\n<header><h1>{title}</h1><p>{}</p></header>\n{}{}{}{}{}</main></body></html>\n",
-        escape(&subtitle(report)),
-        verdict(&report["verdict"]),
+    let parts = [
+        verdict(&report.verdict),
         tiles(report),
         plots(report),
         statuses(report),
         details(report),
+    ];
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
+         <style>{STYLE}</style></head><body><main>\n<header><h1>{title}</h1><p>{}</p></header>\n{}</main></body></html>\n",
+        escape(&subtitle(report)),
+        parts.concat(),
     )
 }
 
-fn subtitle(report: &Value) -> String {
-    let load = &report["load"];
+fn subtitle(report: &Report) -> String {
+    let load = &report.load;
+    let ended_at = report.ended_at.get(..16).unwrap_or_default();
     format!(
         "{} · {} s · {} bytes each · {} · {} cores, {}",
-        load["url"].as_str().unwrap_or_default(),
-        load["duration_s"],
-        load["payload_bytes"],
-        report["ended_at"]
-            .as_str()
-            .and_then(|at| at.get(..16))
-            .unwrap_or_default()
-            .replace('T', " "),
-        report["machine"]["cores"],
-        report["machine"]["cpu"]
-            .as_str()
+        load.url,
+        load.duration_s,
+        load.payload_bytes,
+        ended_at.replace('T', " "),
+        report.machine.cores,
+        report
+            .machine
+            .cpu
+            .as_deref()
             .unwrap_or("an unknown processor"),
     )
 }
 
-fn verdict(verdict: &Value) -> String {
-    let lines = |name: &str| verdict[name].as_array().cloned().unwrap_or_default();
-    let text: Vec<String> = [lines("reasons"), lines("notes")]
-        .concat()
-        .iter()
-        .map(|line| escape(line.as_str().unwrap_or_default()))
-        .collect();
-    let (class, says) = if verdict["fit"] == true {
+fn verdict(verdict: &Verdict) -> String {
+    let lines = verdict.reasons.iter().chain(&verdict.notes);
+    let lines: Vec<String> = lines.map(|line| escape(line)).collect();
+    let (class, says) = if verdict.fit {
         (
             "fit",
             "The generator was fit: these figures are the server's.",
@@ -64,200 +61,182 @@ fn verdict(verdict: &Value) -> String {
     };
     format!(
         "<p class=\"verdict {class}\"><b>{says}</b> {}</p>\n",
-        text.join(" · ")
+        lines.join(" · ")
     )
 }
 
-fn tiles(report: &Value) -> String {
-    let total = &report["total"];
-    let latency = &total["latency_us"];
-    let share = total["expected"].as_f64().zip(total["requests"].as_f64());
-    let share = share.map_or(0.0, |(expected, all)| 100.0 * expected / all.max(1.0));
+fn tiles(report: &Report) -> String {
+    let total = &report.total;
+    let latency = &total.latency_us;
+    let share = 100.0 * total.expected as f64 / total.requests.max(1) as f64;
     // Rounded down: 100 % means all of them.
-    let share = format!("{}", (share * 1000.0).floor() / 1000.0);
+    let share = (share * 1000.0).floor() / 1000.0;
     let mut tiles = vec![
-        (
-            "requests a second",
-            total["per_second"]
-                .as_f64()
-                .map_or_else(|| "-".into(), short),
-            "",
-        ),
-        ("answered as expected", share, "%"),
-        ("median latency", number(&latency["p50"], 1e-3, 2), "ms"),
-        ("99th percentile", number(&latency["p99"], 1e-3, 1), "ms"),
-        (
-            "99.9th percentile",
-            number(&latency["p99_9"], 1e-3, 1),
-            "ms",
-        ),
-        ("slowest", number(&latency["max"], 1e-3, 1), "ms"),
+        tile("requests a second", &short(total.per_second), ""),
+        tile("answered as expected", &share.to_string(), "%"),
+        tile("median latency", &milliseconds(latency.p50, 2), "ms"),
+        tile("99th percentile", &milliseconds(latency.p99, 1), "ms"),
+        tile("99.9th percentile", &milliseconds(latency.p99_9, 1), "ms"),
+        tile("slowest", &milliseconds(latency.max, 1), "ms"),
     ];
-    if report["server"].is_object() {
-        tiles.push((
-            "server CPU a request",
-            number(&report["server"]["cpu_us_per_request"], 1.0, 1),
-            "µs",
-        ));
-        tiles.push((
-            "server memory, peak",
-            number(&report["server"]["rss_peak_bytes"], 1.0 / 1_048_576.0, 0),
-            "MiB",
-        ));
+    if let Some(server) = &report.server {
+        let cpu = format!("{:.1}", server.cpu_us_per_request);
+        let memory = mebibytes(server.rss_peak_bytes, 0);
+        tiles.push(tile("server CPU a request", &cpu, "µs"));
+        tiles.push(tile("server memory, peak", &memory, "MiB"));
     }
-    let tile = |(name, value, unit): (&str, String, &str)| {
-        format!(
-            "<div class=\"tile\"><span>{name}</span><strong>{value}<small>{unit}</small></strong></div>"
-        )
-    };
+    format!("<section class=\"tiles\">{}</section>\n", tiles.concat())
+}
+
+fn tile(name: &str, value: &str, unit: &str) -> String {
     format!(
-        "<section class=\"tiles\">{}</section>\n",
-        tiles.into_iter().map(tile).collect::<String>()
+        "<div class=\"tile\"><span>{name}</span><strong>{value}<small>{unit}</small></strong></div>"
     )
 }
 
-fn plots(report: &Value) -> String {
-    let duration = report["load"]["duration_s"].as_f64().unwrap_or(f64::MAX);
-    let seconds = rows(&report["seconds"]);
+fn plots(report: &Report) -> String {
     // What comes after the run is the end of requests that were sent in it, in part of a second.
-    let seconds = &seconds
-        [..seconds.partition_point(|second| second["t"].as_f64().is_some_and(|t| t <= duration))];
-    let usage = rows(&report["usage"]);
-    let events: Vec<(f64, String)> = rows(&report["events"])
+    let is_in_run = |second: &&Second| f64::from(second.t) <= report.load.duration_s;
+    let seconds: Vec<&Second> = report.seconds.iter().take_while(is_in_run).collect();
+    let events: Vec<(f64, String)> = report
+        .events
         .iter()
-        .map(|event| {
-            (
-                event["t"].as_f64().unwrap_or(0.0),
-                event["what"].as_str().unwrap_or_default().to_owned(),
-            )
-        })
+        .map(|event| (event.t, event.what.clone()))
         .collect();
-    let over_time = |title, unit, note, scale, stacked, series| {
-        Plot {
-            title,
-            unit,
-            note,
-            scale,
-            stacked,
-            x_labels: &[],
-            series,
-            events: &events,
-        }
-        .to_html()
+    let over_time = |title, unit, note, series| Plot {
+        title,
+        unit,
+        note,
+        scale: Scale::Linear,
+        stacked: false,
+        x_labels: &[],
+        series,
+        events: &events,
     };
-    let latency = [
-        ("median", "c1", "p50"),
-        ("90 %", "c2", "p90"),
-        ("99 %", "c3", "p99"),
-        ("99.9 %", "c4", "p99_9"),
-        ("slowest", "c5", "max"),
-    ];
-    let latency = latency
-        .map(|(name, class, field)| series(name, class, seconds, field, 1e-3))
-        .into();
-    let cores = vec![
-        series("server", "c1", usage, "server_cores", 1.0),
-        series("generator", "c2", usage, "generator_cores", 1.0),
-        series(
-            "its busiest thread",
-            "c3",
-            usage,
-            "busiest_thread_cores",
-            1.0,
-        ),
-    ];
-    let connections = vec![series(
-        "open connections",
-        "c1",
-        seconds,
-        "connections",
-        1.0,
-    )];
-    let memory = vec![series(
-        "memory",
-        "c1",
-        usage,
-        "server_rss_bytes",
-        1.0 / 1_048_576.0,
-    )];
+    let latency = over_time(
+        "Latency over time",
+        "ms",
+        "milliseconds from the intended time",
+        latency(&seconds),
+    );
+    let answers = over_time("Answers a second", "/s", "", answers(report, &seconds));
+    let memory = over_time("Server memory", "MiB", "resident, MiB", memory(report));
+    let connections = over_time(
+        "Connections",
+        "",
+        "open at the end of each second",
+        connections(&seconds),
+    );
     [
-        over_time(
-            "Answers a second",
-            "/s",
-            "",
-            Scale::Linear,
-            true,
-            throughput(report, seconds),
-        ),
-        over_time(
-            "Latency over time",
-            "ms",
-            "milliseconds from the intended time",
-            Scale::Log,
-            false,
-            latency,
-        ),
+        stacked(answers).to_html(),
+        Plot {
+            scale: Scale::Log,
+            ..latency
+        }
+        .to_html(),
         distribution(report),
-        over_time("CPU", "cores", "cores", Scale::Linear, false, cores),
-        over_time(
-            "Server memory",
-            "MiB",
-            "resident, MiB",
-            Scale::Linear,
-            true,
-            memory,
-        ),
-        over_time(
-            "Connections",
-            "",
-            "open at the end of each second",
-            Scale::Linear,
-            true,
-            connections,
-        ),
+        over_time("CPU", "cores", "cores", cores(report)).to_html(),
+        stacked(memory).to_html(),
+        stacked(connections).to_html(),
     ]
     .concat()
 }
 
-/// Of a status, given the expected one.
+/// The same with its area.
+fn stacked(plot: Plot<'_>) -> Plot<'_> {
+    Plot {
+        stacked: true,
+        ..plot
+    }
+}
+
+fn latency(seconds: &[&Second]) -> Vec<Series> {
+    let line = |name: &str, class, read: fn(&Second) -> u64| {
+        let point = |second: &&Second| (f64::from(second.t), read(second) as f64 / 1e3);
+        series(name, class, seconds.iter().map(point))
+    };
+    vec![
+        line("median", "c1", |second| second.p50),
+        line("90 %", "c2", |second| second.p90),
+        line("99 %", "c3", |second| second.p99),
+        line("99.9 %", "c4", |second| second.p99_9),
+        line("slowest", "c5", |second| second.max),
+    ]
+}
+
+fn cores(report: &Report) -> Vec<Series> {
+    let line = |name: &str, class, read: fn(&UsageSecond) -> Option<f64>| {
+        let point = |second: &UsageSecond| Some((second.t, read(second)?));
+        series(name, class, report.usage.iter().filter_map(point))
+    };
+    vec![
+        line("server", "c1", |second| second.server_cores),
+        line("generator", "c2", |second| Some(second.generator_cores)),
+        line("its busiest thread", "c3", |second| {
+            Some(second.busiest_thread_cores)
+        }),
+    ]
+}
+
+fn memory(report: &Report) -> Vec<Series> {
+    let point = |second: &UsageSecond| {
+        let bytes = second.server_rss_bytes?;
+        Some((second.t, bytes as f64 / 1_048_576.0))
+    };
+    let points = report.usage.iter().filter_map(point);
+    vec![series("memory", "c1", points)]
+}
+
+fn connections(seconds: &[&Second]) -> Vec<Series> {
+    let point = |second: &&Second| (f64::from(second.t), second.connections as f64);
+    vec![series("open connections", "c1", seconds.iter().map(point))]
+}
+
+fn series(name: &str, class: &'static str, points: impl Iterator<Item = (f64, f64)>) -> Series {
+    Series {
+        name: name.to_owned(),
+        class,
+        points: points.collect(),
+    }
+}
+
+/// Whether a status is of a kind, given the expected one.
 type IsKind = fn(&str, &str) -> bool;
 
-fn throughput(report: &Value, seconds: &[Value]) -> Vec<Series> {
-    let expected = report["load"]["expect"].to_string();
-    let kinds: [(&str, &'static str, IsKind); 4] = [
-        ("as expected", "c1", |status, expected| status == expected),
-        ("refused, 4xx and others", "c3", |status, expected| {
-            status != expected && !status.starts_with(['5', 'u'])
-        }),
-        ("failed, 5xx", "c5", |status, expected| {
-            status != expected && status.starts_with('5')
-        }),
-        ("no answer", "c4", |status, _| status.starts_with('u')),
-    ];
-    let count = |second: &Value, is_kind: IsKind| -> f64 {
-        let statuses = second["statuses"].as_object().into_iter().flatten();
-        statuses
-            .filter(|(status, _)| is_kind(status, &expected))
-            .filter_map(|(_, count)| count.as_f64())
-            .sum()
-    };
-    let at = |second: &Value| second["t"].as_f64().unwrap_or(0.0);
-    let all = kinds.map(|(name, class, is_kind)| Series {
-        name: name.into(),
-        class,
-        points: seconds
+const KINDS: [(&str, &str, IsKind); 4] = [
+    ("as expected", "c1", |status, expected| status == expected),
+    ("refused, 4xx and others", "c3", |status, expected| {
+        status != expected && !status.starts_with(['5', 'u'])
+    }),
+    ("failed, 5xx", "c5", |status, expected| {
+        status != expected && status.starts_with('5')
+    }),
+    ("no answer", "c4", |status, _| status.starts_with('u')),
+];
+
+/// Answers by kind; kinds that never came are left out.
+fn answers(report: &Report, seconds: &[&Second]) -> Vec<Series> {
+    let expected = report.load.expect.to_string();
+    let mut all = Vec::new();
+    for (name, class, is_kind) in KINDS {
+        let count = |second: &Second| -> u64 {
+            let statuses = second.statuses.iter();
+            let of_kind = statuses.filter(|(status, _)| is_kind(status, &expected));
+            of_kind.map(|(_, count)| count).sum()
+        };
+        let points = seconds
             .iter()
-            .map(|second| (at(second), count(second, is_kind)))
-            .collect(),
-    });
-    let happened = |series: &Series| {
-        series.class == "c1" || series.points.iter().any(|(_, count)| *count > 0.0)
-    };
-    all.into_iter().filter(happened).collect()
+            .map(|second| (f64::from(second.t), count(second) as f64));
+        let line = series(name, class, points);
+        if class == "c1" || line.points.iter().any(|(_, count)| *count > 0.0) {
+            all.push(line);
+        }
+    }
+    all
 }
 
 /// Percentiles, each nine as wide as the one before it.
-fn distribution(report: &Value) -> String {
+fn distribution(report: &Report) -> String {
     const LABELS: [(f64, &str); 6] = [
         (0.0, "0 %"),
         (1.0, "90 %"),
@@ -266,17 +245,13 @@ fn distribution(report: &Value) -> String {
         (4.0, "99.99 %"),
         (5.0, "99.999 %"),
     ];
-    let buckets = rows(&report["latency_histogram"]);
-    let count = |bucket: &Value| bucket[1].as_f64().unwrap_or(0.0);
-    let all: f64 = buckets.iter().map(count).sum();
-    let mut below = 0.0;
+    let all = report.latency_histogram.count().max(1) as f64;
+    let mut below = 0;
     let mut points = Vec::new();
-    for bucket in buckets {
-        points.push((
-            -(1.0 - below / all.max(1.0)).log10(),
-            bucket[0].as_f64().unwrap_or(0.0) / 1e3,
-        ));
-        below += count(bucket);
+    for (microseconds, count) in report.latency_histogram.buckets() {
+        let nines = -(1.0 - below as f64 / all).log10();
+        points.push((nines, microseconds as f64 / 1e3));
+        below += count;
     }
     Plot {
         title: "Latency distribution",
@@ -285,136 +260,112 @@ fn distribution(report: &Value) -> String {
         scale: Scale::Log,
         stacked: false,
         x_labels: &LABELS,
-        series: vec![Series {
-            name: "latency".into(),
-            class: "c1",
-            points,
-        }],
+        series: vec![series("latency", "c1", points.into_iter())],
         events: &[],
     }
     .to_html()
 }
 
-fn series(name: &str, class: &'static str, rows: &[Value], field: &str, factor: f64) -> Series {
-    let point = |row: &Value| Some((row["t"].as_f64()?, row[field].as_f64()? * factor));
-    Series {
-        name: name.into(),
-        class,
-        points: rows.iter().filter_map(point).collect(),
-    }
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn statuses(report: &Value) -> String {
-    let all = report["total"]["requests"].as_f64().unwrap_or(0.0).max(1.0);
-    let expected = report["load"]["expect"].to_string();
-    let row = |(status, count): (&String, &Value)| {
-        let share = count.as_f64().unwrap_or(0.0) / all * 100.0;
+fn statuses(report: &Report) -> String {
+    let all = report.total.requests.max(1) as f64;
+    let expected = report.load.expect.to_string();
+    let mut rows = String::new();
+    for (status, count) in &report.total.statuses {
+        let share = *count as f64 / all * 100.0;
         let class = if *status == expected { "c1" } else { "c5" };
-        format!(
+        rows += &format!(
             "<tr><th>{status}</th><td>{count}</td><td>{share:.3} %</td>\
              <td class=\"bar\"><div class=\"{class}\" style=\"width:{share:.2}%\"></div></td></tr>"
-        )
-    };
-    let rows: String = report["total"]["statuses"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(row)
-        .collect();
+        );
+    }
     format!("<figure><figcaption><b>Statuses</b></figcaption><table>{rows}</table></figure>\n")
 }
 
-fn details(report: &Value) -> String {
-    let at = |place: &str| report.pointer(place).unwrap_or(&Value::Null);
+fn details(report: &Report) -> String {
+    let (total, setup, generator) = (&report.total, &report.setup, &report.generator);
+    let handshake = format!(
+        "{}, {}",
+        milliseconds(setup.handshake_us.p50, 1),
+        milliseconds(setup.handshake_us.p99, 1)
+    );
     let rows = [
-        (
+        row(
             "sent late because the last answer was awaited",
-            number(at("/total/behind"), 1.0, 0),
+            total.behind,
         ),
-        ("not sent by the end", number(at("/total/missed"), 1.0, 0)),
-        (
-            "certificates made, a second",
-            number(at("/setup/certificates_per_second"), 1.0, 0),
-        ),
-        (
-            "connections before the run",
-            number(at("/setup/connections"), 1.0, 0),
-        ),
-        (
-            "handshake, p50 and p99 (ms)",
-            format!(
-                "{}, {}",
-                number(at("/setup/handshake_us/p50"), 1e-3, 1),
-                number(at("/setup/handshake_us/p99"), 1e-3, 1)
-            ),
-        ),
-        (
+        row("not sent by the end", total.missed),
+        row("certificates made, a second", setup.certificates_per_second),
+        row("connections before the run", setup.connections),
+        row("handshake, p50 and p99 (ms)", handshake),
+        row(
             "connections during the run, failed",
-            format!(
-                "{}, {}",
-                at("/total/handshakes"),
-                at("/total/handshakes_failed")
-            ),
+            format!("{}, {}", total.handshakes, total.handshakes_failed),
         ),
-        (
+        row(
             "generator's CPU a request (µs)",
-            number(at("/generator/cpu_us_per_request"), 1.0, 1),
+            format!("{:.1}", generator.cpu_us_per_request),
         ),
-        (
+        row(
             "generator's busiest thread (% of a core)",
-            number(at("/generator/busiest_thread_cores"), 100.0, 0),
+            format!("{:.0}", generator.busiest_thread_cores * 100.0),
         ),
-        (
+        row(
             "idle devices sent late by, p99 (ms)",
-            number(at("/total/send_lateness_us/p99"), 1e-3, 2),
+            milliseconds(total.send_lateness_us.p99, 2),
         ),
-        (
+        row(
             "idle part of the machine (%)",
-            number(at("/generator/machine_idle"), 100.0, 0),
+            format!("{:.0}", generator.machine_idle * 100.0),
         ),
     ];
-    let row = |(name, value): (&str, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
     format!(
         "<figure><figcaption><b>Details</b></figcaption><table>{}</table></figure>\n",
-        rows.map(row).concat()
+        rows.concat()
     )
+}
+
+fn row(name: &str, value: impl std::fmt::Display) -> String {
+    format!("<tr><th>{name}</th><td>{value}</td></tr>")
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    const REPORT: &str = r#"{
+        "load": {"devices": 7, "protocol": "mix", "scenario": "steady", "url": "https://<host>/", "expect": 204,
+                 "duration_s": 2.0},
+        "total": {"requests": 200, "expected": 180, "per_second": 100.0, "statuses": {"204": 180, "503": 20},
+                  "latency_us": {"p50": 900, "p99": 5000, "p99_9": 8000, "max": 9000}},
+        "latency_histogram": [[900, 100], [5000, 80], [9000, 20]],
+        "events": [{"t": 1.5, "what": "kill"}],
+        "verdict": {"fit": false, "reasons": ["too slow"]}
+    }"#;
 
     #[test]
     fn a_page_needs_nothing_else_and_shows_what_was_measured() {
-        let second = |t: u64| {
-            json!({"t": t, "statuses": {"204": 90, "503": 10}, "p50": 900, "p90": 2000, "p99": 5000, "p99_9": 8000,
-                   "max": 9000, "connections": 7})
-        };
-        let page = page(&json!({
-            "load": {"devices": 7, "protocol": "mix", "scenario": "steady", "url": "https://<host>/", "expect": 204},
-            "total": {"requests": 200, "expected": 180, "per_second": 100.0, "statuses": {"204": 180, "503": 20},
-                      "latency_us": {"p50": 900, "p99": 5000, "p99_9": 8000, "max": 9000}},
-            "latency_histogram": [[900, 100], [5000, 80], [9000, 20]],
-            "seconds": [second(1), second(2)], "usage": [], "events": [{"t": 1.5, "what": "kill"}],
-            "verdict": {"fit": false, "reasons": ["too slow"], "notes": []},
-        }));
-        assert!(
-            [
-                "Not to be trusted",
-                "too slow",
-                "https://&lt;host&gt;/",
-                "failed, 5xx",
-                "<title>kill</title>"
-            ]
-            .iter()
-            .all(|text| page.contains(text))
-        );
+        let mut report: Report = serde_json::from_str(REPORT).unwrap();
+        for t in [1, 2] {
+            report.seconds.push(Second {
+                t,
+                statuses: [("204".to_owned(), 90), ("503".to_owned(), 10)].into(),
+                p50: 900,
+                p99: 5000,
+                max: 9000,
+                connections: 7,
+                ..Second::default()
+            });
+        }
+        let page = page(&report);
+        for text in [
+            "Not to be trusted",
+            "too slow",
+            "https://&lt;host&gt;/",
+            "failed, 5xx",
+            "<title>kill</title>",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
         assert!(!page.contains("http://") && !page.contains("src=") && !page.contains("NaN"));
         assert_eq!(page.matches("<svg").count(), 4);
     }

@@ -1,115 +1,127 @@
 //! The results in the terminal.
 
-use serde_json::Value;
+use super::{Group, Report, Statuses, Verdict};
+use crate::statistics::Summary;
 
-pub fn summary(report: &Value) -> String {
-    let total = &report["total"];
-    let latency = &total["latency_us"];
+pub fn summary(report: &Report) -> String {
+    let (load, total) = (&report.load, &report.total);
     let mut text = format!(
-        "\n{} devices, {}, {}: {} requests in {} s, {}/s\n",
-        report["load"]["devices"],
-        report["load"]["protocol"].as_str().unwrap_or("?"),
-        report["load"]["scenario"].as_str().unwrap_or("?"),
-        total["requests"],
-        report["load"]["duration_s"],
-        number(&total["per_second"], 1.0, 0),
+        "\n{} devices, {}, {}: {} requests in {} s, {:.0}/s\n",
+        load.devices,
+        load.protocol.as_deref().unwrap_or("?"),
+        load.scenario.as_deref().unwrap_or("?"),
+        total.requests,
+        load.duration_s,
+        total.per_second,
     );
-    text += &format!("statuses      {}\n", statuses(&total["statuses"]));
+    text += &format!("statuses      {}\n", statuses(&total.statuses));
     text += &format!(
         "latency ms    {}   (from the intended time)\n",
-        quantiles(latency)
+        quantiles(&total.latency_us)
     );
     text += &format!(
         "service ms    {}   (from the sending)\n",
-        quantiles(&total["service_us"])
+        quantiles(&total.service_us)
     );
-    text += &format!("behind {}, missed {}; ", total["behind"], total["missed"]);
     text += &format!(
-        "handshakes {} ({} failed)\n",
-        total["handshakes"], total["handshakes_failed"]
+        "behind {}, missed {}; handshakes {} ({} failed)\n",
+        total.behind, total.missed, total.handshakes, total.handshakes_failed
     );
-    if report["groups"]["noisy"].is_object() {
-        for name in ["fleet", "noisy"] {
-            let group = &report["groups"][name];
-            text += &format!(
-                "{name:<13} {}; latency ms {}\n",
-                statuses(&group["statuses"]),
-                quantiles(&group["latency_us"])
-            );
-        }
+    if report.groups.noisy.is_some() {
+        text += &group("fleet", report.groups.fleet.as_ref());
+        text += &group("noisy", report.groups.noisy.as_ref());
     }
     text += &setup(report);
     text += &usage(report);
-    text + &verdict(&report["verdict"])
+    text + &verdict(&report.verdict)
 }
 
-fn setup(report: &Value) -> String {
-    let setup = &report["setup"];
+fn group(name: &str, group: Option<&Group>) -> String {
+    let Some(group) = group else {
+        return String::new();
+    };
     format!(
-        "setup         {} certificates at {}/s; {} connections, handshake ms p50 {} p99 {}\n",
-        setup["certificates"],
-        setup["certificates_per_second"],
-        setup["connections"],
-        number(&setup["handshake_us"]["p50"], 1e-3, 1),
-        number(&setup["handshake_us"]["p99"], 1e-3, 1),
+        "{name:<13} {}; latency ms {}\n",
+        statuses(&group.statuses),
+        quantiles(&group.latency_us)
     )
 }
 
-fn usage(report: &Value) -> String {
-    let generator = &report["generator"];
+fn setup(report: &Report) -> String {
+    let setup = &report.setup;
+    format!(
+        "setup         {} certificates at {}/s; {} connections, handshake ms p50 {} p99 {}\n",
+        setup.certificates,
+        setup.certificates_per_second,
+        setup.connections,
+        milliseconds(setup.handshake_us.p50, 1),
+        milliseconds(setup.handshake_us.p99, 1),
+    )
+}
+
+fn usage(report: &Report) -> String {
+    let generator = &report.generator;
     let mut text = format!(
-        "generator     {} cores, busiest thread {} %, {} µs a request, sends late by p99 {} ms\n",
-        number(&generator["cores"], 1.0, 2),
-        number(&generator["busiest_thread_cores"], 100.0, 0),
-        number(&generator["cpu_us_per_request"], 1.0, 1),
-        number(&report["total"]["send_lateness_us"]["p99"], 1e-3, 1),
+        "generator     {:.2} cores, busiest thread {:.0} %, {:.1} µs a request, sends late by p99 {} ms\n",
+        generator.cores,
+        generator.busiest_thread_cores * 100.0,
+        generator.cpu_us_per_request,
+        milliseconds(report.total.send_lateness_us.p99, 1),
     );
-    let server = &report["server"];
-    if server.is_object() {
+    if let Some(server) = &report.server {
         text += &format!(
-            "server        {} cores, {} µs a request, peak RSS {} MiB\n",
-            number(&server["cores"], 1.0, 2),
-            number(&server["cpu_us_per_request"], 1.0, 1),
-            number(&server["rss_peak_bytes"], 1.0 / 1_048_576.0, 1),
+            "server        {:.2} cores, {:.1} µs a request, peak RSS {} MiB\n",
+            server.cores,
+            server.cpu_us_per_request,
+            mebibytes(server.rss_peak_bytes, 1),
         );
     }
     text
 }
 
-fn verdict(verdict: &Value) -> String {
-    let list = |name: &str| verdict[name].as_array().cloned().unwrap_or_default();
-    let fit = if verdict["fit"] == true {
-        "fit"
-    } else {
-        "NOT TO BE TRUSTED"
-    };
-    let mut text = format!("verdict       {fit}\n");
-    for line in list("reasons").iter().chain(&list("notes")) {
-        text += &format!("              {}\n", line.as_str().unwrap_or_default());
+fn verdict(verdict: &Verdict) -> String {
+    let mut text = format!("verdict       {}\n", fitness(verdict));
+    for line in verdict.reasons.iter().chain(&verdict.notes) {
+        text += &format!("              {line}\n");
     }
     text
 }
 
-pub fn statuses(statuses: &Value) -> String {
-    let pairs = statuses.as_object().into_iter().flatten();
-    pairs
-        .map(|(status, count)| format!("{status}: {count}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+pub fn fitness(verdict: &Verdict) -> &'static str {
+    if verdict.fit {
+        "fit"
+    } else {
+        "NOT TO BE TRUSTED"
+    }
 }
 
-fn quantiles(times: &Value) -> String {
-    let quantile = |name: &str| format!("{name} {}", number(&times[name], 1e-3, 1));
-    ["p50", "p90", "p99", "p99_9", "max"]
-        .map(quantile)
-        .join("  ")
-        .replace("p99_9", "p99.9")
+fn statuses(statuses: &Statuses) -> String {
+    let pairs = statuses
+        .iter()
+        .map(|(status, count)| format!("{status}: {count}"));
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+fn quantiles(times: &Summary) -> String {
+    let quantile = |name: &str, us: u64| format!("{name} {}", milliseconds(us, 1));
+    [
+        quantile("p50", times.p50),
+        quantile("p90", times.p90),
+        quantile("p99", times.p99),
+        quantile("p99.9", times.p99_9),
+        quantile("max", times.max),
+    ]
+    .join("  ")
+}
+
+pub fn milliseconds(microseconds: u64, digits: usize) -> String {
+    format!("{:.digits$}", microseconds as f64 / 1e3)
 }
 
 /// `-` where there is none.
-pub fn number(value: &Value, factor: f64, digits: usize) -> String {
-    value.as_f64().map_or_else(
-        || "-".into(),
-        |value| format!("{:.digits$}", value * factor),
-    )
+pub fn mebibytes(bytes: Option<u64>, digits: usize) -> String {
+    match bytes {
+        Some(bytes) => format!("{:.digits$}", bytes as f64 / 1_048_576.0),
+        None => "-".to_owned(),
+    }
 }

@@ -1,8 +1,7 @@
 //! Whether the generator was fit: a figure of a generator that was itself too slow says nothing about the server.
 
-use serde_json::{Value, json};
-
-use crate::fleet::Usage;
+use super::observer::Usage;
+use crate::report::Verdict;
 use crate::statistics::Tally;
 
 /// Sendings of idle devices may be so late at p99: timers are exact to 1 ms.
@@ -14,18 +13,10 @@ const THREAD_CORES_MAX: f64 = 0.9;
 /// Below this, server, generator and others take the cores from each other.
 const IDLE_MIN: f64 = 0.03;
 
-#[derive(Debug, Default, PartialEq)]
-pub struct Verdict {
-    /// Why the figures are not to be trusted; none: they are.
-    pub reasons: Vec<String>,
-    /// What a reader should know, and does not spoil the figures.
-    pub notes: Vec<String>,
-}
-
 pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Verdict {
     let mut verdict = Verdict {
         reasons: faults.to_vec(),
-        notes: Vec::new(),
+        ..Verdict::default()
     };
     let lateness_us = total.lateness.quantile(0.99);
     if total.ended() == 0 {
@@ -60,13 +51,8 @@ pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Ver
             total.missed
         ));
     }
+    verdict.fit = verdict.reasons.is_empty();
     verdict
-}
-
-impl Verdict {
-    pub fn to_json(&self) -> Value {
-        json!({"fit": self.reasons.is_empty(), "reasons": self.reasons, "notes": self.notes})
-    }
 }
 
 #[cfg(test)]
