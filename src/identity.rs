@@ -14,7 +14,9 @@
 mod chain;
 mod crl;
 mod der;
+mod scope;
 mod server;
+mod signed;
 
 use std::time::Duration;
 
@@ -26,10 +28,12 @@ use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
 use crate::record::{DeviceId, Timestamp};
-pub use chain::{Authority, Link, authority, links, serial};
-pub use crl::{Crl, CrlError, significant};
+pub use chain::{Authority, AuthorityId, Bundle, Link, Verify, authority, links, serial};
+pub use crl::{Crl, CrlError, Edition, significant};
 use der::{Element, elements, only};
+pub use scope::Scope;
 pub use server::{ServerCertificate, server};
+pub use signed::{PublicKey, Signed};
 
 /// Where in a certificate the device's id is looked for.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@
 //!
 //! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
 //! the rooms together; [`config`] and [`telemetry`] are there for all of them. [`pki`] makes certificates for those who
-//! have none.
+//! have none, and [`pem`] reads their files.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
 
@@ -31,6 +31,7 @@ pub mod http;
 pub mod identity;
 pub mod ingest;
 pub mod limits;
+pub mod pem;
 pub mod pki;
 pub mod record;
 pub mod sink;

@@ -21,6 +21,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::time::ASN1Time;
 
+use crate::pem::Kind;
 use crate::record::DeviceId;
 pub use crl::Serial;
 pub use files::Folder;
@@ -101,16 +102,13 @@ impl Authority {
         files::must_exist(&folder.ca(), remedy)?;
         files::must_exist(&folder.ca_key(), remedy)?;
         let unreadable = |file, reason| PkiError::Unreadable { file, reason };
-        let key = KeyPair::from_pem(&files::read(&folder.ca_key())?).map_err(|error| {
-            unreadable(
-                folder.ca_key(),
-                format!("it is not a private key in PEM: {error}"),
-            )
+        let key = files::read_pem(&folder.ca_key(), Kind::is_key, "a private key")?;
+        let key = KeyPair::try_from(key).map_err(|_| {
+            let reason = "it is not a private key of a kind that is known, or is damaged";
+            unreadable(folder.ca_key(), reason.into())
         })?;
-        let pem = files::read_pem(&folder.ca())?;
-        let certificate = pem
-            .parse_x509()
-            .map_err(|error| unreadable(folder.ca(), error.to_string()))?;
+        let der = files::read_certificate(&folder.ca())?;
+        let certificate = files::parse_certificate(&folder.ca(), &der)?;
         if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
             return Err(unreadable(
                 folder.ca_key(),
@@ -120,7 +118,7 @@ impl Authority {
         let key_id = subject_key_id(&certificate)
             .ok_or_else(|| unreadable(folder.ca(), "it has no subject key identifier".into()))?;
         let not_after = certificate.validity().not_after;
-        let issuer = Issuer::from_ca_cert_der(&pem.contents.as_slice().into(), key)?;
+        let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
         Ok(Self {
             folder,
             issuer,

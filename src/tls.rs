@@ -1,12 +1,12 @@
-//! TLS: rustls configurations for TCP and QUIC that require a client certificate, always, and who is revoked.
+//! TLS: rustls configurations for TCP and QUIC that require a client certificate, always, and who may still speak.
 //!
 //! [`Reloader`] reads the files at start, and again when they have changed; every worker takes the current [`Configs`]
 //! for each new handshake, and the current [`Revocation`] for each of its connections. Chain, validity and the
 //! clientAuth extended key usage are the verifier's; ALPN offers h2 and http/1.1 on TCP and h3 on QUIC.
 //!
 //! A resumed session skips the verifier in rustls: `accept` asks for revocation again, and `ingest` looks at the
-//! certificate's dates on every request. Tickets do not outlive a change of authorities. Bad files are an error that
-//! names the file and its variable.
+//! certificate's dates on every request. Tickets do not outlive a change of authorities, nor does a connection outlive its
+//! own authority. Bad files are an error that names the file and its variable, and shows nothing of the file.
 
 mod files;
 mod pair;
@@ -28,6 +28,7 @@ pub use revocation::{Revocation, Status};
 pub use stream::{Buffers, TlsStream};
 pub use verifier::take_refused_serial;
 
+use crate::record::Timestamp;
 use crate::telemetry::metrics::{Handshake, Reload};
 
 /// What is wrong with the files.
@@ -44,16 +45,32 @@ pub enum TlsError {
         variable: &'static str,
         reason: String,
     },
+    /// A list that may be used later.
+    #[error(
+        "{}: cannot use {}: it is from the future (thisUpdate): look at the clocks of this machine and of the authority",
+        files::CRL, file.display()
+    )]
+    Early { file: PathBuf, until: Timestamp },
 }
 
 impl TlsError {
     /// Which of the files it is, for the metric.
     pub fn what(&self) -> Reload {
-        let (Self::File { variable, .. } | Self::Invalid { variable, .. }) = self;
-        match *variable {
-            files::CLIENT_CA => Reload::ClientCa,
-            files::CRL => Reload::Crl,
-            _ => Reload::Certificate,
+        match self {
+            Self::Early { .. } => Reload::Crl,
+            Self::File { variable, .. } | Self::Invalid { variable, .. } => match *variable {
+                files::CLIENT_CA => Reload::ClientCa,
+                files::CRL => Reload::Crl,
+                _ => Reload::Certificate,
+            },
+        }
+    }
+
+    /// When the same files may be good, although nobody changes them.
+    fn due(&self) -> Option<Timestamp> {
+        match self {
+            Self::Early { until, .. } => Some(*until),
+            Self::File { .. } | Self::Invalid { .. } => None,
         }
     }
 }

@@ -7,6 +7,8 @@ mod certificate;
 mod crl;
 #[path = "../fuzz/checks/head.rs"]
 mod head;
+#[path = "../fuzz/checks/pem.rs"]
+mod pem;
 #[path = "../fuzz/checks/spool_frame.rs"]
 mod spool_frame;
 
@@ -14,6 +16,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use base64::Engine;
 use forebay::config::WhenFull;
 use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 use forebay::spool::frame::body::{Draft, decode};
@@ -23,8 +26,9 @@ use forebay::telemetry::metrics::SpoolMetrics;
 
 use proptest::prelude::*;
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// Bytes that once were read wrongly, or nearly.
@@ -39,8 +43,8 @@ const REGRESSIONS: [&[u8]; 8] = [
     &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
 ];
 
-/// A device's certificate and its authority's list, in DER.
-static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+/// A device's certificate and its authority's list, in DER; and an issuingDistributionPoint.
+static GOOD: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
     let key = || KeyPair::generate().expect("a key");
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -51,6 +55,10 @@ static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     params
         .subject_alt_names
         .push(SanType::URI("urn:plant/plc-1".try_into().expect("ASCII")));
+    let point = || CrlDistributionPoint {
+        uris: vec!["http://crl.example/1".to_owned()],
+    };
+    params.crl_distribution_points = vec![point()];
     let device = params.signed_by(&key(), &authority).expect("a certificate");
     let entry = |serial: u64| RevokedCertParams {
         serial_number: SerialNumber::from(serial),
@@ -62,12 +70,40 @@ static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         this_update: date_time_ymd(2026, 1, 1),
         next_update: date_time_ymd(2026, 1, 1) + Duration::from_secs(86_400),
         crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
+        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+            distribution_point: point(),
+            scope: Some(CrlScope::UserCertsOnly),
+        }),
         revoked_certs: [1, 255, 256, u64::MAX].map(entry).to_vec(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
     let list = list.signed_by(&authority).expect("a list");
-    [device.der().to_vec(), list.der().to_vec()]
+    let list = list.der().to_vec();
+    // It is the last extension, and all of it but its own head is an OCTET STRING's content.
+    let uri = b"http://crl.example/1";
+    let at = list
+        .windows(uri.len())
+        .position(|part| part == uri)
+        .expect("the list names its place");
+    let place = list[at - 8..at + uri.len() + 3].to_vec();
+    [device.der().to_vec(), list, place]
+});
+
+/// A bundle as people make them: joined without a line break, with text between.
+static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let section = |label: &str, der: &[u8]| {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> = base64
+            .as_bytes()
+            .chunks(64)
+            .map(|line| str::from_utf8(line).expect("ASCII"))
+            .collect();
+        let body = lines.join("\n");
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----")
+    };
+    let [device, list, _] = &*GOOD;
+    let (certificate, crl) = (section("CERTIFICATE", device), section("X509 CRL", list));
+    format!("{certificate}{certificate}\r\nsubject=CN = plc-1\n  {crl}\n").into_bytes()
 });
 
 /// A frame's body after the number of its records, and a segment with that frame.
@@ -148,10 +184,36 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat().into_bytes())
 }
 
+/// Bytes of which PEM files are made.
+fn lines_of_pem() -> impl Strategy<Value = Vec<u8>> {
+    const PARTS: [&str; 16] = [
+        "\n",
+        "\r",
+        "\r\n",
+        " ",
+        "-",
+        "-----",
+        "\\n",
+        "\u{feff}",
+        "Proc-Type: 4,ENCRYPTED",
+        "-----BEGIN CERTIFICATE-----",
+        "-----END CERTIFICATE-----",
+        "-----BEGIN PRIVATE KEY-----\n",
+        "\n-----END PRIVATE KEY-----",
+        "-----begin ",
+        "MIIB",
+        "AA==",
+    ];
+    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24)
+        .prop_map(|parts| parts.concat().into_bytes())
+}
+
 /// What is damaged was good before: otherwise the checks would look at nothing.
 #[test]
 fn what_is_good_is_taken() {
-    let [device, list] = &*GOOD;
+    let [device, list, place] = &*GOOD;
+    assert!(forebay::identity::Scope::read(place).is_ok_and(|scope| scope.is_partition()));
+    assert_eq!(forebay::pem::sections(&BUNDLE).expect("PEM").len(), 3);
     assert!(
         forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri])
             .device(device)
@@ -186,11 +248,13 @@ fn regressions() {
         .iter()
         .chain(&*SPOOLED)
         .map(Vec::as_slice)
-        .chain(HEADS.iter().map(|head| head.as_bytes()));
+        .chain(HEADS.iter().map(|head| head.as_bytes()))
+        .chain([BUNDLE.as_slice()]);
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);
         head::check(data);
+        pem::check(data);
         spool_frame::check(data);
     }
 }
@@ -204,8 +268,17 @@ proptest! {
     }
 
     #[test]
-    fn lists(data in prop_oneof![damaged(GOOD[1].clone()), prop::collection::vec(any::<u8>(), 0..200)]) {
+    fn lists(data in prop_oneof![
+        damaged(GOOD[1].clone()),
+        damaged(GOOD[2].clone()),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]) {
         crl::check(&data);
+    }
+
+    #[test]
+    fn pem_files(data in prop_oneof![damaged(BUNDLE.clone()), lines_of_pem()]) {
+        pem::check(&data);
     }
 
     #[test]

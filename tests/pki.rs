@@ -52,6 +52,38 @@ fn crl(folder: &Folder) -> String {
     folder.succeed("openssl crl -noout -text -CAfile my/ca.pem -in my/crl.pem")
 }
 
+/// Nothing of a file that cannot be read is said: it is a key.
+#[test]
+fn the_authoritys_key_is_not_shown_when_it_cannot_be_read() {
+    let folder = authority();
+    let key = String::from_utf8(folder.read("my/ca.key")).expect("PEM");
+    let lines: Vec<&str> = key.lines().collect();
+    for (says, damaged) in [
+        ("no line breaks", key.replace('\n', "")),
+        ("no line breaks", key.replace('\n', "\\n")),
+        ("not PEM", key.replace("KEY-----", "KEY")),
+        (
+            "not PEM",
+            key.replacen("-----BEGIN PRIVATE KEY-----", "", 1),
+        ),
+        ("not PEM", key.replace("END PRIVATE", "END EC PRIVATE")),
+        ("byte order mark", format!("\u{feff}{key}")),
+        ("is damaged", key.replace(&lines[1][..8], "AAAAAAAA")),
+    ] {
+        std::fs::write(folder.path("my/ca.key"), &damaged).expect("a file");
+        let said = folder.fail("forebay pki device --dir my plc-7", 1);
+        assert!(
+            said.contains("my/ca.key") && said.contains(says),
+            "{says}: {said}"
+        );
+        for line in &lines[1..lines.len() - 1] {
+            let mut parts = line.as_bytes().chunks_exact(8);
+            let is_hidden = |part| !said.contains(str::from_utf8(part).expect("base64"));
+            assert!(parts.all(is_hidden), "{said}");
+        }
+    }
+}
+
 #[test]
 fn openssl_accepts_servers_as_servers_and_devices_as_devices() {
     let folder = authority();

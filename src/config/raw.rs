@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::host;
+use super::value;
 use super::variables::{Default, KAFKA_PREFIX, VARIABLES, Variable, nearest};
 
 /// Where a value came from. A flag wins over the environment, and that over what a command presets.
@@ -99,7 +100,7 @@ impl Raw {
 
     fn describe_one(&self, name: &str) -> String {
         match self.get(name) {
-            Some((_, source)) if is_secret(name) => {
+            Some((value, source)) if is_hidden(name, &value) => {
                 format!("{name}=(redacted) # {}\n", source.as_str())
             }
             Some((value, Source::Machine)) => {
@@ -167,6 +168,11 @@ fn kafka_property(name: &str) -> Option<String> {
             .to_ascii_lowercase()
             .replace('_', "."),
     )
+}
+
+/// Whether a value must not be shown: a secret, or what may be a file's content where its name belongs.
+pub fn is_hidden(name: &str, value: &str) -> bool {
+    is_secret(name) || value::is_content(value)
 }
 
 /// Kafka's passwords, keys and tokens; the files that hold them are not.

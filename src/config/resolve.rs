@@ -1,7 +1,8 @@
 //! From text to meaning: [`Raw`] to [`Config`], all faults at once.
 
 use super::host::{self, WORKERS_MAX};
-use super::value::{self, Parsed};
+use super::raw;
+use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
@@ -25,9 +26,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn fault(&mut self, name: &str, fault: &str) {
         let example = Variable::find(name).map_or("", |variable| variable.example);
-        let value = self.raw.get(name).map_or(String::new(), |(value, _)| {
-            format!("\"{}\" ", value.escape_debug())
-        });
+        let value = match self.raw.get(name) {
+            Some((value, _)) if raw::is_hidden(name, &value) => "(not shown) ".to_owned(),
+            Some((value, _)) => format!("\"{}\" ", value.escape_debug()),
+            None => String::new(),
+        };
         self.errors.push(format!(
             "{name}: {value}{fault}; write it like {name}={example}"
         ));
@@ -384,10 +387,6 @@ fn journal_target(text: &str) -> Parsed<JournalTarget> {
 fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse()
         .map_err(|_| "is not an IP address and port".into())
-}
-
-fn file(text: &str) -> Parsed<PathBuf> {
-    Ok(text.into())
 }
 
 /// What the spool's logs can roll their segments over in.

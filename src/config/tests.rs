@@ -383,6 +383,42 @@ fn what_check_shows_can_be_set() {
     assert_eq!(format!("{again:?}"), format!("{config:?}"));
 }
 
+/// A template that puts a file's content, or a key, in the place of the file's name.
+#[test]
+fn what_may_be_a_key_is_no_path_and_is_not_shown() {
+    let pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n";
+    let base64 = "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCk1JR0hBZ0VBCg==";
+    let digits = "0123456789abcdef".repeat(4);
+    for name in [
+        "FOREBAY_TLS_KEY",
+        "FOREBAY_TLS_CRL",
+        "FOREBAY_SPOOL_KEY_FILE",
+    ] {
+        for content in [
+            pem,
+            base64,
+            &digits,
+            &format!("{pem},/crl.pem"),
+            &"x/".repeat(4000),
+        ] {
+            let set = [("FOREBAY_SPOOL_DIR", "spool"), (name, content)];
+            let errors = load(&set, &[]).unwrap_err().to_string();
+            assert!(
+                errors.contains(&format!("{name}: (not shown) is what stands in a file")),
+                "{errors}"
+            );
+            let shown = describe(&set, &[]).join("\n") + &errors;
+            assert!(
+                shown.contains(&format!("{name}=(redacted) # environment")),
+                "{shown}"
+            );
+            for part in ["MIGHAgEA", "TUlHSEFnRU", "0123456789abcdef0", "x/x/x"] {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+}
+
 #[test]
 fn secrets_are_not_shown() {
     let secrets = [

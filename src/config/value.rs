@@ -168,9 +168,31 @@ fn some<T>(parts: impl Iterator<Item = Parsed<T>>, what: &str) -> Parsed<Vec<T>>
     }
 }
 
+/// A path.
+pub fn file(text: &str) -> Parsed<PathBuf> {
+    if is_content(text) {
+        Err("is what stands in a file, or a key: give the file's name".into())
+    } else {
+        Ok(text.into())
+    }
+}
+
 /// Comma-separated paths.
 pub fn files(text: &str) -> Parsed<Vec<PathBuf>> {
-    some(parts(text, ',').map(|file| Ok(file.into())), "file")
+    some(parts(text, ',').map(file), "file")
+}
+
+/// Whether a text is a file's content rather than its name: PEM, its base64, digits of a key, or longer than any path.
+pub fn is_content(text: &str) -> bool {
+    const PATH_BYTES_MAX: usize = 4096;
+    const KEY_DIGITS: usize = 64;
+    /// `-----BEGIN` in base64, as Kubernetes has it in its secrets.
+    const BEGIN_IN_BASE64: &str = "LS0tLS1CRUdJTi";
+    let is_key = text.len() >= KEY_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.contains("-----BEGIN")
+        || text.contains(BEGIN_IN_BASE64)
+        || text.len() > PATH_BYTES_MAX
+        || is_key
 }
 
 /// Sources of the device id, each once.

@@ -72,10 +72,13 @@ impl Lock {
     }
 }
 
+/// The process that has written itself into the file; whatever else stands there is not shown.
 fn owner(file: &mut File) -> String {
     let mut text = String::new();
-    match file.take(64).read_to_string(&mut text) {
-        Ok(read) if read > 0 => text,
+    let read = file.take(64).read_to_string(&mut text);
+    let process = text.strip_prefix("process ");
+    match process.and_then(|process| process.parse::<u32>().ok()) {
+        Some(process) if read.is_ok() => format!("process {process}"),
         _ => "it does not say which".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Tells the connections of one worker that the gateway drains, or that the list of revoked certificates is another one.
+//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are other ones.
 //!
 //! A connection looks at one number of its own worker each time it is polled; nothing is shared with other workers. The
 //! worker runs [`Bell::run`], which waits for the news and wakes everyone.

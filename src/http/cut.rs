@@ -1,4 +1,5 @@
-//! Cutting connections whose certificate has been revoked while they live, or before their session was resumed.
+//! Cutting connections whose certificate has been revoked while they live, or before their session was resumed, and those
+//! whose authority has been taken out of the bundle.
 //!
 //! Every adapter serves within [`until_cut`]. From the revocation on each further request is refused, the connection
 //! drains, and after [`CUT_AFTER`] it is closed, whatever is under way. A connection that has not asked anything yet is

@@ -1,27 +1,47 @@
-//! Who vouches for a certificate: what a CRL is asked about, and what may sign one.
+//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and what may sign one.
 
-use x509_parser::asn1_rs::{FromDer, Tag};
+use std::collections::{HashMap, HashSet};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::{
+    OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_NAME_CONSTRAINTS,
+};
 
-use super::IdentityError;
-use super::crl::bits;
-use super::der::{only, take};
+use super::scope::{self, Point};
+use super::{IdentityError, PublicKey, Signed};
 
 /// The most certificates that a device may send. A chain that verifies needs no more than eight.
 const CHAIN_MAX: usize = 16;
 
+/// The most signatures of one chain that are verified here. A chain without two authorities of one name needs none.
+const SIGNATURES_MAX: usize = 64;
+
 /// One certificate, as the CRL of its issuer names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The issuer's name in DER, as its CRL repeats it.
     pub issuer: Box<[u8]>,
     /// The serial number's content octets in DER.
     pub serial: Box<[u8]>,
+    /// Where it says that its CRL is found.
+    pub points: Box<[Point]>,
+    /// It may itself sign certificates.
+    pub is_authority: bool,
+    /// The authorities of the bundle that have signed it. None for one that has not vouched for the leaf.
+    pub anchors: Box<[AuthorityId]>,
 }
+
+/// What a chain that ends with an authority depends on: its name, its key and what names it is held to. A certificate that
+/// is renewed with the same three is the same authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AuthorityId([u8; 32]);
 
 /// A certificate authority, as its certificate describes it.
 #[derive(Debug)]
 pub struct Authority {
+    pub id: AuthorityId,
     /// Its name in DER.
     pub subject: Box<[u8]>,
     pub link: Link,
@@ -29,34 +49,164 @@ pub struct Authority {
     pub may_sign_crls: bool,
     /// Its key, SubjectPublicKeyInfo in DER.
     pub key_info: Box<[u8]>,
-    /// The content of the AlgorithmIdentifier in it.
-    pub key_algorithm: Box<[u8]>,
-    pub key: Box<[u8]>,
 }
 
-/// The leaf of a chain in DER, and those of the others that may vouch for it, from the leaf up; not those that are
-/// trusted themselves, which `is_trusted` tells by name and key, nor what is above them. Which of two of one name has
-/// signed is not asked: both are in it, so that none hides behind another.
+/// Whether a key has signed something: `tls` knows how to verify.
+pub type Verify = fn(&PublicKey, &Signed) -> bool;
+
+/// The authorities that chains may end with.
+#[derive(Debug)]
+pub struct Bundle {
+    by_name: HashMap<Box<[u8]>, Vec<Authority>>,
+    ids: HashSet<AuthorityId>,
+    verify: Verify,
+}
+
+impl Bundle {
+    pub fn new(authorities: impl IntoIterator<Item = Authority>, verify: Verify) -> Self {
+        let mut bundle = Self {
+            by_name: HashMap::new(),
+            ids: HashSet::new(),
+            verify,
+        };
+        for authority in authorities {
+            bundle.ids.insert(authority.id);
+            let namesakes = bundle.by_name.entry(authority.subject.clone());
+            namesakes.or_default().push(authority);
+        }
+        bundle
+    }
+
+    pub fn contains(&self, id: &AuthorityId) -> bool {
+        self.ids.contains(id)
+    }
+
+    fn named(&self, name: &[u8]) -> &[Authority] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn trusts(&self, certificate: &X509Certificate) -> bool {
+        let namesakes = self.named(certificate.subject().as_raw());
+        let key_info = certificate.public_key().raw;
+        namesakes
+            .iter()
+            .any(|authority| *authority.key_info == *key_info)
+    }
+}
+
+/// The leaf of a chain in DER, which has been verified, and those of the others that may vouch for it, from the leaf up;
+/// not those of the bundle, nor what is above them. Which of two of one name has signed is not asked for revocation: both
+/// are in it, so that none hides behind another. For [`Link::anchors`] it is asked.
 pub fn links<'a>(
     chain: impl IntoIterator<Item = &'a [u8]>,
-    is_trusted: impl Fn(&[u8], &[u8]) -> bool,
+    bundle: &Bundle,
 ) -> Result<Vec<Link>, IdentityError> {
-    let mut others: Vec<X509Certificate> =
-        chain.into_iter().map(parse).collect::<Result<_, _>>()?;
-    if others.is_empty() || others.len() > CHAIN_MAX {
+    let chain: Vec<Certificate> = chain
+        .into_iter()
+        .map(Certificate::read)
+        .collect::<Result<_, _>>()?;
+    if chain.is_empty() || chain.len() > CHAIN_MAX {
         return Err(IdentityError::Malformed);
     }
-    let mut links = vec![link(&others.remove(0))];
-    let mut followed = 0;
-    while let Some(below) = links.get(followed) {
-        let issuers = others.extract_if(.., |other| other.subject().as_raw() == &*below.issuer);
-        let issuers = issuers
-            .filter(|issuer| !is_trusted(issuer.subject().as_raw(), issuer.public_key().raw));
-        let issuers: Vec<Link> = issuers.map(|issuer| link(&issuer)).collect();
-        links.extend(issuers);
-        followed += 1;
+    let followed = follow(chain, bundle);
+    let anchors = Vouching::new(&followed, bundle).anchors();
+    let links = followed.iter().zip(anchors).map(|(certificate, anchors)| {
+        let mut link = link(&certificate.x509);
+        link.anchors = anchors.into();
+        link
+    });
+    Ok(links.collect())
+}
+
+/// A certificate of a chain.
+struct Certificate<'a> {
+    x509: X509Certificate<'a>,
+    signed: Signed<'a>,
+}
+
+impl<'a> Certificate<'a> {
+    fn read(der: &'a [u8]) -> Result<Self, IdentityError> {
+        Ok(Self {
+            x509: parse(der)?,
+            signed: Signed::read(der)?,
+        })
     }
-    Ok(links)
+}
+
+/// The leaf, and by their names those above it.
+fn follow<'a>(mut others: Vec<Certificate<'a>>, bundle: &Bundle) -> Vec<Certificate<'a>> {
+    let mut followed = vec![others.remove(0)];
+    let mut at = 0;
+    while let Some(below) = followed.get(at) {
+        let issuer = below.x509.issuer().as_raw();
+        let named = others.extract_if(.., |other| other.x509.subject().as_raw() == issuer);
+        let issuers: Vec<Certificate> = named.filter(|named| !bundle.trusts(&named.x509)).collect();
+        followed.extend(issuers);
+        at += 1;
+    }
+    followed
+}
+
+/// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified. By names, where each
+/// can mean one issuer only; by signatures, where a name is ambiguous.
+struct Vouching<'a> {
+    chain: &'a [Certificate<'a>],
+    bundle: &'a Bundle,
+    is_ambiguous: bool,
+    signatures: usize,
+}
+
+impl<'a> Vouching<'a> {
+    fn new(chain: &'a [Certificate<'a>], bundle: &'a Bundle) -> Self {
+        let has_many_issuers = |certificate: &Certificate| {
+            let issuer = certificate.x509.issuer().as_raw();
+            let is_issuer = |other: &&Certificate| other.x509.subject().as_raw() == issuer;
+            chain.iter().filter(is_issuer).count() + bundle.named(issuer).len() > 1
+        };
+        Self {
+            chain,
+            bundle,
+            is_ambiguous: chain.iter().any(has_many_issuers),
+            signatures: 0,
+        }
+    }
+
+    /// For each certificate the authorities that have signed it, if it vouches for the leaf.
+    fn anchors(mut self) -> Vec<Vec<AuthorityId>> {
+        let mut anchors = vec![Vec::new(); self.chain.len()];
+        let mut vouch = vec![0];
+        let mut at = 0;
+        while let Some(&below) = vouch.get(at) {
+            let signed = &self.chain[below];
+            for authority in self.bundle.named(signed.x509.issuer().as_raw()) {
+                if self.has_signed(&authority.key_info, signed) {
+                    anchors[below].push(authority.id);
+                }
+            }
+            for (index, issuer) in self.chain.iter().enumerate() {
+                let is_named = issuer.x509.subject().as_raw() == signed.x509.issuer().as_raw();
+                if is_named
+                    && !vouch.contains(&index)
+                    && self.has_signed(issuer.x509.public_key().raw, signed)
+                {
+                    vouch.push(index);
+                }
+            }
+            at += 1;
+        }
+        anchors
+    }
+
+    /// Past the bound nobody has.
+    fn has_signed(&mut self, key_info: &[u8], certificate: &Certificate) -> bool {
+        if !self.is_ambiguous {
+            return true;
+        }
+        self.signatures += 1;
+        let key = PublicKey::read(key_info);
+        self.signatures <= SIGNATURES_MAX
+            && key.is_ok_and(|key| (self.bundle.verify)(&key, &certificate.signed))
+    }
 }
 
 /// Reads the certificate of an authority in DER.
@@ -66,19 +216,27 @@ pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
         .key_usage()
         .map_err(|_| IdentityError::Malformed)?;
     let key_info = certificate.public_key().raw;
-    let mut parts = only(key_info, Tag::Sequence)?;
-    let key_algorithm = take(&mut parts)?.expect(Tag::Sequence)?.into();
-    let key = bits(&take(&mut parts)?)
-        .map_err(|_| IdentityError::Malformed)?
-        .into();
+    PublicKey::read(key_info)?;
     Ok(Authority {
+        id: id(&certificate)?,
         subject: certificate.subject().as_raw().into(),
         link: link(&certificate),
         may_sign_crls: key_usage.is_none_or(|usage| usage.value.crl_sign()),
         key_info: key_info.into(),
-        key_algorithm,
-        key,
     })
+}
+
+fn id(certificate: &X509Certificate) -> Result<AuthorityId, IdentityError> {
+    let constraints = certificate.get_extension_unique(&OID_X509_EXT_NAME_CONSTRAINTS);
+    let constraints = constraints.map_err(|_| IdentityError::Malformed)?;
+    let mut digest = Context::new(&SHA256);
+    // Name and key are DER, and tell their own ends.
+    digest.update(certificate.subject().as_raw());
+    digest.update(certificate.public_key().raw);
+    digest.update(constraints.map_or(&[], |extension| extension.value));
+    let mut id = [0; 32];
+    id.copy_from_slice(digest.finish().as_ref());
+    Ok(AuthorityId(id))
 }
 
 /// The serial number of a certificate in DER, as its content octets.
@@ -93,9 +251,18 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     }
 }
 
+/// Distribution points that cannot be read are as none: no list of a partition speaks for such a certificate.
 fn link(certificate: &X509Certificate) -> Link {
+    let extension = certificate.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
+    let points = match extension {
+        Ok(Some(extension)) => scope::points(extension.value).unwrap_or_default(),
+        _ => Vec::new(),
+    };
     Link {
         issuer: certificate.issuer().as_raw().into(),
         serial: certificate.raw_serial().into(),
+        points: points.into(),
+        is_authority: certificate.is_ca(),
+        anchors: Box::default(),
     }
 }

@@ -1,14 +1,15 @@
-//! A certificate revocation list (RFC 5280, section 5): who says it, until when, and whom it names.
+//! A certificate revocation list (RFC 5280, section 5): who says it, for whom, until when, and whom it names.
 //!
-//! `tls` reads each list once, when it is loaded, and checks its signature against [`Crl::signed`]. Nothing is copied:
-//! a list may have a million entries. A list that would be misread is an error: one that only adds to another, one that
-//! speaks for some certificates only, one with a critical extension that is not understood, one without an end.
+//! `tls` reads each list once, when it is loaded, and checks its signature. Nothing is copied but its scope: a list may
+//! have a million entries. A list that would be misread is an error: one that only adds to another, one that speaks for
+//! some reasons only, one with a critical extension that is not understood, one without an end.
 
 use x509_parser::asn1_rs::{Class, FromDer, Tag};
 use x509_parser::time::ASN1Time;
 
 use super::der::{Element, elements, only, take, take_if};
-use super::{IdentityError, timestamp};
+use super::scope::Scope;
+use super::{IdentityError, Signed, timestamp};
 use crate::record::Timestamp;
 
 /// The last arcs of the extensions in 2.5.29 (id-ce) that are understood.
@@ -22,14 +23,34 @@ const AUTHORITY_KEY: u8 = 35;
 pub struct Crl<'a> {
     /// The issuer's name in DER.
     pub issuer: &'a [u8],
+    pub edition: Edition,
     /// When the next list is due: this one says nothing from then on.
     pub next_update: Timestamp,
-    /// What the signature is over.
-    pub signed: &'a [u8],
-    /// The content of the AlgorithmIdentifier.
-    pub signature_algorithm: &'a [u8],
-    pub signature: &'a [u8],
+    pub scope: Scope,
+    pub signed: Signed<'a>,
     entries: &'a [u8],
+}
+
+/// Which of the lists of one issuer and one scope it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// The CRL number, without leading zeros; `None` for a list of version 1.
+    pub number: Option<Box<[u8]>>,
+    /// When it was made.
+    pub this_update: Timestamp,
+}
+
+impl Edition {
+    /// Whether another edition came before this one: by their numbers, and where those say nothing by their dates.
+    pub fn is_after(&self, other: &Self) -> bool {
+        let by_number = match (&self.number, &other.number) {
+            (Some(own), Some(others)) => (own.len(), own).cmp(&(others.len(), others)),
+            _ => std::cmp::Ordering::Equal,
+        };
+        by_number
+            .then(self.this_update.cmp(&other.this_update))
+            .is_gt()
+    }
 }
 
 /// Why a list cannot be used.
@@ -42,7 +63,7 @@ pub enum CrlError {
     #[error("it is a delta CRL: give the complete one")]
     Delta,
     #[error(
-        "it speaks for some certificates or reasons only (issuingDistributionPoint): give the complete one"
+        "it speaks for some reasons, attribute certificates or other issuers only (issuingDistributionPoint): give the complete one"
     )]
     Partial,
     #[error("it has a critical extension that is not understood")]
@@ -58,32 +79,32 @@ impl From<IdentityError> for CrlError {
 impl<'a> Crl<'a> {
     /// Reads all but the entries.
     pub fn parse(der: &'a [u8]) -> Result<Self, CrlError> {
-        let mut list = only(der, Tag::Sequence)?;
-        let signed = take(&mut list)?;
-        let signature_algorithm = take(&mut list)?.expect(Tag::Sequence)?;
-        let signature = bits(&take(&mut list)?)?;
-        let mut fields = signed.expect(Tag::Sequence)?;
+        let signed = Signed::read(der)?;
+        let mut fields = only(signed.content, Tag::Sequence)?;
         take_if(&mut fields, |field| field.is_universal(Tag::Integer))?; // the version
         let inner_algorithm = take(&mut fields)?.expect(Tag::Sequence)?;
         let issuer = take(&mut fields)?;
         issuer.expect(Tag::Sequence)?;
-        take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?; // thisUpdate
+        let this_update = take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?;
         let next_update = take_if(&mut fields, is_time)?.ok_or(CrlError::NoNextUpdate)?;
-        let (_, next_update) =
-            ASN1Time::from_der(next_update.whole).map_err(|_| CrlError::Malformed)?;
         let entries = take_if(&mut fields, |field| field.is_universal(Tag::Sequence))?;
-        if let Some(extensions) = take_if(&mut fields, |field| field.is(Class::ContextSpecific))? {
-            must_be_complete(extensions.content)?;
-        }
-        if !(list.is_empty() && fields.is_empty()) || inner_algorithm != signature_algorithm {
+        let extensions = take_if(&mut fields, |field| field.is(Class::ContextSpecific))?;
+        let Extensions { number, scope } = match extensions {
+            Some(extensions) => Extensions::read(extensions.content)?,
+            None => Extensions::default(),
+        };
+        if !fields.is_empty() || inner_algorithm != signed.algorithm {
             return Err(CrlError::Malformed);
         }
         Ok(Self {
             issuer: issuer.whole,
-            next_update: timestamp(next_update),
-            signed: signed.whole,
-            signature_algorithm,
-            signature,
+            edition: Edition {
+                number,
+                this_update: time(&this_update)?,
+            },
+            next_update: time(&next_update)?,
+            scope,
+            signed,
             entries: entries.map_or(&[], |entries| entries.content),
         })
     }
@@ -117,12 +138,10 @@ fn is_time(element: &Element) -> bool {
     element.is_universal(Tag::UtcTime) || element.is_universal(Tag::GeneralizedTime)
 }
 
-/// The content of a bit string of whole bytes.
-pub fn bits<'a>(element: &Element<'a>) -> Result<&'a [u8], CrlError> {
-    match element.expect(Tag::BitString)? {
-        [0, bytes @ ..] => Ok(bytes),
-        _ => Err(CrlError::Malformed),
-    }
+fn time(element: &Element) -> Result<Timestamp, CrlError> {
+    let time = ASN1Time::from_der(element.whole);
+    let (_, time) = time.map_err(|_| CrlError::Malformed)?;
+    Ok(timestamp(time))
 }
 
 struct Extension<'a> {
@@ -145,33 +164,33 @@ fn extensions(list: &[u8]) -> impl Iterator<Item = Result<Extension<'_>, CrlErro
     })
 }
 
-fn must_be_complete(list: &[u8]) -> Result<(), CrlError> {
-    for extension in extensions(only(list, Tag::Sequence)?) {
-        let Extension {
-            oid,
-            critical,
-            value,
-        } = extension?;
-        match oid {
-            [0x55, 0x1d, CRL_NUMBER | AUTHORITY_KEY] => {}
-            [0x55, 0x1d, DELTA] => return Err(CrlError::Delta),
-            [0x55, 0x1d, DISTRIBUTION_POINT] if !names_only_a_place(value)? => {
-                return Err(CrlError::Partial);
-            }
-            [0x55, 0x1d, DISTRIBUTION_POINT] => {}
-            _ if critical => return Err(CrlError::Critical),
-            _ => {}
-        }
-    }
-    Ok(())
+/// What the extensions of a list say.
+#[derive(Default)]
+struct Extensions {
+    number: Option<Box<[u8]>>,
+    scope: Scope,
 }
 
-/// Whether an issuingDistributionPoint says where the list is found, which is its field 0, and limits nothing.
-fn names_only_a_place(value: &[u8]) -> Result<bool, CrlError> {
-    for field in elements(only(value, Tag::Sequence)?) {
-        if field?.header.tag() != Tag(0) {
-            return Ok(false);
+impl Extensions {
+    fn read(list: &[u8]) -> Result<Self, CrlError> {
+        let mut read = Self::default();
+        for extension in extensions(only(list, Tag::Sequence)?) {
+            let Extension {
+                oid,
+                critical,
+                value,
+            } = extension?;
+            match oid {
+                [0x55, 0x1d, CRL_NUMBER] => {
+                    read.number = Some(significant(only(value, Tag::Integer)?).into());
+                }
+                [0x55, 0x1d, DISTRIBUTION_POINT] => read.scope = Scope::read(value)?,
+                [0x55, 0x1d, AUTHORITY_KEY] => {}
+                [0x55, 0x1d, DELTA] => return Err(CrlError::Delta),
+                _ if critical => return Err(CrlError::Critical),
+                _ => {}
+            }
         }
+        Ok(read)
     }
-    Ok(true)
 }

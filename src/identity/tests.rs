@@ -234,7 +234,8 @@ fn the_fingerprint_is_the_sha_256_of_the_whole_certificate() {
 #[test]
 fn a_device_carries_its_serial_its_issuer_and_its_dates() {
     let der = der(params(Some("plc"), Vec::new()));
-    let [link] = &links([&der[..]], |_, _| false).unwrap()[..] else {
+    let nobody = Bundle::new([], |_, _| false);
+    let [link] = &links([&der[..]], &nobody).unwrap()[..] else {
         panic!("one certificate, one link")
     };
     assert_eq!(&*link.serial, [0x7a, 1]);

@@ -38,12 +38,9 @@ impl Serial {
         let remedy =
             || "no device of this id was made here; `--serial` revokes by serial number".to_owned();
         files::must_exist(&file, remedy)?;
-        let pem = files::read_pem(&file)?;
-        let unreadable = |error| PkiError::Unreadable {
-            file,
-            reason: format!("it is not a certificate: {error}"),
-        };
-        Ok(Self(pem.parse_x509().map_err(unreadable)?.serial.clone()))
+        let der = files::read_certificate(&file)?;
+        let certificate = files::parse_certificate(&file, &der)?;
+        Ok(Self(certificate.serial.clone()))
     }
 }
 
@@ -97,12 +94,9 @@ impl Authority {
         files::must_exist(&file, || {
             format!("`forebay pki crl --dir {dir}` makes a first one, which lists nothing")
         })?;
-        let pem = files::read_pem(&file)?;
-        let unreadable = |error| PkiError::Unreadable {
-            file,
-            reason: format!("it is not a CRL: {error}"),
-        };
-        let (_, crl) = CertificateRevocationList::from_der(&pem.contents).map_err(unreadable)?;
+        let der = files::read_crl(&file)?;
+        let (_, crl) = CertificateRevocationList::from_der(&der)
+            .map_err(|_| files::unreadable(&file, "it is not a CRL, or is damaged"))?;
         let revoked = crl.iter_revoked_certificates();
         Ok(Crl {
             number: crl.crl_number().cloned().unwrap_or_default(),
@@ -141,15 +135,12 @@ impl Folder {
     /// That the server's certificate and the CRL are still valid.
     pub fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
-        let (server, crl) = (
-            files::read_pem(&self.server())?,
-            files::read_pem(&self.crl())?,
-        );
-        let server_until = server
-            .parse_x509()
+        let server = files::read_certificate(&self.server())?;
+        let crl = files::read_crl(&self.crl())?;
+        let server_until = files::parse_certificate(&self.server(), &server)
             .ok()
             .map(|certificate| certificate.validity().not_after);
-        let crl = CertificateRevocationList::from_der(&crl.contents).ok();
+        let crl = CertificateRevocationList::from_der(&crl).ok();
         let crl_until = crl.and_then(|(_, crl)| crl.next_update());
         let has_expired =
             |until: Option<ASN1Time>| until.is_some_and(|until| until < ASN1Time::now());

@@ -3,14 +3,17 @@
 //! A file is new, or it is an error; keys have mode 0600 from their first byte on. A device's file is named after its
 //! id, with `+` for `/` and `=` for `:`, which no id contains: different ids have different files, all of them here.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use x509_parser::pem::{Pem, parse_x509_pem};
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::certificate::X509Certificate;
 
 use super::PkiError;
+use crate::pem::{self, Kind};
 use crate::record::DeviceId;
 
 /// Where an authority's files are.
@@ -142,20 +145,43 @@ pub fn lock(file: &Path) -> Result<File, PkiError> {
     lock().map_err(failed(file))
 }
 
-pub fn read(file: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(file).map_err(failed(file))
+/// The first certificate of the file.
+pub fn read_certificate(file: &Path) -> Result<Vec<u8>, PkiError> {
+    read_pem(file, |kind| kind == Kind::Certificate, "a certificate")
 }
 
-/// The first section of the file.
-pub fn read_pem(file: &Path) -> Result<Pem, PkiError> {
-    let text = read(file)?;
-    let unreadable = |error| PkiError::Unreadable {
+/// The first CRL of the file.
+pub fn read_crl(file: &Path) -> Result<Vec<u8>, PkiError> {
+    read_pem(file, |kind| kind == Kind::Crl, "a CRL")
+}
+
+/// Reads a certificate in DER that came from a file.
+pub fn parse_certificate<'a>(file: &Path, der: &'a [u8]) -> Result<X509Certificate<'a>, PkiError> {
+    let parsed = X509Certificate::from_der(der);
+    let (_, certificate) =
+        parsed.map_err(|_| unreadable(file, "it is not a certificate, or is damaged"))?;
+    Ok(certificate)
+}
+
+/// The first section of the file that is wanted, in DER. An error shows nothing of the file: it may be a key.
+pub fn read_pem(
+    file: &Path,
+    is_wanted: impl Fn(Kind) -> bool,
+    what: &str,
+) -> Result<Vec<u8>, PkiError> {
+    let bytes = fs::read(file).map_err(failed(file))?;
+    let sections = pem::sections(&bytes).map_err(|error| unreadable(file, error))?;
+    let mut wanted = sections.into_iter().filter(|found| is_wanted(found.kind));
+    let first = wanted.next();
+    let none = || unreadable(file, format_args!("it is not PEM that holds {what}"));
+    Ok(first.ok_or_else(none)?.der)
+}
+
+pub fn unreadable(file: &Path, reason: impl Display) -> PkiError {
+    PkiError::Unreadable {
         file: file.to_owned(),
-        reason: format!("it is not PEM: {error}"),
-    };
-    parse_x509_pem(text.as_bytes())
-        .map(|(_, pem)| pem)
-        .map_err(unreadable)
+        reason: reason.to_string(),
+    }
 }
 
 fn failed(file: &Path) -> impl FnOnce(io::Error) -> PkiError {

@@ -1,13 +1,18 @@
 //! Reading PEM and DER files, and noticing that they have changed.
+//!
+//! Each file holds what its variable is for, and nothing beside that is passed over: an authority among the CRLs would be
+//! missed where it belongs. One file may hold the server's certificates and its key, and be named twice. An error names
+//! the file and the line, and has nothing of what stands there.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 use crate::durable::warn_of_other_readers;
+use crate::pem::{self, Kind, Section};
 
 pub const CERT: &str = "FOREBAY_TLS_CERT";
 pub const KEY: &str = "FOREBAY_TLS_KEY";
@@ -34,53 +39,126 @@ pub fn stamp(file: &PathBuf) -> Option<Stamp> {
     ))
 }
 
-/// All certificates of the file, at least one.
-pub fn read_certificates(
-    variable: &'static str,
-    file: &Path,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    read_pem(variable, file, "a certificate")
+/// A certificate or a CRL of a file, and where its section begins: `None` for a file that is DER.
+pub struct Found {
+    pub der: Vec<u8>,
+    line: Option<usize>,
 }
 
-pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let failed = |error| failed(KEY, file, explain(error, "a private key"));
-    warn_of_other_readers(KEY, file);
-    PrivateKeyDer::from_pem_file(file).map_err(failed)
-}
-
-/// PEM or DER, by what the file looks like.
-pub fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let bytes = std::fs::read(file).map_err(|error| failed(CRL, file, error.to_string()))?;
-    if bytes.first() == Some(&0x30) {
-        Ok(vec![bytes.into()])
-    } else {
-        parse_pem(CRL, file, "a CRL", &bytes)
+impl Found {
+    /// What is wrong with it, and where.
+    pub fn fault(&self, reason: &str) -> String {
+        match self.line {
+            Some(line) => format!("line {line}: {reason}"),
+            None => reason.to_owned(),
+        }
     }
 }
 
-/// All sections of the kind, at least one.
-fn read_pem<T: PemObject>(
-    variable: &'static str,
-    file: &Path,
-    what: &str,
-) -> Result<Vec<T>, TlsError> {
-    let bytes = std::fs::read(file).map_err(|error| failed(variable, file, error.to_string()))?;
-    parse_pem(variable, file, what, &bytes)
+/// The server's certificate chain, at least one certificate.
+pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = read(CERT, file, Kind::Certificate, Kind::is_key)?;
+    Ok(found.into_iter().map(|found| found.der.into()).collect())
 }
 
-fn parse_pem<T: PemObject>(
+/// All authorities, at least one.
+pub fn read_authorities(file: &Path) -> Result<Vec<Found>, TlsError> {
+    read(CLIENT_CA, file, Kind::Certificate, |_| false)
+}
+
+/// The server's one key.
+pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    warn_of_other_readers(KEY, file);
+    let failed = |reason: String| failed(KEY, file, reason);
+    let is_beside = |kind| matches!(kind, Kind::Certificate | Kind::EcParameters);
+    let bytes = read_bytes(file).map_err(failed)?;
+    let mut keys = pick(&bytes, "a private key", Kind::is_key, is_beside).map_err(failed)?;
+    let key = keys.swap_remove(0);
+    if let Some(other) = keys.first() {
+        return Err(failed(format!(
+            "line {}: there is more than one private key: leave the one that belongs to the certificate",
+            other.line
+        )));
+    }
+    Ok(match key.kind {
+        Kind::Pkcs1Key => PrivateKeyDer::Pkcs1(key.der.into()),
+        Kind::Sec1Key => PrivateKeyDer::Sec1(key.der.into()),
+        _ => PrivateKeyDer::Pkcs8(key.der.into()),
+    })
+}
+
+/// PEM or DER, by what the file looks like.
+pub fn read_crls(file: &Path) -> Result<Vec<Found>, TlsError> {
+    let bytes = read_bytes(file).map_err(|reason| failed(CRL, file, reason))?;
+    if pem::is_der(&bytes) {
+        return Ok(vec![Found {
+            der: bytes,
+            line: None,
+        }]);
+    }
+    find(&bytes, Kind::Crl, |_| false).map_err(|reason| failed(CRL, file, reason))
+}
+
+fn read(
     variable: &'static str,
     file: &Path,
+    kind: Kind,
+    is_beside: impl Fn(Kind) -> bool,
+) -> Result<Vec<Found>, TlsError> {
+    let found = read_bytes(file).and_then(|bytes| find(&bytes, kind, is_beside));
+    found.map_err(|reason| failed(variable, file, reason))
+}
+
+fn find(bytes: &[u8], kind: Kind, is_beside: impl Fn(Kind) -> bool) -> Result<Vec<Found>, String> {
+    let sections = pick(bytes, kind.name(), |found| found == kind, is_beside)?;
+    let found = sections.into_iter().map(|section| Found {
+        der: section.der,
+        line: Some(section.line),
+    });
+    Ok(found.collect())
+}
+
+/// The sections that are wanted, at least one. Others are an error, but for those that may stand beside them.
+fn pick(
+    bytes: &[u8],
     what: &str,
-    pem: &[u8],
-) -> Result<Vec<T>, TlsError> {
-    let failed = |reason| failed(variable, file, reason);
-    let objects = T::pem_slice_iter(pem).collect::<Result<Vec<T>, _>>();
-    let objects = objects.map_err(|error| failed(explain(error, what)))?;
-    if objects.is_empty() {
-        Err(failed(format!("it does not hold {what} in PEM")))
-    } else {
-        Ok(objects)
+    is_wanted: impl Fn(Kind) -> bool,
+    is_beside: impl Fn(Kind) -> bool,
+) -> Result<Vec<Section>, String> {
+    if pem::is_der(bytes) {
+        return Err(format!(
+            "it is DER, not PEM, and {what} in PEM is looked for: `openssl` writes that with -outform pem"
+        ));
+    }
+    let mut sections = pem::sections(bytes).map_err(|error| error.to_string())?;
+    for Section { kind, line, .. } in &sections {
+        if !is_wanted(*kind) && !is_beside(*kind) {
+            return Err(format!(
+                "line {line}: it is {}, and {what} is looked for: take it out",
+                kind.name()
+            ));
+        }
+    }
+    sections.retain(|section| is_wanted(section.kind));
+    if sections.is_empty() {
+        return Err(format!("it is not PEM that holds {what}"));
+    }
+    Ok(sections)
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(file).and_then(|opened| {
+        let limit = pem::FILE_BYTES_MAX as u64 + 1;
+        opened.take(limit).read_to_end(&mut bytes)
+    });
+    match read {
+        Err(error) => Err(error.to_string()),
+        Ok(read) if read > pem::FILE_BYTES_MAX => Err(format!(
+            "it has more than {} MiB",
+            pem::FILE_BYTES_MAX >> 20
+        )),
+        Ok(_) => Ok(bytes),
     }
 }
 
@@ -89,13 +167,5 @@ pub fn failed(variable: &'static str, file: &Path, reason: String) -> TlsError {
         variable,
         file: file.to_owned(),
         reason,
-    }
-}
-
-fn explain(error: pem::Error, what: &str) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => format!("it does not hold {what} in PEM"),
-        error => format!("it is not PEM: {error}"),
     }
 }

@@ -19,7 +19,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn load(config: &TlsConfig, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        let chain = files::read_certificates(CERT, &config.cert)?;
+        let chain = files::read_chain(&config.cert)?;
         let invalid = |reason| TlsError::Invalid {
             variable: CERT,
             reason,

@@ -21,6 +21,7 @@ use super::trust::Trust;
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
 use crate::identity::ServerCertificate;
+use crate::record::Timestamp;
 
 /// TLS 1.3 session tickets that a client is sent; each costs it a resumption and the server a round of encryption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
@@ -54,7 +55,7 @@ impl Reloader {
         let pair_files = vec![config.cert.clone(), config.key.clone()];
         let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
         let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
-        let trust = Watched::start(trust_files, || Trust::load(&config, &provider))?;
+        let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
         let tickets = Tickets::new()?;
         let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
         let configs = Arc::new(ArcSwap::from_pointee(configs));
@@ -88,9 +89,10 @@ impl Reloader {
             .pair
             .look(reads_all, || Pair::load(&self.config, &self.provider));
         let authorities = self.trust.value.authorities.clone();
-        let trust = self
-            .trust
-            .look(reads_all, || Trust::load(&self.config, &self.provider));
+        let before = self.trust.value.revocation.clone();
+        let trust = self.trust.look(reads_all, || {
+            Trust::load(&self.config, &self.provider, Some(&before))
+        });
         let mut changes: Vec<Change> = Vec::new();
         if let Some(looked) = pair {
             changes.push(looked.map_or_else(Change::Failed, |()| {
@@ -141,6 +143,8 @@ impl Reloader {
 struct Watched<T> {
     files: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
+    /// When files that could not be used are read again, although they have not changed.
+    due: Option<Timestamp>,
     value: T,
 }
 
@@ -155,6 +159,7 @@ impl<T> Watched<T> {
             value: load()?,
             files,
             seen,
+            due: None,
         })
     }
 
@@ -165,11 +170,14 @@ impl<T> Watched<T> {
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Option<Result<(), TlsError>> {
         let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
-        if stamps == self.seen && !reads_all {
+        let is_due = self.due.is_some_and(|due| due <= Timestamp::now());
+        if stamps == self.seen && !reads_all && !is_due {
             return None;
         }
         self.seen = stamps;
-        Some(load().map(|value| self.value = value))
+        let loaded = load();
+        self.due = loaded.as_ref().err().and_then(TlsError::due);
+        Some(loaded.map(|value| self.value = value))
     }
 }
 

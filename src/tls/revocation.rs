@@ -1,19 +1,24 @@
-//! Who is revoked: all CRLs as one table, asked by issuer and serial number.
+//! Who may still speak: the authorities of the bundle and all CRLs as one table, asked by issuer and serial number.
 //!
 //! Built when the files are loaded and never changed; the verifier asks it for each full handshake, `accept` for each
 //! connection, also a resumed one, and `http` for each live connection when a new table comes. Asking is a hash and a
 //! binary search in packed serial numbers; memory is their bytes, 16 MB for a million of 16 bytes.
 //!
-//! What is asked about is every certificate of a chain that might vouch for the leaf, but for authorities of the bundle.
-//! One of those that another one revoked vouches for nobody. While a second one of its name stands, it is only left out
-//! of the bundle: connections that live, without having sent it, cannot be told from the other's, and stay. Lists of one
-//! issuer add up, and the one that is out of date first decides how long they hold.
+//! What is asked about is every certificate of a chain that might vouch for the leaf, but for authorities of the bundle,
+//! and which of those the chain ends with. One that is taken out of the bundle, or that another one revoked, vouches for
+//! nobody, from then on and on connections that live. A certificate that any list of its issuer names is revoked. Whether
+//! it is known not to be depends on the lists that speak for it: those of one scope add up, and the one that is out of date
+//! first decides how long they hold.
 
 mod serials;
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
-use crate::identity::{self, Authority, Crl, CrlError, IdentityError, Link, significant};
+use crate::identity::{
+    self, Authority, Bundle, Crl, CrlError, Edition, IdentityError, Link, Scope, Verify,
+    significant,
+};
 use crate::record::Timestamp;
 use serials::Serials;
 
@@ -23,22 +28,34 @@ type Name = Box<[u8]>;
 /// SubjectPublicKeyInfo in DER.
 type Key = Box<[u8]>;
 
-/// What the lists say, all together.
+/// What the bundle and the lists say, all together.
 #[derive(Debug, Default)]
 pub struct Revocation {
     is_on: bool,
     is_strict: bool,
-    lists: HashMap<Name, List>,
-    /// Names and keys of the authorities of the bundle that stand.
-    anchors: Vec<(Name, Key)>,
-    /// Names of those that do not, and of which no namesake stands.
+    issuers: HashMap<Name, Issuer>,
+    /// The authorities that stand; `None`: nobody is asked.
+    bundle: Option<Bundle>,
+    /// Names of those that do not stand, and of which no namesake does.
     distrusted: HashSet<Name>,
 }
 
+/// What the lists of one issuer say.
+#[derive(Debug, Default)]
+struct Issuer {
+    /// A set for each list, and one for all of them once they are all there.
+    revoked: Vec<Serials>,
+    lists: Vec<List>,
+}
+
+/// One list, but for its entries.
 #[derive(Debug)]
 struct List {
-    revoked: Serials,
+    signed_by: Key,
+    scope: Scope,
+    edition: Edition,
     next_update: Timestamp,
+    file: Box<Path>,
 }
 
 /// What is known of a certificate and those that vouch for it.
@@ -46,17 +63,52 @@ struct List {
 pub enum Status {
     Good,
     Revoked,
-    /// An issuer has no list, or one that is out of date, and that matters (`FOREBAY_TLS_CRL_STRICT`).
+    /// No list of its issuer speaks for a certificate, or only one that is out of date, and that matters
+    /// (`FOREBAY_TLS_CRL_STRICT`).
     Unknown,
 }
 
+impl Issuer {
+    /// An authority may have cut its list into a thousand: they are merged once, not one by one.
+    fn merge(&mut self) {
+        if self.revoked.len() > 1 {
+            let all = self.revoked.iter().flat_map(Serials::iter).collect();
+            self.revoked = vec![Serials::new(all)];
+        }
+    }
+
+    /// Whether a list speaks for the certificate, and all of its scope are current.
+    fn knows(&self, link: &Link, now: Timestamp) -> bool {
+        let covering = self.lists.iter().filter(|list| list.scope.covers(link));
+        let mut scopes = covering.map(|list| &list.scope);
+        scopes.any(|scope| self.is_current(scope, now))
+    }
+
+    fn is_current(&self, scope: &Scope, now: Timestamp) -> bool {
+        let mut of_scope = self.lists.iter().filter(|list| list.scope == *scope);
+        of_scope.all(|list| now < list.next_update)
+    }
+
+    /// The newest list of one key and scope.
+    fn newest(&self, signed_by: &Key, scope: &Scope) -> Option<&List> {
+        let mut newest: Option<&List> = None;
+        for list in &self.lists {
+            let is_of_kind = list.signed_by == *signed_by && list.scope == *scope;
+            if is_of_kind && newest.is_none_or(|newest| list.edition.is_after(&newest.edition)) {
+                newest = Some(list);
+            }
+        }
+        newest
+    }
+}
+
 impl Revocation {
-    /// No lists are configured: nobody is asked about.
+    /// Nothing is configured: nobody is asked about.
     pub fn off() -> Self {
         Self::default()
     }
 
-    /// A table without lists.
+    /// A table without lists, and without a bundle until [`judge`](Self::judge) brings it.
     pub fn new(is_strict: bool) -> Self {
         Self {
             is_on: true,
@@ -65,51 +117,58 @@ impl Revocation {
         }
     }
 
-    /// Adds a list whose signature has been checked.
-    pub fn add(&mut self, crl: &Crl) -> Result<(), CrlError> {
+    /// Adds a list whose signature has been checked with a key, and which came from a file.
+    pub fn add(&mut self, crl: &Crl, signed_by: &[u8], file: &Path) -> Result<(), CrlError> {
         let revoked = crl.serials().collect::<Result<Vec<_>, _>>()?;
-        match self.lists.get_mut(crl.issuer) {
-            Some(list) => {
-                list.revoked = Serials::new(list.revoked.iter().chain(revoked).collect());
-                list.next_update = list.next_update.min(crl.next_update);
-            }
-            None => {
-                let list = List {
-                    revoked: Serials::new(revoked),
-                    next_update: crl.next_update,
-                };
-                self.lists.insert(crl.issuer.into(), list);
-            }
-        }
+        let issuer = self.issuers.entry(crl.issuer.into()).or_default();
+        issuer.revoked.push(Serials::new(revoked));
+        issuer.lists.push(List {
+            signed_by: signed_by.into(),
+            scope: crl.scope.clone(),
+            edition: crl.edition.clone(),
+            next_update: crl.next_update,
+            file: file.into(),
+        });
         Ok(())
     }
 
-    /// Looks for revoked authorities in the bundle, once all lists are there; those that only they vouch for fall with
-    /// them. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
-    pub fn judge(&mut self, authorities: &[Authority]) -> Vec<bool> {
-        let stands = self.standing(authorities);
-        let has_standing = |name: &Name| {
-            authorities
-                .iter()
-                .zip(&stands)
-                .any(|(other, s)| *s && other.subject == *name)
-        };
-        let distrusted = authorities
-            .iter()
-            .map(|authority| &authority.subject)
-            .filter(|name| !has_standing(name));
+    /// The file of a list that takes the place of a newer one of `before`: of one issuer, key and scope.
+    pub fn stale_file(&self, before: &Self) -> Option<&Path> {
+        for (name, issuer) in &self.issuers {
+            let Some(issuer_before) = before.issuers.get(name) else {
+                continue;
+            };
+            for list in &issuer.lists {
+                let newest = issuer.newest(&list.signed_by, &list.scope).unwrap_or(list);
+                let newest_before = issuer_before.newest(&list.signed_by, &list.scope);
+                if newest_before.is_some_and(|before| before.edition.is_after(&newest.edition)) {
+                    return Some(&newest.file);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the bundle, once all lists are there. Revoked authorities do not stand, nor do those that only they vouch
+    /// for. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
+    pub fn judge(&mut self, authorities: Vec<Authority>, verify: Verify) -> Vec<bool> {
+        self.issuers.values_mut().for_each(Issuer::merge);
+        let stands = self.standing(&authorities);
+        let mut standing_names = HashSet::new();
+        for (authority, _) in authorities.iter().zip(&stands).filter(|(_, s)| **s) {
+            standing_names.insert(&authority.subject);
+        }
+        let names = authorities.iter().map(|authority| &authority.subject);
+        let distrusted = names.filter(|name| !standing_names.contains(name));
         self.distrusted = distrusted.cloned().collect();
-        let standing = authorities
-            .iter()
-            .zip(&stands)
-            .filter(|(_, stands)| **stands);
-        self.anchors = standing
-            .map(|(authority, _)| (authority.subject.clone(), authority.key_info.clone()))
-            .collect();
-        let ends = |(authority, stands): (&Authority, &bool)| {
-            *stands || self.distrusted.contains(&authority.subject)
-        };
-        authorities.iter().zip(&stands).map(ends).collect()
+        let mut may_end = Vec::new();
+        let mut standing = Vec::new();
+        for (authority, stands) in authorities.into_iter().zip(stands) {
+            may_end.push(stands || self.distrusted.contains(&authority.subject));
+            standing.extend(stands.then_some(authority));
+        }
+        self.bundle = Some(Bundle::new(standing, verify));
+        may_end
     }
 
     fn standing(&self, authorities: &[Authority]) -> Vec<bool> {
@@ -139,22 +198,16 @@ impl Revocation {
         }
     }
 
-    /// What is to be asked about for a chain of certificates in DER, the leaf first; nothing where nobody asks.
+    /// What is to be asked about for a chain of certificates in DER, the leaf first, which has been verified; nothing
+    /// where nobody asks.
     pub fn links<'a>(
         &self,
         chain: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<Link>, IdentityError> {
-        if !self.is_on {
-            return Ok(Vec::new());
+        match &self.bundle {
+            Some(bundle) => identity::links(chain, bundle),
+            None => Ok(Vec::new()),
         }
-        let is_anchor = |(name, key): &(Name, Key), subject: &[u8], info: &[u8]| {
-            **name == *subject && **key == *info
-        };
-        identity::links(chain, |subject, info| {
-            self.anchors
-                .iter()
-                .any(|anchor| is_anchor(anchor, subject, info))
-        })
     }
 
     /// What is known of a chain.
@@ -163,9 +216,8 @@ impl Revocation {
             return Status::Revoked;
         }
         let is_known = |link: &Link| {
-            self.lists
-                .get(&link.issuer)
-                .is_some_and(|list| now < list.next_update)
+            let issuer = self.issuers.get(&link.issuer);
+            issuer.is_some_and(|issuer| issuer.knows(link, now))
         };
         let matters = self.is_on && self.is_strict;
         if matters && !chain.iter().all(is_known) {
@@ -175,22 +227,37 @@ impl Revocation {
         }
     }
 
-    /// Whether a certificate of the chain, or the authority above it, is revoked.
+    /// Whether a certificate of the chain is revoked, or no authority of the bundle vouches for it any more.
     pub fn is_revoked(&self, chain: &[Link]) -> bool {
-        chain
-            .iter()
-            .any(|link| self.lists_link(link) || self.distrusted.contains(&link.issuer))
+        let is_taken_back =
+            |link: &Link| self.lists_link(link) || self.distrusted.contains(&link.issuer);
+        chain.iter().any(is_taken_back) || !self.is_anchored(chain)
+    }
+
+    fn is_anchored(&self, chain: &[Link]) -> bool {
+        let Some(bundle) = &self.bundle else {
+            return true;
+        };
+        let mut anchors = chain.iter().flat_map(|link| &link.anchors);
+        anchors.any(|id| bundle.contains(id))
     }
 
     /// How many certificates the lists name.
     pub fn revoked_len(&self) -> usize {
-        self.lists.values().map(|list| list.revoked.len()).sum()
+        let sets = self.issuers.values().flat_map(|issuer| &issuer.revoked);
+        sets.map(Serials::len).sum()
+    }
+
+    /// How many lists speak only for certificates that name the same place.
+    pub fn partitions(&self) -> usize {
+        let lists = self.issuers.values().flat_map(|issuer| &issuer.lists);
+        lists.filter(|list| list.scope.is_partition()).count()
     }
 
     fn lists_link(&self, link: &Link) -> bool {
-        self.lists
-            .get(&link.issuer)
-            .is_some_and(|list| list.revoked.contains(significant(&link.serial)))
+        let issuer = self.issuers.get(&link.issuer);
+        let serial = significant(&link.serial);
+        issuer.is_some_and(|issuer| issuer.revoked.iter().any(|set| set.contains(serial)))
     }
 }
 

@@ -1,21 +1,27 @@
 //! Whom the gateway trusts to name devices, and whom they have taken back: the authorities and their CRLs, which are
 //! good or bad together. A list that no authority of the bundle has signed would leave its devices unchecked, so it is
-//! an error.
+//! an error; so is one from the future, and one that is older than the list whose place it takes: whoever can put an old
+//! list in its place would let in whom the new one names.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use rustls::RootCertStore;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::TlsError;
-use super::files::{self, CLIENT_CA, CRL};
+use super::files::{self, CLIENT_CA, CRL, Found};
 use super::revocation::Revocation;
 use super::verifier::Verifier;
 use crate::config::TlsConfig;
-use crate::identity::{self, Authority, Crl, IdentityError};
+use crate::identity::{self, Authority, Crl, PublicKey, Signed};
+use crate::record::Timestamp;
+
+/// How far an authority's clock may be ahead of the gateway's.
+const CLOCK_SKEW_MILLIS: u64 = 300_000;
 
 /// Authorities and what they revoked.
 pub struct Trust {
@@ -26,15 +32,25 @@ pub struct Trust {
 }
 
 impl Trust {
-    pub fn load(config: &TlsConfig, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let mut authorities = files::read_certificates(CLIENT_CA, &config.client_ca)?;
+    /// Reads the files. `before` is what has been in force, if anything.
+    pub fn load(
+        config: &TlsConfig,
+        provider: &Arc<CryptoProvider>,
+        before: Option<&Revocation>,
+    ) -> Result<Self, TlsError> {
+        let found = files::read_authorities(&config.client_ca)?;
+        let mut authorities = Vec::new();
+        for found in &found {
+            authorities.push(read_authority(&config.client_ca, found)?);
+        }
         let mut revocation = Revocation::off();
         if !config.crl.is_empty() {
-            let bundle = read_bundle(&authorities)?;
-            revocation = read_lists(config, &bundle, provider)?;
-            let mut may_end = revocation.judge(&bundle).into_iter();
-            authorities.retain(|_| may_end.next() == Some(true));
+            revocation = read_lists(config, &authorities)?;
+            must_be_newer(&revocation, before)?;
         }
+        let may_end = revocation.judge(authorities, has_signed);
+        let ends = found.into_iter().zip(may_end).filter(|(_, ends)| *ends);
+        let authorities: Vec<CertificateDer> = ends.map(|(found, _)| found.der.into()).collect();
         let revocation = Arc::new(revocation);
         let chains = chain_verifier(&authorities, provider)?;
         let verifier = Arc::new(Verifier {
@@ -60,76 +76,95 @@ fn chain_verifier(
     };
     let mut roots = RootCertStore::empty();
     for certificate in authorities {
-        roots
-            .add(certificate.clone())
-            .map_err(|error| invalid(error.to_string()))?;
+        let added = roots.add(certificate.clone());
+        added.map_err(|error| invalid(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     builder.build().map_err(|error| invalid(error.to_string()))
 }
 
-fn read_bundle(authorities: &[CertificateDer<'static>]) -> Result<Vec<Authority>, TlsError> {
-    let invalid = |error: IdentityError| TlsError::Invalid {
-        variable: CLIENT_CA,
-        reason: error.to_string(),
-    };
-    authorities
-        .iter()
-        .map(|der| identity::authority(der))
-        .collect::<Result<_, _>>()
-        .map_err(invalid)
+fn read_authority(file: &Path, found: &Found) -> Result<Authority, TlsError> {
+    let mut alone = RootCertStore::empty();
+    let is_anchor = alone.add(CertificateDer::from(&*found.der)).is_ok();
+    let authority = identity::authority(&found.der).ok();
+    authority.filter(|_| is_anchor).ok_or_else(|| {
+        let reason = found.fault("it is not a certificate that chains can end with, or is damaged");
+        files::failed(CLIENT_CA, file, reason)
+    })
 }
 
-fn read_lists(
-    config: &TlsConfig,
-    bundle: &[Authority],
-    provider: &CryptoProvider,
-) -> Result<Revocation, TlsError> {
+fn read_lists(config: &TlsConfig, authorities: &[Authority]) -> Result<Revocation, TlsError> {
     let mut revocation = Revocation::new(config.crl_strict);
     for file in &config.crl {
-        for der in files::read_crls(file)? {
-            add(&mut revocation, &der, bundle, provider)
-                .map_err(|reason| files::failed(CRL, file, reason))?;
+        for found in files::read_crls(file)? {
+            add(&mut revocation, file, &found, authorities)?;
         }
+    }
+    let partitions = revocation.partitions();
+    if partitions > 0 {
+        tracing::info!(
+            partitions,
+            "CRLs name distribution points: these speak only for certificates that name the same one"
+        );
     }
     Ok(revocation)
 }
 
 fn add(
     revocation: &mut Revocation,
-    der: &[u8],
+    file: &Path,
+    found: &Found,
     authorities: &[Authority],
-    provider: &CryptoProvider,
-) -> Result<(), String> {
-    let crl = Crl::parse(der).map_err(|error| error.to_string())?;
-    let mut issuers = authorities
-        .iter()
-        .filter(|authority| *authority.subject == *crl.issuer)
-        .peekable();
-    if issuers.peek().is_none() {
-        return Err(format!(
-            "its issuer is not among the authorities of {CLIENT_CA}"
-        ));
+) -> Result<(), TlsError> {
+    let failed = |reason: &str| files::failed(CRL, file, found.fault(reason));
+    let crl = Crl::parse(&found.der).map_err(|error| failed(&error.to_string()))?;
+    let is_issuer = |authority: &&Authority| *authority.subject == *crl.issuer;
+    let issuers: Vec<&Authority> = authorities.iter().filter(is_issuer).collect();
+    if issuers.is_empty() {
+        return Err(failed(ISSUER_UNKNOWN));
     }
-    let algorithms = provider.signature_verification_algorithms.all;
-    if !issuers.any(|issuer| issuer.may_sign_crls && has_signed(issuer, &crl, algorithms)) {
-        return Err("its signature is not that of its issuer, or its issuer's certificate forbids to sign CRLs".into());
+    let signer = issuers.into_iter().find(|issuer| {
+        let key = PublicKey::read(&issuer.key_info);
+        issuer.may_sign_crls && key.is_ok_and(|key| has_signed(&key, &crl.signed))
+    });
+    let signer = signer.ok_or_else(|| failed(NOT_SIGNED))?;
+    let until = Timestamp(crl.edition.this_update.0.saturating_sub(CLOCK_SKEW_MILLIS));
+    if until > Timestamp::now() {
+        return Err(TlsError::Early {
+            file: file.to_owned(),
+            until,
+        });
     }
-    revocation.add(&crl).map_err(|error| error.to_string())
+    let added = revocation.add(&crl, &signer.key_info, file);
+    added.map_err(|error| failed(&error.to_string()))
 }
 
-fn has_signed(
-    authority: &Authority,
-    crl: &Crl,
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
+const ISSUER_UNKNOWN: &str = "its issuer is not among the authorities of FOREBAY_TLS_CLIENT_CA";
+
+const NOT_SIGNED: &str =
+    "its signature is not that of its issuer, or its issuer's certificate forbids to sign CRLs";
+
+fn must_be_newer(revocation: &Revocation, before: Option<&Revocation>) -> Result<(), TlsError> {
+    let stale = before.and_then(|before| revocation.stale_file(before));
+    let reason = "it is older than the list in force (by CRL number, else by thisUpdate), which stays; if the authority \
+                  has begun to count anew, restart the gateway";
+    stale.map_or(Ok(()), |file| {
+        Err(files::failed(CRL, file, reason.to_owned()))
+    })
+}
+
+/// Whether the key has made the signature, by an algorithm that TLS would take as well.
+pub fn has_signed(key: &PublicKey, signed: &Signed) -> bool {
+    static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
+        LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
     let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
-        algorithm.public_key_alg_id().as_ref() == &*authority.key_algorithm
-            && algorithm.signature_alg_id().as_ref() == crl.signature_algorithm
+        algorithm.public_key_alg_id().as_ref() == key.algorithm
+            && algorithm.signature_alg_id().as_ref() == signed.algorithm
     };
-    algorithms.iter().filter(fits).any(|algorithm| {
+    let mut fitting = ALGORITHMS.all.iter().filter(fits);
+    fitting.any(|algorithm| {
         algorithm
-            .verify_signature(&authority.key, crl.signed, crl.signature)
+            .verify_signature(key.key, signed.content, signed.signature)
             .is_ok()
     })
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationList,
-    CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose as Usage, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose as Usage, GeneralSubtree, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    NameConstraints, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -30,6 +31,31 @@ pub struct Pki {
 pub struct Identity {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// A list of the root that is unlike the others.
+pub struct List<'a> {
+    pub revoked: &'a [&'a Identity],
+    pub number: u64,
+    /// From now: when it was made, and when the next one is due.
+    pub made_seconds: i64,
+    pub due_seconds: i64,
+    /// The place that it speaks for.
+    pub point: Option<&'a str>,
+    pub users_only: bool,
+}
+
+impl Default for List<'_> {
+    fn default() -> Self {
+        Self {
+            revoked: &[],
+            number: 1,
+            made_seconds: -7200,
+            due_seconds: 3600,
+            point: None,
+            users_only: false,
+        }
+    }
 }
 
 impl Identity {
@@ -108,6 +134,49 @@ impl Pki {
         self.sign("wrong-usage", params)
     }
 
+    /// A certificate that does not say what it is good for.
+    pub fn without_usage(&self, id: &str) -> Identity {
+        let mut params = device(&[id]);
+        params.extended_key_usages.clear();
+        self.sign(id, params)
+    }
+
+    /// A device that says where its CRL is found.
+    pub fn device_at(&self, id: &str, point: &str) -> Identity {
+        let mut params = device(&[id]);
+        params.crl_distribution_points = vec![CrlDistributionPoint {
+            uris: vec![point.to_owned()],
+        }];
+        self.sign(id, params)
+    }
+
+    /// A device that one source names, below an intermediate that may only issue DNS names below `domain`.
+    pub fn device_below_constrained(&self, domain: &str, source: &str, name: &str) -> Identity {
+        let mut params = authority("constrained");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        let intermediate = CertifiedIssuer::signed_by(params, key(), &self.root);
+        let intermediate = intermediate.expect("a certificate");
+        let mut params = device(&[]);
+        let ascii = || name.try_into().expect("an ASCII string");
+        match source {
+            "san-uri" => params.subject_alt_names.push(SanType::URI(ascii())),
+            "san-dns" => params.subject_alt_names.push(SanType::DnsName(ascii())),
+            _ => params.distinguished_name.push(DnType::CommonName, name),
+        }
+        sign(&self.dir, name, params, &intermediate, &intermediate.pem())
+    }
+
+    /// A server whose chain has an intermediate.
+    pub fn server_below_intermediate(&self) -> Identity {
+        let intermediate = CertifiedIssuer::signed_by(authority("servers"), key(), &self.root);
+        let intermediate = intermediate.expect("a certificate");
+        let chain = intermediate.pem();
+        sign(&self.dir, "chained", server(), &intermediate, &chain)
+    }
+
     /// A certificate that has been out of date for years.
     pub fn expired(&self) -> Identity {
         let mut params = device(&["expired"]);
@@ -163,7 +232,7 @@ impl Pki {
             .collect();
         self.replace(
             "crl.pem",
-            self.crl_of(&self.root, serials, 3600)
+            crl(&self.root, serials, &List::default())
                 .pem()
                 .expect("PEM")
                 .as_bytes(),
@@ -174,43 +243,21 @@ impl Pki {
         &self,
         issuer: &Authority,
         revoked: &[&Identity],
-        due_in_seconds: i64,
+        due_seconds: i64,
     ) -> CertificateRevocationList {
-        self.crl_of(
-            issuer,
-            revoked.iter().map(|identity| identity.serial()).collect(),
-            due_in_seconds,
-        )
+        let list = List {
+            due_seconds,
+            ..List::default()
+        };
+        let serials = revoked.iter().map(|identity| identity.serial());
+        crl(issuer, serials.collect(), &list)
     }
 
-    fn crl_of(
-        &self,
-        issuer: &Authority,
-        serials: Vec<Vec<u8>>,
-        due_in_seconds: i64,
-    ) -> CertificateRevocationList {
-        let now = date_time_ymd(1970, 1, 1)
-            + Duration::from_secs(jiff::Timestamp::now().as_second().unsigned_abs());
-        let entry = |serial: Vec<u8>| RevokedCertParams {
-            serial_number: SerialNumber::from_slice(&serial),
-            revocation_time: now,
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let hour = Duration::from_secs(3600);
-        let params = CertificateRevocationListParams {
-            this_update: now - 2 * hour,
-            next_update: if due_in_seconds < 0 {
-                now - hour
-            } else {
-                now + hour
-            },
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: serials.into_iter().map(entry).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(issuer).expect("a CRL")
+    /// Writes a list of the root.
+    pub fn list(&self, file: &str, list: &List) -> PathBuf {
+        let serials = list.revoked.iter().map(|identity| identity.serial());
+        let crl = crl(&self.root, serials.collect(), list);
+        self.replace(file, crl.pem().expect("PEM").as_bytes())
     }
 
     /// Puts a file in the place of another at once.
@@ -264,6 +311,35 @@ impl Pki {
     fn sign(&self, name: &str, params: CertificateParams) -> Identity {
         sign(&self.dir, name, params, &self.root, "")
     }
+}
+
+fn crl(issuer: &Authority, serials: Vec<Vec<u8>>, list: &List) -> CertificateRevocationList {
+    let now = jiff::Timestamp::now().as_second();
+    let at = |seconds: i64| {
+        let since_1970 = Duration::from_secs((now + seconds).unsigned_abs());
+        date_time_ymd(1970, 1, 1) + since_1970
+    };
+    let entry = |serial: Vec<u8>| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&serial),
+        revocation_time: at(0),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let point = list.point.map(|uri| CrlIssuingDistributionPoint {
+        distribution_point: CrlDistributionPoint {
+            uris: vec![uri.to_owned()],
+        },
+        scope: list.users_only.then_some(CrlScope::UserCertsOnly),
+    });
+    let params = CertificateRevocationListParams {
+        this_update: at(list.made_seconds),
+        next_update: at(list.due_seconds),
+        crl_number: SerialNumber::from(list.number),
+        issuing_distribution_point: point,
+        revoked_certs: serials.into_iter().map(entry).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).expect("a CRL")
 }
 
 fn key() -> KeyPair {

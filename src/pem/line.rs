@@ -1,0 +1,99 @@
+//! The lines of a PEM file, and what one of them is.
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+const DASHES: &[u8] = b"-----";
+
+/// What a line is, blanks around it taken off.
+pub enum Line<'a> {
+    Begin {
+        label: &'a [u8],
+        after: &'a [u8],
+    },
+    End {
+        label: &'a [u8],
+        after: &'a [u8],
+    },
+    /// A BEGIN or an END is in it, but not as the beginning of the line, or not whole.
+    Broken,
+    Text,
+}
+
+impl<'a> Line<'a> {
+    pub fn of(text: &'a [u8]) -> Self {
+        if let Some((label, after)) = marker(text, BEGIN) {
+            Self::Begin { label, after }
+        } else if let Some((label, after)) = marker(text, END) {
+            Self::End { label, after }
+        } else if has_marker(text) {
+            Self::Broken
+        } else {
+            Self::Text
+        }
+    }
+}
+
+/// The label of a marker that the line starts with, and what follows it.
+fn marker<'a>(text: &'a [u8], start: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let rest = text.strip_prefix(start)?;
+    let end = memchr::memmem::find(rest, DASHES)?;
+    let (label, after) = (&rest[..end], &rest[end + DASHES.len()..]);
+    Some((label, after.trim_ascii_start()))
+}
+
+/// Whether a marker, or what was meant for one, is anywhere in a line: BEGIN or END directly after two dashes, or after one
+/// of those that editors put in the place of two.
+fn has_marker(text: &[u8]) -> bool {
+    const DASHES: [&[u8]; 4] = [b"--", b"\xe2\x80\x93", b"\xe2\x80\x94", b"\xe2\x88\x92"];
+    (0..text.len()).any(|at| {
+        let (before, word) = text.split_at(at);
+        let is_word = starts_with_word(word, b"BEGIN ") || starts_with_word(word, b"END ");
+        is_word && DASHES.iter().any(|dashes| before.ends_with(dashes))
+    })
+}
+
+fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
+    text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word)
+}
+
+/// All lines with their numbers, from 1. They end with LF, CR LF or CR.
+pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = Some(file);
+    let lines = std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memchr::memchr2(b'\n', b'\r', text);
+        let (line, after) = text.split_at(end.unwrap_or(text.len()));
+        rest = match after {
+            [] => None,
+            [b'\r', b'\n', after @ ..] | [_, after @ ..] => Some(after),
+        };
+        Some(line)
+    });
+    (1..).zip(lines)
+}
+
+/// Of UTF-8, or of UTF-16 in either order.
+pub fn has_byte_order_mark(file: &[u8]) -> bool {
+    [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
+        .iter()
+        .any(|mark| file.starts_with(mark))
+}
+
+pub fn has_escaped_breaks(text: &[u8]) -> bool {
+    let is_escaped = |pair: &[u8]| pair == b"\\n" || pair == b"\\r";
+    text.windows(2).any(is_escaped)
+}
+
+/// Whether the line begins as the inside of a section does.
+pub fn starts_with_base64(text: &[u8]) -> bool {
+    text.first().is_some_and(|byte| is_base64(*byte))
+}
+
+/// RFC 1421's headers of an encrypted section.
+pub fn says_encrypted(text: &[u8]) -> bool {
+    text.starts_with(b"Proc-Type:") || text.starts_with(b"DEK-Info:")
+}
+
+pub fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+}
