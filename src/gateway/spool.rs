@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::config::{Config, SpoolConfig};
 use crate::delivery::Backlog;
 use crate::spool::keys::Keys;
-use crate::spool::{Options, Spool};
+use crate::spool::{Options, Recovery, Spool};
 use crate::telemetry::metrics::Metrics;
 
 /// `None` where none is configured. What a process before this one left in it is told of.
@@ -28,10 +28,11 @@ pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog
         metrics: metrics.spool(),
     })
     .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
-    if found.records > 0 {
+    let Recovery { records, bytes, .. } = found.backlog;
+    if records > 0 {
         tracing::info!(
-            records = found.records,
-            bytes = found.bytes,
+            records,
+            bytes,
             "the spool holds records: they are delivered now"
         );
     }

@@ -14,6 +14,7 @@
 //! delivered again, nothing else.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 
 use crc32c::crc32c;
@@ -88,6 +89,22 @@ impl Cursor {
             next_segment,
             done,
         })
+    }
+
+    /// The first place that no record has had, as far as this cursor knows.
+    pub fn end(&self) -> u64 {
+        let last_done = self.done.iter().last().map_or(0, |range| range.end);
+        last_done.max(self.next).max(self.low)
+    }
+
+    /// How many of these records are not done with.
+    pub fn waiting(&self, places: Range<u64>) -> u64 {
+        let places = places.start.max(self.low)..places.end;
+        if places.is_empty() {
+            return 0;
+        }
+        let gaps = self.done.gaps(places);
+        gaps.iter().map(|gap| gap.end - gap.start).sum()
     }
 
     /// The newer one of the two slots; `None` when there is none yet, or none is whole.

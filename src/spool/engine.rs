@@ -10,7 +10,6 @@
 //! segment has: a spool that has filled its disk can still say what is done with, and delete it.
 
 mod dropped;
-mod writer;
 
 use std::io;
 use std::ops::Range;
@@ -27,14 +26,10 @@ use super::reader::Source;
 use super::recovery::{OpenError, Recovery, recover};
 use super::segment::{self, FRAMES_START};
 use super::shared::{Shared, State};
+use super::writer::{Plan, RUN_BYTES_MAX, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
 use crate::config::WhenFull;
 use crate::telemetry::metrics::SpoolMetrics;
 use dropped::Dropped;
-pub use writer::mark_end;
-use writer::{Plan, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
-
-/// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
-pub const RUN_BYTES_MAX: u64 = 8 << 20;
 
 const CURSOR_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -89,7 +84,7 @@ impl<D: Disk> Engine<D> {
     pub fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
-        options.metrics.frames_damaged(recovery.lost_segments);
+        options.metrics.frames_damaged(recovery.damaged());
         options
             .metrics
             .set_backlog(recovery.bytes, recovery.records);

@@ -112,6 +112,13 @@ impl Index {
             .partition_point(|segment| segment.end <= place)
     }
 
+    /// Whether a segment has this place.
+    #[cfg(test)]
+    pub fn holds(&self, place: u64) -> bool {
+        let segment = self.segments.get(self.at(place));
+        segment.is_some_and(|segment| segment.base <= place)
+    }
+
     /// Moves `low` over what is done with, and over places that no segment holds.
     fn advance(&mut self) {
         let waiting = self.segments.iter().find(|segment| segment.live > 0);

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::frame::Header;
 use super::frame::body::{Content, decode};
+use super::frame::{self, Header};
 use super::index::Segment;
 use super::keys::Keys;
 use super::opened::{NotOpened, Opened};
-use super::quarantine::Quarantine;
+use super::quarantine::{PIECE_BYTES_MAX, Quarantine};
 use super::segment::{self, FRAMES_START};
 use super::shared::Shared;
 use crate::record::Record;
@@ -27,8 +27,8 @@ use crate::telemetry::metrics::SpoolMetrics;
 /// Failed reads at one place before that frame is given up.
 const FAILURES_MAX: u32 = 5;
 
-/// What is kept of one piece of damage, at most.
-const QUARANTINE_PIECE_BYTES_MAX: u64 = 64 << 20;
+// A whole frame fits a piece of the quarantine.
+const _: () = assert!(PIECE_BYTES_MAX >= frame::BODY_BYTES_MAX as u64);
 
 /// The disk could not be read; another try may do.
 #[derive(Debug, thiserror::Error)]
@@ -287,7 +287,7 @@ impl<D: Disk> Reader<D> {
         if places.is_empty() {
             return;
         }
-        let bytes = (offsets.end - offsets.start).min(QUARANTINE_PIECE_BYTES_MAX) as usize;
+        let bytes = (offsets.end - offsets.start).min(PIECE_BYTES_MAX) as usize;
         let kept = opened.raw(offsets.start, bytes).and_then(|raw| {
             let quarantine = Quarantine::new(&self.source.dir);
             quarantine.keep(&*self.source.disk, &opened.header, offsets.start, &raw)
