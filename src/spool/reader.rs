@@ -189,7 +189,7 @@ impl<D: Disk> Reader<D> {
             );
             return Ok(None);
         };
-        Ok(self.frame(header.first, content))
+        Ok(self.frame(&header, content))
     }
 
     fn open(&mut self, segment: &Segment) -> io::Result<()> {
@@ -210,7 +210,7 @@ impl<D: Disk> Reader<D> {
 
     fn is_done(&self, header: &Header) -> bool {
         let index = self.source.shared.index();
-        (header.first..header.end()).all(|place| index.is_done(place))
+        index.are_done(header.first..header.end())
     }
 
     fn advance(&mut self, header: &Header) {
@@ -220,12 +220,20 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Those that are not done with; `None` when there are none.
-    fn frame(&self, first: u64, content: Content) -> Option<Frame> {
-        let index = self.source.shared.index();
-        let records = (first..)
-            .zip(content.records)
-            .filter(|(place, _)| !index.is_done(*place));
-        let (places, records): (Vec<u64>, Vec<Record>) = records.unzip();
+    fn frame(&self, header: &Header, content: Content) -> Option<Frame> {
+        let waiting = self
+            .source
+            .shared
+            .index()
+            .waiting(header.first..header.end());
+        let mut waiting = waiting.into_iter().flatten().peekable();
+        let (mut places, mut records) = (Vec::new(), Vec::new());
+        for (place, record) in (header.first..).zip(content.records) {
+            if waiting.next_if_eq(&place).is_some() {
+                places.push(place);
+                records.push(record);
+            }
+        }
         let Content { stream, reason, .. } = content;
         (!places.is_empty()).then_some(Frame {
             stream,

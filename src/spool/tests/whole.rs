@@ -555,6 +555,54 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
     }
 }
 
+/// Nothing is won by dropping what the disk will not delete.
+#[test]
+fn a_disk_that_deletes_nothing_drops_nothing() {
+    let disk = SimDisk::new(1);
+    let mut engine = simulated(&disk, 20 << 10, 60 << 10, WhenFull::DropOldest);
+    let now = Instant::now();
+    for at in 0..3 {
+        assert!(engine.commit(&[&draft(at, 11_000)], now)[0].is_ok());
+    }
+    disk.set_faults(100, 0);
+    for at in 3..9 {
+        assert!(engine.commit(&[&draft(at, 11_000)], now)[0].is_err());
+    }
+    assert_eq!(engine.shared().index().records(), 3);
+    disk.set_faults(0, 0);
+    assert!(engine.commit(&[&draft(9, 11_000)], now)[0].is_ok());
+    let mut reader = Reader::new(engine.source());
+    let frames: Vec<_> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+    assert_eq!(contents(&frames), [1, 2, 9]);
+}
+
+/// Of many segments one is left, to be written on, and nothing waits in it.
+#[test]
+fn a_drained_spool_keeps_one_empty_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let answers: Vec<_> = (0..500)
+        .map(|at| append(&spool.backlog, &[record(at, 9000)]))
+        .collect();
+    for answer in answers {
+        assert!(answer.recv().unwrap().is_ok());
+    }
+    assert!(segments(dir.path()).len() > 4);
+    spool.backlog.retire([0..500]);
+    eventually(|| segments(dir.path()).len() == 1);
+    assert_eq!(
+        (spool.backlog.records(), spool.backlog.state()),
+        (0, State::Up)
+    );
+    assert!(fs::metadata(&segments(dir.path())[0]).unwrap().len() <= 1 << 20);
+    assert_eq!(
+        segments(&dir.path().join("dead-letters")),
+        Vec::<PathBuf>::new()
+    );
+    spool.close();
+    assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn dropped_records_are_told_of_once_a_minute() {
     let mut engine = simulated(&SimDisk::new(1), 20 << 10, 60 << 10, WhenFull::DropOldest);
