@@ -91,19 +91,32 @@ impl Spool {
     /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written is no error: the
     /// backlog is then [`State::Down`] until it can.
     pub fn open(options: Options) -> Result<(Self, Found), OpenError> {
+        Self::open_within(options, usize::MAX)
+    }
+
+    /// The same where records that are not safe may have so much memory: what waits for the disk is a part of it.
+    pub fn open_within(
+        options: Options,
+        memory_bytes_max: usize,
+    ) -> Result<(Self, Found), OpenError> {
         let disk = RealDisk::lock(&options.dir)?;
-        Self::open_on(Arc::new(disk), options)
+        let commits = Commits::new(thread::queue_bytes_within(memory_bytes_max));
+        Self::open_on(Arc::new(disk), options, commits)
     }
 }
 
 impl<D: Disk> Spool<D> {
-    fn open_on(disk: Arc<D>, options: Options) -> Result<(Self, Found), OpenError> {
+    fn open_on(
+        disk: Arc<D>,
+        options: Options,
+        commits: Commits,
+    ) -> Result<(Self, Found), OpenError> {
         let (backlog, dead_letters) = logs(options);
         let (mut backlog, in_backlog) = Engine::open(disk.clone(), backlog)?;
         let (dead_letters, in_dead_letters) = Engine::open(disk, dead_letters)?;
         backlog.probe(Instant::now());
         let engines = vec![backlog, dead_letters];
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(commits);
         let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
         let (backlog, dead_letters) = (log(0), log(1));
         let builder = std::thread::Builder::new().name("forebay-spool".into());
