@@ -7,6 +7,7 @@
 pub mod host;
 mod raw;
 mod resolve;
+mod spooled;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -19,6 +20,10 @@ use std::time::Duration;
 
 pub use host::raise_open_file_limit;
 pub use raw::Raw;
+pub use resolve::BODY_BYTES_LIMIT;
+pub use spooled::{
+    BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
+};
 
 /// What is wrong with a configuration, a line for each fault.
 #[derive(Debug, thiserror::Error)]

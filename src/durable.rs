@@ -1,14 +1,25 @@
 //! Folders that survive a crash and belong to one gateway, and keys that belong to nobody else.
 //!
-//! The file sink and the spool use it. A name in a folder is on disk once the folder is synced, not before; a
+//! The file sink, the spool and the journals use it. What the gateway creates is for its own user and group: files 0640,
+//! folders 0750, and less where the umask says so. A name in a folder is on disk once the folder is synced, not before; a
 //! [`Lock`](lock::Lock) keeps a second gateway out of a folder. Every call answers with the disk's own error.
 
 pub mod lock;
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+const FILE_MODE: u32 = 0o640;
+const FOLDER_MODE: u32 = 0o750;
+
+/// How a file is opened that may have to be created: whoever is not of the gateway's group does not read it.
+pub fn new_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(FILE_MODE);
+    options
+}
 
 /// Creates a folder, and those above it, whose names survive a crash.
 pub fn create_durably(path: &Path) -> io::Result<()> {
@@ -17,7 +28,7 @@ pub fn create_durably(path: &Path) -> io::Result<()> {
     }
     let parent = path.parent().unwrap_or(Path::new(""));
     create_durably(parent)?;
-    match fs::create_dir(path) {
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
             Err(io::ErrorKind::NotADirectory.into())
         }

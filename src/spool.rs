@@ -28,13 +28,14 @@ pub mod shared;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+pub mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::config::WhenFull;
+use crate::config::{BATCHES_PER_QUOTA, BODY_BYTES_LIMIT, SPOOL_BYTES_MIN, WhenFull};
 use crate::sync;
 use crate::telemetry::metrics::SpoolMetrics;
 use disk::Disk;
@@ -50,20 +51,32 @@ use thread::Commits;
 /// The folder of the dead letters, within the spool's.
 pub const DEAD_LETTERS: &str = "dead-letters";
 
-/// The quota of the dead letters as a part of the backlog's, on top of it.
+/// The quota of the dead letters as a part of the backlog's, on top of it; it is no less than a spool's least.
 const DEAD_LETTERS_PART: u64 = 8;
 
-/// Below this neither log could roll its segments over.
-pub const QUOTA_BYTES_MIN: u64 = 32 << 20;
+/// Below this a log could not roll its segments over, nor take the largest record.
+pub const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
+
+// A batch has its part of the quota and a record any size that a body may have, and other segments have room beside it.
+const _: () = assert!(BODY_BYTES_LIMIT as u64 <= QUOTA_BYTES_MIN / 2);
+const _: () = assert!(BATCHES_PER_QUOTA >= 2);
 
 pub struct Options {
     pub dir: PathBuf,
-    /// Of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of it in addition.
+    /// Of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of it in addition, and as much at
+    /// least.
     pub bytes_max: u64,
     /// For the backlog; full dead letters reject.
     pub when_full: WhenFull,
     pub keys: Keys,
     pub metrics: SpoolMetrics,
+}
+
+/// What both logs held when they were opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub backlog: Recovery,
+    pub dead_letters: Recovery,
 }
 
 /// Both logs and their thread.
@@ -76,21 +89,34 @@ pub struct Spool<D: Disk = RealDisk> {
 
 impl Spool {
     /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written is no error: the
-    /// backlog is then [`State::Down`] until it can. `Recovery` is of the backlog.
-    pub fn open(options: Options) -> Result<(Self, Recovery), OpenError> {
+    /// backlog is then [`State::Down`] until it can.
+    pub fn open(options: Options) -> Result<(Self, Found), OpenError> {
+        Self::open_within(options, usize::MAX)
+    }
+
+    /// The same where records that are not safe may have so much memory: what waits for the disk is a part of it.
+    pub fn open_within(
+        options: Options,
+        memory_bytes_max: usize,
+    ) -> Result<(Self, Found), OpenError> {
         let disk = RealDisk::lock(&options.dir)?;
-        Self::open_on(Arc::new(disk), options)
+        let commits = Commits::new(thread::queue_bytes_within(memory_bytes_max));
+        Self::open_on(Arc::new(disk), options, commits)
     }
 }
 
 impl<D: Disk> Spool<D> {
-    fn open_on(disk: Arc<D>, options: Options) -> Result<(Self, Recovery), OpenError> {
+    fn open_on(
+        disk: Arc<D>,
+        options: Options,
+        commits: Commits,
+    ) -> Result<(Self, Found), OpenError> {
         let (backlog, dead_letters) = logs(options);
-        let (mut backlog, recovery) = Engine::open(disk.clone(), backlog)?;
-        let (dead_letters, _) = Engine::open(disk, dead_letters)?;
+        let (mut backlog, in_backlog) = Engine::open(disk.clone(), backlog)?;
+        let (dead_letters, in_dead_letters) = Engine::open(disk, dead_letters)?;
         backlog.probe(Instant::now());
         let engines = vec![backlog, dead_letters];
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(commits);
         let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
         let (backlog, dead_letters) = (log(0), log(1));
         let builder = std::thread::Builder::new().name("forebay-spool".into());
@@ -106,7 +132,10 @@ impl<D: Disk> Spool<D> {
                 commits,
                 thread,
             },
-            recovery,
+            Found {
+                backlog: in_backlog,
+                dead_letters: in_dead_letters,
+            },
         ))
     }
 
@@ -133,7 +162,7 @@ fn logs(options: Options) -> (LogOptions, LogOptions) {
     } = options;
     let keys = Arc::new(keys);
     let bytes_max = bytes_max.max(QUOTA_BYTES_MIN);
-    let dead_bytes_max = bytes_max / DEAD_LETTERS_PART;
+    let dead_bytes_max = (bytes_max / DEAD_LETTERS_PART).max(QUOTA_BYTES_MIN);
     let dead_letters = LogOptions {
         dir: dir.join(DEAD_LETTERS),
         segment_bytes: segment::bytes_for(dead_bytes_max),

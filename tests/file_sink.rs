@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use forebay::config::{FileConfig, StreamConfig};
 use forebay::record::{
@@ -31,16 +32,24 @@ fn record(device: &str, body: &str) -> Record {
     }
 }
 
-fn open(dir: &Path) -> Result<FileSink, SinkError> {
-    let stream = |name: &str, target: &str| StreamConfig {
+fn stream(name: &str, target: &str) -> StreamConfig {
+    StreamConfig {
         name: name.into(),
         target: target.into(),
-    };
+    }
+}
+
+fn open(dir: &Path) -> Result<FileSink, SinkError> {
+    let streams = vec![
+        stream("telemetry", "telemetry"),
+        stream("alarms", "plant-alarms"),
+    ];
+    open_with(dir, streams)
+}
+
+fn open_with(dir: &Path, streams: Vec<StreamConfig>) -> Result<FileSink, SinkError> {
     let options = SinkOptions {
-        streams: vec![
-            stream("telemetry", "telemetry"),
-            stream("alarms", "plant-alarms"),
-        ],
+        streams,
         body_bytes_max: 256 << 10,
         ack_timeout: Duration::from_secs(10),
         in_flight_batches_max: 64,
@@ -54,8 +63,8 @@ fn open(dir: &Path) -> Result<FileSink, SinkError> {
 }
 
 /// The payloads of a stream, in the order of its files.
-fn payloads(dir: &Path, target: &str) -> Vec<String> {
-    let mut paths: Vec<_> = fs::read_dir(dir.join(target))
+fn payloads(dir: &Path, stream: &str) -> Vec<String> {
+    let mut paths: Vec<_> = fs::read_dir(dir.join(stream))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -95,7 +104,91 @@ async fn concurrent_batches_are_all_there_in_the_order_of_their_calls() {
         payloads(dir.path(), "telemetry"),
         (0..2000).map(|i| i.to_string()).collect::<Vec<_>>()
     );
-    assert_eq!(payloads(dir.path(), "plant-alarms"), ["\"fire\""]);
+    assert_eq!(payloads(dir.path(), "alarms"), ["\"fire\""]);
+}
+
+/// A folder has the stream's name, and each stream its own, whatever the targets are.
+#[tokio::test]
+async fn a_folder_has_the_name_of_its_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams = vec![stream("telemetry", "plant"), stream("alarms", "plant")];
+    let sink = open_with(dir.path(), streams).unwrap();
+    for (stream, body) in [(TELEMETRY, "1"), (ALARMS, "2")] {
+        assert_eq!(
+            sink.deliver(stream, &[record("plc", body)]).await,
+            Outcomes::DELIVERED
+        );
+    }
+    assert_eq!(payloads(dir.path(), "telemetry"), ["1"]);
+    assert_eq!(payloads(dir.path(), "alarms"), ["2"]);
+    assert!(!dir.path().join("plant").exists());
+}
+
+/// When a name in each folder was created or removed last.
+fn touched_at(dir: &Path, streams: &[StreamConfig]) -> Vec<SystemTime> {
+    let folders = streams.iter().map(|stream| dir.join(&stream.name));
+    folders
+        .map(|folder| fs::metadata(folder).unwrap().modified().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_recent_sync_is_the_proof_and_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams: Vec<_> = (0..256)
+        .map(|index| stream(&format!("stream-{index}"), "any"))
+        .collect();
+    let sink = open_with(dir.path(), streams.clone()).unwrap();
+    let before = touched_at(dir.path(), &streams);
+    sink.verify().await.unwrap();
+    let probed = touched_at(dir.path(), &streams);
+    assert!(
+        probed
+            .iter()
+            .zip(&before)
+            .all(|(after, before)| after > before)
+    );
+    sink.deliver(StreamIndex(0), &[record("plc", "1")]).await;
+    let written = touched_at(dir.path(), &streams);
+    for _ in 0..10 {
+        sink.verify().await.unwrap();
+    }
+    assert_eq!(touched_at(dir.path(), &streams), written);
+}
+
+#[tokio::test]
+async fn a_folder_that_was_never_written_is_probed() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(dir.path()).unwrap();
+    let folder = dir.path().join("alarms");
+    fs::remove_dir(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    assert_eq!(
+        sink.deliver(TELEMETRY, &[record("plc", "1")]).await,
+        Outcomes::DELIVERED
+    );
+    let error = sink.verify().await.unwrap_err();
+    assert!(matches!(error, SinkError::Misconfigured(_)), "{error}");
+    fs::remove_file(&folder).unwrap();
+    sink.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_created_is_for_the_own_group_at_most() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("telemetry/data");
+    let sink = open(&dir).unwrap();
+    sink.verify().await.unwrap();
+    sink.deliver(TELEMETRY, &[record("plc", "1")]).await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let stream = dir.join("telemetry");
+    for folder in [dir.parent().unwrap(), &dir, &stream] {
+        assert_eq!(mode(folder), 0o750, "{}", folder.display());
+    }
+    let written = fs::read_dir(&stream).unwrap().next().unwrap().unwrap();
+    for file in [dir.join(".forebay.lock"), written.path()] {
+        assert_eq!(mode(&file), 0o640, "{}", file.display());
+    }
 }
 
 #[tokio::test]

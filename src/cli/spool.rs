@@ -20,8 +20,9 @@ use crate::spool::disk::real::RealDisk;
 use crate::spool::frame::body::Draft;
 use crate::spool::keys::Keys;
 use crate::spool::log::Log;
+use crate::spool::quarantine::QUARANTINE;
 use crate::spool::reader::Frame;
-use crate::spool::{Options, Recovery, Spool};
+use crate::spool::{Found, Options, Recovery, Spool};
 use crate::telemetry::metrics::SpoolMetrics;
 
 const DIR: &str = "FOREBAY_SPOOL_DIR";
@@ -35,7 +36,8 @@ pub fn command() -> Command {
         Command::new("ls").about(
             "List what waits for delivery and what the streams refused for good, with the reasons",
         ),
-        Command::new("verify").about("Read everything; exit code 1 if anything was damaged"),
+        Command::new("verify")
+            .about("Read everything; exit code 1 if anything was damaged or torn"),
         Command::new("dump")
             .about("Print the records, a line of JSON each, as the file sink writes them")
             .arg(dead.help(
@@ -76,7 +78,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(arguments: &ArgMatches) -> anyhow::Result<(Spool, Recovery)> {
+fn open(arguments: &ArgMatches) -> anyhow::Result<(Spool, Found)> {
     let path = |name, variable| {
         let given = arguments.get_one::<PathBuf>(name).cloned();
         given.or_else(|| std::env::var_os(variable).map(PathBuf::from))
@@ -174,34 +176,38 @@ fn list(spool: &Spool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn verify(spool: &Spool, found: Recovery) -> anyhow::Result<ExitCode> {
-    let mut damaged = found.lost_segments;
-    for (log, name) in [
-        (&spool.backlog, "waiting"),
-        (&spool.dead_letters, "dead letters"),
-    ] {
-        let (expected, mut read) = (log.records(), 0);
-        each_frame(log, |frame| {
-            read += frame.records.len() as u64;
-            Ok(())
-        })?;
-        say(&format!(
-            "{name}: {read} records read, {} damaged",
-            expected - read
-        ));
-        damaged += expected - read;
-    }
-    if found.lost_segments > 0 {
-        say(&format!(
-            "{} segments have lost their headers",
-            found.lost_segments
-        ));
-    }
-    Ok(if damaged == 0 {
+fn verify(spool: &Spool, found: Found) -> anyhow::Result<ExitCode> {
+    let waiting = verify_log(&spool.backlog, "waiting", found.backlog)?;
+    let dead_letters = verify_log(&spool.dead_letters, "dead letters", found.dead_letters)?;
+    Ok(if waiting && dead_letters {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Says whether all of the log is whole, when it was opened and now that it is read.
+fn verify_log(log: &Log<RealDisk>, name: &str, found: Recovery) -> anyhow::Result<bool> {
+    let (expected, mut read) = (log.records(), 0);
+    each_frame(log, |frame| {
+        read += frame.records.len() as u64;
+        Ok(())
+    })?;
+    let damaged = expected - read + found.torn_records;
+    say(&format!("{name}: {read} records read, {damaged} damaged"));
+    if found.torn_records > 0 {
+        say(&format!(
+            "{} of them at least were in a torn tail, which is now in {QUARANTINE}",
+            found.torn_records
+        ));
+    }
+    if found.lost_segments > 0 {
+        say(&format!(
+            "{} segments have lost their headers: they are now in {QUARANTINE}",
+            found.lost_segments
+        ));
+    }
+    Ok(damaged == 0 && found.damaged() == 0)
 }
 
 fn dump(log: &Log<RealDisk>) -> anyhow::Result<()> {

@@ -6,10 +6,7 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
-/// The spool's own least quota.
-const SPOOL_BYTES_MIN: u64 = 32 << 20;
-
-const BODY_BYTES_LIMIT: usize = 10 << 20;
+pub const BODY_BYTES_LIMIT: usize = 10 << 20;
 
 /// Devices whose buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
@@ -181,6 +178,10 @@ impl Reader<'_> {
         if config.listen.connections.handshakes_max < config.listen.workers.get() {
             self.fault("FOREBAY_HANDSHAKES_MAX", "is less than FOREBAY_WORKERS");
         }
+        let spool = config.spool.as_ref();
+        if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {
+            self.fault(name, &fault);
+        }
         if config.batch.linger >= config.ack.timeout {
             self.fault(
                 "FOREBAY_BATCH_LINGER",
@@ -191,11 +192,11 @@ impl Reader<'_> {
 
     /// `None` without `FOREBAY_SPOOL_DIR`.
     fn spool(&mut self) -> Option<SpoolConfig> {
-        let dir = self.optional("FOREBAY_SPOOL_DIR", file);
+        let dir = self.optional("FOREBAY_SPOOL_DIR", value::file);
         let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
         let when_full = self.value("FOREBAY_SPOOL_FULL", value::when_full, WhenFull::Reject);
-        let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spool_bytes, SPOOL_BYTES_MIN);
-        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", file);
+        let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spooled::bytes, SPOOL_BYTES_MIN);
+        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", value::file);
         if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
             self.faults_without_spool();
         }
@@ -387,12 +388,4 @@ fn journal_target(text: &str) -> Parsed<JournalTarget> {
 fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse()
         .map_err(|_| "is not an IP address and port".into())
-}
-
-/// What the spool's logs can roll their segments over in.
-fn spool_bytes(text: &str) -> Parsed<u64> {
-    match value::size(text, usize::MAX)? as u64 {
-        bytes if bytes < SPOOL_BYTES_MIN => Err("is too little for a spool: 32MiB at least".into()),
-        bytes => Ok(bytes),
-    }
 }

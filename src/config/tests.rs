@@ -167,6 +167,42 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
     );
 }
 
+/// What the spool would refuse for ever is refused at the start; without a spool there is no such bound.
+#[test]
+fn batches_that_no_spool_takes_are_a_fault() {
+    let spool = ("FOREBAY_SPOOL_DIR", "/var/spool/forebay");
+    let large = ("FOREBAY_BATCH_BYTES", "65MiB");
+    let many = ("FOREBAY_BATCH_RECORDS", "65537");
+    assert!(load(&[large, many], &[]).is_ok());
+    let said = &faults(&[large, spool])[0];
+    assert!(
+        said.starts_with("FOREBAY_BATCH_BYTES: \"65MiB\" is more than 32MiB"),
+        "{said}"
+    );
+    let said = &faults(&[many, spool])[0];
+    assert!(
+        said.starts_with("FOREBAY_BATCH_RECORDS: \"65537\" is more than 65536"),
+        "{said}"
+    );
+    let small = ("FOREBAY_SPOOL_BYTES_MAX", "32MiB");
+    let batch = |bytes| ("FOREBAY_BATCH_BYTES", bytes);
+    assert!(load(&[batch("8MiB"), small, spool], &[]).is_ok());
+    let said = &faults(&[batch("9MiB"), small, spool])[0];
+    assert!(said.contains("is more than 8MiB"), "{said}");
+}
+
+#[test]
+fn a_spool_has_32_mib_at_least() {
+    let spool = ("FOREBAY_SPOOL_DIR", "/var/spool/forebay");
+    let config = load(&[spool, ("FOREBAY_SPOOL_BYTES_MAX", "32MiB")], &[]).unwrap();
+    assert_eq!(config.spool.unwrap().bytes_max, 32 << 20);
+    let said = &faults(&[spool, ("FOREBAY_SPOOL_BYTES_MAX", "33554431B")])[0];
+    assert!(
+        said.contains("is too little for a spool: 32MiB at least"),
+        "{said}"
+    );
+}
+
 /// QUIC connections are no open files.
 #[test]
 fn connections_are_bounded_by_descriptors_on_tcp_only() {

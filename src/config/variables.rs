@@ -86,7 +86,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(BATCHING, "FOREBAY_MEMORY_MAX", Unset("a quarter of the memory it may use"), "1GiB", "all records that are not yet safe"),
     variable(SPOOL, "FOREBAY_SPOOL_DIR", Unset("none: no spool"), "/var/spool/forebay", "folder of the spool, this gateway's own: records that the sink cannot take are safe there"),
     variable(SPOOL, "FOREBAY_SPOOL_MODE", Value("overflow"), "always", "overflow: what the sink cannot take; always: everything, before it is answered"),
-    variable(SPOOL, "FOREBAY_SPOOL_BYTES_MAX", Value("10GiB"), "100GiB", "what the spool may take of the disk, 32MiB at least; dead letters may take an eighth on top"),
+    variable(SPOOL, "FOREBAY_SPOOL_BYTES_MAX", Value("10GiB"), "100GiB", "what the spool may take of the disk, 32MiB at least; dead letters may take an eighth on top, 32MiB at least"),
     variable(SPOOL, "FOREBAY_SPOOL_FULL", Value("reject"), "drop-oldest", "when the spool is full: reject new records (503), or drop-oldest, counted"),
     variable(SPOOL, "FOREBAY_SPOOL_KEY_FILE", Unset("none: not encrypted"), "/etc/forebay/spool.keys", "encrypts the spool: 64 hex digits a line, the first key writes, all of them read"),
     variable(LIMITS, "FOREBAY_DEVICE_RATE", Value("50"), "0.2", "requests per second of one device; 0 is no limit"),

@@ -2,12 +2,12 @@
 //!
 //! Whoever writes in the folder holds it. The file says who has it, for the one that is refused.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::create_durably;
+use super::{create_durably, new_file};
 
 /// Why a folder could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +37,9 @@ impl Lock {
             error,
         };
         create_durably(dir).map_err(io)?;
-        let mut options = OpenOptions::new();
         let path = dir.join(".forebay.lock");
-        let mut file = options
+        let mut file = new_file()
             .read(true)
-            .write(true)
             .create(true)
             .truncate(false)
             .open(&path)

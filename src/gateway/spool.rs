@@ -5,33 +5,29 @@ use anyhow::Context;
 use crate::config::{Config, SpoolConfig};
 use crate::delivery::Backlog;
 use crate::spool::keys::Keys;
-use crate::spool::{Options, Spool};
+use crate::spool::{Options, Recovery, Spool};
 use crate::telemetry::metrics::Metrics;
 
 /// `None` where none is configured. What a process before this one left in it is told of.
 pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog>> {
+    let memory_bytes_max = config.memory_bytes_max;
     let Some(config) = &config.spool else {
         return Ok(None);
     };
-    let SpoolConfig {
-        dir,
-        bytes_max,
-        when_full,
-        ..
-    } = config.clone();
-    let keys = keys(config)?;
-    let (spool, found) = Spool::open(Options {
-        dir,
-        bytes_max,
-        when_full,
-        keys,
+    let options = Options {
+        dir: config.dir.clone(),
+        bytes_max: config.bytes_max,
+        when_full: config.when_full,
+        keys: keys(config)?,
         metrics: metrics.spool(),
-    })
-    .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
-    if found.records > 0 {
+    };
+    let (spool, found) = Spool::open_within(options, memory_bytes_max)
+        .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
+    let Recovery { records, bytes, .. } = found.backlog;
+    if records > 0 {
         tracing::info!(
-            records = found.records,
-            bytes = found.bytes,
+            records,
+            bytes,
             "the spool holds records: they are delivered now"
         );
     }

@@ -1,7 +1,7 @@
-//! File sink: one JSON object a line, in a folder named after the stream's target.
+//! File sink: one JSON object a line, in a folder named after the stream; a stream's target means nothing here.
 //!
 //! Delivery calls it; lines are rendered there (`line`) and handed to one thread (`writer`), which owns the files
-//! (`folder`) and the lock that keeps a second gateway out.
+//! (`folder`) and the lock that keeps a second gateway out. Another thread (`probe`) asks the disk when nothing is written.
 //!
 //! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on disk too. All
 //! batches that wait while the disk works share the next write and the next fdatasync. A file is finished at
@@ -12,9 +12,12 @@
 
 mod folder;
 pub mod line;
+mod probe;
 mod writer;
 
+use std::io;
 use std::path::{Component, Path};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::folder::Rotation;
+use self::probe::{Prober, Proofs};
 use self::writer::{Append, Job, Writer};
 use super::{SinkError, SinkOptions};
 use crate::config::{FileConfig, StreamConfig};
@@ -35,7 +39,7 @@ const ROTATION: Rotation = Rotation {
 /// Batches that wait for the disk; the next ones wait in their order to be handed over.
 const JOBS_WAITING_MAX: usize = 64;
 
-/// A disk that takes longer to take a probe file is away.
+/// A disk that takes longer to answer a probe is away.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of a line beside the body and its device, about; saves growing the buffer.
@@ -46,13 +50,15 @@ pub struct FileSink {
     /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
     /// a sender that finds room again may overtake one that has been woken for it.
     jobs: Mutex<mpsc::Sender<Job>>,
-    /// The writer's folder of each stream; streams with the same target share one.
-    folders: Vec<usize>,
+    /// One for each stream, with its index.
+    folders: usize,
+    proofs: Arc<Proofs>,
+    prober: Prober,
     ack_timeout: Duration,
 }
 
 impl FileSink {
-    /// Takes the folder, mends torn tails and starts the writer. A folder that another gateway uses, or that this one
+    /// Takes the folder, mends torn tails and starts the threads. A folder that another gateway uses, or that this one
     /// may not write, is `Misconfigured`; one that is away is tried again later.
     pub fn open(config: &FileConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let SinkOptions {
@@ -60,43 +66,49 @@ impl FileSink {
             ack_timeout,
             ..
         } = options;
-        streams.iter().try_for_each(check_target)?;
-        let mut targets: Vec<_> = streams
-            .iter()
-            .map(|stream| stream.target.as_str())
-            .collect();
-        targets.sort_unstable();
-        targets.dedup();
-        let folders = streams
-            .iter()
-            .map(|stream| targets.partition_point(|target| **target < *stream.target))
-            .collect();
-        let mut writer = Writer::new(config.dir.clone(), &targets, ROTATION);
+        streams.iter().try_for_each(check_name)?;
+        let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        let proofs = Arc::new(Proofs::new(names.len()));
+        let dir = config.dir.clone();
+        let folders = names.iter().map(|name| dir.join(name)).collect();
+        let mut writer = Writer::new(dir.clone(), &names, ROTATION, proofs.clone());
         match writer.prepare() {
             Err(SinkError::Away(reason)) => tracing::warn!(reason, "the file sink is away"),
             prepared => prepared?,
         }
         Ok(Self {
-            jobs: Mutex::new(start(writer)?),
-            folders,
+            jobs: Mutex::new(start(writer).map_err(no_thread)?),
+            prober: Prober::start(dir, folders, proofs.clone()).map_err(no_thread)?,
+            folders: names.len(),
+            proofs,
             ack_timeout,
         })
     }
 
-    /// Writes a small file in every folder and removes it again.
+    /// Whether every folder can be written, as far as the last few seconds tell; where they do not, a small file is
+    /// written and removed again.
     pub async fn verify(&self) -> Result<(), SinkError> {
         let slow =
             |_| SinkError::Away(format!("the disk did not answer within {VERIFY_TIMEOUT:?}"));
-        timeout(VERIFY_TIMEOUT, self.ask_writer())
-            .await
-            .map_err(slow)?
+        timeout(VERIFY_TIMEOUT, self.prove()).await.map_err(slow)?
+    }
+
+    async fn prove(&self) -> Result<(), SinkError> {
+        if !self.proofs.is_prepared() {
+            self.prepare().await?;
+        }
+        if self.proofs.suffice(Instant::now().into_std()) {
+            return Ok(());
+        }
+        self.prober.ask().await
     }
 
     /// Resolves within `ack_timeout`. Cancelling leaves the outcome unknown.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
-        let Some(&folder) = self.folders.get(stream.get()) else {
+        let folder = stream.get();
+        if folder >= self.folders {
             return Outcomes::All(Outcome::Retryable("the stream is not configured".into()));
-        };
+        }
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
@@ -118,27 +130,40 @@ impl FileSink {
         })
     }
 
-    async fn ask_writer(&self) -> Result<(), SinkError> {
+    /// Asks the writer to take the folder, which was away at the start.
+    async fn prepare(&self) -> Result<(), SinkError> {
         let ended = || SinkError::Away("the writer has ended".into());
         let (answer, answered) = oneshot::channel();
         self.jobs
             .lock()
             .await
-            .send(Job::Verify(answer))
+            .send(Job::Prepare(answer))
             .await
             .map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }
 
-fn start(writer: Writer) -> Result<mpsc::Sender<Job>, SinkError> {
+fn start(writer: Writer) -> io::Result<mpsc::Sender<Job>> {
     let (sender, jobs) = mpsc::channel(JOBS_WAITING_MAX);
-    let thread = thread::Builder::new()
-        .name("file-sink".into())
-        .spawn(move || writer.run(jobs));
-    thread
-        .map(|_| sender)
-        .map_err(|error| SinkError::Misconfigured(format!("no thread for the file sink: {error}")))
+    let thread = thread::Builder::new().name("file-sink".into());
+    thread.spawn(move || writer.run(jobs)).map(|_| sender)
+}
+
+fn no_thread(error: io::Error) -> SinkError {
+    SinkError::Misconfigured(format!("no thread for the file sink: {error}"))
+}
+
+/// A disk that refuses for good has to be looked at; any other failure may pass.
+fn refused(dir: &Path, error: &io::Error) -> SinkError {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    let dir = dir.display();
+    match error.kind() {
+        PermissionDenied | NotADirectory | ReadOnlyFilesystem => {
+            SinkError::Misconfigured(format!("cannot write to FOREBAY_FILE_DIR ({dir}): {error}"))
+        }
+        _ => SinkError::Away(format!("cannot write to {dir}: {error}")),
+    }
 }
 
 fn render(records: &[Record]) -> Vec<u8> {
@@ -151,15 +176,15 @@ fn render(records: &[Record]) -> Vec<u8> {
     lines
 }
 
-/// A target is one folder below the sink's: no path, nothing hidden.
-fn check_target(StreamConfig { name, target }: &StreamConfig) -> Result<(), SinkError> {
-    let mut parts = Path::new(target).components();
-    let one_folder = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if *part == **target);
-    if one_folder && !target.starts_with('.') {
+/// A stream's name is one folder below the sink's: no path, nothing hidden.
+fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError> {
+    let mut parts = Path::new(name).components();
+    let one_folder = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if *part == **name);
+    if one_folder && !name.starts_with('.') {
         return Ok(());
     }
     Err(SinkError::Misconfigured(format!(
-        "FOREBAY_STREAMS: {target:?} (stream {name}) cannot name a folder"
+        "FOREBAY_STREAMS: {name:?} cannot name a folder"
     )))
 }
 
@@ -185,20 +210,20 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_one_folder() {
-        let check = |target: &str| {
-            check_target(&StreamConfig {
-                name: "s".into(),
-                target: target.into(),
+    fn a_name_is_one_folder() {
+        let check = |name: &str| {
+            check_name(&StreamConfig {
+                name: name.into(),
+                target: "anything".into(),
             })
         };
         assert!(check("telemetry").is_ok() && check("plant 7.v2").is_ok());
-        for target in [
+        for name in [
             "", ".", "..", "../up", "/etc", "a/b", "a/", ".hidden", "a/..",
         ] {
             assert!(
-                matches!(check(target), Err(SinkError::Misconfigured(_))),
-                "{target}"
+                matches!(check(name), Err(SinkError::Misconfigured(_))),
+                "{name}"
             );
         }
     }

@@ -14,6 +14,7 @@
 //! delivered again, nothing else.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 
 use crc32c::crc32c;
@@ -42,9 +43,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// As it lies on disk, with `ranges_max` of its ranges.
-    fn encode(&self, ranges_max: usize) -> Vec<u8> {
-        let ranges = self.done.count().min(ranges_max).min(RANGES_MAX);
+    /// As it lies on disk.
+    fn encode(&self) -> Vec<u8> {
+        let ranges = self.done.count().min(RANGES_MAX);
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ranges * 16 + 4);
         bytes.extend_from_slice(MAGIC);
         for number in [self.generation, self.low, self.next, self.next_segment] {
@@ -90,6 +91,22 @@ impl Cursor {
         })
     }
 
+    /// The first place that no record has had, as far as this cursor knows.
+    pub fn end(&self) -> u64 {
+        let last_done = self.done.iter().last().map_or(0, |range| range.end);
+        last_done.max(self.next).max(self.low)
+    }
+
+    /// How many of these records are not done with.
+    pub fn waiting(&self, places: Range<u64>) -> u64 {
+        let places = places.start.max(self.low)..places.end;
+        if places.is_empty() {
+            return 0;
+        }
+        let gaps = self.done.gaps(places);
+        gaps.iter().map(|gap| gap.end - gap.start).sum()
+    }
+
     /// The newer one of the two slots; `None` when there is none yet, or none is whole.
     pub fn read(disk: &impl Disk, dir: &Path) -> io::Result<Option<Self>> {
         let mut newest: Option<Self> = None;
@@ -104,13 +121,13 @@ impl Cursor {
     }
 
     /// Writes the slot whose turn it is and syncs it. The other one stays whole, whatever happens.
-    pub fn write(&self, disk: &impl Disk, dir: &Path, ranges_max: usize) -> io::Result<()> {
+    pub fn write(&self, disk: &impl Disk, dir: &Path) -> io::Result<()> {
         let path = dir.join(NAMES[(self.generation % 2) as usize]);
         let (file, is_new) = match disk.open_to_write(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.create(&path)?, true),
             opened => (opened?, false),
         };
-        let bytes = self.encode(ranges_max);
+        let bytes = self.encode();
         write_all_at(&file, &mut [IoSlice::new(&bytes)], 0)?;
         file.sync()?;
         if is_new {
@@ -171,7 +188,7 @@ mod tests {
             ranges.into_iter().for_each(|(start, length)| drop(done.insert(start..start + length)));
             let [generation, low, next, next_segment] = numbers;
             let cursor = Cursor { generation, low, next, next_segment, done };
-            let mut bytes = cursor.encode(usize::MAX);
+            let mut bytes = cursor.encode();
             let (written, bit) = (bytes.len(), flip.index(bytes.len() * 8));
             bytes.extend_from_slice(&left_over);
             prop_assert_eq!(Cursor::parse(&bytes), Some(cursor));

@@ -10,7 +10,7 @@
 //! segment has: a spool that has filled its disk can still say what is done with, and delete it.
 
 mod dropped;
-mod writer;
+mod room;
 
 use std::io;
 use std::ops::Range;
@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cursor::Cursor;
 use super::disk::Disk;
 use super::frame::body::Draft;
 use super::index::Segment;
@@ -27,19 +26,11 @@ use super::reader::Source;
 use super::recovery::{OpenError, Recovery, recover};
 use super::segment::{self, FRAMES_START};
 use super::shared::{Shared, State};
+use super::writer::{Plan, RUN_BYTES_MAX, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
 use crate::config::WhenFull;
 use crate::telemetry::metrics::SpoolMetrics;
 use dropped::Dropped;
-pub use writer::mark_end;
-use writer::{Plan, SEGMENT_OVERHEAD_BYTES, Writer, draft_bytes};
-
-/// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
-pub const RUN_BYTES_MAX: u64 = 8 << 20;
-
-const CURSOR_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Ranges of a cursor that is written while records flow.
-const CURSOR_RANGES_MAX: usize = 4096;
+use room::CURSOR_RANGES_MAX;
 
 const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(5);
@@ -89,7 +80,7 @@ impl<D: Disk> Engine<D> {
     pub fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
-        options.metrics.frames_damaged(recovery.lost_segments);
+        options.metrics.frames_damaged(recovery.damaged());
         options
             .metrics
             .set_backlog(recovery.bytes, recovery.records);
@@ -266,51 +257,6 @@ impl<D: Disk> Engine<D> {
         Ok(())
     }
 
-    fn keep_quota(&mut self, bytes: u64, now: Instant) -> Result<(), Refused> {
-        if !self.has_room(bytes) {
-            self.delete_finished(now);
-        }
-        while self.options.when_full == WhenFull::DropOldest
-            && !self.has_room(bytes)
-            && self.drop_oldest(now)
-        {}
-        if self.has_room(bytes) {
-            return Ok(());
-        }
-        self.shared.set_state(State::Full);
-        Err(Refused::Full)
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        self.shared.index().allocated_bytes() + bytes <= self.options.bytes_max
-    }
-
-    /// Says whether that made room.
-    fn drop_oldest(&mut self, now: Instant) -> bool {
-        let Some(places) = self
-            .shared
-            .index()
-            .oldest()
-            .map(|oldest| oldest.base..oldest.end)
-        else {
-            return false;
-        };
-        let records = self.shared.index().retire(places);
-        self.options.metrics.records_dropped(records);
-        self.dropped.add(records);
-        self.tell_of_dropped(now);
-        self.delete_finished(now)
-    }
-
-    fn tell_of_dropped(&mut self, now: Instant) {
-        if let Some(records) = self.dropped.take(now) {
-            tracing::warn!(
-                records,
-                "the spool is full: its oldest records were dropped"
-            );
-        }
-    }
-
     fn go_down(&mut self, error: &io::Error, now: Instant) -> Refused {
         let reason: Arc<str> = error.to_string().into();
         self.options.metrics.disk_failed();
@@ -332,7 +278,7 @@ impl<D: Disk> Engine<D> {
         if self.shared.is_dirty() && self.cursor_due.is_none_or(|due| now >= due) {
             self.write_cursor(now, CURSOR_RANGES_MAX);
         }
-        if !self.shared.index().finished().is_empty() {
+        if self.shared.index().has_finished() {
             self.delete_finished(now);
         }
         self.tell_of_dropped(now);
@@ -364,60 +310,6 @@ impl<D: Disk> Engine<D> {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// Says whether the cursor is safe.
-    fn write_cursor(&mut self, now: Instant, ranges_max: usize) -> bool {
-        self.shared.set_dirty(false);
-        let generation = self.generation + 1;
-        let cursor = {
-            let index = self.shared.index();
-            let (low, done) = (index.low(), index.done().clone());
-            Cursor {
-                generation,
-                low,
-                next: self.next,
-                next_segment: self.next_segment,
-                done,
-            }
-        };
-        self.cursor_due = Some(now + CURSOR_INTERVAL);
-        match cursor.write(&*self.disk, &self.options.dir, ranges_max) {
-            Ok(()) => self.generation = generation,
-            Err(error) => {
-                tracing::debug!(%error, "the cursor of the spool could not be written");
-                self.shared.set_dirty(true);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Deletes segments whose records are all done with; says whether it did.
-    fn delete_finished(&mut self, now: Instant) -> bool {
-        let finished = self.shared.index().finished();
-        if finished.is_empty() || !self.write_cursor(now, CURSOR_RANGES_MAX) {
-            return false;
-        }
-        let mut deleted = false;
-        for id in finished {
-            match self
-                .disk
-                .remove(&self.options.dir.join(segment::file_name(id)))
-            {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(%error, id, "a segment could not be deleted");
-                    self.shared.set_dirty(true);
-                }
-                _ => {
-                    self.shared.index().remove(id);
-                    deleted = true;
-                }
-            }
-        }
-        // A segment that comes back after a crash is done with, as the cursor says.
-        let _ = self.disk.sync_folder(&self.options.dir);
-        deleted
     }
 
     /// Leaves the folder as a next start finds it fastest.

@@ -4,7 +4,7 @@
 //! up through all segments; a segment holds those from its base to its end. A record is done with once it is delivered,
 //! dead, dropped or damaged. A segment whose records are all done with is for the engine to delete.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::ranges::Ranges;
@@ -25,66 +25,151 @@ pub struct Segment {
     pub active: bool,
 }
 
+impl Segment {
+    /// Whether it can be deleted.
+    fn is_finished(&self) -> bool {
+        self.live == 0 && !self.active
+    }
+}
+
+/// Segments are added in the order of their numbers and of their bases.
 #[derive(Debug, Default)]
 pub struct Index {
     segments: VecDeque<Segment>,
+    totals: Totals,
+    /// Numbers of the segments that can be deleted.
+    finished: BTreeSet<u64>,
     done: Ranges,
     /// Everything before this place is done with.
     low: u64,
 }
 
+/// Sums over all segments, so that nobody has to count them under the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    records: u64,
+    bytes: u64,
+    allocated_bytes: u64,
+}
+
+impl Totals {
+    fn of(segment: &Segment) -> Self {
+        Self {
+            records: segment.live,
+            bytes: if segment.live > 0 { segment.bytes } else { 0 },
+            allocated_bytes: segment.allocated_bytes,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.allocated_bytes += other.allocated_bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+        self.allocated_bytes -= other.allocated_bytes;
+    }
+}
+
 impl Index {
-    /// Knows what is done with and no segment yet; segments are added in the order of their bases.
+    /// Knows what is done with and no segment yet.
     pub fn new(low: u64, done: Ranges) -> Self {
         Self {
-            segments: VecDeque::new(),
             done,
             low,
+            ..Self::default()
         }
     }
 
     pub fn add(&mut self, mut segment: Segment) {
-        segment.live = self.count_live(segment.base..segment.end);
+        let newest = self.segments.back();
+        debug_assert!(newest.is_none_or(|newest| newest.id < segment.id));
+        let waiting = self.waiting(segment.base..segment.end);
+        segment.live = waiting.iter().map(|gap| gap.end - gap.start).sum();
+        self.totals.add(Totals::of(&segment));
+        if segment.is_finished() {
+            self.finished.insert(segment.id);
+        }
         self.segments.push_back(segment);
     }
 
-    fn count_live(&self, range: Range<u64>) -> u64 {
-        let from_low = range.start.max(self.low)..range.end.max(self.low);
-        if from_low.is_empty() {
-            0
+    /// Changes the segment at this position, and what is known of all.
+    fn change(&mut self, at: usize, change: impl FnOnce(&mut Segment)) {
+        let Some(segment) = self.segments.get_mut(at) else {
+            return;
+        };
+        self.totals.subtract(Totals::of(segment));
+        change(segment);
+        self.totals.add(Totals::of(segment));
+        if segment.is_finished() {
+            self.finished.insert(segment.id);
         } else {
-            self.done
-                .gaps(from_low)
-                .iter()
-                .map(|gap| gap.end - gap.start)
-                .sum()
+            self.finished.remove(&segment.id);
         }
+    }
+
+    fn change_newest(&mut self, change: impl FnOnce(&mut Segment)) {
+        if let Some(newest) = self.segments.len().checked_sub(1) {
+            self.change(newest, change);
+        }
+    }
+
+    /// The parts of these places that are not done with.
+    pub fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
+        let places = places.start.max(self.low)..places.end;
+        if places.is_empty() {
+            return Vec::new();
+        }
+        self.done.gaps(places)
     }
 
     /// Frames up to this place and offset are safe in the newest segment.
     pub fn grow(&mut self, end: u64, bytes: u64) {
-        if let Some(segment) = self.segments.back_mut() {
+        self.change_newest(|segment| {
+            debug_assert!(segment.active && end >= segment.end);
             segment.live += end - segment.end;
-            (segment.end, segment.bytes) = (end, bytes);
-        }
+            segment.end = end;
+            segment.bytes = bytes;
+        });
     }
 
     /// No more frames come to the newest segment, whose file has this length now.
     pub fn finish(&mut self, allocated_bytes: u64) {
-        if let Some(segment) = self.segments.back_mut() {
+        self.change_newest(|segment| {
             segment.active = false;
             segment.allocated_bytes = allocated_bytes;
-        }
+        });
     }
 
     pub fn remove(&mut self, id: u64) {
-        self.segments.retain(|segment| segment.id != id);
+        if let Some(removed) = self.position(id).and_then(|at| self.segments.remove(at)) {
+            self.totals.subtract(Totals::of(&removed));
+            self.finished.remove(&id);
+        }
+    }
+
+    fn position(&self, id: u64) -> Option<usize> {
+        let position = self
+            .segments
+            .binary_search_by_key(&id, |segment| segment.id);
+        position.ok()
     }
 
     /// These records are done with. What is not in the spool, or was done with before, counts no more; gives how many
     /// do.
-    pub fn retire(&mut self, range: Range<u64>) -> u64 {
-        let mut retired = 0;
+    pub fn retire(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> u64 {
+        let before = self.totals.records;
+        for range in ranges {
+            self.retire_range(range);
+        }
+        self.advance();
+        before - self.totals.records
+    }
+
+    fn retire_range(&mut self, range: Range<u64>) {
         for at in self.at(range.start)..self.segments.len() {
             let Segment { base, end, .. } = self.segments[at];
             if base >= range.end {
@@ -92,24 +177,24 @@ impl Index {
             }
             let part = range.start.max(base).max(self.low)..range.end.min(end);
             if !part.is_empty() {
-                let added: u64 = self
-                    .done
-                    .insert(part)
-                    .iter()
-                    .map(|added| added.end - added.start)
-                    .sum();
-                self.segments[at].live -= added;
-                retired += added;
+                let added = self.done.insert(part);
+                let records: u64 = added.iter().map(|added| added.end - added.start).sum();
+                self.change(at, |segment| segment.live -= records);
             }
         }
-        self.advance();
-        retired
     }
 
     /// The first segment that ends after this place.
     fn at(&self, place: u64) -> usize {
         self.segments
             .partition_point(|segment| segment.end <= place)
+    }
+
+    /// Whether a segment has this place.
+    #[cfg(test)]
+    pub fn holds(&self, place: u64) -> bool {
+        let segment = self.segments.get(self.at(place));
+        segment.is_some_and(|segment| segment.base <= place)
     }
 
     /// Moves `low` over what is done with, and over places that no segment holds.
@@ -125,16 +210,21 @@ impl Index {
     }
 
     pub fn is_done(&self, place: u64) -> bool {
-        place < self.low || self.done.contains(place)
+        self.are_done(place..place + 1)
+    }
+
+    /// Whether none of these records waits.
+    pub fn are_done(&self, places: Range<u64>) -> bool {
+        self.done.after(places.start.max(self.low)) >= places.end
     }
 
     /// Segments that can be deleted.
     pub fn finished(&self) -> Vec<u64> {
-        let finished = self
-            .segments
-            .iter()
-            .filter(|segment| segment.live == 0 && !segment.active);
-        finished.map(|segment| segment.id).collect()
+        self.finished.iter().copied().collect()
+    }
+
+    pub fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
     }
 
     pub fn oldest(&self) -> Option<&Segment> {
@@ -142,14 +232,16 @@ impl Index {
     }
 
     pub fn get(&self, id: u64) -> Option<&Segment> {
-        self.segments.iter().find(|segment| segment.id == id)
+        self.position(id).map(|at| &self.segments[at])
     }
 
     /// The first segment with records to deliver behind the one with this number, or the very first.
     pub fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .find(|segment| Some(segment.id) > id && (segment.live > 0 || segment.active))
+        let first = self
+            .segments
+            .partition_point(|segment| Some(segment.id) <= id);
+        let mut following = self.segments.range(first..);
+        following.find(|segment| segment.live > 0 || segment.active)
     }
 
     pub fn low(&self) -> u64 {
@@ -163,35 +255,31 @@ impl Index {
             .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
-    pub fn done(&self) -> &Ranges {
-        &self.done
+    /// What is done with beyond `low`, ranges that begin at this place or after it.
+    pub fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.done.iter_from(place)
     }
 
     /// Records that are not done with.
     pub fn records(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.live).sum()
+        self.totals.records
     }
 
     /// Bytes of the segments that hold such records.
     pub fn bytes(&self) -> u64 {
-        self.segments
-            .iter()
-            .filter(|segment| segment.live > 0)
-            .map(|segment| segment.bytes)
-            .sum()
+        self.totals.bytes
     }
 
     /// What the segments take of the quota.
     pub fn allocated_bytes(&self) -> u64 {
-        self.segments
-            .iter()
-            .map(|segment| segment.allocated_bytes)
-            .sum()
+        self.totals.allocated_bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn index(segments: &[(u64, Range<u64>)]) -> Index {
@@ -215,7 +303,7 @@ mod tests {
     fn records_are_done_with_once_and_out_of_order() {
         let mut index = index(&[(1, 0..10), (2, 10..20)]);
         assert_eq!(
-            (index.retire(5..15), index.retire(0..6), index.low()),
+            (index.retire([5..15]), index.retire([0..6]), index.low()),
             (10, 5, 15)
         );
         assert_eq!(
@@ -224,7 +312,7 @@ mod tests {
         );
         assert!(index.is_done(14) && !index.is_done(15));
         assert_eq!(
-            (index.retire(0..99), index.low(), index.done().count()),
+            (index.retire([0..99]), index.low(), index.done.count()),
             (5, 20, 0)
         );
         assert_eq!(index.finished(), [1, 2]);
@@ -233,10 +321,10 @@ mod tests {
     #[test]
     fn a_later_segment_may_be_finished_first_and_places_of_no_segment_hold_nothing_up() {
         let mut index = index(&[(1, 0..10), (2, 10..20), (3, 25..30)]);
-        index.retire(10..20);
+        index.retire([10..20]);
         assert_eq!(index.finished(), [2]);
         index.remove(2);
-        index.retire(0..10);
+        index.retire([0..10]);
         assert_eq!(
             (
                 index.low(),
@@ -260,7 +348,7 @@ mod tests {
         });
         index.grow(9, 8300);
         assert_eq!(
-            (index.records(), index.retire(7..9), index.finished()),
+            (index.records(), index.retire([7..9]), index.finished()),
             (2, 2, vec![])
         );
         index.finish(8300);
@@ -282,5 +370,68 @@ mod tests {
             active: false,
         });
         assert_eq!(index.records(), 5);
+    }
+
+    /// What is kept up to date is what counting would give.
+    fn check(index: &Index) {
+        let mut totals = Totals::default();
+        for segment in &index.segments {
+            totals.add(Totals::of(segment));
+            let waiting = index.waiting(segment.base..segment.end);
+            let live: u64 = waiting.iter().map(|gap| gap.end - gap.start).sum();
+            assert_eq!(segment.live, live, "segment {}", segment.id);
+            assert_eq!(index.get(segment.id), Some(segment));
+        }
+        assert_eq!(index.totals, totals);
+        let finished = index
+            .segments
+            .iter()
+            .filter(|segment| segment.is_finished());
+        let finished: Vec<u64> = finished.map(|segment| segment.id).collect();
+        assert_eq!(
+            (index.finished(), index.has_finished()),
+            (finished.clone(), !finished.is_empty())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn sums_and_finished_segments_are_kept_up_to_date(
+            retired in prop::collection::vec((0_u64..60, 0_u64..20), 0..20),
+            grown in prop::collection::vec(0_u64..9, 4),
+        ) {
+            let mut index = Index::default();
+            let mut retired = retired.chunks(4);
+            let mut end = 0;
+            for (id, grown) in (1..).zip(grown) {
+                index.add(Segment {
+                    id,
+                    base: end,
+                    end,
+                    bytes: 100,
+                    allocated_bytes: 200,
+                    live: 0,
+                    active: true,
+                });
+                end += grown;
+                index.grow(end, 100 + grown);
+                check(&index);
+                let ranges = retired.next().unwrap_or_default();
+                let ranges = ranges.iter().map(|(start, length)| *start..start + length);
+                let waiting = index.records();
+                prop_assert_eq!(index.retire(ranges), waiting - index.records());
+                index.finish(150);
+                check(&index);
+                if let Some(finished) = index.finished().first() {
+                    index.remove(*finished);
+                    check(&index);
+                }
+            }
+            for place in 0..end {
+                let is_done = index.waiting(place..place + 1).is_empty();
+                prop_assert_eq!(index.is_done(place), is_done);
+            }
+            prop_assert_eq!(index.are_done(0..end), index.waiting(0..end).is_empty());
+        }
     }
 }

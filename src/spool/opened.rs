@@ -13,6 +13,9 @@ use super::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader};
 /// How much of a file the search for a header reads at once, and passes over when it cannot be read.
 const SEARCH_BYTES: u64 = 4096;
 
+/// How much of a file the search for its last byte reads at once.
+const SCAN_BYTES: usize = 64 << 10;
+
 /// Why a segment cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
@@ -114,6 +117,11 @@ impl<F: DiskFile> Opened<F> {
         Ok(if is_whole { open() } else { None })
     }
 
+    /// Where the last byte that is not 0 ends; the first of these offsets when there is none.
+    pub fn content_end(&self, offsets: Range<u64>) -> io::Result<u64> {
+        content_end(&self.file, offsets)
+    }
+
     /// Bytes as they lie in the file.
     pub fn raw(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut raw = vec![0; bytes];
@@ -143,9 +151,25 @@ fn read_header(file: &impl DiskFile) -> Result<segment::Header, NotOpened> {
     }
 }
 
-/// Frames are written after the header is safe: without a first frame there are none.
+/// Frames are written after the header is safe: without a header and a byte of a frame there were none.
 fn is_blank(file: &impl DiskFile) -> io::Result<bool> {
-    let mut magic = [0; MAGIC.len()];
-    read_up_to(file, &mut magic, FRAMES_START)?;
-    Ok(magic != MAGIC)
+    let frames = FRAMES_START..file.bytes()?.max(FRAMES_START);
+    Ok(content_end(file, frames)? == FRAMES_START)
+}
+
+fn content_end(file: &impl DiskFile, offsets: Range<u64>) -> io::Result<u64> {
+    let mut buffer = [0; SCAN_BYTES];
+    let (mut at, mut end) = (offsets.start, offsets.start);
+    while at < offsets.end {
+        let wanted = (offsets.end - at).min(SCAN_BYTES as u64) as usize;
+        let read = read_up_to(file, &mut buffer[..wanted], at)?;
+        if read == 0 {
+            break;
+        }
+        if let Some(last) = buffer[..read].iter().rposition(|byte| *byte != 0) {
+            end = at + last as u64 + 1;
+        }
+        at += read as u64;
+    }
+    Ok(end)
 }

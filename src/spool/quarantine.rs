@@ -16,6 +16,11 @@ pub const QUARANTINE: &str = "quarantine";
 const BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 10_000;
 
+/// What is kept of one piece of damage, at most.
+pub const PIECE_BYTES_MAX: u64 = 64 << 20;
+
+const _: () = assert!(PIECE_BYTES_MAX < BYTES_MAX);
+
 pub struct Quarantine {
     dir: PathBuf,
 }

@@ -72,6 +72,11 @@ impl Ranges {
         self.0.iter().map(|(start, end)| *start..*end)
     }
 
+    /// Ranges that begin at this number or after it.
+    pub fn iter_from(&self, number: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.range(number..).map(|(start, end)| *start..*end)
+    }
+
     /// How many ranges there are.
     pub fn count(&self) -> usize {
         self.0.len()

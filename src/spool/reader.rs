@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::frame::Header;
 use super::frame::body::{Content, decode};
+use super::frame::{self, Header};
 use super::index::Segment;
 use super::keys::Keys;
 use super::opened::{NotOpened, Opened};
-use super::quarantine::Quarantine;
+use super::quarantine::{PIECE_BYTES_MAX, Quarantine};
 use super::segment::{self, FRAMES_START};
 use super::shared::Shared;
 use crate::record::Record;
@@ -27,8 +27,8 @@ use crate::telemetry::metrics::SpoolMetrics;
 /// Failed reads at one place before that frame is given up.
 const FAILURES_MAX: u32 = 5;
 
-/// What is kept of one piece of damage, at most.
-const QUARANTINE_PIECE_BYTES_MAX: u64 = 64 << 20;
+// A whole frame fits a piece of the quarantine.
+const _: () = assert!(PIECE_BYTES_MAX >= frame::BODY_BYTES_MAX as u64);
 
 /// The disk could not be read; another try may do.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +189,7 @@ impl<D: Disk> Reader<D> {
             );
             return Ok(None);
         };
-        Ok(self.frame(header.first, content))
+        Ok(self.frame(&header, content))
     }
 
     fn open(&mut self, segment: &Segment) -> io::Result<()> {
@@ -210,7 +210,7 @@ impl<D: Disk> Reader<D> {
 
     fn is_done(&self, header: &Header) -> bool {
         let index = self.source.shared.index();
-        (header.first..header.end()).all(|place| index.is_done(place))
+        index.are_done(header.first..header.end())
     }
 
     fn advance(&mut self, header: &Header) {
@@ -220,12 +220,20 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Those that are not done with; `None` when there are none.
-    fn frame(&self, first: u64, content: Content) -> Option<Frame> {
-        let index = self.source.shared.index();
-        let records = (first..)
-            .zip(content.records)
-            .filter(|(place, _)| !index.is_done(*place));
-        let (places, records): (Vec<u64>, Vec<Record>) = records.unzip();
+    fn frame(&self, header: &Header, content: Content) -> Option<Frame> {
+        let waiting = self
+            .source
+            .shared
+            .index()
+            .waiting(header.first..header.end());
+        let mut waiting = waiting.into_iter().flatten().peekable();
+        let (mut places, mut records) = (Vec::new(), Vec::new());
+        for (place, record) in (header.first..).zip(content.records) {
+            if waiting.next_if_eq(&place).is_some() {
+                places.push(place);
+                records.push(record);
+            }
+        }
         let Content { stream, reason, .. } = content;
         (!places.is_empty()).then_some(Frame {
             stream,
@@ -287,7 +295,7 @@ impl<D: Disk> Reader<D> {
         if places.is_empty() {
             return;
         }
-        let bytes = (offsets.end - offsets.start).min(QUARANTINE_PIECE_BYTES_MAX) as usize;
+        let bytes = (offsets.end - offsets.start).min(PIECE_BYTES_MAX) as usize;
         let kept = opened.raw(offsets.start, bytes).and_then(|raw| {
             let quarantine = Quarantine::new(&self.source.dir);
             quarantine.keep(&*self.source.disk, &opened.header, offsets.start, &raw)

@@ -1,27 +1,27 @@
 //! What a folder holds when the gateway starts: its cursor and its segments.
 //!
-//! A finished segment tells where it ends in its last 40 bytes; only one that is not is walked, header by header. A walk
-//! passes over damage when a header follows it, and takes it for a torn tail when none does. Bodies are read only within
-//! the bytes that the last run can have had: what was synced before is whole or the disk damaged it, which the reader
-//! finds. What cannot be read is an error: a record must not be taken for torn because its disk hesitates. Torn tails are
-//! cut, segments whose header is lost go to quarantine, other files are left alone.
-//!
-//! Frames that reach past the base of the next segment are dead: they were written there because this segment had failed.
+//! [`walk`] finds where the records of a segment end, [`torn`] what stands behind them. A torn tail that held records goes
+//! to quarantine, is told in the log and counted, and is cut only then: whether its records were answered is not known,
+//! since a crash tears what was being written, and a disk damages what was written long ago. Segments whose header is lost
+//! go to quarantine as well, other files are left alone. What cannot be read is an error: a record must not be taken for
+//! torn because its disk hesitates.
 
-use std::collections::VecDeque;
+mod torn;
+mod walk;
+
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::cursor::Cursor;
-use super::disk::{Disk, DiskFile};
-use super::engine::{RUN_BYTES_MAX, mark_end};
-use super::frame::{HEADER_BYTES, Header};
+use super::disk::Disk;
 use super::index::{Index, Segment};
 use super::keys::Keys;
 use super::opened::{NotOpened, Opened};
 use super::quarantine::{QUARANTINE, Quarantine};
-use super::segment::{self, FRAMES_START};
+use super::segment;
+use super::writer::mark_end;
+use torn::Torn;
+use walk::{Extent, Tail};
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub struct Recovery {
     pub records: u64,
     /// Segments whose header is lost.
     pub lost_segments: u64,
+    /// Segments whose tail is torn and held records.
+    pub torn_tails: u64,
+    /// Records that these tails held, at least.
+    pub torn_records: u64,
 }
 
 /// Why a spool cannot be opened. Nothing was changed that mattered.
@@ -45,6 +49,20 @@ pub enum OpenError {
     Segment { path: PathBuf, reason: NotOpened },
     #[error("the thread of the spool: {0}")]
     Thread(io::Error),
+}
+
+impl Recovery {
+    /// Pieces of the log that could not be read.
+    pub fn damaged(&self) -> u64 {
+        self.lost_segments + self.torn_tails
+    }
+
+    fn note_torn(&mut self, torn: Option<Torn>) {
+        if let Some(torn) = torn {
+            self.torn_tails += 1;
+            self.torn_records += torn.records;
+        }
+    }
 }
 
 /// What the engine begins with.
@@ -79,20 +97,18 @@ pub fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Recovered, 
         segments.extend(open(disk, dir, id, keys, &mut recovery)?);
     }
     let mut index = Index::new(cursor.low, cursor.done.clone());
-    let after_cursor = cursor
-        .done
-        .iter()
-        .last()
-        .map_or(0, |range| range.end)
-        .max(cursor.next)
-        .max(cursor.low);
-    let mut next = after_cursor;
+    let mut next = cursor.end();
     for (at, opened) in segments.iter().enumerate() {
-        let limit = segments
-            .get(at + 1)
-            .map_or(u64::MAX, |following| following.header.base);
-        let extent = extent(opened, limit).map_err(io)?;
-        index.add(settle(disk, dir, opened, &extent).map_err(io)?);
+        let following = segments.get(at + 1).map(|following| &following.header);
+        let limit = following.map_or(u64::MAX, |following| following.base);
+        let extent = Extent::find(opened, limit).map_err(io)?;
+        let answered = answered_end(&opened.header, following, &cursor);
+        let torn = Torn::find(opened, &extent, answered, &cursor).map_err(io)?;
+        let may_cut = torn
+            .as_ref()
+            .is_none_or(|torn| torn.keep(disk, dir, opened));
+        recovery.note_torn(torn);
+        index.add(settle(disk, dir, opened, &extent, may_cut).map_err(io)?);
         next = next.max(extent.end);
     }
     let next_segment = ids
@@ -145,79 +161,18 @@ fn open<D: Disk>(
     Ok(None)
 }
 
-/// Where the records of a segment end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    end: u64,
-    bytes: u64,
-    /// A mark stands at the end of the file.
-    finished: bool,
-}
-
-fn extent<F: DiskFile>(opened: &Opened<F>, limit: u64) -> io::Result<Extent> {
-    let file_bytes = opened.bytes()?;
-    let mark_at = file_bytes.saturating_sub(HEADER_BYTES as u64);
-    let mark = if mark_at >= FRAMES_START {
-        opened.frame_at(mark_at, file_bytes)?
-    } else {
-        None
-    };
-    match mark.filter(|mark| mark.marks_end() && mark.first <= limit) {
-        Some(mark) => Ok(Extent {
-            end: mark.first,
-            bytes: mark_at,
-            finished: true,
-        }),
-        None => walk(opened, file_bytes, limit),
-    }
-}
-
-fn walk<F: DiskFile>(opened: &Opened<F>, file_bytes: u64, limit: u64) -> io::Result<Extent> {
-    let mut safe = Extent {
-        end: opened.header.base,
-        bytes: FRAMES_START,
-        finished: false,
-    };
-    let mut recent: VecDeque<(u64, Header)> = VecDeque::new();
-    let (mut at, mut place) = (safe.bytes, safe.end);
-    while let Some((offset, header)) = next_frame(opened, at..file_bytes, place)? {
-        if header.marks_end() || header.end() > limit {
-            return Ok(Extent {
-                end: header.first.min(limit),
-                bytes: offset,
-                finished: false,
-            });
-        }
-        recent.push_back((offset, header));
-        (at, place) = after(offset, &header);
-        while recent.len() > 1 && recent[0].0 + RUN_BYTES_MAX < at {
-            (safe.bytes, safe.end) = after(recent[0].0, &recent[0].1);
-            recent.pop_front();
-        }
-    }
-    while let Some((offset, header)) = recent.pop_back() {
-        if opened.body(offset, &header)?.is_some() {
-            (safe.bytes, safe.end) = after(offset, &header);
-            break;
-        }
-    }
-    Ok(safe)
-}
-
-fn after(offset: u64, header: &Header) -> (u64, u64) {
-    (offset + header.frame_bytes(), header.end())
-}
-
-/// The frame at the first of these offsets, or the first one after damage.
-fn next_frame<F: DiskFile>(
-    opened: &Opened<F>,
-    offsets: Range<u64>,
-    place: u64,
-) -> io::Result<Option<(u64, Header)>> {
-    let found = opened.frame_at(offsets.start, offsets.end)?;
-    match found.filter(|header| header.first >= place) {
-        Some(header) => Ok(Some((offsets.start, header))),
-        None => opened.find_frame(offsets, place),
+/// The place before which all records of a segment had been answered, as far as others know it: the segment that was
+/// created next begins there, or the cursor, if it was written while this one was the newest.
+fn answered_end(
+    header: &segment::Header,
+    following: Option<&segment::Header>,
+    cursor: &Cursor,
+) -> u64 {
+    let next_id = header.id + 1;
+    match following {
+        Some(following) if following.id == next_id => following.base,
+        None if cursor.next_segment == next_id => cursor.next,
+        _ => 0,
     }
 }
 
@@ -227,10 +182,11 @@ fn settle<D: Disk>(
     dir: &Path,
     opened: &Opened<D::File>,
     extent: &Extent,
+    may_cut: bool,
 ) -> io::Result<Segment> {
     let segment::Header { id, base, salt, .. } = opened.header;
     let mut allocated_bytes = opened.bytes()?;
-    if !extent.finished {
+    if extent.tail != Tail::Finished && may_cut {
         let file = disk.open_to_write(&dir.join(segment::file_name(id)));
         let cut = file.and_then(|file| mark_end(&file, &salt, extent.bytes, extent.end));
         allocated_bytes = cut.unwrap_or(allocated_bytes);

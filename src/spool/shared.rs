@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::index::Index;
+use super::ranges::Ranges;
+
+/// Ranges that are copied while the index is locked.
+const PART_RANGES: usize = 256;
 
 /// Whether a log takes records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +45,31 @@ impl Shared {
 
     /// These records are done with. Says whether they are the first ones since the cursor was written.
     pub fn retire(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> bool {
-        let mut index = self.index();
-        let retired: u64 = ranges.into_iter().map(|range| index.retire(range)).sum();
+        let retired = self.index().retire(ranges);
         retired > 0 && !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The first place that is not done with, and so many ranges beyond it that are. They are copied part by part, so
+    /// that nobody waits for all of them; what is retired meanwhile may be missing.
+    pub(super) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
+        let (mut done, mut part) = (Ranges::default(), Vec::with_capacity(PART_RANGES));
+        let mut from = 0;
+        loop {
+            let index = self.index();
+            let wanted = (ranges_max - done.count()).min(PART_RANGES);
+            part.extend(index.done_from(from).take(wanted));
+            let low = index.low();
+            drop(index);
+            let is_last = part.len() < PART_RANGES;
+            from = part.last().map_or(from, |range| range.start + 1);
+            for range in part.drain(..) {
+                done.insert(range);
+            }
+            if is_last || done.count() >= ranges_max {
+                done.forget_below(low);
+                return (low, done);
+            }
+        }
     }
 
     pub fn state(&self) -> State {
@@ -63,5 +89,36 @@ impl Shared {
 
     pub(super) fn set_dirty(&self, dirty: bool) {
         self.dirty.store(dirty, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::index::Segment;
+
+    /// Every second record is done with: more ranges than are copied at once.
+    #[test]
+    fn what_is_done_with_is_copied_whole_or_up_to_its_bound() {
+        let records = 4 * PART_RANGES as u64 + 10;
+        let mut index = Index::default();
+        index.add(Segment {
+            id: 1,
+            base: 0,
+            end: records,
+            bytes: 1,
+            allocated_bytes: 1,
+            live: 0,
+            active: true,
+        });
+        let shared = Shared::new(index);
+        shared.retire((0..records / 2).map(|at| 2 * at + 1..2 * at + 2));
+        let expected: Vec<_> = shared.index().done_from(0).collect();
+        assert_eq!(expected.len() as u64, records / 2);
+        for bound in [0, 1, PART_RANGES, PART_RANGES + 1, usize::MAX] {
+            let (low, done) = shared.done(bound);
+            let wanted = &expected[..expected.len().min(bound)];
+            assert_eq!((low, done.iter().collect::<Vec<_>>()), (0, wanted.to_vec()));
+        }
     }
 }

@@ -12,11 +12,22 @@ use super::engine::{Engine, Refused};
 use super::frame::body::Draft;
 use super::queue::{Bounds, NotTaken, Queue};
 
-/// What waits for the disk at most.
-const BOUNDS: Bounds = Bounds {
-    items: 16_384,
-    bytes: 64 << 20,
-};
+/// Batches that wait for the disk at most.
+const QUEUE_ITEMS_MAX: usize = 16_384;
+
+/// What they hold at most, whatever the memory budget: more of it would be answered too late.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// What they hold in a small memory budget; a single batch is taken however large it is.
+const QUEUE_BYTES_MIN: usize = 1 << 20;
+
+/// The part of the memory budget that may wait for the disk.
+const QUEUE_PART: usize = 8;
+
+/// What may wait for the disk where all records that are not safe may have so much memory.
+pub fn queue_bytes_within(memory_bytes_max: usize) -> usize {
+    (memory_bytes_max / QUEUE_PART).clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX)
+}
 
 /// What is taken for one round: a sync of each log.
 const ROUND_BYTES: usize = 8 << 20;
@@ -34,13 +45,15 @@ struct Job {
 /// The way to the commit thread.
 pub struct Commits(Queue<Job>);
 
-impl Default for Commits {
-    fn default() -> Self {
-        Self(Queue::new(BOUNDS))
-    }
-}
-
 impl Commits {
+    /// Of which so many bytes may wait.
+    pub fn new(queue_bytes_max: usize) -> Self {
+        Self(Queue::new(Bounds {
+            items: QUEUE_ITEMS_MAX,
+            bytes: queue_bytes_max,
+        }))
+    }
+
     pub fn push(&self, log: usize, draft: Draft, answer: Answer) {
         let bytes = draft.bytes();
         match self.0.push(Job { log, draft, answer }, bytes) {
@@ -99,5 +112,16 @@ fn round<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
         jobs.into_iter()
             .zip(answers)
             .for_each(|(job, answer)| (job.answer)(answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_disk_is_a_part_of_the_memory_budget() {
+        let queues = [4 << 20, 64 << 20, 256 << 20, 64 << 30].map(queue_bytes_within);
+        assert_eq!(queues, [1 << 20, 8 << 20, 32 << 20, 64 << 20]);
     }
 }

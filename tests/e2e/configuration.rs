@@ -104,7 +104,7 @@ fn a_port_in_use_is_an_error() {
 }
 
 #[test]
-fn streams_lead_to_their_targets() {
+fn streams_lead_to_their_folders() {
     let gateway = Setup::new()
         .set("FOREBAY_STREAMS", "telemetry,alarms=plant-alarms,closed")
         .set(
@@ -126,7 +126,7 @@ fn streams_lead_to_their_targets() {
     assert_eq!(
         (
             gateway.files("telemetry").len(),
-            gateway.files("plant-alarms").len()
+            gateway.files("alarms").len()
         ),
         (1, 1)
     );

@@ -1,6 +1,7 @@
 //! Nothing of what a client sends comes out anywhere else, whatever it is.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup};
@@ -104,5 +105,53 @@ fn a_key_that_others_can_read_is_warned_about() {
             expected,
             "{mode:o}: {log}"
         );
+    }
+}
+
+/// Every file and folder below this one with its mode.
+fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let mut modes = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let metadata = entry.metadata().expect("its metadata");
+        modes.push((entry.path(), metadata.permissions().mode() & 0o777));
+        if metadata.is_dir() {
+            modes.extend(self::modes(&entry.path()));
+        }
+    }
+    modes
+}
+
+/// Whatever the umask lets through, readings and the names of devices are not for every user of the machine.
+#[test]
+fn what_the_gateway_writes_is_not_for_everybody() {
+    let setup = Setup::new().with_spool("always").after(&[], "umask 000");
+    let written = setup.path("data");
+    let setup = setup
+        .set("FOREBAY_SPOOL_DIR", written.join("spool").display())
+        .set("FOREBAY_AUDIT_LOG", written.join("audit.log").display())
+        .set("FOREBAY_ACCESS_LOG", written.join("access.log").display());
+    std::fs::create_dir(&written).expect("a folder");
+    let gateway = setup.start();
+    let client = Client::open(Protocol::H1, &gateway, &gateway.device("plc-1"));
+    assert_eq!(client.send(&Ask::post("1")).status, 204);
+    crate::spool::wait_until_drained(&gateway);
+    let modes = modes(&written);
+    for name in [
+        "audit.log",
+        "access.log",
+        "telemetry",
+        "spool",
+        "cursor-0",
+        "dead-letters",
+    ] {
+        assert!(
+            modes.iter().any(|(path, _)| path.ends_with(name)),
+            "{name}: {modes:?}"
+        );
+    }
+    for (path, mode) in modes {
+        let expected = if path.is_dir() { 0o750 } else { 0o640 };
+        assert_eq!(mode, expected, "{}: {mode:o}", path.display());
     }
 }

@@ -150,3 +150,65 @@ fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
             .exists()
     );
 }
+
+/// The newest reading loses its header where it lies: nothing follows it, as in a tail that a crash has torn. It is not cut
+/// off in silence, neither by the gateway nor by the tool.
+#[test]
+fn a_torn_tail_that_held_a_reading_is_told_of_and_kept() {
+    let broker = brokers::pausable();
+    let gateway = broker.gateway_to("torn").with_spool("overflow").start();
+    let paused = broker.pause();
+    for reading in ["reading-1", "reading-2", "reading-3"] {
+        assert_eq!(post(&gateway, reading), 204);
+    }
+    let setup = gateway.kill();
+    let file = setup.path("spool").join("segment-0000000001.spool");
+    let mut bytes = fs::read(&file).expect("a segment");
+    let position = |part: &[u8]| bytes.windows(part.len()).rposition(|bytes| bytes == part);
+    let reading_at = position(b"reading-3").expect("it is there");
+    let frame_at = bytes[..reading_at]
+        .windows(4)
+        .rposition(|bytes| bytes == b"FBf1")
+        .expect("a header");
+    bytes[frame_at + 9] ^= 1;
+    fs::write(&file, &bytes).expect("a segment");
+
+    let copy = setup.path("copy");
+    fs::create_dir(&copy).expect("a folder");
+    let copied = copy.join("segment-0000000001.spool");
+    fs::copy(&file, copied).expect("a copy");
+    let verified = setup.run(&["spool", "verify", "--dir", copy.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("waiting: 2 records read, 1 damaged"),
+        "{said}"
+    );
+
+    drop(paused);
+    let gateway = setup.start();
+    wait_until_drained(&gateway);
+    assert_eq!(gateway.metric("forebay_spool_damaged_frames_total"), 1.0);
+    let log = gateway.log();
+    let told: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("records that are torn"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let [told] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        (&told["file"], &told["offset"], &told["records"]),
+        (
+            &file.to_str().expect("UTF-8").into(),
+            &frame_at.into(),
+            &1.into()
+        )
+    );
+    for spool in [gateway.path("spool"), copy] {
+        let name = format!("segment-0000000001.spool.{frame_at}");
+        let kept = fs::read(spool.join("quarantine").join(name)).expect("it is kept");
+        assert!(kept.ends_with(b"reading-3"));
+    }
+}

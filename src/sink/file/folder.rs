@@ -1,4 +1,4 @@
-//! The files of one stream: `TARGET-20261123T091500.123Z-000001.jsonl`, names that sort as they were written.
+//! The files of one stream: `STREAM-20261123T091500.123Z-000001.jsonl`, names that sort as they were written.
 //!
 //! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with what the current
 //! append adds. When an append fails the file is cut back and left alone, the next one goes to a new file: after a
@@ -11,10 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::durable::{create_durably, sync_folder};
-
-/// What a probe writes: about a batch, so that a disk with hardly any room is not taken for one that works.
-const PROBE_BYTES: usize = 1 << 20;
+use crate::durable::{create_durably, new_file, sync_folder};
 
 /// When a file is finished and the next one begins.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +29,7 @@ pub(super) struct AppendError {
 
 pub(super) struct Folder {
     path: PathBuf,
-    target: String,
+    stream: String,
     rotation: Rotation,
     current: Option<Current>,
     /// A file that still has to be cut back to so many bytes.
@@ -48,7 +45,7 @@ struct Current {
     opened_at: Instant,
 }
 
-/// What follows the target in a file's name.
+/// What follows the stream in a file's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     time: String,
@@ -56,11 +53,11 @@ struct Name {
 }
 
 impl Folder {
-    pub fn new(dir: &Path, target: &str, rotation: Rotation) -> Self {
-        let (path, target) = (dir.join(target), target.to_owned());
+    pub fn new(dir: &Path, stream: &str, rotation: Rotation) -> Self {
+        let (path, stream) = (dir.join(stream), stream.to_owned());
         Self {
             path,
-            target,
+            stream,
             rotation,
             current: None,
             cut_back: None,
@@ -73,21 +70,9 @@ impl Folder {
         create_durably(&self.path)?;
         self.newest = self.newest_name()?;
         match &self.newest {
-            Some(name) => mend(&self.path.join(name.file_name(&self.target))),
+            Some(name) => mend(&self.path.join(name.file_name(&self.stream))),
             None => Ok(()),
         }
-    }
-
-    /// Shows that a file can be written here now: writes one, syncs it and removes it again.
-    pub fn probe(&self) -> io::Result<()> {
-        create_durably(&self.path)?;
-        let path = self.path.join(".forebay-probe");
-        let written = File::create(&path).and_then(|mut file| {
-            file.write_all(&vec![b'\n'; PROBE_BYTES])?;
-            file.sync_data()
-        });
-        let removed = fs::remove_file(&path);
-        written.and(removed)
     }
 
     /// Appends whole lines and returns when they are on disk.
@@ -132,12 +117,10 @@ impl Folder {
     fn create(&mut self, opened_at: Instant) -> io::Result<Current> {
         create_durably(&self.path)?;
         let name = Name::after(self.newest.as_ref(), &utc_now());
-        let path = self.path.join(name.file_name(&self.target));
+        let path = self.path.join(name.file_name(&self.stream));
         self.newest = Some(name);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
+        let mut options = new_file();
+        let file = options.append(true).create_new(true).open(&path)?;
         sync_folder(&self.path)?;
         Ok(Current {
             file,
@@ -171,7 +154,7 @@ impl Folder {
             let name = entry?
                 .file_name()
                 .to_str()
-                .and_then(|name| Name::parse(name, &self.target));
+                .and_then(|name| Name::parse(name, &self.stream));
             newest = newest.max(name);
         }
         Ok(newest)
@@ -192,13 +175,13 @@ impl Name {
         }
     }
 
-    fn file_name(&self, target: &str) -> String {
-        format!("{target}-{}-{:06}.jsonl", self.time, self.number)
+    fn file_name(&self, stream: &str) -> String {
+        format!("{stream}-{}-{:06}.jsonl", self.time, self.number)
     }
 
-    fn parse(file_name: &str, target: &str) -> Option<Self> {
+    fn parse(file_name: &str, stream: &str) -> Option<Self> {
         let name = file_name
-            .strip_prefix(target)?
+            .strip_prefix(stream)?
             .strip_prefix('-')?
             .strip_suffix(".jsonl")?;
         let (time, number) = name.split_once('-')?;
@@ -206,7 +189,7 @@ impl Name {
             time: time.to_owned(),
             number: number.parse().ok()?,
         };
-        let of_this_form = is_time(time) && name.file_name(target) == file_name;
+        let of_this_form = is_time(time) && name.file_name(stream) == file_name;
         of_this_form.then_some(name)
     }
 }

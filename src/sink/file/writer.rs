@@ -6,11 +6,14 @@
 //! for any more is not written.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::folder::{AppendError, Folder, Rotation};
+use super::probe::Proofs;
+use super::refused;
 use crate::durable::lock::{Lock, LockError};
 use crate::record::Outcome;
 use crate::sink::SinkError;
@@ -20,8 +23,8 @@ const ROUND_BYTES_MAX: usize = 8 << 20;
 
 pub(super) enum Job {
     Append(Append),
-    /// Can every stream be written now?
-    Verify(oneshot::Sender<Result<(), SinkError>>),
+    /// Take the folder, if that has not been done.
+    Prepare(oneshot::Sender<Result<(), SinkError>>),
 }
 
 /// Whole lines for the folder at an index.
@@ -36,18 +39,21 @@ pub(super) struct Writer {
     folders: Vec<Folder>,
     /// Taken at start, or later if the disk was away then.
     lock: Option<Lock>,
+    proofs: Arc<Proofs>,
 }
 
 impl Writer {
-    pub fn new(dir: PathBuf, targets: &[&str], rotation: Rotation) -> Self {
-        let folders = targets
+    /// With a folder in `dir` for each stream.
+    pub fn new(dir: PathBuf, streams: &[&str], rotation: Rotation, proofs: Arc<Proofs>) -> Self {
+        let folders = streams
             .iter()
-            .map(|target| Folder::new(&dir, target, rotation))
+            .map(|stream| Folder::new(&dir, stream, rotation))
             .collect();
         Self {
             dir,
             folders,
             lock: None,
+            proofs,
         }
     }
 
@@ -58,11 +64,12 @@ impl Writer {
         }
         let lock = Lock::acquire(&self.dir, "FOREBAY_FILE_DIR").map_err(|error| match error {
             LockError::Taken { .. } => SinkError::Misconfigured(error.to_string()),
-            LockError::Io { error, .. } => self.refused(&error),
+            LockError::Io { error, .. } => refused(&self.dir, &error),
         })?;
         let prepared = self.folders.iter_mut().try_for_each(Folder::prepare);
-        prepared.map_err(|error| self.refused(&error))?;
+        prepared.map_err(|error| refused(&self.dir, &error))?;
         self.lock = Some(lock);
+        self.proofs.note_prepared();
         Ok(())
     }
 
@@ -85,7 +92,7 @@ impl Writer {
         }
     }
 
-    /// Puts an append to those of its folder and says how many bytes it has; verifies at once.
+    /// Puts an append to those of its folder and says how many bytes it has; prepares at once.
     fn sort(&mut self, job: Job, round: &mut [Vec<Append>]) -> usize {
         match job {
             Job::Append(append) if append.outcome.is_closed() => 0,
@@ -94,9 +101,9 @@ impl Writer {
                 round[append.folder].push(append);
                 bytes
             }
-            Job::Verify(answer) => {
-                // Nobody waits any more: the probe took too long.
-                let _ = answer.send(self.verify());
+            Job::Prepare(answer) => {
+                // Nobody waits any more: it took too long.
+                let _ = answer.send(self.prepare());
                 0
             }
         }
@@ -106,32 +113,15 @@ impl Writer {
         let outcome = match self.prepare() {
             Ok(()) => {
                 let lines: Vec<_> = appends.iter().map(|append| &append.lines[..]).collect();
-                outcome(self.folders[folder].append(&lines, Instant::now()))
+                let appended = self.folders[folder].append(&lines, Instant::now());
+                self.proofs.note(folder, appended.is_ok(), Instant::now());
+                outcome(appended)
             }
             Err(error) => Outcome::Retryable(error.to_string().into()),
         };
         for append in appends {
             // Nobody waits any more: the disk took too long.
             let _ = append.outcome.send(outcome.clone());
-        }
-    }
-
-    fn verify(&mut self) -> Result<(), SinkError> {
-        self.prepare()?;
-        self.folders
-            .iter()
-            .try_for_each(Folder::probe)
-            .map_err(|error| self.refused(&error))
-    }
-
-    fn refused(&self, error: &std::io::Error) -> SinkError {
-        use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
-        let dir = self.dir.display();
-        match error.kind() {
-            PermissionDenied | NotADirectory | ReadOnlyFilesystem => SinkError::Misconfigured(
-                format!("cannot write to FOREBAY_FILE_DIR ({dir}): {error}"),
-            ),
-            _ => SinkError::Away(format!("cannot write to {dir}: {error}")),
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Disk, DiskFile, Entry};
 use crate::durable::lock::{Lock, LockError};
-use crate::durable::{create_durably, sync_folder};
+use crate::durable::{create_durably, new_file, sync_folder};
 
 const VARIABLE: &str = "FOREBAY_SPOOL_DIR";
 
@@ -51,11 +51,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        new_file().read(true).create_new(true).open(path)
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {

@@ -21,6 +21,7 @@ use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use crate::config::{BODY_BYTES_LIMIT, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX};
 use crate::record::{
     DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent,
 };
@@ -31,6 +32,20 @@ const REASON_BYTES_MAX: usize = 1024;
 
 /// Bytes of the smallest record, to bound what a damaged count could allocate.
 const RECORD_BYTES_MIN: usize = 16;
+
+/// Left of a frame for stream, reason and the content type of the last record.
+const BODY_BYTES_SPARE: usize = 128 << 10;
+
+/// What a record takes beside its payload at most, its content type aside: device, id, trace, time and lengths.
+const RECORD_BYTES_EXTRA_MAX: usize = 1 + 128 + 1 + 128 + TRACE_PARENT_BYTES + 8 + 2 + 4;
+
+// Any batch that the configuration lets be made is one frame: half of it is for the payloads, the rest for what is
+// beside them.
+const _: () = assert!(
+    SPOOLED_BATCH_BYTES_MAX + SPOOLED_BATCH_RECORDS_MAX * RECORD_BYTES_EXTRA_MAX + BODY_BYTES_SPARE
+        <= BODY_BYTES_MAX
+);
+const _: () = assert!(BODY_BYTES_LIMIT <= SPOOLED_BATCH_BYTES_MAX);
 
 /// In the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
@@ -137,7 +152,7 @@ fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
         received_at,
         ..
     } = record;
-    if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - (128 << 10) {
+    if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - BODY_BYTES_SPARE {
         return Err(DraftError::TooLarge);
     }
     body.reserve(payload.len() + device.as_str().len() + 2 * RECORD_BYTES_MIN);

@@ -14,6 +14,7 @@ use super::super::engine::{Engine, LogOptions, Refused};
 use super::super::frame::body::Draft;
 use super::super::keys::Keys;
 use super::super::reader::Reader;
+use super::super::recovery::Recovery;
 use super::super::shared::State;
 use super::sim::{Random, SimDisk};
 use crate::config::WhenFull;
@@ -68,6 +69,9 @@ pub struct Life {
     contents: u64,
     drafts: u64,
     flips: usize,
+    /// Places of safe records that recovery found in no segment.
+    gone: HashSet<u64>,
+    open_failed: bool,
     faulty: bool,
     /// Since the last crash or restart: what could not be deleted may lie about.
     was_faulty: bool,
@@ -106,6 +110,8 @@ impl Life {
             contents: 0,
             drafts: 0,
             flips: 0,
+            gone: HashSet::new(),
+            open_failed: false,
             faulty: false,
             was_faulty: false,
             now: Instant::now(),
@@ -331,18 +337,43 @@ impl Life {
             metrics,
         };
         match Engine::open(Arc::new(self.disk.clone()), options) {
-            Ok((engine, _)) => {
+            Ok((engine, recovery)) => {
                 self.engine = Some(engine);
+                self.note_what_is_gone(&recovery);
                 self.was_faulty = self.faulty;
                 self.read_from_start();
             }
             Err(error) => {
                 assert!(self.faulty, "{error}");
+                self.open_failed = true;
                 self.faulty = false;
                 self.disk.set_faults(0, 0);
                 self.open();
             }
         }
+    }
+
+    /// What was safe and is in no segment any more, the reader did not find it damaged either, was told of, once.
+    fn note_what_is_gone(&mut self, recovery: &Recovery) {
+        let shared = self.engine().shared().clone();
+        let index = shared.index();
+        let told_before = self.gone.len();
+        for fate in self.fates.values() {
+            if let Fate::Safe { place, .. } = *fate
+                && !index.holds(place)
+                && !index.is_done(place)
+            {
+                self.gone.insert(place);
+            }
+        }
+        // An attempt that failed half-way has told the log, and nobody else.
+        let was_told = recovery.damaged() > 0 || std::mem::take(&mut self.open_failed);
+        assert!(
+            self.gone.len() == told_before || was_told,
+            "seed {}: gone without a word, one of {:?}",
+            self.seed,
+            self.gone
+        );
     }
 
     fn read_from_start(&mut self) {
@@ -382,6 +413,7 @@ impl Life {
         self.reader = None;
         self.engine = None;
         self.fates.clear();
+        self.gone.clear();
         self.flips = 0;
         self.open();
     }

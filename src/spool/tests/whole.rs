@@ -1,7 +1,6 @@
 //! The whole spool with its thread on this machine's disk, and what the model leaves out.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,13 +8,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::super::disk::real::RealDisk;
-use super::super::engine::{Engine, LogOptions, RUN_BYTES_MAX};
+use super::super::engine::{Engine, LogOptions};
 use super::super::frame::body::Draft;
 use super::super::keys::Keys;
 use super::super::log::Log;
 use super::super::reader::{Frame, Reader};
+use super::super::writer::RUN_BYTES_MAX;
 use super::super::{
-    OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
+    Found, OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
 };
 use super::model::record;
 use super::sim::SimDisk;
@@ -33,7 +33,13 @@ fn options(dir: &Path, keys: Keys) -> Options {
     }
 }
 
+/// The spool, and what was found of the backlog.
 fn open(dir: &Path) -> (Spool, Recovery) {
+    let (spool, found) = open_both(dir);
+    (spool, found.backlog)
+}
+
+fn open_both(dir: &Path) -> (Spool, Found) {
     Spool::open(options(dir, Keys::default())).unwrap()
 }
 
@@ -290,47 +296,169 @@ fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_
     assert!(dir.path().join("segment-1.spool").exists());
 }
 
+/// Where the frames of a segment begin.
+fn frames_in(bytes: &[u8]) -> Vec<usize> {
+    let windows = bytes.windows(4).enumerate();
+    windows
+        .filter(|(_, window)| window == b"FBf1")
+        .map(|(at, _)| at)
+        .collect()
+}
+
+/// A segment with these two records and the mark of its end, the log that it is in being the backlog or not.
+fn two_records(dir: &Path, of_backlog: bool) -> PathBuf {
+    let (spool, _) = open(dir);
+    for content in [1, 2] {
+        let (log, draft) = match of_backlog {
+            true => (
+                &spool.backlog,
+                Draft::new("telemetry", &[record(content, 1000)]),
+            ),
+            false => (
+                &spool.dead_letters,
+                Draft::dead("telemetry", "closed", &[record(content, 1000)]),
+            ),
+        };
+        let (sender, answer) = sync_channel(1);
+        log.append(draft.unwrap(), move |places| sender.send(places).unwrap());
+        answer.recv().unwrap().unwrap();
+    }
+    spool.close();
+    let log = if of_backlog {
+        dir.to_owned()
+    } else {
+        dir.join("dead-letters")
+    };
+    segments(&log).remove(0)
+}
+
+/// Opens a spool whose second record is torn: the first one is read, and the second one told of, once.
+#[track_caller]
+fn check_torn(dir: &Path, segment: &Path, of_backlog: bool, kept: Option<(usize, &[u8])>) {
+    let (spool, found) = open_both(dir);
+    let (log, recovery) = match of_backlog {
+        true => (&spool.backlog, found.backlog),
+        false => (&spool.dead_letters, found.dead_letters),
+    };
+    assert_eq!((recovery.torn_tails, recovery.torn_records), (1, 1));
+    assert_eq!((recovery.records, contents(&read_all(log))), (1, vec![1]));
+    spool.close();
+    let quarantine = segment.parent().unwrap().join("quarantine");
+    if let Some((offset, bytes)) = kept {
+        let name = format!("segment-0000000001.spool.{offset}");
+        let piece = fs::read(quarantine.join(name)).unwrap();
+        let bytes_end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        assert_eq!(piece[60..], bytes[..bytes_end]);
+    }
+    let (_spool, found) = open_both(dir);
+    assert_eq!(
+        (found.backlog.torn_tails, found.dead_letters.torn_tails),
+        (0, 0)
+    );
+}
+
+/// What is left of a file is shorter, or has the room of a preallocated one without the bytes.
 #[test]
-fn a_torn_tail_is_cut_and_a_segment_without_a_header_goes_to_quarantine() {
-    for is_preallocated in [false, true] {
-        check_torn_tail(is_preallocated);
+fn a_torn_tail_goes_to_quarantine_and_is_told_of() {
+    for (of_backlog, is_preallocated) in [(true, false), (true, true), (false, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = two_records(dir.path(), of_backlog);
+        let bytes = fs::read(&segment).unwrap();
+        let torn_at = frames_in(&bytes)[1];
+        let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(bytes.len() as u64 - 300).unwrap();
+        if is_preallocated {
+            file.set_len(bytes.len() as u64).unwrap();
+        }
+        let torn = &bytes[torn_at..bytes.len() - 300];
+        check_torn(dir.path(), &segment, of_backlog, Some((torn_at, torn)));
     }
 }
 
-/// Of a preallocated file the room is still there when the bytes are not.
-fn check_torn_tail(is_preallocated: bool) {
-    let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open(dir.path());
-    append(&spool.backlog, &[record(1, 1000)])
-        .recv()
-        .unwrap()
-        .unwrap();
-    append(&spool.backlog, &[record(2, 1000)])
-        .recv()
-        .unwrap()
-        .unwrap();
-    spool.close();
-    let first = &segments(dir.path())[0];
-    let bytes = fs::metadata(first).unwrap().len();
-    let file = fs::OpenOptions::new().write(true).open(first).unwrap();
-    file.set_len(bytes - 300).unwrap();
-    if is_preallocated {
-        file.set_len(bytes).unwrap();
+/// The header of the last frame is damaged before the segment was finished: nothing says that it is one.
+#[test]
+fn a_tail_without_a_header_goes_to_quarantine_and_is_told_of() {
+    for knows_the_end in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = two_records(dir.path(), true);
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes.truncate(bytes.len() - 40);
+        let torn_at = frames_in(&bytes)[1];
+        bytes[torn_at + 9] ^= 1;
+        fs::write(&segment, &bytes).unwrap();
+        if !knows_the_end {
+            for name in ["cursor-0", "cursor-1"] {
+                fs::remove_file(dir.path().join(name)).unwrap();
+            }
+        }
+        check_torn(
+            dir.path(),
+            &segment,
+            true,
+            Some((torn_at, &bytes[torn_at..])),
+        );
     }
-    let mut lost = fs::File::create(dir.path().join("segment-0000000009.spool")).unwrap();
-    lost.write_all(&[b"x".repeat(8192), b"FBf1".to_vec()].concat())
-        .unwrap();
+}
+
+/// Only the cursor knows that there was a second record.
+#[test]
+fn a_tail_that_is_gone_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = two_records(dir.path(), true);
+    let bytes = fs::read(&segment).unwrap();
+    fs::write(&segment, &bytes[..frames_in(&bytes)[1]]).unwrap();
+    check_torn(dir.path(), &segment, true, None);
+}
+
+/// Room that was not used and a mark of the end that was not written whole held nothing.
+#[test]
+fn an_end_that_held_no_record_is_cut_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = two_records(dir.path(), true);
+    let bytes = fs::read(&segment).unwrap();
+    for left in [0, 1, 20, 39] {
+        let mut torn = bytes[..bytes.len() - 40 + left].to_vec();
+        torn.resize(1 << 20, 0);
+        fs::write(&segment, &torn).unwrap();
+        let (spool, found) = open(dir.path());
+        assert_eq!(
+            (found.records, found.damaged()),
+            (2, 0),
+            "{left} bytes of the mark"
+        );
+        spool.close();
+        assert!(!dir.path().join("quarantine").exists());
+        assert_eq!(fs::read(&segment).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_goes_to_quarantine_wherever_its_frames_are() {
+    let dir = tempfile::tempdir().unwrap();
+    two_records(dir.path(), true);
+    let lost = |id: u64, frames_at: usize| {
+        let bytes = [b"x".repeat(8192), vec![0; frames_at], b"frames".to_vec()].concat();
+        fs::write(dir.path().join(format!("segment-{id:010}.spool")), bytes).unwrap();
+    };
+    lost(8, 0);
+    lost(9, 100_000);
+    fs::write(
+        dir.path().join("segment-0000000010.spool"),
+        vec![0; 1 << 20],
+    )
+    .unwrap();
     let (spool, recovery) = open(dir.path());
-    assert_eq!(
-        (recovery.records, recovery.segments, recovery.lost_segments),
-        (1, 1, 1)
-    );
-    assert_eq!(contents(&read_all(&spool.backlog)), [1]);
+    assert_eq!((recovery.records, recovery.lost_segments), (2, 2));
+    for id in [8, 9] {
+        let kept = format!("quarantine/segment-{id:010}.spool");
+        assert!(dir.path().join(kept).exists());
+    }
     assert!(
-        dir.path()
-            .join("quarantine/segment-0000000009.spool")
+        !dir.path()
+            .join("quarantine/segment-0000000010.spool")
             .exists()
     );
+    spool.close();
 }
 
 fn simulated(
@@ -425,6 +553,54 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
             [Err(Refused::TooLarge)]
         );
     }
+}
+
+/// Nothing is won by dropping what the disk will not delete.
+#[test]
+fn a_disk_that_deletes_nothing_drops_nothing() {
+    let disk = SimDisk::new(1);
+    let mut engine = simulated(&disk, 20 << 10, 60 << 10, WhenFull::DropOldest);
+    let now = Instant::now();
+    for at in 0..3 {
+        assert!(engine.commit(&[&draft(at, 11_000)], now)[0].is_ok());
+    }
+    disk.set_faults(100, 0);
+    for at in 3..9 {
+        assert!(engine.commit(&[&draft(at, 11_000)], now)[0].is_err());
+    }
+    assert_eq!(engine.shared().index().records(), 3);
+    disk.set_faults(0, 0);
+    assert!(engine.commit(&[&draft(9, 11_000)], now)[0].is_ok());
+    let mut reader = Reader::new(engine.source());
+    let frames: Vec<_> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+    assert_eq!(contents(&frames), [1, 2, 9]);
+}
+
+/// Of many segments one is left, to be written on, and nothing waits in it.
+#[test]
+fn a_drained_spool_keeps_one_empty_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let answers: Vec<_> = (0..500)
+        .map(|at| append(&spool.backlog, &[record(at, 9000)]))
+        .collect();
+    for answer in answers {
+        assert!(answer.recv().unwrap().is_ok());
+    }
+    assert!(segments(dir.path()).len() > 4);
+    spool.backlog.retire([0..500]);
+    eventually(|| segments(dir.path()).len() == 1);
+    assert_eq!(
+        (spool.backlog.records(), spool.backlog.state()),
+        (0, State::Up)
+    );
+    assert!(fs::metadata(&segments(dir.path())[0]).unwrap().len() <= 1 << 20);
+    assert_eq!(
+        segments(&dir.path().join("dead-letters")),
+        Vec::<PathBuf>::new()
+    );
+    spool.close();
+    assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The thread that writes the lines.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::{Message, State, Target, omitted};
+use crate::durable::new_file;
 
 /// How often it is looked whether something was left out, or the file moved away.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,12 +37,10 @@ impl Output {
         match target {
             Target::Stdout => Ok(Self::Stdout(io::stdout())),
             // Addresses and names of devices are nobody else's business.
-            Target::File(path) => OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o640)
-                .open(path)
-                .map(Self::File),
+            Target::File(path) => {
+                let file = new_file().append(true).create(true).open(path);
+                file.map(Self::File)
+            }
         }
     }
 

@@ -15,8 +15,11 @@ use crate::spool::frame::{ALIGNMENT, HEADER_BYTES, Header, body_crc, frame_bytes
 use crate::spool::keys::{Cipher, Keys, Salt, TAG_BYTES, new_salt};
 use crate::spool::segment::{self, FRAMES_START, HEADER_OFFSETS};
 
+/// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
+pub const RUN_BYTES_MAX: u64 = 8 << 20;
+
 /// What the mark of the end takes.
-const MARK_BYTES: u64 = HEADER_BYTES as u64;
+pub const MARK_BYTES: u64 = HEADER_BYTES as u64;
 
 /// Beside the frames in a segment.
 pub const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
@@ -183,6 +186,15 @@ impl<F: DiskFile> Writer<F> {
 
 /// Cuts the file after the mark and says how long it is then. If it fails, recovery walks the segment, no more.
 pub fn mark_end(file: &impl DiskFile, salt: &Salt, offset: u64, end: u64) -> io::Result<u64> {
+    file.set_len(offset)?;
+    let mark = mark(salt, offset, end);
+    write_all_at(file, &mut [IoSlice::new(&mark)], offset)?;
+    file.sync()?;
+    Ok(offset + MARK_BYTES)
+}
+
+/// The mark of the end at this offset, behind records that end before the place `end`.
+pub fn mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
     let mark = Header {
         records: 0,
         first: end,
@@ -190,14 +202,8 @@ pub fn mark_end(file: &impl DiskFile, salt: &Salt, offset: u64, end: u64) -> io:
         body_bytes: 0,
         body_crc: body_crc(salt, &[]),
     };
-    file.set_len(offset)?;
-    write_all_at(
-        file,
-        &mut [IoSlice::new(&mark.encode(salt, offset))],
-        offset,
-    )?;
-    file.sync()?;
-    Ok(offset + MARK_BYTES)
+    debug_assert!(mark.marks_end());
+    mark.encode(salt, offset)
 }
 
 struct Frame<'a> {

@@ -1,0 +1,89 @@
+//! What a torn tail held: the bytes behind the last whole frame of a segment that was not finished.
+//!
+//! Room that was never used is blank, and a mark of the end that is torn holds nothing. Anything else held records: a
+//! header without its body, bytes without a header, or nothing at all where the cursor or the next segment's base say
+//! that records were answered. [`recover`](super::recover) asks, and cuts the tail only when its bytes are kept.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use super::walk::{Extent, Tail};
+use crate::spool::cursor::Cursor;
+use crate::spool::disk::{Disk, DiskFile};
+use crate::spool::opened::Opened;
+use crate::spool::quarantine::{PIECE_BYTES_MAX, Quarantine};
+use crate::spool::segment;
+use crate::spool::writer::{MARK_BYTES, mark};
+
+/// A tail that held records.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// Where its bytes stand; empty where only others tell of its records.
+    pub offsets: Range<u64>,
+    /// Records in it that are not done with; one where nothing says how many.
+    pub records: u64,
+}
+
+impl Torn {
+    /// `None` when no record is lost. Records before the place `answered` had been answered.
+    pub fn find<F: DiskFile>(
+        opened: &Opened<F>,
+        extent: &Extent,
+        answered: u64,
+        cursor: &Cursor,
+    ) -> io::Result<Option<Self>> {
+        let Tail::Open { seen, seen_bytes } = extent.tail else {
+            return Ok(None);
+        };
+        let bytes_end = opened.content_end(extent.bytes..opened.bytes()?)?;
+        let lost = cursor.waiting(extent.end..seen.max(answered));
+        let has_unseen = bytes_end > seen_bytes && !is_torn_mark(opened, extent, bytes_end)?;
+        let records = if has_unseen { lost.max(1) } else { lost };
+        Ok((records > 0).then_some(Self {
+            offsets: extent.bytes..bytes_end,
+            records,
+        }))
+    }
+
+    /// Keeps the bytes and tells of them. Says whether they may be cut off.
+    pub fn keep<D: Disk>(&self, disk: &D, dir: &Path, opened: &Opened<D::File>) -> bool {
+        let Range { start, end } = self.offsets;
+        let bytes = (end - start).min(PIECE_BYTES_MAX);
+        let kept = if bytes == 0 {
+            Ok(())
+        } else {
+            opened
+                .raw(start, bytes as usize)
+                .and_then(|raw| Quarantine::new(dir).keep(disk, &opened.header, start, &raw))
+        };
+        let file = dir.join(segment::file_name(opened.header.id));
+        let is_kept = kept.is_ok();
+        let not_kept = kept.err().map(|error| error.to_string());
+        tracing::error!(
+            file = %file.display(),
+            offset = start,
+            bytes,
+            records = self.records,
+            not_kept,
+            "a segment ends with records that are torn: a crash tore what was not answered yet, or the disk lost more"
+        );
+        is_kept
+    }
+}
+
+/// Whether what is left is a part of the mark of the end.
+fn is_torn_mark<F: DiskFile>(
+    opened: &Opened<F>,
+    extent: &Extent,
+    bytes_end: u64,
+) -> io::Result<bool> {
+    let bytes = bytes_end - extent.bytes;
+    if bytes > MARK_BYTES {
+        return Ok(false);
+    }
+    let left = opened.raw(extent.bytes, bytes as usize)?;
+    let mark = mark(&opened.header.salt, extent.bytes, extent.end);
+    let is_part = |(left, mark): (&u8, &u8)| *left == 0 || left == mark;
+    Ok(left.iter().zip(&mark).all(is_part))
+}
