@@ -9,7 +9,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
 use super::profile::BACKDATED;
-use super::{Authority, Days, Folder, PkiError, files};
+use super::{Authority, Days, Folder, KeyKind, PkiError, files};
 use crate::record::DeviceId;
 
 /// A serial number has 20 bytes at most (RFC 5280, 4.1.2.2).
@@ -142,7 +142,7 @@ impl Folder {
     pub fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
         let (server, crl) = (
-            files::read_pem(&self.server())?,
+            files::read_pem(&self.server(KeyKind::P256))?,
             files::read_pem(&self.crl())?,
         );
         let server_until = server
@@ -156,7 +156,7 @@ impl Folder {
         if has_expired(server_until) {
             let remedy = format!("move {dir} away, and a new one is made");
             return Err(PkiError::Expired {
-                file: self.server(),
+                file: self.server(KeyKind::P256),
                 remedy,
             });
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use x509_parser::pem::{Pem, parse_x509_pem};
 
-use super::PkiError;
+use super::{KeyKind, PkiError};
 use crate::record::DeviceId;
 
 /// Where an authority's files are.
@@ -38,12 +38,15 @@ impl Folder {
         self.0.join("crl.pem")
     }
 
-    pub fn server(&self) -> PathBuf {
-        self.0.join("server.pem")
+    pub fn server(&self, kind: KeyKind) -> PathBuf {
+        self.0.join(match kind {
+            KeyKind::P256 => "server.pem",
+            KeyKind::Rsa2048 => "server-rsa.pem",
+        })
     }
 
-    pub fn server_key(&self) -> PathBuf {
-        self.0.join("server.key")
+    pub fn server_key(&self, kind: KeyKind) -> PathBuf {
+        self.server(kind).with_extension("key")
     }
 
     pub fn devices(&self) -> PathBuf {
