@@ -33,6 +33,7 @@ mod figures;
 mod framing;
 mod h3_attacks;
 mod h3_streams;
+mod handshakes;
 mod hygiene;
 mod idle;
 mod kafka_faults;
