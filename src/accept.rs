@@ -1,20 +1,21 @@
 //! Accepting connections: a permit first, then a handshake within its deadline, then HTTP.
 //!
-//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before a connection is
-//! accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
-//! not too many connections ([`Capacity`]); the steps of handshakes take [`Turns`]. What fails before a certificate is
-//! verified is counted and closed, never answered. When the gateway closes its listeners, what the kernel has accepted is
-//! served still; `run_tcp` and `run_quic` return once every connection has ended.
+//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before the next connection
+//! is accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
+//! not too many connections, and neither must the device ([`Capacity`]); the steps of handshakes take [`Turns`], and keep a
+//! [`Pace`]. What fails before a certificate is verified is counted and closed, never answered. When the gateway closes its
+//! listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic` return once every connection has ended.
 
 mod capacity;
+mod pace;
 mod quic;
 mod steer;
 mod turn;
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,8 @@ use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
 use crate::tls::{self, Buffers, Status, Tls, TlsStream};
 pub use capacity::Capacity;
-use capacity::{ConnectionPermit, Guest, HandshakePermit};
+use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
+use pace::Pace;
 pub use quic::Quic;
 pub use steer::{WorkerConnectionIds, steer_to_workers};
 pub use turn::Turns;
@@ -50,8 +52,14 @@ const QUEUE_MAX: usize = 4096;
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
+/// What a client of HTTP/2 is told whose device has too many connections: SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM (RFC 9113
+/// sections 3.4, 6.8 and 7). HTTP/1.1 has no words for it.
+const H2_CALM: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
+
 /// A connection being served.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+type Permits = (ConnectionPermit, HandshakePermit);
 
 /// Accepts for one worker.
 pub struct Acceptor {
@@ -65,6 +73,7 @@ pub struct Acceptor {
     pub buffers: Buffers,
     pub metrics: Arc<WorkerMetrics>,
     pub audit: Audit,
+    /// For one flight of a handshake.
     pub handshake_timeout: Duration,
     pub draining: watch::Receiver<bool>,
 }
@@ -80,10 +89,13 @@ impl Acceptor {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                _ = closing.wait_for(|closing| *closing) => break,
+                () = is_true(&mut closing) => break,
                 Some(_) = connections.join_next() => {}
-                (permits, accepted) = self.accept(&listener) => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        let Some(permits) = self.wait_for_room(&mut connections, &mut closing).await else {
+                            break;
+                        };
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
                         // Behind those in line: more than can get on at a time wait in the kernel, which costs less.
                         self.turns.take(|| ()).await;
@@ -96,6 +108,23 @@ impl Acceptor {
         let _ = self.empty(listener, &mut connections);
         drop(closing);
         while connections.join_next().await.is_some() {}
+    }
+
+    /// Room for a connection that is there: a worker for which nobody waits holds no place. `None` when listeners close.
+    async fn wait_for_room(
+        &self,
+        connections: &mut JoinSet<()>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Option<Permits> {
+        let mut room = pin!(self.capacity.wait_for_tcp());
+        loop {
+            tokio::select! {
+                biased;
+                permits = &mut room => return Some(permits),
+                () = is_true(closing) => return None,
+                Some(_) = connections.join_next() => {}
+            }
+        }
     }
 
     /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener: what is left in the
@@ -119,24 +148,12 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> (
-        Option<(ConnectionPermit, HandshakePermit)>,
-        io::Result<(TcpStream, SocketAddr)>,
-    ) {
-        let permits = self.capacity.wait_for_tcp().await;
-        (permits, listener.accept().await)
-    }
-
     async fn serve_tcp(
         self: Rc<Self>,
         stream: TcpStream,
         address: IpAddr,
-        permits: Option<(ConnectionPermit, HandshakePermit)>,
+        (_connection, handshake): Permits,
     ) {
-        let (_connection, handshake) = permits.unzip();
         let (mut guest, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
             Err(result) => return self.end_handshake(result, address, "tcp", None),
@@ -147,29 +164,61 @@ impl Acceptor {
         let serving = Box::pin(self.connect(stream, address, address_limits)).await;
         drop(handshake);
         guest.settle();
-        if let Some(serving) = serving {
+        if let Some((serving, _seat)) = serving {
             serving.await;
         }
     }
 
-    /// Shakes hands; what is left to do then is to serve the connection.
+    /// Shakes hands; what is left to do then is to serve the connection, which has a seat of its device.
     async fn connect(
         &self,
         stream: TcpStream,
         address: IpAddr,
         address_limits: AddressLimits,
-    ) -> Option<Serving> {
+    ) -> Option<(Serving, Seat)> {
         let (stream, links) = self.shake_hands(stream, address).await?;
         let is_h2 = stream.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
         let caller = self.caller(stream.peer_certificates(), links, address, address_limits);
+        let Some(seat) = self.seat(&caller, stream.peer_certificates(), "tcp") else {
+            turn_away(stream, protocol).await;
+            return None;
+        };
+        self.metrics.handshake(if stream.is_resumed() {
+            Handshake::Resumed
+        } else {
+            Handshake::Accepted
+        });
         let connection = Connection::new(protocol, caller, &self.service);
         let service = self.service.clone();
-        Some(if is_h2 {
+        let serving: Serving = if is_h2 {
             Box::pin(http::h2::serve(stream, connection, service))
         } else {
             Box::pin(http::h1::serve(stream, connection, service))
-        })
+        };
+        Some((serving, seat))
+    }
+
+    /// One more connection of the device. `None`, counted and written down, when it has too many. A certificate that names no
+    /// device stands for itself: its requests are refused, but it could hold as many connections as it likes.
+    fn seat(
+        &self,
+        caller: &Caller,
+        chain: Option<&[CertificateDer]>,
+        transport: &'static str,
+    ) -> Option<Seat> {
+        let name = caller.id().map_or(leaf(chain), str::as_bytes);
+        let seat = self.capacity.seat(name);
+        if seat.is_none() {
+            self.metrics.handshake(Handshake::DeviceFull);
+            self.audit.record(Event::ConnectionRefused {
+                address: caller.address,
+                transport,
+                device: caller.id(),
+                serial: leaf_serial(chain).as_deref(),
+            });
+        }
+        seat
     }
 
     /// A place and a handshake token of the source address.
@@ -208,35 +257,34 @@ impl Acceptor {
         stream: TcpStream,
         address: IpAddr,
     ) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+        let pace = Pace::begin(self.handshake_timeout);
         let handshake = TlsStream::accept(
             stream,
             self.tls.configs.load().tcp.clone(),
             self.buffers.clone(),
+            || pace.step(),
         );
         let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
-        let (result, serial) =
-            match timeout(self.handshake_timeout, self.turns.drive(handshake)).await {
-                Ok(Ok(stream)) => match self.vet(stream.peer_certificates()) {
-                    Ok(links) => {
-                        self.metrics.handshake(if stream.is_resumed() {
-                            Handshake::Resumed
-                        } else {
-                            Handshake::Accepted
-                        });
-                        return Some((stream, links));
-                    }
-                    Err(result) => {
-                        let serial = leaf_serial(stream.peer_certificates());
-                        deliver_alert(stream).await;
-                        (result, serial)
-                    }
-                },
-                Ok(Err((failed, stream))) => {
+        let (result, serial) = match pace.keep(self.turns.drive(handshake)).await {
+            Some(Ok(stream)) => match self.vet(stream.peer_certificates()) {
+                Ok(links) => return Some((stream, links)),
+                Err(result) => {
+                    let serial = leaf_serial(stream.peer_certificates());
                     deliver_alert(stream).await;
-                    failed
+                    (result, serial)
                 }
-                Err(_) => (Handshake::Timeout, None),
-            };
+            },
+            Some(Err(((Handshake::Io, _), _))) if !pace.has_begun() => {
+                // A balancer looks whether somebody listens: nobody is refused, and nothing is to be written down.
+                self.metrics.handshake(Handshake::Unused);
+                return None;
+            }
+            Some(Err((failed, stream))) => {
+                deliver_alert(stream).await;
+                failed
+            }
+            None => (Handshake::Timeout, None),
+        };
         self.end_handshake(result, address, "tcp", serial.as_deref());
         None
     }
@@ -266,10 +314,7 @@ impl Acceptor {
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Caller {
-        let leaf = chain
-            .and_then(|chain| chain.first())
-            .map_or(&[][..], |leaf| leaf.as_ref());
-        let device = self.identity.device(leaf).map(|device| {
+        let device = self.identity.device(leaf(chain)).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
             KnownDevice { device, limits }
         });
@@ -285,6 +330,11 @@ impl Acceptor {
     }
 }
 
+/// Waits for it to be, or for nobody to be left who could say so.
+async fn is_true(told: &mut watch::Receiver<bool>) {
+    let _ = told.wait_for(|told| *told).await;
+}
+
 /// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the
 /// alert lost on its way: in TLS 1.3 a refused client has sent its first request already.
 async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
@@ -294,6 +344,15 @@ async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         while matches!(stream.read(&mut unread).await, Ok(1..)) {}
     })
     .await;
+}
+
+/// Closes a connection that is one too many of its device.
+async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, protocol: Protocol) {
+    if protocol == Protocol::H2 {
+        // A client that is gone need not be told.
+        let _ = timeout(ALERT_GRACE, stream.write_all(H2_CALM)).await;
+    }
+    deliver_alert(stream).await;
 }
 
 /// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
@@ -319,5 +378,11 @@ fn failure(error: &io::Error) -> (Handshake, Option<Box<[u8]>>) {
 }
 
 fn leaf_serial(chain: Option<&[CertificateDer]>) -> Option<Box<[u8]>> {
-    identity::serial(chain?.first()?)
+    identity::serial(leaf(chain))
+}
+
+/// The client's own certificate in DER.
+fn leaf<'a>(chain: Option<&'a [CertificateDer]>) -> &'a [u8] {
+    let leaf = chain.and_then(<[_]>::first);
+    leaf.map_or(&[], |leaf| leaf.as_ref())
 }

@@ -64,6 +64,7 @@ pub struct ListenConfig {
     /// Let another process share the port.
     pub reuse_port: bool,
     pub connections: ConnectionsConfig,
+    /// For one flight of a handshake.
     pub handshake_timeout: Duration,
 }
 
@@ -76,14 +77,18 @@ pub struct ConnectionsConfig {
     pub tcp_max: usize,
     /// Connections of one source address.
     pub address_max: usize,
+    /// Connections of one device.
+    pub device_max: usize,
     /// Handshakes under way; one address may have half of them.
     pub handshakes_max: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
-    pub cert: PathBuf,
-    pub key: PathBuf,
+    /// Chains, the preferred one first.
+    pub cert: Vec<PathBuf>,
+    /// The key of each chain.
+    pub key: Vec<PathBuf>,
     pub client_ca: PathBuf,
     pub crl: Vec<PathBuf>,
     pub crl_strict: bool,

@@ -2,11 +2,11 @@
 //! thousand; and takes them back.
 //!
 //! `cli` calls it; the gateway never does. One folder is one authority: `ca.pem`, `ca.key`, `crl.pem`, `server.pem`,
-//! `server.key`, and for each device `devices/NAME.pem` and `.key`.
+//! `server.key` (`server-rsa.pem`, `server-rsa.key`), and for each device `devices/NAME.pem` and `.key`.
 //!
 //! Invariant: nothing is overwritten but the CRL, which is replaced as a whole, under a lock, with the next number and
-//! with all that the last one listed: the CRL is the list, there is no other. Keys are P-256, readable by their owner
-//! only. Serial numbers are random. A certificate does not outlive its authority.
+//! with all that the last one listed: the CRL is the list, there is no other. Keys are P-256, a server's RSA where that is
+//! asked for, readable by their owner only. Serial numbers are random. A certificate does not outlive its authority.
 //! Bounds: [`FLEET_DEVICES_MAX`]; times in whole days. Failure: [`PkiError`], which names the file and says what to do.
 
 mod crl;
@@ -16,7 +16,7 @@ mod profile;
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Issuer, KeyPair};
+use rcgen::{Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::time::ASN1Time;
@@ -52,6 +52,23 @@ pub enum PkiError {
     NotASerial(String),
     #[error("cannot make the certificate: {0}")]
     Make(#[from] rcgen::Error),
+}
+
+/// What kind of key a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    P256,
+    /// For clients that know no ECDSA.
+    Rsa2048,
+}
+
+impl KeyKind {
+    fn generate(self) -> Result<KeyPair, rcgen::Error> {
+        match self {
+            Self::P256 => KeyPair::generate(),
+            Self::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        }
+    }
 }
 
 /// An authority that can sign.
@@ -131,12 +148,18 @@ impl Authority {
         &self.folder
     }
 
-    /// A server certificate that answers to `names`.
-    pub fn issue_server(&self, names: &[ServerName], days: Days) -> Result<(), PkiError> {
+    /// A server certificate that answers to `names`. Each kind of key has its own files, for a gateway may have both.
+    pub fn issue_server(
+        &self,
+        names: &[ServerName],
+        kind: KeyKind,
+        days: Days,
+    ) -> Result<(), PkiError> {
         self.issue(
             profile::server(names, days)?,
-            &self.folder.server(),
-            &self.folder.server_key(),
+            kind,
+            &self.folder.server(kind),
+            &self.folder.server_key(kind),
         )
     }
 
@@ -145,6 +168,7 @@ impl Authority {
         self.folder.make()?;
         self.issue(
             profile::device(id, days)?,
+            KeyKind::P256,
             &self.folder.device(id),
             &self.folder.device_key(id),
         )
@@ -153,13 +177,14 @@ impl Authority {
     fn issue(
         &self,
         mut params: rcgen::CertificateParams,
+        kind: KeyKind,
         file: &Path,
         key_file: &Path,
     ) -> Result<(), PkiError> {
         params.not_after = params.not_after.min(self.not_after.to_datetime());
         self.folder
             .must_be_free([file.to_owned(), key_file.to_owned()])?;
-        let key = KeyPair::generate()?;
+        let key = kind.generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         files::write_key(key_file, &key.serialize_pem())?;
         files::write_public(file, &certificate.pem()).inspect_err(|_| {

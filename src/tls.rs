@@ -12,6 +12,7 @@ mod files;
 mod pair;
 mod reload;
 mod revocation;
+mod sessions;
 mod stream;
 mod trust;
 mod verifier;

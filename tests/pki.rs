@@ -109,6 +109,24 @@ fn openssl_accepts_servers_as_servers_and_devices_as_devices() {
     );
 }
 
+/// Beside the other one: a gateway that serves modems which know no ECDSA has both.
+#[test]
+fn a_server_may_have_an_rsa_key_too() {
+    let folder = authority();
+    folder.succeed("forebay pki server --dir my --name localhost");
+    let said = folder.succeed("forebay pki server --dir my --name localhost --key rsa2048");
+    assert_eq!(said.trim(), "my/server-rsa.pem, my/server-rsa.key");
+    folder.succeed(&format!(
+        "{VERIFY} -purpose sslserver -verify_hostname localhost my/server-rsa.pem"
+    ));
+    let text = folder.succeed("openssl x509 -noout -text -in my/server-rsa.pem");
+    assert!(text.contains("Public-Key: (2048 bit)"), "{text}");
+    folder.fail(
+        "forebay pki server --dir my --name localhost --key rsa1024",
+        2,
+    );
+}
+
 #[test]
 fn an_authority_signs_certificates_and_crls_only() {
     let folder = authority();

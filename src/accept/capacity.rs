@@ -1,12 +1,15 @@
-//! How many connections and handshakes there may be, in all and from one source address.
+//! How many connections and handshakes there may be, in all, from one source address, and of one device.
 //!
-//! All workers share one [`Capacity`]. TCP waits for its permits before it accepts, so that the process never runs out of
-//! file descriptors: what is too much waits in the kernel's queue, and existing connections notice nothing. QUIC needs no
-//! descriptors and cannot be made to wait: what is too much is refused. An address that has too much is turned away,
-//! whatever room is left. Everything is given back when its permit is dropped.
+//! All workers share one [`Capacity`]. TCP waits for its permits before it accepts any further, so that the process never
+//! runs out of file descriptors: what is too much waits in the kernel's queue, and existing connections notice nothing. A worker
+//! asks for them with a connection in its hand, so that idle workers hold no place. QUIC needs no descriptors and cannot be made to wait:
+//! what is too much is refused. An address that has too much is turned away, whatever room is left, and so is a device, once
+//! its handshake has said which it is. Everything is given back when its permit is dropped.
 //!
-//! Limits: those of [`ConnectionsConfig`]; one address has half of the handshakes at most. The table of addresses holds
-//! those that are connected, so it is bounded by the connections.
+//! Limits: those of [`ConnectionsConfig`]; one address has half of the handshakes at most. The tables of addresses and devices
+//! hold those that are connected, so they are bounded by the connections.
+
+mod seats;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::ConnectionsConfig;
 use crate::limits::network_of;
+pub use seats::Seat;
+use seats::Seats;
 
 /// What all workers share.
 pub struct Capacity {
@@ -24,6 +29,7 @@ pub struct Capacity {
     handshakes: Arc<Semaphore>,
     address_max: Held,
     addresses: Mutex<HashMap<u128, Held>>,
+    devices: Arc<Seats>,
 }
 
 /// What one address has.
@@ -56,22 +62,21 @@ impl Capacity {
             handshakes: semaphore(config.handshakes_max),
             address_max,
             addresses: Mutex::default(),
+            devices: Arc::new(Seats::new(config.device_max)),
         }
     }
 
-    /// Waits for room for one more TCP connection; `None` never comes.
-    pub async fn wait_for_tcp(&self) -> Option<(ConnectionPermit, HandshakePermit)> {
-        // The semaphores are never closed.
-        let handshake = self.handshakes.clone().acquire_owned().await.ok()?;
-        let file = self.files.clone().acquire_owned().await.ok()?;
-        let connection = self.connections.clone().acquire_owned().await.ok()?;
-        Some((
-            ConnectionPermit {
-                _connection: connection,
-                _file: Some(file),
-            },
-            HandshakePermit(handshake),
-        ))
+    /// Waits for room for one more TCP connection, which is there already.
+    pub async fn wait_for_tcp(&self) -> (ConnectionPermit, HandshakePermit) {
+        // What QUIC needs too is taken last: who waits for a file takes nothing of it.
+        let file = wait(&self.files).await;
+        let connection = wait(&self.connections).await;
+        let handshake = wait(&self.handshakes).await;
+        let connection = ConnectionPermit {
+            _connection: connection,
+            _file: Some(file),
+        };
+        (connection, HandshakePermit(handshake))
     }
 
     /// Room for one more QUIC connection, if there is any.
@@ -105,11 +110,21 @@ impl Capacity {
         })
     }
 
+    /// One more connection of the device of this name. `None` when it has too many.
+    pub fn seat(&self, device: &[u8]) -> Option<Seat> {
+        self.devices.take(device)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Held>> {
         self.addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn wait(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = semaphore.clone().acquire_owned().await;
+    permit.expect("it is never closed")
 }
 
 /// A connection of an address.
@@ -157,6 +172,7 @@ mod tests {
             all_max,
             tcp_max,
             address_max,
+            device_max: 9,
             handshakes_max,
         }))
     }
@@ -170,11 +186,11 @@ mod tests {
         let capacity = capacity(3, 1, 9, 9);
         let tcp = capacity.wait_for_tcp().await;
         let second = tokio::time::timeout(std::time::Duration::ZERO, capacity.wait_for_tcp()).await;
-        assert!(tcp.is_some() && second.is_err());
+        assert!(second.is_err());
         let quic = [(); 3].map(|()| capacity.take_quic());
         assert_eq!(quic.each_ref().map(Option::is_some), [true, true, false]);
         drop((tcp, quic));
-        assert!(capacity.wait_for_tcp().await.is_some());
+        let _there_is_room = capacity.wait_for_tcp().await;
     }
 
     #[test]

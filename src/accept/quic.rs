@@ -14,8 +14,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::capacity::{ConnectionPermit, HandshakePermit};
-use super::{Acceptor, WorkerConnectionIds, leaf_serial};
+use super::{Acceptor, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::telemetry::metrics::{Handshake, Protocol};
@@ -32,6 +31,9 @@ const UNI_STREAMS_MAX: u32 = 8;
 /// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a client must first prove
 /// that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an honest one a round trip.
 const UNVALIDATED_MAX: usize = 64;
+
+/// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section 8.1).
+const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the files of TLS.
 pub struct Quic {
@@ -143,8 +145,11 @@ impl Acceptor {
         guest.settle();
         match shaken {
             Ok((quic, chain, links)) => {
-                self.metrics.handshake(Handshake::Accepted);
                 let caller = self.caller(chain.as_deref(), links, address, address_limits);
+                let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
+                    return quic.close(H3_EXCESSIVE_LOAD, b"");
+                };
+                self.metrics.handshake(Handshake::Accepted);
                 let connection = Connection::new(Protocol::H3, caller, &self.service);
                 Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
             }
@@ -170,7 +175,8 @@ impl Acceptor {
                 .await?
                 .await
         };
-        let quic = match timeout(self.handshake_timeout, handshake).await {
+        // quinn does not tell when something arrives.
+        let quic = match timeout(pace::whole(self.handshake_timeout), handshake).await {
             Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
             Err(_) => return Err((Handshake::Timeout, None)),
         };
@@ -184,8 +190,6 @@ impl Acceptor {
         Ok((quic, chain.map(|chain| *chain), links))
     }
 }
-
-type Permits = (ConnectionPermit, HandshakePermit);
 
 /// A connection, its client's certificates, and what is to be asked about them.
 type Shaken = (

@@ -13,7 +13,7 @@ use clap::{ArgMatches, Command};
 
 use super::{Preset, environment, flags, given, say, start, wrong};
 use crate::config::{Config, SinkConfig, TlsConfig, raise_open_file_limit};
-use crate::pki::{Authority, Days, Folder, PkiError, ServerName};
+use crate::pki::{Authority, Days, Folder, KeyKind, PkiError, ServerName};
 use crate::record::DeviceId;
 
 const DIR: &str = "certs/dev";
@@ -30,8 +30,8 @@ fn presets() -> Vec<Preset> {
     let path = |file: std::path::PathBuf| file.display().to_string();
     vec![
         ("FOREBAY_LISTEN", "127.0.0.1:8443".into()),
-        ("FOREBAY_TLS_CERT", path(folder.server())),
-        ("FOREBAY_TLS_KEY", path(folder.server_key())),
+        ("FOREBAY_TLS_CERT", path(folder.server(KeyKind::P256))),
+        ("FOREBAY_TLS_KEY", path(folder.server_key(KeyKind::P256))),
         ("FOREBAY_TLS_CLIENT_CA", path(folder.ca())),
         ("FOREBAY_TLS_CRL", path(folder.crl())),
         ("FOREBAY_SINK", "file".into()),
@@ -53,9 +53,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn uses_dev_certificates(tls: &TlsConfig) -> bool {
-    [&tls.cert, &tls.key, &tls.client_ca]
-        .into_iter()
-        .chain(&tls.crl)
+    let files = [&tls.cert, &tls.key, &tls.crl].into_iter().flatten();
+    files
+        .chain([&tls.client_ca])
         .any(|file| file.starts_with(DIR))
 }
 
@@ -67,12 +67,13 @@ fn make_missing(device: &DeviceId) -> Result<(), PkiError> {
     } else {
         Authority::init(folder.clone(), None, Days::AUTHORITY, Days::CERTIFICATE)?
     };
-    if !folder.server().exists() {
+    if !folder.server(KeyKind::P256).exists() {
         let local: [std::net::IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let names = [ServerName::Dns("localhost".into())]
             .into_iter()
             .chain(local.map(ServerName::Ip));
-        authority.issue_server(&names.collect::<Vec<_>>(), Days::CERTIFICATE)?;
+        let names: Vec<_> = names.collect();
+        authority.issue_server(&names, KeyKind::P256, Days::CERTIFICATE)?;
     }
     if !folder.device(device).exists() {
         authority.issue_device(device, Days::CERTIFICATE)?;
@@ -90,7 +91,8 @@ struct Invitation {
 impl Invitation {
     fn new(config: &Config, device: &DeviceId) -> Self {
         let folder = Folder::new(DIR);
-        let is_ours = config.tls.cert == folder.server() && config.tls.client_ca == folder.ca();
+        let is_ours = config.tls.cert == [folder.server(KeyKind::P256)]
+            && config.tls.client_ca == folder.ca();
         let (ca, cert, key) = (
             folder.ca(),
             folder.device(device),

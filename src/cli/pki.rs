@@ -6,8 +6,13 @@ use std::time::Instant;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use super::say;
-use crate::pki::{Authority, Days, FLEET_DEVICES_MAX, Folder, PkiError, Serial, ServerName};
+use crate::pki::{
+    Authority, Days, FLEET_DEVICES_MAX, Folder, KeyKind, PkiError, Serial, ServerName,
+};
 use crate::record::DeviceId;
+
+/// As `--key` has it.
+const RSA: &str = "rsa2048";
 
 pub fn command() -> Command {
     Command::new("pki")
@@ -28,8 +33,13 @@ fn init() -> Command {
 
 fn server() -> Command {
     Command::new("server")
-        .about("Make a server certificate: server.pem, server.key")
-        .args([dir(), names().required(true), days(Days::CERTIFICATE)])
+        .about("Make a server certificate: server.pem, server.key; server-rsa.pem, server-rsa.key with --key rsa2048")
+        .args([
+            dir(),
+            names().required(true),
+            key_kind(),
+            days(Days::CERTIFICATE),
+        ])
 }
 
 fn device() -> Command {
@@ -104,6 +114,14 @@ fn names() -> Arg {
         .help("A DNS name or an IP address; may be repeated")
 }
 
+fn key_kind() -> Arg {
+    text("key")
+        .value_name("KIND")
+        .value_parser(["p256", RSA])
+        .default_value("p256")
+        .help("The kind of key; rsa2048 is for clients that know no ECDSA, beside a p256 one")
+}
+
 fn ids() -> Arg {
     let parse = |id: &str| DeviceId::parse(id).ok_or_else(|| PkiError::NotAnId(id.to_owned()));
     let ids = Arg::new("id")
@@ -164,13 +182,21 @@ fn make_authority(arguments: &ArgMatches) -> Result<(), PkiError> {
 
 fn make_server(arguments: &ArgMatches) -> Result<(), PkiError> {
     let names: Vec<ServerName> = given(arguments, "name");
+    let is_rsa = arguments
+        .get_one("key")
+        .is_some_and(|key: &String| key == RSA);
+    let kind = if is_rsa {
+        KeyKind::Rsa2048
+    } else {
+        KeyKind::P256
+    };
     let authority = Authority::open(folder(arguments))?;
-    authority.issue_server(&names, given_days(arguments, "days"))?;
+    authority.issue_server(&names, kind, given_days(arguments, "days"))?;
     let folder = authority.folder();
     say(&format!(
         "{}, {}",
-        folder.server().display(),
-        folder.server_key().display()
+        folder.server(kind).display(),
+        folder.server_key(kind).display()
     ));
     Ok(())
 }

@@ -19,6 +19,13 @@ const OTHER_FILES_SHARE: u64 = 4;
 /// Records that are not yet safe may hold one byte in so many.
 const RECORDS_MEMORY_SHARE: u64 = 4;
 
+/// One handshake may be under way for so many bytes of memory. One holds some 20 KiB, and 128 KiB at the very worst: all of them
+/// hold an eighth of the memory at most.
+const MEMORY_BYTES_PER_HANDSHAKE: u64 = 1 << 20;
+
+/// However little memory there is, a small fleet can connect, and however much, nobody waits for more than these.
+const HANDSHAKES: std::ops::RangeInclusive<u64> = 256..=16_384;
+
 /// More files than this are not left to everything else, however many there are.
 const OTHER_FILES_MAX: u64 = 1024;
 
@@ -32,6 +39,7 @@ pub fn default_of(name: &str) -> Option<String> {
     match name {
         "FOREBAY_WORKERS" => Some(workers().to_string()),
         "FOREBAY_CONNECTIONS_MAX" => Some(connections_within(open_files_max()).to_string()),
+        "FOREBAY_HANDSHAKES_MAX" => Some(handshakes_within(memory_bytes()).to_string()),
         "FOREBAY_MEMORY_MAX" => Some(format!("{}MiB", records_mebibytes(memory_bytes()))),
         "FOREBAY_LOG_FORMAT" => Some(
             if std::io::stderr().is_terminal() {
@@ -54,6 +62,10 @@ fn workers() -> usize {
 
 fn records_mebibytes(memory_bytes: u64) -> u64 {
     ((memory_bytes / RECORDS_MEMORY_SHARE) >> 20).max(1)
+}
+
+fn handshakes_within(memory_bytes: u64) -> u64 {
+    (memory_bytes / MEMORY_BYTES_PER_HANDSHAKE).clamp(*HANDSHAKES.start(), *HANDSHAKES.end())
 }
 
 /// The memory this process may use, in bytes: the machine's, or what its control groups leave of it.
@@ -209,6 +221,10 @@ mod tests {
     fn shares_are_never_nothing() {
         assert_eq!([0, 4 << 20, 4 << 30].map(records_mebibytes), [1, 1, 1024]);
         assert_eq!(
+            [0, 512 << 20, 4 << 30, 1 << 40].map(handshakes_within),
+            [256, 512, 4096, 16_384]
+        );
+        assert_eq!(
             [0, 1, 4, 1024, 1_000_000].map(connections_within),
             [1, 1, 3, 768, 750_000]
         );
@@ -230,6 +246,7 @@ mod tests {
         for name in [
             "FOREBAY_WORKERS",
             "FOREBAY_CONNECTIONS_MAX",
+            "FOREBAY_HANDSHAKES_MAX",
             "FOREBAY_MEMORY_MAX",
             "FOREBAY_LOG_FORMAT",
         ] {

@@ -6,6 +6,8 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
+mod listen;
+
 pub const BODY_BYTES_LIMIT: usize = 10 << 20;
 
 /// Devices whose buckets fit into 8 GiB.
@@ -50,11 +52,15 @@ impl Reader<'_> {
         parsed.map_err(|fault| self.fault(name, &fault)).ok()
     }
 
-    fn required_file(&mut self, name: &str) -> PathBuf {
+    fn required<T: std::default::Default>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> T {
         if self.raw.get(name).is_none() {
             self.fault(name, "must be set");
         }
-        self.value(name, file, PathBuf::new())
+        self.value(name, parse, T::default())
     }
 
     fn timeout(&mut self, name: &str) -> Duration {
@@ -174,9 +180,12 @@ impl Reader<'_> {
             );
             self.fault("FOREBAY_CONNECTIONS_MAX", &fault);
         }
-        // A worker holds a handshake's permit while it waits for a connection.
-        if config.listen.connections.handshakes_max < config.listen.workers.get() {
-            self.fault("FOREBAY_HANDSHAKES_MAX", "is less than FOREBAY_WORKERS");
+        let (chains, keys) = (config.tls.cert.len(), config.tls.key.len());
+        if chains > 0 && keys > 0 && chains != keys {
+            let fault = format!(
+                "does not have one key for each chain of FOREBAY_TLS_CERT: {keys} for {chains}"
+            );
+            self.fault("FOREBAY_TLS_KEY", &fault);
         }
         let spool = config.spool.as_ref();
         if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {
@@ -192,11 +201,11 @@ impl Reader<'_> {
 
     /// `None` without `FOREBAY_SPOOL_DIR`.
     fn spool(&mut self) -> Option<SpoolConfig> {
-        let dir = self.optional("FOREBAY_SPOOL_DIR", value::file);
+        let dir = self.optional("FOREBAY_SPOOL_DIR", file);
         let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
         let when_full = self.value("FOREBAY_SPOOL_FULL", value::when_full, WhenFull::Reject);
         let bytes_max = self.value("FOREBAY_SPOOL_BYTES_MAX", spooled::bytes, SPOOL_BYTES_MIN);
-        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", value::file);
+        let key_file = self.optional("FOREBAY_SPOOL_KEY_FILE", file);
         if self.raw.get("FOREBAY_SPOOL_DIR").is_none() {
             self.faults_without_spool();
         }
@@ -224,50 +233,6 @@ impl Reader<'_> {
             {
                 self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
             }
-        }
-    }
-
-    fn listen(&mut self) -> ListenConfig {
-        let workers = self.count("FOREBAY_WORKERS", WORKERS_MAX);
-        ListenConfig {
-            address: self.value("FOREBAY_LISTEN", address, ([127, 0, 0, 1], 0).into()),
-            http3: self.value("FOREBAY_HTTP3", value::switch, true),
-            workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-            reuse_port: self.value("FOREBAY_REUSE_PORT", value::switch, false),
-            connections: self.connections(),
-            handshake_timeout: self.timeout("FOREBAY_HANDSHAKE_TIMEOUT"),
-        }
-    }
-
-    fn connections(&mut self) -> ConnectionsConfig {
-        let all_max = self.count("FOREBAY_CONNECTIONS_MAX", host::CONNECTIONS_MAX);
-        let of_address = self.optional("FOREBAY_ADDRESS_CONNECTIONS_MAX", |text| {
-            value::count(text, usize::MAX)
-        });
-        ConnectionsConfig {
-            all_max,
-            tcp_max: all_max.min(host::tcp_connections_max()),
-            address_max: of_address.unwrap_or((all_max - all_max / 4).max(1)),
-            handshakes_max: self.value(
-                "FOREBAY_HANDSHAKES_MAX",
-                |text| value::count(text, host::CONNECTIONS_MAX),
-                host::CONNECTIONS_MAX,
-            ),
-        }
-    }
-
-    fn tls(&mut self) -> TlsConfig {
-        TlsConfig {
-            cert: self.required_file("FOREBAY_TLS_CERT"),
-            key: self.required_file("FOREBAY_TLS_KEY"),
-            client_ca: self.required_file("FOREBAY_TLS_CLIENT_CA"),
-            crl: self.value("FOREBAY_TLS_CRL", value::files, Vec::new()),
-            crl_strict: self.value("FOREBAY_TLS_CRL_STRICT", value::switch, true),
-            min_version: self.value(
-                "FOREBAY_TLS_MIN_VERSION",
-                value::tls_version,
-                TlsVersion::Tls12,
-            ),
         }
     }
 

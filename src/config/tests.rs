@@ -160,10 +160,13 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         files[0].contains("TCP connections that the limit of open files allows"),
         "{files:?}"
     );
-    let handshakes = faults(&[("FOREBAY_HANDSHAKES_MAX", "1"), ("FOREBAY_WORKERS", "2")]);
-    assert!(
-        handshakes[0].contains("is less than FOREBAY_WORKERS"),
-        "{handshakes:?}"
+    let keys = faults(&[("FOREBAY_TLS_CERT", "a.pem, b.pem")]);
+    assert_eq!(
+        keys,
+        [
+            "FOREBAY_TLS_KEY: \"b.pem\" does not have one key for each chain of FOREBAY_TLS_CERT: 1 for 2; write it like \
+             FOREBAY_TLS_KEY=/etc/forebay/server-key.pem"
+        ]
     );
 }
 

@@ -9,7 +9,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
 use super::profile::BACKDATED;
-use super::{Authority, Days, Folder, PkiError, files};
+use super::{Authority, Days, Folder, KeyKind, PkiError, files};
 use crate::record::DeviceId;
 
 /// A serial number has 20 bytes at most (RFC 5280, 4.1.2.2).
@@ -135,9 +135,10 @@ impl Folder {
     /// That the server's certificate and the CRL are still valid.
     pub fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
-        let server = files::read_certificate(&self.server())?;
+        let server_file = self.server(KeyKind::P256);
+        let server = files::read_certificate(&server_file)?;
         let crl = files::read_crl(&self.crl())?;
-        let server_until = files::parse_certificate(&self.server(), &server)
+        let server_until = files::parse_certificate(&server_file, &server)
             .ok()
             .map(|certificate| certificate.validity().not_after);
         let crl = CertificateRevocationList::from_der(&crl).ok();
@@ -147,7 +148,7 @@ impl Folder {
         if has_expired(server_until) {
             let remedy = format!("move {dir} away, and a new one is made");
             return Err(PkiError::Expired {
-                file: self.server(),
+                file: self.server(KeyKind::P256),
                 remedy,
             });
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
-use super::PkiError;
+use super::{KeyKind, PkiError};
 use crate::pem::{self, Kind};
 use crate::record::DeviceId;
 
@@ -41,12 +41,15 @@ impl Folder {
         self.0.join("crl.pem")
     }
 
-    pub fn server(&self) -> PathBuf {
-        self.0.join("server.pem")
+    pub fn server(&self, kind: KeyKind) -> PathBuf {
+        self.0.join(match kind {
+            KeyKind::P256 => "server.pem",
+            KeyKind::Rsa2048 => "server-rsa.pem",
+        })
     }
 
-    pub fn server_key(&self) -> PathBuf {
-        self.0.join("server.key")
+    pub fn server_key(&self, kind: KeyKind) -> PathBuf {
+        self.server(kind).with_extension("key")
     }
 
     pub fn devices(&self) -> PathBuf {

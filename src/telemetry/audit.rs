@@ -36,6 +36,13 @@ pub enum Event<'a> {
         reason: &'static str,
         serial: Option<&'a [u8]>,
     },
+    /// A device has as many connections as it may: one more is closed. Without a device where the certificate names none.
+    ConnectionRefused {
+        address: IpAddr,
+        transport: &'static str,
+        device: Option<&'a str>,
+        serial: Option<&'a [u8]>,
+    },
     /// A request was answered 403; without a device where the certificate names none.
     Forbidden {
         address: IpAddr,
@@ -71,10 +78,11 @@ pub enum Event<'a> {
 }
 
 /// One for each [`Event`].
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "started",
     "stopped",
     "handshake-refused",
+    "connection-refused",
     "forbidden",
     "connection-cut",
     "flood-ended",
@@ -189,12 +197,13 @@ impl Event<'_> {
             Self::Started { .. } => 0,
             Self::Stopped { .. } => 1,
             Self::HandshakeRefused { .. } => 2,
-            Self::Forbidden { .. } => 3,
-            Self::ConnectionCut { .. } => 4,
-            Self::FloodEnded { .. } => 5,
-            Self::CertificateReloaded { .. } => 6,
-            Self::RevocationsApplied { .. } => 7,
-            Self::ReloadFailed { .. } => 8,
+            Self::ConnectionRefused { .. } => 3,
+            Self::Forbidden { .. } => 4,
+            Self::ConnectionCut { .. } => 5,
+            Self::FloodEnded { .. } => 6,
+            Self::CertificateReloaded { .. } => 7,
+            Self::RevocationsApplied { .. } => 8,
+            Self::ReloadFailed { .. } => 9,
         }
     }
 
@@ -213,6 +222,15 @@ impl Event<'_> {
             } => fields
                 .of(address, transport)
                 .text("reason", reason)
+                .hex("serial", serial),
+            Self::ConnectionRefused {
+                address,
+                transport,
+                device,
+                serial,
+            } => fields
+                .of(address, transport)
+                .optional("device", device)
                 .hex("serial", serial),
             Self::Forbidden {
                 address,

@@ -1,42 +1,87 @@
-//! The server's certificate chain and its key, which change together: a key that does not belong to the certificate is
-//! an error, also for the moment in which one of the two files has been replaced.
+//! The server's certificate chains and their keys, which change together: a key that does not belong to its certificate is
+//! an error, also for the moment in which one of the two files has been replaced. With several pairs a client gets the first one
+//! whose signature it can verify.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 use super::TlsError;
 use super::files::{self, CERT};
 use crate::config::TlsConfig;
 use crate::identity::{self, ServerCertificate};
 
-/// A certificate chain with its key.
+/// The certificate chains with their keys.
 pub struct Pair {
-    pub resolver: Arc<SingleCertAndKey>,
+    pub resolver: Arc<Pairs>,
+    /// All names, and the earliest end.
     pub certificate: ServerCertificate,
 }
 
 impl Pair {
     pub fn load(config: &TlsConfig, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        let chain = files::read_chain(&config.cert)?;
-        let invalid = |reason| TlsError::Invalid {
-            variable: CERT,
-            reason,
-        };
-        let certificate =
-            identity::server(&chain[0]).map_err(|error| invalid(error.to_string()))?;
-        let key = files::read_key(&config.key)?;
-        let certified =
-            CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Invalid {
-                variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
-                reason: format!(
-                    "{error}; the key must belong to the first certificate of the chain"
-                ),
-            })?;
+        assert_eq!(config.cert.len(), config.key.len(), "config sees to it");
+        let mut pairs = Vec::new();
+        let mut certificates = Vec::new();
+        for (cert, key) in config.cert.iter().zip(&config.key) {
+            let (certificate, certified) = load(cert, key, provider)?;
+            certificates.push(certificate);
+            pairs.push(Arc::new(certified));
+        }
+        let certificate = certificates
+            .into_iter()
+            .reduce(together)
+            .expect("a list of files has one at least");
         Ok(Self {
-            resolver: Arc::new(certified.into()),
+            resolver: Arc::new(Pairs(pairs)),
             certificate,
         })
+    }
+}
+
+fn load(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<(ServerCertificate, CertifiedKey), TlsError> {
+    let chain = files::read_chain(cert)?;
+    let invalid = |reason| TlsError::Invalid {
+        variable: CERT,
+        reason,
+    };
+    let certificate = identity::server(&chain[0]).map_err(|error| invalid(error.to_string()))?;
+    let key = files::read_key(key)?;
+    let certified =
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Invalid {
+            variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
+            reason: format!("{error}; the key must belong to the first certificate of the chain"),
+        })?;
+    Ok((certificate, certified))
+}
+
+fn together(mut all: ServerCertificate, next: ServerCertificate) -> ServerCertificate {
+    all.not_after = all.not_after.min(next.not_after);
+    for name in next.names {
+        if !all.names.contains(&name) {
+            all.names.push(name);
+        }
+    }
+    all
+}
+
+/// Pairs, the preferred one first.
+#[derive(Debug)]
+pub struct Pairs(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Pairs {
+    /// A client that can verify none of them fails with the first one, which says why.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        let fits = |pair: &&Arc<CertifiedKey>| pair.key.choose_scheme(schemes).is_some();
+        let first = self.0.first();
+        self.0.iter().find(fits).or(first).cloned()
     }
 }

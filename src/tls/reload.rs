@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::ProducesTickets;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
 use super::files::{self, CLIENT_CA, Stamp};
 use super::pair::Pair;
+use super::sessions::Sessions;
 use super::trust::Trust;
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
@@ -52,7 +53,7 @@ impl Reloader {
     /// Reads all files.
     pub fn start(config: TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let pair_files = vec![config.cert.clone(), config.key.clone()];
+        let pair_files = [config.cert.clone(), config.key.clone()].concat();
         let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
         let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
         let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
@@ -181,10 +182,12 @@ impl<T> Watched<T> {
     }
 }
 
-/// What encrypts session tickets. A session of TCP is not resumed on QUIC.
+/// What encrypts session tickets, and the sessions of clients of TLS 1.2 that know no tickets. A session of TCP is not resumed
+/// on QUIC.
 struct Tickets {
     tcp: Arc<dyn ProducesTickets>,
     quic: Arc<dyn ProducesTickets>,
+    sessions: Arc<Sessions>,
 }
 
 impl Tickets {
@@ -192,6 +195,7 @@ impl Tickets {
         Ok(Self {
             tcp: ticketer()?,
             quic: ticketer()?,
+            sessions: Arc::default(),
         })
     }
 }
@@ -228,8 +232,8 @@ impl Configs {
             let builder = builder.with_client_cert_verifier(trust.verifier.clone());
             let mut config = builder.with_cert_resolver(pair.resolver.clone());
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-            // Tickets carry the session: nothing to store, nothing to bound.
-            config.session_storage = Arc::new(NoServerSessionStorage {});
+            // Tickets carry the session; this is for clients that know none, and for TLS 1.2 only.
+            config.session_storage = tickets.sessions.clone();
             config.ticketer = ticketer.clone();
             config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
             config.max_early_data_size = 0;

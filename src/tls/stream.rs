@@ -29,8 +29,18 @@ const OVERHEAD_BYTES_MAX: usize = 512;
 /// Read from the socket at a time: as much as one record has at most, in TLS 1.2 too (RFC 5246 section 6.2.3).
 const READ_BYTES: usize = 5 + PLAINTEXT_BYTES_MAX + 2048;
 
-/// What may wait for the rest of it: a message of the handshake, of which rustls takes 64 KiB, in its records.
-const PARTIAL_BYTES_MAX: usize = 80 * 1024;
+/// A hello that has not arrived whole holds so many bytes at most, in its records: from anybody, before anything is proved. One
+/// has 200 to 2,000 bytes.
+const HELLO_BYTES_MAX: usize = 16 * 1024;
+
+/// Any later message, or record, that has not arrived whole holds so many bytes at most. The largest is a client's chain: three
+/// certificates have 2 to 5 kB, of ML-DSA-87 22 kB.
+const PARTIAL_BYTES_MAX: usize = 32 * 1024;
+
+const _: () = assert!(
+    READ_BYTES < PARTIAL_BYTES_MAX,
+    "a record of data fits, whatever its size"
+);
 
 /// The buffers of one worker, for whichever of its connections is reading or writing.
 #[derive(Clone)]
@@ -43,7 +53,7 @@ struct Shared {
 
 impl Default for Buffers {
     fn default() -> Self {
-        let incoming = RefCell::new(vec![0; PARTIAL_BYTES_MAX + READ_BYTES].into());
+        let incoming = RefCell::new(vec![0; PARTIAL_BYTES_MAX].into());
         Self(Rc::new(Shared {
             incoming,
             outgoing: RefCell::default(),
@@ -70,11 +80,13 @@ pub struct TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
-    /// Shakes hands. A failure comes with what is left to close; the client has been sent its alert, if it takes it.
+    /// Shakes hands, and calls `on_bytes` whenever some have arrived. A failure comes with what is left to close; the client has
+    /// been sent its alert, if it takes it.
     pub async fn accept(
         io: T,
         config: Arc<ServerConfig>,
         buffers: Buffers,
+        on_bytes: impl Fn(),
     ) -> Result<Self, (io::Error, T)> {
         let tls = match UnbufferedServerConnection::new(config) {
             Ok(tls) => tls,
@@ -93,15 +105,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             is_over,
             is_shut,
         };
-        match poll_fn(|context| stream.poll_handshake(context)).await {
+        match poll_fn(|context| stream.poll_handshake(context, &on_bytes)).await {
             Ok(()) => Ok(stream),
-            Err(error) => Err((error, stream.io)),
+            Err(error) => {
+                // The alert may stand behind messages that the socket has no room for yet. A client that is gone takes none.
+                let _ = poll_fn(|context| stream.poll_send(context)).await;
+                Err((error, stream.io))
+            }
         }
     }
 
-    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_handshake(
+        &mut self,
+        context: &mut Context<'_>,
+        on_bytes: &impl Fn(),
+    ) -> Poll<io::Result<()>> {
         while self.tls.is_handshaking() {
-            ready!(self.poll_receive(context))?;
+            ready!(self.poll_receive(context, on_bytes))?;
             if self.is_over {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -124,25 +144,39 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// How much may wait for the rest of it.
+    fn partial_bytes_max(&self) -> usize {
+        // The version is chosen once there is a hello.
+        if self.tls.protocol_version().is_none() {
+            HELLO_BYTES_MAX
+        } else {
+            PARTIAL_BYTES_MAX
+        }
+    }
+
     /// Takes in what arrives next; its plaintext, if it has any, is added to `plain`.
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        on_bytes: &impl Fn(),
+    ) -> Poll<io::Result<()>> {
         // A client that reads nothing may have more to say.
         let _ = self.poll_send(context)?;
         let buffers = self.buffers.clone();
         let incoming = &mut *buffers.0.incoming.borrow_mut();
         let kept = self.partial.len();
-        if kept > PARTIAL_BYTES_MAX {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a message without end",
-            )));
+        let room = self.partial_bytes_max().saturating_sub(kept);
+        if room == 0 {
+            let error = rustls::Error::General("a message without end".into());
+            return Poll::Ready(Err(broken(error)));
         }
-        let mut arrived = ReadBuf::new(&mut incoming[kept..kept + READ_BYTES]);
+        let mut arrived = ReadBuf::new(&mut incoming[kept..kept + room.min(READ_BYTES)]);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut arrived))?;
         let end = kept + arrived.filled().len();
         if end == kept {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
+        on_bytes();
         incoming[..kept].copy_from_slice(&self.partial);
         let taken = self.take_in(&mut incoming[..end], |_, _| ());
         // What rustls says by itself: its part of the handshake, a new key, an alert.
@@ -184,13 +218,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
-    /// After an error: what is left to say is what it was, by an alert.
+    /// After an error: what is left to say is what it was, by an alert, behind the messages that had been made before.
     fn give_up(&mut self, incoming: &mut [u8]) {
         (self.is_over, self.is_shut) = (true, true);
-        if let Ok(ConnectionState::EncodeTlsData(alert)) =
-            self.tls.process_tls_records(incoming).state
-        {
-            encode(alert, &mut self.outgoing);
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(message)) =
+                self.tls.process_tls_records(incoming).state
+            else {
+                return;
+            };
+            encode(message, &mut self.outgoing);
         }
     }
 
@@ -281,7 +318,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         while this.plain.is_empty() && !this.is_over {
-            ready!(this.poll_receive(context))?;
+            ready!(this.poll_receive(context, &|| ()))?;
         }
         Poll::Ready(Ok(&this.plain[this.read_bytes..]))
     }

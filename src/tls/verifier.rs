@@ -20,6 +20,11 @@ thread_local! {
     static REFUSED: RefCell<Option<Box<[u8]>>> = const { RefCell::new(None) };
 }
 
+/// The names of authorities that a client is told have so many bytes at most, lengths and all: some 40 ordinary ones. A list is
+/// a hint; beyond this there is none, which every client takes for "any". Small TLS stacks have room for no more, and in 16 bits
+/// (RFC 8446 section 4.2.4) rustls would cut its length.
+const AUTHORITY_NAMES_BYTES_MAX: usize = 4096;
+
 /// The serial number of the certificate for which a handshake has just failed on this thread: rustls does not tell.
 pub fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
     match error {
@@ -45,7 +50,8 @@ impl Verifier {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self
             .chains
-            .verify_client_cert(end_entity, intermediates, now)?;
+            .verify_client_cert(end_entity, intermediates, now)
+            .map_err(without_namesakes)?;
         let chain = std::iter::once(end_entity)
             .chain(intermediates)
             .map(|certificate| certificate.as_ref());
@@ -61,6 +67,18 @@ impl Verifier {
             Status::Revoked => Err(CertificateError::Revoked.into()),
             Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
         }
+    }
+}
+
+/// A certificate that an authority's key has not signed, or could not have, is one of another authority that has the same name:
+/// it is as unknown as any other.
+fn without_namesakes(error: Error) -> Error {
+    use CertificateError::{BadSignature, UnsupportedSignatureAlgorithmForPublicKeyContext};
+    match error {
+        Error::InvalidCertificate(
+            BadSignature | UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => CertificateError::UnknownIssuer.into(),
+        error => error,
     }
 }
 
@@ -83,7 +101,12 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chains.root_hint_subjects()
+        let names = self.chains.root_hint_subjects();
+        let bytes: usize = names.iter().map(|name| 2 + name.as_ref().len()).sum();
+        if bytes > AUTHORITY_NAMES_BYTES_MAX {
+            return &[];
+        }
+        names
     }
 
     fn verify_tls12_signature(

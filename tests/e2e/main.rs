@@ -35,6 +35,7 @@ mod files;
 mod framing;
 mod h3_attacks;
 mod h3_streams;
+mod handshakes;
 mod hygiene;
 mod idle;
 mod kafka_faults;

@@ -301,6 +301,45 @@ impl Pki {
         )
     }
 
+    /// The root alone, whatever else is in the bundle.
+    pub fn root_file(&self) -> PathBuf {
+        let file = self.dir.join("root.pem");
+        fs::write(&file, self.root.pem()).expect("a file");
+        file
+    }
+
+    /// So many authorities more in the bundle, with names as long as they usually are.
+    pub fn trust_many(&self, authorities: u32) {
+        let (mut bundle, key) = (self.root.pem(), key());
+        for number in 0..authorities {
+            let mut params = authority(&format!("Plant {number:04} Manufacturing Devices CA G2"));
+            let name = &mut params.distinguished_name;
+            name.push(
+                DnType::OrganizationName,
+                "Example Industries International AG",
+            );
+            name.push(DnType::CountryName, "CH");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            bundle.push_str(&certificate.pem());
+        }
+        self.replace("ca.pem", bundle.as_bytes());
+    }
+
+    /// A device of an authority that is called as this root, and has a key of another kind.
+    pub fn rsa_namesake(&self, id: &str) -> Identity {
+        let root = CertifiedIssuer::self_signed(authority("root"), rsa_key());
+        let root = root.expect("a certificate");
+        sign(&self.dir, &format!("{id}-rsa"), device(&[id]), &root, "")
+    }
+
+    /// Another certificate for the server, of RSA, which answers to one more name.
+    pub fn rsa_server(&self) -> Identity {
+        let mut params = server();
+        let name = "rsa.example.com".try_into().expect("a name");
+        params.subject_alt_names.push(SanType::DnsName(name));
+        sign_with(&self.dir, "server-rsa", params, &self.root, "", &rsa_key())
+    }
+
     /// A device that another authority vouches for, one that the gateway does not know.
     pub fn stranger(&self) -> Identity {
         let root =
@@ -346,6 +385,10 @@ fn key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
+fn rsa_key() -> KeyPair {
+    KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).expect("a key")
+}
+
 fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -383,13 +426,23 @@ fn sign(
     issuer: &Authority,
     chain: &str,
 ) -> Identity {
+    sign_with(dir, name, params, issuer, chain, &key())
+}
+
+fn sign_with(
+    dir: &Path,
+    name: &str,
+    params: CertificateParams,
+    issuer: &Authority,
+    chain: &str,
+    key: &KeyPair,
+) -> Identity {
     let file = name.replace(['/', ':', ' '], "_");
     let identity = Identity {
         cert: dir.join(format!("{file}.pem")),
         key: dir.join(format!("{file}.key")),
     };
-    let key = key();
-    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    let certificate = params.signed_by(key, issuer).expect("a certificate");
     fs::write(&identity.cert, certificate.pem() + chain).expect("a file");
     fs::write(&identity.key, key.serialize_pem()).expect("a file");
     identity

@@ -47,7 +47,7 @@ Handshake {
     Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
     BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
     Revoked = "revoked", RateLimited = "rate_limited", AddressFull = "address_full", Full = "full",
-    Retry = "retry", Protocol = "protocol", Io = "io",
+    DeviceFull = "device_full", Retry = "retry", Protocol = "protocol", Io = "io", Unused = "unused",
 });
 
 /// The statuses of the wire contract; any other is counted as `other`, which is the last.

@@ -37,7 +37,7 @@ async fn connect(pipe_bytes: usize) -> (Server, Client) {
     let name = ServerName::try_from("localhost").unwrap();
     let connecting = TlsConnector::from(client).connect(name, there);
     let (accepted, connected) = tokio::join!(
-        TlsStream::accept(here, server, Buffers::default()),
+        TlsStream::accept(here, server, Buffers::default(), || ()),
         connecting
     );
     (
@@ -155,7 +155,7 @@ async fn a_broken_record_ends_in_an_alert() {
     let (server, _) = configs();
     let (here, mut there) = duplex(1 << 16);
     there.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let (error, _) = TlsStream::accept(here, server, Buffers::default())
+    let (error, _) = TlsStream::accept(here, server, Buffers::default(), || ())
         .await
         .err()
         .unwrap();
@@ -206,8 +206,9 @@ async fn a_message_under_way_does_not_hinder_an_answer() {
 /// A hello that says it has 60,000 bytes, of which each comes in a record of its own.
 #[tokio::test]
 async fn a_message_without_end_is_given_up() {
+    const PIPE_BYTES: usize = 1024;
     let (server, _) = configs();
-    let (here, mut there) = duplex(1 << 16);
+    let (here, mut there) = duplex(PIPE_BYTES);
     let sending = async {
         there
             .write_all(b"\x16\x03\x01\x00\x04\x01\x00\xea\x60")
@@ -220,7 +221,7 @@ async fn a_message_without_end_is_given_up() {
         sent_bytes
     };
     let accepting = async {
-        TlsStream::accept(here, server, Buffers::default())
+        TlsStream::accept(here, server, Buffers::default(), || ())
             .await
             .err()
             .unwrap()
@@ -228,8 +229,31 @@ async fn a_message_without_end_is_given_up() {
     };
     let (error, sent_bytes) = tokio::join!(accepting, sending);
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    // What the pipe holds has been sent, but not taken.
     assert!(
-        sent_bytes < PARTIAL_BYTES_MAX + READ_BYTES + (1 << 16),
+        sent_bytes < HELLO_BYTES_MAX + PIPE_BYTES,
         "{error} after {sent_bytes}"
     );
+}
+
+/// A client whose protocols are none of the server's: in TLS 1.3 the alert stands behind the server's hello, also where the
+/// pipe has no room for both.
+#[tokio::test]
+async fn an_alert_behind_other_messages_arrives() {
+    let (server, client) = configs();
+    let mut server = Arc::unwrap_or_clone(server);
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = Arc::unwrap_or_clone(client);
+    client.alpn_protocols = vec![b"mqtt".to_vec()];
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    for pipe_bytes in [7, 1 << 16] {
+        let (here, there) = duplex(pipe_bytes);
+        let name = ServerName::try_from("localhost").unwrap();
+        let connecting = TlsConnector::from(client.clone()).connect(name, there);
+        let accepting = TlsStream::accept(here, server.clone(), Buffers::default(), || ());
+        let (accepted, connected) = tokio::join!(accepting, connecting);
+        assert!(accepted.is_err());
+        let error = connected.unwrap_err().to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    }
 }

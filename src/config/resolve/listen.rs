@@ -1,0 +1,50 @@
+//! Where the gateway listens, how many may connect, and by which files it knows itself and devices.
+
+use super::*;
+
+impl Reader<'_> {
+    pub(super) fn listen(&mut self) -> ListenConfig {
+        let workers = self.count("FOREBAY_WORKERS", WORKERS_MAX);
+        ListenConfig {
+            address: self.value("FOREBAY_LISTEN", address, ([127, 0, 0, 1], 0).into()),
+            http3: self.value("FOREBAY_HTTP3", value::switch, true),
+            workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
+            reuse_port: self.value("FOREBAY_REUSE_PORT", value::switch, false),
+            connections: self.connections(),
+            handshake_timeout: self.timeout("FOREBAY_HANDSHAKE_TIMEOUT"),
+        }
+    }
+
+    fn connections(&mut self) -> ConnectionsConfig {
+        let all_max = self.count("FOREBAY_CONNECTIONS_MAX", host::CONNECTIONS_MAX);
+        let of_address = self.optional("FOREBAY_ADDRESS_CONNECTIONS_MAX", |text| {
+            value::count(text, usize::MAX)
+        });
+        ConnectionsConfig {
+            all_max,
+            tcp_max: all_max.min(host::tcp_connections_max()),
+            address_max: of_address.unwrap_or((all_max - all_max / 4).max(1)),
+            device_max: self.count("FOREBAY_DEVICE_CONNECTIONS_MAX", host::CONNECTIONS_MAX),
+            handshakes_max: self.value(
+                "FOREBAY_HANDSHAKES_MAX",
+                |text| value::count(text, host::CONNECTIONS_MAX),
+                host::CONNECTIONS_MAX,
+            ),
+        }
+    }
+
+    pub(super) fn tls(&mut self) -> TlsConfig {
+        TlsConfig {
+            cert: self.required("FOREBAY_TLS_CERT", value::files),
+            key: self.required("FOREBAY_TLS_KEY", value::files),
+            client_ca: self.required("FOREBAY_TLS_CLIENT_CA", file),
+            crl: self.value("FOREBAY_TLS_CRL", value::files, Vec::new()),
+            crl_strict: self.value("FOREBAY_TLS_CRL_STRICT", value::switch, true),
+            min_version: self.value(
+                "FOREBAY_TLS_MIN_VERSION",
+                value::tls_version,
+                TlsVersion::Tls12,
+            ),
+        }
+    }
+}
