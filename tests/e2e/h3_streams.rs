@@ -38,3 +38,16 @@ fn stopping_in_the_middle_of_a_refused_body_is_no_error() {
     }
     assert_eq!(client.send(&Ask::post("1")).status, 204);
 }
+
+/// Such a client sends no body before it is asked to, and none when it is refused.
+#[test]
+fn who_expects_100_continue_is_asked_to_go_on() {
+    let gateway = Setup::new().start();
+    let client = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
+    let ask = Ask::post("1").with("expect", "100-continue");
+    assert_eq!(client.send(&ask).status, 204);
+    let refused = client.send(&ask.clone().to("/none"));
+    assert_eq!(refused.status, 404);
+    assert_eq!(client.send(&ask).status, 204);
+    assert_eq!(gateway.files("telemetry").len(), 2);
+}

@@ -32,6 +32,7 @@ mod elsewhere;
 mod figures;
 mod framing;
 mod h3_attacks;
+mod h3_faults;
 mod h3_streams;
 mod hygiene;
 mod idle;
