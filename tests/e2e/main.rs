@@ -33,6 +33,7 @@ mod figures;
 mod framing;
 mod h3_attacks;
 mod h3_faults;
+mod h3_leave;
 mod h3_streams;
 mod hygiene;
 mod idle;
