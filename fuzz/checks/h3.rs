@@ -1,4 +1,5 @@
-//! Any bytes in the place of HTTP/3's streams: a request, a control stream, QPACK's, and an encoded field section.
+//! Any bytes in the place of HTTP/3's streams: a request, a control stream, QPACK's, and an encoded
+//! field section.
 
 use bytes::Bytes;
 use forebay::http::h3::fields::{Section, examine};

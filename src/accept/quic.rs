@@ -33,25 +33,28 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
 
-/// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a client must first prove
-/// that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an honest one a round trip.
+/// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a
+/// client must first prove that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an
+/// honest one a round trip.
 const UNVALIDATED_MAX: usize = 64;
 
-/// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for minutes until each
-/// device knows that the gateway has been killed; at a thousand a second they cost a hundredth of a core.
+/// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for
+/// minutes until each device knows that the gateway has been killed; at a thousand a second they
+/// cost a hundredth of a core.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
 /// When the gateway drains, a handshake under way gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
-/// What closes connections gets this long to be sent. A client that is gone would have them stay for longer, for the case
-/// that it comes back: it is told then by a stateless reset.
+/// What closes connections gets this long to be sent. A client that is gone would have them stay
+/// for longer, for the case that it comes back: it is told then by a stateless reset.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether a socket that nothing needs any more has been closed.
 const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the files of TLS.
+/// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
+/// files of TLS.
 pub struct Quic {
     endpoint: Endpoint,
     config: ServerConfig,
@@ -60,7 +63,8 @@ pub struct Quic {
 }
 
 impl Quic {
-    /// An endpoint on `socket`, whose connection ids lead back to this worker. `reset_key` is this worker's.
+    /// An endpoint on `socket`, whose connection ids lead back to this worker. `reset_key` is this
+    /// worker's.
     pub fn new(
         socket: UdpSocket,
         tls: Arc<rustls::ServerConfig>,
@@ -92,7 +96,8 @@ impl Quic {
     }
 }
 
-/// Returns when the endpoint's connections and its socket are gone, which may take as long as a client that is gone.
+/// Returns when the endpoint's connections and its socket are gone, which may take as long as a
+/// client that is gone.
 async fn let_go(endpoint: Endpoint, socket: Weak<dyn AsyncUdpSocket>) {
     endpoint.wait_idle().await;
     drop(endpoint);
@@ -115,8 +120,8 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
 }
 
 impl Acceptor {
-    /// Accepts QUIC connections until the gateway drains, then waits for them to end. `place` is dropped when the socket
-    /// is closed, which may be later.
+    /// Accepts QUIC connections until the gateway drains, then waits for them to end. `place` is
+    /// dropped when the socket is closed, which may be later.
     pub async fn run_quic(self: Rc<Self>, quic: Quic, place: watch::Receiver<()>) {
         let Quic {
             endpoint,
@@ -150,7 +155,8 @@ impl Acceptor {
         });
     }
 
-    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not been validated.
+    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not
+    /// been validated.
     fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
         if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
             self.metrics.handshake(Handshake::Retry);

@@ -1,12 +1,15 @@
 //! HTTP/3 by h3 over quinn.
 //!
-//! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests in one task, and GOAWAY
-//! before it. h3 reads and writes by the adapter in `quic`, which keeps from it what no client has reason to send (`frames`,
-//! `fields`, `instructions`); errors are those of RFC 9114 section 8.1. A request has the bounds of every protocol, what
-//! comes beside requests those of `link`, and a connection no more than [`UNANSWERED_MAX`] requests that come to nothing:
-//! their streams cost no token of a limit. When the gateway drains, what is not in flight has [`leave::GRACE`] to end.
+//! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests
+//! in one task, and GOAWAY before it. h3 reads and writes by the adapter in `quic`, which keeps
+//! from it what no client has reason to send (`frames`, `fields`, `instructions`); errors are those
+//! of RFC 9114 section 8.1. A request has the bounds of every protocol, what comes beside requests
+//! those of `link`, and a connection no more than [`UNANSWERED_MAX`] requests that come to nothing:
+//! their streams cost no token of a limit. When the gateway drains, what is not in flight has
+//! [`leave::GRACE`] to end.
 
 mod body;
+mod fault;
 pub mod fields;
 pub mod frames;
 pub mod instructions;
@@ -44,18 +47,20 @@ type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Whole = RequestStream<quic::BidiStream, Bytes>;
 type Sending = RequestStream<quic::SendStream, Bytes>;
 
-/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn keeps a place for each
-/// from the start, in tables that double for a few more.
+/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn
+/// keeps a place for each from the start, in tables that double for a few more.
 pub const STREAMS_MAX: u32 = 100;
 
-/// Requests of a connection that ended without an answer, less those that were answered: a device may well give up all
-/// that it has open, but not again and again.
+/// Requests of a connection that ended without an answer, less those that were answered: a device
+/// may well give up all that it has open, but not again and again.
 const UNANSWERED_MAX: u32 = 2 * STREAMS_MAX;
 
-/// The last answers get this long to arrive before their connection is closed, beside three round trips.
+/// The last answers get this long to arrive before their connection is closed, beside three round
+/// trips.
 const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
 
-/// The most that the last answers get: a connection that was busy, or never quiet, knows its round trip badly.
+/// The most that the last answers get: a connection that was busy, or never quiet, knows its round
+/// trip badly.
 const LAST_ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// Serves an h3 connection until it ends.
@@ -104,7 +109,8 @@ impl Served<'_> {
                 }
                 () = self.over(), if !self.leave.has_begun() => {
                     self.leave.begin();
-                    // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3 counts from the last accepted.
+                    // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3
+                    // counts from the last accepted.
                     let goaway = self.leave.bound(h3.shutdown(1));
                     if !self.connection.closing.get() && !matches!(goaway.await, Some(Ok(()))) { break }
                 }
@@ -133,15 +139,16 @@ impl Served<'_> {
         }
     }
 
-    /// The client closes a connection that it has been told to leave, when it has what it waits for.
+    /// The client closes a connection that it has been told to leave, when it has what it waits
+    /// for.
     async fn wait_for_last_answers(&self) {
         let quic = self.link.quic();
         let grace = (3 * quic.rtt() + LAST_ANSWER_GRACE).min(LAST_ANSWER_MAX);
         let _ = timeout(grace, quic.closed()).await;
     }
 
-    /// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each
-    /// request and the bell see to.
+    /// Returns when no further request is wanted. Looks whenever the connection's task is polled,
+    /// which the end of each request and the bell see to.
     async fn over(&self) {
         poll_fn(|_| {
             if self.service.is_over(&self.connection) {

@@ -1,10 +1,12 @@
-//! What stateless resets of QUIC are made of: a secret that is the same one after a restart (RFC 9000 section 10.3.2).
+//! What stateless resets of QUIC are made of: a secret that is the same one after a restart (RFC
+//! 9000 section 10.3.2).
 //!
-//! A gateway that was killed has lost its connections, and answers what comes on them by a token that the client was given
-//! when it connected: so the client knows at once, and need not wait for its idle time-out. The secret follows from the
-//! bytes of the server's private key file as they are at start, and from the host's name: who shares the key on another
-//! host must not be able to end connections that live here (RFC 9000 section 21.11). Neither must another worker, to whom
-//! a packet may have gone astray: each one has a key of its own.
+//! A gateway that was killed has lost its connections, and answers what comes on them by a token
+//! that the client was given when it connected: so the client knows at once, and need not wait for
+//! its idle time-out. The secret follows from the bytes of the server's private key file as they
+//! are at start, and from the host's name: who shares the key on another host must not be able to
+//! end connections that live here (RFC 9000 section 21.11). Neither must another worker, to whom a
+//! packet may have gone astray: each one has a key of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +39,8 @@ impl Resets {
         Self(derive(&key, &[PURPOSE, host].concat()))
     }
 
-    /// The key of one of so many workers, whose packets find it after a restart with as many (`accept::steer`).
+    /// The key of one of so many workers, whose packets find it after a restart with as many
+    /// (`accept::steer`).
     pub fn of_worker(&self, worker: usize, workers: usize) -> Arc<hmac::Key> {
         debug_assert!(worker < workers);
         let place = [worker, workers].map(|number| (number as u64).to_be_bytes());

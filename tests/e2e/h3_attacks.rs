@@ -1,5 +1,5 @@
-//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores nothing, and leaves the
-//! neighbours of the attacker alone.
+//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores
+//! nothing, and leaves the neighbours of the attacker alone.
 
 use crate::harness::pour::{Fate, Pour, Poured, churn, frame_header};
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
@@ -25,7 +25,8 @@ const ATTACK_BYTES: usize = 64 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const STREAMS: usize = 16;
 
-/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at hand.
+/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at
+/// hand.
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
 
 /// An attacker and its neighbour, served by the same worker.
@@ -290,7 +291,8 @@ fn a_body_that_is_not_as_long_as_declared_is_refused() {
     siege.end();
 }
 
-/// A body goes on after an empty frame; but not after trailers, which end the connection that has more.
+/// A body goes on after an empty frame; but not after trailers, which end the connection that has
+/// more.
 #[test]
 fn a_body_is_taken_whole_or_not_at_all() {
     let siege = Siege::begin();

@@ -1,5 +1,6 @@
-//! Faults of HTTP/3: each ends its request or its connection with the code that RFC 9114 and RFC 9204 have for it. Nothing
-//! of it is stored, nothing panics, and the neighbours of the faulty one are served.
+//! Faults of HTTP/3: each ends its request or its connection with the code that RFC 9114 and RFC
+//! 9204 have for it. Nothing of it is stored, nothing panics, and the neighbours of the faulty one
+//! are served.
 
 use crate::harness::pour::{Fate, Pour, frame_header};
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};

@@ -1,5 +1,6 @@
-//! How HTTP/3 leaves: a gateway that drains waits for what is in flight and for nobody who is silent, makes way for the next
-//! one, and when it is killed its devices are told by whoever comes after it.
+//! How HTTP/3 leaves: a gateway that drains waits for what is in flight and for nobody who is
+//! silent, makes way for the next one, and when it is killed its devices are told by whoever comes
+//! after it.
 
 use crate::attacks_quic::send_first_packets;
 use crate::harness::pour::{Pour, frame_header};
@@ -16,8 +17,8 @@ fn open(gateway: &Gateway, device: &str) -> Client {
     Client::open(Protocol::H3, gateway, &gateway.device(device))
 }
 
-/// None of them says goodbye: idle ones, one in the middle of a head, one in the middle of a refused body, and some that
-/// never got beyond their first packet.
+/// None of them says goodbye: idle ones, one in the middle of a head, one in the middle of a
+/// refused body, and some that never got beyond their first packet.
 #[test]
 fn clients_that_are_gone_do_not_hold_up_the_drain() {
     let mut gateway = Setup::new()
@@ -60,6 +61,9 @@ fn new_devices_reach_the_next_gateway_while_the_old_one_drains() {
     let mut old = Setup::new()
         .without_limits()
         .set("FOREBAY_REUSE_PORT", "true")
+        .set("FOREBAY_BODY_RATE_MIN", 0)
+        .set("FOREBAY_BODY_TIMEOUT", LONG)
+        .set("FOREBAY_DRAIN_TIMEOUT", LONG)
         .start();
     let idle = open(&old, "plc-1");
     assert_eq!(idle.send(&Ask::post("1")).status, 204);

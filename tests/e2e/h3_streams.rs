@@ -1,4 +1,5 @@
-//! How the gateway lets go of a stream of HTTP/3 that is not over: with a code that says why (RFC 9114 section 4.1).
+//! How the gateway lets go of a stream of HTTP/3 that is not over: with a code that says why (RFC
+//! 9114 section 4.1).
 
 use crate::harness::pour::{Fate, Pour, frame_header};
 use crate::harness::{Ask, Client, Protocol, Setup};
@@ -10,8 +11,9 @@ const NO_ERROR: u64 = 0x100;
 /// What is read of a body that has been refused.
 const DISCARDED_BYTES_MAX: usize = 1 << 20;
 
-/// A client that is refused in the middle of a DATA frame and then falls silent, and one that goes on to the bound of what
-/// is read: either way the gateway waits for more, with part of the frame at hand, when it decides to stop.
+/// A client that is refused in the middle of a DATA frame and then falls silent, and one that goes
+/// on to the bound of what is read: either way the gateway waits for more, with part of the frame
+/// at hand, when it decides to stop.
 #[test]
 fn stopping_in_the_middle_of_a_refused_body_is_no_error() {
     let gateway = Setup::new()

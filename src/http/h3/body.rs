@@ -1,8 +1,9 @@
 //! A request's body on HTTP/3: as long as declared, and with an end.
 //!
-//! h3 hands out DATA and does not count it. So the last piece of a declared length is held back until the stream has ended
-//! there: a longer body must not pass for the reading that it begins with. [`Reading`] is the body while ingest reads it,
-//! and asks a client that waits for 100 Continue to go on.
+//! h3 hands out DATA and does not count it. So the last piece of a declared length is held back
+//! until the stream has ended there: a longer body must not pass for the reading that it begins
+//! with. [`Reading`] is the body while ingest reads it, and asks a client that waits for 100
+//! Continue to go on.
 
 use std::task::{Context, Poll, ready};
 
@@ -34,7 +35,8 @@ pub struct QuicBody {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Data,
-    /// There is no more DATA: trailers may follow, which are read to see that nothing comes after them.
+    /// There is no more DATA: trailers may follow, which are read to see that nothing comes after
+    /// them.
     Trailers,
     /// It has ended, or failed: h3 must not be asked again.
     Over,

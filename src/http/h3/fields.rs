@@ -1,9 +1,11 @@
 //! Field sections: what RFC 9114 sections 4.1.2 to 4.3 call malformed and h3 takes all the same.
 //!
-//! h3 keeps the last of several pseudo-header fields, wherever it stood, and forgets that there were others. So [`examine`]
-//! walks over an encoded section before h3 decodes it (`frames` calls it): each line says which field it is by the static
-//! table of QPACK or by its first letters, so that nothing is decoded or kept. What is left, [`are_proper`] finds in the
-//! decoded request. A section that cannot be walked over to its end is one that h3 must not see: its integers wrap around.
+//! h3 keeps the last of several pseudo-header fields, wherever it stood, and forgets that there
+//! were others. So [`examine`] walks over an encoded section before h3 decodes it (`frames` calls
+//! it): each line says which field it is by the static table of QPACK or by its first letters, so
+//! that nothing is decoded or kept. What is left, [`are_proper`] finds in the decoded request. A
+//! section that cannot be walked over to its end is one that h3 must not see: its integers wrap
+//! around.
 
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request};
@@ -38,8 +40,9 @@ enum Pseudo {
     Status,
 }
 
-/// The first letters of pseudo-header fields: as they are, and in QPACK's Huffman code, in the low bits of a number. They tell
-/// the fields apart; what goes on otherwise is no field that is defined, which h3 refuses.
+/// The first letters of pseudo-header fields: as they are, and in QPACK's Huffman code, in the low
+/// bits of a number. They tell the fields apart; what goes on otherwise is no field that is
+/// defined, which h3 refuses.
 const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":a", 0b1011100_00011, 12, Pseudo::Authority),
     (b":m", 0b1011100_101001, 13, Pseudo::Method),
@@ -78,8 +81,8 @@ pub fn examine(section: &[u8], of: Section) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Whether a request that h3 has decoded is one: `:scheme` and `:path` belong to all but CONNECT (h3 wants the others),
-/// and the fields are those of HTTP/3.
+/// Whether a request that h3 has decoded is one: `:scheme` and `:path` belong to all but CONNECT
+/// (h3 wants the others), and the fields are those of HTTP/3.
 pub fn is_proper(request: &Request<()>) -> bool {
     let is_connect = request.method() == Method::CONNECT;
     is_connect == request.uri().scheme().is_none() && are_proper(request.headers())
@@ -233,7 +236,8 @@ mod tests {
         }
     }
 
-    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, whatever their padding.
+    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, whatever their
+    /// padding.
     #[test]
     fn names_in_huffman_code_are_known() {
         let codes: [(&[u8], Pseudo); 3] = [

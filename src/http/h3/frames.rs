@@ -1,29 +1,33 @@
 //! What a peer may have h3 keep or do: frames pass whole or not at all.
 //!
-//! h3 collects a frame to its declared end before it looks at it, however long it is, also one that it then ignores; it
-//! takes an empty DATA frame for the end of a body, and panics over one that is cut off. [`Frames`] stands before it, in
-//! the streams of `quic`: DATA goes through as it comes, never copied; the payload of another frame is kept until it is
-//! whole; frames without a meaning are left out. Field sections are looked at (`fields`) as they pass, and what a client
-//! says on its control stream of pushes, of which there are none, is checked and left out: a client's GOAWAY, for which h3
-//! would drop the answers under way, among it. So nobody keeps more of a stream than one frame of [`FRAME_BYTES_MAX`] and
-//! one piece of the connection's window. Whatever is not as it must be is a [`Fault`], and then nothing passes any more.
+//! h3 collects a frame to its declared end before it looks at it, however long it is, also one that
+//! it then ignores; it takes an empty DATA frame for the end of a body, and panics over one that is
+//! cut off. [`Frames`] stands before it, in the streams of `quic`: DATA goes through as it comes,
+//! never copied; the payload of another frame is kept until it is whole; frames without a meaning
+//! are left out. Field sections are looked at (`fields`) as they pass, and what a client says on
+//! its control stream of pushes, of which there are none, is checked and left out: a client's
+//! GOAWAY, for which h3 would drop the answers under way, among it. So nobody keeps more of a
+//! stream than one frame of [`FRAME_BYTES_MAX`] and one piece of the connection's window. Whatever
+//! is not as it must be is a [`Fault`], and then nothing passes any more.
 
 use bytes::{Buf, Bytes, BytesMut};
-use h3::error::Code;
-use thiserror::Error;
 
-use super::fields::{self, Flaw, Section};
+pub use super::fault::Fault;
+use super::fields::{self, Section};
 use super::wire::varint;
 use crate::http::HEAD_BYTES_MAX;
 
-/// Payload of a frame other than DATA. A head may be too large by as much again, and get an answer that says so.
+/// Payload of a frame other than DATA. A head may be too large by as much again, and get an answer
+/// that says so.
 pub const FRAME_BYTES_MAX: u64 = 2 * HEAD_BYTES_MAX as u64;
 
-/// Empty and unknown frames in one request: a few are sent to keep receivers tolerant (RFC 9114 section 7.2.8).
+/// Empty and unknown frames in one request: a few are sent to keep receivers tolerant (RFC 9114
+/// section 7.2.8).
 pub const MEANINGLESS_MAX: u32 = 32;
 
-/// Frame types of RFC 9114 section 11.2.1, those that it reserves because of HTTP/2, and WebTransport's: h3 knows them,
-/// and what becomes of them is its business, where it is not settled here.
+/// Frame types of RFC 9114 section 11.2.1, those that it reserves because of HTTP/2, and
+/// WebTransport's: h3 knows them, and what becomes of them is its business, where it is not settled
+/// here.
 const KNOWN: [u64; 12] = [
     DATA,
     HEADERS,
@@ -47,55 +51,6 @@ const MAX_PUSH_ID: u64 = 0xd;
 
 /// The longest variable-length integer, in bytes (RFC 9000 section 16).
 const VARINT_BYTES_MAX: u64 = 8;
-
-/// What is wrong with a stream.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum Fault {
-    #[error("a frame is too long")]
-    TooLong,
-    #[error("too many frames without a meaning")]
-    Meaningless,
-    #[error("the stream ends in the middle of a frame")]
-    CutOff,
-    #[error("a frame's payload is not what its type has")]
-    Payload,
-    #[error("a control frame goes back on one before it, or names a push that there is not")]
-    Id,
-    #[error("a field section cannot be decoded")]
-    Undecodable,
-    #[error("a field section is malformed")]
-    Malformed,
-}
-
-impl Fault {
-    /// Its code in RFC 9114 section 8.1, or RFC 9204 section 6.
-    pub fn code(self) -> Code {
-        match self {
-            Self::TooLong | Self::Meaningless => Code::H3_EXCESSIVE_LOAD,
-            Self::CutOff | Self::Payload => Code::H3_FRAME_ERROR,
-            Self::Id => Code::H3_ID_ERROR,
-            Self::Undecodable => Code::QPACK_DECOMPRESSION_FAILED,
-            Self::Malformed => Code::H3_MESSAGE_ERROR,
-        }
-    }
-
-    /// Whether it ends the connection also where it is found in a request.
-    pub fn ends_connection(self) -> bool {
-        match self {
-            Self::TooLong | Self::Meaningless | Self::Malformed => false,
-            Self::CutOff | Self::Payload | Self::Id | Self::Undecodable => true,
-        }
-    }
-}
-
-impl From<Flaw> for Fault {
-    fn from(flaw: Flaw) -> Self {
-        match flaw {
-            Flaw::Undecodable => Self::Undecodable,
-            Flaw::Malformed => Self::Malformed,
-        }
-    }
-}
 
 /// What the next byte of a stream is, and how many like it are left.
 #[derive(Debug)]
@@ -312,8 +267,9 @@ impl Frames {
         }
     }
 
-    /// A client may take back what it allows, in GOAWAY, or allow more, in MAX_PUSH_ID, and cannot cancel a push that
-    /// nobody has promised (RFC 9114 sections 5.2, 7.2.7 and 7.2.3). That is all: the gateway pushes nothing.
+    /// A client may take back what it allows, in GOAWAY, or allow more, in MAX_PUSH_ID, and cannot
+    /// cancel a push that nobody has promised (RFC 9114 sections 5.2, 7.2.7 and 7.2.3). That is
+    /// all: the gateway pushes nothing.
     fn settle(&mut self, kind: u64, id: u64) -> Result<(), Fault> {
         let Stream::Control {
             goaway,
@@ -338,7 +294,8 @@ impl Frames {
         None
     }
 
-    /// Type, length and bytes of a header (RFC 9114 section 7.1): at most sixteen, which are kept while they are not whole.
+    /// Type, length and bytes of a header (RFC 9114 section 7.1): at most sixteen, which are kept
+    /// while they are not whole.
     fn gather_header(&mut self, input: &mut Bytes) -> Option<(u64, u64, Bytes)> {
         if self.kept.is_empty()
             && let Some((kind, payload_bytes, bytes)) = frame_header(input)

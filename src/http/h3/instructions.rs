@@ -1,8 +1,9 @@
 //! What a client may say on its QPACK streams to a server without a dynamic table.
 //!
-//! The gateway offers no table and uses none, so most instructions are errors of the connection (RFC 9204 section 6): on
-//! the encoder's stream only the capacity of 0 may be set, on the decoder's only a stream may be given up. h3 reads
-//! neither stream; `quic::uni` hands their bytes to [`Instructions`], which keeps no more than one number's length.
+//! The gateway offers no table and uses none, so most instructions are errors of the connection
+//! (RFC 9204 section 6): on the encoder's stream only the capacity of 0 may be set, on the
+//! decoder's only a stream may be given up. h3 reads neither stream; `quic::uni` hands their bytes
+//! to [`Instructions`], which keeps no more than one number's length.
 
 use h3::error::Code;
 
@@ -97,7 +98,8 @@ mod tests {
         );
     }
 
-    /// A capacity, an insertion by either name, a duplicate; an acknowledgement, an increment, a number without end.
+    /// A capacity, an insertion by either name, a duplicate; an acknowledgement, an increment, a
+    /// number without end.
     #[test]
     fn everything_else_has_no_place() {
         for byte in [0x21, 0x3f, 0xc0, 0x80, 0x40, 0x00] {

@@ -1,8 +1,9 @@
 //! Leaving: what a connection that is told to go still waits for, and for how long.
 //!
-//! A request whose head has come whole is finished, whatever that takes within its own bounds. Everything else that a
-//! client may be silent about (the rest of a head, room for an answer, a refused body that it still sends) is waited for
-//! no longer than [`GRACE`] from then on, so that nobody who is silent, or gone, holds up a gateway that drains.
+//! A request whose head has come whole is finished, whatever that takes within its own bounds.
+//! Everything else that a client may be silent about (the rest of a head, room for an answer, a
+//! refused body that it still sends) is waited for no longer than [`GRACE`] from then on, so that
+//! nobody who is silent, or gone, holds up a gateway that drains.
 
 use std::cell::Cell;
 use std::future::Future;

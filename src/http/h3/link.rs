@@ -1,9 +1,9 @@
 //! The QUIC connection as all of its streams see it: what it may cost, and how it ends.
 //!
-//! [`Link`] is made by the adapter above for each connection, and shared by its streams, which live in one task. Every byte
-//! that arrives on a stream is overhead until it has become part of a request ([`Overhead`]): frames without end, and
-//! requests that are refused for ever, end their connection with H3_EXCESSIVE_LOAD. The first reason to close is the one
-//! that the peer is told.
+//! [`Link`] is made by the adapter above for each connection, and shared by its streams, which live
+//! in one task. Every byte that arrives on a stream is overhead until it has become part of a
+//! request ([`Overhead`]): frames without end, and requests that are refused for ever, end their
+//! connection with H3_EXCESSIVE_LOAD. The first reason to close is the one that the peer is told.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -33,7 +33,8 @@ impl Link {
         &self.quic
     }
 
-    /// Counts bytes that have arrived; `false` when they were too many, and the connection is closed.
+    /// Counts bytes that have arrived; `false` when they were too many, and the connection is
+    /// closed.
     pub fn charge(&self, bytes: usize) -> bool {
         let is_within = self.overhead.take(bytes).is_ok();
         if !is_within {

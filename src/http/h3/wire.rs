@@ -15,8 +15,8 @@ pub fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 /// The largest integer that QPACK must be able to carry (RFC 9204 section 4.1.1).
 const PREFIXED_MAX: u64 = (1 << 62) - 1;
 
-/// An integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and its bytes; nothing where it does
-/// not end, or is too large to be one.
+/// An integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and its bytes;
+/// nothing where it does not end, or is too large to be one.
 pub fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     debug_assert!((1..=8).contains(&prefix_bits));
     let mask = (1_u64 << prefix_bits) - 1;

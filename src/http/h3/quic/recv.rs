@@ -11,10 +11,12 @@ use h3::quic::{self, StreamErrorIncoming, StreamId};
 
 use super::error::read_error;
 use super::stream_id;
-use crate::http::h3::frames::{Fault, Frames};
+use crate::http::h3::fault::Fault;
+use crate::http::h3::frames::Frames;
 use crate::http::h3::link::{Link, varint};
 
-/// What a client sends on a request, or for control. Dropped before its end, it is stopped with a code of its own.
+/// What a client sends on a request, or for control. Dropped before its end, it is stopped with a
+/// code of its own.
 pub struct RecvStream {
     stream: quinn::RecvStream,
     link: Rc<Link>,
@@ -63,7 +65,8 @@ impl RecvStream {
         }
     }
 
-    /// What came, `None` at the stream's end. An error that is no news of QUIC's is a flood, which has ended the connection.
+    /// What came, `None` at the stream's end. An error that is no news of QUIC's is a flood, which
+    /// has ended the connection.
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,

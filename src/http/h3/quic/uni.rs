@@ -1,9 +1,11 @@
 //! Streams of one direction: which ones a client has opened, and that the critical ones stay open.
 //!
-//! h3 would look at a stream's type and never again at any but the control stream. So [`UniStreams`] reads the types: the
-//! control stream goes on to h3, what comes on QPACK's is read here ([`Instructions`]), and all others are stopped. A second
-//! one of a kind, a push, an instruction that has no place, and the end of a critical stream on either side are errors of the
-//! connection (RFC 9114 section 6.2, RFC 9204 section 4.2). Each stream is looked at only when it has woken the connection.
+//! h3 would look at a stream's type and never again at any but the control stream. So
+//! [`UniStreams`] reads the types: the control stream goes on to h3, what comes on QPACK's is read
+//! here ([`Instructions`]), and all others are stopped. A second one of a kind, a push, an
+//! instruction that has no place, and the end of a critical stream on either side are errors of the
+//! connection (RFC 9114 section 6.2, RFC 9204 section 4.2). Each stream is looked at only when it
+//! has woken the connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -70,7 +72,8 @@ impl UniStreams {
         self.attended.push(Box::pin(attend(stream, link, kinds)));
     }
 
-    /// Sees to it that the client does not have this side close one of its own, all of which are critical.
+    /// Sees to it that the client does not have this side close one of its own, all of which are
+    /// critical.
     pub fn keep_open(&mut self, stream: &quinn::SendStream) {
         let (stopped, link) = (stream.stopped(), self.link.clone());
         self.attended.push(Box::pin(async move {
@@ -122,7 +125,8 @@ async fn attend(
     None
 }
 
-/// The type of a stream, its bytes and what has come after them. A stream may end before it (RFC 9114 section 6.2).
+/// The type of a stream, its bytes and what has come after them. A stream may end before it (RFC
+/// 9114 section 6.2).
 async fn read_type(stream: &mut quinn::RecvStream, link: &Link) -> Option<(u64, Bytes, Bytes)> {
     let mut start = BytesMut::new();
     loop {
