@@ -63,7 +63,7 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
         phases.hurrying(),
     )?;
     let (listen, sockets) = listen::bind(&config.listen)?;
-    let _places = listen::keep_places(&sockets)?;
+    let places = listen::keep_places(&sockets)?;
     let admin = admin::bind(config.admin_listen).with_context(|| {
         format!(
             "FOREBAY_ADMIN_LISTEN: cannot listen on {}",
@@ -84,7 +84,12 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let admin_address = admin.local_addr()?;
     let status = status(health, &observers, phases.draining());
     let notifier = Notifier::from_environment();
+    let places_left = phases.places_left();
     let run_beside = |hangup| {
+        spawn_local(async move {
+            places_left.await;
+            drop(places);
+        });
         spawn_local(admin::serve(admin, status.clone()));
         spawn_local(watched.run(hangup, notifier.clone()));
         spawn_local(observers.clone().keep_top());
@@ -269,6 +274,7 @@ fn start_workers(
             index,
             sockets,
             closing: phases.closing(),
+            place: phases.place(),
         };
         let (shared, delivery, ending) = (shared.clone(), delivery.clone(), phases.ending());
         let run = move || {

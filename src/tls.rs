@@ -11,6 +11,7 @@
 mod files;
 mod pair;
 mod reload;
+mod reset;
 mod revocation;
 mod sessions;
 mod stream;
@@ -25,6 +26,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 pub use reload::{Change, Reloader};
+pub use reset::Resets;
 pub use revocation::{Revocation, Status};
 pub use stream::{Buffers, TlsStream};
 pub use verifier::take_refused_serial;
@@ -86,6 +88,8 @@ pub struct Configs {
 #[derive(Clone)]
 pub struct Tls {
     pub configs: Arc<ArcSwap<Configs>>,
+    /// What they said at start.
+    pub resets: Resets,
     pub revocation: watch::Receiver<Arc<Revocation>>,
 }
 

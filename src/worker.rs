@@ -87,6 +87,8 @@ pub struct Own {
     pub sockets: Sockets,
     /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
     pub closing: watch::Receiver<bool>,
+    /// Dropped when this worker's UDP socket is closed.
+    pub place: watch::Receiver<()>,
 }
 
 /// Runs a worker until it has drained; `false` when records were left behind.
@@ -187,13 +189,15 @@ fn listen(own: Own, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Servi
         index,
         sockets,
         closing,
+        place,
     } = own;
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {
         let ids = WorkerConnectionIds::new(index, shared.workers);
         let tls = shared.tls.configs.load().quic.clone();
-        let quic = Quic::new(udp, tls, ids, shared.http.idle_timeout)?;
-        serving.spawn_local(acceptor.clone().run_quic(quic));
+        let reset_key = shared.tls.resets.of_worker(index, shared.workers);
+        let quic = Quic::new(udp, tls, reset_key, ids, shared.http.idle_timeout)?;
+        serving.spawn_local(acceptor.clone().run_quic(quic, place));
     }
     let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
     serving.spawn_local(acceptor.run_tcp(tcp, closing));

@@ -5,6 +5,8 @@
 mod certificate;
 #[path = "../fuzz/checks/crl.rs"]
 mod crl;
+#[path = "../fuzz/checks/h3.rs"]
+mod h3;
 #[path = "../fuzz/checks/head.rs"]
 mod head;
 #[path = "../fuzz/checks/pem.rs"]
@@ -17,7 +19,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use base64::Engine;
+use bytes::Bytes;
 use forebay::config::WhenFull;
+use forebay::http::h3::frames::Frames;
 use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
 use forebay::spool::frame::body::{Draft, decode};
 use forebay::spool::keys::Keys;
@@ -143,6 +147,18 @@ const HEADS: [&str; 3] = [
     "1a;name=\"value\"\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx-trailer: 1\r\n\r\n",
 ];
 
+/// HTTP/3: a request with a head, a body and trailers; a control stream with settings, a push id and a GOAWAY, after its
+/// type; an unknown frame before each.
+const STREAMS: [&[u8]; 2] = [
+    &[
+        0x21, 2, 7, 7, 0x1, 11, 0, 0, 0xd4, 0xd7, 0x50, 1, b'a', 0x51, 2, b'/', b'x', 0x0, 2, b'2',
+        b'1', 0x0, 0, 0x1, 6, 0, 0, 0x21, b'x', 1, b'1',
+    ],
+    &[
+        0x21, 0, 0x4, 2, 0x6, 0x10, 0xd, 1, 3, 0x7, 2, 0x40, 9, 0x7, 1, 0,
+    ],
+];
+
 /// Up to eight bytes of `good` are others, and the end may be missing.
 fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
@@ -234,6 +250,14 @@ fn what_is_good_is_taken() {
             .len(),
         1
     );
+    for (stream, mut frames) in STREAMS
+        .into_iter()
+        .zip([Frames::of_request(), Frames::of_control()])
+    {
+        let mut stream = Bytes::from_static(stream);
+        while frames.next(&mut stream).expect("frames").is_some() {}
+        assert_eq!(frames.end(), Ok(()));
+    }
     assert!(SPOOLED[1].windows(4).any(|part| part == b"FBf1"));
     assert!(
         HEADS[..2]
@@ -249,10 +273,12 @@ fn regressions() {
         .chain(&*SPOOLED)
         .map(Vec::as_slice)
         .chain(HEADS.iter().map(|head| head.as_bytes()))
-        .chain([BUNDLE.as_slice()]);
+        .chain([BUNDLE.as_slice()])
+        .chain(STREAMS);
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);
+        h3::check(data);
         head::check(data);
         pem::check(data);
         spool_frame::check(data);
@@ -284,6 +310,15 @@ proptest! {
     #[test]
     fn spool_frames(data in prop_oneof![damaged(SPOOLED[0].clone()), damaged(SPOOLED[1].clone())]) {
         spool_frame::check(&data);
+    }
+
+    #[test]
+    fn streams_of_h3(data in prop_oneof![
+        prop::sample::select(STREAMS.to_vec()).prop_flat_map(|stream| damaged(stream.into())),
+        prop::collection::vec(0..0x28_u8, 0..60),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]) {
+        h3::check(&data);
     }
 
     #[test]

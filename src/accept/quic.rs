@@ -1,18 +1,22 @@
 //! QUIC: one endpoint a worker, on its own socket.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::UdpSocket;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
+    VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_local};
+use tokio::time::{sleep, timeout};
 
 use super::{Acceptor, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
@@ -28,24 +32,45 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
 
-/// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a client must first prove
-/// that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an honest one a round trip.
+/// Handshakes under way of addresses that nobody has validated: with more of them on a worker, a
+/// client must first prove that it is where it says, by a Retry (RFC 9000 section 8.1.2). Costs an
+/// honest one a round trip.
 const UNVALIDATED_MAX: usize = 64;
 
 /// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section 8.1).
 const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
-/// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the files of TLS.
+/// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for
+/// minutes until each device knows that the gateway has been killed; at a thousand a second they
+/// cost a hundredth of a core.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
+
+/// When the gateway drains, a handshake under way gets this long to end.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
+
+/// What closes connections gets this long to be sent. A client that is gone would have them stay
+/// for longer, for the case that it comes back: it is told then by a stateless reset.
+const CLOSE_GRACE: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether a socket that nothing needs any more has been closed.
+const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
+/// files of TLS.
 pub struct Quic {
     endpoint: Endpoint,
     config: ServerConfig,
+    /// The endpoint's socket, as long as anything of quinn's holds it.
+    socket: Weak<dyn AsyncUdpSocket>,
 }
 
 impl Quic {
-    /// An endpoint on `socket`, whose connection ids lead back to this worker.
+    /// An endpoint on `socket`, whose connection ids lead back to this worker. `reset_key` is this
+    /// worker's.
     pub fn new(
         socket: UdpSocket,
         tls: Arc<rustls::ServerConfig>,
+        reset_key: Arc<dyn HmacKey>,
         ids: WorkerConnectionIds,
         idle_timeout: Duration,
     ) -> io::Result<Self> {
@@ -54,13 +79,32 @@ impl Quic {
         config
             .transport_config(Arc::new(transport(idle_timeout)?))
             .migration(true);
-        let mut endpoint = EndpointConfig::default();
-        endpoint.cid_generator(move || Box::new(ids));
+        let mut endpoint = EndpointConfig::new(reset_key);
+        endpoint
+            .cid_generator(move || Box::new(ids))
+            .min_reset_interval(RESET_INTERVAL);
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
+        let socket = runtime.wrap_udp_socket(socket)?;
         Ok(Self {
-            endpoint: Endpoint::new(endpoint, Some(config.clone()), socket, runtime)?,
+            socket: Arc::downgrade(&socket),
+            endpoint: Endpoint::new_with_abstract_socket(
+                endpoint,
+                Some(config.clone()),
+                socket,
+                runtime,
+            )?,
             config,
         })
+    }
+}
+
+/// Returns when the endpoint's connections and its socket are gone, which may take as long as a
+/// client that is gone.
+async fn let_go(endpoint: Endpoint, socket: Weak<dyn AsyncUdpSocket>) {
+    endpoint.wait_idle().await;
+    drop(endpoint);
+    while socket.strong_count() > 0 {
+        sleep(SOCKET_CHECK_INTERVAL).await;
     }
 }
 
@@ -78,9 +122,16 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
 }
 
 impl Acceptor {
-    /// Accepts QUIC connections until the gateway drains, then waits for them to end.
-    pub async fn run_quic(self: Rc<Self>, quic: Quic) {
-        let Quic { endpoint, config } = quic;
+    /// Accepts QUIC connections until the gateway drains, then waits for them to end. `place` is
+    /// dropped when the socket is closed, which may be later.
+    pub async fn run_quic(self: Rc<Self>, quic: Quic, place: watch::Receiver<()>) {
+        let Quic {
+            endpoint,
+            config,
+            socket,
+        } = quic;
+        // Dropped by itself, it would say that the socket is closed before it is.
+        let place = ManuallyDrop::new(place);
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
         let unvalidated = Rc::new(());
@@ -99,10 +150,15 @@ impl Acceptor {
         }
         endpoint.set_server_config(None);
         while connections.join_next().await.is_some() {}
-        endpoint.wait_idle().await;
+        let _ = timeout(CLOSE_GRACE, endpoint.wait_idle()).await;
+        spawn_local(async move {
+            let_go(endpoint, socket).await;
+            drop(ManuallyDrop::into_inner(place));
+        });
     }
 
-    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not been validated.
+    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not
+    /// been validated.
     fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
         if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
             self.metrics.handshake(Handshake::Retry);
@@ -176,9 +232,14 @@ impl Acceptor {
                 .await
         };
         // quinn does not tell when something arrives.
-        let quic = match timeout(pace::whole(self.handshake_timeout), handshake).await {
-            Ok(quic) => quic.map_err(|error| (failure(&error), None))?,
-            Err(_) => return Err((Handshake::Timeout, None)),
+        let shaken = tokio::select! {
+            biased;
+            shaken = timeout(pace::whole(self.handshake_timeout), handshake) => shaken.ok(),
+            () = self.drains_for(HANDSHAKE_GRACE) => None,
+        };
+        let quic = match shaken {
+            Some(quic) => quic.map_err(|error| (failure(&error), None))?,
+            None => return Err((Handshake::Timeout, None)),
         };
         let chain = quic
             .peer_identity()
@@ -188,6 +249,16 @@ impl Acceptor {
             .vet(chain.as_ref().map(|chain| &chain[..]))
             .map_err(|result| (result, leaf_serial(chain.as_ref().map(|chain| &chain[..]))))?;
         Ok((quic, chain.map(|chain| *chain), links))
+    }
+}
+
+impl Acceptor {
+    /// Returns when the gateway has been draining for so long.
+    async fn drains_for(&self, grace: Duration) {
+        let mut draining = self.draining.clone();
+        // The error is a gateway that is gone.
+        let _ = draining.wait_for(|draining| *draining).await;
+        sleep(grace).await;
     }
 }
 

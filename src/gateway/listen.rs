@@ -45,7 +45,8 @@ pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)>
     Ok((address, sockets))
 }
 
-/// Holds the places of UDP sockets among those that share the port, the last first, to be dropped when the workers are gone.
+/// Holds the places of UDP sockets among those that share the port, the last first, to be dropped when the workers have
+/// closed theirs.
 ///
 /// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
 /// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the

@@ -27,6 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Phases {
     closing: watch::Sender<bool>,
     draining: watch::Sender<bool>,
+    places: watch::Sender<()>,
     hurrying: watch::Sender<bool>,
     ending: mpsc::Sender<()>,
     ended: mpsc::Receiver<()>,
@@ -49,6 +50,7 @@ impl Phases {
         Self {
             closing,
             draining,
+            places: watch::Sender::new(()),
             hurrying,
             ending,
             ended,
@@ -63,6 +65,17 @@ impl Phases {
     /// For each TCP listener one, which is dropped when it has closed.
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
+    }
+
+    /// For each UDP socket one, which is dropped when it has closed.
+    pub fn place(&self) -> watch::Receiver<()> {
+        self.places.subscribe()
+    }
+
+    /// Returns when all UDP sockets have been closed.
+    pub fn places_left(&self) -> impl Future<Output = ()> + use<> {
+        let places = self.places.clone();
+        async move { places.closed().await }
     }
 
     pub fn draining(&self) -> watch::Receiver<bool> {

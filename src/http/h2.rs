@@ -198,7 +198,7 @@ fn send(respond: &mut SendResponse<Bytes>, response: Response<Bytes>, omits_body
 }
 
 /// What a head may have cost on the wire: hardly more than its text, however it was encoded.
-fn head_bytes(head: &Parts) -> usize {
+pub(super) fn head_bytes(head: &Parts) -> usize {
     const FRAME_BYTES: usize = 64;
     const FIELD_BYTES: usize = 4;
     let field = |(name, value): (&HeaderName, &HeaderValue)| {

@@ -1,204 +1,265 @@
 //! HTTP/3 by h3 over quinn.
 //!
-//! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests in one task, and GOAWAY before it.
-//! h3 reads and writes by the adapter in `quic`, which keeps from it what no client has reason to send (`frames`); its own
-//! errors are those of RFC 9114 section 8.1. A request has the bounds of every protocol, and a connection no more than
-//! [`UNANSWERED_MAX`] requests that come to nothing: their streams cost no token of a limit.
+//! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests
+//! in one task, and GOAWAY before it. h3 reads and writes by the adapter in `quic`, which keeps
+//! from it what no client has reason to send (`frames`, `fields`, `instructions`); errors are those
+//! of RFC 9114 section 8.1. A request has the bounds of every protocol, what comes beside requests
+//! those of `link`, and a connection no more than [`UNANSWERED_MAX`] requests that come to nothing:
+//! their streams cost no token of a limit. When the gateway drains, what is not in flight has
+//! [`leave::GRACE`] to end.
 
-mod frames;
+mod body;
+mod fault;
+pub mod fields;
+pub mod frames;
+pub mod instructions;
+mod leave;
+mod link;
 mod quic;
+mod wire;
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use http::{Method, Response, StatusCode};
+use http::header::EXPECT;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::cut::until_cut;
 use super::discard::discard;
+use super::h2::head_bytes;
 use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
-use crate::ingest::{Body, BrokenBody};
+use crate::ingest::{Field, RequestHead, length};
 use crate::telemetry::metrics::Protocol;
+use body::{QuicBody, Reading};
+use leave::Leave;
+use link::Link;
 
 type Resolver = RequestResolver<quic::Connection, Bytes>;
-type Stream<S> = RequestStream<S, Bytes>;
+type Whole = RequestStream<quic::BidiStream, Bytes>;
+type Sending = RequestStream<quic::SendStream, Bytes>;
 
-/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn keeps a place for each from the
-/// start, in tables that double for a few more.
+/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn
+/// keeps a place for each from the start, in tables that double for a few more.
 pub const STREAMS_MAX: u32 = 100;
 
-/// Requests of a connection that ended without an answer, less those that were answered: a device may well give up all that
-/// it has open, but not again and again.
+/// Requests of a connection that ended without an answer, less those that were answered: a device
+/// may well give up all that it has open, but not again and again.
 const UNANSWERED_MAX: u32 = 2 * STREAMS_MAX;
 
-/// The last answers get this long to arrive before their connection is closed, beside three round trips.
+/// The last answers get this long to arrive before their connection is closed, beside three round
+/// trips.
 const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
+
+/// The most that the last answers get: a connection that was busy, or never quiet, knows its round
+/// trip badly.
+const LAST_ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// Serves an h3 connection until it ends.
 pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
-    let connection = Rc::new(connection);
-    let mut serving = pin!(serve_requests(&quic, &connection, &service));
-    until_cut(serving.as_mut(), &connection, &service).await;
-    close(&quic, Code::H3_NO_ERROR);
+    let served = Served {
+        link: Link::new(quic),
+        leave: Rc::default(),
+        connection: Rc::new(connection),
+        service: &service,
+    };
+    let mut serving = pin!(served.serve_requests());
+    until_cut(serving.as_mut(), &served.connection, &service).await;
+    served.link.close(Code::H3_NO_ERROR);
+    if served.link.is_flood() {
+        service.end_flood(&served.connection);
+    }
 }
 
-async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, service: &Service) {
-    let mut builder = h3::server::builder();
-    builder
-        .max_field_section_size(HEAD_BYTES_MAX as u64)
-        .send_grease(false);
-    let is_leaving = Rc::new(Cell::new(false));
-    let adapted = quic::Connection::new(quic.clone(), is_leaving.clone());
-    // Boxed, so that what only the beginning needs is given back.
-    let Ok(mut h3) = Box::pin(builder.build(adapted)).await else {
-        return;
-    };
-    // Each in a box: room for one is kept from the start.
-    let mut requests = FuturesUnordered::new();
-    let (mut is_closing, mut unanswered) = (false, 0_u32);
-    while !(is_closing && requests.is_empty()) {
-        tokio::select! {
-            accepted = h3.accept() => match accepted {
-                Ok(Some(resolver)) => requests.push(Box::pin(answer(resolver, connection, service))),
-                Ok(None) | Err(_) => break,
-            },
-            Some(is_answered) = requests.next() => {
-                unanswered = if is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
-                if unanswered > UNANSWERED_MAX {
-                    return close(quic, Code::H3_EXCESSIVE_LOAD);
+/// A connection that is being served.
+struct Served<'s> {
+    link: Rc<Link>,
+    leave: Rc<Leave>,
+    connection: Rc<Connection>,
+    service: &'s Service,
+}
+
+impl Served<'_> {
+    async fn serve_requests(&self) {
+        let Some(mut h3) = self.begin().await else {
+            return;
+        };
+        // Each in a box: room for one is kept from the start.
+        let mut requests = FuturesUnordered::new();
+        let mut unanswered = 0_u32;
+        while !(self.leave.has_begun() && requests.is_empty()) {
+            tokio::select! {
+                accepted = h3.accept() => match accepted {
+                    Ok(Some(resolver)) => requests.push(Box::pin(self.answer(resolver))),
+                    Ok(None) | Err(_) => break,
+                },
+                Some(is_answered) = requests.next() => {
+                    unanswered = if is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
+                    if unanswered > UNANSWERED_MAX {
+                        return self.link.end_flood();
+                    }
+                }
+                () = self.over(), if !self.leave.has_begun() => {
+                    self.leave.begin();
+                    // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3
+                    // counts from the last accepted.
+                    let goaway = self.leave.bound(h3.shutdown(1));
+                    if !self.connection.closing.get() && !matches!(goaway.await, Some(Ok(()))) { break }
                 }
             }
-            () = over(connection, service), if !is_closing => {
-                is_closing = true;
-                is_leaving.set(true);
-                // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3 counts from the last accepted.
-                if !connection.closing.get() && h3.shutdown(1).await.is_err() { break }
+        }
+        while requests.next().await.is_some() {}
+        if self.leave.has_begun() {
+            self.wait_for_last_answers().await;
+        }
+        self.link.close(Code::H3_NO_ERROR);
+    }
+
+    /// Opens this side's streams, for which the client may have left no room.
+    async fn begin(&self) -> Option<h3::server::Connection<quic::Connection, Bytes>> {
+        let mut builder = h3::server::builder();
+        builder
+            .max_field_section_size(HEAD_BYTES_MAX as u64)
+            .send_grease(false);
+        let adapted = quic::Connection::new(self.link.clone(), self.leave.clone());
+        // Boxed, so that what only the beginning needs is given back.
+        let building = Box::pin(builder.build(adapted));
+        tokio::select! {
+            biased;
+            built = timeout(self.service.header_timeout, building) => built.ok()?.ok(),
+            () = self.over() => None,
+        }
+    }
+
+    /// The client closes a connection that it has been told to leave, when it has what it waits
+    /// for.
+    async fn wait_for_last_answers(&self) {
+        let quic = self.link.quic();
+        let grace = (3 * quic.rtt() + LAST_ANSWER_GRACE).min(LAST_ANSWER_MAX);
+        let _ = timeout(grace, quic.closed()).await;
+    }
+
+    /// Returns when no further request is wanted. Looks whenever the connection's task is polled,
+    /// which the end of each request and the bell see to.
+    async fn over(&self) {
+        poll_fn(|_| {
+            if self.service.is_over(&self.connection) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
-        }
-    }
-    while requests.next().await.is_some() {}
-    if is_closing {
-        let _ = timeout(3 * quic.rtt() + LAST_ANSWER_GRACE, quic.closed()).await;
-    }
-    close(quic, Code::H3_NO_ERROR);
-}
-
-/// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
-fn close(connection: &quinn::Connection, code: Code) {
-    connection.close(quic::varint(code.value()), b"");
-}
-
-/// Returns when no further request is wanted. Looks whenever the connection's task is polled, which the end of each
-/// request and the bell see to.
-async fn over(connection: &Connection, service: &Service) {
-    poll_fn(|_| {
-        if service.is_over(connection) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-}
-
-/// Whether there was an answer that the client took.
-async fn answer(resolver: Resolver, connection: &Rc<Connection>, service: &Service) -> bool {
-    let (request, stream) = match timeout(service.header_timeout, resolver.resolve_request()).await
-    {
-        Ok(Ok(request)) => request,
-        Ok(Err(StreamError::HeaderTooBig { .. })) => {
-            // h3 has answered by itself.
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
-            service
-                .metrics
-                .request(Protocol::H3, status, Duration::ZERO);
-            return true;
-        }
-        Ok(Err(_)) | Err(_) => return false,
-    };
-    let (head, ()) = request.into_parts();
-    let (mut send, receive) = stream.split();
-    let mut body = QuicBody {
-        stream: receive,
-        has_ended: false,
-        is_broken: false,
-    };
-    let response = service
-        .answer(connection, &request_head(&head), &mut body)
+        })
         .await;
-    let is_refused = response.status() != StatusCode::NO_CONTENT;
-    // A client that does not take its answer is bounded by the connection's idle time-out.
-    let responding = respond(&mut send, response, head.method == Method::HEAD);
-    let Ok(Ok(())) = timeout(service.idle_timeout, responding).await else {
-        return false;
-    };
-    if is_refused {
-        discard(&mut body).await;
     }
-    body.stop();
-    true
+
+    /// Whether there was an answer that the client took.
+    async fn answer(&self, resolver: Resolver) -> bool {
+        let resolving = timeout(self.service.header_timeout, resolver.resolve_request());
+        match self.leave.bound(resolving).await {
+            Some(Ok(Ok((request, stream)))) if fields::is_proper(&request) => {
+                self.exchange(request, stream).await
+            }
+            Some(Ok(Ok((_, mut stream)))) => {
+                stream.stop_stream(Code::H3_MESSAGE_ERROR);
+                stream.stop_sending(Code::H3_MESSAGE_ERROR);
+                false
+            }
+            Some(Ok(Err(StreamError::HeaderTooBig { .. }))) => {
+                // h3 has answered by itself.
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
+                let metrics = &self.service.metrics;
+                metrics.request(Protocol::H3, status, Duration::ZERO);
+                true
+            }
+            Some(Ok(Err(_)) | Err(_)) | None => false,
+        }
+    }
+
+    /// Takes a request in whose head has come, and answers it.
+    async fn exchange(&self, request: Request<()>, stream: Whole) -> bool {
+        let (head, ()) = request.into_parts();
+        let request = request_head(&head);
+        let (mut send, receive) = stream.split();
+        let mut body = QuicBody::new(receive, declared_bytes(&request));
+        let mut reading = Reading {
+            body: &mut body,
+            link: &self.link,
+            asking: waits_to_be_asked(&head.headers).then(|| ask(&mut send).boxed_local()),
+        };
+        let service = self.service;
+        let response = service
+            .answer(&self.connection, &request, &mut reading)
+            .await;
+        let is_still_waiting = reading.asking.is_some();
+        drop(reading);
+        let status = response.status();
+        if status != StatusCode::TOO_MANY_REQUESTS {
+            self.link.pay_back(head_bytes(&head));
+        }
+        // A client that does not take its answer is bounded by the connection's idle time-out.
+        let responding = respond(&mut send, response, head.method == Method::HEAD);
+        let responding = timeout(service.idle_timeout, responding);
+        let Some(Ok(Ok(()))) = self.leave.bound(responding).await else {
+            return false;
+        };
+        if status != StatusCode::NO_CONTENT && !is_still_waiting {
+            self.leave.bound(self.discard(&mut body, status)).await;
+        }
+        body.stop();
+        true
+    }
+
+    /// What is left of a refused body is overhead, unless the refusal is the gateway's own matter.
+    async fn discard(&self, body: &mut QuicBody, status: StatusCode) {
+        if status.is_server_error() {
+            let link = &self.link;
+            let asking = None;
+            discard(Reading { body, link, asking }).await;
+        } else {
+            discard(body).await;
+        }
+    }
 }
 
-async fn respond<S>(
-    stream: &mut Stream<S>,
+/// What the one `Content-Length` says. Any other is refused with the head.
+fn declared_bytes(head: &RequestHead<'_>) -> Option<u64> {
+    match head.content_length() {
+        Field::Once(digits) => length(digits).ok(),
+        Field::Absent | Field::Repeated(_) => None,
+    }
+}
+
+/// Whether the client sends no body before 100 Continue (RFC 9110 section 10.1.1).
+fn waits_to_be_asked(fields: &HeaderMap) -> bool {
+    fields
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+async fn ask(stream: &mut Sending) {
+    let mut go_on = Response::new(());
+    *go_on.status_mut() = StatusCode::CONTINUE;
+    // A client that cannot be asked cannot be answered either, which the answer finds.
+    let _ = stream.send_response(go_on).await;
+}
+
+async fn respond(
+    stream: &mut Sending,
     response: Response<Bytes>,
     omits_body: bool,
-) -> Result<(), StreamError>
-where
-    S: h3::quic::SendStream<Bytes>,
-{
+) -> Result<(), StreamError> {
     let (head, body) = response.into_parts();
     stream.send_response(Response::from_parts(head, ())).await?;
     if !body.is_empty() && !omits_body {
         stream.send_data(body).await?;
     }
     stream.finish().await
-}
-
-/// h3's body, as ingest reads it.
-struct QuicBody<S> {
-    stream: Stream<S>,
-    /// There is no more DATA: trailers may follow, which are read to see that nothing comes after them.
-    has_ended: bool,
-    /// It failed: h3 panics if it is read on.
-    is_broken: bool,
-}
-
-impl<S: h3::quic::RecvStream> QuicBody<S> {
-    /// Wants no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
-    fn stop(&mut self) {
-        self.stream.stop_sending(Code::H3_NO_ERROR);
-    }
-
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if !self.has_ended {
-            if let Some(mut piece) = ready!(self.stream.poll_recv_data(context))? {
-                // h3 hands out its own bytes: this takes a reference to them, it does not copy.
-                return Poll::Ready(Ok(Some(piece.copy_to_bytes(piece.remaining()))));
-            }
-            self.has_ended = true;
-        }
-        ready!(self.stream.poll_recv_trailers(context))?;
-        Poll::Ready(Ok(None))
-    }
-}
-
-impl<S: h3::quic::RecvStream> Body for QuicBody<S> {
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        if self.is_broken {
-            return Poll::Ready(None);
-        }
-        let piece = ready!(self.poll_data(context));
-        self.is_broken = piece.is_err();
-        Poll::Ready(piece.map_err(|_| BrokenBody).transpose())
-    }
 }

@@ -56,7 +56,8 @@ impl Overhead {
         self.is_spent.get()
     }
 
-    fn take(&self, bytes: usize) -> io::Result<()> {
+    /// Bytes have arrived; an error when they are too many.
+    pub fn take(&self, bytes: usize) -> io::Result<()> {
         self.left_bytes.set(self.left_bytes.get() - bytes as i64);
         if self.left_bytes.get() >= 0 {
             Ok(())

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::files::{self, CLIENT_CA, Stamp};
 use super::pair::Pair;
+use super::reset::Resets;
 use super::sessions::Sessions;
 use super::trust::Trust;
 use super::{Configs, Revocation, Tls, TlsError};
@@ -34,6 +35,7 @@ pub struct Reloader {
     pair: Watched<Pair>,
     trust: Watched<Trust>,
     tickets: Tickets,
+    resets: Resets,
     configs: Arc<ArcSwap<Configs>>,
     revocation: watch::Sender<Arc<Revocation>>,
 }
@@ -58,6 +60,7 @@ impl Reloader {
         let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
         let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
         let tickets = Tickets::new()?;
+        let resets = Resets::load(&config.key)?;
         let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
         let configs = Arc::new(ArcSwap::from_pointee(configs));
         let revocation = watch::Sender::new(trust.value.revocation.clone());
@@ -67,6 +70,7 @@ impl Reloader {
             pair,
             trust,
             tickets,
+            resets,
             configs,
             revocation,
         })
@@ -76,6 +80,7 @@ impl Reloader {
     pub fn tls(&self) -> Tls {
         Tls {
             configs: self.configs.clone(),
+            resets: self.resets.clone(),
             revocation: self.revocation.subscribe(),
         }
     }

@@ -43,7 +43,11 @@ def main(port, clients):
     while time.monotonic() < until and time.monotonic() - heard < SILENCE_SECONDS:
         readable, _, _ = select.select(list(sockets), [], [], 0.1)
         for sock in readable:
-            datagram = sock.recv(65536)
+            try:
+                datagram = sock.recv(65536)
+            except ConnectionRefusedError:
+                # The gateway has gone meanwhile.
+                continue
             sockets[sock]["received"] += len(datagram)
             sockets[sock]["retry"] |= is_retry(datagram)
             heard = time.monotonic()

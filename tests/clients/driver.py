@@ -11,6 +11,8 @@ pour     session, ask, bytes, times, ends, on → h3 only: status, stopped, rese
 churn    session, ask, times                 → h3 only: as closed; requests that are given up at once
 told     session                             → h3 only: what the gateway allows
 move     session                             → h3 only: packets come from another port from now on
+vanish   session                             → h3 only: no packets come any more
+stop_critical session, code                  → h3 only: the gateway's control stream is not wanted
 closed   session                             → how: waits until the gateway ends the connection
 close    session
 load     sessions, name, pad, roams          → load: one sender for each session, as fast as answers come; one that
@@ -152,6 +154,14 @@ class Driver:
 
     async def do_move(self, command):
         await self.things[command["session"]].move()
+        return {}
+
+    async def do_vanish(self, command):
+        self.things[command["session"]].vanish()
+        return {}
+
+    async def do_stop_critical(self, command):
+        self.things[command["session"]].stop_critical(command["code"])
         return {}
 
     async def do_closed(self, command):

@@ -17,11 +17,22 @@ from wire import TIMEOUT_SECONDS, NotSent, Reply
 # RFC 9114 section 8.1.
 REQUEST_CANCELLED = 0x10C
 
+# The first stream of one direction that a server opens.
+GATEWAY_CONTROL = 3
+
 # Between two looks at what the gateway allows.
 PAUSE_SECONDS = 0.001
 
 
-class Poured(Reply):
+class Asked(Reply):
+    """An answer, and whether 100 Continue has come before it: a client that expects it does not send a body otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+
+
+class Poured(Asked):
     """A stream of bytes as they are, and what the gateway makes of it."""
 
     def __init__(self, ends, is_one_way):
@@ -56,6 +67,19 @@ class Poured(Reply):
         return {**self.fate, "status": status and int(status)}
 
 
+class Void:
+    """Where the packets of a client go that has vanished."""
+
+    def sendto(self, data, addr=None):
+        pass
+
+    def abort(self):
+        pass
+
+    def close(self):
+        pass
+
+
 class H3(QuicConnectionProtocol):
     def __init__(self, quic):
         super().__init__(quic)
@@ -83,6 +107,15 @@ class H3(QuicConnectionProtocol):
         client.resumed = client._quic.tls.session_resumed
         return client
 
+    def datagram_received(self, data, addr):
+        """The library does not look for a stateless reset (RFC 9000 section 10.3.1)."""
+        known = [self._quic._peer_cid, *self._quic._peer_cid_available]
+        if not self.ended.done() and data[-16:] in [cid.stateless_reset_token for cid in known]:
+            self.ended.set_result("stateless reset")
+            for reply in self.replies.values():
+                reply.fail(ConnectionError("stateless reset"))
+        super().datagram_received(data, addr)
+
     async def bind(self):
         """A socket of its own, on a port that nobody has used."""
         loop = asyncio.get_running_loop()
@@ -93,6 +126,11 @@ class H3(QuicConnectionProtocol):
         left = self._transport
         await self.bind()
         left.abort()
+
+    def vanish(self):
+        """Nothing is sent or received any more, as by a device without power."""
+        self._transport.abort()
+        self._transport = Void()
 
     def quic_event_received(self, event):
         if isinstance(event, ConnectionTerminated):
@@ -127,7 +165,9 @@ class H3(QuicConnectionProtocol):
                 reply.fail(NotSent("refused by goaway"))
 
     def take(self, reply, part):
-        if isinstance(part, HeadersReceived):
+        if isinstance(part, HeadersReceived) and dict(part.headers).get(b":status") == b"100":
+            reply.asked.set()
+        elif isinstance(part, HeadersReceived):
             reply.headers.extend((name.decode(), value.decode()) for name, value in part.headers)
         else:
             reply.body.extend(part.data)
@@ -138,20 +178,22 @@ class H3(QuicConnectionProtocol):
         if self.ended.done() or self.goaway is not None:
             raise NotSent(self.ended.result() if self.ended.done() else "goaway")
         stream = self._quic.get_next_available_stream_id()
-        reply = self.replies[stream] = Reply()
+        reply = self.replies[stream] = Asked()
         head = [(name.encode(), value.encode()) for name, value in ask.head()]
         self.http.send_headers(stream, head, end_stream=not ask.has_body())
         self.transmit()
-        sending = asyncio.create_task(self.send(stream, ask))
+        sending = asyncio.create_task(self.send(stream, ask, reply))
         try:
             return await reply.wait()
         finally:
             if ask.held is None:
                 sending.cancel()
 
-    async def send(self, stream, ask):
+    async def send(self, stream, ask, reply):
         if not ask.has_body():
             return
+        if ["expect", "100-continue"] in map(list, ask.headers):
+            await reply.asked.wait()
         self.piece(stream, ask.body, end=ask.held is None)
         if ask.held is not None:
             self.piece(stream, await ask.held, end=True)
@@ -161,8 +203,13 @@ class H3(QuicConnectionProtocol):
         self.transmit()
 
     def stream_for(self, on):
-        if on == "control":
-            return self.http._local_control_stream_id
+        own = {
+            "control": self.http._local_control_stream_id,
+            "encoder": self.http._local_encoder_stream_id,
+            "decoder": self.http._local_decoder_stream_id,
+        }
+        if on in own:
+            return own[on]
         return self._quic.get_next_available_stream_id(is_unidirectional=on == "uni")
 
     async def pour(self, ask, data, times, ends, on):
@@ -182,6 +229,11 @@ class H3(QuicConnectionProtocol):
             self._quic.send_stream_data(stream, b"", end_stream=True)
         self.transmit()
         return await poured.wait()
+
+    def stop_critical(self, code):
+        """Asks the gateway to send no more on its control stream."""
+        self._quic.stop_stream(GATEWAY_CONTROL, code)
+        self.transmit()
 
     async def churn(self, ask, times):
         """Requests that are given up at once, so many or until the connection ends."""

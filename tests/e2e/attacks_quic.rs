@@ -7,20 +7,17 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::driver::tools;
-use crate::harness::{Setup, Siege, eventually};
+use crate::harness::{Gateway, Setup, Siege, eventually};
 
 /// What the gateway sends at once before it knows what the way bears.
 const DATAGRAM_BYTES: u64 = 1200;
 
 /// So many clients send their first packet, and never another one.
-fn send_first_packets(siege: &Siege, clients: usize) -> Value {
+pub fn send_first_packets(gateway: &Gateway, clients: usize) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/attack_quic.py");
     let output = Command::new(tools().join("venv/bin/python"))
         .arg(script)
-        .args([
-            siege.gateway.address.port().to_string(),
-            clients.to_string(),
-        ])
+        .args([gateway.address.port().to_string(), clients.to_string()])
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("make tools");
@@ -43,7 +40,7 @@ fn handshakes(siege: &Siege, result: &str) -> f64 {
 #[test]
 fn a_first_packet_is_amplified_three_times_at_most() {
     let siege = Siege::begin(Setup::new().set("FOREBAY_HANDSHAKE_TIMEOUT", "4s"));
-    let most = send_first_packets(&siege, 8);
+    let most = send_first_packets(&siege.gateway, 8);
     let (sent, received) = (
         most["sent"].as_u64().expect("bytes"),
         most["received"].as_u64().expect("bytes"),
@@ -64,7 +61,7 @@ fn a_first_packet_is_amplified_three_times_at_most() {
 fn many_unvalidated_addresses_are_told_to_retry() {
     let siege = Siege::begin(Setup::new().set("FOREBAY_HANDSHAKE_TIMEOUT", "5s"));
     std::thread::scope(|scope| {
-        let attack = scope.spawn(|| send_first_packets(&siege, 400));
+        let attack = scope.spawn(|| send_first_packets(&siege.gateway, 400));
         eventually("retries", || handshakes(&siege, "retry") > 0.0);
         siege.good_device_can_connect();
         siege.good_device_is_served();

@@ -1,8 +1,8 @@
-//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores nothing, and leaves the
-//! neighbours of the attacker alone.
+//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores
+//! nothing, and leaves the neighbours of the attacker alone.
 
 use crate::harness::pour::{Fate, Pour, Poured, churn, frame_header};
-use crate::harness::{Ask, Client, Gateway, Protocol, Setup};
+use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
 
 const DATA: u64 = 0x0;
 const HEADERS: u64 = 0x1;
@@ -25,7 +25,8 @@ const ATTACK_BYTES: usize = 64 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const STREAMS: usize = 16;
 
-/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at hand.
+/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at
+/// hand.
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
 
 /// An attacker and its neighbour, served by the same worker.
@@ -75,6 +76,13 @@ impl Siege {
         let streams: Vec<Poured> = streams.collect();
         self.neighbour_is_answered();
         streams.into_iter().map(Poured::fate).collect()
+    }
+
+    /// They are counted, as they are on other protocols.
+    fn has_ended_floods(&self, floods: f64) {
+        eventually("the floods", || {
+            self.gateway.metric("forebay_http_floods_ended_total") == floods
+        });
     }
 
     /// The records of the neighbour are all that there is, in not much more memory.
@@ -236,6 +244,7 @@ fn requests_that_are_given_up_without_end_end_the_connection() {
     let attacker = siege.attacker();
     let closed = churn(&attacker, &Ask::post("1"), 20_000);
     assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
+    siege.has_ended_floods(1.0);
     siege.end();
 }
 
@@ -282,7 +291,8 @@ fn a_body_that_is_not_as_long_as_declared_is_refused() {
     siege.end();
 }
 
-/// A body goes on after an empty frame; but not after trailers, which end the connection that has more.
+/// A body goes on after an empty frame; but not after trailers, which end the connection that has
+/// more.
 #[test]
 fn a_body_is_taken_whole_or_not_at_all() {
     let siege = Siege::begin();
@@ -335,4 +345,41 @@ fn a_connection_is_told_its_bounds() {
         "{told}"
     );
     siege.end();
+}
+
+/// Each is a frame that a client may send, and says nothing new.
+#[test]
+fn a_flood_of_control_frames_ends_the_connection() {
+    let siege = Siege::begin();
+    let attacker = siege.attacker();
+    let flood = [0xd, 1, 0x3f].repeat(PIECE_BYTES / 3);
+    let stream = Pour::on_control()
+        .repeated(flood, ATTACK_BYTES / PIECE_BYTES)
+        .to(&attacker);
+    siege.neighbour_is_answered();
+    drop(stream);
+    let closed = attacker.closed();
+    assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
+    siege.has_ended_floods(1.0);
+    siege.end();
+}
+
+/// A device that is refused costs what it sends all the same, be it heads or bodies.
+#[test]
+fn a_device_that_heeds_no_429_is_cut_off() {
+    let setup = Setup::new().set("FOREBAY_DEVICE_RATE", 0.001);
+    let gateway = setup.set("FOREBAY_DEVICE_BURST", 1).start();
+    for (device, body_bytes) in [("heads", 0), ("bodies", 200_000)] {
+        let client = Client::open(Protocol::H3, &gateway, &gateway.device(device));
+        assert_eq!(client.send(&Ask::post("1")).status, 204);
+        let head = "x".repeat(8_000);
+        let refused = Ask::post(vec![b'x'; body_bytes]).with("x-padding", &head);
+        let answers = (0..1000).map_while(|_| client.try_send(&refused).ok());
+        assert!(answers.into_iter().all(|answer| answer.status == 429));
+        let closed = client.closed();
+        assert!(closed.starts_with(CLOSED_BY_EXCESS), "{device}: {closed}");
+    }
+    eventually("both floods", || {
+        gateway.metric("forebay_http_floods_ended_total") == 2.0
+    });
 }

@@ -34,6 +34,8 @@ mod figures;
 mod files;
 mod framing;
 mod h3_attacks;
+mod h3_faults;
+mod h3_leave;
 mod h3_streams;
 mod handshakes;
 mod hygiene;

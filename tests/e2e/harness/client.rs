@@ -323,6 +323,19 @@ impl Client {
             .expect("another socket");
     }
 
+    /// From now on, no packets come or go; h3 only.
+    pub fn vanish(&self) {
+        Driver::get()
+            .call("vanish", json!({ "session": self.session }))
+            .expect("h3");
+    }
+
+    /// Asks the gateway to close a stream that must stay open; h3 only.
+    pub fn stop_critical(&self, code: u64) {
+        let fields = json!({ "session": self.session, "code": code });
+        Driver::get().call("stop_critical", fields).expect("h3");
+    }
+
     /// What the gateway allows on this connection (`told` of `tests/clients/wire_h3.py`).
     pub fn told(&self) -> Value {
         Driver::get()

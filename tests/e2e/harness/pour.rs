@@ -45,6 +45,14 @@ impl Pour {
         }
     }
 
+    /// The client's stream of QPACK for this side of it: `encoder` or `decoder`.
+    pub fn on_qpack(side: &'static str) -> Self {
+        Self {
+            on: side,
+            ..Self::on_request()
+        }
+    }
+
     /// A stream of one direction, from its first byte on.
     pub fn on_uni() -> Self {
         Self {

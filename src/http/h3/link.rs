@@ -1,0 +1,71 @@
+//! The QUIC connection as all of its streams see it: what it may cost, and how it ends.
+//!
+//! [`Link`] is made by the adapter above for each connection, and shared by its streams, which live
+//! in one task. Every byte that arrives on a stream is overhead until it has become part of a
+//! request ([`Overhead`]): frames without end, and requests that are refused for ever, end their
+//! connection with H3_EXCESSIVE_LOAD. The first reason to close is the one that the peer is told.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use h3::error::Code;
+use quinn::VarInt;
+
+use crate::http::overhead::Overhead;
+
+/// One connection, shared by its streams.
+pub struct Link {
+    quic: quinn::Connection,
+    overhead: Rc<Overhead>,
+    is_flood: Cell<bool>,
+}
+
+impl Link {
+    pub fn new(quic: quinn::Connection) -> Rc<Self> {
+        Rc::new(Self {
+            quic,
+            overhead: Overhead::new(),
+            is_flood: Cell::new(false),
+        })
+    }
+
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.quic
+    }
+
+    /// Counts bytes that have arrived; `false` when they were too many, and the connection is
+    /// closed.
+    pub fn charge(&self, bytes: usize) -> bool {
+        let is_within = self.overhead.take(bytes).is_ok();
+        if !is_within {
+            self.end_flood();
+        }
+        is_within
+    }
+
+    /// Takes back what was counted: these bytes were part of a request.
+    pub fn pay_back(&self, bytes: usize) {
+        self.overhead.pay_back(bytes);
+    }
+
+    /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
+    pub fn close(&self, code: Code) {
+        self.quic.close(varint(code.value()), b"");
+    }
+
+    /// Closes a connection that costs more than it brings.
+    #[cold]
+    pub fn end_flood(&self) {
+        self.is_flood.set(true);
+        self.close(Code::H3_EXCESSIVE_LOAD);
+    }
+
+    pub fn is_flood(&self) -> bool {
+        self.is_flood.get()
+    }
+}
+
+/// Codes of h3 are variable-length integers by themselves.
+pub fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}

@@ -1,0 +1,145 @@
+//! The client's side of a stream: its bytes, counted and put into frames.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h3::error::Code;
+use h3::quic::{self, StreamErrorIncoming, StreamId};
+
+use super::error::read_error;
+use super::stream_id;
+use crate::http::h3::fault::Fault;
+use crate::http::h3::frames::Frames;
+use crate::http::h3::link::{Link, varint};
+
+/// What a client sends on a request, or for control. Dropped before its end, it is stopped with a
+/// code of its own.
+pub struct RecvStream {
+    stream: quinn::RecvStream,
+    link: Rc<Link>,
+    frames: Frames,
+    /// For h3 before all that `frames` gives: the type of the stream, where it has one.
+    start: Bytes,
+    /// Of what quinn has given, what has not gone on to h3.
+    unread: Bytes,
+    pub code_when_dropped: Code,
+    /// It has ended, or has been stopped.
+    is_over: bool,
+    /// A fault of it is its own, where it is not one of the connection.
+    is_request: bool,
+}
+
+impl RecvStream {
+    pub fn of_request(stream: quinn::RecvStream, link: Rc<Link>) -> Self {
+        Self {
+            stream,
+            link,
+            frames: Frames::of_request(),
+            start: Bytes::new(),
+            unread: Bytes::new(),
+            code_when_dropped: Code::H3_REQUEST_CANCELLED,
+            is_over: false,
+            is_request: true,
+        }
+    }
+
+    /// The control stream, of which the type and `unread` have been read.
+    pub fn of_control(
+        stream: quinn::RecvStream,
+        link: Rc<Link>,
+        stream_type: Bytes,
+        unread: Bytes,
+    ) -> Self {
+        Self {
+            stream,
+            link,
+            frames: Frames::of_control(),
+            start: stream_type,
+            unread,
+            code_when_dropped: Code::H3_STREAM_CREATION_ERROR,
+            is_over: false,
+            is_request: false,
+        }
+    }
+
+    /// What came, `None` at the stream's end. An error that is no news of QUIC's is a flood, which
+    /// has ended the connection.
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        let reading = pin!(self.stream.read_chunk(usize::MAX, true));
+        let read = ready!(reading.poll(context)).map_err(read_error);
+        self.is_over |= !matches!(read, Ok(Some(_)));
+        let Some(chunk) = read? else {
+            return Poll::Ready(Ok(None));
+        };
+        if self.link.charge(chunk.bytes.len()) {
+            Poll::Ready(Ok(Some(chunk.bytes)))
+        } else {
+            Poll::Ready(Err(StreamErrorIncoming::Unknown("a flood".into())))
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, fault: Fault) -> StreamErrorIncoming {
+        quic::RecvStream::stop_sending(self, fault.code().value());
+        let is_of_connection = fault.ends_connection() || !self.is_request;
+        if is_of_connection && fault.code() == Code::H3_EXCESSIVE_LOAD {
+            self.link.end_flood();
+        } else if is_of_connection {
+            self.link.close(fault.code());
+        }
+        StreamErrorIncoming::Unknown(Box::new(fault))
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        quic::RecvStream::stop_sending(self, self.code_when_dropped.value());
+    }
+}
+
+impl quic::RecvStream for RecvStream {
+    type Buf = Bytes;
+
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if !self.start.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.start))));
+        }
+        loop {
+            let piece = self
+                .frames
+                .next(&mut self.unread)
+                .map_err(|fault| self.refuse(fault))?;
+            if piece.is_some() {
+                return Poll::Ready(Ok(piece));
+            }
+            match ready!(self.poll_read(context))? {
+                Some(read) => self.unread = read,
+                None => {
+                    let ended = self.frames.end();
+                    return Poll::Ready(ended.map(|()| None).map_err(|fault| self.refuse(fault)));
+                }
+            }
+        }
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        if !self.is_over {
+            self.is_over = true;
+            // A stream that the connection's end has closed has nobody to tell.
+            let _ = self.stream.stop(varint(code));
+        }
+    }
+
+    fn recv_id(&self) -> StreamId {
+        stream_id(self.stream.id())
+    }
+}

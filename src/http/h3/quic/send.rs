@@ -1,0 +1,83 @@
+//! The gateway's side of a stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h3::error::Code;
+use h3::quic::{self, StreamErrorIncoming, StreamId, WriteBuf};
+
+use super::error::write_error;
+use super::stream_id;
+use crate::http::h3::link::varint;
+
+/// What the gateway sends. Dropped while it is not whole, it is reset; else it ends there.
+pub struct SendStream {
+    stream: quinn::SendStream,
+    /// A frame under way.
+    frame: Option<WriteBuf<Bytes>>,
+    /// There has been a frame, and each has been written to its end.
+    is_whole: bool,
+}
+
+impl SendStream {
+    pub fn new(stream: quinn::SendStream) -> Self {
+        Self {
+            stream,
+            frame: None,
+            is_whole: false,
+        }
+    }
+
+    /// Gives it up, with a code that says why.
+    pub fn abort(&mut self, code: u64) {
+        // A stream that is over has nothing to reset.
+        let _ = self.stream.reset(varint(code));
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.abort(Code::H3_REQUEST_CANCELLED.value());
+        }
+    }
+}
+
+impl quic::SendStream<Bytes> for SendStream {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        if let Some(frame) = &mut self.frame {
+            while frame.has_remaining() {
+                let written = Pin::new(&mut self.stream).poll_write(context, frame.chunk());
+                frame.advance(ready!(written).map_err(write_error)?);
+            }
+            (self.frame, self.is_whole) = (None, true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// To be called when the frame before this one has been written, see `poll_ready`.
+    fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
+        if self.frame.is_some() {
+            return Err(StreamErrorIncoming::Unknown("a frame is under way".into()));
+        }
+        (self.frame, self.is_whole) = (Some(data.into()), false);
+        Ok(())
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        Poll::Ready(
+            self.stream
+                .finish()
+                .map_err(|closed| StreamErrorIncoming::Unknown(Box::new(closed))),
+        )
+    }
+
+    fn reset(&mut self, code: u64) {
+        self.abort(code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        stream_id(self.stream.id())
+    }
+}
