@@ -47,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are taken from a listener which closes: as many as the kernel may hold.
 const QUEUE_MAX: usize = 4096;
 
+/// A handshake that is under way when the gateway drains gets this long to end.
+const LAST_HANDSHAKES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
@@ -144,11 +147,33 @@ impl Acceptor {
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
         let _ = stream.set_nodelay(true);
         // Boxed, so that what only a handshake needs is given back when it is over.
-        let serving = Box::pin(self.connect(stream, address, address_limits)).await;
+        let connecting = self.connect(stream, address, address_limits);
+        let serving = Box::pin(self.until_left(connecting, address)).await;
         drop(handshake);
         guest.settle();
         if let Some(serving) = serving {
             serving.await;
+        }
+    }
+
+    /// Shakes hands for as long as the gateway serves, and a moment more: nobody who is silent holds it up.
+    async fn until_left(
+        &self,
+        connecting: impl Future<Output = Option<Serving>>,
+        address: IpAddr,
+    ) -> Option<Serving> {
+        let mut draining = self.draining.clone();
+        let left = async {
+            // The error is that nobody is left to say so.
+            let _ = draining.wait_for(|draining| *draining).await;
+            sleep(LAST_HANDSHAKES_TIMEOUT).await;
+        };
+        tokio::select! {
+            serving = connecting => serving,
+            () = left => {
+                self.end_handshake(Handshake::Timeout, address, "tcp", None);
+                None
+            }
         }
     }
 
