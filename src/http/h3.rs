@@ -81,7 +81,7 @@ async fn serve_requests(quic: &quinn::Connection, connection: &Rc<Connection>, s
                 is_closing = true;
                 is_leaving.set(true);
                 // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3 counts from the last accepted.
-                if !connection.closing.get() && h3.shutdown(1).await.is_err() { break }
+                if !connection.is_closing() && h3.shutdown(1).await.is_err() { break }
             }
         }
     }
