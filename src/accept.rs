@@ -49,6 +49,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are taken from a listener which closes: as many as the kernel may hold.
 const QUEUE_MAX: usize = 4096;
 
+/// A handshake that is under way when the gateway drains gets this long to end.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
+
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,9 @@ const H2_CALM: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\
 
 /// A connection being served.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A connection to be served, and its place among those of its device.
+type Seated = (Serving, Seat);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
@@ -161,12 +167,36 @@ impl Acceptor {
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
         let _ = stream.set_nodelay(true);
         // Boxed, so that what only a handshake needs is given back when it is over.
-        let serving = Box::pin(self.connect(stream, address, address_limits)).await;
+        let connecting = self.connect(stream, address, address_limits);
+        let serving = Box::pin(self.until_left(connecting, address)).await;
         drop(handshake);
         guest.settle();
         if let Some((serving, _seat)) = serving {
             serving.await;
         }
+    }
+
+    /// Shakes hands for as long as the gateway serves, and a moment more: nobody who is silent holds it up.
+    async fn until_left(
+        &self,
+        connecting: impl Future<Output = Option<Seated>>,
+        address: IpAddr,
+    ) -> Option<Seated> {
+        tokio::select! {
+            seated = connecting => seated,
+            () = self.drains_for(HANDSHAKE_GRACE) => {
+                self.end_handshake(Handshake::Timeout, address, "tcp", None);
+                None
+            }
+        }
+    }
+
+    /// Returns when the gateway has been draining for so long.
+    async fn drains_for(&self, grace: Duration) {
+        let mut draining = self.draining.clone();
+        // The error is that nobody is left to say so.
+        let _ = draining.wait_for(|draining| *draining).await;
+        sleep(grace).await;
     }
 
     /// Shakes hands; what is left to do then is to serve the connection, which has a seat of its device.
@@ -175,7 +205,7 @@ impl Acceptor {
         stream: TcpStream,
         address: IpAddr,
         address_limits: AddressLimits,
-    ) -> Option<(Serving, Seat)> {
+    ) -> Option<Seated> {
         let (stream, links) = self.shake_hands(stream, address).await?;
         let is_h2 = stream.alpn_protocol() == Some(b"h2");
         let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };

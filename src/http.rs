@@ -9,6 +9,7 @@ pub mod bell;
 mod cut;
 mod date;
 mod discard;
+mod fields;
 pub mod h1;
 pub mod h2;
 pub mod h3;
@@ -28,7 +29,7 @@ use http::{Response, StatusCode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
+use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
@@ -69,6 +70,15 @@ pub struct Service {
     pub h1_accepted: h1::Accepted,
 }
 
+/// What becomes of a connection when what is under way on it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    GoesOn,
+    /// No further request is wanted.
+    Closes,
+}
+
 /// One connection: who calls, and whether a request is under way. Counted as open while it lives.
 pub struct Connection {
     protocol: Protocol,
@@ -77,8 +87,7 @@ pub struct Connection {
     tally: Tally,
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
-    /// No further request is wanted.
-    closing: Cell<bool>,
+    fate: Cell<Fate>,
     /// A request has begun, be it over or not.
     has_asked: Cell<bool>,
     /// The device has been told that its certificate expires.
@@ -100,7 +109,7 @@ impl Connection {
             tally: Tally::new(service.top.clone(), device),
             requests: Cell::default(),
             idle_since: Cell::new(Instant::now()),
-            closing: Cell::default(),
+            fate: Cell::default(),
             has_asked: Cell::default(),
             is_noticed: Cell::default(),
         }
@@ -114,6 +123,15 @@ impl Connection {
             since: Moment::now(),
             trace: None,
         }
+    }
+
+    /// Wants no further request.
+    fn close(&self) {
+        self.fate.set(Fate::Closes);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.fate.get() == Fate::Closes
     }
 
     /// Now, while a request is under way: it has bounds of its own.
@@ -154,17 +172,25 @@ enum Answer {
     Refused(Response<Bytes>),
 }
 
+impl Answer {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Accepted(_) => StatusCode::NO_CONTENT,
+            Self::Refused(response) => response.status(),
+        }
+    }
+}
+
 impl Service {
     /// Answers one request of h2 or h3.
     async fn answer(
         &self,
         connection: &Rc<Connection>,
-        head: &RequestHead<'_>,
+        head: &Result<RequestHead<'_>, Refusal>,
         body: &mut impl Body,
     ) -> Response<Bytes> {
         let mut busy = connection.begin();
-        self.note_trace(&mut busy, head);
-        let taken = match self.admit(connection, head, busy.since) {
+        let taken = match self.judge(connection, head, &mut busy) {
             Ok(admitted) => self.ingest.take(admitted, body).await,
             Err(refusal) => Err(refusal),
         };
@@ -175,6 +201,17 @@ impl Service {
                 .insert(DATE, self.date.at(busy.since.wall));
         }
         response
+    }
+
+    fn judge<'c>(
+        &self,
+        connection: &'c Connection,
+        head: &Result<RequestHead<'_>, Refusal>,
+        busy: &mut Busy,
+    ) -> Result<Admitted<'c>, Refusal> {
+        let head = head.as_ref().map_err(Refusal::clone)?;
+        self.note_trace(busy, head);
+        self.admit(connection, head, busy.since)
     }
 
     fn admit<'c>(
@@ -207,12 +244,8 @@ impl Service {
             Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
             Err(refusal) => Answer::Refused(self.refuse(connection, &refusal)),
         };
-        let status = match &answer {
-            Answer::Accepted(_) => StatusCode::NO_CONTENT,
-            Answer::Refused(response) => response.status(),
-        };
-        self.metrics
-            .request(connection.protocol, status.as_u16(), duration);
+        let status = answer.status().as_u16();
+        self.metrics.request(connection.protocol, status, duration);
         answer
     }
 
@@ -266,7 +299,7 @@ impl Service {
         if reply::ends_connection(refusal)
             || (connection.protocol == Protocol::H1 && reply::leaves_h1_unframed(refusal))
         {
-            connection.closing.set(true);
+            connection.close();
         }
         if let Some(code) = reply::forbidden(refusal) {
             let (address, device) = (connection.caller.address, connection.caller.id());
@@ -296,25 +329,38 @@ impl Service {
     /// it would take that along unanswered, and nothing like GOAWAY could tell the client.
     fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
-        let may_go_on = !connection.closing.get() && !connection.caller.is_revoked.get();
+        let may_go_on = !connection.is_closing() && !connection.caller.is_revoked.get();
         (may_go_on && until > Instant::now()).then_some(until)
     }
 
     /// Whether the connection is to end when nothing is under way on it.
     fn is_over(&self, connection: &Connection) -> bool {
         let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
-        connection.closing.get() || is_cut || self.bell.is_draining()
+        connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }
 
+/// Whether the head of a request that was answered so has cost a token. What a bucket refuses has not: it is overhead
+/// of its connection.
+fn is_head_paid(status: StatusCode) -> bool {
+    status != StatusCode::TOO_MANY_REQUESTS
+}
+
+/// Whether a device is let off what it goes on sending of a request that was answered so: it is not its fault that the
+/// gateway cannot take more. Otherwise it is overhead of its connection.
+fn is_rest_paid(status: StatusCode) -> bool {
+    status.is_server_error()
+}
+
 /// What the gateway reads of a head that an HTTP library has parsed.
-fn request_head(head: &Parts) -> RequestHead<'_> {
+fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
+    fields::check(head)?;
     let authority = head.uri.authority().map(|authority| authority.as_str());
     let (method, path) = (head.method.as_str(), head.uri.path());
     let mut request = RequestHead::new(method, path, authority);
-    request.host_must_agree = true;
+    request.host_rule = HostRule::Same;
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
     }
-    request
+    Ok(request)
 }

@@ -19,7 +19,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 pub use body::{Body, BrokenBody};
-pub use head::{ContentTypes, Field, RequestHead, length};
+pub use head::{ContentTypes, Field, HostRule, RequestHead, length};
 pub use refusal::Refusal;
 pub use routes::{Authorities, Routes};
 

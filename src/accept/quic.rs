@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, Permits, WorkerConnectionIds, leaf_serial, pace};
+use super::{Acceptor, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::telemetry::metrics::{Handshake, Protocol};
@@ -44,9 +44,6 @@ const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// minutes until each device knows that the gateway has been killed; at a thousand a second they
 /// cost a hundredth of a core.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
-
-/// When the gateway drains, a handshake under way gets this long to end.
-const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 /// What closes connections gets this long to be sent. A client that is gone would have them stay
 /// for longer, for the case that it comes back: it is told then by a stateless reset.
@@ -249,16 +246,6 @@ impl Acceptor {
             .vet(chain.as_ref().map(|chain| &chain[..]))
             .map_err(|result| (result, leaf_serial(chain.as_ref().map(|chain| &chain[..]))))?;
         Ok((quic, chain.map(|chain| *chain), links))
-    }
-}
-
-impl Acceptor {
-    /// Returns when the gateway has been draining for so long.
-    async fn drains_for(&self, grace: Duration) {
-        let mut draining = self.draining.clone();
-        // The error is a gateway that is gone.
-        let _ = draining.wait_for(|draining| *draining).await;
-        sleep(grace).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::tls::Revocation;
 
@@ -17,7 +18,7 @@ use crate::tls::Revocation;
 #[derive(Default)]
 pub struct Bell {
     rings: Cell<u32>,
-    is_draining: Cell<bool>,
+    draining_since: Cell<Option<Instant>>,
     listeners: RefCell<Slab<Waker>>,
 }
 
@@ -34,14 +35,21 @@ impl Bell {
                 Ok(()) = revocation.changed() => {}
                 else => return,
             }
-            self.is_draining.set(*draining.borrow_and_update());
+            if *draining.borrow_and_update() && !self.is_draining() {
+                self.draining_since.set(Some(Instant::now()));
+            }
             self.ring();
         }
     }
 
     /// The gateway drains: finish what there is.
     pub fn is_draining(&self) -> bool {
-        self.is_draining.get()
+        self.draining_since.get().is_some()
+    }
+
+    /// Since when the gateway drains, if it does.
+    pub fn draining_since(&self) -> Option<Instant> {
+        self.draining_since.get()
     }
 
     pub fn listen(self: &Rc<Self>) -> Listener {

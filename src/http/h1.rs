@@ -3,7 +3,8 @@
 //! Heads are parsed by httparse where they lie; what a head means for its connection is decided in [`head`], strictly.
 //! A request is answered before the next one is read, so requests that are sent ahead wait in the stream. Bounds: a
 //! connection is idle for the idle time-out at most, a head arrives within the header time-out, an answer is taken within
-//! the idle time-out. A connection that ends after an answer is read on for a while, so that the answer arrives.
+//! the idle time-out. A connection that ends after an answer is read on for a while, so that the answer arrives. What comes
+//! to nothing is bounded ([`Overhead`](super::overhead::Overhead)): who goes on although it is refused is cut off.
 
 mod answer;
 pub mod chunked;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use super::cut::until_cut;
 use super::discard::{discard, discard_pieces};
-use super::{Answer, Busy, Connection, Service};
+use super::{Answer, Busy, Connection, Service, is_head_paid, is_rest_paid};
 use crate::ingest::{Admitted, Body, BrokenBody, Refusal};
 use crate::record::Timestamp;
 use crate::telemetry::metrics::Protocol;
@@ -37,18 +38,24 @@ pub fn serve<S>(stream: S, connection: Connection, service: Rc<Service>) -> impl
 where
     S: AsyncBufRead + AsyncWrite + Unpin,
 {
-    let mut wire = Wire::new(stream, connection.idle_since.get() + service.idle_timeout);
+    let now = connection.idle_since.get();
+    let mut wire = Wire::new(stream, now, now + service.idle_timeout);
     let connection = Rc::new(connection);
     async move {
-        let mut serving = pin!(async {
-            if answer_requests(&mut wire, &connection, &service)
-                .await
-                .is_ok()
-            {
-                leave(&mut wire, &connection).await;
-            }
-        });
-        until_cut(serving.as_mut(), &connection, &service).await;
+        {
+            let mut serving = pin!(async {
+                if answer_requests(&mut wire, &connection, &service)
+                    .await
+                    .is_ok()
+                {
+                    leave(&mut wire, &connection).await;
+                }
+            });
+            until_cut(serving.as_mut(), &connection, &service).await;
+        }
+        if wire.overhead.is_spent() {
+            service.end_flood(&connection);
+        }
     }
 }
 
@@ -62,7 +69,7 @@ where
     S: AsyncBufRead + AsyncWrite + Unpin,
 {
     while let Some(request) = next_request(wire, connection, service).await {
-        exchange(wire, request, service).await?;
+        exchange(wire, request, connection, service).await?;
         if service.is_over(connection) {
             break;
         }
@@ -73,6 +80,8 @@ where
 /// A request whose head has been read.
 struct Request<'c> {
     busy: Busy,
+    /// Of its head, as far as that is understood.
+    head_bytes: usize,
     admitted: Result<Admitted<'c>, Refusal>,
     framing: Framing,
     expects_continue: bool,
@@ -87,12 +96,15 @@ impl<'c> Request<'c> {
         match head::parse(bytes) {
             Ok(parsed) => {
                 service.note_trace(&mut busy, &parsed.head);
-                connection.closing.set(!parsed.keeps_alive);
+                if !parsed.keeps_alive {
+                    connection.close();
+                }
                 let admitted = service.admit(connection, &parsed.head, busy.since);
                 let is_head = parsed.head.method == "HEAD";
                 let (framing, expects_continue) = (parsed.framing, parsed.expects_continue);
                 Self {
                     busy,
+                    head_bytes: bytes.len(),
                     admitted,
                     framing,
                     expects_continue,
@@ -107,6 +119,7 @@ impl<'c> Request<'c> {
     fn unread(busy: Busy, refusal: Refusal) -> Self {
         Self {
             busy,
+            head_bytes: 0,
             admitted: Err(refusal),
             framing: Framing::Length(0),
             expects_continue: false,
@@ -148,12 +161,18 @@ where
 }
 
 /// Takes the request in and answers it. What is left of a refused body is read on.
-async fn exchange<S>(wire: &mut Wire<S>, request: Request<'_>, service: &Service) -> io::Result<()>
+async fn exchange<S>(
+    wire: &mut Wire<S>,
+    request: Request<'_>,
+    connection: &Connection,
+    service: &Service,
+) -> io::Result<()>
 where
     S: AsyncBufRead + AsyncWrite + Unpin,
 {
     let Request {
         busy,
+        head_bytes,
         admitted,
         framing,
         expects_continue,
@@ -162,39 +181,51 @@ where
     let mut body = WireBody {
         wire,
         unread: framing.into(),
+        is_paid: true,
     };
-    let taken = match admitted {
-        Ok(admitted) => {
-            if expects_continue {
-                body.wire.send(answer::CONTINUE).await?;
-            }
-            service.ingest.take(admitted, &mut body).await
-        }
-        Err(refusal) => Err(refusal),
-    };
+    let taken = take(&mut body, admitted, expects_continue, service).await?;
     let is_refused = taken.is_err();
-    let connection = &busy.connection;
     // A client that was not told to go on may send its body or another request: nobody can tell which.
-    connection
-        .closing
-        .set(connection.closing.get() || (is_refused && expects_continue));
+    if body.unread.is_odd() || (is_refused && expects_continue) {
+        connection.close();
+    }
     let answer = service.conclude(&busy, taken);
+    let status = answer.status();
+    if is_head_paid(status) {
+        body.wire.overhead.pay_back(head_bytes);
+    }
+    let closes = service.is_over(connection);
+    let bytes = encode(service, answer, busy.since.wall, closes, is_head);
+    // It is answered: whether the client takes the answer is not waited for when the gateway drains.
+    drop(busy);
     body.wire
         .set_deadline(connection.idle_since.get() + service.idle_timeout);
-    body.wire
-        .send(&encode(
-            service,
-            answer,
-            busy.since.wall,
-            service.is_over(connection),
-            is_head,
-        ))
-        .await?;
-    if is_refused && !connection.closing.get() {
-        discard(&mut body).await;
-        connection.closing.set(!body.is_ended());
+    body.wire.send(&bytes).await?;
+    if is_refused && !connection.is_closing() {
+        body.is_paid = is_rest_paid(status);
+        body.pass_over(connection).await;
     }
     Ok(())
+}
+
+/// Takes in what has been admitted, asking for its body where the client waits to be asked.
+async fn take<S>(
+    body: &mut WireBody<'_, S>,
+    admitted: Result<Admitted<'_>, Refusal>,
+    expects_continue: bool,
+    service: &Service,
+) -> io::Result<Result<(), Refusal>>
+where
+    S: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if expects_continue {
+        body.wire.send(answer::CONTINUE).await?;
+    }
+    Ok(service.ingest.take(admitted, body).await)
 }
 
 fn encode(
@@ -221,7 +252,7 @@ fn encode(
 /// connection would be reset, and the last answer lost on its way.
 async fn leave<S: AsyncBufRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, connection: &Connection) {
     wire.shutdown().await;
-    if connection.closing.get() {
+    if connection.is_closing() {
         discard_pieces(|context| {
             let count = ready!(wire.poll_bytes(context)).map_or(0, <[u8]>::len);
             wire.consume(count);
@@ -250,20 +281,23 @@ impl From<Framing> for Unread {
 struct WireBody<'w, S> {
     wire: &'w mut Wire<S>,
     unread: Unread,
+    /// What is read of it is no overhead.
+    is_paid: bool,
 }
 
-impl<S> WireBody<'_, S> {
-    fn is_ended(&self) -> bool {
-        match &self.unread {
-            Unread::Length(left) => *left == 0,
-            Unread::Chunked(chunked) => chunked.is_ended(),
+impl<S: AsyncBufRead + AsyncWrite + Unpin> WireBody<'_, S> {
+    /// Reads up to the next request, if there may be one.
+    async fn pass_over(&mut self, connection: &Connection) {
+        discard(&mut *self).await;
+        if !self.unread.is_ended() || self.unread.is_odd() {
+            connection.close();
         }
     }
 }
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        while !self.is_ended() {
+        while !self.unread.is_ended() {
             let bytes = match ready!(self.wire.poll_bytes(context)) {
                 Ok(bytes) if !bytes.is_empty() => bytes,
                 _ => return Poll::Ready(Some(Err(BrokenBody))),
@@ -273,6 +307,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
             };
             let piece = Bytes::copy_from_slice(data);
             self.wire.consume(consumed);
+            if self.is_paid {
+                self.wire.overhead.pay_back(consumed);
+            }
             if !piece.is_empty() {
                 return Poll::Ready(Some(Ok(piece)));
             }
@@ -282,6 +319,18 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
 }
 
 impl Unread {
+    fn is_ended(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunked) => chunked.is_ended(),
+        }
+    }
+
+    /// There was more in it than data: nobody may be sure that another reader finds its end where this one does.
+    fn is_odd(&self) -> bool {
+        matches!(self, Self::Chunked(chunked) if chunked.is_odd())
+    }
+
     /// How many of the bytes are the body's, and the data in them.
     fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
         match self {

@@ -3,30 +3,38 @@
 //! `accept` calls [`serve`] with a connection whose handshake chose h2. One task drives the connection and all of its requests, so
 //! that the answers of a batch leave together. What one connection may have open, hold in buffers or send beside its
 //! requests is bounded here, with each bound written out, also where the library's default is the same one: a default is
-//! nobody's promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one that floods the
-//! connection with frames is cut off by [`Overhead`].
+//! nobody's promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one whose head does not end
+//! gets one from here; one that floods the connection with frames is cut off ([`metered`]).
+
+mod heads;
+mod metered;
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::server::{Builder, SendResponse};
-use h2::{RecvStream, server};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use h2::{Reason, RecvStream, server};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::cut::until_cut;
 use super::discard::discard;
-use super::overhead::{Metered, Overhead};
-use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
+use super::patience::Patience;
+use super::{
+    Connection, HEAD_BYTES_MAX, Service, fields, is_head_paid, is_rest_paid, request_head,
+};
 use crate::ingest::{Body, BrokenBody};
+use heads::Head;
+use metered::{Meter, Metered};
 
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 128;
@@ -54,6 +62,13 @@ const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// The largest frame that is taken, in bytes: the least that a server may say (RFC 9113 section 4.2).
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
+/// The largest list of fields that the library takes in, in bytes: far more than a head may have, so that one which is too
+/// large is answered, and its connection goes on. What the library itself finds too large ends the connection.
+const HEAD_LIST_BYTES: u32 = 4 * HEAD_BYTES_MAX as u32;
+
+/// What is left to say to a client whose head does not end gets this long to leave.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
 const HPACK_TABLE_BYTES: u32 = 4096;
 
@@ -63,17 +78,17 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = Rc::new(connection);
-    let overhead = Overhead::new();
+    let meter = Meter::new();
     // Boxed: it is large, and moved into the future that is returned.
-    let handshake = Box::pin(builder().handshake(Metered::new(stream, overhead.clone())));
+    let handshake = Box::pin(builder().handshake(Metered::new(stream, meter.clone())));
     async move {
         let mut serving = pin!(async {
             if let Ok(Ok(h2)) = timeout(service.idle_timeout, handshake).await {
-                serve_requests(h2, &connection, &service, &overhead).await;
+                serve_requests(h2, &connection, &service, &meter).await;
             }
         });
         until_cut(serving.as_mut(), &connection, &service).await;
-        if overhead.is_spent() {
+        if meter.overhead.is_spent() {
             service.end_flood(&connection);
         }
     }
@@ -83,7 +98,7 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_LIST_BYTES)
         .header_table_size(HPACK_TABLE_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
@@ -94,16 +109,31 @@ fn builder() -> Builder {
     builder
 }
 
+/// How far a connection is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The client has been told to go: what it has begun is answered.
+    Draining,
+    /// The client has been told that this is the end, at this time.
+    Ending(Instant),
+}
+
 /// Drives a connection until it ends, has been idle for too long, or has been drained.
 async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
     mut h2: server::Connection<T, Bytes>,
     connection: &Rc<Connection>,
     service: &Service,
-    overhead: &Overhead,
+    meter: &Meter,
 ) {
     let mut requests = FuturesUnordered::new();
-    let mut is_drained = false;
-    let mut idle = pin!(sleep(service.idle_timeout));
+    let mut stage = Stage::Open;
+    let mut vigil = Vigil {
+        connection,
+        service,
+        meter,
+        patience: Patience::until(Instant::now() + service.idle_timeout),
+    };
     poll_fn(|context| {
         loop {
             while let Poll::Ready(request) =
@@ -112,21 +142,79 @@ async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
                 let Some((request, respond)) = request else {
                     return Poll::Ready(());
                 };
-                requests.push(answer(service, connection, overhead, request, respond));
+                requests.push(answer(service, connection, meter, request, respond));
             }
             let mut has_answered = false;
             while let Poll::Ready(Some(())) = requests.poll_next_unpin(context) {
                 has_answered = true;
             }
-            if !is_drained && service.is_over(connection) {
-                is_drained = true;
+            if stage == Stage::Open && service.is_over(connection) {
+                stage = Stage::Draining;
                 h2.graceful_shutdown();
             } else if !has_answered {
-                return poll_idle(idle.as_mut(), connection, service, context);
+                match ready!(vigil.poll(stage, context)) {
+                    Over::Head => {
+                        stage = Stage::Ending(Instant::now());
+                        h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    }
+                    Over::Connection => return Poll::Ready(()),
+                }
             }
         }
     })
     .await;
+}
+
+/// What has gone on for too long.
+enum Over {
+    /// A head, or it is too large.
+    Head,
+    Connection,
+}
+
+/// The deadlines of a connection.
+struct Vigil<'c> {
+    connection: &'c Connection,
+    service: &'c Service,
+    meter: &'c Meter,
+    patience: Patience,
+}
+
+impl Vigil<'_> {
+    fn poll(&mut self, stage: Stage, context: &mut Context<'_>) -> Poll<Over> {
+        match (stage, self.meter.head()) {
+            (Stage::Ending(since), _) => self.patience.hasten(since + LAST_WORD_TIMEOUT),
+            (_, Head::TooLarge) => return Poll::Ready(Over::Head),
+            (_, Head::Open { since: Some(_), .. }) => {
+                self.patience.hasten(self.deadline(stage).1);
+            }
+            _ => {}
+        }
+        loop {
+            ready!(self.patience.poll_over(context));
+            let (over, deadline) = self.deadline(stage);
+            if deadline <= Instant::now() {
+                return Poll::Ready(over);
+            }
+            self.patience.reset(deadline);
+        }
+    }
+
+    /// What is over first, and when.
+    fn deadline(&self, stage: Stage) -> (Over, Instant) {
+        if let Stage::Ending(since) = stage {
+            return (Over::Connection, since + LAST_WORD_TIMEOUT);
+        }
+        let idle_until = self.connection.idle_since() + self.service.idle_timeout;
+        match self.meter.head() {
+            Head::Open {
+                since: Some(since), ..
+            } if since + self.service.header_timeout < idle_until => {
+                (Over::Head, since + self.service.header_timeout)
+            }
+            _ => (Over::Connection, idle_until),
+        }
+    }
 }
 
 /// The next request, if one more `may` begin; `None` when the connection is at its end. Also sends what there is to send.
@@ -143,43 +231,39 @@ fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Ready once the connection has been idle for too long.
-fn poll_idle(
-    mut timer: Pin<&mut Sleep>,
-    connection: &Connection,
-    service: &Service,
-    context: &mut Context<'_>,
-) -> Poll<()> {
-    loop {
-        ready!(timer.as_mut().poll(context));
-        let idle_until = connection.idle_since() + service.idle_timeout;
-        if idle_until <= Instant::now() {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(idle_until);
-    }
-}
-
 /// Answers one request; what is left of its body is discarded while the answer is on its way.
 async fn answer(
     service: &Service,
     connection: &Rc<Connection>,
-    overhead: &Overhead,
+    meter: &Meter,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
 ) {
     let (head, stream) = request.into_parts();
-    let mut body = H2Body { stream, overhead };
-    let response = service
-        .answer(connection, &request_head(&head), &mut body)
-        .await;
-    if response.status() != StatusCode::TOO_MANY_REQUESTS {
-        overhead.pay_back(head_bytes(&head));
+    let mut body = H2Body {
+        stream,
+        respond,
+        meter,
+        is_to_be_asked_for: expects_continue(&head),
+        is_paid: true,
+    };
+    let request = request_head(&head);
+    let response = service.answer(connection, &request, &mut body).await;
+    let status = response.status();
+    if request.is_ok() && is_head_paid(status) {
+        meter.overhead.pay_back(head_bytes(&head));
     }
-    send(&mut respond, response, head.method == Method::HEAD);
+    send(&mut body.respond, response, head.method == Method::HEAD);
     if !body.stream.is_end_stream() {
+        body.is_paid = is_rest_paid(status);
+        body.is_to_be_asked_for = false;
         discard(body).await;
     }
+}
+
+fn expects_continue(head: &Parts) -> bool {
+    let expect = head.headers.get(EXPECT);
+    expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Hands the answer to the library. What fails is a stream that the client has reset.
@@ -207,22 +291,57 @@ pub(super) fn head_bytes(head: &Parts) -> usize {
     FRAME_BYTES + head.uri.path().len() + head.headers.iter().map(field).sum::<usize>()
 }
 
-/// h2's body, as ingest reads it.
-struct H2Body<'o> {
+/// h2's body, as ingest reads it, once it has been admitted.
+struct H2Body<'m> {
     stream: RecvStream,
-    overhead: &'o Overhead,
+    respond: SendResponse<Bytes>,
+    meter: &'m Meter,
+    /// The client waits for `100 Continue` before it sends the body.
+    is_to_be_asked_for: bool,
+    /// What is read of it is no overhead.
+    is_paid: bool,
+}
+
+impl H2Body<'_> {
+    /// Asks for what has not come by itself.
+    fn ask(&mut self) {
+        if std::mem::take(&mut self.is_to_be_asked_for) {
+            let mut go_on = Response::new(());
+            *go_on.status_mut() = StatusCode::CONTINUE;
+            // It fails where the client has reset the stream.
+            let _ = self.respond.send_informational(go_on);
+        }
+    }
+
+    fn take(&mut self, piece: Bytes) -> Bytes {
+        if self.is_paid {
+            self.meter.overhead.pay_back(piece.len());
+        }
+        // It fails where the client has closed the stream.
+        let _ = self.stream.flow_control().release_capacity(piece.len());
+        piece
+    }
+
+    /// Trailers are not part of a reading, but of its message: it is whole when they are.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        let is_whole = match ready!(self.stream.poll_trailers(context)) {
+            Ok(trailers) => trailers.is_none_or(|fields| fields::check_values(&fields).is_ok()),
+            Err(_) => false,
+        };
+        Poll::Ready((!is_whole).then_some(Err(BrokenBody)))
+    }
 }
 
 impl Body for H2Body<'_> {
-    /// Trailers are not part of a reading.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        let piece = ready!(self.stream.poll_data(context));
-        let piece = piece.map(|piece| piece.map_err(|_| BrokenBody));
-        if let Some(Ok(piece)) = &piece {
-            self.overhead.pay_back(piece.len());
-            // It fails where the client has closed the stream.
-            let _ = self.stream.flow_control().release_capacity(piece.len());
+        match self.stream.poll_data(context) {
+            Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(Ok(self.take(piece)))),
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BrokenBody))),
+            Poll::Ready(None) => self.poll_end(context),
+            Poll::Pending => {
+                self.ask();
+                Poll::Pending
+            }
         }
-        Poll::Ready(piece)
     }
 }

@@ -36,7 +36,9 @@ use tokio::time::timeout;
 use super::cut::until_cut;
 use super::discard::discard;
 use super::h2::head_bytes;
-use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
+use super::{
+    Connection, HEAD_BYTES_MAX, Service, is_head_paid, is_rest_paid, request_head,
+};
 use crate::ingest::{Field, RequestHead, length};
 use crate::telemetry::metrics::Protocol;
 use body::{QuicBody, Reading};
@@ -112,7 +114,7 @@ impl Served<'_> {
                     // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3
                     // counts from the last accepted.
                     let goaway = self.leave.bound(h3.shutdown(1));
-                    if !self.connection.closing.get() && !matches!(goaway.await, Some(Ok(()))) { break }
+                    if !self.connection.is_closing() && !matches!(goaway.await, Some(Ok(()))) { break }
                 }
             }
         }
@@ -188,7 +190,7 @@ impl Served<'_> {
         let (head, ()) = request.into_parts();
         let request = request_head(&head);
         let (mut send, receive) = stream.split();
-        let mut body = QuicBody::new(receive, declared_bytes(&request));
+        let mut body = QuicBody::new(receive, declared_bytes(request.as_ref().ok()));
         let mut reading = Reading {
             body: &mut body,
             link: &self.link,
@@ -201,7 +203,7 @@ impl Served<'_> {
         let is_still_waiting = reading.asking.is_some();
         drop(reading);
         let status = response.status();
-        if status != StatusCode::TOO_MANY_REQUESTS {
+        if request.is_ok() && is_head_paid(status) {
             self.link.pay_back(head_bytes(&head));
         }
         // A client that does not take its answer is bounded by the connection's idle time-out.
@@ -219,7 +221,7 @@ impl Served<'_> {
 
     /// What is left of a refused body is overhead, unless the refusal is the gateway's own matter.
     async fn discard(&self, body: &mut QuicBody, status: StatusCode) {
-        if status.is_server_error() {
+        if is_rest_paid(status) {
             let link = &self.link;
             let asking = None;
             discard(Reading { body, link, asking }).await;
@@ -230,8 +232,8 @@ impl Served<'_> {
 }
 
 /// What the one `Content-Length` says. Any other is refused with the head.
-fn declared_bytes(head: &RequestHead<'_>) -> Option<u64> {
-    match head.content_length() {
+fn declared_bytes(head: Option<&RequestHead<'_>>) -> Option<u64> {
+    match head?.content_length() {
         Field::Once(digits) => length(digits).ok(),
         Field::Absent | Field::Repeated(_) => None,
     }

@@ -27,6 +27,13 @@ impl Patience {
         }
     }
 
+    /// Moves the deadline, but not to a later time.
+    pub fn hasten(&mut self, deadline: Instant) {
+        if deadline < self.deadline {
+            self.reset(deadline);
+        }
+    }
+
     /// Ready when the deadline has passed.
     pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {

@@ -51,10 +51,8 @@ where
         received_bytes: 0,
         bounds,
     };
+    // Read to its end, whatever was declared: more may follow, or trailers that spoil it.
     let first = reader.next(&mut body).await?.ok_or(Refusal::EmptyBody)?;
-    if reader.bounds.declared_bytes == Some(first.len()) {
-        return Ok(first);
-    }
     let Some(second) = reader.next(&mut body).await? else {
         return reader.complete(first);
     };

@@ -28,6 +28,18 @@ impl<'a> Field<'a> {
     }
 }
 
+/// What a Host field is to a request whose target may name an authority too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostRule {
+    /// HTTP/1.0 knows requests without one.
+    #[default]
+    Optional,
+    /// HTTP/1.1 has one in every request, although the target wins (RFC 9112 sections 3.2 and 3.2.2).
+    Required,
+    /// h2 and h3 want both to be the same, where both are there (RFC 9113 section 8.3.1).
+    Same,
+}
+
 /// The parts of a request's head that the gateway reads, in whatever memory its protocol keeps them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestHead<'a> {
@@ -36,9 +48,7 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// From the request's target: `:authority`, or an absolute URI in h1.
     pub authority: Option<&'a str>,
-    /// Where there is an authority too, h2 and h3 want both to be the same (RFC 9113 section 8.3.1); in h1 the
-    /// target wins (RFC 9112 section 3.2.2).
-    pub host_must_agree: bool,
+    pub host_rule: HostRule,
     host: Field<'a>,
     content_encoding: Field<'a>,
     content_length: Field<'a>,
@@ -82,23 +92,36 @@ impl<'a> RequestHead<'a> {
         self.content_length
     }
 
-    /// The one authority that the request names. HTTP/1.1 must name one (RFC 9112 section 3.2).
+    /// The one authority that the request names.
     pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
         const BAD_HOST: Refusal =
             Refusal::Malformed("the Host header is missing, repeated or not a host");
         let host = match self.host {
+            Field::Absent if self.host_rule == HostRule::Required => return Err(BAD_HOST),
             Field::Absent => return self.authority.ok_or(BAD_HOST),
             Field::Once(host) => std::str::from_utf8(host).map_err(|_| BAD_HOST)?,
             Field::Repeated(_) => return Err(BAD_HOST),
         };
-        match self.authority {
-            Some(authority) if !self.host_must_agree || authority.eq_ignore_ascii_case(host) => {
-                Ok(authority)
-            }
-            Some(_) => Err(BAD_HOST),
-            None => Ok(host),
+        let Some(authority) = self.authority else {
+            return Ok(host);
+        };
+        host_of(host)?;
+        if self.host_rule == HostRule::Same && !is_same_authority(authority, host) {
+            return Err(BAD_HOST);
         }
+        Ok(authority)
     }
+}
+
+/// Whether two authorities of `https` are one: case and the port that is the default make no difference (RFC 9110
+/// section 4.2.3).
+fn is_same_authority(one: &str, other: &str) -> bool {
+    without_default_port(one).eq_ignore_ascii_case(without_default_port(other))
+}
+
+fn without_default_port(authority: &str) -> &str {
+    let without = authority.strip_suffix(":443");
+    without.unwrap_or_else(|| authority.strip_suffix(':').unwrap_or(authority))
 }
 
 /// The host of an authority, without its port. What is not an authority is malformed.

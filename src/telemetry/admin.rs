@@ -84,6 +84,7 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
     let mut builder = http1::Builder::new();
     builder
         .keep_alive(false)
+        .title_case_headers(true)
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX);
     // A connection that broke or ran out of time is the client's to notice.

@@ -301,7 +301,7 @@ fn describe() {
     );
     describe_counter!(
         "forebay_http_floods_ended_total",
-        "HTTP/2 connections ended because of what they sent beside their requests"
+        "Connections ended because of what they sent that came to nothing"
     );
     describe_counter!(
         "forebay_limits_refused_total",

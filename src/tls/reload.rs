@@ -245,7 +245,7 @@ impl Configs {
             Ok(Arc::new(config))
         };
         Ok(Self {
-            tcp: server_config(versions, &[b"h2", b"http/1.1"], &tickets.tcp)?,
+            tcp: server_config(versions, &[b"h2", b"http/1.1", b"http/1.0"], &tickets.tcp)?,
             quic: server_config(&[&rustls::version::TLS13], &[b"h3"], &tickets.quic)?,
         })
     }

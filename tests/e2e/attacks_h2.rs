@@ -338,12 +338,13 @@ fn a_connection_is_told_its_bounds() {
         )
     });
     let settings: std::collections::BTreeMap<_, _> = settings.collect();
-    // RFC 9113 section 6.5.2. A frame and the table of HPACK are the defaults of the protocol where nothing is said.
+    // RFC 9113 section 6.5.2. A head that is smaller than the largest list of fields, but larger than 16 KiB, is answered
+    // 431, and costs no other request. A frame and the table of HPACK are the defaults of the protocol where nothing is said.
     let (table, streams, window, frame, head) = (1, 3, 4, 5, 6);
     let told = |setting, default| *settings.get(&setting).unwrap_or(&default);
     assert_eq!(
         [streams, window, head].map(|setting| told(setting, u32::MAX)),
-        [128, 64 << 10, 16 << 10]
+        [128, 64 << 10, 64 << 10]
     );
     assert_eq!((told(frame, 16 << 10), told(table, 4096)), (16 << 10, 4096));
     // The connection's window is the protocol's 65,535 and what is added to it.

@@ -4,13 +4,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::harness::raw::{Raw, block_on, frame, tls};
 use crate::harness::tunnel::tunnel;
-use crate::harness::{Setup, Siege};
+use crate::harness::{PATIENCE, Setup, Siege};
 
 const CONNECTIONS: usize = 100;
+
+/// RFC 9113 section 7.
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Each connection sends `begin`, and then one byte of `drip` every so often, until the gateway ends it; what each of them
 /// was told.
@@ -39,11 +42,14 @@ fn drip(siege: &Siege, protocol: &str, begin: &[u8], drip: u8) -> Vec<Vec<u8>> {
         }
     };
     std::thread::scope(|scope| {
-        let attack = scope
-            .spawn(|| block_on(async { join_all((0..CONNECTIONS).map(|_| slow(begin))).await }));
+        let attack = scope.spawn(|| {
+            let all = async { join_all((0..CONNECTIONS).map(|_| slow(begin))).await };
+            block_on(async { timeout(PATIENCE, all).await })
+        });
         siege.good_device_is_served();
         siege.good_device_can_connect();
-        attack.join().expect("all of them end")
+        let ended = attack.join().expect("no panic");
+        ended.expect("all of them end")
     })
 }
 
@@ -67,6 +73,23 @@ fn a_slow_head_is_cut_off() {
         said.iter().all(Vec::is_empty),
         "a head that is not there has no answer"
     );
+    siege.end();
+}
+
+/// A head of h2 goes on in CONTINUATION, of which there may be as little as one byte at a time.
+#[test]
+fn a_slow_head_of_h2_is_cut_off() {
+    let siege = Siege::begin(setup().set("FOREBAY_IDLE_TIMEOUT", "10m"));
+    let head = frame::frame(frame::HEADERS, 0, 1, &frame::post("1"));
+    let more = frame::frame(frame::CONTINUATION, 0, 1, &[b'x'; 16_000]);
+    let slow_continuation = [frame::preface(), head, more[..9].to_vec()].concat();
+    let slow_headers = frame::frame(frame::HEADERS, 0, 1, &[b'x'; 16_000]);
+    let slow_headers = [frame::preface(), slow_headers[..9].to_vec()].concat();
+    for begin in [slow_continuation, slow_headers] {
+        let said = drip(&siege, "h2", &begin, b'x');
+        let is_told = |said: &Vec<u8>| frame::goaway(said) == Some(ENHANCE_YOUR_CALM);
+        assert!(said.iter().all(is_told));
+    }
     siege.end();
 }
 

@@ -1,10 +1,12 @@
 //! SIGTERM: nothing that was answered 204 is lost, and the gateway goes.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::net::TcpStream;
 
 use crate::brokers;
 use crate::harness::load::Outcome;
+use crate::harness::raw::{self, Raw, block_on, frame};
 use crate::harness::{Ask, Client, Gateway, Load, Protocol, Setup, eventually};
 use crate::spool::wait_until_drained;
 
@@ -193,4 +195,139 @@ fn what_was_answered_and_is_lost_is_told_by_the_exit_code() {
     drop(paused);
     wait_until_drained(&gateway.kill().start());
     assert!(broker.bodies("queued").contains(&"2".to_owned()));
+}
+
+/// How a connection may be silent, in the middle of what.
+struct Silence {
+    name: &'static str,
+    protocol: &'static str,
+    /// What it says before, and then nothing any more.
+    says: Vec<u8>,
+    /// It is silent once it has been told so much.
+    hears: usize,
+}
+
+fn silence(name: &'static str, protocol: &'static str, says: &[u8], hears: usize) -> Silence {
+    Silence {
+        name,
+        protocol,
+        says: says.to_vec(),
+        hears,
+    }
+}
+
+fn silences() -> Vec<Silence> {
+    let preface = frame::preface();
+    let post = frame::post("9");
+    let no_window = frame::frame(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let nowhere = [
+        &[0x83, 0x87][..],
+        &frame::field(":path", b"/none"),
+        &frame::field(":authority", b"localhost"),
+    ]
+    .concat();
+    let refused = |flags| frame::frame(frame::HEADERS, frame::END_HEADERS | flags, 1, &nowhere);
+    let refused_head = b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nand no";
+    let in_chunks =
+        b"POST /none HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc";
+    vec![
+        silence("h1, nothing", "http/1.1", b"", 0),
+        silence("h1, half a head", "http/1.1", b"POST /v1/telem", 0),
+        silence("h1, a refused body", "http/1.1", refused_head, 1),
+        silence("h1, refused chunks", "http/1.1", in_chunks, 1),
+        silence("h2, nothing", "h2", b"", 0),
+        silence("h2, half a preface", "h2", b"PRI * HTTP", 0),
+        silence("h2, a preface", "h2", &preface, 1),
+        silence(
+            "h2, half a head",
+            "h2",
+            &[&preface[..], &frame::frame(frame::HEADERS, 0, 1, &post)].concat(),
+            1,
+        ),
+        silence(
+            "h2, no window",
+            "h2",
+            &[preface.clone(), no_window, refused(frame::END_STREAM)].concat(),
+            60,
+        ),
+        silence(
+            "h2, a refused body",
+            "h2",
+            &[preface, refused(0)].concat(),
+            60,
+        ),
+    ]
+}
+
+/// Whoever is silent has nothing in flight, and holds nobody up.
+#[test]
+fn nobody_who_is_silent_holds_the_gateway_up() {
+    for silence in silences() {
+        let mut gateway = Setup::new()
+            .without_limits()
+            .set("FOREBAY_DRAIN_TIMEOUT", "10m")
+            .set("FOREBAY_HEADER_TIMEOUT", "10m")
+            .set("FOREBAY_IDLE_TIMEOUT", "10m")
+            .start();
+        let device = gateway.device("plc-1");
+        let raw = block_on(async {
+            let tls = raw::tls(&gateway, Some(&device), silence.protocol);
+            let mut raw = Raw::open(gateway.address, tls).await.expect("it connects");
+            raw.send(&silence.says).await.expect("it listens");
+            let mut heard = 0;
+            while heard < silence.hears {
+                heard += raw.receive().await.len();
+            }
+            raw
+        });
+        gateway.terminate();
+        assert_eq!(gateway.exit_code(), 0, "{}", silence.name);
+        drop(raw);
+    }
+}
+
+/// The same before there is a connection: whoever has not said all of its hello.
+#[test]
+fn nobody_who_does_not_shake_hands_holds_the_gateway_up() {
+    for hello in [&b""[..], &[0x16, 3, 1, 2, 0, 1]] {
+        let mut gateway = Setup::new()
+            .set("FOREBAY_DRAIN_TIMEOUT", "10m")
+            .set("FOREBAY_HANDSHAKE_TIMEOUT", "10m")
+            .start();
+        let mut stream = TcpStream::connect(gateway.address).expect("it accepts");
+        stream.write_all(hello).expect("it listens");
+        gateway.terminate();
+        assert_eq!(gateway.exit_code(), 0, "{hello:?}");
+    }
+}
+
+/// Answers that are not read fill what the kernel holds: the gateway cannot write any more.
+#[test]
+fn nobody_who_reads_no_answers_holds_the_gateway_up() {
+    for protocol in ["http/1.1", "h2"] {
+        let mut gateway = Setup::new()
+            .without_limits()
+            .set("FOREBAY_DRAIN_TIMEOUT", "10m")
+            .set("FOREBAY_IDLE_TIMEOUT", "10m")
+            .start();
+        let device = gateway.device("plc-1");
+        let tls = raw::tls(&gateway, Some(&device), protocol);
+        let requests: Vec<u8> = match protocol {
+            "h2" => frame::frame(frame::PING, 0, 0, b"forebay?").repeat(1000),
+            _ => {
+                b"POST /none HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1".repeat(1000)
+            }
+        };
+        let raw = block_on(async {
+            let mut raw = Raw::open(gateway.address, tls).await.expect("it connects");
+            if protocol == "h2" {
+                raw.send(&frame::preface()).await.expect("it listens");
+            }
+            raw.send_until_stuck(&requests).await;
+            raw
+        });
+        gateway.terminate();
+        assert_eq!(gateway.exit_code(), 0, "{protocol}");
+        drop(raw);
+    }
 }

@@ -1,4 +1,5 @@
-//! Answers as HTTP/1.1 writes them.
+//! Answers as HTTP/1.1 writes them. Names of fields are blind to case, but some clients compare bytes: they are written as
+//! everybody writes them.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -7,11 +8,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::http::reply;
 use crate::record::Timestamp;
 
 /// Tells the client to send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// `http::reply`'s name of this field, as it is written here.
+const CERTIFICATE_EXPIRES: &[u8] = b"Forebay-Certificate-Expires: ";
 
 const LINE_END: &[u8] = b"\r\n";
 
@@ -45,11 +48,9 @@ impl Accepted {
 }
 
 fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
-    let name = reply::CERTIFICATE_EXPIRES;
     [
         head,
-        name.as_str().as_bytes(),
-        b": ",
+        CERTIFICATE_EXPIRES,
         expires.as_bytes(),
         LINE_END,
         LINE_END,
@@ -70,7 +71,7 @@ pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Ve
         status.canonical_reason().unwrap_or_default()
     );
     let mut field = |name: &str, value: &[u8]| {
-        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(title_case(name).as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value);
         bytes.extend_from_slice(LINE_END);
@@ -89,9 +90,27 @@ pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Ve
     bytes
 }
 
+/// A name, which is in lower case, as everybody writes it.
+fn title_case(name: &str) -> String {
+    let mut titled = String::with_capacity(name.len());
+    for word in name.split_inclusive('-') {
+        match word {
+            "ratelimit" => titled.push_str("RateLimit"),
+            "ratelimit-" => titled.push_str("RateLimit-"),
+            _ => {
+                let (first, rest) = word.split_at(1);
+                titled.push_str(&first.to_ascii_uppercase());
+                titled.push_str(rest);
+            }
+        }
+    }
+    titled
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::reply;
 
     const NOON: Timestamp = Timestamp(1_767_268_800_000);
 
@@ -107,7 +126,7 @@ mod tests {
         };
         let text = |at| String::from_utf8(accepted.bytes(at, None, response).to_vec()).unwrap();
         let expected =
-            "HTTP/1.1 204 No Content\r\nx: 1\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
+            "HTTP/1.1 204 No Content\r\nX: 1\r\nDate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
         assert_eq!(text(NOON), expected);
         assert_eq!(text(Timestamp(NOON.0 + 999)), expected);
         assert_eq!(
@@ -116,9 +135,11 @@ mod tests {
         );
         let noticed = accepted.bytes(NOON, Some(&HeaderValue::from_static("soon")), response);
         let head = &expected[..expected.len() - 2];
+        let name = title_case(reply::CERTIFICATE_EXPIRES.as_str());
+        assert_eq!(format!("{name}: ").as_bytes(), CERTIFICATE_EXPIRES);
         assert_eq!(
             noticed,
-            format!("{head}forebay-certificate-expires: soon\r\n\r\n")
+            format!("{head}Forebay-Certificate-Expires: soon\r\n\r\n")
         );
     }
 
@@ -126,7 +147,7 @@ mod tests {
     fn a_body_has_its_length_and_head_has_no_body() {
         let mut response = Response::new(Bytes::from_static(b"{}"));
         *response.status_mut() = StatusCode::NOT_FOUND;
-        let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\ndate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
+        let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nDate: Thu, 01 Jan 2026 12:00:00 GMT\r\n\r\n";
         assert_eq!(
             encode(&response, NOON, false),
             format!("{head}{{}}").into_bytes()

@@ -54,6 +54,11 @@ impl Chunked {
         self.next == Next::End
     }
 
+    /// There was more than data, which somebody else may have read in another way.
+    pub fn is_odd(&self) -> bool {
+        self.ignored_bytes > 0
+    }
+
     /// Reads up to the end of the first piece of data, of the body, or of the input.
     pub fn decode(&mut self, input: &[u8]) -> Result<Step, BrokenFraming> {
         for (at, byte) in input.iter().enumerate() {
@@ -90,7 +95,7 @@ impl Chunked {
         self.next = match (self.next, byte) {
             (Next::Size, digit) => self.digit(digit, 1)?,
             (Next::MoreSize(_), b'\r') => Next::SizeLf,
-            (Next::MoreSize(_), b';') => Next::Extension,
+            (Next::MoreSize(_), b';') => self.ignore(byte, Next::Extension)?,
             (Next::MoreSize(digits), digit) => self.digit(digit, digits + 1)?,
             (Next::Extension, b'\r') => Next::SizeLf,
             (Next::Extension, byte) => self.ignore(byte, Next::Extension)?,
@@ -177,6 +182,22 @@ mod tests {
     fn extensions_and_trailers_are_ignored() {
         let body = b"3;a=\"b\"\r\nabc\r\n0\r\nx: 1\r\ny: 2\r\n\r\nPOST";
         assert_eq!(decode(&[body]), Ok((b"abc".to_vec(), Some(body.len() - 4))));
+    }
+
+    #[test]
+    fn more_than_data_is_odd() {
+        let is_odd = |body: &[u8]| {
+            let (mut decoder, mut read) = (Chunked::default(), 0);
+            while read < body.len() {
+                read += decoder.decode(&body[read..]).unwrap().consumed_bytes;
+            }
+            assert!(decoder.is_ended());
+            decoder.is_odd()
+        };
+        assert!(!is_odd(b"003\r\nabc\r\nA\r\n0123456789\r\n00\r\n\r\n"));
+        for odd in ["1;\r\na\r\n0\r\n\r\n", "0;x\r\n\r\n", "0\r\nx: 1\r\n\r\n"] {
+            assert!(is_odd(odd.as_bytes()), "{odd:?}");
+        }
     }
 
     proptest! {

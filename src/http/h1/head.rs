@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use httparse::{Header, Request, Status};
 
 use crate::http::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
-use crate::ingest::{Field, Refusal, RequestHead, length};
+use crate::ingest::{Field, HostRule, Refusal, RequestHead, length};
 
 /// How the body's end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Framing {
 pub struct Parsed<'a> {
     pub head: RequestHead<'a>,
     pub framing: Framing,
-    /// Another request may follow.
+    /// Another request may follow, where the body ends as it should.
     pub keeps_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
@@ -69,6 +69,9 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, path) = split_target(request.path.unwrap_or_default());
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
+    if is_1_1 {
+        head.host_rule = HostRule::Required;
+    }
     let mut connection = ConnectionFields {
         keeps_alive: is_1_1,
         ..ConnectionFields::default()
@@ -78,12 +81,10 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
         connection.note(field);
     }
     let framing = framing(connection.transfer_encoding, head.content_length(), is_1_1)?;
-    // A body whose length is not known before its end may have been framed otherwise for somebody else.
-    let keeps_alive = connection.keeps_alive && framing != Framing::Chunked;
     Ok(Parsed {
         head,
         framing,
-        keeps_alive,
+        keeps_alive: connection.keeps_alive,
         expects_continue: connection.expects_continue && is_1_1,
     })
 }
@@ -228,7 +229,7 @@ mod tests {
         assert!(keeps_alive(&head("content-length: 1\r\n")));
         assert!(keeps_alive(&head("connection: keep-alive\r\n")));
         assert!(!keeps_alive(&head("connection: x, Close\r\n")));
-        assert!(!keeps_alive(&head("transfer-encoding: chunked\r\n")));
+        assert!(keeps_alive(&head("transfer-encoding: chunked\r\n")));
         assert!(!keeps_alive(
             b"POST / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n"
         ));

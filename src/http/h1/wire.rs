@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::head;
+use crate::http::overhead::Overhead;
 use crate::http::patience::Patience;
 use crate::ingest::Refusal;
 
@@ -23,15 +24,18 @@ pub struct Wire<S> {
     /// How much of `gathered` has no end of a head.
     searched: usize,
     patience: Patience,
+    /// All that is read, until it is paid back.
+    pub overhead: Overhead,
 }
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S, deadline: Instant) -> Self {
+    pub fn new(stream: S, now: Instant, deadline: Instant) -> Self {
         Self {
             stream,
             gathered: Vec::new(),
             searched: 0,
             patience: Patience::until(deadline),
+            overhead: Overhead::since(now),
         }
     }
 
@@ -40,8 +44,11 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
         self.patience.reset(deadline);
     }
 
-    /// What has arrived; empty when nothing will any more.
+    /// What has arrived; empty when nothing will any more. An error when more of it than may has come to nothing.
     pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.overhead.is_spent() {
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        }
         if self.gathered.is_empty() {
             Pin::new(&mut self.stream).poll_fill_buf(context)
         } else {
@@ -52,6 +59,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     /// The first `bytes` of what has arrived have been read.
     pub fn consume(&mut self, bytes: usize) {
         self.searched = 0;
+        // An error is told by the next look at what has arrived.
+        let _ = self.overhead.take(bytes);
         if self.gathered.is_empty() {
             Pin::new(&mut self.stream).consume(bytes);
         } else if bytes == self.gathered.len() {

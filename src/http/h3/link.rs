@@ -10,13 +10,14 @@ use std::rc::Rc;
 
 use h3::error::Code;
 use quinn::VarInt;
+use tokio::time::Instant;
 
 use crate::http::overhead::Overhead;
 
 /// One connection, shared by its streams.
 pub struct Link {
     quic: quinn::Connection,
-    overhead: Rc<Overhead>,
+    overhead: Overhead,
     is_flood: Cell<bool>,
 }
 
@@ -24,7 +25,7 @@ impl Link {
     pub fn new(quic: quinn::Connection) -> Rc<Self> {
         Rc::new(Self {
             quic,
-            overhead: Overhead::new(),
+            overhead: Overhead::since(Instant::now()),
             is_flood: Cell::new(false),
         })
     }

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io};
 
 use rustls::pki_types::pem::PemObject;
@@ -97,6 +98,13 @@ impl Raw {
         timeout(PATIENCE, sending)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    /// Sends the same bytes over and over, reading nothing, until the gateway takes no more of them: it waits for its
+    /// answers to be read, or it has gone.
+    pub async fn send_until_stuck(&mut self, bytes: &[u8]) {
+        const STUCK: Duration = Duration::from_secs(2);
+        while let Ok(Ok(())) = timeout(STUCK, self.send(bytes)).await {}
     }
 
     /// What comes next; empty at the end of the connection, however it ended.
@@ -224,6 +232,54 @@ pub mod frame {
             &text(length),
         ]
         .concat()
+    }
+
+    /// A field whose name and value are written out, and not kept in the dynamic table (RFC 7541 section 6.2.2).
+    pub fn field(name: &str, value: &[u8]) -> Vec<u8> {
+        let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("short");
+        [
+            &[0, short(name.as_bytes())],
+            name.as_bytes(),
+            &[short(value)],
+            value,
+        ]
+        .concat()
+    }
+
+    /// The status that a HEADERS frame of the gateway begins with: one of the static table, or three digits in Huffman's
+    /// code, in which h2 writes them.
+    pub fn status(head: &[u8]) -> u16 {
+        const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+        match *head {
+            [indexed @ 0x88..=0x8e, ..] => STATIC[usize::from(indexed) - 0x88],
+            [_, length @ (0x82 | 0x83), ref code @ ..] => {
+                digits(&code[..usize::from(length & 0x7f)])
+            }
+            _ => panic!("a head that does not begin with a status: {head:?}"),
+        }
+    }
+
+    /// Three digits (RFC 7541 appendix B): 0, 1 and 2 have codes of five bits, 3 to 9 of six bits, in their order.
+    fn digits(code: &[u8]) -> u16 {
+        let bits: Vec<u16> = code
+            .iter()
+            .flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)))
+            .collect();
+        let (mut at, mut number) = (0, 0);
+        for _ in 0..3 {
+            let take = |count: usize| {
+                bits[at..at + count]
+                    .iter()
+                    .fold(0, |code, bit| 2 * code + bit)
+            };
+            let (digit, length) = match take(5) {
+                short @ 0..=2 => (short, 5),
+                _ => (take(6) - 0b01_1001 + 3, 6),
+            };
+            at += length;
+            number = 10 * number + digit;
+        }
+        number
     }
 
     /// Kind, stream and payload of each whole frame.

@@ -1,0 +1,123 @@
+//! What h2 and h3 demand of the fields of a request, as far as the libraries do not see to it.
+//!
+//! RFC 9113 sections 8.2.1 and 8.3.1, and RFC 9114 sections 4.2 and 4.3.1, which say the same: a request that breaks these
+//! rules is malformed. Both adapters ask [`check`] before a request costs a token, and [`check_values`] of its trailers.
+//! The bounds are those of every protocol: [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Uri};
+
+use super::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
+use crate::ingest::Refusal;
+
+/// What each field counts for beside its name and value (RFC 9113 section 10.5.1).
+const FIELD_OVERHEAD_BYTES: usize = 32;
+
+/// What the four pseudo-headers of a request count for beside method, path and authority.
+const PSEUDO_BYTES: usize =
+    4 * FIELD_OVERHEAD_BYTES + ":method:scheme:path:authority".len() + "https".len();
+
+/// Whether a head may be read.
+pub fn check(head: &Parts) -> Result<(), Refusal> {
+    if list_bytes(head) > HEAD_BYTES_MAX || head.headers.len() > HEADER_FIELDS_MAX {
+        return Err(Refusal::HeadTooLarge);
+    }
+    check_target(head)?;
+    check_values(&head.headers)
+}
+
+/// Whether all values are such that nobody has to cut them.
+pub fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
+    if fields.values().all(is_trimmed) {
+        Ok(())
+    } else {
+        Err(Refusal::Malformed(
+            "the value of a field begins or ends with a blank",
+        ))
+    }
+}
+
+fn check_target(head: &Parts) -> Result<(), Refusal> {
+    if head.uri.path().is_empty() && head.method != Method::CONNECT {
+        return Err(Refusal::Malformed("there is no :path"));
+    }
+    if !has_known_scheme(&head.uri) {
+        return Err(Refusal::Malformed("the :scheme is not https"));
+    }
+    Ok(())
+}
+
+/// What ends TLS in front of a client's own program says `http`, and means this.
+fn has_known_scheme(uri: &Uri) -> bool {
+    let is = |scheme: &str, known: &str| scheme.eq_ignore_ascii_case(known);
+    uri.scheme_str()
+        .is_none_or(|scheme| is(scheme, "https") || is(scheme, "http"))
+}
+
+fn is_trimmed(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let bytes = value.as_bytes();
+    !is_blank(bytes.first()) && !is_blank(bytes.last())
+}
+
+/// The size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
+fn list_bytes(head: &Parts) -> usize {
+    let target = head.uri.path_and_query();
+    let authority = head.uri.authority();
+    let target_bytes = target.map_or(0, |target| target.as_str().len());
+    let authority_bytes = authority.map_or(0, |authority| authority.as_str().len());
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES
+    };
+    let fields: usize = head.headers.iter().map(field).sum();
+    PSEUDO_BYTES + head.method.as_str().len() + target_bytes + authority_bytes + fields
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn checked(uri: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut request = Request::post(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn blanks_stand_within_values_only() {
+        for good in ["", "a", "a b", "a\tb"] {
+            assert!(checked("https://a/", &[("x", good)]).is_ok(), "{good:?}");
+        }
+        for bad in [" ", "\t", " a", "a ", "\ta", "a\t"] {
+            let refused = checked("https://a/", &[("y", "1"), ("x", bad)]);
+            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn schemes_are_those_of_http() {
+        for good in ["https://a/", "HTTPS://a/", "http://a/", "/"] {
+            assert!(checked(good, &[]).is_ok(), "{good:?}");
+        }
+        assert!(matches!(
+            checked("gopher://a/", &[]),
+            Err(Refusal::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn a_head_has_so_many_bytes_and_fields() {
+        let of = |bytes: usize| "x".repeat(bytes);
+        assert!(checked("https://a/", &[("x", &of(HEAD_BYTES_MAX - 256))]).is_ok());
+        let too_large = checked("https://a/", &[("x", &of(HEAD_BYTES_MAX - 32))]);
+        assert!(matches!(too_large, Err(Refusal::HeadTooLarge)));
+        assert!(checked("https://a/", &[("x", "1"); HEADER_FIELDS_MAX]).is_ok());
+        let too_many = checked("https://a/", &[("x", "1"); HEADER_FIELDS_MAX + 1]);
+        assert!(matches!(too_many, Err(Refusal::HeadTooLarge)));
+    }
+}

@@ -1,0 +1,151 @@
+//! The stream below an h2 connection, whose bytes are measured before the library reads them.
+//!
+//! All of them are overhead until they are paid back ([`Overhead`]), and the heads among them are watched ([`Head`]). What
+//! is found is told by a [`Meter`], which the connection's task looks at each time it is polled. A head that is too large
+//! is kept from the library.
+//!
+//! A connection that always has more to say gives way to the others of its worker after [`AT_ONCE_BYTES`]: parsing a
+//! megabyte of frames in one go would hold them up for milliseconds.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::heads::{Frames, Head};
+use crate::http::overhead::Overhead;
+
+const AT_ONCE_BYTES: usize = 8 * 1024;
+
+/// What one connection has sent, so far as it has to be bounded.
+pub struct Meter {
+    pub overhead: Overhead,
+    head: Cell<Head>,
+}
+
+impl Meter {
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            overhead: Overhead::since(Instant::now()),
+            head: Cell::default(),
+        })
+    }
+
+    /// The head that is arriving.
+    pub fn head(&self) -> Head {
+        self.head.get()
+    }
+}
+
+/// A stream whose reads are measured.
+pub struct Metered<T> {
+    stream: T,
+    meter: Rc<Meter>,
+    frames: Frames,
+    /// Bytes since there were none, or since it gave way.
+    at_once_bytes: usize,
+}
+
+impl<T> Metered<T> {
+    pub fn new(stream: T, meter: Rc<Meter>) -> Self {
+        Self {
+            stream,
+            meter,
+            frames: Frames::default(),
+            at_once_bytes: 0,
+        }
+    }
+
+    /// Measures what has arrived. `Pending` where the library is not to have it, and the connection's task knows.
+    fn measure(&mut self, bytes: &[u8]) -> Poll<io::Result<()>> {
+        self.at_once_bytes += bytes.len();
+        self.meter.overhead.take(bytes.len())?;
+        let head = self.frames.pass(bytes);
+        self.meter.head.set(head);
+        if head == Head::TooLarge {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.at_once_bytes >= AT_ONCE_BYTES {
+            self.at_once_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if read.is_pending() {
+            self.at_once_bytes = 0;
+        }
+        ready!(read)?;
+        let measured = self.measure(&into.filled()[before..]);
+        if measured.is_pending() {
+            into.set_filled(before);
+        }
+        measured
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_always_has_more_gives_way() {
+        let mut stream = Metered::new(tokio::io::repeat(b'x'), Meter::new());
+        let mut bytes = vec![0; AT_ONCE_BYTES / 2];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut poll = || {
+            Pin::new(&mut stream)
+                .poll_read(&mut context, &mut ReadBuf::new(&mut bytes))
+                .is_ready()
+        };
+        assert_eq!(
+            [(); 6].map(|()| poll()),
+            [true, true, false, true, true, false]
+        );
+    }
+}
