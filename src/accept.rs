@@ -271,7 +271,12 @@ impl Acceptor {
             .map_or(&[][..], |leaf| leaf.as_ref());
         let device = self.identity.device(leaf).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
-            KnownDevice { device, limits }
+            let memory = self.service.ingest.admission.device(&device.id);
+            KnownDevice {
+                device,
+                limits,
+                memory,
+            }
         });
         let (is_revoked, content_types) = Default::default();
         Caller {

@@ -48,7 +48,11 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let reloader = Reloader::start(config.tls.clone())?;
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
-    let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
+    let admission = Arc::new(Admission::new(
+        config.memory_bytes_max,
+        config.http.body_bytes_max,
+        health.clone(),
+    ));
     let observers = Observers::start(&config, &limits, &admission)?;
     let metrics = observers.metrics.clone();
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);

@@ -262,6 +262,8 @@ impl<S> WireBody<'_, S> {
 }
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
+    const OWNS_PIECES: bool = true;
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         while !self.is_ended() {
             let bytes = match ready!(self.wire.poll_bytes(context)) {

@@ -161,6 +161,17 @@ impl Head {
     }
 }
 
+/// A content type of so many bytes is part of what every record is reckoned to cost.
+const CONTENT_TYPE_BYTES: usize = 128;
+
+impl Head {
+    /// What the record keeps of its head, beyond what every record is reckoned to cost.
+    pub fn bytes_beyond_overhead(&self) -> usize {
+        let content_type = self.content_type.as_ref();
+        content_type.map_or(0, |text| text.len().saturating_sub(CONTENT_TYPE_BYTES))
+    }
+}
+
 /// The content type that a connection's last request had: mostly it is the next one's too, and shared.
 #[derive(Debug, Default)]
 pub struct ContentTypes(RefCell<Option<Arc<str>>>);

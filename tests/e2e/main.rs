@@ -39,6 +39,7 @@ mod kafka_faults;
 mod kinesis;
 mod kinesis_faults;
 mod limits;
+mod memory;
 mod observed;
 mod otlp;
 mod quic;
