@@ -295,6 +295,7 @@ fn status(
     observers: &Observers,
     draining: watch::Receiver<bool>,
 ) -> Arc<Status> {
+    let of_drain = draining.clone();
     let ready = move || match health.reason() {
         _ if *draining.borrow() => Err("draining".to_owned()),
         Some(reason) => Err(reason.to_string()),
@@ -303,6 +304,7 @@ fn status(
     let metrics = observers.metrics.clone();
     Arc::new(Status {
         ready: Box::new(ready),
+        draining: Box::new(move || *of_drain.borrow()),
         metrics: Box::new(move || metrics.render()),
         top: observers.top.clone(),
     })

@@ -18,6 +18,7 @@ mod pki;
 mod brokers;
 mod harness;
 
+mod admin;
 mod arrival;
 mod attacks_h2;
 mod attacks_handshake;
