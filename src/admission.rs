@@ -11,6 +11,7 @@ mod devices;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::MEMORY_HEADROOM_BYTES;
 use crate::delivery::Health;
 use crate::record::{DeviceId, DeviceMemory, Permit};
 use budget::{Budget, Full};
@@ -19,6 +20,11 @@ use devices::Devices;
 /// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the buffers that its
 /// payload pins and that the sink's client makes. In bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 1024;
+
+const _: () = assert!(
+    RECORD_OVERHEAD_BYTES <= MEMORY_HEADROOM_BYTES,
+    "a budget that is accepted holds the largest record"
+);
 
 /// Of what a head declares, so much is reserved with it: most readings are reserved in one go.
 const DECLARED_BYTES_AT_ONCE_MAX: usize = 1024;

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub use host::raise_open_file_limit;
 pub use raw::Raw;
+pub use resolve::MEMORY_HEADROOM_BYTES;
 
 /// What is wrong with a configuration, a line for each fault.
 #[derive(Debug, thiserror::Error)]

@@ -315,6 +315,7 @@ fn request_head(head: &Parts) -> RequestHead<'_> {
     request.host_must_agree = true;
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
+        request.kept_bytes += name.as_str().len() + value.len();
     }
     request
 }

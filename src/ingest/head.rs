@@ -39,6 +39,8 @@ pub struct RequestHead<'a> {
     /// Where there is an authority too, h2 and h3 want both to be the same (RFC 9113 section 8.3.1); in h1 the
     /// target wins (RFC 9112 section 3.2.2).
     pub host_must_agree: bool,
+    /// What the adapter keeps of the head until the request is answered.
+    pub kept_bytes: usize,
     host: Field<'a>,
     content_encoding: Field<'a>,
     content_length: Field<'a>,
@@ -131,6 +133,7 @@ pub struct Head {
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
     pub trace: Option<TraceParent>,
+    kept_bytes: usize,
 }
 
 impl Head {
@@ -156,19 +159,20 @@ impl Head {
                 content_type,
                 idempotency_key,
                 trace: head.trace(),
+                kept_bytes: head.kept_bytes,
             }),
         }
     }
 }
 
-/// A content type of so many bytes is part of what every record is reckoned to cost.
-const CONTENT_TYPE_BYTES: usize = 128;
+/// So many bytes of a head are part of what every record is reckoned to cost.
+const RECKONED_BYTES: usize = 512;
 
 impl Head {
-    /// What the record keeps of its head, beyond what every record is reckoned to cost.
+    /// What is kept of the head while the record waits, beyond what every record is reckoned to cost.
     pub fn bytes_beyond_overhead(&self) -> usize {
-        let content_type = self.content_type.as_ref();
-        content_type.map_or(0, |text| text.len().saturating_sub(CONTENT_TYPE_BYTES))
+        let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
+        (content_type_bytes + self.kept_bytes).saturating_sub(RECKONED_BYTES)
     }
 }
 
