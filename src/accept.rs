@@ -346,7 +346,12 @@ impl Acceptor {
     ) -> Caller {
         let device = self.identity.device(leaf(chain)).map(|device| {
             let limits = self.limits.device(&device.id, self.clock.now());
-            KnownDevice { device, limits }
+            let memory = self.service.ingest.admission.device(&device.id);
+            KnownDevice {
+                device,
+                limits,
+                memory,
+            }
         });
         let (is_revoked, content_types) = Default::default();
         Caller {

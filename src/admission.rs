@@ -1,62 +1,105 @@
 //! May this record come in? The memory budget over all records that are not yet safe, and whether the sink is there.
 //!
-//! Ingest asks before it reads a body. What it gets is a [`Permit`] that travels with the record and gives its bytes
-//! back when the record is dropped, wherever that is. The sum of all permits never exceeds the budget.
+//! Ingest asks before it reads a body, and again as the body arrives: what is reserved is what has come, so a head
+//! alone costs next to nothing. What it gets is a [`Permit`] that travels with the record and gives its bytes back when
+//! the record is dropped, wherever that is. The sum of all permits never exceeds the budget, and no device holds more
+//! than its share of it ([`budget`]).
+
+mod budget;
+mod devices;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::MEMORY_HEADROOM_BYTES;
 use crate::delivery::Health;
-use crate::record::Permit;
+use crate::record::{DeviceId, DeviceMemory, Permit};
+use budget::{Budget, Full};
+use devices::Devices;
 
 /// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the buffers that its
 /// payload pins and that the sink's client makes. In bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 1024;
 
+const _: () = assert!(
+    RECORD_OVERHEAD_BYTES <= MEMORY_HEADROOM_BYTES,
+    "a budget that is accepted holds the largest record"
+);
+
+/// Of what a head declares, so much is reserved with it: most readings are reserved in one go.
+const DECLARED_BYTES_AT_ONCE_MAX: usize = 1024;
+
 /// Why nothing can come in now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
     MemoryBudget,
+    /// The device holds its share of the memory budget.
+    DeviceShare,
     SinkAway,
     Draining,
 }
 
+impl From<Full> for Shed {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Budget => Self::MemoryBudget,
+            Full::Share => Self::DeviceShare,
+        }
+    }
+}
+
 /// Shared by all workers.
 pub struct Admission {
-    /// Leaked once a process: permits outlive everything that could own it.
-    reserved_bytes: &'static AtomicUsize,
-    bytes_max: usize,
+    budget: Budget,
+    devices: Devices,
     sink: Arc<Health>,
     closed: AtomicBool,
 }
 
 impl Admission {
-    pub fn new(bytes_max: usize, sink: Arc<Health>) -> Self {
-        let reserved_bytes = Box::leak(Box::new(AtomicUsize::new(0)));
+    /// The budget holds at least one body of `body_bytes_max` bytes and what it costs beside.
+    pub fn new(bytes_max: usize, body_bytes_max: usize, sink: Arc<Health>) -> Self {
         Self {
-            reserved_bytes,
-            bytes_max,
+            budget: Budget::new(bytes_max, body_bytes_max + RECORD_OVERHEAD_BYTES),
+            devices: Devices::default(),
             sink,
             closed: AtomicBool::new(false),
         }
     }
 
-    /// A permit for a payload of at most `payload_bytes`.
-    pub fn reserve(&self, payload_bytes: usize) -> Result<Permit, Shed> {
+    /// What the records of a device hold, to be looked up once per connection.
+    pub fn device(&self, device: &DeviceId) -> DeviceMemory {
+        self.devices.memory(device)
+    }
+
+    /// A permit for a record whose body is still to come. A body that is declared must have room now,
+    /// which is not kept for it.
+    pub fn reserve(
+        &self,
+        device: &DeviceMemory,
+        declared_bytes: Option<usize>,
+    ) -> Result<Permit, Shed> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Shed::Draining);
         }
         if !self.sink.is_up() {
             return Err(Shed::SinkAway);
         }
-        let bytes = payload_bytes + RECORD_OVERHEAD_BYTES;
-        let before = self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let permit = Permit::holding(self.reserved_bytes, bytes);
-        if before + bytes > self.bytes_max {
-            Err(Shed::MemoryBudget)
-        } else {
-            Ok(permit)
+        let declared_bytes = declared_bytes.unwrap_or(0);
+        let mut permit = self.budget.permit(device);
+        self.grow(&mut permit, declared_bytes.min(DECLARED_BYTES_AT_ONCE_MAX))?;
+        if declared_bytes > DECLARED_BYTES_AT_ONCE_MAX {
+            self.budget
+                .has_room(&permit, declared_bytes + RECORD_OVERHEAD_BYTES)?;
         }
+        Ok(permit)
+    }
+
+    /// Lets the permit hold a payload of so many bytes, and what a record costs beside it.
+    pub fn grow(&self, permit: &mut Permit, payload_bytes: usize) -> Result<(), Shed> {
+        Ok(self
+            .budget
+            .grow(permit, payload_bytes + RECORD_OVERHEAD_BYTES)?)
     }
 
     /// From now on nothing comes in.
@@ -66,36 +109,9 @@ impl Admission {
 
     /// Bytes of all records that are not yet safe.
     pub fn reserved_bytes(&self) -> usize {
-        self.reserved_bytes.load(Ordering::Relaxed)
+        self.budget.reserved_bytes()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_holds_and_a_dropped_permit_comes_back() {
-        let admission = Admission::new(3 * RECORD_OVERHEAD_BYTES, Arc::new(Health::up()));
-        let mut large = admission.reserve(RECORD_OVERHEAD_BYTES).unwrap();
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::MemoryBudget);
-        let small = admission.reserve(0).unwrap();
-        drop(small);
-        large.shrink_to(RECORD_OVERHEAD_BYTES);
-        assert_eq!(admission.reserved_bytes(), RECORD_OVERHEAD_BYTES);
-        drop(large);
-        assert_eq!(admission.reserved_bytes(), 0);
-    }
-
-    #[test]
-    fn a_sink_that_is_away_and_a_closed_door_shed() {
-        let health = Arc::new(Health::up());
-        let admission = Admission::new(1 << 20, health.clone());
-        health.set_down("gone".into());
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::SinkAway);
-        health.set_up();
-        assert!(admission.reserve(1).is_ok());
-        admission.close();
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::Draining);
-    }
-}
+mod tests;

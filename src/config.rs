@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use host::raise_open_file_limit;
 pub use raw::Raw;
-pub use resolve::BODY_BYTES_LIMIT;
+pub use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
 pub use spooled::{
     BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
 };

@@ -48,7 +48,11 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let reloader = Reloader::start(config.tls.clone())?;
     let health = Arc::new(Health::down("the sink has not been asked yet".into()));
     let limits = Arc::new(Limits::new(&config.limits));
-    let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
+    let admission = Arc::new(Admission::new(
+        config.memory_bytes_max,
+        config.http.body_bytes_max,
+        health.clone(),
+    ));
     let observers = Observers::start(&config, &limits, &admission)?;
     let metrics = observers.metrics.clone();
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
@@ -297,6 +301,7 @@ fn status(
     observers: &Observers,
     draining: watch::Receiver<bool>,
 ) -> Arc<Status> {
+    let of_drain = draining.clone();
     let ready = move || match health.reason() {
         _ if *draining.borrow() => Err("draining".to_owned()),
         Some(reason) => Err(reason.to_string()),
@@ -305,6 +310,7 @@ fn status(
     let metrics = observers.metrics.clone();
     Arc::new(Status {
         ready: Box::new(ready),
+        draining: Box::new(move || *of_drain.borrow()),
         metrics: Box::new(move || metrics.render()),
         top: observers.top.clone(),
     })

@@ -361,6 +361,7 @@ fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
     request.host_rule = HostRule::Same;
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
+        request.kept_bytes += name.as_str().len() + value.len();
     }
     Ok(request)
 }

@@ -27,8 +27,8 @@ use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
-use body::Bounds;
+use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
+use body::{Bounds, Ledger};
 use head::Head;
 
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
@@ -49,6 +49,8 @@ pub struct KnownDevice {
     pub device: Device,
     /// `Err` when the table of buckets was full when the device connected.
     pub limits: Result<DeviceLimits, TableFull>,
+    /// What its records hold, on this and its other connections.
+    pub memory: DeviceMemory,
 }
 
 impl Caller {
@@ -63,7 +65,7 @@ impl Caller {
     }
 
     /// The device, as long as its certificate is valid, and its buckets.
-    fn device(&self, at: Timestamp) -> Result<(&Device, &DeviceLimits), Refusal> {
+    fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
         let known = self
             .device
             .as_ref()
@@ -78,7 +80,7 @@ impl Caller {
             .limits
             .as_ref()
             .map_err(|TableFull| Refusal::DeviceTableFull)?;
-        Ok((&known.device, limits))
+        Ok((known, limits))
     }
 }
 
@@ -130,7 +132,8 @@ impl Ingest {
         at: Moment,
     ) -> Result<Admitted<'c>, Refusal> {
         let (now, received_at) = (self.clock.at(at.instant.into_std()), at.wall);
-        let (device, limits) = caller.device(received_at)?;
+        let (known, limits) = caller.device(received_at)?;
+        let device = &known.device;
         self.limits
             .take_request(limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
@@ -138,9 +141,7 @@ impl Ingest {
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
-        let permit = self
-            .admission
-            .reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+        let permit = self.admission.reserve(&known.memory, head.declared_bytes)?;
         Ok(Admitted {
             device,
             limits,
@@ -159,17 +160,27 @@ impl Ingest {
             stream,
             head,
             received_at,
-            mut permit,
+            permit,
         } = request;
         let bounds = Bounds {
             declared_bytes: head.declared_bytes,
             bytes_max: self.body_bytes_max,
             timeout: self.body_timeout,
             rate_min: self.body_rate_min,
-            charge: |bytes| Ok(limits.take_bytes(self.clock.now(), bytes as u64)?),
         };
-        let payload = body::read(body, bounds).await?;
-        permit.shrink_to(payload.len() + RECORD_OVERHEAD_BYTES);
+        let mut costs = Costs {
+            ingest: self,
+            limits,
+            permit,
+            beside_bytes: head.bytes_beyond_overhead(),
+        };
+        costs.hold(0)?;
+        let payload = body::read(body, bounds, &mut costs).await?;
+        let permit = costs.permit;
+        debug_assert!(
+            permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
+            "what waits is counted"
+        );
         let record = Record {
             device: device.id.clone(),
             payload,
@@ -199,5 +210,26 @@ impl Ingest {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(limits.take_bytes(now, bytes as u64)?)
+    }
+}
+
+/// What a request costs its device while its body arrives.
+struct Costs<'a> {
+    ingest: &'a Ingest,
+    limits: &'a DeviceLimits,
+    permit: Permit,
+    /// What the record keeps of its head, beyond what every record does.
+    beside_bytes: usize,
+}
+
+impl Ledger for Costs<'_> {
+    fn charge(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let now = self.ingest.clock.now();
+        Ok(self.limits.take_bytes(now, bytes as u64)?)
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let bytes = bytes + self.beside_bytes;
+        Ok(self.ingest.admission.grow(&mut self.permit, bytes)?)
     }
 }

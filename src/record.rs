@@ -6,9 +6,10 @@
 //!
 //! Every other room may use this one; it uses none but the hand-over queue that batches travel in.
 
+mod permit;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
 use crate::handover;
+pub use permit::{DeviceMemory, Permit, Reserved};
 
 /// The name of a device, taken from its certificate: 1 to 128 characters of `A-Za-z0-9._:/@-`.
 /// Cloning shares the text.
@@ -141,40 +143,6 @@ impl TraceParent {
 
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&*self.0).unwrap_or_default()
-    }
-}
-
-/// A share of the memory budget, in bytes; given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    reserved_bytes: &'static AtomicUsize,
-    bytes: usize,
-}
-
-impl Permit {
-    /// Takes over `bytes` that the caller has already added to `reserved_bytes`.
-    pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
-        Self {
-            reserved_bytes,
-            bytes,
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Gives back all but `bytes`.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let excess = self.bytes.saturating_sub(bytes);
-        self.reserved_bytes.fetch_sub(excess, Ordering::Relaxed);
-        self.bytes -= excess;
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.shrink_to(0);
     }
 }
 

@@ -13,7 +13,8 @@ use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
 use forebay::record::{
-    AckSlot, Batch, DeviceId, Outcome, Outcomes, Record, RecordId, Settled, StreamIndex, Timestamp,
+    AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Record, RecordId, Settled,
+    StreamIndex, Timestamp,
 };
 use forebay::telemetry::metrics::Metrics;
 use proptest::prelude::*;
@@ -25,7 +26,9 @@ const STREAM: StreamIndex = StreamIndex(0);
 fn record(admission: &Admission, payload: Bytes) -> Record {
     Record {
         device: DeviceId::parse("meter-1").unwrap(),
-        permit: admission.reserve(payload.len()).unwrap(),
+        permit: admission
+            .reserve(&DeviceMemory::default(), Some(payload.len()))
+            .unwrap(),
         payload,
         content_type: None,
         id: RecordId::new(Timestamp::now()),
@@ -35,7 +38,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
 }
 
 fn admission() -> Admission {
-    Admission::new(usize::MAX / 2, Arc::new(Health::up()))
+    Admission::new(usize::MAX / 2, 1 << 20, Arc::new(Health::up()))
 }
 
 struct Bench {

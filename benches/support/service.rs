@@ -146,7 +146,7 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
     let ingest = Ingest {
         clock: Clock::new(),
         limits: Arc::new(limits()),
-        admission: Arc::new(Admission::new(1 << 30, health.clone())),
+        admission: Arc::new(Admission::new(1 << 30, 256 * 1024, health.clone())),
         batcher,
         routes: Arc::new(Routes::new(
             Authorities::new(["localhost"]),
@@ -196,6 +196,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
     let device = Ok(KnownDevice {
         device,
         limits: limits.device(&id, now),
+        memory: service.ingest.admission.device(&id),
     });
     let address_limits = limits
         .address([127, 0, 0, 1].into(), now)

@@ -7,7 +7,7 @@ data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
 locals {
-  admin_port = 9090
+  admin_port = 9444
 
   # What comes before the drain (the balancer stops sending new connections) and after it (late answers) takes a minute at most.
   deregistration_seconds = var.drain_seconds + 60

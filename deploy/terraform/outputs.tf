@@ -29,7 +29,7 @@ output "role_name" {
 }
 
 output "instance_security_group_id" {
-  description = "Security group of the instances, for a rule of your own that lets Prometheus reach port 9090."
+  description = "Security group of the instances, for a rule of your own that lets Prometheus reach port 9444."
   value       = aws_security_group.instance.id
 }
 

@@ -61,8 +61,8 @@ variable "port" {
   default     = 8443
 
   validation {
-    condition     = var.port >= 1 && var.port <= 65535 && var.port != 9090
-    error_message = "A port is 1 to 65535; 9090 is the admin address."
+    condition     = var.port >= 1 && var.port <= 65535 && var.port != 9444
+    error_message = "A port is 1 to 65535; 9444 is the admin address."
   }
 }
 

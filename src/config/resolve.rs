@@ -14,7 +14,7 @@ pub const BODY_BYTES_LIMIT: usize = 10 << 20;
 const DEVICES_LIMIT: usize = 100_000_000;
 
 /// The memory budget must hold one largest body and what goes with it.
-const MEMORY_HEADROOM_BYTES: usize = 4096;
+pub const MEMORY_HEADROOM_BYTES: usize = 4096;
 
 /// Reads values one by one and keeps the faults.
 struct Reader<'a> {

@@ -33,7 +33,7 @@ fn describe(environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String>
 fn three_files_are_all_that_must_be_set() {
     let config = load(&[], &[]).unwrap();
     assert_eq!(config.listen.address.to_string(), "0.0.0.0:8443");
-    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9444");
     assert!(config.listen.http3 && config.tls.crl_strict && config.stream_access.is_empty());
     assert_eq!(config.http.body_bytes_max, 256 << 10);
     assert_eq!(
@@ -115,7 +115,7 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         ),
         (
             "FOREBAY_ADMIN_LISTEN",
-            ":9090",
+            ":9444",
             "is not an IP address and port",
         ),
         (

@@ -296,6 +296,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> WireBody<'_, S> {
 }
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
+    const OWNS_PIECES: bool = true;
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         while !self.unread.is_ended() {
             let bytes = match ready!(self.wire.poll_bytes(context)) {

@@ -234,6 +234,12 @@ fn problem(refusal: &Refusal) -> Problem {
             "Overloaded",
             "The gateway holds as many readings as it can.".into(),
         ),
+        Shed(self::Shed::DeviceShare) => (
+            503,
+            "device-overloaded",
+            "Too much of one device",
+            "The gateway holds as many of this device's readings as it can.".into(),
+        ),
         Shed(self::Shed::SinkAway) | SinkUnavailable => (
             503,
             "sink-unavailable",

@@ -49,6 +49,8 @@ pub struct RequestHead<'a> {
     /// From the request's target: `:authority`, or an absolute URI in h1.
     pub authority: Option<&'a str>,
     pub host_rule: HostRule,
+    /// What the adapter keeps of the head until the request is answered.
+    pub kept_bytes: usize,
     host: Field<'a>,
     content_encoding: Field<'a>,
     content_length: Field<'a>,
@@ -154,6 +156,7 @@ pub struct Head {
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
     pub trace: Option<TraceParent>,
+    kept_bytes: usize,
 }
 
 impl Head {
@@ -179,8 +182,20 @@ impl Head {
                 content_type,
                 idempotency_key,
                 trace: head.trace(),
+                kept_bytes: head.kept_bytes,
             }),
         }
+    }
+}
+
+/// So many bytes of a head are part of what every record is reckoned to cost.
+const RECKONED_BYTES: usize = 512;
+
+impl Head {
+    /// What is kept of the head while the record waits, beyond what every record is reckoned to cost.
+    pub fn bytes_beyond_overhead(&self) -> usize {
+        let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
+        (content_type_bytes + self.kept_bytes).saturating_sub(RECKONED_BYTES)
     }
 }
 

@@ -1,12 +1,15 @@
-//! The admin address: `/livez`, `/readyz` and `/metrics` over plain HTTP, for probes and Prometheus, `/openapi.json`, and
-//! `/debug/top`, the devices that send most.
+//! The admin address, plain HTTP for probes, people and Prometheus: `/livez`, `/servez`, `/readyz`, `/metrics`,
+//! `/openapi.json`, and `/debug/top`, the devices that send most.
 //!
 //! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never makes the gateway look
-//! dead. It owns its connections: each carries one request, for at most [`CONNECTION_TIMEOUT`], and there are at most
-//! [`CONNECTIONS_MAX`], so a client that dawdles holds a place for seconds only and cannot lock the probes out for
-//! good. Request bodies are not read. No TLS and no secrets: the address is loopback unless an operator says otherwise.
+//! dead. It accepts at once whoever comes: the room for connections is bounded, and a newcomer takes the place of the
+//! one that has waited longest ([`connections`]), so idle clients never stop a probe. A connection carries one request.
+//! Request bodies are not read. No TLS and no secrets: the address is loopback unless an operator says otherwise.
 //!
-//! Failure: a request that is wrong is 404 or 405; a gateway that cannot take records is 503 with its reason.
+//! Failure: a request that is wrong is 404 or 405; a gateway that cannot take records is 503 with its reason on
+//! `/readyz`, and one that drains on `/servez`.
+
+mod connections;
 
 use std::convert::Infallible;
 use std::io;
@@ -20,19 +23,20 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::top::Top;
 use crate::http::openapi;
-
-/// Connections at once; further ones wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 64;
+use connections::{Asks, Connections};
 
 /// Largest head of a request, in bytes; hyper takes no smaller bound.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// From accepting a connection to the end of its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// From accepting a connection to its end: request, answer and all. Prometheus gives up after ten seconds by default.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +48,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Status {
     /// `Err` says why the gateway is not ready.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Whether the gateway is on its way out: a balancer sends it nobody new.
+    pub draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// Metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub top: Top,
@@ -53,21 +59,20 @@ pub struct Status {
 pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = Connections::default();
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return Ok(());
-        };
-        // Most likely out of file descriptors: accepting would fail again at once.
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let status = status.clone();
-        tokio::task::spawn_local(async move {
-            answer_connection(stream, status).await;
-            drop(permit);
-        });
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.open(|asks| answer_connection(stream, status.clone(), asks));
+                // It is answered before a crowd behind it can take its place.
+                yield_now().await;
+            }
+            // Most likely out of file descriptors: accepting would fail again at once.
+            Err(_) => {
+                connections.evict();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
@@ -76,8 +81,9 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 
-async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
+async fn answer_connection(stream: TcpStream, status: Arc<Status>, asks: Asks) {
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        asks.has_asked();
         let response = answer(request.method(), request.uri().path(), &status);
         async move { Ok::<_, Infallible>(response) }
     });
@@ -85,7 +91,8 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
     builder
         .keep_alive(false)
         .title_case_headers(true)
-        .header_read_timeout(None)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX);
     // A connection that broke or ran out of time is the client's to notice.
     let _ = timeout(
@@ -98,9 +105,9 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>) {
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
     if !matches!(
         path,
-        "/livez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top"
+        "/livez" | "/servez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top"
     ) {
-        let known = "there are /livez, /readyz, /metrics, /openapi.json and /debug/top\n";
+        let known = "there are /livez, /servez, /readyz, /metrics, /openapi.json and /debug/top\n";
         return text(StatusCode::NOT_FOUND, known.into());
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -112,6 +119,10 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
     }
     match path {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
+        "/servez" if (status.draining)() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
+        }
+        "/servez" => text(StatusCode::OK, "serving\n".into()),
         "/readyz" => match (status.ready)() {
             Ok(()) => text(StatusCode::OK, "ready\n".into()),
             Err(reason) => text(
@@ -142,135 +153,4 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::task::LocalSet;
-    use tokio::time::Instant;
-
-    use super::*;
-
-    /// Runs `test` beside an admin address that is ready when told so.
-    fn with_admin<F: Future<Output = ()>>(
-        paused: bool,
-        test: impl FnOnce(SocketAddr, Arc<AtomicBool>) -> F,
-    ) {
-        let is_ready = Arc::new(AtomicBool::new(true));
-        let asked = is_ready.clone();
-        let ready = move || {
-            if asked.load(Ordering::Relaxed) {
-                Ok(())
-            } else {
-                Err("the sink is\r\naway".to_owned())
-            }
-        };
-        let status = Arc::new(Status {
-            ready: Box::new(ready),
-            metrics: Box::new(|| "a_total 1\n".to_owned()),
-            top: Top::default(),
-        });
-        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(paused)
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, async {
-            tokio::select! {
-                served = serve(listener, status) => panic!("serving ended: {served:?}"),
-                () = test(address, is_ready) => {}
-            }
-        });
-    }
-
-    /// The whole answer; the connection must end after it.
-    async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    async fn get(address: SocketAddr, path: &str) -> String {
-        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
-    }
-
-    #[test]
-    fn each_path_has_its_answer() {
-        with_admin(false, |address, _| async move {
-            assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
-            assert!(
-                get(address, "/readyz?verbose")
-                    .await
-                    .starts_with("HTTP/1.1 200 ")
-            );
-            assert!(
-                get(address, "/metrics")
-                    .await
-                    .ends_with("\r\n\r\na_total 1\n")
-            );
-            let openapi = get(address, "/openapi.json").await;
-            assert!(
-                openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"),
-                "{openapi}"
-            );
-            assert!(
-                get(address, "/debug/top")
-                    .await
-                    .ends_with("\"window_seconds_max\":600}")
-            );
-            for path in ["/", "/v1/telemetry", "/metrics/", "/livez%00"] {
-                assert!(
-                    get(address, path).await.starts_with("HTTP/1.1 404 "),
-                    "{path}"
-                );
-            }
-            let posted = ask(
-                address,
-                "POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n",
-            )
-            .await;
-            assert!(
-                posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"),
-                "{posted}"
-            );
-        });
-    }
-
-    #[test]
-    fn not_ready_is_503_and_says_why_in_one_line() {
-        with_admin(false, |address, is_ready| async move {
-            is_ready.store(false, Ordering::Relaxed);
-            let answer = get(address, "/readyz").await;
-            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-            assert!(
-                answer.ends_with("\r\n\r\nnot ready: the sink is\\r\\naway\n"),
-                "{answer}"
-            );
-            assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
-        });
-    }
-
-    /// Every place is taken by a client that never ends its head: the probe gets its turn when their time is up.
-    #[test]
-    fn clients_that_dawdle_do_not_lock_the_probes_out() {
-        with_admin(true, |address, _| async move {
-            let begun = Instant::now();
-            let mut dawdlers = Vec::new();
-            for _ in 0..CONNECTIONS_MAX {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-                dawdlers.push(stream);
-            }
-            assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
-            assert!(
-                begun.elapsed() >= CONNECTION_TIMEOUT,
-                "a further connection was served at once"
-            );
-        });
-    }
-}
+mod tests;

@@ -163,7 +163,7 @@ def test_what_values_stand_for_cannot_be_set_beside_them():
 
 def test_only_those_who_monitor_reach_the_admin_address():
     rules = render(KAFKA)[("NetworkPolicy", "forebay")]["spec"]["ingress"]
-    admin = [rule for rule in rules if any(port["port"] == 9090 for port in rule["ports"])]
+    admin = [rule for rule in rules if any(port["port"] == 9444 for port in rule["ports"])]
     assert len(admin) == 1 and admin[0]["from"]
 
 

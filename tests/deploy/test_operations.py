@@ -20,7 +20,7 @@ def test_the_drill_for_revocation(folder):
     (home / "bin/forebay").symlink_to(FOREBAY)
     gateway = Gateway(home)
     typed = commands_under("A drill for revocation")
-    typed = typed.replace("localhost:8443", f"localhost:{gateway.port}").replace("127.0.0.1:9090", gateway.admin)
+    typed = typed.replace("localhost:8443", f"localhost:{gateway.port}").replace("127.0.0.1:9444", gateway.admin)
     try:
         done = subprocess.run(
             ["bash", "-c", f"set -euo pipefail\n{typed}"], cwd=home, capture_output=True, text=True, timeout=60,

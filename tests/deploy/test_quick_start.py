@@ -51,7 +51,7 @@ def test_it_works_as_it_is_written(folder, broker):
     home.mkdir()
     port, admin = free_port(), free_port()
     typed = commands().replace("localhost:9092", broker.address).replace("localhost:8443", f"localhost:{port}")
-    typed = typed.replace("127.0.0.1:9090", f"127.0.0.1:{admin}")
+    typed = typed.replace("127.0.0.1:9444", f"127.0.0.1:{admin}")
     script = f"set -euo pipefail\ntrap 'kill %1; wait %1' EXIT\n{typed}"
     environment = {
         "PATH": f"{programs(home / 'bin', broker)}:/usr/local/bin:/usr/bin:/bin",

@@ -166,6 +166,7 @@ fn the_admin_address_answers_and_promtool_is_content() {
     let gateway = Setup::new().start();
     assert_eq!(gateway.admin("/livez").0, 200);
     assert_eq!(gateway.admin("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(gateway.admin("/servez"), (200, "serving\n".to_owned()));
     let device = gateway.device("plc-1");
     for protocol in Protocol::ALL {
         let client = Client::open(protocol, &gateway, &device);

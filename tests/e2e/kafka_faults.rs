@@ -141,6 +141,7 @@ fn a_broker_that_is_away_is_503() {
         .set("FOREBAY_DEVICE_BYTE_BURST", "10B")
         .start_unready();
     assert_eq!(gateway.admin("/readyz").0, 503);
+    assert_eq!(gateway.admin("/servez").0, 200);
     assert_eq!(gateway.admin("/livez").0, 200);
     assert_eq!(gateway.metric("forebay_sink_up"), 0.0);
     for protocol in Protocol::ALL {

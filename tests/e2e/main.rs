@@ -18,6 +18,7 @@ mod pki;
 mod brokers;
 mod harness;
 
+mod admin;
 mod arrival;
 mod attacks_h2;
 mod attacks_handshake;
@@ -46,6 +47,7 @@ mod kafka_faults;
 mod kinesis;
 mod kinesis_faults;
 mod limits;
+mod memory;
 mod observed;
 mod otlp;
 mod quic;

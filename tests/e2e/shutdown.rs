@@ -108,6 +108,7 @@ fn what_is_in_flight_is_finished_and_nothing_new_begins() {
         gateway.admin("/readyz"),
         (503, "not ready: draining\n".to_owned())
     );
+    assert_eq!(gateway.admin("/servez"), (503, "draining\n".to_owned()));
     assert_eq!(gateway.admin("/livez").0, 200);
     let refused = TcpStream::connect(gateway.address)
         .map(|_| ())

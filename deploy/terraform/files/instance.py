@@ -21,7 +21,7 @@ from pathlib import Path
 
 # Tests set these.
 CERTIFICATES = Path(os.environ.get("CERTIFICATES", "/etc/forebay/tls"))
-ADMIN = os.environ.get("ADMIN", "http://127.0.0.1:9090")
+ADMIN = os.environ.get("ADMIN", "http://127.0.0.1:9444")
 METADATA = os.environ.get("METADATA", "http://169.254.169.254")
 POLL_SECONDS = float(os.environ.get("POLL_SECONDS", 5))
 # From the group's decision to the moment in which the balancer has stopped sending new connections.

@@ -176,7 +176,7 @@ run "refused_ranges" {
     name               = "A_NAME"
     subnet_ids         = ["subnet-1"]
     allowed_cidrs      = ["everyone"]
-    port               = 9090
+    port               = 9444
     ami                = "debian"
     size               = { min = 3, max = 2 }
     cpu_target         = 100

@@ -29,7 +29,10 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
         Some(Misdirected) => RateLimited(empty_bucket()),
         Some(RateLimited(_)) => SinkRefused("the record is too large".into()),
         Some(SinkRefused(_)) => Shed(crate::admission::Shed::MemoryBudget),
-        Some(Shed(crate::admission::Shed::MemoryBudget)) => SinkUnavailable,
+        Some(Shed(crate::admission::Shed::MemoryBudget)) => {
+            Shed(crate::admission::Shed::DeviceShare)
+        }
+        Some(Shed(crate::admission::Shed::DeviceShare)) => SinkUnavailable,
         Some(SinkUnavailable) => Shed(crate::admission::Shed::SinkAway),
         Some(Shed(crate::admission::Shed::SinkAway)) => Shed(crate::admission::Shed::Draining),
         Some(Shed(crate::admission::Shed::Draining)) => DeviceTableFull,

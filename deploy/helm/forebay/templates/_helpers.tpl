@@ -31,7 +31,7 @@ crl: {{ . }}
 {{- $variables := dict
   "FOREBAY_LISTEN" (printf "0.0.0.0:%d" (int .Values.service.port))
   "FOREBAY_HTTP3" (toString .Values.service.http3)
-  "FOREBAY_ADMIN_LISTEN" "0.0.0.0:9090"
+  "FOREBAY_ADMIN_LISTEN" "0.0.0.0:9444"
   "FOREBAY_SINK" .Values.sink.type
   "FOREBAY_STREAMS" .Values.streams
   "FOREBAY_TLS_CERT" "/etc/forebay/server/tls.crt"
@@ -112,10 +112,16 @@ spec:
         {{- if .Values.service.http3 }}
         - { name: devices-h3, containerPort: {{ .Values.service.port }}, protocol: UDP }
         {{- end }}
-        - { name: admin, containerPort: 9090, protocol: TCP }
-      # Ready while the stream, or the spool, takes readings. A stream that is away is no reason to restart.
-      readinessProbe:
+        - { name: admin, containerPort: 9444, protocol: TCP }
+      # A new pod is waited for until the stream, or the spool, takes readings, for a day: a rollout stops at one that never
+      # does. From then on a stream that is away is no reason to send devices elsewhere, or to restart: they are told to wait.
+      startupProbe:
         httpGet: { path: /readyz, port: admin }
+        periodSeconds: 2
+        timeoutSeconds: 2
+        failureThreshold: 43200
+      readinessProbe:
+        httpGet: { path: /servez, port: admin }
         periodSeconds: 2
         timeoutSeconds: 2
         failureThreshold: 2

@@ -1,0 +1,91 @@
+//! The memory budget over all records that are not yet safe, and a device's share of it.
+//!
+//! [`Budget::grow`] is the only way by which a permit comes to hold more. Invariants, whatever the
+//! interleaving (`tests/loom_admission.rs`): the permits that were granted never exceed the budget;
+//! a device holds at most an eighth of what all others leave, or one record of the largest size.
+//! So one device alone gets an eighth of the budget, and eight of them leave a third of it free.
+
+use crate::record::{DeviceMemory, Permit, Reserved};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// A device's share is what the others leave, divided by this.
+pub const SHARE: usize = 8;
+
+/// What a permit would have to exceed to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// All records together hold as much as they may.
+    Budget,
+    /// The device holds its share; there is room for others.
+    Share,
+}
+
+/// Shared by all workers. Sizes are in bytes.
+#[derive(Debug)]
+pub struct Budget {
+    /// Leaked once a process: permits outlive everything that could own it.
+    reserved_bytes: &'static AtomicUsize,
+    bytes_max: usize,
+    /// What the largest record costs: a device may hold one whatever the others hold.
+    record_bytes_max: usize,
+}
+
+impl Budget {
+    pub fn new(bytes_max: usize, record_bytes_max: usize) -> Self {
+        assert!(
+            record_bytes_max <= bytes_max,
+            "the budget holds the largest record"
+        );
+        Self {
+            reserved_bytes: Box::leak(Box::new(AtomicUsize::new(0))),
+            bytes_max,
+            record_bytes_max,
+        }
+    }
+
+    /// A permit that holds nothing yet.
+    pub fn permit(&self, device: &DeviceMemory) -> Permit {
+        Permit::of_device(self.reserved_bytes, device.clone())
+    }
+
+    /// Lets the permit hold `bytes`; it keeps what it had where they are too many.
+    pub fn grow(&self, permit: &mut Permit, bytes: usize) -> Result<(), Full> {
+        let before = permit.bytes();
+        if bytes <= before {
+            return Ok(());
+        }
+        let reserved = permit.add(bytes - before);
+        let judged = self.judge(reserved);
+        if judged.is_err() {
+            permit.shrink_to(before);
+        }
+        judged
+    }
+
+    /// Whether the permit could hold `bytes` now. Nothing is reserved.
+    pub fn has_room(&self, permit: &Permit, bytes: usize) -> Result<(), Full> {
+        let more = bytes.saturating_sub(permit.bytes());
+        let Reserved { in_all, of_device } = permit.reserved();
+        self.judge(Reserved {
+            in_all: in_all.saturating_add(more),
+            of_device: of_device.saturating_add(more),
+        })
+    }
+
+    fn judge(&self, reserved: Reserved) -> Result<(), Full> {
+        let Some(free) = self.bytes_max.checked_sub(reserved.in_all) else {
+            return Err(Full::Budget);
+        };
+        let share = (free + reserved.of_device) / SHARE;
+        if reserved.of_device <= share.max(self.record_bytes_max) {
+            Ok(())
+        } else {
+            Err(Full::Share)
+        }
+    }
+
+    /// Bytes of all records that are not yet safe.
+    pub fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes.load(Ordering::Relaxed)
+    }
+}

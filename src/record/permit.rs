@@ -1,0 +1,109 @@
+//! A record's share of the memory budget, and the device that it is reckoned to.
+//!
+//! `admission` hands permits out, lets them grow while a body arrives, and keeps them within the
+//! budget. A permit travels with its record and gives its bytes back when it is dropped, on whatever
+//! thread that is: nothing here waits or locks (`tests/loom_admission.rs` walks the interleavings).
+
+use crate::sync::{Arc, AtomicUsize, Ordering};
+
+/// Bytes of the memory budget that the records of one device hold. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceMemory(Arc<AtomicUsize>);
+
+impl DeviceMemory {
+    pub fn held_bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection or a permit has a clone of this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+/// A share of the memory budget, in bytes; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    reserved_bytes: &'static AtomicUsize,
+    /// `None` for a record that was read back from disk.
+    device: Option<DeviceMemory>,
+    bytes: usize,
+}
+
+/// What is reserved with a permit's latest growth, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    pub in_all: usize,
+    pub of_device: usize,
+}
+
+impl Permit {
+    /// Takes over `bytes` that the caller has already added to `reserved_bytes`.
+    pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
+        Self {
+            reserved_bytes,
+            device: None,
+            bytes,
+        }
+    }
+
+    /// Holds nothing yet; what it will hold is the device's.
+    pub fn of_device(reserved_bytes: &'static AtomicUsize, device: DeviceMemory) -> Self {
+        Self {
+            reserved_bytes,
+            device: Some(device),
+            bytes: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reserves `bytes` more without asking whether they are there: the caller judges by what is
+    /// reserved then, and gives them back where it is too much.
+    pub fn add(&mut self, bytes: usize) -> Reserved {
+        self.bytes += bytes;
+        let in_all = self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let of_device = match &self.device {
+            Some(device) => device.0.fetch_add(bytes, Ordering::Relaxed),
+            None => 0,
+        };
+        Reserved {
+            in_all: in_all + bytes,
+            of_device: of_device + bytes,
+        }
+    }
+
+    /// What is reserved now.
+    pub fn reserved(&self) -> Reserved {
+        Reserved {
+            in_all: self.reserved_bytes.load(Ordering::Relaxed),
+            of_device: self.device.as_ref().map_or(0, DeviceMemory::held_bytes),
+        }
+    }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let excess = self.bytes.saturating_sub(bytes);
+        if excess == 0 {
+            return;
+        }
+        self.bytes -= excess;
+        give_back(self.reserved_bytes, excess);
+        if let Some(device) = &self.device {
+            give_back(&device.0, excess);
+        }
+    }
+}
+
+fn give_back(reserved_bytes: &AtomicUsize, bytes: usize) {
+    let before = reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    debug_assert!(before >= bytes, "what is given back was reserved");
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
