@@ -188,6 +188,7 @@ fn sink_options(config: &Config) -> SinkOptions {
         streams: config.streams.clone(),
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
+        memory_bytes_max: config.memory_bytes_max,
         // One of them is the spool's.
         in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
     }

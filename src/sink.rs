@@ -27,6 +27,8 @@ pub struct SinkOptions {
     /// Batches that are handed over before others have come back.
     pub in_flight_batches_max: usize,
 }
+    /// The memory budget over all records that are not yet safe: no sink needs to hold more of them.
+    pub memory_bytes_max: usize,
 
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {

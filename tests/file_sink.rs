@@ -43,6 +43,7 @@ fn open(dir: &Path) -> Result<FileSink, SinkError> {
         ],
         body_bytes_max: 256 << 10,
         ack_timeout: Duration::from_secs(10),
+        memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
     };
     FileSink::open(

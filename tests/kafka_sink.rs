@@ -48,6 +48,7 @@ fn options(topic: &str, ack_timeout: Duration) -> SinkOptions {
         streams,
         body_bytes_max: 256 << 10,
         ack_timeout,
+        memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
     }
 }

@@ -61,6 +61,7 @@ async fn open(settings: ConfigLoader, ack_timeout: Duration, aggregate: bool) ->
     };
     KinesisSink::open_with(settings, &KinesisConfig { aggregate }, options)
         .await
+        memory_bytes_max: 64 << 20,
         .unwrap()
 }
 

@@ -91,6 +91,7 @@ impl Null {
             streams: streams(),
             body_bytes_max: BODY_BYTES,
             ack_timeout: Duration::from_secs(10),
+            memory_bytes_max: 64 << 20,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
         let sink = Sink::open(&SinkConfig::Null, options)
