@@ -41,7 +41,7 @@ impl Readings {
     fn new() -> Self {
         let device = DeviceId::parse("meter-1").expect("an id");
         Self {
-            admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())),
+            admission: Admission::new(usize::MAX / 2, Arc::new(Health::up(1))),
             device,
         }
     }
@@ -52,7 +52,7 @@ impl Readings {
             device: self.device.clone(),
             permit: self
                 .admission
-                .reserve(PAYLOAD.len())
+                .reserve(StreamIndex(0), PAYLOAD.len())
                 .expect("there is room"),
             payload: PAYLOAD,
             content_type: None,

@@ -1,4 +1,4 @@
-//! May this record come in? The memory budget over all records that are not yet safe, and whether the sink is there.
+//! May this record come in? The memory budget over all records that are not yet safe, and whether its stream is there.
 //!
 //! Ingest asks before it reads a body. What it gets is a [`Permit`] that travels with the record and gives its bytes
 //! back when the record is dropped, wherever that is. The sum of all permits never exceeds the budget.
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::delivery::Health;
-use crate::record::Permit;
+use crate::record::{Permit, StreamIndex};
 
 /// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the buffers that its
 /// payload pins and that the sink's client makes. In bytes.
@@ -41,12 +41,12 @@ impl Admission {
         }
     }
 
-    /// A permit for a payload of at most `payload_bytes`.
-    pub fn reserve(&self, payload_bytes: usize) -> Result<Permit, Shed> {
+    /// A permit for a payload of at most `payload_bytes` for the stream.
+    pub fn reserve(&self, stream: StreamIndex, payload_bytes: usize) -> Result<Permit, Shed> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Shed::Draining);
         }
-        if !self.sink.is_up() {
+        if !self.sink.admits(stream) {
             return Err(Shed::SinkAway);
         }
         let bytes = payload_bytes + RECORD_OVERHEAD_BYTES;
@@ -74,12 +74,17 @@ impl Admission {
 mod tests {
     use super::*;
 
+    const STREAM: StreamIndex = StreamIndex(0);
+
     #[test]
     fn the_budget_holds_and_a_dropped_permit_comes_back() {
-        let admission = Admission::new(3 * RECORD_OVERHEAD_BYTES, Arc::new(Health::up()));
-        let mut large = admission.reserve(RECORD_OVERHEAD_BYTES).unwrap();
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::MemoryBudget);
-        let small = admission.reserve(0).unwrap();
+        let admission = Admission::new(3 * RECORD_OVERHEAD_BYTES, Arc::new(Health::up(1)));
+        let mut large = admission.reserve(STREAM, RECORD_OVERHEAD_BYTES).unwrap();
+        assert_eq!(
+            admission.reserve(STREAM, 1).unwrap_err(),
+            Shed::MemoryBudget
+        );
+        let small = admission.reserve(STREAM, 0).unwrap();
         drop(small);
         large.shrink_to(RECORD_OVERHEAD_BYTES);
         assert_eq!(admission.reserved_bytes(), RECORD_OVERHEAD_BYTES);
@@ -89,13 +94,13 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_away_and_a_closed_door_shed() {
-        let health = Arc::new(Health::up());
+        let health = Arc::new(Health::up(1));
         let admission = Admission::new(1 << 20, health.clone());
-        health.set_down("gone".into());
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::SinkAway);
-        health.set_up();
-        assert!(admission.reserve(1).is_ok());
+        health.set_down(STREAM, "gone".into());
+        assert_eq!(admission.reserve(STREAM, 1).unwrap_err(), Shed::SinkAway);
+        health.set_up(STREAM, None);
+        assert!(admission.reserve(STREAM, 1).is_ok());
         admission.close();
-        assert_eq!(admission.reserve(1).unwrap_err(), Shed::Draining);
+        assert_eq!(admission.reserve(STREAM, 1).unwrap_err(), Shed::Draining);
     }
 }

@@ -46,7 +46,7 @@ use shutdown::{Phases, Threads};
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let reloader = Reloader::start(config.tls.clone())?;
-    let health = Arc::new(Health::down("the sink has not been asked yet".into()));
+    let health = Arc::new(Health::new(&config.streams));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(config.memory_bytes_max, health.clone()));
     let observers = Observers::start(&config, &limits, &admission)?;
@@ -292,10 +292,9 @@ fn status(
     observers: &Observers,
     draining: watch::Receiver<bool>,
 ) -> Arc<Status> {
-    let ready = move || match health.reason() {
-        _ if *draining.borrow() => Err("draining".to_owned()),
-        Some(reason) => Err(reason.to_string()),
-        None => Ok(()),
+    let ready = move || match *draining.borrow() {
+        true => Err("draining".to_owned()),
+        false => health.report(),
     };
     let metrics = observers.metrics.clone();
     Arc::new(Status {

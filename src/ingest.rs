@@ -140,7 +140,7 @@ impl Ingest {
         }
         let permit = self
             .admission
-            .reserve(head.declared_bytes.unwrap_or(self.body_bytes_max))?;
+            .reserve(stream, head.declared_bytes.unwrap_or(self.body_bytes_max))?;
         Ok(Admitted {
             device,
             limits,

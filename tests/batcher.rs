@@ -25,7 +25,7 @@ const STREAM: StreamIndex = StreamIndex(0);
 fn record(admission: &Admission, payload: Bytes) -> Record {
     Record {
         device: DeviceId::parse("meter-1").unwrap(),
-        permit: admission.reserve(payload.len()).unwrap(),
+        permit: admission.reserve(StreamIndex(0), payload.len()).unwrap(),
         payload,
         content_type: None,
         id: RecordId::new(Timestamp::now()),
@@ -35,7 +35,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
 }
 
 fn admission() -> Admission {
-    Admission::new(usize::MAX / 2, Arc::new(Health::up()))
+    Admission::new(usize::MAX / 2, Arc::new(Health::up(1)))
 }
 
 struct Bench {

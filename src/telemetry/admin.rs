@@ -42,8 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin address tells about.
 pub struct Status {
-    /// `Err` says why the gateway is not ready.
-    pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
+    pub ready: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub top: Top,
@@ -112,7 +112,11 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
     match path {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" => match (status.ready)() {
-            Ok(()) => text(StatusCode::OK, "ready\n".into()),
+            Ok(away) if away.is_empty() => text(StatusCode::OK, "ready\n".into()),
+            Ok(away) => text(
+                StatusCode::OK,
+                format!("ready, but {}\n", away.escape_debug()),
+            ),
             Err(reason) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("not ready: {}\n", reason.escape_debug()),
@@ -160,7 +164,7 @@ mod tests {
         let asked = is_ready.clone();
         let ready = move || {
             if asked.load(Ordering::Relaxed) {
-                Ok(())
+                Ok(String::new())
             } else {
                 Err("the sink is\r\naway".to_owned())
             }

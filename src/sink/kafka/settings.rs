@@ -149,7 +149,7 @@ impl Settings {
 }
 
 /// What a record takes of the memory budget at least, its payload aside; admission reckons as much.
-pub const RECORD_BYTES_MIN: usize = 1024;
+const RECORD_BYTES_MIN: usize = 1024;
 
 /// Batches are made by the batcher: librdkafka need not make them again. Its queue is bounded as admission is.
 fn defaults(options: &SinkOptions) -> ClientConfig {
