@@ -35,14 +35,16 @@ const STREAM: StreamIndex = StreamIndex(0);
 struct Readings {
     admission: Admission,
     device: DeviceId,
+    memory: DeviceMemory,
 }
 
 impl Readings {
     fn new() -> Self {
         let device = DeviceId::parse("meter-1").expect("an id");
         Self {
-            admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())),
+            admission: Admission::new(usize::MAX / 2, 256 * 1024, Arc::new(Health::up(1))),
             device,
+            memory: DeviceMemory::default(),
         }
     }
 
@@ -52,7 +54,7 @@ impl Readings {
             device: self.device.clone(),
             permit: self
                 .admission
-                .reserve(PAYLOAD.len())
+                .reserve(STREAM, &self.memory, Some(PAYLOAD.len()))
                 .expect("there is room"),
             payload: PAYLOAD,
             content_type: None,

@@ -1,4 +1,4 @@
-//! May this record come in? The memory budget over all records that are not yet safe, and whether the sink is there.
+//! May this record come in? The memory budget over all records that are not yet safe, and whether its stream is there.
 //!
 //! Ingest asks before it reads a body, and again as the body arrives: what is reserved is what has come, so a head
 //! alone costs next to nothing. What it gets is a [`Permit`] that travels with the record and gives its bytes back when
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::MEMORY_HEADROOM_BYTES;
 use crate::delivery::Health;
-use crate::record::{DeviceId, DeviceMemory, Permit};
+use crate::record::{DeviceId, DeviceMemory, Permit, StreamIndex};
 use budget::{Budget, Full};
 use devices::Devices;
 
@@ -72,17 +72,18 @@ impl Admission {
         self.devices.memory(device)
     }
 
-    /// A permit for a record whose body is still to come. A body that is declared must have room now,
-    /// which is not kept for it.
+    /// A permit for a record of the stream whose body is still to come. A body that is declared must
+    /// have room now, which is not kept for it.
     pub fn reserve(
         &self,
+        stream: StreamIndex,
         device: &DeviceMemory,
         declared_bytes: Option<usize>,
     ) -> Result<Permit, Shed> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Shed::Draining);
         }
-        if !self.sink.is_up() {
+        if !self.sink.admits(stream) {
             return Err(Shed::SinkAway);
         }
         let declared_bytes = declared_bytes.unwrap_or(0);

@@ -22,7 +22,7 @@ use tokio::task::{JoinSet, spawn_local};
 
 use crate::config::{BatchConfig, StreamConfig};
 use crate::handover::Receiver;
-use crate::record::{Batch, Outcome, Outcomes, Record, StreamIndex};
+use crate::record::{Batch, Outcomes, Record, StreamIndex};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 pub use backlog::Backlog;
@@ -56,7 +56,7 @@ impl Delivery {
         metrics: Arc<Metrics>,
         options: DeliveryOptions,
     ) -> Self {
-        let watch = Watch::new(health, metrics.clone());
+        let watch = Watch::new(health, metrics.clone(), &options.streams);
         Self {
             sink,
             backlog,
@@ -66,9 +66,13 @@ impl Delivery {
         }
     }
 
-    /// Asks the sink for the first time: it may be away, but not unfit.
+    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited for; only one that can never
+    /// work as configured is an error.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        self.probe().await
+        let answers = self.probe(&self.watch.all()).await;
+        let unfit =
+            |answer: &Result<(), SinkError>| matches!(answer, Err(SinkError::Misconfigured(_)));
+        answers.into_iter().find(unfit).unwrap_or(Ok(()))
     }
 
     /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what there is has been
@@ -115,33 +119,31 @@ impl Delivery {
 
     /// Takes records to the sink and keeps count of it.
     async fn ask_sink(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
-        let started_at = self.watch.batch_started();
+        let started_at = self.watch.batch_started(stream);
         let outcomes = self.sink.deliver(stream, records).await;
         self.metrics.sink_duration(started_at.elapsed());
         self.metrics.sink_outcomes(stream, &outcomes, records.len());
-        let failed = matches!(
-            outcomes,
-            Outcomes::All(Outcome::Retryable(_) | Outcome::Barred(_) | Outcome::Unknown)
-        );
-        self.watch.batch_finished(!failed);
+        let backlog = self.backlog.as_ref();
+        self.watch
+            .batch_finished(stream, &outcomes, records.len(), backlog);
         outcomes
     }
 
     async fn keep_watch(self: Rc<Self>) {
+        let idle_interval = self.sink.idle_probe_interval();
         loop {
-            self.watch.wait_for_doubt().await;
-            // An unfit sink has said why.
-            let _ = self.probe().await;
-            self.watch.pause().await;
+            let due = self
+                .watch
+                .wait_until_due(idle_interval, self.backlog.as_ref())
+                .await;
+            self.probe(&due).await;
         }
     }
 
-    async fn probe(&self) -> Result<(), SinkError> {
-        let answer = self.sink.verify().await;
-        self.watch.sink_answered(&answer, self.backlog.as_ref());
-        match answer {
-            Err(SinkError::Misconfigured(_)) => answer,
-            Ok(()) | Err(SinkError::Away(_)) => Ok(()),
-        }
+    async fn probe(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
+        let answers = self.sink.verify(streams).await;
+        self.watch
+            .answered(streams, &answers, self.backlog.as_ref());
+        answers
     }
 }

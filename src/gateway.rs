@@ -46,7 +46,7 @@ use shutdown::{Phases, Threads};
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let reloader = Reloader::start(config.tls.clone())?;
-    let health = Arc::new(Health::down("the sink has not been asked yet".into()));
+    let health = Arc::new(Health::new(&config.streams));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(
         config.memory_bytes_max,
@@ -197,6 +197,7 @@ fn sink_options(config: &Config) -> SinkOptions {
         streams: config.streams.clone(),
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
+        memory_bytes_max: config.memory_bytes_max,
         // One of them is the spool's.
         in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
     }
@@ -302,10 +303,9 @@ fn status(
     draining: watch::Receiver<bool>,
 ) -> Arc<Status> {
     let of_drain = draining.clone();
-    let ready = move || match health.reason() {
-        _ if *draining.borrow() => Err("draining".to_owned()),
-        Some(reason) => Err(reason.to_string()),
-        None => Ok(()),
+    let ready = move || match *draining.borrow() {
+        true => Err("draining".to_owned()),
+        false => health.report(),
     };
     let metrics = observers.metrics.clone();
     Arc::new(Status {

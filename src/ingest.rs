@@ -141,7 +141,9 @@ impl Ingest {
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
-        let permit = self.admission.reserve(&known.memory, head.declared_bytes)?;
+        let permit = self
+            .admission
+            .reserve(stream, &known.memory, head.declared_bytes)?;
         Ok(Admitted {
             device,
             limits,

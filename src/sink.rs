@@ -16,6 +16,9 @@ use std::time::Duration;
 use crate::config::{SinkConfig, StreamConfig};
 use crate::record::{Outcomes, Record, StreamIndex};
 
+/// How often a sink is asked that costs nothing to ask.
+const IDLE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What a sink must be able to take, from the gateway's configuration.
 #[derive(Clone, Debug)]
 pub struct SinkOptions {
@@ -24,15 +27,21 @@ pub struct SinkOptions {
     pub body_bytes_max: usize,
     /// How long a request waits for its ack; a sink gives up on a record about then.
     pub ack_timeout: Duration,
+    /// The memory budget over all records that are not yet safe: no sink needs to hold more of them.
+    pub memory_bytes_max: usize,
     /// Batches that are handed over before others have come back.
     pub in_flight_batches_max: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
+/// Why a sink, or one of its streams, takes no records.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
-    /// It cannot work as configured; the text says what to set.
+    /// It can never work as configured; the text says what to set. The gateway does not start with it.
     #[error("{0}")]
     Misconfigured(String),
+    /// It answers, but the stream is not there or this gateway may not use it; the text says what to do.
+    #[error("{0}")]
+    Closed(String),
     /// It cannot be reached now.
     #[error("{0}")]
     Away(String),
@@ -65,15 +74,24 @@ impl Sink {
         })
     }
 
-    /// Are the streams there, and does the largest record fit? `Away` when it cannot be told now.
-    pub async fn verify(&self) -> Result<(), SinkError> {
+    /// Is each of these streams there, and does it take the largest record? One answer for each, in their order.
+    pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         match self {
-            Self::Null => Ok(()),
-            Self::File(sink) => sink.verify().await,
+            Self::Null => vec![Ok(()); streams.len()],
+            Self::File(sink) => vec![sink.verify().await; streams.len()],
             #[cfg(feature = "kafka")]
-            Self::Kafka(sink) => sink.verify().await,
+            Self::Kafka(sink) => sink.verify(streams).await,
             #[cfg(feature = "kinesis")]
-            Self::Kinesis(sink) => sink.verify().await,
+            Self::Kinesis(sink) => sink.verify(streams).await,
+        }
+    }
+
+    /// How often a stream is asked that nothing speaks against; `None` for one that is asked in doubt only.
+    pub fn idle_probe_interval(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(_) => None,
+            _ => Some(IDLE_PROBE_INTERVAL),
         }
     }
 

@@ -27,7 +27,11 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
     Record {
         device: DeviceId::parse("meter-1").unwrap(),
         permit: admission
-            .reserve(&DeviceMemory::default(), Some(payload.len()))
+            .reserve(
+                StreamIndex(0),
+                &DeviceMemory::default(),
+                Some(payload.len()),
+            )
             .unwrap(),
         payload,
         content_type: None,
@@ -38,7 +42,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
 }
 
 fn admission() -> Admission {
-    Admission::new(usize::MAX / 2, 1 << 20, Arc::new(Health::up()))
+    Admission::new(usize::MAX / 2, 1 << 20, Arc::new(Health::up(1)))
 }
 
 struct Bench {

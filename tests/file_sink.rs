@@ -52,6 +52,7 @@ fn open_with(dir: &Path, streams: Vec<StreamConfig>) -> Result<FileSink, SinkErr
         streams,
         body_bytes_max: 256 << 10,
         ack_timeout: Duration::from_secs(10),
+        memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
     };
     FileSink::open(

@@ -48,6 +48,7 @@ fn options(topic: &str, ack_timeout: Duration) -> SinkOptions {
         streams,
         body_bytes_max: 256 << 10,
         ack_timeout,
+        memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
     }
 }
@@ -58,6 +59,10 @@ fn open(
     ack_timeout: Duration,
 ) -> Result<KafkaSink, SinkError> {
     KafkaSink::open(&KafkaConfig { properties }, options(topic, ack_timeout))
+}
+
+async fn verify(sink: &KafkaSink) -> Result<(), SinkError> {
+    sink.verify(&[STREAM]).await.remove(0)
 }
 
 fn sink(properties: Properties, topic: &str) -> KafkaSink {
@@ -86,7 +91,7 @@ async fn a_record_arrives_byte_for_byte_with_its_key_time_and_headers() {
     let broker = Kafka::shared();
     broker.create_topic("bytes", 1, &[]).await;
     let sink = sink(broker.plain(), "bytes");
-    sink.verify().await.unwrap();
+    verify(&sink).await.unwrap();
     let every_byte: Vec<u8> = (0..=255).collect();
     let mut binary = record("urn:plant/1@site-a_b.c", every_byte.clone());
     binary.content_type = Some("application/cbor".into());
@@ -165,7 +170,7 @@ async fn records_arrive_by_mutual_tls_and_by_password() {
     broker.create_topic("listeners", 1, &[]).await;
     for listener in [broker.mutual_tls()].into_iter().chain(listeners) {
         let sink = sink(listener, "listeners");
-        sink.verify().await.unwrap();
+        verify(&sink).await.unwrap();
         assert_eq!(
             sink.deliver(STREAM, &[record("device", "x")]).await,
             Outcomes::DELIVERED
@@ -178,7 +183,7 @@ async fn records_arrive_by_mutual_tls_and_by_password() {
 async fn complaint(listener: Properties) -> SinkError {
     let sink = sink(listener, "strangers");
     let started = Instant::now();
-    let error = sink.verify().await.unwrap_err();
+    let error = verify(&sink).await.unwrap_err();
     assert!(
         started.elapsed() < Duration::from_secs(6),
         "{:?}",
@@ -225,7 +230,7 @@ async fn who_is_turned_away_is_told_why_and_soon() {
     let (refused, hung_up) = tokio::join!(refused, join_all(hung_up.map(complaint)));
     for (error, says) in refused {
         assert!(
-            matches!(&error, SinkError::Misconfigured(text) if text.contains(says)),
+            matches!(&error, SinkError::Closed(text) if text.contains(says)),
             "{says}: {error:?}"
         );
     }
@@ -247,7 +252,7 @@ async fn a_broker_that_is_not_there_is_away_and_nothing_is_written() {
     let sink = open(properties, "nowhere", Duration::from_millis(100)).unwrap();
     let (started, records) = (Instant::now(), [record("device", "x")]);
     let deliver = async { (sink.deliver(STREAM, &records).await, started.elapsed()) };
-    let (verified, (outcomes, elapsed)) = tokio::join!(sink.verify(), deliver);
+    let (verified, (outcomes, elapsed)) = tokio::join!(verify(&sink), deliver);
     assert!(
         matches!(&verified, Err(SinkError::Away(text)) if text.contains("refused")),
         "{verified:?}"
@@ -265,8 +270,8 @@ async fn a_missing_topic_is_named_with_what_to_set_and_is_not_made() {
     let broker = Kafka::shared();
     let sink = sink(broker.plain(), "missing");
     for other in ["found", "found-too"] {
-        let error = sink.verify().await.unwrap_err();
-        assert!(matches!(error, SinkError::Misconfigured(_)), "{error:?}");
+        let error = verify(&sink).await.unwrap_err();
+        assert!(matches!(error, SinkError::Closed(_)), "{error:?}");
         assert!(
             error.to_string().contains("missing") && error.to_string().contains("FOREBAY_STREAMS"),
             "{error}"
@@ -282,7 +287,7 @@ async fn a_topic_that_does_not_take_the_largest_record_is_named_with_what_to_set
     broker
         .create_topic("narrow", 1, &[("max.message.bytes", "262144")])
         .await;
-    let error = sink(broker.plain(), "narrow").verify().await.unwrap_err();
+    let error = verify(&sink(broker.plain(), "narrow")).await.unwrap_err();
     assert!(matches!(error, SinkError::Misconfigured(_)), "{error:?}");
     for part in [
         "narrow",
@@ -295,7 +300,7 @@ async fn a_topic_that_does_not_take_the_largest_record_is_named_with_what_to_set
     broker
         .create_topic("wide-enough", 1, &[("max.message.bytes", "266240")])
         .await;
-    sink(broker.plain(), "wide-enough").verify().await.unwrap();
+    verify(&sink(broker.plain(), "wide-enough")).await.unwrap();
 }
 
 /// The topic was narrowed while the gateway ran. Brokers refuse a request of many records for the sake of one.
@@ -395,7 +400,7 @@ async fn a_broker_silent_for_15_seconds_leaves_true_outcomes_and_is_used_again()
         started.elapsed() < Duration::from_secs(22),
         "a round may take a little more than 2 s"
     );
-    assert!(matches!(sink.verify().await, Err(SinkError::Away(_))));
+    assert!(matches!(verify(&sink).await, Err(SinkError::Away(_))));
     broker.resume();
     let resumed = Instant::now();
     while deliver(1000).await.1 != Outcome::Delivered {
@@ -404,7 +409,7 @@ async fn a_broker_silent_for_15_seconds_leaves_true_outcomes_and_is_used_again()
             "it does not recover"
         );
     }
-    sink.verify().await.unwrap();
+    verify(&sink).await.unwrap();
     let stored = broker.read_topic("silence");
     assert!(
         outcomes

@@ -91,6 +91,7 @@ impl Null {
             streams: streams(),
             body_bytes_max: BODY_BYTES,
             ack_timeout: Duration::from_secs(10),
+            memory_bytes_max: 64 << 20,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
         let sink = Sink::open(&SinkConfig::Null, options)
@@ -123,7 +124,7 @@ pub fn runtime(is_paused: bool) -> (Runtime, Lull) {
 
 /// A service, on the local set that this is called on, and on the runtime whose lulls these are.
 pub fn service(lull: Lull) -> (Rc<Service>, Null) {
-    let health = Arc::new(Health::up());
+    let health = Arc::new(Health::up(1));
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);

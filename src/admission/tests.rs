@@ -4,9 +4,10 @@ use super::budget::SHARE;
 use super::*;
 
 const BODY_BYTES_MAX: usize = 4 * 1024;
+const STREAM: StreamIndex = StreamIndex(0);
 
 fn admission(bytes_max: usize) -> Admission {
-    Admission::new(bytes_max, BODY_BYTES_MAX, Arc::new(Health::up()))
+    Admission::new(bytes_max, BODY_BYTES_MAX, Arc::new(Health::up(1)))
 }
 
 /// A permit for a payload that has come whole.
@@ -15,7 +16,7 @@ fn whole(
     device: &DeviceMemory,
     payload_bytes: usize,
 ) -> Result<Permit, Shed> {
-    let mut permit = admission.reserve(device, Some(payload_bytes))?;
+    let mut permit = admission.reserve(STREAM, device, Some(payload_bytes))?;
     admission.grow(&mut permit, payload_bytes)?;
     Ok(permit)
 }
@@ -44,9 +45,9 @@ fn the_budget_holds_and_a_dropped_permit_comes_back() {
 fn a_head_alone_costs_next_to_nothing() {
     let admission = admission(1 << 20);
     let device = DeviceMemory::default();
-    let undeclared = admission.reserve(&device, None).unwrap();
+    let undeclared = admission.reserve(STREAM, &device, None).unwrap();
     assert_eq!(undeclared.bytes(), RECORD_OVERHEAD_BYTES);
-    let declared = admission.reserve(&device, Some(BODY_BYTES_MAX)).unwrap();
+    let declared = admission.reserve(STREAM, &device, Some(BODY_BYTES_MAX)).unwrap();
     assert_eq!(
         declared.bytes(),
         RECORD_OVERHEAD_BYTES + DECLARED_BYTES_AT_ONCE_MAX
@@ -61,7 +62,7 @@ fn what_is_declared_must_have_room() {
     let _half = whole(&admission, &one, BODY_BYTES_MAX).unwrap();
     let before = admission.reserved_bytes();
     assert_eq!(
-        admission.reserve(&other, Some(BODY_BYTES_MAX)).unwrap_err(),
+        admission.reserve(STREAM, &other, Some(BODY_BYTES_MAX)).unwrap_err(),
         Shed::MemoryBudget
     );
     assert_eq!(admission.reserved_bytes(), before);
@@ -89,19 +90,19 @@ fn a_device_holds_an_eighth_at_most_and_the_next_one_finds_room() {
 
 #[test]
 fn a_sink_that_is_away_and_a_closed_door_shed() {
-    let health = Arc::new(Health::up());
+    let health = Arc::new(Health::up(1));
     let admission = Admission::new(1 << 20, BODY_BYTES_MAX, health.clone());
     let device = DeviceMemory::default();
-    health.set_down("gone".into());
+    health.set_down(STREAM, "gone".into());
     assert_eq!(
-        admission.reserve(&device, None).unwrap_err(),
+        admission.reserve(STREAM, &device, None).unwrap_err(),
         Shed::SinkAway
     );
-    health.set_up();
-    assert!(admission.reserve(&device, None).is_ok());
+    health.set_up(STREAM, None);
+    assert!(admission.reserve(STREAM, &device, None).is_ok());
     admission.close();
     assert_eq!(
-        admission.reserve(&device, None).unwrap_err(),
+        admission.reserve(STREAM, &device, None).unwrap_err(),
         Shed::Draining
     );
 }
@@ -140,7 +141,7 @@ proptest! {
         let mut permits: Vec<(usize, Permit)> = Vec::new();
         for step in steps {
             let grown = match step {
-                Step::Begin(device, declared) => match admission.reserve(&devices[device], declared) {
+                Step::Begin(device, declared) => match admission.reserve(STREAM, &devices[device], declared) {
                     Ok(permit) => {
                         permits.push((device, permit));
                         Some(device)

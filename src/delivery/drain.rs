@@ -2,7 +2,7 @@
 //!
 //! One wave is on its way at a time, of no more than a batch: live records are hardly held up by it. What the sink did not
 //! take goes again, after a back-off while nothing arrives; what it refuses for good, and what has no stream any more,
-//! goes to the dead letters. While the sink is away nothing is tried.
+//! goes to the dead letters. For a stream that is away nothing is tried.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -69,14 +69,24 @@ impl Delivery {
     }
 
     fn next_wave(&self, backlog: &Backlog, window: &mut Window) -> Option<Wave> {
-        if !self.watch.sink_answers() {
-            return None;
-        }
-        window.take_wave(self.options.batch, |place| match backlog.is_done(place) {
-            true => Turn::Forget,
-            false if backlog.is_in_doubt(place) => Turn::Wait,
-            false => Turn::Go,
+        let answers = |stream: &str| {
+            let index = self.index_of(stream);
+            index.is_none_or(|index| self.watch.answers(index))
+        };
+        window.take_wave(self.options.batch, answers, |place| {
+            match backlog.is_done(place) {
+                true => Turn::Forget,
+                false if backlog.is_in_doubt(place) => Turn::Wait,
+                false => Turn::Go,
+            }
         })
+    }
+
+    /// `None` for a stream that is not among those of now.
+    fn index_of(&self, stream: &str) -> Option<StreamIndex> {
+        let mut streams = self.options.streams.iter();
+        let place = streams.position(|known| *known.name == *stream)?;
+        Some(StreamIndex(place as u16))
     }
 
     /// Until there may be something to do.
@@ -95,13 +105,8 @@ impl Delivery {
     async fn send(&self, backlog: &Backlog, window: &mut Window, wave: Wave) -> bool {
         let Wave { stream, entries } = wave;
         let (places, records): (Vec<u64>, Vec<Record>) = entries.into_iter().unzip();
-        let outcomes = match self
-            .options
-            .streams
-            .iter()
-            .position(|known| *known.name == *stream)
-        {
-            Some(index) => self.ask_sink(StreamIndex(index as u16), &records).await,
+        let outcomes = match self.index_of(&stream) {
+            Some(index) => self.ask_sink(index, &records).await,
             None => Outcomes::All(Outcome::Permanent(
                 "the stream is not among FOREBAY_STREAMS".into(),
             )),

@@ -1,48 +1,183 @@
-//! Can anything be made safe? Written by delivery, read by every request.
+//! Can a stream's records be made safe? Written by delivery, read by every request.
+//!
+//! Each stream has a state of its own, so that one that is missing or closed refuses its own requests only. A stream
+//! whose records are refused although it answers can be judged by a record alone: delivery offers a trial, and one
+//! request is let in by it. Reading costs one atomic load; the reasons are for `/readyz` and the log.
 
+use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// Whether records are taken, and if not, why.
+use crate::config::StreamConfig;
+use crate::record::StreamIndex;
+
+/// The states of all streams.
 #[derive(Debug)]
 pub struct Health {
-    up: AtomicBool,
+    streams: Box<[StreamHealth]>,
+}
+
+#[derive(Debug)]
+struct StreamHealth {
+    name: String,
+    state: AtomicU8,
+    /// Why its sink takes nothing, also where the spool does.
     reason: ArcSwapOption<String>,
 }
 
+/// Whether a stream's records are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    Up,
+    Down,
+    /// Down, but the next request may come in.
+    Trial,
+}
+
 impl Health {
-    pub fn up() -> Self {
+    /// Every stream is down until delivery has asked for it.
+    pub fn new(streams: &[StreamConfig]) -> Self {
+        let asked = "the sink has not been asked yet";
+        Self::of(
+            streams.iter().map(|stream| stream.name.clone()),
+            State::Down,
+            Some(asked),
+        )
+    }
+
+    /// So many streams that take records, for tests and benchmarks.
+    pub fn up(streams: usize) -> Self {
+        let names = (0..streams).map(|stream| format!("stream-{stream}"));
+        Self::of(names, State::Up, None)
+    }
+
+    fn of(names: impl Iterator<Item = String>, state: State, reason: Option<&str>) -> Self {
+        let streams = names.map(|name| StreamHealth {
+            name,
+            state: AtomicU8::new(state as u8),
+            reason: ArcSwapOption::new(reason.map(|reason| Arc::new(reason.into()))),
+        });
         Self {
-            up: AtomicBool::new(true),
-            reason: ArcSwapOption::empty(),
+            streams: streams.collect(),
         }
     }
 
-    pub fn down(reason: String) -> Self {
-        Self {
-            up: AtomicBool::new(false),
-            reason: ArcSwapOption::from_pointee(reason),
+    /// Whether the stream's records can be made safe.
+    pub fn is_up(&self, stream: StreamIndex) -> bool {
+        self.streams[stream.get()].is(State::Up)
+    }
+
+    /// Whether a request for the stream may come in; where a trial is on offer, the one that asks first.
+    pub fn admits(&self, stream: StreamIndex) -> bool {
+        let stream = &self.streams[stream.get()];
+        stream.is(State::Up) || stream.change(State::Trial, State::Down)
+    }
+
+    /// Lets one request in if the stream is down.
+    pub fn offer_trial(&self, stream: StreamIndex) {
+        self.streams[stream.get()].change(State::Down, State::Trial);
+    }
+
+    /// The stream's records can be made safe; `reason` says why not by its sink.
+    pub fn set_up(&self, stream: StreamIndex, reason: Option<String>) {
+        let stream = &self.streams[stream.get()];
+        stream.set_reason(reason);
+        stream.state.store(State::Up as u8, Ordering::Relaxed);
+    }
+
+    /// The stream's records cannot be made safe. A trial that is on offer stays so.
+    pub fn set_down(&self, stream: StreamIndex, reason: String) {
+        let stream = &self.streams[stream.get()];
+        stream.set_reason(Some(reason));
+        stream.change(State::Up, State::Down);
+    }
+
+    /// `Err` while no stream's records can be made safe. The text names each stream that its sink does not take, with the
+    /// reason; it is empty where there is none.
+    pub fn report(&self) -> Result<String, String> {
+        let mut reasons: Vec<(Arc<String>, Vec<&str>)> = Vec::new();
+        for stream in &self.streams {
+            let Some(reason) = stream.reason.load_full() else {
+                continue;
+            };
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, names)) => names.push(&stream.name),
+                None => reasons.push((reason, vec![&stream.name])),
+            }
         }
+        let text = spell(&reasons);
+        let any_up = self.streams.iter().any(|stream| stream.is(State::Up));
+        if any_up { Ok(text) } else { Err(text) }
+    }
+}
+
+/// `stream a: why; streams b, c: why`.
+fn spell(reasons: &[(Arc<String>, Vec<&str>)]) -> String {
+    let mut text = String::new();
+    for (reason, names) in reasons {
+        let separator = if text.is_empty() { "" } else { "; " };
+        let noun = if names.len() == 1 {
+            "stream"
+        } else {
+            "streams"
+        };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{separator}{noun} {}: {reason}", names.join(", "));
+    }
+    text
+}
+
+impl StreamHealth {
+    fn is(&self, state: State) -> bool {
+        self.state.load(Ordering::Relaxed) == state as u8
     }
 
-    pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+    /// Whether it was in the first state; it is in the second one then.
+    fn change(&self, from: State, to: State) -> bool {
+        let changed =
+            self.state
+                .compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed);
+        changed.is_ok()
     }
 
-    /// Why nothing can be made safe; `None` while it can.
-    pub fn reason(&self) -> Option<Arc<String>> {
-        self.reason.load_full()
+    fn set_reason(&self, reason: Option<String>) {
+        self.reason.store(reason.map(Arc::new));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: StreamIndex = StreamIndex(0);
+    const SECOND: StreamIndex = StreamIndex(1);
+
+    #[test]
+    fn a_stream_that_is_down_refuses_its_own_requests_only() {
+        let health = Health::up(2);
+        health.set_down(SECOND, "gone".into());
+        assert!(health.admits(FIRST) && !health.admits(SECOND));
+        assert_eq!(health.report(), Ok("stream stream-1: gone".into()));
+        health.set_down(FIRST, "gone".into());
+        let both = "streams stream-0, stream-1: gone".to_owned();
+        assert_eq!(health.report(), Err(both));
+        health.set_up(FIRST, Some("spooled".into()));
+        health.set_up(SECOND, None);
+        assert_eq!(health.report(), Ok("stream stream-0: spooled".into()));
     }
 
-    pub fn set_up(&self) {
-        self.reason.store(None);
-        self.up.store(true, Ordering::Relaxed);
-    }
-
-    pub fn set_down(&self, reason: String) {
-        self.up.store(false, Ordering::Relaxed);
-        self.reason.store(Some(Arc::new(reason)));
+    #[test]
+    fn a_trial_lets_one_request_in() {
+        let health = Health::up(1);
+        health.offer_trial(FIRST);
+        assert!(health.is_up(FIRST), "one that is up needs none");
+        health.set_down(FIRST, "refused".into());
+        health.offer_trial(FIRST);
+        health.set_down(FIRST, "still refused".into());
+        assert!(!health.is_up(FIRST));
+        assert_eq!([(); 3].map(|()| health.admits(FIRST)), [true, false, false]);
     }
 }

@@ -36,7 +36,7 @@ impl Delivery {
             live,
             held,
             is_held,
-        } = self.route(backlog, records);
+        } = self.route(backlog, stream, records);
         let mut delivering = Box::pin(self.ask_sink(stream, &live));
         let in_time = async {
             tokio::select! {
@@ -63,8 +63,8 @@ impl Delivery {
         receipt.settle(live, merge(&is_held, outcomes, &of_held));
     }
 
-    fn route(&self, backlog: &Backlog, records: Vec<Record>) -> Routed {
-        let all_held = backlog.mode() == SpoolMode::Always || !self.sink_takes_more();
+    fn route(&self, backlog: &Backlog, stream: StreamIndex, records: Vec<Record>) -> Routed {
+        let all_held = backlog.mode() == SpoolMode::Always || !self.sink_takes_more(stream);
         if !all_held && backlog.is_empty() {
             return Routed {
                 live: records,
@@ -86,11 +86,11 @@ impl Delivery {
         Routed { is_held, ..routed }
     }
 
-    /// Whether it is there and has not all the batches that it may have at once.
-    fn sink_takes_more(&self) -> bool {
-        self.watch.sink_is_up()
-            && !self.watch.is_hurrying()
+    /// Whether the stream is there and the sink has not all the batches that it may have at once.
+    fn sink_takes_more(&self, stream: StreamIndex) -> bool {
+        !self.watch.is_hurrying()
             && self.watch.in_flight() < self.options.in_flight_batches_max
+            && self.watch.takes_batch(stream)
     }
 
     async fn out_of_patience(&self) {

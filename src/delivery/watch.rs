@@ -1,7 +1,10 @@
-//! The watch over the sink: is it there, is it silent, and can anything be made safe?
+//! The watch over the sink's streams: is each there, is it silent, does it take records, and can they be made safe?
 //!
-//! The sink is asked at leisure while records flow, at once when they stop coming back or fail, and every second while it
-//! is away, never more often. What it answers, together with the spool's state, is the gateway's [`Health`].
+//! Delivery tells it of every batch and asks the sink for the streams that are [due](Watch::wait_until_due): at once where
+//! records fail or stop coming back, every second while a stream is away, never more often. What a stream answers and
+//! what becomes of its records, together with the spool's state, is the gateway's [`Health`].
+
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -12,34 +15,41 @@ use tokio::time::{Instant, sleep};
 
 use super::backlog::Backlog;
 use super::health::Health;
-use crate::config::SpoolMode;
+use crate::config::{SpoolMode, StreamConfig};
+use crate::record::{Outcomes, StreamIndex};
 use crate::sink::SinkError;
 use crate::telemetry::metrics::Metrics;
-
-/// How often a sink is asked that is away, or that is silent while records wait for it.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often a sink is asked when all is well.
-const IDLE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What the sink said when it was asked last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkState {
-    Up,
-    /// It answers, but cannot take everything as configured.
-    Unfit(String),
-    Away(String),
-}
+use stream::{End, PROBE_INTERVAL, Stream, Trouble};
 
 pub struct Watch {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    sink: RefCell<SinkState>,
-    progress: Cell<Progress>,
+    streams: RefCell<Vec<Watched>>,
+    in_flight: Cell<usize>,
+    /// Why the spool takes nothing, as it was last looked at.
+    spool_trouble: RefCell<Option<String>>,
     doubt: Notify,
     sink_changed: Notify,
     exit: watch::Sender<Exit>,
 }
+
+struct Watched {
+    name: String,
+    stream: Stream,
+    /// What has been told of its trouble.
+    told: Told,
+}
+
+/// What has been logged of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Up,
+    Away,
+    Refusing,
+}
+
+/// Streams of which there is the same to tell.
+type News = Vec<(Told, String, Vec<String>)>;
 
 /// How far the gateway is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,150 +61,197 @@ enum Exit {
     Hurrying,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// The last time that a record was delivered, or that nothing waited for delivery.
-    at: Instant,
-    in_flight: usize,
-}
-
 impl Watch {
-    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, streams: &[StreamConfig]) -> Self {
+        let now = Instant::now();
+        let watched = |config: &StreamConfig| Watched {
+            name: config.name.clone(),
+            stream: Stream::new(now),
+            told: Told::Up,
+        };
         Self {
             health,
             metrics,
-            sink: RefCell::new(SinkState::Up),
-            progress: Cell::new(Progress {
-                at: Instant::now(),
-                in_flight: 0,
-            }),
+            streams: RefCell::new(streams.iter().map(watched).collect()),
+            in_flight: Cell::new(0),
+            spool_trouble: RefCell::new(None),
             doubt: Notify::new(),
             sink_changed: Notify::new(),
             exit: watch::Sender::new(Exit::Not),
         }
     }
 
-    pub fn batch_started(&self) -> Instant {
+    /// Every stream's place.
+    pub fn all(&self) -> Vec<StreamIndex> {
+        indexes(self.streams.borrow().len()).collect()
+    }
+
+    pub fn batch_started(&self, stream: StreamIndex) -> Instant {
         let now = Instant::now();
-        let Progress { at, in_flight } = self.progress.get();
-        self.set_progress(if in_flight == 0 { now } else { at }, in_flight + 1);
+        self.set_in_flight(self.in_flight.get() + 1);
+        self.streams.borrow_mut()[stream.get()]
+            .stream
+            .batch_started(now);
         now
     }
 
-    pub fn batch_finished(&self, is_progress: bool) {
-        let Progress { at, in_flight } = self.progress.get();
-        self.set_progress(if is_progress { Instant::now() } else { at }, in_flight - 1);
-        if !is_progress {
+    /// What became of a batch of so many records.
+    pub fn batch_finished(
+        &self,
+        stream: StreamIndex,
+        outcomes: &Outcomes,
+        records: usize,
+        backlog: Option<&Backlog>,
+    ) {
+        self.set_in_flight(self.in_flight.get() - 1);
+        let end = End::of(outcomes, records);
+        let is_taken = end == End::Taken;
+        let was_well = self.takes(stream);
+        self.streams.borrow_mut()[stream.get()]
+            .stream
+            .batch_finished(end, Instant::now());
+        if !is_taken {
             self.doubt.notify_one();
+        }
+        if !(was_well && is_taken) {
+            self.review([stream].into_iter(), backlog);
         }
     }
 
-    fn set_progress(&self, at: Instant, in_flight: usize) {
-        self.progress.set(Progress { at, in_flight });
+    fn set_in_flight(&self, in_flight: usize) {
+        self.in_flight.set(in_flight);
         self.metrics.set_in_flight_batches(in_flight);
     }
 
     /// Batches that the sink has and has not answered.
     pub fn in_flight(&self) -> usize {
-        self.progress.get().in_flight
+        self.in_flight.get()
     }
 
-    /// How long the sink has owed an answer.
-    fn silence(&self) -> Option<Duration> {
-        let progress = self.progress.get();
-        (progress.in_flight > 0).then(|| progress.at.elapsed())
-    }
-
-    /// Returns when it is time to ask the sink.
-    pub async fn wait_for_doubt(&self) {
-        if !self.health.is_up() || !self.sink_is_up() {
-            return;
-        }
-        tokio::select! {
-            () = self.doubt.notified() => {}
-            () = self.silent() => {}
-            () = sleep(IDLE_PROBE_INTERVAL) => {}
-        }
-    }
-
-    async fn silent(&self) {
-        while self
-            .silence()
-            .is_none_or(|silence| silence < PROBE_INTERVAL)
-        {
-            sleep(PROBE_INTERVAL).await;
-        }
-    }
-
-    /// The least time between two questions.
-    pub async fn pause(&self) {
-        sleep(PROBE_INTERVAL).await;
-    }
-
-    pub fn sink_is_up(&self) -> bool {
-        *self.sink.borrow() == SinkState::Up
-    }
-
-    /// Whether it is worth a try to deliver what is spooled.
-    pub fn sink_answers(&self) -> bool {
-        !matches!(*self.sink.borrow(), SinkState::Away(_))
-    }
-
-    pub fn sink_answered(&self, answer: &Result<(), SinkError>, backlog: Option<&Backlog>) {
-        let state = match answer {
-            Ok(()) => SinkState::Up,
-            Err(SinkError::Misconfigured(reason)) => SinkState::Unfit(reason.clone()),
-            Err(SinkError::Away(reason)) => SinkState::Away(reason.clone()),
-        };
-        let was_up = self.sink_is_up();
-        match &state {
-            SinkState::Up if !was_up => tracing::info!("the sink is back"),
-            SinkState::Unfit(reason) | SinkState::Away(reason) if was_up => {
-                let meanwhile = if backlog.is_some() {
-                    "spooled"
-                } else {
-                    "refused"
-                };
-                tracing::warn!(
-                    reason,
-                    "the sink is away: new records are {meanwhile} until it is back"
-                );
+    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile.
+    pub async fn wait_until_due(
+        &self,
+        idle_interval: Option<Duration>,
+        backlog: Option<&Backlog>,
+    ) -> Vec<StreamIndex> {
+        loop {
+            self.offer_trials(backlog);
+            let due = self.due(idle_interval);
+            if !due.is_empty() {
+                return due;
             }
-            _ => {}
+            tokio::select! {
+                // A doubt soon after an answer waits: a stream is not asked more often.
+                () = self.doubt.notified() => if self.due(idle_interval).is_empty() {
+                    sleep(PROBE_INTERVAL).await;
+                },
+                () = sleep(PROBE_INTERVAL) => {}
+            }
         }
-        self.metrics.set_sink_up(state == SinkState::Up);
-        *self.sink.borrow_mut() = state;
-        self.update_health(backlog);
+    }
+
+    fn due(&self, idle_interval: Option<Duration>) -> Vec<StreamIndex> {
+        let now = Instant::now();
+        let streams = self.streams.borrow();
+        let is_due = |index: &StreamIndex| streams[index.get()].stream.is_due(idle_interval, now);
+        indexes(streams.len()).filter(is_due).collect()
+    }
+
+    fn offer_trials(&self, backlog: Option<&Backlog>) {
+        let now = Instant::now();
+        let mut trials = self.all();
+        trials.retain(|index| {
+            self.streams.borrow_mut()[index.get()]
+                .stream
+                .offer_trial(now)
+        });
+        self.review(self.all().into_iter(), backlog);
+        for index in trials {
+            self.health.offer_trial(index);
+        }
+    }
+
+    /// Whether the sink takes the stream's records, as far as is known.
+    pub fn takes(&self, stream: StreamIndex) -> bool {
+        self.streams.borrow()[stream.get()]
+            .stream
+            .trouble()
+            .is_none()
+    }
+
+    /// Whether a batch of the stream may go to the sink, be it as a trial.
+    pub fn takes_batch(&self, stream: StreamIndex) -> bool {
+        self.streams.borrow_mut()[stream.get()].stream.takes_batch()
+    }
+
+    /// Whether it is worth a try to deliver what is spooled for the stream.
+    pub fn answers(&self, stream: StreamIndex) -> bool {
+        self.streams.borrow()[stream.get()].stream.answers()
+    }
+
+    /// What these streams said when the sink was asked for them.
+    pub fn answered(
+        &self,
+        asked: &[StreamIndex],
+        answers: &[Result<(), SinkError>],
+        backlog: Option<&Backlog>,
+    ) {
+        debug_assert_eq!(asked.len(), answers.len(), "one answer for each stream");
+        let now = Instant::now();
+        for (index, answer) in asked.iter().zip(answers) {
+            self.streams.borrow_mut()[index.get()]
+                .stream
+                .answered(answer, now);
+        }
+        self.review(asked.iter().copied(), backlog);
         self.sink_changed.notify_waiters();
     }
 
-    /// To be called when the spool's state may have changed, too.
+    /// To be called when the spool's state may have changed.
     pub fn update_health(&self, backlog: Option<&Backlog>) {
-        match self.trouble(backlog) {
-            None => self.health.set_up(),
-            Some(reason) if self.health.reason().is_none_or(|known| *known != reason) => {
-                self.health.set_down(reason)
-            }
-            Some(_) => {}
+        let trouble = backlog.and_then(Backlog::trouble);
+        if *self.spool_trouble.borrow() != trouble {
+            self.review(self.all().into_iter(), backlog);
         }
     }
 
-    /// Why nothing can be made safe.
-    fn trouble(&self, backlog: Option<&Backlog>) -> Option<String> {
-        let of_sink = match &*self.sink.borrow() {
-            SinkState::Up => None,
-            SinkState::Unfit(reason) | SinkState::Away(reason) => Some(reason.clone()),
-        };
-        let Some(backlog) = backlog else {
-            return of_sink;
-        };
-        match backlog.mode() {
-            SpoolMode::Always => backlog.trouble(),
-            SpoolMode::Overflow => Some(format!("{}; {}", of_sink?, backlog.trouble()?)),
+    /// Makes the health of these streams what is known of them, and tells what has changed.
+    fn review(&self, streams: impl Iterator<Item = StreamIndex>, backlog: Option<&Backlog>) {
+        *self.spool_trouble.borrow_mut() = backlog.and_then(Backlog::trouble);
+        let mut news = News::new();
+        for index in streams {
+            let watched = &mut self.streams.borrow_mut()[index.get()];
+            self.set_health(index, watched.stream.trouble(), backlog);
+            watched.note_news(&mut news);
+        }
+        if !news.is_empty() {
+            tell(&news, backlog.is_some());
+            self.sink_changed.notify_waiters();
         }
     }
 
-    /// Returns when the sink has been asked again.
+    fn set_health(
+        &self,
+        index: StreamIndex,
+        trouble: Option<Trouble<'_>>,
+        backlog: Option<&Backlog>,
+    ) {
+        self.metrics.set_sink_up(index, trouble.is_none());
+        let of_sink = trouble.map(Trouble::reason);
+        let of_spool = self.spool_trouble.borrow().clone();
+        let is_up = match backlog.map(Backlog::mode) {
+            None => of_sink.is_none(),
+            Some(SpoolMode::Always) => of_spool.is_none(),
+            Some(SpoolMode::Overflow) => of_sink.is_none() || of_spool.is_none(),
+        };
+        if is_up {
+            return self.health.set_up(index, of_sink);
+        }
+        let reasons: Vec<String> = of_sink.into_iter().chain(of_spool).collect();
+        self.health.set_down(index, reasons.join("; "));
+    }
+
+    /// Returns when a stream has been asked, or is another than it was.
     pub async fn sink_changed(&self) {
         self.sink_changed.notified().await;
     }
@@ -231,4 +288,51 @@ impl Watch {
         // The sender is here.
         let _ = self.exit.subscribe().wait_for(|now| *now >= exit).await;
     }
+}
+
+impl Watched {
+    /// Adds what has not been told of the stream. A reason in other words is no news.
+    fn note_news(&mut self, news: &mut News) {
+        let trouble = self.stream.trouble();
+        let told = match trouble {
+            None => Told::Up,
+            Some(Trouble::Unasked) => return,
+            Some(Trouble::Away(_) | Trouble::Unfit(_)) => Told::Away,
+            Some(Trouble::Refusing(_)) => Told::Refusing,
+        };
+        if told == self.told {
+            return;
+        }
+        self.told = told;
+        let reason = trouble.map_or_else(String::new, Trouble::reason);
+        let same = |(known, why, _): &&mut (Told, String, _)| *known == told && *why == reason;
+        match news.iter_mut().find(same) {
+            Some((.., names)) => names.push(self.name.clone()),
+            None => news.push((told, reason, vec![self.name.clone()])),
+        }
+    }
+}
+
+fn tell(news: &News, has_spool: bool) {
+    let meanwhile = if has_spool { "spooled" } else { "refused" };
+    for (told, reason, names) in news {
+        let streams = names.join(", ");
+        match told {
+            Told::Up => tracing::info!(streams, "the sink is back"),
+            Told::Away => tracing::warn!(
+                streams,
+                reason,
+                "the sink is away: new records are {meanwhile} until it is back"
+            ),
+            Told::Refusing => tracing::error!(
+                streams,
+                reason,
+                "the sink answers but takes no records: new ones are {meanwhile} until it does"
+            ),
+        }
+    }
+}
+
+fn indexes(streams: usize) -> impl Iterator<Item = StreamIndex> {
+    (0..streams).map(|index| StreamIndex(index as u16))
 }

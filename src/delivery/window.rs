@@ -86,10 +86,19 @@ impl Window {
         &mut self.streams[at].1
     }
 
-    /// Takes what may travel together, within a batch's limits. Streams take turns. `None` when nothing may.
-    pub fn take_wave(&mut self, limits: BatchConfig, turn: impl Fn(u64) -> Turn) -> Option<Wave> {
+    /// Takes what may travel together, within a batch's limits. Streams that are there take turns. `None` when nothing may.
+    pub fn take_wave(
+        &mut self,
+        limits: BatchConfig,
+        is_there: impl Fn(&str) -> bool,
+        turn: impl Fn(u64) -> Turn,
+    ) -> Option<Wave> {
         for _ in 0..self.streams.len() {
             let (stream, mut queue) = self.streams.pop_front()?;
+            if !is_there(&stream) {
+                self.streams.push_back((stream, queue));
+                continue;
+            }
             let entries = self.take_from(&mut queue, limits, &turn);
             if !queue.is_empty() {
                 self.streams.push_back((stream.clone(), queue));
@@ -184,11 +193,20 @@ mod tests {
         let mut window = Window::default();
         window.add(frame("a", 0, &[1, 1, 2, 3, 3]));
         let turn = |place| if place == 3 { Turn::Wait } else { Turn::Go };
-        assert_eq!(places(&window.take_wave(LIMITS, turn).unwrap()), [0, 2]);
-        assert_eq!(places(&window.take_wave(LIMITS, turn).unwrap()), [1]);
-        assert!(window.take_wave(LIMITS, turn).is_none());
+        assert_eq!(
+            places(&window.take_wave(LIMITS, |_| true, turn).unwrap()),
+            [0, 2]
+        );
+        assert_eq!(
+            places(&window.take_wave(LIMITS, |_| true, turn).unwrap()),
+            [1]
+        );
+        assert!(window.take_wave(LIMITS, |_| true, turn).is_none());
         let turn = |place| if place == 3 { Turn::Forget } else { Turn::Go };
-        assert_eq!(places(&window.take_wave(LIMITS, turn).unwrap()), [4]);
+        assert_eq!(
+            places(&window.take_wave(LIMITS, |_| true, turn).unwrap()),
+            [4]
+        );
         assert_eq!((window.records(), window.bytes()), (0, 0));
     }
 
@@ -197,10 +215,10 @@ mod tests {
         let mut window = Window::default();
         window.add(frame("a", 0, &[1]));
         window.add(frame("b", 1, &[1]));
-        let wave = window.take_wave(LIMITS, |_| Turn::Go).unwrap();
+        let wave = window.take_wave(LIMITS, |_| true, |_| Turn::Go).unwrap();
         assert_eq!((&*wave.stream, places(&wave)), ("a", vec![0]));
         window.put_back(&wave.stream, wave.entries);
-        let wave = window.take_wave(LIMITS, |_| Turn::Go).unwrap();
+        let wave = window.take_wave(LIMITS, |_| true, |_| Turn::Go).unwrap();
         assert_eq!((&*wave.stream, places(&wave)), ("b", vec![1]));
     }
 
@@ -230,7 +248,7 @@ mod tests {
                 // After a while nothing fails, so that it ends.
                 let (waits, fails) = if round < 1000 { fates.next().unwrap() } else { (false, false) };
                 let turn = |place| if waits && place % 3 == 0 { Turn::Wait } else { Turn::Go };
-                let Some(wave) = window.take_wave(LIMITS, turn) else {
+                let Some(wave) = window.take_wave(LIMITS, |_| true, turn) else {
                     if window.records() == 0 { break }
                     continue;
                 };

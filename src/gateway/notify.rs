@@ -67,11 +67,11 @@ impl Notifier {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            let ready = (status.ready)();
-            let reason = ready.map_or_else(
-                |reason| format!("not ready: {}", reason.escape_debug()),
-                |()| "ready".into(),
-            );
+            let reason = match (status.ready)() {
+                Ok(away) if away.is_empty() => "ready".into(),
+                Ok(away) => format!("ready, but {}", away.escape_debug()),
+                Err(reason) => format!("not ready: {}", reason.escape_debug()),
+            };
             self.say(&format!("WATCHDOG=1\nSTATUS={reason}"));
         }
     }

@@ -5,9 +5,9 @@
 //! reports wake a task there that counts them down, and the last one of a batch wakes its delivery. librdkafka retries by
 //! itself, in order, until `message.timeout.ms`; then it says whether the topic may have the record.
 //!
-//! Bounds: admission bounds what is produced, so librdkafka's own queue has none. One bad record costs only itself:
-//! brokers refuse what librdkafka put into one request together, so whatever is refused is produced again, each record
-//! in a request of its own, by a second producer that is made when it is first needed.
+//! Bounds: librdkafka's own queue holds what the memory budget admits. One bad record costs only itself: brokers refuse
+//! what librdkafka put into one request together, for one record or for its size, so whatever is refused is produced
+//! again, each record in a request of its own, by a second producer that is made when it is first needed.
 
 mod client;
 mod in_flight;
@@ -17,15 +17,15 @@ mod settings;
 mod verify;
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::yield_now;
 
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
-use crate::record::{Outcome, Outcomes, Record, StreamIndex};
+use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
 use client::Client;
 use in_flight::InFlight;
 use native::{Headers, Message, Producer};
@@ -39,11 +39,7 @@ pub struct KafkaSink {
     in_flight: Arc<InFlight>,
     topics: Vec<String>,
     settings: settings::Settings,
-    /// The topics were found to take the largest record.
-    fits: AtomicBool,
-    /// Asks for the topics' settings until they are known, or have not been told this often.
-    admin: Mutex<Option<Arc<verify::Admin>>>,
-    unanswered: AtomicUsize,
+    sizes: verify::Sizes,
 }
 
 impl KafkaSink {
@@ -62,16 +58,13 @@ impl KafkaSink {
             native_names(&topics)?,
         );
         let client = client.map_err(|error| settings.misconfigured(error))?;
-        let (alone, fits, admin, unanswered) = Default::default();
         Ok(Self {
             client,
-            alone,
+            alone: OnceLock::new(),
             in_flight,
+            sizes: verify::Sizes::unknown(topics.len()),
             topics,
             settings,
-            fits,
-            admin,
-            unanswered,
         })
     }
 
@@ -91,10 +84,9 @@ impl KafkaSink {
             let again = self
                 .produce_alone(stream, refused.iter().map(|&index| &records[index]))
                 .await;
-            refused
-                .iter()
-                .enumerate()
-                .for_each(|(place, &index)| outcomes[index] = again.get(place).clone());
+            for (place, &index) in refused.iter().enumerate() {
+                outcomes[index] = judge_time(&records[index], again.get(place).clone());
+            }
         }
         Outcomes::Each(outcomes)
     }
@@ -195,16 +187,44 @@ fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
         _ if in_topic == InTopic::Perhaps => Outcome::Unknown,
         // The broker's own "unknown error": it does not say whether it wrote.
         Unknown => Outcome::Unknown,
+        // A request that is larger than a segment: its records go one by one, and one alone is too large for the topic.
         MessageSizeTooLarge
+        | MessageBatchTooLarge
         | InvalidMessageSize
         | InvalidRecord
         | InvalidDifferentRecord
         | InvalidTimestamp
         | PolicyViolation => Outcome::Permanent(reason()),
-        TopicAuthorizationFailed | UnknownTopicOrPartition | UnknownTopic => {
-            Outcome::Barred(reason())
-        }
+        TopicAuthorizationFailed
+        | ClusterAuthorizationFailed
+        | UnknownTopicOrPartition
+        | UnknownTopic
+        | InvalidTopic
+        | InvalidRequiredAcks
+        | UnsupportedForMessageFormat
+        | UnsupportedCompressionType => Outcome::Barred(reason()),
         _ => Outcome::Retryable(reason()),
+    }
+}
+
+/// A record that came this lately has a time that the gateway's clock tells now.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// What the dead letters and `/readyz` say of a clock.
+const CLOCK_REFUSED: &str = "InvalidTimestamp: the brokers refuse the time of receipt: check this machine's clock, or the \
+     topic's message.timestamp.before.max.ms and after.max.ms";
+
+/// A time that the broker refuses is the gateway's clock's fault, not the record's, and none of its neighbours would pass.
+/// It is the record's own only where it has waited since: then its time is what it is.
+fn judge_time(record: &Record, outcome: Outcome) -> Outcome {
+    let is_time =
+        |reason: &Reason| **reason == *format!("{:?}", RDKafkaErrorCode::InvalidTimestamp);
+    let latest_old = Timestamp::now().0.saturating_sub(LATELY.as_millis() as u64);
+    match outcome {
+        Outcome::Permanent(reason) if is_time(&reason) && record.received_at.0 > latest_old => {
+            Outcome::Barred(CLOCK_REFUSED.into())
+        }
+        outcome => outcome,
     }
 }
 
@@ -226,7 +246,7 @@ mod tests {
     #[test]
     fn only_a_record_at_fault_is_refused_for_good_and_doubt_stays_doubt() {
         use RDKafkaErrorCode::*;
-        for code in [MessageSizeTooLarge, InvalidRecord, InvalidTimestamp] {
+        for code in [MessageSizeTooLarge, MessageBatchTooLarge, InvalidRecord] {
             assert!(is_refused(&outcome(code, InTopic::No)), "{code:?}");
         }
         for code in [MessageTimedOut, NotEnoughReplicas, Fatal] {
@@ -235,7 +255,11 @@ mod tests {
                 Outcome::Retryable(format!("{code:?}").into())
             );
         }
-        for code in [TopicAuthorizationFailed, UnknownTopicOrPartition] {
+        for code in [
+            TopicAuthorizationFailed,
+            UnknownTopicOrPartition,
+            UnsupportedCompressionType,
+        ] {
             assert_eq!(
                 outcome(code, InTopic::No),
                 Outcome::Barred(format!("{code:?}").into())

@@ -46,8 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin address tells about.
 pub struct Status {
-    /// `Err` says why the gateway is not ready.
-    pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
+    pub ready: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Whether the gateway is on its way out: a balancer sends it nobody new.
     pub draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// Metrics in Prometheus' text format.
@@ -124,7 +124,11 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
         }
         "/servez" => text(StatusCode::OK, "serving\n".into()),
         "/readyz" => match (status.ready)() {
-            Ok(()) => text(StatusCode::OK, "ready\n".into()),
+            Ok(away) if away.is_empty() => text(StatusCode::OK, "ready\n".into()),
+            Ok(away) => text(
+                StatusCode::OK,
+                format!("ready, but {}\n", away.escape_debug()),
+            ),
             Err(reason) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("not ready: {}\n", reason.escape_debug()),

@@ -44,7 +44,7 @@ pub struct Metrics {
     totals: Totals,
     sink_records: Vec<[Counter; OUTCOMES.len()]>,
     sink_duration: CachePadded<Histogram>,
-    sink_up: Gauge,
+    sink_up: Vec<Gauge>,
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
     reload_failures: [Counter; Reload::LABELS.len()],
@@ -104,7 +104,10 @@ impl Metrics {
             totals: Totals::register(),
             sink_records: streams.iter().map(of_stream).collect(),
             sink_duration: CachePadded::default(),
-            sink_up: gauge!("forebay_sink_up"),
+            sink_up: streams
+                .iter()
+                .map(|stream| gauge!("forebay_sink_up", "stream" => stream.clone()))
+                .collect(),
             in_flight_batches: gauge!("forebay_sink_in_flight_batches"),
             certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
             reload_failures: Reload::LABELS
@@ -155,9 +158,11 @@ impl Metrics {
             .observe(&SINK_DURATION, cell::micros(duration));
     }
 
-    /// Whether the sink takes records.
-    pub fn set_sink_up(&self, up: bool) {
-        self.sink_up.set(u8::from(up));
+    /// Whether the sink takes the stream's records.
+    pub fn set_sink_up(&self, stream: StreamIndex, up: bool) {
+        if let Some(gauge) = self.sink_up.get(stream.get()) {
+            gauge.set(u8::from(up));
+        }
     }
 
     /// Batches that the sink has and has not answered.
@@ -316,7 +321,10 @@ fn describe() {
         "forebay_sink_records_total",
         "Records that the sink answered for, by outcome"
     );
-    describe_gauge!("forebay_sink_up", "Whether the sink takes records");
+    describe_gauge!(
+        "forebay_sink_up",
+        "Whether the sink takes the stream's records"
+    );
     describe_gauge!(
         "forebay_sink_in_flight_batches",
         "Batches that the sink has not answered"

@@ -84,7 +84,9 @@ fn what_a_closed_topic_refused_is_a_dead_letter_and_loses_nothing() {
     let mut gateway = setup
         .set("FOREBAY_STREAMS", "telemetry=closed,alarms=open")
         .start();
-    eventually("the sink", || gateway.metric("forebay_sink_up") == 1.0);
+    eventually("the sink", || {
+        gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 1.0
+    });
     let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
     let stored = |topic| {
         brokers::bodies_and_ids_at(&properties, topic)
@@ -143,7 +145,7 @@ fn a_broker_that_is_away_is_503() {
     assert_eq!(gateway.admin("/readyz").0, 503);
     assert_eq!(gateway.admin("/servez").0, 200);
     assert_eq!(gateway.admin("/livez").0, 200);
-    assert_eq!(gateway.metric("forebay_sink_up"), 0.0);
+    assert_eq!(gateway.metric("forebay_sink_up{stream=\"telemetry\"}"), 0.0);
     for protocol in Protocol::ALL {
         let client = Client::open(
             protocol,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use crate::harness::{Load, Setup};
+use crate::harness::{Ask, Client, Load, Protocol, Setup, eventually};
 use crate::kinesis::{KinesisStream, fleet};
 use crate::kinesis_proxy::Fault::{
     self, InternalFailure, None, Reset, ResetAnswer, Slow, Throttled, Unavailable,
 };
+
+use crate::status::{assert_problem, assert_retry_after};
 
 /// Longer than the gateway waits for the answer of a call: it makes the call again, and both are written.
 const TOO_SLOW: Duration = Duration::from_secs(6);
@@ -106,11 +108,35 @@ fn shards_that_may_not_be_listed_are_one() {
     load.wait_for(204, 10 * clients.len() as u64);
     let outcomes = load.stop();
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
-    let refused = setup(&stream, true).run(&["serve"]);
-    assert!(
-        !refused.status.success()
-            && String::from_utf8_lossy(&refused.stderr).contains("kinesis:ListShards")
-    );
+    let unfit = setup(&stream, true).start_unready();
+    let (status, body) = unfit.admin("/readyz");
+    assert_eq!(status, 503);
+    assert!(body.contains("kinesis:ListShards"), "{body}");
+}
+
+/// Each stream can be described all the while: what it says of itself does not overrule what becomes of its records.
+#[test]
+fn a_stream_that_is_described_but_takes_no_records_is_unready_until_it_does() {
+    let stream = KinesisStream::start("refusing", 2);
+    for error in ["AccessDeniedException", "KMSDisabledException"] {
+        stream.proxy.refuse_puts(Some(error));
+        let gateway = setup(&stream, false).start();
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+        for _ in 0..50 {
+            let reply = client.send(&Ask::post("x"));
+            assert_problem(&reply, 503, "sink-unavailable");
+            assert_retry_after(&reply);
+        }
+        let (status, body) = gateway.admin("/readyz");
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains("telemetry") && body.contains(error), "{body}");
+        assert!(gateway.log().contains(error), "{}", gateway.log());
+        stream.proxy.refuse_puts(Option::None);
+        eventually("a reading that is taken", || {
+            client.send(&Ask::post("x")).status == 204
+        });
+        gateway.wait_until_ready();
+    }
 }
 
 /// As in a container on ECS or EKS: a credentials endpoint, and credentials that end before they said they would.

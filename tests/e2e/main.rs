@@ -60,4 +60,5 @@ mod spool_faults;
 mod spool_figures;
 mod spool_kills;
 mod status;
+mod stream_health;
 mod tls;

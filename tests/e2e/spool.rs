@@ -100,11 +100,11 @@ fn a_silent_broker_costs_no_answer_and_nothing_arrives_twice() {
     load.wait_for(204, load.seen(204) + 500);
     assert!(gateway.is_ready(), "its spool takes records");
     eventually("the sink is known to be away", || {
-        gateway.metric("forebay_sink_up") == 0.0
+        gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 0.0
     });
     drop(paused);
     eventually("the sink is back", || {
-        gateway.metric("forebay_sink_up") == 1.0
+        gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 1.0
     });
     load.wait_for(204, load.seen(204) + 200);
     let outcomes = load.stop();
@@ -133,11 +133,11 @@ fn a_broker_that_is_killed_and_started_again_costs_no_answer() {
         broker.kafka.kill();
         load.wait_for(204, load.seen(204) + 500);
         eventually("the sink is known to be away", || {
-            gateway.metric("forebay_sink_up") == 0.0
+            gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 0.0
         });
         broker.kafka.start_again();
         eventually("the sink is back", || {
-            gateway.metric("forebay_sink_up") == 1.0
+            gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 1.0
         });
     }
     load.wait_for(204, load.seen(204) + 200);

@@ -127,7 +127,7 @@ fn of_a_spool_that_drains() {
         .await;
         drop(paused);
         eventually("the sink is back", || {
-            gateway.metric("forebay_sink_up") == 1.0
+            gateway.metric("forebay_sink_up{stream=\"telemetry\"}") == 1.0
         });
         let (records, begun_at) = (gateway.metric("forebay_spool_records"), Instant::now());
         let asked = gateway.clone();

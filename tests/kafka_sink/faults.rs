@@ -47,9 +47,9 @@ impl Faulty {
 
     /// Asks until the sink has made up its mind: the mock does not tell a topic's settings.
     async fn verdict(&self) -> Result<(), SinkError> {
-        let first = self.sink.verify().await;
+        let first = verify(&self.sink).await;
         if matches!(&first, Err(SinkError::Away(_))) {
-            self.sink.verify().await
+            verify(&self.sink).await
         } else {
             first
         }
@@ -198,7 +198,7 @@ async fn a_topic_that_is_closed_to_us_may_open_again() {
         .unwrap();
     let error = faulty.verdict().await.unwrap_err();
     assert!(
-        matches!(&error, SinkError::Misconfigured(text) if text.contains(TOPIC)),
+        matches!(&error, SinkError::Closed(text) if text.contains(TOPIC)),
         "{error:?}"
     );
     faulty
@@ -214,7 +214,11 @@ async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refuse
     let cases = [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "MessageSizeTooLarge"),
         (RD_KAFKA_RESP_ERR_INVALID_RECORD, "InvalidRecord"),
-        (RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, "InvalidTimestamp"),
+        // Larger than a segment, which no repetition of the same request makes smaller.
+        (
+            RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+            "MessageBatchTooLarge",
+        ),
     ];
     join_all(cases.map(async |(error, reason)| {
         let faulty = Faulty::new();
@@ -230,6 +234,30 @@ async fn a_refused_request_is_taken_apart_and_only_the_record_at_fault_is_refuse
         assert_eq!(faulty.bodies(), ["two", "three"]);
     }))
     .await;
+}
+
+/// The gateway's clock gave the record its time. One that has waited for long has its time for good.
+#[tokio::test]
+async fn a_time_that_the_broker_refuses_is_the_clocks_fault_unless_the_record_is_old() {
+    for (received_at, is_clock) in [
+        (Timestamp::now(), true),
+        (Timestamp(Timestamp::now().0 + 7_200_000), true),
+        (Timestamp(Timestamp::now().0 - 7_200_000), false),
+    ] {
+        let faulty = Faulty::new();
+        faulty.answer(Produce, RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, 2);
+        let mut record = record("device", "x");
+        record.received_at = received_at;
+        let outcomes = faulty.sink.deliver(STREAM, &[record]).await;
+        match outcomes.get(0) {
+            Outcome::Barred(reason) => assert!(is_clock && reason.contains("clock"), "{reason}"),
+            Outcome::Permanent(reason) => {
+                assert_eq!((is_clock, &**reason), (false, "InvalidTimestamp"))
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+        faulty.recovers().await;
+    }
 }
 
 /// librdkafka gives up for good on a producer whose sequence the broker does not know.

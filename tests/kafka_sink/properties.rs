@@ -11,7 +11,7 @@ fn fault(properties: &[(&str, &str)]) -> Option<String> {
     match open(all, "readings", Duration::from_secs(10)) {
         Ok(_) => None,
         Err(SinkError::Misconfigured(text)) => Some(text),
-        Err(SinkError::Away(text)) => panic!("{text}"),
+        Err(SinkError::Closed(text) | SinkError::Away(text)) => panic!("{text}"),
     }
 }
 
@@ -63,6 +63,29 @@ fn a_fault_names_the_variable_to_correct() {
             "FOREBAY_KAFKA_DELIVERY_REPORT_ONLY_ERROR:",
         ),
         (&[("log.level", "7")], "FOREBAY_KAFKA_LOG_LEVEL:"),
+        (&[("partitioner", "random")], "FOREBAY_KAFKA_PARTITIONER:"),
+        (&[("partitioner", "sticky")], "FOREBAY_KAFKA_PARTITIONER:"),
+        (
+            &[
+                ("enable.idempotence", "false"),
+                ("queuing.strategy", "lifo"),
+            ],
+            "FOREBAY_KAFKA_QUEUING_STRATEGY:",
+        ),
+        (
+            &[("queue.buffering.max.kbytes", "259")],
+            "FOREBAY_KAFKA_QUEUE_BUFFERING_MAX_KBYTES:",
+        ),
+        (
+            &[("api.version.request", "false")],
+            "FOREBAY_KAFKA_API_VERSION_REQUEST:",
+        ),
+        (
+            &[("test.mock.num.brokers", "1")],
+            "FOREBAY_KAFKA_TEST_MOCK_NUM_BROKERS:",
+        ),
+        (&[("retries", "0")], "FOREBAY_KAFKA_RETRIES:"),
+        (&[("linger.ms", "10000")], "FOREBAY_KAFKA_LINGER_MS:"),
         (
             &[
                 ("security.protocol", "sasl_ssl"),
@@ -116,6 +139,13 @@ async fn what_keeps_the_promise_is_taken_under_either_name() {
         &[("enable.idempotence", "false")],
         &[("message.max.bytes", "266240")],
         &[("batch.size", "1000")],
+        &[("partitioner", "murmur2")],
+        &[("partitioner", "consistent_random")],
+        &[("partitioner", "fnv1a_random")],
+        &[("queuing.strategy", "fifo")],
+        &[("queue.buffering.max.kbytes", "260")],
+        &[("compression.type", "snappy")],
+        &[("compression.type", "lz4")],
     ] {
         assert_eq!(fault(properties), None, "{properties:?}");
     }

@@ -104,7 +104,7 @@ async fn aggregates_hold_every_record_once_in_the_order_of_its_device() {
     let emulator = Ferrokinesis::start().await;
     emulator.create_stream("readings", 2).await;
     let sink = open(emulator.settings(), Duration::from_secs(30), true).await;
-    sink.verify().await.unwrap();
+    verify(&sink).await.unwrap();
     let batches: Vec<Vec<_>> = (0..8u8)
         .map(|batch| {
             (0..4000)
@@ -148,7 +148,7 @@ async fn no_consumer_drops_a_record_after_a_reshard() {
     let emulator = Ferrokinesis::start().await;
     emulator.create_stream("readings", 1).await;
     let sink = open(emulator.settings(), Duration::from_secs(20), true).await;
-    sink.verify().await.unwrap();
+    verify(&sink).await.unwrap();
     let batch = |number: u8| -> Vec<_> {
         (0..100)
             .map(|device| record(&format!("device-{device}"), vec![number]))
@@ -205,7 +205,7 @@ async fn a_record_as_large_as_the_stream_takes_goes_by_itself() {
     let emulator = Ferrokinesis::start().await;
     emulator.create_stream("readings", 1).await;
     let sink = open(emulator.settings(), Duration::from_secs(20), true).await;
-    sink.verify().await.unwrap();
+    verify(&sink).await.unwrap();
     let largest = vec![7; (1 << 20) - "large".len()];
     let records = [
         record("a", "1"),

@@ -2,7 +2,7 @@
 //!
 //! For tests that need a broker: `#[path = "support/kafka.rs"] mod kafka;`. It depends on nothing else in `tests`. Its
 //! listeners: plain, for tests to create and read topics by; mutual TLS; and SASL over TLS with PLAIN, SCRAM-SHA-256
-//! and SCRAM-SHA-512. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
+//! and SCRAM-SHA-512. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
 //! them as `FOREBAY_KAFKA_*`. Certificates are made for each broker, as PEM files.
 //!
 //! [`Kafka::shared`] is one broker for a whole test binary: a test names its topics for itself, and does not pause it.
@@ -32,6 +32,9 @@ use tempfile::TempDir;
 /// The user that the SASL listener knows, by PLAIN and by SCRAM.
 pub const USER: &str = "forebay";
 pub const PASSWORD: &str = "a-password";
+
+/// What `kafka-acls.sh` runs.
+const ACL_COMMAND: &str = "org.apache.kafka.tools.AclCommand";
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -197,6 +200,23 @@ impl Kafka {
             .await
             .expect("Kafka answers");
         answers[0].as_ref().expect("the topic is created");
+    }
+
+    /// Allows [`USER`] this operation, such as `Describe`, on a topic; what no call has allowed is denied to everybody who
+    /// logs in, from the first one on.
+    pub fn allow(&self, topic: &str, operation: &str) {
+        let (server, principal) = (address(self.ports.plain), format!("User:{USER}"));
+        let output = java(&jars(), self.dir.path(), ACL_COMMAND)
+            .args(["--bootstrap-server", &server, "--add", "--topic", topic])
+            .args(["--allow-principal", &principal, "--operation", operation])
+            .stderr(Stdio::piped())
+            .output()
+            .expect("java starts");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// All records of a topic up to its present end, by partition and offset.
@@ -476,6 +496,9 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=true
 "#
     );
     fs::write(dir.join("server.properties"), server).expect("a file");

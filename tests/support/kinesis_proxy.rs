@@ -41,6 +41,8 @@ struct State {
     expired: usize,
     /// ListShards is denied.
     hides_shards: bool,
+    /// PutRecords is refused so, whatever the script says.
+    puts_refused: Option<&'static str>,
     /// The number in the access key that is good; 0 takes every key.
     key: usize,
 }
@@ -85,6 +87,11 @@ impl Proxy {
     /// From now on nobody may list the shards.
     pub fn hide_shards(&self) {
         self.state.lock().expect("no panic").hides_shards = true;
+    }
+
+    /// From now on every PutRecords call is refused with this error, or none is.
+    pub fn refuse_puts(&self, error: Option<&'static str>) {
+        self.state.lock().expect("no panic").puts_refused = error;
     }
 
     /// From now on only credentials that are asked for anew are good.
@@ -142,6 +149,9 @@ impl Proxy {
         if !request.head.contains("Kinesis_20131202.PutRecords") {
             return request.forward(upstream).map(Some);
         }
+        if let Some(error) = self.puts_refused() {
+            return Ok(Some(Message::error("400 Bad Request", error)));
+        }
         match self.next_fault() {
             Fault::None => {
                 let answer = request.forward(upstream)?;
@@ -169,6 +179,10 @@ impl Proxy {
                 answer.map(Some)
             }
         }
+    }
+
+    fn puts_refused(&self) -> Option<&'static str> {
+        self.state.lock().expect("no panic").puts_refused
     }
 
     fn next_fault(&self) -> Fault {

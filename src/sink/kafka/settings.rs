@@ -3,6 +3,8 @@
 //! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). The operator's value under either replaces
 //! ours; faults are told under the name that the operator used.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -45,6 +47,16 @@ const ALIASES: [(&str, &str); 10] = [
 
 /// Those that need nothing but a user and a password.
 const SASL_MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+/// Those whose partition is a function of the key, which is never empty.
+const PARTITIONERS: [&str; 6] = [
+    "murmur2_random",
+    "murmur2",
+    "consistent_random",
+    "consistent",
+    "fnv1a_random",
+    "fnv1a",
+];
 
 /// The producer's configuration.
 pub struct Settings {
@@ -136,7 +148,10 @@ impl Settings {
     }
 }
 
-/// Batches are made by the batcher, and records are bounded by admission: librdkafka need do neither again.
+/// What a record takes of the memory budget at least, its payload aside; admission reckons as much.
+const RECORD_BYTES_MIN: usize = 1024;
+
+/// Batches are made by the batcher: librdkafka need not make them again. Its queue is bounded as admission is.
 fn defaults(options: &SinkOptions) -> ClientConfig {
     let timeout_millis = options
         .ack_timeout
@@ -153,8 +168,9 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.ms", "0")
-        .set("queue.buffering.max.messages", "0")
-        .set("queue.buffering.max.kbytes", "2097151")
+        .set("queue.buffering.max.messages", queue_messages(options))
+        .set("queue.buffering.max.kbytes", queue_kbytes(options))
+        .set("allow.auto.create.topics", "false")
         .set("message.max.bytes", message_bytes.to_string())
         .set("batch.size", request_bytes.to_string())
         .set("message.timeout.ms", timeout_millis.to_string())
@@ -167,6 +183,18 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Info);
     client
+}
+
+/// As many messages as the memory budget admits.
+fn queue_messages(options: &SinkOptions) -> String {
+    let messages = options.memory_bytes_max / RECORD_BYTES_MIN;
+    messages.clamp(1, i32::MAX as usize).to_string()
+}
+
+/// As many bytes as the memory budget admits, and room for the largest message in any case.
+fn queue_kbytes(options: &SinkOptions) -> String {
+    let bytes = options.memory_bytes_max.max(message_bytes_needed(options));
+    bytes.div_ceil(1024).min(i32::MAX as usize).to_string()
 }
 
 fn message_bytes_needed(options: &SinkOptions) -> usize {
@@ -184,34 +212,39 @@ fn keep_promise(
     idempotent: bool,
 ) -> Result<(), SinkError> {
     let message_bytes = message_bytes_needed(options);
-    let why = match canonical(name) {
-        "request.required.acks" if !["all", "-1"].contains(&value) => {
+    let is_below = |least: usize| value.parse().is_ok_and(|given: usize| given < least);
+    let is_one_of = |known: &[&str]| known.iter().any(|known| value.eq_ignore_ascii_case(known));
+    let why: String = match canonical(name) {
+        "request.required.acks" if !is_one_of(&["all", "-1"]) => {
             "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
+        }
+        "partitioner" if !is_one_of(&PARTITIONERS) => format!(
+            "must be one of {}: only a partition that follows from the key keeps a device's order",
+            PARTITIONERS.join(", ")
+        ),
+        "queuing.strategy" if !is_one_of(&["fifo"]) => {
+            "must be fifo: otherwise later records of a device overtake earlier ones".into()
         }
         "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
             "must be 1 without idempotence: a retry would overtake later records of its device"
                 .into()
         }
-        "sasl.mechanisms"
-            if !SASL_MECHANISMS
-                .iter()
-                .any(|known| value.eq_ignore_ascii_case(known)) =>
-        {
+        "sasl.mechanisms" if !is_one_of(&SASL_MECHANISMS) => {
             format!("must be one of {}", SASL_MECHANISMS.join(", "))
         }
         "message.timeout.ms" if value.trim() == "0" => {
             "must not be 0: no wait is without a bound".into()
         }
-        "message.max.bytes"
-            if value
-                .parse()
-                .is_ok_and(|bytes: usize| bytes < message_bytes) =>
-        {
-            let needed = format!(
-                "a body of FOREBAY_BODY_BYTES_MAX={}B and its overhead",
-                options.body_bytes_max
-            );
+        "queue.buffering.max.ms" if outlasts(value, options.ack_timeout) => {
+            "must be less than FOREBAY_ACK_TIMEOUT: no reading would be acknowledged in time".into()
+        }
+        "message.max.bytes" if is_below(message_bytes) => {
+            let needed = body_and_overhead(options);
             format!("is too few for {needed}: leave it unset, or set at least {message_bytes}")
+        }
+        "queue.buffering.max.kbytes" if is_below(message_bytes.div_ceil(1024)) => {
+            let (needed, least) = (body_and_overhead(options), message_bytes.div_ceil(1024));
+            format!("is too few for {needed}: leave it unset, or set at least {least}")
         }
         "transactional.id" => "must not be set: Forebay does not write in transactions".into(),
         "delivery.report.only.error" => {
@@ -220,9 +253,26 @@ fn keep_promise(
         "log.level" => {
             "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into()
         }
+        "api.version.request" if is_off(value) => {
+            "must not be off: records would lose their headers and their time".into()
+        }
+        "test.mock.num.brokers" | "test.mock.broker.rtt" => {
+            "must not be set: a mock cluster keeps nothing".into()
+        }
         _ => return Ok(()),
     };
     Err(fault(name, &why))
+}
+
+/// Whether so many milliseconds are no less than this time.
+fn outlasts(millis: &str, time: Duration) -> bool {
+    let millis = millis.trim().parse::<f64>();
+    millis.is_ok_and(|millis| millis >= time.as_secs_f64() * 1000.0)
+}
+
+fn body_and_overhead(options: &SinkOptions) -> String {
+    let bytes = options.body_bytes_max;
+    format!("a body of FOREBAY_BODY_BYTES_MAX={bytes}B and its overhead")
 }
 
 fn fault(property: &str, why: &str) -> SinkError {
@@ -252,18 +302,41 @@ fn variable(property: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn set(property: &str, body_bytes_max: usize, ack_timeout: Duration) -> usize {
-        let options = SinkOptions {
+    fn options(
+        body_bytes_max: usize,
+        ack_timeout: Duration,
+        memory_bytes_max: usize,
+    ) -> SinkOptions {
+        SinkOptions {
             streams: Vec::new(),
             body_bytes_max,
             ack_timeout,
+            memory_bytes_max,
             in_flight_batches_max: 1,
-        };
-        defaults(&options).get(property).unwrap().parse().unwrap()
+        }
+    }
+
+    fn set_by(property: &str, options: &SinkOptions) -> usize {
+        defaults(options).get(property).unwrap().parse().unwrap()
+    }
+
+    fn set(property: &str, body_bytes_max: usize, ack_timeout: Duration) -> usize {
+        set_by(property, &options(body_bytes_max, ack_timeout, 64 << 20))
+    }
+
+    #[test]
+    fn librdkafkas_queue_is_bounded_by_the_memory_budget() {
+        for (memory_bytes_max, messages, kbytes) in [
+            (64 << 20, 64 << 10, 64 << 10),
+            (8 << 30, 8 << 20, 8 << 20),
+            (1 << 20, 1 << 10, (10 << 10) + 4),
+        ] {
+            let options = options(10 << 20, Duration::from_secs(10), memory_bytes_max);
+            assert_eq!(set_by("queue.buffering.max.messages", &options), messages);
+            assert_eq!(set_by("queue.buffering.max.kbytes", &options), kbytes);
+        }
     }
 
     #[test]

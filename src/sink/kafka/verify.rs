@@ -1,13 +1,12 @@
 //! Are the topics there, and do they take the largest record?
 //!
-//! Delivery's watch asks, once a second at most. Until the topics' sizes are known their settings are asked for, and
-//! nothing else names the topics: many brokers make a topic that a producer asks for, which would hide that a
-//! name is wrong. After that the producer itself asks, over the connections that carry the records.
-//! Brokers that turn us away (password, certificate) are a fault of the configuration; the rest may pass.
+//! Delivery's watch asks, for each topic once a second at most. The producer itself asks for the topics, over the
+//! connections that carry the records, and makes none: `allow.auto.create.topics` is off. Until a topic's size is known its
+//! settings are asked for. A topic that is missing or closed to us is its own stream's trouble; brokers that do not answer,
+//! or turn us away (password, certificate), are every stream's.
 
-use std::collections::HashSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
@@ -18,6 +17,7 @@ use tokio::task::spawn_blocking;
 use super::native::Producer;
 use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
+use crate::record::StreamIndex;
 
 /// How long the brokers get for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,113 +27,137 @@ const SETTINGS_ATTEMPTS: usize = 2;
 
 pub type Admin = AdminClient<DefaultClientContext>;
 
+type Answer = Result<(), SinkError>;
+
+/// What is known of the topics' sizes.
+pub struct Sizes {
+    /// Of each topic, whether it was found to take the largest record.
+    fits: Box<[AtomicBool]>,
+    /// Asks for the topics' settings; kept while a size is unknown: its connection may take longer to make than one question
+    /// may take.
+    admin: Mutex<Option<Arc<Admin>>>,
+    /// Questions for settings that were not answered.
+    unanswered: AtomicUsize,
+}
+
+impl Sizes {
+    pub fn unknown(topics: usize) -> Self {
+        Self {
+            fits: (0..topics).map(|_| AtomicBool::new(false)).collect(),
+            admin: Mutex::new(None),
+            unanswered: AtomicUsize::new(0),
+        }
+    }
+
+    fn is_known(&self, stream: StreamIndex) -> bool {
+        self.fits[stream.get()].load(Ordering::Relaxed)
+    }
+
+    fn is_any_known(&self) -> bool {
+        self.fits.iter().any(|fits| fits.load(Ordering::Relaxed))
+    }
+
+    fn fits(&self, stream: StreamIndex) {
+        self.fits[stream.get()].store(true, Ordering::Relaxed);
+        if self.fits.iter().all(|fits| fits.load(Ordering::Relaxed)) {
+            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
 impl KafkaSink {
     /// Asks the brokers for each topic and, until they have answered once, how large a record it takes.
-    pub async fn verify(&self) -> Result<(), SinkError> {
-        let found = match self.fits.load(Ordering::Relaxed) {
-            true => self.find_topics().await,
-            false => self.check_topics().await,
-        };
-        found.map_err(|error| match error {
-            SinkError::Away(reason) => self.explain(reason),
-            misconfigured @ SinkError::Misconfigured(_) => misconfigured,
-        })?;
-        self.client.reports().all_is_well();
-        Ok(())
-    }
-
-    async fn check_topics(&self) -> Result<(), SinkError> {
-        match self.check_sizes().await {
-            Err(SinkError::Away(reason)) => self.do_without_sizes(reason).await?,
-            untold => self.find_listed(untold?).await?,
+    pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Answer> {
+        let mut answers = self.find_topics(streams).await;
+        let is_away = |answer: &Answer| matches!(answer, Err(SinkError::Away(_)));
+        if answers.iter().all(is_away) && !self.sizes.is_any_known() {
+            // The first connection may take longer to make than one question may take.
+            answers = self.find_topics(streams).await;
         }
-        self.find_topics().await?;
-        self.fits.store(true, Ordering::Relaxed);
-        *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(())
-    }
-
-    /// No settings are told, for this reason. That may be for ever, on a cluster that answers otherwise.
-    async fn do_without_sizes(&self, reason: String) -> Result<(), SinkError> {
-        self.find_listed(self.topics.clone()).await?;
-        let is_last = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SETTINGS_ATTEMPTS;
-        if is_last {
-            Ok(())
-        } else {
-            Err(SinkError::Away(reason))
+        self.check_sizes(streams, &mut answers).await;
+        for answer in &mut answers {
+            if let Err(SinkError::Away(reason)) = answer {
+                *answer = Err(self.explain(reason));
+            }
         }
-    }
-
-    /// Are the topics among all that there are? A long list, but asking for it makes no topic.
-    async fn find_listed(&self, topics: Vec<String>) -> Result<(), SinkError> {
-        if topics.is_empty() {
-            return Ok(());
+        if answers.iter().all(Result::is_ok) {
+            self.client.reports().all_is_well();
         }
-        self.ask(move |producer| {
-            let metadata = producer
-                .client()
-                .fetch_metadata(None, TIMEOUT)
-                .map_err(|error| away(&error))?;
-            let listed: HashSet<_> = metadata.topics().iter().map(|topic| topic.name()).collect();
-            topics
-                .iter()
-                .find(|topic| !listed.contains(topic.as_str()))
-                .map_or(Ok(()), |topic| Err(missing(topic)))
-        })
-        .await
+        answers
     }
 
-    async fn find_topics(&self) -> Result<(), SinkError> {
-        let topics = self.topics.clone();
-        self.ask(move |producer| {
-            topics
-                .iter()
-                .try_for_each(|topic| find_topic(producer, topic))
-        })
-        .await
-    }
-
-    /// Asks by the producer, which waits for the answer on another thread.
-    async fn ask(
-        &self,
-        question: impl FnOnce(&Producer) -> Result<(), SinkError> + Send + 'static,
-    ) -> Result<(), SinkError> {
+    /// Asks by the producer, which waits for the answers on another thread.
+    async fn find_topics(&self, streams: &[StreamIndex]) -> Vec<Answer> {
         // Told even though the producer is replaced: the next may fail as well, and not at once.
         if let Some(reason) = self.client.failure() {
-            return Err(SinkError::Away(reason));
+            return vec![Err(SinkError::Away(reason)); streams.len()];
         }
         let producer = self.client.producer();
-        let answer = spawn_blocking(move || question(&producer)).await;
-        answer.unwrap_or_else(|error| Err(SinkError::Away(error.to_string())))
+        let topics: Vec<String> = streams
+            .iter()
+            .map(|stream| self.topics[stream.get()].clone())
+            .collect();
+        let found = spawn_blocking(move || find_each(&producer, &topics)).await;
+        found.unwrap_or_else(|error| vec![Err(SinkError::Away(error.to_string())); streams.len()])
     }
 
-    /// The topics whose settings are not told: they are not there, or we may not read them.
-    async fn check_sizes(&self) -> Result<Vec<String>, SinkError> {
-        let topics: Vec<_> = self
-            .topics
-            .iter()
+    /// Holds the largest record against the topics that are there and whose size is not known.
+    async fn check_sizes(&self, streams: &[StreamIndex], answers: &mut [Answer]) {
+        let is_open =
+            |place: &usize| answers[*place].is_ok() && !self.sizes.is_known(streams[*place]);
+        let open: Vec<usize> = (0..streams.len()).filter(is_open).collect();
+        if open.is_empty() {
+            return;
+        }
+        let asked: Vec<StreamIndex> = open.iter().map(|&place| streams[place]).collect();
+        let checked = self.ask_sizes(&asked).await;
+        for (place, answer) in open.into_iter().zip(checked) {
+            if answer.is_ok() {
+                self.sizes.fits(streams[place]);
+            }
+            answers[place] = answer;
+        }
+    }
+
+    async fn ask_sizes(&self, streams: &[StreamIndex]) -> Vec<Answer> {
+        let topics = streams.iter().map(|stream| &self.topics[stream.get()]);
+        let resources: Vec<_> = topics
+            .clone()
             .map(|topic| ResourceSpecifier::Topic(topic))
             .collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let answers = self
-            .admin()?
-            .describe_configs(&topics, &options)
-            .await
-            .map_err(|error| away(&error))?;
-        let mut untold = Vec::new();
-        for (topic, answer) in self.topics.iter().zip(answers) {
-            // The client library gives a refusal of one topic as no settings at all.
-            match answer.ok().filter(|settings| !settings.entries.is_empty()) {
-                Some(settings) => self.check_size(topic, message_bytes_max(&settings))?,
-                None => untold.push(topic.clone()),
-            }
+        let admin = match self.admin() {
+            Ok(admin) => admin,
+            Err(error) => return vec![Err(error); streams.len()],
+        };
+        let told = match admin.describe_configs(&resources, &options).await {
+            Ok(told) => told,
+            Err(error) => return vec![self.do_without_sizes(&error); streams.len()],
+        };
+        let mut answers = Vec::new();
+        for (topic, settings) in topics.zip(told) {
+            // A topic that is there, and whose settings we may not read, has no limit that we know.
+            let bytes_max = settings.map_or(usize::MAX, |settings| record_bytes_max(&settings));
+            answers.push(self.check_size(topic, bytes_max));
         }
-        Ok(untold)
+        answers
     }
 
-    /// Kept while it is needed: its connection may take longer to make than one question may take.
+    /// No settings are told, for this reason. That may be for ever, on a cluster that answers otherwise.
+    fn do_without_sizes(&self, error: &KafkaError) -> Answer {
+        let attempts = self.sizes.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+        if attempts >= SETTINGS_ATTEMPTS {
+            return Ok(());
+        }
+        Err(away(error))
+    }
+
     fn admin(&self) -> Result<Arc<Admin>, SinkError> {
-        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut admin = self
+            .sizes
+            .admin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(admin) = &*admin {
             return Ok(admin.clone());
         }
@@ -145,71 +169,85 @@ impl KafkaSink {
         Ok(admin.insert(Arc::new(made)).clone())
     }
 
-    fn check_size(&self, topic: &str, message_bytes_max: usize) -> Result<(), SinkError> {
+    fn check_size(&self, topic: &str, record_bytes_max: usize) -> Answer {
         let needed = self.settings.body_bytes_max + MESSAGE_OVERHEAD_BYTES;
-        if needed <= message_bytes_max {
+        if needed <= record_bytes_max {
             return Ok(());
         }
         Err(SinkError::Misconfigured(format!(
-            "topic {topic} takes messages of {message_bytes_max} bytes (max.message.bytes), too few for a body of \
-             FOREBAY_BODY_BYTES_MAX={}B and its overhead: raise max.message.bytes to {needed} or lower FOREBAY_BODY_BYTES_MAX",
+            "topic {topic} takes messages of {record_bytes_max} bytes (max.message.bytes, segment.bytes), too few for a body \
+             of FOREBAY_BODY_BYTES_MAX={}B and its overhead: raise max.message.bytes to {needed} or lower FOREBAY_BODY_BYTES_MAX",
             self.settings.body_bytes_max
         )))
     }
 
     /// What librdkafka last had to say about its connections tells more than that an answer is missing.
-    fn explain(&self, reason: String) -> SinkError {
+    fn explain(&self, reason: &str) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else {
-            return SinkError::Away(reason);
+            return SinkError::Away(reason.into());
         };
         let mut text = format!("{reason}; {}", trouble.reason);
         // A listener of another protocol hangs up; so does a broker that ends, but not before we were ever connected.
-        if !self.fits.load(Ordering::Relaxed) && trouble.reason.contains("Disconnected") {
+        if !self.sizes.is_any_known() && trouble.reason.contains("Disconnected") {
             text += "; does FOREBAY_KAFKA_SECURITY_PROTOCOL fit this listener?";
         }
         if trouble.turns_us_away() {
-            SinkError::Misconfigured(text)
+            SinkError::Closed(text)
         } else {
             SinkError::Away(text)
         }
     }
 }
 
-fn find_topic(producer: &Producer, topic: &str) -> Result<(), SinkError> {
-    let metadata = producer
-        .client()
-        .fetch_metadata(Some(topic), TIMEOUT)
-        .map_err(|error| away(&error))?;
+/// Where one gets no answer at all, the others are not asked for.
+fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(topics.len());
+    for topic in topics {
+        match find_topic(producer, topic) {
+            Ok(answer) => answers.push(answer),
+            Err(error) => {
+                answers.resize_with(topics.len(), || Err(away(&error)));
+                break;
+            }
+        }
+    }
+    answers
+}
+
+/// What the brokers say of a topic; an error is one of theirs, or that they say nothing.
+fn find_topic(producer: &Producer, topic: &str) -> Result<Answer, KafkaError> {
+    let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    match found
+    let error = found
         .and_then(|found| found.error())
-        .map(RDKafkaErrorCode::from)
-    {
+        .map(RDKafkaErrorCode::from);
+    Ok(match error {
         None => Ok(()),
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             Err(missing(topic))
         }
         Some(
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic),
-        ) => Err(SinkError::Misconfigured(format!("topic {topic}: {code}"))),
+        ) => Err(SinkError::Closed(format!("topic {topic}: {code}"))),
         Some(code) => Err(SinkError::Away(format!("topic {topic}: {code}"))),
-    }
+    })
 }
 
-/// The largest message that the topic takes; no limit where it does not say.
-fn message_bytes_max(settings: &ConfigResource) -> usize {
-    let entry = settings
+/// The largest message that the topic takes: a segment has to hold it, too. No limit where it does not say.
+fn record_bytes_max(settings: &ConfigResource) -> usize {
+    let limits = settings
         .entries
         .iter()
-        .find(|entry| entry.name == "max.message.bytes");
-    entry
-        .and_then(|entry| entry.value.as_ref()?.parse().ok())
+        .filter(|entry| ["max.message.bytes", "segment.bytes"].contains(&entry.name.as_str()));
+    limits
+        .filter_map(|entry| entry.value.as_ref()?.parse().ok())
+        .min()
         .unwrap_or(usize::MAX)
 }
 
 fn missing(topic: &str) -> SinkError {
     let advice = "create it, or name another with FOREBAY_STREAMS=name=topic";
-    SinkError::Misconfigured(format!(
+    SinkError::Closed(format!(
         "topic {topic} does not exist, or may not be seen: {advice}"
     ))
 }

@@ -46,7 +46,9 @@ pub(super) async fn run(
                 None => return,
             },
             Some(answer) = calls.next() => pending.settle(answer, Instant::now()),
-            _ = tick.tick(), if !pending.is_empty() => pending.tick(Instant::now()),
+            _ = tick.tick(), if !pending.is_empty() => {
+                pending.tick(Instant::now());
+            }
         }
     }
 }

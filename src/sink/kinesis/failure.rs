@@ -98,6 +98,8 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
         // Keys that have been taken back, as a rotation does.
         "UnrecognizedClientException" | "InvalidClientTokenId" => Failure::Expired(code.into()),
         "ResourceNotFoundException" | ACCESS_DENIED => Failure::Barred(code.into()),
+        // The stream's key is disabled, gone or closed to us; KMS's throttling is above.
+        _ if code.starts_with("KMS") => Failure::Barred(code.into()),
         _ if status == 413 => Failure::Refused("the call is too large".into()),
         _ if status >= 500 => Failure::NoAnswer(format!("{code}, status {status}").into()),
         _ => Failure::Stream(code.into()),
@@ -148,14 +150,24 @@ mod tests {
             Failure::Expired(_)
         ));
         assert!(matches!(of_answer(502, None), Failure::NoAnswer(_)));
-        for code in ["KMSDisabledException", "Unheard"] {
-            assert_eq!(of_answer(400, Some(code)), Failure::Stream(code.into()));
-        }
-        for code in ["ResourceNotFoundException", ACCESS_DENIED] {
+        assert_eq!(
+            of_answer(400, Some("Unheard")),
+            Failure::Stream("Unheard".into())
+        );
+        for code in [
+            "ResourceNotFoundException",
+            ACCESS_DENIED,
+            "KMSDisabledException",
+            "KMSAccessDeniedException",
+        ] {
             assert_eq!(of_answer(400, Some(code)), Failure::Barred(code.into()));
         }
-        for (code, is_throttling) in [("LimitExceededException", true), ("InternalFailure", false)]
-        {
+        for (code, is_throttling) in [
+            ("LimitExceededException", true),
+            ("InternalFailure", false),
+            ("KMSThrottlingException", false),
+        ] {
+            assert!(matches!(of_answer(400, Some(code)), Failure::NotWritten(_)));
             assert_eq!(of_answer(400, Some(code)).is_throttling(), is_throttling);
         }
     }

@@ -7,9 +7,16 @@
 //! The ready devices of each shard are a queue of their own, with its pace, and the queues take turns: a shard that can
 //! take no more holds up its own devices only. A record that would wait too long for its shard is not taken in.
 //!
+//! What costs nothing when nothing is due: shards without a ready device have no turn, and devices are looked at when
+//! their rest or their time is over, by an index. A device that does not wait until the next tick never enters it.
+//!
 //! Each entry is reported exactly once: when it is settled, or when its deadline passes while it waits.
 
-use std::collections::{HashMap, VecDeque};
+mod device;
+mod due;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +27,9 @@ use super::call::{Answer, CALL_BYTES_MAX, CALL_RECORDS_MAX};
 use super::entry::{Entry, Put, Verdict};
 use super::pace::Load;
 use super::queue::Queue;
-use super::shards::Shards;
+use super::shards::{ShardId, Shards};
 use crate::record::{DeviceId, Outcome, Reason};
+use device::Device;
 
 /// The bounds of the pause after a failure: doubled with each further one, up to what renews a shard's budget.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -31,68 +39,21 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const RECORDS_WAITING_MAX: usize = 8192;
 
 #[derive(Debug)]
-struct Device {
-    /// The records that wait; those in a call are not among them.
-    entries: VecDeque<Entry>,
-    in_call: usize,
-    /// Its rest, once the last one in the call is back.
-    rests_until: Option<Instant>,
-    /// The position of its shard.
-    shard: usize,
-}
-
-impl Device {
-    /// Gives up on its records once the first one's time is over, and says how much that was. The later ones go with
-    /// it: whoever tries again starts from the first. Records that nobody waits for any more are dropped.
-    fn drop_overdue(&mut self, now: Instant) -> Load {
-        let mut dropped = Load::default();
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {
-            dropped += Load::of(&entry);
-        }
-        if self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.deadlines.last_call <= now)
-        {
-            dropped += self.load();
-            give_up(self.entries.drain(..));
-        }
-        dropped
-    }
-
-    fn load(&self) -> Load {
-        self.entries.iter().map(Load::of).sum()
-    }
-
-    fn is_needed(&self) -> bool {
-        self.in_call > 0 || !self.entries.is_empty()
-    }
-}
-
-/// Reports a device's records, the first one with its reason, as not delivered in time.
-fn give_up(entries: impl Iterator<Item = Entry>) {
-    let mut reason = None;
-    for entry in entries {
-        let why = entry
-            .reason
-            .clone()
-            .or(reason)
-            .unwrap_or_else(|| "too many records wait".into());
-        entry.give_up(Outcome::Retryable(why.clone()));
-        reason = Some(why);
-    }
-}
-
-#[derive(Debug)]
 pub(super) struct Pending {
     /// Every device with a record; each is either in a call, or ready, or resting.
     devices: HashMap<DeviceId, Device>,
     shards: Arc<Shards>,
     /// One for each shard, in the order of the shards.
     queues: Vec<Queue>,
-    /// The shard that has the first turn in the next call.
-    turn: usize,
-    resting: Vec<(Instant, DeviceId)>,
+    /// The shards with ready devices, the next one first; those whose pace holds them stand in `paced` until the next tick.
+    turns: VecDeque<usize>,
+    paced: Vec<usize>,
+    /// Records that wait; those in a call do not count.
+    waiting: usize,
+    /// Devices with a record that has come since the last tick.
+    new: Vec<DeviceId>,
+    /// When to look at which device. One that was looked at since, or is gone, is passed over.
+    due: BinaryHeap<Reverse<(Instant, DeviceId)>>,
     packed: bool,
 }
 
@@ -104,19 +65,27 @@ impl Pending {
             devices: HashMap::new(),
             shards,
             queues,
-            turn: 0,
-            resting: Vec::new(),
+            turns: VecDeque::new(),
+            paced: Vec::new(),
+            waiting: 0,
+            new: Vec::new(),
+            due: BinaryHeap::new(),
             packed,
         }
     }
 
     pub fn has_room(&self) -> bool {
-        self.waiting() < RECORDS_WAITING_MAX * self.queues.len()
+        self.waiting < RECORDS_WAITING_MAX * self.queues.len()
     }
 
-    /// Records that wait; those in a call do not count.
-    fn waiting(&self) -> usize {
-        self.queues.iter().map(|queue| queue.load.records).sum()
+    fn count(&mut self, shard: usize, load: Load) {
+        self.queues[shard].load += load;
+        self.waiting += load.records;
+    }
+
+    fn discount(&mut self, shard: usize, load: Load) {
+        self.queues[shard].load -= load;
+        self.waiting -= load.records;
     }
 
     /// Nothing waits and nothing is in a call.
@@ -141,6 +110,8 @@ impl Pending {
                 .unwrap_or_else(|| Queue::new(Arc::clone(id), now))
         };
         self.queues = shards.ids().map(queue).collect();
+        self.turns.clear();
+        self.paced.clear();
         for (name, device) in &mut self.devices {
             device.shard = shards.find(super::shards::hash_key(name.as_str()));
             self.queues[device.shard].load += device.load();
@@ -150,6 +121,9 @@ impl Pending {
     }
 
     pub fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
+        if self.is_empty() {
+            self.forget_gone();
+        }
         batch.into_iter().for_each(|entry| self.push(entry, now));
     }
 
@@ -159,57 +133,56 @@ impl Pending {
         if self.shards.are_known() && !queue.is_in_time(&entry, self.packed, now) {
             return entry.report(Outcome::Retryable("the shard is over its limit".into()));
         }
-        queue.load += Load::of(&entry);
-        if let Some(device) = self.devices.get_mut(&entry.device) {
-            return device.entries.push_back(entry);
-        }
-        queue.ready.push_back(entry.device.clone());
+        self.count(shard, Load::of(&entry));
         let name = entry.device.clone();
-        self.devices.insert(
-            name,
-            Device {
-                entries: [entry].into(),
-                in_call: 0,
-                rests_until: None,
-                shard,
-            },
-        );
+        if let Some(device) = self.devices.get_mut(&name) {
+            device.entries.push_back(entry);
+        } else {
+            self.devices.insert(name.clone(), Device::new(entry, shard));
+            self.make_ready(name.clone());
+        }
+        self.note_new(name);
     }
 
     /// What goes into the next call: at most one put of a device, within the limits of a call; empty when none is ready.
     /// A single record larger than a call's limit goes alone: the stream may have raised it.
     pub fn next_call(&mut self, now: Instant) -> Vec<Put> {
-        let mut call = Vec::new();
+        let (mut call, mut passed) = (Vec::new(), Vec::new());
         let mut room = usize::MAX;
-        self.turn = (self.turn + 1) % self.queues.len();
-        let (before, after) = (0..self.turn, self.turn..self.queues.len());
-        let mut turns: VecDeque<usize> = after
-            .chain(before)
-            .filter(|shard| !self.queues[*shard].ready.is_empty())
-            .collect();
         while call.len() < CALL_RECORDS_MAX
-            && let Some(shard) = turns.pop_front()
+            && let Some(shard) = self.turns.pop_front()
         {
-            let Some(put) = self.next_put(shard, room, now) else {
+            if self.shards.are_known() && !self.queues[shard].pace.admits(now) {
+                self.paced.push(shard);
                 continue;
-            };
-            room = CALL_BYTES_MAX.min(room).saturating_sub(put.load().bytes);
-            call.push(put);
-            turns.push_back(shard);
+            }
+            match self.next_put(shard, room, now) {
+                Next::Put(put) => {
+                    room = CALL_BYTES_MAX.min(room).saturating_sub(put.load().bytes);
+                    call.push(put);
+                    self.turns.push_back(shard);
+                }
+                Next::TooLarge => passed.push(shard),
+                Next::None => self.queues[shard].has_turn = false,
+            }
         }
+        // What had no room in this call has the first turns in the next one.
+        passed
+            .into_iter()
+            .rev()
+            .for_each(|shard| self.turns.push_front(shard));
         call
     }
 
-    fn next_put(&mut self, shard: usize, room: usize, now: Instant) -> Option<Put> {
-        if self.shards.are_known() && !self.queues[shard].pace.admits(now) {
-            return None;
-        }
+    fn next_put(&mut self, shard: usize, room: usize, now: Instant) -> Next {
         let packed = self.packed && self.shards.are_known();
-        let entry = self.take(shard, now)?;
+        let Some(entry) = self.take(shard, now) else {
+            return Next::None;
+        };
         let mut put = Put::new(entry, self.queues[shard].shard.clone(), packed);
         if put.load().bytes > room {
             put.entries.drain(..).for_each(|entry| self.put_back(entry));
-            return None;
+            return Next::TooLarge;
         }
         while packed && let Some(entry) = self.take_more(&put, now) {
             if let Some(entry) = put.push(entry, room) {
@@ -218,7 +191,7 @@ impl Pending {
             }
         }
         self.queues[shard].pace.take(put.load());
-        Some(put)
+        Next::Put(put)
     }
 
     /// The record of the next device that is ready.
@@ -241,36 +214,37 @@ impl Pending {
 
     fn take_of(&mut self, name: &DeviceId, now: Instant) -> Option<Entry> {
         let device = self.devices.get_mut(name)?;
-        let queue = &mut self.queues[device.shard];
-        queue.load -= device.drop_overdue(now);
-        let entry = device.entries.pop_front()?;
-        device.in_call += 1;
-        queue.load -= Load::of(&entry);
-        Some(entry)
+        let shard = device.shard;
+        let mut left = device.drop_overdue(now);
+        let entry = device.entries.pop_front();
+        if let Some(entry) = &entry {
+            device.in_call += 1;
+            left += Load::of(entry);
+        }
+        self.discount(shard, left);
+        entry
     }
 
     /// The record that has just been taken, for which there is no room.
     fn put_back(&mut self, entry: Entry) {
-        if let Some(device) = self.devices.get_mut(&entry.device) {
-            device.in_call -= 1;
-            let queue = &mut self.queues[device.shard];
-            queue.load += Load::of(&entry);
-            if device.in_call == 0 {
-                queue.ready.push_front(entry.device.clone());
-            }
-            device.entries.push_front(entry);
+        let Some(device) = self.devices.get_mut(&entry.device) else {
+            debug_assert!(false, "a device with a record in a call is known");
+            return;
+        };
+        device.in_call -= 1;
+        let (shard, name, load) = (device.shard, entry.device.clone(), Load::of(&entry));
+        device.entries.push_front(entry);
+        if device.in_call == 0 {
+            self.queues[shard].ready.push_front(name.clone());
+            self.give_turn(shard);
         }
+        self.count(shard, load);
+        self.note_new(name);
     }
 
     /// Takes back the records of a call, each with what became of it.
     pub fn settle(&mut self, answer: Answer, now: Instant) {
-        for queue in self
-            .queues
-            .iter_mut()
-            .filter(|queue| answer.full_shards.contains(&queue.shard))
-        {
-            queue.pace.cut(now);
-        }
+        self.slow_down(&answer.full_shards, now);
         // The last one first: what failed goes back to the front of its device's queue.
         for (entry, verdict) in answer.settled.into_iter().rev() {
             match verdict {
@@ -281,6 +255,17 @@ impl Pending {
                     reason,
                     maybe_written,
                 } => self.rest(entry, reason, maybe_written, now),
+            }
+        }
+    }
+
+    fn slow_down(&mut self, full_shards: &HashSet<ShardId>, now: Instant) {
+        if full_shards.is_empty() {
+            return;
+        }
+        for queue in &mut self.queues {
+            if full_shards.contains(&queue.shard) {
+                queue.pace.cut(now);
             }
         }
     }
@@ -296,9 +281,9 @@ impl Pending {
             return;
         };
         device.in_call -= 1;
-        match device.rests_until.take_if(|_| device.in_call == 0) {
+        match device.rests_until {
             _ if device.in_call > 0 => {}
-            Some(until) => self.resting.push((until, name.clone())),
+            Some(_) => self.index(name),
             None if device.is_needed() => self.make_ready(name.clone()),
             None => drop(self.devices.remove(name)),
         }
@@ -306,7 +291,7 @@ impl Pending {
 
     fn abandon(&mut self, entry: Entry, outcome: &Outcome) {
         if let Some(device) = self.devices.remove(&entry.device) {
-            self.queues[device.shard].load -= device.load();
+            self.discount(device.shard, device.load());
             device
                 .entries
                 .into_iter()
@@ -324,36 +309,35 @@ impl Pending {
         };
         entry.reason = Some(reason);
         device.rests_until = device.rests_until.max(Some(now + backoff(entry.failures)));
-        self.queues[device.shard].load += Load::of(&entry);
+        let (shard, load) = (device.shard, Load::of(&entry));
         device.entries.push_front(entry);
+        self.count(shard, load);
+        self.index(&name);
         self.come_back(&name);
     }
 
     fn make_ready(&mut self, name: DeviceId) {
         if let Some(device) = self.devices.get(&name) {
-            self.queues[device.shard].ready.push_back(name);
+            let shard = device.shard;
+            self.queues[shard].ready.push_back(name);
+            self.give_turn(shard);
         }
     }
 
-    /// Makes devices ready whose rest is over, and gives up on what is overdue. Costs a look at every device.
-    pub fn tick(&mut self, now: Instant) {
-        let rested: Vec<_> = self
-            .resting
-            .extract_if(.., |(until, _)| *until <= now)
-            .collect();
-        rested
-            .into_iter()
-            .for_each(|(_, name)| self.make_ready(name));
-        self.devices.retain(|_, device| {
-            self.queues[device.shard].load -= device.drop_overdue(now);
-            device.is_needed()
-        });
-        for queue in &mut self.queues {
-            queue.ready.retain(|name| self.devices.contains_key(name));
+    fn give_turn(&mut self, shard: usize) {
+        if !std::mem::replace(&mut self.queues[shard].has_turn, true) {
+            self.turns.push_back(shard);
         }
-        self.resting
-            .retain(|(_, name)| self.devices.contains_key(name));
     }
+}
+
+/// The next put of a shard.
+enum Next {
+    Put(Put),
+    /// The call has no room for it.
+    TooLarge,
+    /// No device is ready.
+    None,
 }
 
 /// Anything up to the pause that `failures` call for, at random ("full jitter"), so that failed calls do not meet again:

@@ -18,6 +18,8 @@ pub(super) struct Queue {
     pub shard: ShardId,
     /// In the order of their turns.
     pub ready: VecDeque<DeviceId>,
+    /// It stands among the shards with ready devices.
+    pub has_turn: bool,
     /// Records of the shard's devices that wait; those in a call do not count.
     pub load: Load,
     pub pace: Pace,
@@ -28,6 +30,7 @@ impl Queue {
         Self {
             shard,
             ready: VecDeque::new(),
+            has_turn: false,
             load: Load::default(),
             pace: Pace::new(now),
         }
@@ -36,6 +39,7 @@ impl Queue {
     /// Its devices leave, in their order; the pace stays.
     pub fn clear(&mut self) -> VecDeque<DeviceId> {
         self.load = Load::default();
+        self.has_turn = false;
         std::mem::take(&mut self.ready)
     }
 

@@ -22,7 +22,7 @@ fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) 
         if asked.is_away.load(Ordering::Relaxed) {
             Err("the sink is\r\naway".to_owned())
         } else {
-            Ok(())
+            Ok(String::new())
         }
     };
     let status = Arc::new(Status {

@@ -38,7 +38,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
         &["stream", "outcome"],
     ),
     ("forebay_sink_duration_seconds", "histogram", &[]),
-    ("forebay_sink_up", "gauge", &[]),
+    ("forebay_sink_up", "gauge", &["stream"]),
     ("forebay_spool_bytes", "gauge", &[]),
     ("forebay_spool_records", "gauge", &[]),
     ("forebay_spool_up", "gauge", &[]),
@@ -82,7 +82,8 @@ fn busy_metrics() -> Metrics {
         2,
     );
     metrics.sink_duration(Duration::from_millis(3));
-    metrics.set_sink_up(true);
+    metrics.set_sink_up(StreamIndex(0), true);
+    metrics.set_sink_up(StreamIndex(1), false);
     metrics.set_certificate_expiry(Timestamp(1_800_000_000_999));
     metrics.reload_failed(Reload::Crl);
     metrics
@@ -107,7 +108,8 @@ fn what_workers_count_is_summed_and_rendered() {
         "forebay_sink_records_total{stream=\"alarms\",outcome=\"unknown\"} 1",
         "forebay_sink_records_total{stream=\"alarms\",outcome=\"retryable\"} 1",
         "forebay_sink_duration_seconds_sum 0.003",
-        "forebay_sink_up 1",
+        "forebay_sink_up{stream=\"telemetry\"} 1",
+        "forebay_sink_up{stream=\"alarms\"} 0",
         "forebay_limits_devices 7",
         "forebay_tls_certificate_expiry_timestamp_seconds 1800000000",
         "forebay_tls_reload_failures_total{what=\"crl\"} 1",

@@ -205,7 +205,8 @@ impl World {
             self.answer(0, &[5]);
         }
         self.pass(ACK_TIMEOUT);
-        assert!(self.pending.is_empty() && self.pending.resting.is_empty());
+        assert!(self.pending.is_empty() && self.pending.due.is_empty());
+        assert_eq!(self.pending.waiting, 0);
         assert!(
             self.pending
                 .queues
@@ -256,6 +257,7 @@ proptest! {
             }
             let waiting: Load = world.pending.devices.values().map(Device::load).sum();
             let queued: Vec<_> = world.pending.queues.iter().map(|queue| queue.load).collect();
+            prop_assert_eq!(waiting.records, world.pending.waiting);
             prop_assert_eq!(waiting.records, queued.iter().map(|load| load.records).sum::<usize>());
             prop_assert_eq!(waiting.bytes, queued.iter().map(|load| load.bytes).sum::<usize>());
         }
@@ -276,6 +278,41 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_pack
             puts
         );
     }
+}
+
+/// However many devices wait: a tick looks at those that have something due, and at each new one once.
+#[test]
+fn a_tick_looks_at_what_is_due_only() {
+    const WAITING: u32 = 4000;
+    let mut world = World::new(even(1), true);
+    let entries = (0..WAITING).map(|index| entry(index, world.now, world.reply.clone()));
+    let (batch, start) = (entries.collect(), world.now);
+    world.pending.take_in(batch, start);
+    let tick =
+        |world: &mut World, millis| world.pending.tick(start + Duration::from_millis(millis));
+    assert_eq!(tick(&mut world, 25), WAITING as usize);
+    assert!((2..100).all(|ticks| tick(&mut world, 25 * ticks) == 0));
+    let overdue = ACK_TIMEOUT.as_millis() as u64 * 3 / 4;
+    assert_eq!(tick(&mut world, overdue), WAITING as usize);
+    assert_eq!(tick(&mut world, overdue + 25), 0);
+    assert_eq!(world.outcomes().len(), WAITING as usize);
+    assert!(world.pending.is_empty());
+}
+
+/// However many shards there are: those without a ready device cost a call nothing, and one that its pace holds waits
+/// for the next tick.
+#[test]
+fn only_shards_with_ready_devices_have_turns() {
+    let mut world = World::new(even(1000), false);
+    assert_eq!(world.call(), 0);
+    (0..DEVICES).for_each(|device| world.arrive(device, 10));
+    let turns = world.pending.turns.len();
+    assert!((1..=usize::from(DEVICES)).contains(&turns), "{turns}");
+    assert_eq!(world.call(), usize::from(DEVICES));
+    assert!(world.pending.turns.is_empty() && world.pending.paced.is_empty());
+    world.answer(0, &[3]);
+    world.pass(BACKOFF_MAX);
+    assert_eq!(world.pending.turns.len(), turns);
 }
 
 fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry {

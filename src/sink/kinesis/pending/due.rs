@@ -1,0 +1,94 @@
+//! When which device is to be looked at: its rest is over, or its first record's time.
+//!
+//! A device has at most one place in the index that counts, at or before the time when it has something due; places of
+//! devices that are gone, or were looked at since, are passed over. The index has no more places than records came in
+//! the time that one may wait.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::Pending;
+use crate::record::DeviceId;
+
+impl Pending {
+    /// A device in the index is known with its first record, which is due before this one.
+    pub(super) fn note_new(&mut self, name: DeviceId) {
+        if let Some(device) = self.devices.get_mut(&name)
+            && device.due_at.is_none()
+            && !device.is_new
+        {
+            device.is_new = true;
+            self.new.push(name);
+        }
+    }
+
+    /// No device is left, and no tick passes meanwhile.
+    pub(super) fn forget_gone(&mut self) {
+        self.new.clear();
+        self.due.clear();
+    }
+
+    /// Has the device looked at when there is something to do for it.
+    pub(super) fn index(&mut self, name: &DeviceId) {
+        let Some(device) = self.devices.get_mut(name) else {
+            return;
+        };
+        if let Some(at) = device.next_due()
+            && device.due_at.is_none_or(|due_at| at < due_at)
+        {
+            device.due_at = Some(at);
+            self.due.push(Reverse((at, name.clone())));
+        }
+    }
+
+    /// Makes devices ready whose rest is over, gives up on what is overdue, and lets shards try that were held by their
+    /// pace. Costs a look at what is due and what is new, and says how many devices that were.
+    pub fn tick(&mut self, now: Instant) -> usize {
+        self.turns.extend(self.paced.drain(..));
+        let new = std::mem::take(&mut self.new);
+        for name in &new {
+            if let Some(device) = self.devices.get_mut(name) {
+                device.is_new = false;
+            }
+            self.index(name);
+        }
+        let mut looked_at = new.len();
+        let mut left = BTreeSet::new();
+        while let Some(Reverse((at, name))) = self.next_due(now) {
+            looked_at += 1;
+            left.extend(self.look_at(&name, at, now));
+        }
+        for shard in left {
+            let ready = &mut self.queues[shard].ready;
+            ready.retain(|name| self.devices.contains_key(name));
+        }
+        looked_at
+    }
+
+    fn next_due(&mut self, now: Instant) -> Option<Reverse<(Instant, DeviceId)>> {
+        let Reverse((at, _)) = self.due.peek()?;
+        if *at <= now { self.due.pop() } else { None }
+    }
+
+    /// The shard that the device has left, if it is gone.
+    fn look_at(&mut self, name: &DeviceId, at: Instant, now: Instant) -> Option<usize> {
+        let device = self.devices.get_mut(name)?;
+        if device.due_at.take_if(|due_at| *due_at == at).is_none() {
+            return None;
+        }
+        let (shard, dropped) = (device.shard, device.drop_overdue(now));
+        let (is_needed, has_rested) = (device.is_needed(), device.has_rested(now));
+        self.discount(shard, dropped);
+        if !is_needed {
+            self.devices.remove(name);
+            return Some(shard);
+        }
+        if has_rested {
+            self.make_ready(name.clone());
+        }
+        self.index(name);
+        None
+    }
+}
