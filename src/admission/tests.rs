@@ -47,7 +47,9 @@ fn a_head_alone_costs_next_to_nothing() {
     let device = DeviceMemory::default();
     let undeclared = admission.reserve(STREAM, &device, None).unwrap();
     assert_eq!(undeclared.bytes(), RECORD_OVERHEAD_BYTES);
-    let declared = admission.reserve(STREAM, &device, Some(BODY_BYTES_MAX)).unwrap();
+    let declared = admission
+        .reserve(STREAM, &device, Some(BODY_BYTES_MAX))
+        .unwrap();
     assert_eq!(
         declared.bytes(),
         RECORD_OVERHEAD_BYTES + DECLARED_BYTES_AT_ONCE_MAX
@@ -62,7 +64,9 @@ fn what_is_declared_must_have_room() {
     let _half = whole(&admission, &one, BODY_BYTES_MAX).unwrap();
     let before = admission.reserved_bytes();
     assert_eq!(
-        admission.reserve(STREAM, &other, Some(BODY_BYTES_MAX)).unwrap_err(),
+        admission
+            .reserve(STREAM, &other, Some(BODY_BYTES_MAX))
+            .unwrap_err(),
         Shed::MemoryBudget
     );
     assert_eq!(admission.reserved_bytes(), before);

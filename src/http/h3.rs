@@ -36,9 +36,7 @@ use tokio::time::timeout;
 use super::cut::until_cut;
 use super::discard::discard;
 use super::h2::head_bytes;
-use super::{
-    Connection, HEAD_BYTES_MAX, Service, is_head_paid, is_rest_paid, request_head,
-};
+use super::{Connection, HEAD_BYTES_MAX, Service, is_head_paid, is_rest_paid, request_head};
 use crate::ingest::{Field, RequestHead, length};
 use crate::telemetry::metrics::Protocol;
 use body::{QuicBody, Reading};

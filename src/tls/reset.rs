@@ -3,12 +3,12 @@
 //!
 //! A gateway that was killed has lost its connections, and answers what comes on them by a token
 //! that the client was given when it connected: so the client knows at once, and need not wait for
-//! its idle time-out. The secret follows from the bytes of the server's private key file as they
+//! its idle time-out. The secret follows from the bytes of the server's private key files as they
 //! are at start, and from the host's name: who shares the key on another host must not be able to
 //! end connections that live here (RFC 9000 section 21.11). Neither must another worker, to whom a
 //! packet may have gone astray: each one has a key of its own.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -27,9 +27,13 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 pub struct Resets(hmac::Key);
 
 impl Resets {
-    pub fn load(key_file: &Path) -> Result<Self, TlsError> {
-        let secret = std::fs::read(key_file)
-            .map_err(|error| files::failed(KEY, key_file, error.to_string()))?;
+    /// Reads the server's private keys.
+    pub fn load(key_files: &[PathBuf]) -> Result<Self, TlsError> {
+        let mut secret = Vec::new();
+        for file in key_files {
+            let bytes = std::fs::read(file);
+            secret.extend(bytes.map_err(|error| files::failed(KEY, file, error.to_string()))?);
+        }
         let host = std::fs::read(HOST_NAME).unwrap_or_default();
         Ok(Self::of(&secret, &host))
     }
