@@ -128,7 +128,7 @@ struct Open<'a> {
 /// The section that a line outside of sections begins; `None` for text.
 fn begin(text: &[u8], line: usize) -> Result<Option<Open<'_>>, PemError> {
     match Line::of(text) {
-        Line::Begin { label, after } if after.is_empty() => Ok(Some(Open {
+        Line::Begin { label, after: [] } => Ok(Some(Open {
             label,
             line,
             base64: Vec::new(),

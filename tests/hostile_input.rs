@@ -36,7 +36,7 @@ use rcgen::{
 };
 
 /// Bytes that once were read wrongly, or nearly.
-const REGRESSIONS: [&[u8]; 8] = [
+const REGRESSIONS: [&[u8]; 9] = [
     b"",
     b"\n",
     b"\r\n\r\n",
@@ -44,6 +44,7 @@ const REGRESSIONS: [&[u8]; 8] = [
     b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx\n\r\n\r\n",
     b"ffffffffffffffff\r\n",
     b"0\r\n\r\nPOST",
+    b"-----BEGIN ",
     &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
 ];
 

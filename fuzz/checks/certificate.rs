@@ -18,7 +18,10 @@ pub fn check(data: &[u8]) {
             Some(&device.id)
         );
         let nobody = Bundle::new([], |_, _| false);
-        let links = links([data], &nobody).expect("it was read before");
+        // The verifier takes no certificate whose signature has no whole bytes, so this is not asked for one.
+        let Ok(links) = links([data], &nobody) else {
+            continue;
+        };
         assert_eq!(links[0].serial, serial(data).expect("it was read before"));
     }
     let bundle = Bundle::new(authority(data), |_, _| true);

@@ -47,13 +47,17 @@ fn has_marker(text: &[u8]) -> bool {
     const DASHES: [&[u8]; 4] = [b"--", b"\xe2\x80\x93", b"\xe2\x80\x94", b"\xe2\x88\x92"];
     (0..text.len()).any(|at| {
         let (before, word) = text.split_at(at);
-        let is_word = starts_with_word(word, b"BEGIN ") || starts_with_word(word, b"END ");
+        let is_word = starts_with_word(word, b"BEGIN") || starts_with_word(word, b"END");
         is_word && DASHES.iter().any(|dashes| before.ends_with(dashes))
     })
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
-    text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word)
+    let Some((start, rest)) = text.split_at_checked(word.len()) else {
+        return false;
+    };
+    let is_whole = rest.first().is_none_or(u8::is_ascii_whitespace);
+    is_whole && start.eq_ignore_ascii_case(word)
 }
 
 /// All lines with their numbers, from 1. They end with LF, CR LF or CR.

@@ -139,7 +139,8 @@ fn what_is_wrong_is_told_with_its_line() {
             key.replace("-----BEGIN PRIVATE KEY-----\n", ""),
         ),
         (Fault::NotBase64, key.replace(body, "{{ secret }}")),
-        (Fault::NotBase64, key.replace(body, "A")),
+        (Fault::NotBase64, key.replace("==", "=A")),
+        (Fault::BrokenMarker, "-----BEGIN ".to_owned()),
         (
             Fault::Empty,
             key.replace(body, "")

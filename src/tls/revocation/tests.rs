@@ -6,6 +6,8 @@ use rcgen::{
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
+use std::slice::from_ref;
+
 use super::*;
 use crate::tls::trust::has_signed;
 
@@ -377,14 +379,14 @@ fn the_newest_edition_is_known_by_number_and_date() {
     for (index, list) in ascending.iter().enumerate() {
         for (other_index, other) in ascending.iter().enumerate() {
             let expected = index < other_index;
-            let is_stale = is_stale(&[list.clone()], &[other.clone()]);
+            let is_stale = is_stale(from_ref(list), from_ref(other));
             assert_eq!(is_stale, expected, "{index} {other_index}");
         }
     }
     // The newest counts; other scopes and other issuers have their own.
     let both = [ascending[0].clone(), ascending[3].clone()];
-    assert!(!is_stale(&both, &[ascending[3].clone()]));
-    assert!(is_stale(&[ascending[0].clone()], &both));
+    assert!(!is_stale(&both, &ascending[3..]));
+    assert!(is_stale(&ascending[..1], &both));
     let partition = list_at(&plant, HERE, None, 2100);
     assert!(!is_stale(&[partition], &both));
     assert!(!is_stale(&[list(&root("office"), &[], 2100)], &both));
