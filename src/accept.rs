@@ -37,7 +37,7 @@ use crate::telemetry::metrics::{Handshake, Protocol, Scope, WorkerMetrics};
 use crate::tls::{self, Buffers, Status, Tls, TlsStream};
 pub use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit};
-pub use quic::Quic;
+pub use quic::{Place, Quic};
 pub use steer::{WorkerConnectionIds, steer_to_workers};
 pub use turn::Turns;
 
