@@ -39,7 +39,7 @@ use crate::tls::{self, Buffers, Status, Tls, TlsStream};
 pub use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
 use pace::Pace;
-pub use quic::Quic;
+pub use quic::{Place, Quic};
 pub use steer::{WorkerConnectionIds, steer_to_workers};
 pub use turn::Turns;
 

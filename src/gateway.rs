@@ -279,12 +279,12 @@ fn start_workers(
             index,
             sockets,
             closing: phases.closing(),
-            place: phases.place(),
         };
+        let place = phases.place();
         let (shared, delivery, ending) = (shared.clone(), delivery.clone(), phases.ending());
         let run = move || {
             let _told_at_the_end = ending;
-            worker::run(own, &shared, delivery)
+            worker::run(own, place, &shared, delivery)
         };
         thread::Builder::new()
             .name(format!("forebay-{index}"))

@@ -4,6 +4,7 @@
 //! way of a request is shared but buckets, the memory budget and the two hand-over queues. A worker ends when the
 //! gateway has drained: its connections first, then its batches.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::accept::{Acceptor, Capacity, Quic, Turns, WorkerConnectionIds};
+use crate::accept::{Acceptor, Capacity, Place, Quic, Turns, WorkerConnectionIds};
 use crate::admission::Admission;
 use crate::batcher::lull::Lull;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
@@ -87,22 +88,34 @@ pub struct Own {
     pub sockets: Sockets,
     /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
     pub closing: watch::Receiver<bool>,
-    /// Dropped when this worker's UDP socket is closed.
-    pub place: watch::Receiver<()>,
 }
 
-/// Runs a worker until it has drained; `false` when records were left behind.
-pub fn run(own: Own, shared: &Shared, delivery: Sender<Batch>) -> io::Result<bool> {
+/// Runs a worker until it has drained; `false` when records were left behind. `place` is dropped
+/// when the worker's UDP socket is closed.
+pub fn run(
+    own: Own,
+    place: watch::Receiver<()>,
+    shared: &Shared,
+    delivery: Sender<Batch>,
+) -> io::Result<bool> {
+    // Declared before the runtime, so that it goes after it, and with it the socket.
+    let place = Place::new(Cell::new(Some(place)));
     let mut runtime = Builder::new_current_thread();
     let lull = Lull::of(&mut runtime);
     let runtime = runtime
         .enable_all()
         .event_interval(POLLS_BETWEEN_EVENTS)
         .build_local(LocalOptions::default())?;
-    runtime.block_on(async { serve(own, shared, delivery, lull).await })
+    runtime.block_on(async { serve(own, place.clone(), shared, delivery, lull).await })
 }
 
-async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>, lull: Lull) -> io::Result<bool> {
+async fn serve(
+    own: Own,
+    place: Place,
+    shared: &Shared,
+    delivery: Sender<Batch>,
+    lull: Lull,
+) -> io::Result<bool> {
     let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
     let batcher = Batcher::new(
@@ -119,7 +132,7 @@ async fn serve(own: Own, shared: &Shared, delivery: Sender<Batch>, lull: Lull) -
         async move { batcher.run(settled, lull).await }
     });
     let acceptor = Rc::new(acceptor(own.index, shared, batcher.clone()));
-    let serving = listen(own, shared, acceptor)?;
+    let serving = listen(own, place, shared, acceptor)?;
     Ok(finish(shared, &batcher, serving, batching).await)
 }
 
@@ -184,12 +197,11 @@ fn bell(shared: &Shared) -> Rc<Bell> {
 
 type Serving = tokio::task::JoinSet<()>;
 
-fn listen(own: Own, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
+fn listen(own: Own, place: Place, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
     let Own {
         index,
         sockets,
         closing,
-        place,
     } = own;
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {

@@ -1,7 +1,7 @@
 //! QUIC: one endpoint a worker, on its own socket.
 
+use std::cell::Cell;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -51,6 +51,10 @@ const CLOSE_GRACE: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether a socket that nothing needs any more has been closed.
 const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A worker's place among the UDP sockets of the port, which the gateway leaves when every worker
+/// has. Who ends before the socket is closed leaves the place to the worker's thread.
+pub type Place = Rc<Cell<Option<watch::Receiver<()>>>>;
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
 /// files of TLS.
@@ -120,15 +124,13 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
 
 impl Acceptor {
     /// Accepts QUIC connections until the gateway drains, then waits for them to end. `place` is
-    /// dropped when the socket is closed, which may be later.
-    pub async fn run_quic(self: Rc<Self>, quic: Quic, place: watch::Receiver<()>) {
+    /// left when the socket is closed, which may be later.
+    pub async fn run_quic(self: Rc<Self>, quic: Quic, place: Place) {
         let Quic {
             endpoint,
             config,
             socket,
         } = quic;
-        // Dropped by itself, it would say that the socket is closed before it is.
-        let place = ManuallyDrop::new(place);
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
         let unvalidated = Rc::new(());
@@ -150,7 +152,7 @@ impl Acceptor {
         let _ = timeout(CLOSE_GRACE, endpoint.wait_idle()).await;
         spawn_local(async move {
             let_go(endpoint, socket).await;
-            drop(ManuallyDrop::into_inner(place));
+            drop(place.take());
         });
     }
 

@@ -43,6 +43,7 @@ enum Pseudo {
 /// The first letters of pseudo-header fields: as they are, and in QPACK's Huffman code, in the low
 /// bits of a number. They tell the fields apart; what goes on otherwise is no field that is
 /// defined, which h3 refuses.
+#[expect(clippy::unusual_byte_groupings, reason = "a group is a letter")]
 const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":a", 0b1011100_00011, 12, Pseudo::Authority),
     (b":m", 0b1011100_101001, 13, Pseudo::Method),
