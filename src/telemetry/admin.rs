@@ -215,7 +215,7 @@ mod tests {
             );
             let openapi = get(address, "/openapi.json").await;
             assert!(
-                openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"),
+                openapi.contains("Content-Type: application/json\r\n") && openapi.contains("3.1.0"),
                 "{openapi}"
             );
             assert!(
@@ -235,7 +235,7 @@ mod tests {
             )
             .await;
             assert!(
-                posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"),
+                posted.starts_with("HTTP/1.1 405 ") && posted.contains("Allow: GET, HEAD\r\n"),
                 "{posted}"
             );
         });
