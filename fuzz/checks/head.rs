@@ -43,7 +43,7 @@ fn check_head(data: &[u8]) {
     };
     let (codings, lengths) = (count("transfer-encoding"), count("content-length:"));
     match parsed.framing {
-        Framing::Chunked => assert!(codings == 1 && lengths == 0 && !parsed.keeps_alive),
+        Framing::Chunked => assert!(codings == 1 && lengths == 0),
         Framing::Length(bytes) => {
             assert!(codings == 0 && lengths <= 1 && (lengths == 1 || bytes == 0))
         }

@@ -230,7 +230,10 @@ fn http_1_0_is_a_protocol_of_alpn() {
 /// Names are blind to case, but not every client knows: they are spelled as everybody spells them.
 #[test]
 fn field_names_are_in_title_case() {
-    let gateway = Setup::new().set("FOREBAY_DEVICE_BURST", 1).start();
+    let gateway = Setup::new()
+        .set("FOREBAY_DEVICE_RATE", "0.00001")
+        .set("FOREBAY_DEVICE_BURST", 1)
+        .start();
     let requests = post("content-length: 1\r\n", "1").repeat(2)
         + "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let said = exchange(&gateway, "http/1.1", &requests);

@@ -74,7 +74,7 @@ fn each_path_has_its_answer() {
         );
         let openapi = get(address, "/openapi.json").await;
         assert!(
-            openapi.contains("content-type: application/json\r\n") && openapi.contains("3.1.0"),
+            openapi.contains("Content-Type: application/json\r\n") && openapi.contains("3.1.0"),
             "{openapi}"
         );
         assert!(
@@ -94,7 +94,7 @@ fn each_path_has_its_answer() {
         )
         .await;
         assert!(
-            posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"),
+            posted.starts_with("HTTP/1.1 405 ") && posted.contains("Allow: GET, HEAD\r\n"),
             "{posted}"
         );
     });
