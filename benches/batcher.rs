@@ -11,12 +11,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::admission::Admission;
 use forebay::batcher::accumulator::Accumulator;
 use forebay::batcher::lull::Lull;
+use forebay::batcher::spares::Buffers;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
 use forebay::record::{
-    AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp,
+    AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
 use forebay::telemetry::metrics::{Metrics, SealReason};
 use tokio::runtime::{Builder, Runtime};
@@ -35,14 +36,16 @@ const STREAM: StreamIndex = StreamIndex(0);
 struct Readings {
     admission: Admission,
     device: DeviceId,
+    memory: DeviceMemory,
 }
 
 impl Readings {
     fn new() -> Self {
         let device = DeviceId::parse("meter-1").expect("an id");
         Self {
-            admission: Admission::new(usize::MAX / 2, Arc::new(Health::up())),
+            admission: Admission::new(usize::MAX / 2, 1 << 20, Arc::new(Health::up())),
             device,
+            memory: DeviceMemory::default(),
         }
     }
 
@@ -52,7 +55,7 @@ impl Readings {
             device: self.device.clone(),
             permit: self
                 .admission
-                .reserve(PAYLOAD.len())
+                .reserve(&self.memory, Some(PAYLOAD.len()))
                 .expect("there is room"),
             payload: PAYLOAD,
             content_type: None,
@@ -78,7 +81,10 @@ fn accumulator(criterion: &mut Criterion) {
                 let [_, full] = accumulator.push(readings.next(), AckSlot::NONE, now);
                 if let Some(sealed) = full {
                     assert_eq!(sealed.reason, SealReason::Records);
-                    accumulator.reuse(sealed.records, sealed.acks);
+                    let (mut records, mut acks) = (sealed.records, sealed.acks);
+                    records.clear();
+                    acks.clear();
+                    accumulator.gather_in(Buffers { records, acks });
                 }
             }
         })
