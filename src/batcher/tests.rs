@@ -1,3 +1,5 @@
+//! What a batcher looks at, and what it keeps: from within, where lanes can be seen.
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
