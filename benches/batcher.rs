@@ -11,12 +11,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::admission::Admission;
 use forebay::batcher::accumulator::Accumulator;
 use forebay::batcher::lull::Lull;
+use forebay::batcher::spares::Buffers;
 use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::config::{AckConfig, AckMode, BatchConfig};
 use forebay::delivery::Health;
 use forebay::handover;
 use forebay::record::{
-    AckSlot, Batch, DeviceId, Outcomes, Record, RecordId, StreamIndex, Timestamp,
+    AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
 use forebay::telemetry::metrics::{Metrics, SealReason};
 use tokio::runtime::{Builder, Runtime};
@@ -80,7 +81,10 @@ fn accumulator(criterion: &mut Criterion) {
                 let [_, full] = accumulator.push(readings.next(), AckSlot::NONE, now);
                 if let Some(sealed) = full {
                     assert_eq!(sealed.reason, SealReason::Records);
-                    accumulator.reuse(sealed.records, sealed.acks);
+                    let (mut records, mut acks) = (sealed.records, sealed.acks);
+                    records.clear();
+                    acks.clear();
+                    accumulator.gather_in(Buffers { records, acks });
                 }
             }
         })

@@ -5,12 +5,16 @@
 //! else to do ([`Lull`]): a quiet gateway makes nobody wait, and what a busy one takes in travels together. Sealed batches
 //! cross to delivery and come back settled; then the worker wakes its own requests.
 //!
+//! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
+//!
 //! Nothing here is shared between threads but the two hand-over queues. A lane sends at most [`IN_FLIGHT_BATCHES_MAX`]
 //! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
 //! it, within the memory budget that admission keeps.
 
 pub mod accumulator;
+mod agenda;
 pub mod lull;
+pub mod spares;
 pub mod waiters;
 
 use std::cell::{Cell, RefCell};
@@ -27,11 +31,18 @@ use crate::handover::{Receiver, Sender};
 use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
 use crate::telemetry::metrics::{SealReason, WorkerMetrics};
 use accumulator::{Accumulator, Sealed};
+use agenda::{Agenda, Standing};
 use lull::Lull;
+use spares::{Buffers, Spares};
 use waiters::Waiters;
 
 /// Batches of one lane that may be on their way at once.
 pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
+
+const _: () = assert!(IN_FLIGHT_BATCHES_MAX > 0, "a lane may send a batch");
+
+/// Sealed batches of a lane that wait for credit are many in a burst; room for more is given back.
+const READY_KEPT_MAX: usize = 4 * IN_FLIGHT_BATCHES_MAX;
 
 /// Requests past their ack time-out are looked for this many times within one time-out.
 const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
@@ -47,6 +58,8 @@ struct Lane {
 /// One worker's lanes. Lives on that worker's thread.
 pub struct Batcher {
     lanes: Vec<RefCell<Lane>>,
+    agenda: RefCell<Agenda>,
+    spares: Spares,
     waiters: Waiters,
     ack: AckConfig,
     delivery: Sender<Batch>,
@@ -76,9 +89,12 @@ impl Batcher {
             })
         };
         let lanes = (0..streams).map(lane).collect();
+        let (agenda, spares) = (RefCell::new(Agenda::new(streams)), Spares::default());
         let (waiters, changed, draining) = (Waiters::default(), Notify::new(), Cell::new(false));
         Self {
             lanes,
+            agenda,
+            spares,
             waiters,
             ack,
             delivery,
@@ -105,6 +121,9 @@ impl Batcher {
     fn accept(&self, stream: StreamIndex, record: Record, ack: AckSlot, now: Instant) {
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
         let opens = lane.accumulator.is_empty();
+        if opens {
+            lane.accumulator.gather_in(self.spares.take());
+        }
         let sealed = lane.accumulator.push(record, ack, now);
         if sealed.iter().any(Option::is_some) {
             sealed
@@ -113,9 +132,15 @@ impl Batcher {
                 .for_each(|sealed| self.queue(lane, sealed));
             self.send_ready(lane, now);
         }
+        self.note(lane);
         if opens {
             self.changed.notify_one();
         }
+    }
+
+    /// To be called whenever a lane has changed.
+    fn note(&self, lane: &Lane) {
+        self.agenda.borrow_mut().note(lane.stream, lane.standing());
     }
 
     /// Seals what is due, and carries acks home, until the batcher is draining and everything has come back.
@@ -158,12 +183,7 @@ impl Batcher {
 
     /// How many records may set out at once.
     fn departing(&self) -> usize {
-        let departing = self
-            .lanes
-            .iter()
-            .map(|lane| lane.borrow())
-            .filter(|lane| lane.in_flight == 0);
-        departing.map(|lane| lane.accumulator.len()).sum()
+        self.agenda.borrow().departing_records()
     }
 
     fn expiry_interval(&self) -> Duration {
@@ -172,11 +192,7 @@ impl Batcher {
 
     /// Nothing here has a deadline.
     fn is_idle(&self) -> bool {
-        self.waiters.is_empty()
-            && self
-                .lanes
-                .iter()
-                .all(|lane| lane.borrow().accumulator.is_empty())
+        self.waiters.is_empty() && self.agenda.borrow().is_empty()
     }
 
     /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
@@ -205,32 +221,28 @@ impl Batcher {
 
     /// Seals and sends what is due; gives the next instant at which a lane will be.
     fn seal_due(&self, now: Instant, is_lull: bool) -> Option<Instant> {
-        let next_due = |lane: &RefCell<Lane>| {
-            let lane = &mut *lane.borrow_mut();
-            if let Some(sealed) = self
-                .due(lane, now, is_lull)
-                .and_then(|reason| lane.accumulator.seal(reason))
-            {
+        while let Some((stream, reason)) = self.due(now, is_lull) {
+            let lane = &mut *self.lanes[stream.get()].borrow_mut();
+            let sealed = lane.accumulator.seal(reason);
+            debug_assert!(sealed.is_some(), "a lane that is due has records");
+            if let Some(sealed) = sealed {
                 self.queue(lane, sealed);
             }
             self.send_ready(lane, now);
-            if lane.has_credit() {
-                lane.accumulator.due_at()
-            } else {
-                None
-            }
-        };
-        self.lanes.iter().filter_map(next_due).min()
+            self.note(lane);
+        }
+        self.agenda.borrow().due_at()
     }
 
-    fn due(&self, lane: &Lane, now: Instant, is_lull: bool) -> Option<SealReason> {
-        let due_at = lane.accumulator.due_at()?;
-        if lane.in_flight == 0 && is_lull {
-            Some(SealReason::Idle)
+    /// The next lane to seal, and why.
+    fn due(&self, now: Instant, is_lull: bool) -> Option<(StreamIndex, SealReason)> {
+        let agenda = self.agenda.borrow();
+        if is_lull && let Some(lane) = agenda.departing() {
+            Some((lane, SealReason::Idle))
         } else if self.draining.get() {
-            Some(SealReason::Drain)
+            Some((agenda.any()?, SealReason::Drain))
         } else {
-            (due_at <= now && lane.has_credit()).then_some(SealReason::Linger)
+            Some((agenda.due(now)?, SealReason::Linger))
         }
     }
 
@@ -242,7 +254,7 @@ impl Batcher {
     fn send_ready(&self, lane: &mut Lane, now: Instant) {
         while lane.has_credit() {
             let Some(sealed) = lane.ready.pop_front() else {
-                return;
+                return lane.give_back_room();
             };
             self.metrics.batch_unqueued();
             lane.in_flight += 1;
@@ -265,14 +277,45 @@ impl Batcher {
                 self.waiters.settle(*ack, batch.outcomes.get(index));
             }
         }
+        self.spares.give(Buffers {
+            records: batch.records,
+            acks: batch.acks,
+        });
         let lane = &mut *self.lanes[batch.stream.get()].borrow_mut();
+        debug_assert!(lane.in_flight > 0, "a batch comes home once");
         lane.in_flight -= 1;
-        lane.accumulator.reuse(batch.records, batch.acks);
+        if !lane.ready.is_empty() {
+            self.send_ready(lane, Instant::now());
+        }
+        self.note(lane);
     }
 }
 
 impl Lane {
     fn has_credit(&self) -> bool {
+        debug_assert!(self.in_flight <= IN_FLIGHT_BATCHES_MAX);
         self.in_flight < IN_FLIGHT_BATCHES_MAX
     }
+
+    fn standing(&self) -> Standing {
+        match self.accumulator.due_at() {
+            Some(due_at) if self.in_flight == 0 => Standing::Departing {
+                due_at,
+                records: self.accumulator.len(),
+            },
+            Some(due_at) if self.has_credit() => Standing::Gathering { due_at },
+            _ => Standing::Resting,
+        }
+    }
+
+    /// Nothing is ready: what a burst needed is not kept.
+    fn give_back_room(&mut self) {
+        debug_assert!(self.ready.is_empty());
+        if self.ready.capacity() > READY_KEPT_MAX {
+            self.ready = VecDeque::new();
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

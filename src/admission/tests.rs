@@ -1,3 +1,5 @@
+//! The memory budget and its shares, step by step and by any history of permits.
+
 use proptest::prelude::*;
 
 use super::budget::SHARE;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
+use super::spares::Buffers;
 use crate::config::BatchConfig;
 use crate::record::{AckSlot, Record};
 use crate::telemetry::metrics::SealReason;
@@ -23,35 +24,38 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Accumulator {
     limits: BatchConfig,
-    records: Vec<Record>,
-    /// Of each record.
-    acks: Vec<AckSlot>,
+    gathered: Buffers,
     bytes: usize,
+    /// When the first record came in; `None` while there is none.
     opened_at: Option<Instant>,
 }
 
 impl Accumulator {
     pub fn new(limits: BatchConfig) -> Self {
+        assert!(
+            limits.records_max > 0 && limits.bytes_max > 0,
+            "an empty batch is not full"
+        );
         Self {
             limits,
-            records: Vec::new(),
-            acks: Vec::new(),
+            gathered: Buffers::default(),
             bytes: 0,
             opened_at: None,
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.opened_at.is_none()
     }
 
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.gathered.records.len()
     }
 
     /// Adds a record. Seals what was there before when both together would be too many bytes, and what is there
     /// then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
+        self.check();
         let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;
         let before = if overflow {
             self.seal(SealReason::Bytes)
@@ -60,20 +64,35 @@ impl Accumulator {
         };
         self.opened_at.get_or_insert(now);
         self.bytes += record.payload.len();
-        self.records.push(record);
-        self.acks.push(ack);
+        self.gathered.records.push(record);
+        self.gathered.acks.push(ack);
         let full = self.full().and_then(|reason| self.seal(reason));
+        self.check();
         [before, full]
+    }
+
+    /// What holds between calls.
+    fn check(&self) {
+        let records = self.gathered.records.len();
+        debug_assert_eq!(records, self.gathered.acks.len());
+        debug_assert_eq!(records > 0, self.opened_at.is_some());
+        debug_assert!(self.full().is_none(), "a full batch does not wait");
     }
 
     fn full(&self) -> Option<SealReason> {
         if self.bytes >= self.limits.bytes_max {
             Some(SealReason::Bytes)
-        } else if self.records.len() >= self.limits.records_max {
+        } else if self.gathered.records.len() >= self.limits.records_max {
             Some(SealReason::Records)
         } else {
             None
         }
+    }
+
+    /// Records that there is room for.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.gathered.records.capacity()
     }
 
     /// When the oldest record will have waited for the linger.
@@ -85,10 +104,8 @@ impl Accumulator {
     /// Takes what has gathered; `None` when that is nothing.
     pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
         let opened_at = self.opened_at.take()?;
-        let (records, acks) = (
-            std::mem::take(&mut self.records),
-            std::mem::take(&mut self.acks),
-        );
+        let Buffers { records, acks } = std::mem::take(&mut self.gathered);
+        debug_assert!(!records.is_empty(), "what was opened has a record");
         Some(Sealed {
             records,
             acks,
@@ -98,17 +115,10 @@ impl Accumulator {
         })
     }
 
-    /// Takes emptied buffers back, to be filled again.
-    pub fn reuse(&mut self, records: Vec<Record>, acks: Vec<AckSlot>) {
-        reuse(&mut self.records, records);
-        reuse(&mut self.acks, acks);
-    }
-}
-
-fn reuse<T>(buffer: &mut Vec<T>, mut spare: Vec<T>) {
-    if buffer.capacity() == 0 {
-        spare.clear();
-        *buffer = spare;
+    /// Gathers in these buffers, which are empty, as there is nothing yet.
+    pub fn gather_in(&mut self, buffers: Buffers) {
+        debug_assert!(self.is_empty() && buffers.records.is_empty() && buffers.acks.is_empty());
+        self.gathered = buffers;
     }
 }
 

@@ -25,6 +25,9 @@ enum Slot {
     Settled(Outcome),
 }
 
+/// Slots are many in a burst; once all are free, room for more than this is given back.
+const SLOTS_KEPT_MAX: usize = 4096;
+
 /// One slot for each record on its way.
 #[derive(Debug, Default)]
 pub struct Waiters(RefCell<Slab<Slot>>);
@@ -33,6 +36,10 @@ impl Waiters {
     /// A slot that waits until `deadline`; its record must be settled some day, or the slot is never free again.
     pub fn open(&self, deadline: Instant) -> AckSlot {
         let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
+        debug_assert!(
+            key < AckSlot::NONE.0 as usize,
+            "records are bounded by memory"
+        );
         AckSlot(key as u32)
     }
 
@@ -55,7 +62,7 @@ impl Waiters {
                 wake(waiting);
             }
             Some(entry @ Slot::Expired) => *entry = Slot::Settled(Outcome::Unknown),
-            Some(Slot::Abandoned) => drop(slots.remove(key)),
+            Some(Slot::Abandoned) => free(&mut slots, key),
             Some(Slot::Settled(_)) | None => {
                 debug_assert!(slot == AckSlot::NONE, "a record is settled once")
             }
@@ -82,6 +89,20 @@ impl Waiters {
 
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
+    }
+
+    /// Slots that there is room for.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.0.borrow().capacity()
+    }
+}
+
+/// Both sides have let go of the slot.
+fn free(slots: &mut Slab<Slot>, key: usize) {
+    slots.remove(key);
+    if slots.is_empty() && slots.capacity() > SLOTS_KEPT_MAX {
+        *slots = Slab::new();
     }
 }
 
@@ -119,7 +140,7 @@ impl Future for Wait<'_> {
             }
             Slot::Settled(outcome) => {
                 let outcome = std::mem::replace(outcome, Outcome::Unknown);
-                slots.remove(key);
+                free(&mut slots, key);
                 outcome
             }
         };
@@ -137,8 +158,11 @@ impl Drop for Wait<'_> {
         let key = self.slot.0 as usize;
         let mut slots = self.waiters.0.borrow_mut();
         match &mut slots[key] {
-            Slot::Settled(_) => drop(slots.remove(key)),
-            entry => *entry = Slot::Abandoned,
+            Slot::Settled(_) => free(&mut slots, key),
+            entry => {
+                debug_assert!(!matches!(entry, Slot::Abandoned), "a request goes once");
+                *entry = Slot::Abandoned;
+            }
         }
     }
 }

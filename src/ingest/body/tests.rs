@@ -1,3 +1,5 @@
+//! Bodies that come in pieces, too slowly, too long, or where there is no room.
+
 use super::*;
 
 struct Pieces(Vec<&'static [u8]>);

@@ -1,3 +1,5 @@
+//! The admin address over real connections, with a gateway that is in whatever state a test says.
+
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,0 +1,212 @@
+//! Which lanes of a worker have something to do, and when: looked at in place of all lanes.
+//!
+//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is in
+//! at most one of two queues, each in the order in which its lanes are due. As every lane has the same
+//! linger, a lane that opens goes to the end; so a note costs next to nothing however many lanes there
+//! are, and a wake costs what is due. Nothing here is allocated once each lane has been in each queue.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::record::StreamIndex;
+
+/// How a lane stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has gathered nothing, or has sent ahead as much as it may: a batch that comes home changes that.
+    #[default]
+    Resting,
+    /// Batches of it are in flight: its records wait for company, until it is due.
+    Gathering { due_at: Instant },
+    /// Nothing of it is in flight: its records set out at the next lull, or when it is due.
+    Departing { due_at: Instant, records: usize },
+}
+
+/// The standing of each lane.
+#[derive(Debug)]
+pub struct Agenda {
+    /// By the lane's stream.
+    standings: Vec<Standing>,
+    gathering: DueLanes,
+    departing: DueLanes,
+    departing_records: usize,
+}
+
+impl Agenda {
+    pub fn new(lanes: u16) -> Self {
+        Self {
+            standings: vec![Standing::Resting; usize::from(lanes)],
+            gathering: DueLanes::default(),
+            departing: DueLanes::default(),
+            departing_records: 0,
+        }
+    }
+
+    /// From now on the lane stands so.
+    pub fn note(&mut self, lane: StreamIndex, standing: Standing) {
+        use Standing::{Departing, Gathering, Resting};
+        let before = std::mem::replace(&mut self.standings[lane.get()], standing);
+        if before == standing {
+            return;
+        }
+        match before {
+            Resting => {}
+            Gathering { due_at } => self.gathering.remove(due_at, lane),
+            Departing { due_at, records } => {
+                self.departing_records -= records;
+                if !matches!(standing, Departing { due_at: same, .. } if same == due_at) {
+                    self.departing.remove(due_at, lane);
+                }
+            }
+        }
+        match standing {
+            Resting => {}
+            Gathering { due_at } => self.gathering.insert(due_at, lane),
+            Departing { due_at, records } => {
+                debug_assert!(records > 0, "a lane departs with records");
+                self.departing_records += records;
+                if !matches!(before, Departing { due_at: same, .. } if same == due_at) {
+                    self.departing.insert(due_at, lane);
+                }
+            }
+        }
+        debug_assert_eq!(self.departing.is_empty(), self.departing_records == 0);
+    }
+
+    /// When the next lane is due.
+    pub fn due_at(&self) -> Option<Instant> {
+        Some(self.first()?.0)
+    }
+
+    /// The first lane that is due by now.
+    pub fn due(&self, now: Instant) -> Option<StreamIndex> {
+        let (due_at, lane) = self.first()?;
+        (due_at <= now).then_some(lane)
+    }
+
+    /// The first lane that may set out at a lull.
+    pub fn departing(&self) -> Option<StreamIndex> {
+        Some(self.departing.first()?.1)
+    }
+
+    /// How many records may set out at a lull.
+    pub fn departing_records(&self) -> usize {
+        self.departing_records
+    }
+
+    /// The lane that is due first, whenever that is.
+    fn first(&self) -> Option<(Instant, StreamIndex)> {
+        let firsts = [self.gathering.first(), self.departing.first()];
+        firsts.into_iter().flatten().min()
+    }
+
+    pub fn any(&self) -> Option<StreamIndex> {
+        Some(self.first()?.1)
+    }
+
+    /// No lane has a deadline.
+    pub fn is_empty(&self) -> bool {
+        self.gathering.is_empty() && self.departing.is_empty()
+    }
+}
+
+/// Lanes in the order in which they are due, each once.
+#[derive(Debug, Default)]
+struct DueLanes(VecDeque<(Instant, StreamIndex)>);
+
+impl DueLanes {
+    fn insert(&mut self, due_at: Instant, lane: StreamIndex) {
+        let entry = (due_at, lane);
+        match self.0.back() {
+            // A lane that could send nothing for a while is due before those that opened since.
+            Some(last) if *last > entry => {
+                let place = self.0.partition_point(|other| *other < entry);
+                debug_assert_ne!(self.0[place], entry, "a lane is in the queue once");
+                self.0.insert(place, entry);
+            }
+            _ => self.0.push_back(entry),
+        }
+    }
+
+    fn remove(&mut self, due_at: Instant, lane: StreamIndex) {
+        let place = self.0.binary_search(&(due_at, lane));
+        debug_assert!(place.is_ok(), "a lane that was noted is in its queue");
+        if let Ok(place) = place {
+            self.0.remove(place);
+        }
+    }
+
+    fn first(&self) -> Option<(Instant, StreamIndex)> {
+        self.0.front().copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LANES: u16 = 8;
+
+    fn standing(start: Instant) -> impl Strategy<Value = Standing> {
+        let due_at = move |millis: u64| start + Duration::from_millis(millis);
+        prop_oneof![
+            Just(Standing::Resting),
+            (0..50_u64).prop_map(move |millis| Standing::Gathering {
+                due_at: due_at(millis)
+            }),
+            (0..50_u64, 1..5_usize).prop_map(move |(millis, records)| Standing::Departing {
+                due_at: due_at(millis),
+                records
+            }),
+        ]
+    }
+
+    fn due_at(standing: &Standing) -> Option<Instant> {
+        match standing {
+            Standing::Resting => None,
+            Standing::Gathering { due_at } | Standing::Departing { due_at, .. } => Some(*due_at),
+        }
+    }
+
+    proptest! {
+        /// After each note, every answer is the one that a look at all lanes gives.
+        #[test]
+        fn the_agenda_knows_what_a_look_at_all_lanes_finds(
+            notes in Just(Instant::now()).prop_flat_map(|start| {
+                prop::collection::vec((0..LANES, standing(start)), 1..200)
+            }),
+        ) {
+            let mut agenda = Agenda::new(LANES);
+            let mut lanes = [Standing::Resting; LANES as usize];
+            for (lane, standing) in notes {
+                agenda.note(StreamIndex(lane), standing);
+                lanes[usize::from(lane)] = standing;
+                let first_due = lanes.iter().filter_map(due_at).min();
+                prop_assert_eq!(agenda.due_at(), first_due);
+                prop_assert_eq!(agenda.is_empty(), first_due.is_none());
+                if let Some(first_due) = first_due {
+                    let due = agenda.due(first_due).expect("a lane is due");
+                    prop_assert_eq!(due_at(&lanes[due.get()]), Some(first_due));
+                    prop_assert_eq!(agenda.due(first_due - Duration::from_millis(1)), None);
+                }
+                let mut departing_records = 0;
+                for standing in &lanes {
+                    if let Standing::Departing { records, .. } = standing {
+                        departing_records += records;
+                    }
+                }
+                prop_assert_eq!(agenda.departing_records(), departing_records);
+                prop_assert_eq!(agenda.departing().is_some(), departing_records > 0);
+            }
+        }
+    }
+}

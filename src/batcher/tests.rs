@@ -1,0 +1,155 @@
+//! What a batcher looks at, and what it keeps: from within, where lanes can be seen.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::spares::{SPARE_RECORDS_MAX, SPARES_MAX};
+use super::*;
+use crate::handover;
+use crate::record::{DeviceId, Outcomes, Permit, RecordId, Timestamp};
+use crate::telemetry::metrics::Metrics;
+
+const STREAMS: u16 = 64;
+const RECORDS_MAX: usize = 512;
+
+static RESERVED_BYTES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+fn record() -> Record {
+    Record {
+        device: DeviceId::parse("meter-1").unwrap(),
+        payload: Bytes::from_static(b"21.5"),
+        content_type: None,
+        id: RecordId::new(Timestamp(0)),
+        trace: None,
+        received_at: Timestamp(0),
+        permit: Permit::holding(&RESERVED_BYTES, 0),
+    }
+}
+
+struct Bench {
+    batcher: Batcher,
+    batches: Receiver<Batch>,
+    settled: Receiver<Settled>,
+}
+
+fn bench(mode: AckMode) -> Bench {
+    let limits = BatchConfig {
+        bytes_max: 1 << 20,
+        records_max: RECORDS_MAX,
+        linger: Duration::from_millis(5),
+    };
+    let ack = AckConfig {
+        mode,
+        timeout: Duration::from_secs(10),
+    };
+    let places = usize::from(STREAMS) * IN_FLIGHT_BATCHES_MAX;
+    let (delivery, batches) = handover::channel(places);
+    let (home, settled) = handover::channel(places);
+    let metrics = Metrics::new(1, &["telemetry".into()], vec![]).worker(0);
+    let batcher = Batcher::new(STREAMS, limits, ack, delivery, home, metrics);
+    Bench {
+        batcher,
+        batches,
+        settled,
+    }
+}
+
+impl Bench {
+    /// Everything that is in flight comes home.
+    fn settle_all(&mut self) {
+        while let Some(batch) = self.batches.try_recv() {
+            batch.settle(Outcomes::DELIVERED);
+            while let Some(settled) = self.settled.try_recv() {
+                self.batcher.settle(settled);
+            }
+        }
+    }
+
+    /// Records that the batcher has room for.
+    fn room(&self) -> usize {
+        let lanes = self.batcher.lanes.iter().map(|lane| lane.borrow());
+        let of_lanes: usize = lanes
+            .map(|lane| lane.accumulator.capacity() + lane.ready.capacity())
+            .sum();
+        of_lanes + self.batcher.spares.capacity()
+    }
+}
+
+/// Every lane is filled far beyond its credit; afterwards the batcher is as large as after a quiet day.
+#[test]
+fn what_a_burst_needed_is_given_back() {
+    let mut bench = bench(AckMode::Queued);
+    for _ in 0..2 {
+        for stream in 0..STREAMS {
+            // One lane has far more ready than it may send.
+            let batches = if stream == 0 { 100 } else { 20 };
+            for _ in 0..batches * RECORDS_MAX {
+                let (stream, now) = (StreamIndex(stream), Instant::now());
+                bench.batcher.accept(stream, record(), AckSlot::NONE, now);
+            }
+        }
+        bench.settle_all();
+        let room = bench.room();
+        let most = SPARES_MAX * SPARE_RECORDS_MAX + usize::from(STREAMS) * READY_KEPT_MAX;
+        assert!(room <= most, "room for {room} records is kept");
+    }
+}
+
+/// Requests of a burst that have been answered leave no slots behind.
+#[test]
+fn slots_of_a_burst_are_given_back() {
+    let waiters = Waiters::default();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let slots: Vec<_> = (0..100_000).map(|_| waiters.open(deadline)).collect();
+    for slot in slots {
+        drop(waiters.wait(slot));
+        waiters.settle(slot, &Outcome::Delivered);
+    }
+    assert!(waiters.is_empty() && waiters.capacity() <= 4096);
+}
+
+/// However many lanes there are, a wake looks at those that are due: one lane of them has been noted.
+#[test]
+fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
+    let bench = bench(AckMode::Queued);
+    let now = Instant::now();
+    // Whoever looked at these would find them borrowed.
+    let others: Vec<_> = bench.batcher.lanes[1..]
+        .iter()
+        .map(|lane| lane.borrow_mut())
+        .collect();
+    bench
+        .batcher
+        .accept(StreamIndex(0), record(), AckSlot::NONE, now);
+    assert_eq!(bench.batcher.departing(), 1);
+    let due_at = bench.batcher.seal_due(now, false);
+    assert_eq!(due_at, Some(now + Duration::from_millis(5)));
+    assert_eq!(bench.batcher.seal_due(due_at.unwrap(), false), None);
+    assert_eq!(bench.batcher.departing(), 0);
+    drop(others);
+    assert_eq!(bench.batcher.lanes[0].borrow().in_flight, 1);
+}
+
+/// What could not set out for lack of credit does so when a batch comes home.
+#[test]
+fn credit_that_comes_home_is_used_at_once() {
+    let mut bench = bench(AckMode::Queued);
+    let (stream, now) = (StreamIndex(3), Instant::now());
+    for _ in 0..(IN_FLIGHT_BATCHES_MAX + 2) * RECORDS_MAX + 1 {
+        bench.batcher.accept(stream, record(), AckSlot::NONE, now);
+    }
+    assert_eq!(
+        bench.batcher.seal_due(now + Duration::from_secs(1), true),
+        None,
+        "no credit"
+    );
+    let batch = bench.batches.try_recv().unwrap();
+    batch.settle(Outcomes::DELIVERED);
+    let settled = bench.settled.try_recv().unwrap();
+    bench.batcher.settle(settled);
+    let lane = &bench.batcher.lanes[stream.get()];
+    assert_eq!(lane.borrow().in_flight, IN_FLIGHT_BATCHES_MAX);
+    assert_eq!(lane.borrow().ready.len(), 1);
+    bench.settle_all();
+    assert_eq!(bench.batcher.departing(), 1);
+}
