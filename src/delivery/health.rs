@@ -1,4 +1,7 @@
 //! Can anything be made safe? Written by delivery, read by every request.
+//!
+//! Where records are answered before they are safe, memory takes them while nothing can be made safe: then requests are not
+//! refused for it, though the gateway is not ready.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +13,7 @@ use arc_swap::ArcSwapOption;
 pub struct Health {
     up: AtomicBool,
     reason: ArcSwapOption<String>,
+    memory_takes: bool,
 }
 
 impl Health {
@@ -17,6 +21,7 @@ impl Health {
         Self {
             up: AtomicBool::new(true),
             reason: ArcSwapOption::empty(),
+            memory_takes: false,
         }
     }
 
@@ -24,9 +29,20 @@ impl Health {
         Self {
             up: AtomicBool::new(false),
             reason: ArcSwapOption::from_pointee(reason),
+            memory_takes: false,
         }
     }
 
+    /// Memory takes records whatever happens.
+    pub fn with_memory(self) -> Self {
+        Self {
+            up: AtomicBool::new(true),
+            memory_takes: true,
+            ..self
+        }
+    }
+
+    /// Whether records are taken.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
@@ -42,7 +58,22 @@ impl Health {
     }
 
     pub fn set_down(&self, reason: String) {
-        self.up.store(false, Ordering::Relaxed);
+        self.up.store(self.memory_takes, Ordering::Relaxed);
         self.reason.store(Some(Arc::new(reason)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_takes_records_while_the_gateway_is_not_ready() {
+        let health = Health::down("not asked yet".into()).with_memory();
+        assert!(health.is_up() && health.reason().is_some());
+        health.set_up();
+        assert!(health.is_up() && health.reason().is_none());
+        health.set_down("gone".into());
+        assert!(health.is_up() && health.reason().is_some());
     }
 }

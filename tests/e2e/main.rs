@@ -41,6 +41,7 @@ mod kinesis_faults;
 mod limits;
 mod observed;
 mod otlp;
+mod queued;
 mod quic;
 mod restart;
 mod revocation;
