@@ -394,7 +394,7 @@ mod tests {
         devices.release_before(950);
         assert_eq!((devices.held.len(), devices.by_last.len()), (51, 50));
         assert!(devices.held[&device(7)].last.is_none(), "one is on its way");
-        devices.leave(960, &device(61));
+        devices.leave(960, &device(60));
         devices.leave(970, &device(60));
         assert_eq!((devices.held.len(), devices.by_last.len()), (50, 49));
         devices.release_before(1000);

@@ -74,6 +74,7 @@ impl Delivery {
                 self.queued.holds.borrow_mut().clear();
                 has_hurried = true;
             }
+            while waves.try_join_next().is_some() {}
             while let Some(wave) = self.next_queued() {
                 self.queued.under_way.update(|waves| waves + 1);
                 let sent = self.clone().send_queued(wave);

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -81,7 +82,7 @@ struct Bench {
 impl Bench {
     /// On the local set that this is called on.
     fn start(
-        spool: Option<Spool>,
+        spool_dir: Option<&Path>,
         script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
     ) -> Self {
         let script: Rc<RefCell<Script>> = Rc::new(RefCell::new(Box::new(script)));
@@ -106,6 +107,7 @@ impl Bench {
         };
         let metrics = Arc::new(Metrics::new(1, &STREAMS.map(String::from), vec![]));
         let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
+        let spool = spool_dir.map(|dir| spool(dir, metrics.spool()));
         let backlog = spool.map(|spool| Backlog::new(spool, SpoolMode::Overflow));
         let (health, told) = (Arc::new(Health::up()), alarms.clone());
         let sink = Sink::Scripted(Box::new(sink));
@@ -213,15 +215,20 @@ fn record(device: u8, number: u64) -> Record {
     }
 }
 
-fn spool(dir: &std::path::Path) -> Spool {
+fn spool(dir: &Path, metrics: SpoolMetrics) -> Spool {
     let options = Options {
         dir: dir.to_owned(),
         bytes_max: 32 << 20,
         when_full: WhenFull::Reject,
         keys: Keys::default(),
-        metrics: SpoolMetrics::unseen(),
+        metrics,
     };
     Spool::open(options).unwrap().0
+}
+
+/// What a process before this one has left behind.
+fn left_in(dir: &Path) -> Spool {
+    spool(dir, SpoolMetrics::unseen())
 }
 
 /// Time stands still but for what [`pass`] makes of it: a disk is not waited for by letting hours pass.
@@ -234,10 +241,10 @@ fn on_paused_time(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, async {
         // tokio lets no time pass by itself while a blocking task runs.
         let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
-        let holds_time = spawn_blocking(move || drop(stopped.recv()));
+        let holds_time = spawn_blocking(move || stopped.recv().is_err());
         test.await;
         drop(stop);
-        holds_time.await.unwrap();
+        assert!(holds_time.await.unwrap(), "it was stopped");
     });
 }
 
@@ -267,7 +274,7 @@ proptest! {
         on_paused_time(async move {
             let dir = tempfile::tempdir().unwrap();
             let calls = Cell::new(0);
-            let mut bench = Bench::start(has_spool.then(|| spool(dir.path())), move |_, records| {
+            let mut bench = Bench::start(has_spool.then(|| dir.path()), move |_, records| {
                 let fate = fates.get(calls.get()).copied().unwrap_or(5);
                 calls.set(calls.get() + 1);
                 let outcome = match fate {
@@ -350,7 +357,7 @@ fn what_is_left_when_the_gateway_hurries_is_counted() {
         });
         bench.send(0, &[(1, 1), (2, 2)], AckSlot::NONE);
         bench.batches = None;
-        sleep(A_WHILE).await;
+        pass_seconds(600).await;
         assert!(
             !bench.ended.get(),
             "it is tried for as long as there is time"
@@ -365,14 +372,14 @@ fn what_is_left_when_the_gateway_hurries_is_counted() {
 fn what_is_left_when_the_gateway_hurries_is_spooled() {
     on_paused_time(async {
         let dir = tempfile::tempdir().unwrap();
-        let mut bench = Bench::start(Some(spool(dir.path())), delivered);
+        let mut bench = Bench::start(Some(dir.path()), delivered);
         bench.hurry.take().unwrap().send(()).unwrap();
         pass_seconds(1).await;
         bench.send(0, &[(1, 1), (2, 2), (1, 3)], AckSlot::NONE);
         bench.leave().await;
         assert_eq!(bench.promised.unsafe_records(), 0);
         bench.gone().await;
-        assert_eq!(spool(dir.path()).backlog.records(), 3);
+        assert_eq!(left_in(dir.path()).backlog.records(), 3);
     });
 }
 
@@ -385,7 +392,7 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
             StreamIndex(0) => vec![Outcome::Barred("closed".into()); records.len()],
             _ => delivered(stream, records),
         };
-        let mut bench = Bench::start(Some(spool(dir.path())), closed);
+        let mut bench = Bench::start(Some(dir.path()), closed);
         for number in 0..200 {
             bench.send_and_wait(0, (number % 9) as u8, number).await;
         }
@@ -407,7 +414,7 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
         }
         bench.leave().await;
         bench.gone().await;
-        let spool = spool(dir.path());
+        let spool = left_in(dir.path());
         assert_eq!(
             (spool.backlog.records(), spool.dead_letters.records()),
             (0, 0)
@@ -419,7 +426,7 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
 fn a_stream_that_is_closed_for_an_hour_gives_way() {
     on_paused_time(async {
         let dir = tempfile::tempdir().unwrap();
-        let mut bench = Bench::start(Some(spool(dir.path())), |_, records| {
+        let mut bench = Bench::start(Some(dir.path()), |_, records| {
             vec![Outcome::Barred("closed".into()); records.len()]
         });
         for number in 0..300 {
@@ -435,10 +442,15 @@ fn a_stream_that_is_closed_for_an_hour_gives_way() {
                 .join("dead-letters/segment-0000000001.spool")
                 .exists()
         );
-        pass_seconds(600).await;
+        pass_seconds(100).await;
+        bench
+            .until("dead letters", |bench| {
+                bench.metrics.render().contains("forebay_spool_records 0\n")
+            })
+            .await;
         bench.leave().await;
         bench.gone().await;
-        let spool = spool(dir.path());
+        let spool = left_in(dir.path());
         assert_eq!(
             (spool.backlog.records(), spool.dead_letters.records()),
             (0, 300)
