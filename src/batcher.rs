@@ -53,6 +53,7 @@ struct Lane {
     /// Sealed, but the lane is out of credit.
     ready: VecDeque<Sealed>,
     in_flight: usize,
+    in_flight_records: usize,
 }
 
 /// One worker's lanes. Lives on that worker's thread.
@@ -86,6 +87,7 @@ impl Batcher {
                 accumulator,
                 ready: VecDeque::new(),
                 in_flight: 0,
+                in_flight_records: 0,
             })
         };
         let lanes = (0..streams).map(lane).collect();
@@ -206,9 +208,18 @@ impl Batcher {
         self.waiters.expire_all();
     }
 
-    /// Whether every record that was answered as taken is safe: in `queued` mode some may not be yet.
-    pub fn nothing_unsafe(&self) -> bool {
-        self.ack.mode == AckMode::Durable || self.is_drained()
+    /// Records that were answered as taken and that delivery has not taken over, in `queued` mode.
+    pub fn unsafe_records(&self) -> usize {
+        if self.ack.mode == AckMode::Durable {
+            return 0;
+        }
+        let mut records = 0;
+        for lane in &self.lanes {
+            let lane = lane.borrow();
+            let ready = lane.ready.iter().map(|sealed| sealed.records.len());
+            records += lane.accumulator.len() + lane.in_flight_records + ready.sum::<usize>();
+        }
+        records
     }
 
     fn is_drained(&self) -> bool {
@@ -258,13 +269,15 @@ impl Batcher {
             };
             self.metrics.batch_unqueued();
             lane.in_flight += 1;
+            lane.in_flight_records += sealed.records.len();
             self.metrics.batch_sealed(
                 sealed.reason,
                 sealed.records.len(),
                 sealed.bytes,
                 sealed.age(now),
             );
-            let batch = Batch::new(lane.stream, sealed.records, sealed.acks, self.home.clone());
+            let mut batch = Batch::new(lane.stream, sealed.records, sealed.acks, self.home.clone());
+            batch.opened_at = sealed.opened_at;
             // A batch that finds no room comes straight home as unknown.
             let sent = self.delivery.push(batch);
             debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
@@ -277,6 +290,7 @@ impl Batcher {
                 self.waiters.settle(*ack, batch.outcomes.get(index));
             }
         }
+        let records = batch.acks.len();
         self.spares.give(Buffers {
             records: batch.records,
             acks: batch.acks,
@@ -284,6 +298,7 @@ impl Batcher {
         let lane = &mut *self.lanes[batch.stream.get()].borrow_mut();
         debug_assert!(lane.in_flight > 0, "a batch comes home once");
         lane.in_flight -= 1;
+        lane.in_flight_records -= records;
         if !lane.ready.is_empty() {
             self.send_ready(lane, Instant::now());
         }

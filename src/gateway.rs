@@ -25,7 +25,7 @@ use crate::accept::Capacity;
 use crate::admission::Admission;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::config::{AckMode, Config, SinkConfig, host};
-use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health};
+use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health, Promised};
 use crate::handover::{self, Receiver};
 use crate::identity::{Identity, ServerCertificate};
 use crate::ingest::{Authorities, Routes};
@@ -46,7 +46,7 @@ use shutdown::{Phases, Threads};
 pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let reloader = Reloader::start(config.tls.clone())?;
-    let health = Arc::new(Health::new(&config.streams));
+    let health = Arc::new(first_health(&config));
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(
         config.memory_bytes_max,
@@ -58,13 +58,15 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let phases = Phases::new();
     let backlog = spool::open(&config, &metrics)?;
+    let promised = Promised::default();
     let delivering = start_delivery(
         &config,
         backlog,
         health.clone(),
         metrics.clone(),
         batches,
-        phases.hurrying(),
+        &phases,
+        promised.clone(),
     )?;
     let (listen, sockets) = listen::bind(&config.listen)?;
     let places = listen::keep_places(&sockets)?;
@@ -88,16 +90,19 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let admin_address = admin.local_addr()?;
     let status = status(health, &observers, phases.draining());
     let notifier = Notifier::from_environment();
-    let places_left = phases.places_left();
+    let (alarm, places_left) = (phases.alarm(), phases.places_left());
     let run_beside = |hangup| {
         spawn_local(async move {
             places_left.await;
             drop(places);
         });
-        spawn_local(admin::serve(admin, status.clone()));
-        spawn_local(watched.run(hangup, notifier.clone()));
-        spawn_local(observers.clone().keep_top());
-        spawn_local(notifier.clone().beat(status));
+        alarm.start("the admin address", admin::serve(admin, status.clone()));
+        alarm.start(
+            "the watch over files",
+            watched.run(hangup, notifier.clone()),
+        );
+        alarm.start("the count of devices", observers.clone().keep_top());
+        alarm.start("the heartbeat", notifier.clone().beat(status));
     };
     let on_ready = || {
         tracing::info!(%listen, admin = %admin_address, workers = config.listen.workers, "listening");
@@ -117,6 +122,7 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
         Threads {
             workers,
             delivering,
+            promised,
         },
     );
     observers.audit.record(Event::Stopped {
@@ -124,6 +130,14 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     });
     observers.stop();
     ended
+}
+
+fn first_health(config: &Config) -> Health {
+    let health = Health::new(&config.streams);
+    match config.ack.mode {
+        AckMode::Durable => health,
+        AckMode::Queued => health.with_memory(),
+    }
 }
 
 fn warn_of_broken_promises(config: &Config) {
@@ -150,8 +164,11 @@ fn start_delivery(
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     batches: Receiver<Batch>,
-    mut hurrying: watch::Receiver<bool>,
+    phases: &Phases,
+    promised: Promised,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
+    let (mut hurrying, alarm) = (phases.hurrying(), phases.alarm());
+    let ending = phases.ending("delivery");
     let (sink_config, sink_options, options) = (
         config.sink.clone(),
         sink_options(config),
@@ -159,6 +176,7 @@ fn start_delivery(
     );
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
+        let _told_at_the_end = ending;
         host::schedule_as_batch();
         let runtime = match Builder::new_current_thread()
             .enable_all()
@@ -170,7 +188,9 @@ fn start_delivery(
         runtime.block_on(async move {
             let open = async {
                 let sink = Sink::open(&sink_config, sink_options).await?;
-                let delivery = Delivery::new(sink, backlog, health, metrics, options);
+                let delivery = Delivery::new(sink, backlog, health, metrics, options)
+                    .counting(promised)
+                    .alarming(move |what| alarm.raise(what));
                 delivery.verify().await.map(|()| delivery)
             };
             let delivery = match open.await {
@@ -198,8 +218,8 @@ fn sink_options(config: &Config) -> SinkOptions {
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
         memory_bytes_max: config.memory_bytes_max,
-        // One of them is the spool's.
-        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + 1,
+        // Each stream has one from the spool.
+        in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX + config.streams.len(),
     }
 }
 
@@ -208,6 +228,7 @@ fn delivery_options(config: &Config) -> DeliveryOptions {
         streams: config.streams.clone(),
         batch: config.batch,
         in_flight_batches_max: lanes(config) * IN_FLIGHT_BATCHES_MAX,
+        ack_timeout: config.ack.timeout,
     }
 }
 
@@ -266,7 +287,7 @@ fn authorities(certificate: &ServerCertificate, further: &[String]) -> Authoriti
     Authorities::new(certificate.names.iter().chain(further).map(String::as_str))
 }
 
-type Workers = Vec<thread::JoinHandle<std::io::Result<bool>>>;
+type Workers = Vec<thread::JoinHandle<std::io::Result<usize>>>;
 
 fn start_workers(
     sockets: Vec<worker::Sockets>,
@@ -281,7 +302,8 @@ fn start_workers(
             closing: phases.closing(),
         };
         let place = phases.place();
-        let (shared, delivery, ending) = (shared.clone(), delivery.clone(), phases.ending());
+        let (shared, delivery) = (shared.clone(), delivery.clone());
+        let ending = phases.ending("a worker");
         let run = move || {
             let _told_at_the_end = ending;
             worker::run(own, place, &shared, delivery)

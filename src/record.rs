@@ -14,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
 use crate::handover;
@@ -218,6 +219,8 @@ impl Outcomes {
 #[derive(Debug)]
 pub struct Batch {
     pub stream: StreamIndex,
+    /// When the first of its records came in.
+    pub opened_at: Instant,
     records: Vec<Record>,
     receipt: Receipt,
 }
@@ -232,6 +235,7 @@ impl Batch {
     ) -> Self {
         Self {
             stream,
+            opened_at: Instant::now(),
             records,
             receipt: Receipt {
                 stream,
@@ -243,6 +247,12 @@ impl Batch {
 
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Whether nobody waits: the records have been answered already.
+    pub fn is_answered(&self) -> bool {
+        let mut acks = self.receipt.acks.iter();
+        acks.all(|ack| *ack == AckSlot::NONE)
     }
 
     /// Sends the records home with their outcomes. Nothing is sent when the worker is gone.
@@ -268,11 +278,6 @@ impl Receipt {
     /// Tells the worker what became of the records, and gives it those that nobody else needs.
     pub fn settle(mut self, records: Vec<Record>, outcomes: Outcomes) {
         self.send_home(records, outcomes);
-    }
-
-    /// Whether nobody waits: the records have been answered already.
-    pub fn is_answered(&self) -> bool {
-        self.acks.iter().all(|ack| *ack == AckSlot::NONE)
     }
 
     fn send_home(&mut self, records: Vec<Record>, outcomes: Outcomes) {

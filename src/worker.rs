@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
-use tokio::task::spawn_local;
+use tokio::task::{JoinError, JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Place, Quic, Turns, WorkerConnectionIds};
@@ -90,14 +90,14 @@ pub struct Own {
     pub closing: watch::Receiver<bool>,
 }
 
-/// Runs a worker until it has drained; `false` when records were left behind. `place` is dropped
-/// when the worker's UDP socket is closed.
+/// Runs a worker until it has drained. Gives the number of records that it has answered and leaves behind; an error is a
+/// worker that could not go on. `place` is dropped when the worker's UDP socket is closed.
 pub fn run(
     own: Own,
     place: watch::Receiver<()>,
     shared: &Shared,
     delivery: Sender<Batch>,
-) -> io::Result<bool> {
+) -> io::Result<usize> {
     // Declared before the runtime, so that it goes after it, and with it the socket.
     let place = Place::new(Cell::new(Some(place)));
     let mut runtime = Builder::new_current_thread();
@@ -115,7 +115,7 @@ async fn serve(
     shared: &Shared,
     delivery: Sender<Batch>,
     lull: Lull,
-) -> io::Result<bool> {
+) -> io::Result<usize> {
     let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
     let batcher = Batcher::new(
@@ -133,7 +133,7 @@ async fn serve(
     });
     let acceptor = Rc::new(acceptor(own.index, shared, batcher.clone()));
     let serving = listen(own, place, shared, acceptor)?;
-    Ok(finish(shared, &batcher, serving, batching).await)
+    finish(shared, &batcher, serving, batching).await
 }
 
 fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
@@ -216,30 +216,49 @@ fn listen(own: Own, place: Place, shared: &Shared, acceptor: Rc<Acceptor>) -> io
     Ok(serving)
 }
 
-/// Waits for connections and batches to end, or for the gateway to hurry.
+/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the worker, and with it the
+/// gateway.
 async fn finish(
     shared: &Shared,
     batcher: &Batcher,
     mut serving: Serving,
-    mut batching: tokio::task::JoinHandle<()>,
-) -> bool {
+    mut batching: JoinHandle<()>,
+) -> io::Result<usize> {
     let mut hurrying = shared.hurrying.clone();
-    let drained = async {
-        while serving.join_next().await.is_some() {}
-        batcher.drain();
-        let _ = (&mut batching).await;
-    };
     tokio::select! {
-        () = drained => return true,
+        served = served(&mut serving) => served?,
+        ended = &mut batching => return Err(ended_early("the batcher", ended)),
         _ = hurrying.wait_for(|hurrying| *hurrying) => {}
     }
-    // What waits goes to the spool, where there is one.
+    // What waits goes to the sink, or to the spool, where there is one.
     batcher.drain();
-    let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
+    tokio::select! {
+        ended = &mut batching => {
+            ended.map_err(io::Error::other)?;
+            if serving.is_empty() {
+                return Ok(0);
+            }
+        }
+        _ = hurrying.wait_for(|hurrying| *hurrying) => {
+            let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
+        }
+    }
     batcher.give_up();
-    let _ = timeout(LAST_ANSWERS_TIMEOUT, async {
-        while serving.join_next().await.is_some() {}
-    })
-    .await;
-    batcher.nothing_unsafe()
+    let _ = timeout(LAST_ANSWERS_TIMEOUT, served(&mut serving)).await;
+    Ok(batcher.unsafe_records())
+}
+
+/// Returns when every listener and every connection has ended.
+async fn served(serving: &mut Serving) -> io::Result<()> {
+    while let Some(ended) = serving.join_next().await {
+        ended.map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn ended_early(what: &str, ended: Result<(), JoinError>) -> io::Error {
+    match ended {
+        Ok(()) => io::Error::other(format!("{what} has ended")),
+        Err(error) => io::Error::other(error),
+    }
 }

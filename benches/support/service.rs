@@ -101,6 +101,7 @@ impl Null {
             streams: streams(),
             batch: BATCH,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
+            ack_timeout: Duration::from_secs(10),
         };
         Delivery::new(sink, None, self.health, self.metrics, options)
             .run(self.batches, pending())

@@ -3,6 +3,9 @@
 //! Each stream has a state of its own, so that one that is missing or closed refuses its own requests only. A stream
 //! whose records are refused although it answers can be judged by a record alone: delivery offers a trial, and one
 //! request is let in by it. Reading costs one atomic load; the reasons are for `/readyz` and the log.
+//!
+//! Where records are answered before they are safe, memory takes them while nothing can be made safe: then requests are
+//! not refused for it, though the gateway is not ready.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use crate::record::StreamIndex;
 #[derive(Debug)]
 pub struct Health {
     streams: Box<[StreamHealth]>,
+    memory_takes: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,15 @@ impl Health {
         });
         Self {
             streams: streams.collect(),
+            memory_takes: false,
+        }
+    }
+
+    /// Memory takes records whatever happens.
+    pub fn with_memory(self) -> Self {
+        Self {
+            memory_takes: true,
+            ..self
         }
     }
 
@@ -73,7 +86,7 @@ impl Health {
     /// Whether a request for the stream may come in; where a trial is on offer, the one that asks first.
     pub fn admits(&self, stream: StreamIndex) -> bool {
         let stream = &self.streams[stream.get()];
-        stream.is(State::Up) || stream.change(State::Trial, State::Down)
+        self.memory_takes || stream.is(State::Up) || stream.change(State::Trial, State::Down)
     }
 
     /// Lets one request in if the stream is down.
@@ -167,6 +180,14 @@ mod tests {
         health.set_up(FIRST, Some("spooled".into()));
         health.set_up(SECOND, None);
         assert_eq!(health.report(), Ok("stream stream-0: spooled".into()));
+    }
+
+    #[test]
+    fn memory_takes_records_while_the_gateway_is_not_ready() {
+        let health = Health::up(1).with_memory();
+        health.set_down(FIRST, "gone".into());
+        assert!(health.admits(FIRST) && !health.is_up(FIRST));
+        assert!(health.report().is_err());
     }
 
     #[test]

@@ -1,25 +1,63 @@
-//! Batches where there is a spool: what the sink takes in time goes there, the rest to disk.
+//! Records on their way to the sink, and, where there is a spool, to disk: what the sink takes in time goes there, the rest
+//! to disk.
 //!
-//! A batch is answered once each of its records is safe in one place or the other, or refused by both. Records of devices
-//! that have some on disk follow them there. What the sink has not answered for after [`PATIENCE`] is made safe on disk
-//! and answered; that copy is done with when the sink delivers it after all.
+//! Whoever sent records is told once each of them is safe in one place or the other, or refused by both. Records of devices
+//! that have some on disk follow them there. What the sink has not answered for after [`PATIENCE_MAX`], or half of the ack
+//! time-out where that is less, is made safe on disk and answered; that copy is done with when the sink delivers it after
+//! all.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
 use super::backlog::Backlog;
+use super::queued::Sent;
 use crate::config::SpoolMode;
-use crate::record::{Batch, Outcome, Outcomes, Record, StreamIndex};
+use crate::record::{Outcome, Outcomes, Receipt, Record, StreamIndex};
 use crate::spool::Refused;
 
-/// The sink gets this long for a batch before it is spooled.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The sink gets this long for a record before it is spooled, counted from when the record came in.
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
-/// The records of a batch by where they go.
+/// Records of one stream, and who is told what became of them.
+pub struct Shipment {
+    pub stream: StreamIndex,
+    pub records: Vec<Record>,
+    /// When the first of them came in.
+    pub opened_at: Instant,
+    pub home: Home,
+}
+
+/// Who is told.
+pub enum Home {
+    /// The worker whose requests wait.
+    Worker(Receipt),
+    /// Nobody waits: memory keeps what is not safe.
+    Memory(Sent),
+}
+
+impl Home {
+    fn is_answered(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+}
+
+/// What became of records. Those that are safe need not be there any more.
+pub struct Settlement {
+    /// Those that went to the sink.
+    pub live: Vec<Record>,
+    pub of_live: Outcomes,
+    /// Those that went to disk, which have one outcome in common.
+    pub held: Vec<Record>,
+    pub of_held: Outcome,
+    /// Of each record of the shipment, whether it is held; empty where none is.
+    is_held: Vec<bool>,
+}
+
+/// The records of a shipment by where they go.
 #[derive(Default)]
 struct Routed {
     live: Vec<Record>,
@@ -29,20 +67,56 @@ struct Routed {
 }
 
 impl Delivery {
-    pub(super) async fn deliver_or_spool(&self, backlog: &Backlog, batch: Batch) {
-        let stream = batch.stream;
-        let (records, receipt) = batch.into_parts();
+    /// Makes records safe, as far as that is possible now.
+    pub(super) async fn ship(&self, shipment: Shipment) {
+        if let Some(backlog) = &self.backlog {
+            return self.deliver_or_spool(backlog, shipment).await;
+        }
+        let of_live = self.ask_sink(shipment.stream, &shipment.records).await;
+        let settlement = Settlement {
+            live: shipment.records,
+            of_live,
+            held: Vec::new(),
+            of_held: Outcome::Delivered,
+            is_held: Vec::new(),
+        };
+        self.settle(shipment.home, settlement);
+    }
+
+    fn settle(&self, home: Home, settlement: Settlement) {
+        match home {
+            Home::Memory(sent) => self.keep(sent, settlement),
+            Home::Worker(receipt) => {
+                let Settlement {
+                    live,
+                    of_live,
+                    of_held,
+                    is_held,
+                    ..
+                } = settlement;
+                receipt.settle(live, merge(&is_held, of_live, &of_held));
+            }
+        }
+    }
+
+    async fn deliver_or_spool(&self, backlog: &Backlog, shipment: Shipment) {
+        let Shipment {
+            stream,
+            records,
+            opened_at,
+            home,
+        } = shipment;
         let Routed {
             live,
             held,
             is_held,
-        } = self.route(backlog, stream, records);
+        } = self.route(backlog, stream, records, opened_at);
         let mut delivering = Box::pin(self.ask_sink(stream, &live));
         let in_time = async {
             tokio::select! {
                 biased;
                 outcomes = &mut delivering => Some(outcomes),
-                () = self.out_of_patience() => None,
+                () = self.out_of_patience(opened_at) => None,
             }
         };
         let (answer, of_held) = join(in_time, self.spool(backlog, stream, held.iter())).await;
@@ -50,21 +124,43 @@ impl Delivery {
             Some(outcomes) => outcomes,
             None => match self.spool_in_doubt(backlog, stream, &live).await {
                 Ok(places) => {
-                    receipt.settle(Vec::new(), merge(&is_held, Outcomes::DELIVERED, &of_held));
+                    let settlement = Settlement {
+                        live: Vec::new(),
+                        of_live: Outcomes::DELIVERED,
+                        held,
+                        of_held,
+                        is_held,
+                    };
+                    self.settle(home, settlement);
                     return backlog.resolve(places, &live, &delivering.await);
                 }
                 Err(_) => (&mut delivering).await,
             },
         };
         drop(delivering);
-        let outcomes = self
-            .spool_failed(backlog, stream, &live, outcomes, receipt.is_answered())
+        let of_live = self
+            .spool_failed(backlog, stream, &live, outcomes, home.is_answered())
             .await;
-        receipt.settle(live, merge(&is_held, outcomes, &of_held));
+        let settlement = Settlement {
+            live,
+            of_live,
+            held,
+            of_held,
+            is_held,
+        };
+        self.settle(home, settlement);
     }
 
-    fn route(&self, backlog: &Backlog, stream: StreamIndex, records: Vec<Record>) -> Routed {
-        let all_held = backlog.mode() == SpoolMode::Always || !self.sink_takes_more(stream);
+    fn route(
+        &self,
+        backlog: &Backlog,
+        stream: StreamIndex,
+        records: Vec<Record>,
+        opened_at: Instant,
+    ) -> Routed {
+        let all_held = backlog.mode() == SpoolMode::Always
+            || opened_at.elapsed() >= self.patience()
+            || !self.sink_takes_more(stream);
         if !all_held && backlog.is_empty() {
             return Routed {
                 live: records,
@@ -93,9 +189,14 @@ impl Delivery {
             && self.watch.takes_batch(stream)
     }
 
-    async fn out_of_patience(&self) {
+    /// The other half of the ack time-out is the disk's.
+    fn patience(&self) -> Duration {
+        PATIENCE_MAX.min(self.options.ack_timeout / 2)
+    }
+
+    async fn out_of_patience(&self, opened_at: Instant) {
         tokio::select! {
-            () = sleep(PATIENCE) => {}
+            () = sleep_until(opened_at + self.patience()) => {}
             () = self.watch.hurried() => {}
         }
     }
@@ -110,12 +211,22 @@ impl Delivery {
         if records.len() == 0 {
             return Outcome::Delivered;
         }
-        let spooled = backlog.append(self.name(stream), records).await;
+        match backlog.append(self.name(stream), records).await {
+            Ok(_) => {
+                self.watch.update_health(Some(backlog));
+                Outcome::Delivered
+            }
+            Err(refused) => self.spool_refused(backlog, &refused),
+        }
+    }
+
+    fn spool_refused(&self, backlog: &Backlog, refused: &Refused) -> Outcome {
         self.watch.update_health(Some(backlog));
-        spooled.map_or_else(
-            |refused| Outcome::Retryable(refused.to_string().into()),
-            |_| Outcome::Delivered,
-        )
+        if *refused == Refused::Closed {
+            // It is closed when delivery has ended, not before.
+            (self.alarm)("the thread of the spool");
+        }
+        Outcome::Retryable(refused.to_string().into())
     }
 
     async fn spool_in_doubt(
@@ -144,6 +255,10 @@ impl Delivery {
         let mut outcomes: Vec<Outcome> = (0..records.len())
             .map(|index| outcomes.get(index).clone())
             .collect();
+        if is_answered {
+            self.bury_refused(backlog, stream, records, &mut outcomes)
+                .await;
+        }
         let failed: Vec<usize> = (0..records.len())
             .filter(|&index| outcomes[index].may_pass())
             .collect();
@@ -151,35 +266,35 @@ impl Delivery {
             .spool(backlog, stream, failed.iter().map(|&index| &records[index]))
             .await;
         if spooled == Outcome::Delivered {
-            failed
-                .into_iter()
-                .for_each(|index| outcomes[index] = Outcome::Delivered);
-        }
-        if is_answered {
-            self.bury_refused(backlog, stream, records, &outcomes).await;
+            for index in failed {
+                outcomes[index] = Outcome::Delivered;
+            }
         }
         Outcomes::Each(outcomes)
     }
 
+    /// A dead letter is safe. What cannot be set aside is to be kept as if it might pass.
     async fn bury_refused(
         &self,
         backlog: &Backlog,
         stream: StreamIndex,
         records: &[Record],
-        outcomes: &[Outcome],
+        outcomes: &mut [Outcome],
     ) {
         for (record, outcome) in records.iter().zip(outcomes) {
             if let Outcome::Permanent(reason) = outcome {
-                // What cannot be set aside has been told of; it was answered when memory had it.
-                let _ = backlog
-                    .bury(self.name(stream), reason, std::iter::once(record))
-                    .await;
+                let one = std::iter::once(record);
+                let buried = backlog.bury(self.name(stream), reason, one).await;
+                *outcome = match buried {
+                    Ok(()) => Outcome::Delivered,
+                    Err(refused) => Outcome::Retryable(refused.to_string().into()),
+                };
             }
         }
     }
 
     fn name(&self, stream: StreamIndex) -> &str {
-        &self.options.streams[stream.get()].name
+        &self.names[stream.get()]
     }
 }
 

@@ -60,7 +60,7 @@ impl Notifier {
     /// is that this thread runs; a worker that ends ends the gateway.
     pub async fn beat(self, status: Arc<Status>) {
         if self.to.is_none() {
-            return;
+            return std::future::pending().await;
         }
         // Half of the time, as systemd advises.
         let mut beats = interval(self.watchdog.map_or(STATUS_INTERVAL, |time| time / 2));

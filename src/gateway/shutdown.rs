@@ -1,18 +1,25 @@
 //! From the first signal to the exit code.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
 use super::notify::Notifier;
 use crate::admission::Admission;
+use crate::delivery::Promised;
 
 /// How often the threads are looked at while the gateway drains.
 const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
@@ -29,37 +36,81 @@ pub struct Phases {
     draining: watch::Sender<bool>,
     places: watch::Sender<()>,
     hurrying: watch::Sender<bool>,
-    ending: mpsc::Sender<()>,
-    ended: mpsc::Receiver<()>,
+    alarm: Alarm,
+    ended: mpsc::Receiver<&'static str>,
+}
+
+/// Tells that something has ended without which the gateway cannot go on: it drains then, and its exit code is 1.
+#[derive(Clone)]
+pub struct Alarm {
+    ended: mpsc::Sender<&'static str>,
+    is_raised: Arc<AtomicBool>,
+}
+
+impl Alarm {
+    pub fn raise(&self, what: &'static str) {
+        tracing::error!(what, "has ended: the gateway cannot go on");
+        self.is_raised.store(true, Ordering::Relaxed);
+        self.tell(what);
+    }
+
+    fn tell(&self, what: &'static str) {
+        // Where one has been told already, another one is no news.
+        let _ = self.ended.try_send(what);
+    }
+
+    /// Starts a task on this thread that must not end.
+    pub fn start<T>(&self, what: &'static str, task: impl Future<Output = T> + 'static) {
+        let alarm = self.clone();
+        spawn_local(async move {
+            // Whether by a panic, which has been told, or by itself.
+            let _ = AssertUnwindSafe(task).catch_unwind().await;
+            alarm.raise(what);
+        });
+    }
 }
 
 /// Held by a thread, it tells that the thread ends, be it by a panic.
-pub struct Ending(mpsc::Sender<()>);
+pub struct Ending {
+    what: &'static str,
+    alarm: Alarm,
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // Where one has been told already, another one is no news.
-        let _ = self.0.try_send(());
+        self.alarm.tell(self.what);
     }
 }
 
 impl Phases {
     pub fn new() -> Self {
         let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
-        let (ending, ended) = mpsc::channel(1);
+        let (sender, ended) = mpsc::channel(1);
+        let alarm = Alarm {
+            ended: sender,
+            is_raised: Arc::default(),
+        };
         Self {
             closing,
             draining,
             places: watch::Sender::new(()),
             hurrying,
-            ending,
+            alarm,
             ended,
         }
     }
 
     /// For a thread without which the gateway cannot go on.
-    pub fn ending(&self) -> Ending {
-        Ending(self.ending.clone())
+    pub fn ending(&self, what: &'static str) -> Ending {
+        Ending {
+            what,
+            alarm: self.alarm(),
+        }
+    }
+
+    /// For tasks without which the gateway cannot go on.
+    pub fn alarm(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     /// For each TCP listener one, which is dropped when it has closed.
@@ -91,6 +142,8 @@ impl Phases {
 pub struct Threads {
     pub workers: Workers,
     pub delivering: JoinHandle<()>,
+    /// What delivery has counted.
+    pub promised: Promised,
 }
 
 impl Threads {
@@ -119,7 +172,10 @@ pub fn serve_until_drained(
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            _ = phases.ended.recv() => tracing::error!("a worker ended: draining"),
+            what = phases.ended.recv() => {
+                tracing::error!(what, "draining, since this has ended");
+                phases.alarm.is_raised.store(true, Ordering::Relaxed);
+            }
         }
         notifier.stopping();
         // Connections that are told to go come back at once: by then nobody of this gateway takes them.
@@ -128,42 +184,63 @@ pub fn serve_until_drained(
         phases.draining.send_replace(true);
         let drained = ended(|| threads.are_finished());
         tokio::select! {
-            () = drained => return Ok(exit_code(threads.workers)),
+            () = drained => return Ok(exit_code(threads, &phases.alarm)),
             () = signals.next() => tracing::warn!("a second signal: leaving now"),
             () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
         }
         admission.close();
         phases.hurrying.send_replace(true);
         within(HURRY_TIMEOUT, ended(|| threads.are_finished())).await;
-        Ok(exit_code(threads.workers))
+        Ok(exit_code(threads, &phases.alarm))
     })
 }
 
-/// 0 when every worker ended with nothing left behind.
-fn exit_code(workers: Workers) -> ExitCode {
-    let clean = |worker: JoinHandle<std::io::Result<bool>>| match worker
-        .is_finished()
-        .then(|| worker.join())
-    {
-        Some(Ok(Ok(nothing_left))) => nothing_left,
-        Some(Ok(Err(error))) => {
-            tracing::error!(%error, "a worker failed");
-            false
+/// 0 when every thread ended well, and with nothing left behind that was answered.
+fn exit_code(threads: Threads, alarm: &Alarm) -> ExitCode {
+    let mut is_clean = !alarm.is_raised.load(Ordering::Relaxed);
+    // Every thread is looked at, so that each failure is logged.
+    if threads.delivering.is_finished() && threads.delivering.join().is_err() {
+        tracing::error!("the delivery thread panicked");
+        is_clean = false;
+    }
+    let mut records = threads.promised.unsafe_records();
+    for worker in threads.workers {
+        match left_behind(worker) {
+            Some(left) => records += left,
+            None => is_clean = false,
         }
-        Some(Err(_)) | None => false,
-    };
-    // Every worker is looked at, so that each failure is logged.
-    let all_clean = workers
-        .into_iter()
-        .map(clean)
-        .filter(|clean| !clean)
-        .count()
-        == 0;
-    tracing::info!(clean = all_clean, "stopped");
-    if all_clean {
+    }
+    if records > 0 {
+        tracing::error!(
+            records,
+            "records that were answered 204 are lost, or not known to be safe"
+        );
+        is_clean = false;
+    }
+    tracing::info!(clean = is_clean, "stopped");
+    if is_clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// How many records a worker has answered and left behind; `None` when it did not end well.
+fn left_behind(worker: JoinHandle<std::io::Result<usize>>) -> Option<usize> {
+    if !worker.is_finished() {
+        tracing::error!("a worker did not end in time");
+        return None;
+    }
+    match worker.join() {
+        Ok(Ok(records)) => Some(records),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a worker failed");
+            None
+        }
+        Err(_) => {
+            tracing::error!("a worker panicked");
+            None
+        }
     }
 }
 

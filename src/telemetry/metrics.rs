@@ -33,7 +33,7 @@ pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
 pub use journal::JournalMetrics;
 pub use spool::SpoolMetrics;
 
-const OUTCOMES: [&str; 4] = ["delivered", "retryable", "permanent", "unknown"];
+const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
 
 type Probe = Box<dyn Fn() -> f64 + Send + Sync>;
 
@@ -43,6 +43,7 @@ pub struct Metrics {
     handle: PrometheusHandle,
     totals: Totals,
     sink_records: Vec<[Counter; OUTCOMES.len()]>,
+    dropped_records: Counter,
     sink_duration: CachePadded<Histogram>,
     sink_up: Vec<Gauge>,
     in_flight_batches: Gauge,
@@ -103,6 +104,7 @@ impl Metrics {
             handle,
             totals: Totals::register(),
             sink_records: streams.iter().map(of_stream).collect(),
+            dropped_records: counter!("forebay_delivery_dropped_records_total"),
             sink_duration: CachePadded::default(),
             sink_up: streams
                 .iter()
@@ -150,6 +152,11 @@ impl Metrics {
                 .iter()
                 .for_each(|outcome| counters[label(outcome)].increment(1)),
         }
+    }
+
+    /// Records that were answered and are lost.
+    pub fn records_dropped(&self, records: usize) {
+        self.dropped_records.increment(records as u64);
     }
 
     /// How long the sink took for one batch. Only the delivery thread may call this: the histogram has one writer.
@@ -222,9 +229,10 @@ const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
 fn label(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Delivered => 0,
-        Outcome::Retryable(_) | Outcome::Barred(_) => 1,
-        Outcome::Permanent(_) => 2,
-        Outcome::Unknown => 3,
+        Outcome::Retryable(_) => 1,
+        Outcome::Barred(_) => 2,
+        Outcome::Permanent(_) => 3,
+        Outcome::Unknown => 4,
     }
 }
 
@@ -320,6 +328,10 @@ fn describe() {
     describe_counter!(
         "forebay_sink_records_total",
         "Records that the sink answered for, by outcome"
+    );
+    describe_counter!(
+        "forebay_delivery_dropped_records_total",
+        "Records that were answered 204 and dropped: refused for good, and no spool to set them aside"
     );
     describe_gauge!(
         "forebay_sink_up",

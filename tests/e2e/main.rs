@@ -50,6 +50,7 @@ mod limits;
 mod memory;
 mod observed;
 mod otlp;
+mod queued;
 mod quic;
 mod restart;
 mod revocation;

@@ -118,6 +118,30 @@ fn a_silent_broker_costs_no_answer_and_nothing_arrives_twice() {
     );
 }
 
+/// Whatever the ack time-out: a record is on disk before its request has waited for too long.
+#[test]
+fn a_short_ack_timeout_reaches_the_disk_in_time() {
+    let broker = brokers::pausable();
+    let gateway = broker
+        .gateway_to("impatient")
+        .without_limits()
+        .with_spool("overflow");
+    let gateway = gateway.set("FOREBAY_ACK_TIMEOUT", "800ms").start();
+    let (_clients, load) = start_load(&gateway, "reading", 64);
+    load.wait_for(204, 200);
+    let paused = broker.pause();
+    load.wait_for(204, load.seen(204) + 500);
+    eventually("the sink is known to be away", || {
+        gateway.metric("forebay_sink_up") == 0.0
+    });
+    drop(paused);
+    load.wait_for(204, load.seen(204) + 200);
+    let outcomes = load.stop();
+    wait_until_drained(&gateway);
+    assert_all_accepted(&outcomes);
+    audit(&outcomes, &broker.bodies("impatient"));
+}
+
 /// Killed, not stopped: connections break, and what it was told is read back from its own log.
 #[test]
 fn a_broker_that_is_killed_and_started_again_costs_no_answer() {
@@ -311,4 +335,36 @@ fn what_the_topic_refuses_for_good_is_a_dead_letter_and_can_be_replayed() {
         brokers::bodies("refusing").len() == 3
     });
     assert_eq!(brokers::bodies("refusing")[2].len(), 30_000);
+}
+
+/// Where dead letters cannot be written, what was refused waits with its own device; all others go on, after a restart too.
+#[test]
+fn what_cannot_be_set_aside_holds_up_its_own_device_only() {
+    let gateway = brokers::gateway_with("unburied", &[("max.message.bytes", "1000000")])
+        .without_limits()
+        .with_spool("always");
+    let gateway = gateway.start();
+    crate::kafka_faults::set_message_bytes_max("unburied", "20000");
+    let dead_letters = gateway.path("spool/dead-letters");
+    std::fs::remove_dir_all(&dead_letters).expect("it is there");
+    std::fs::write(&dead_letters, "in the way").expect("a file");
+    let post = |gateway: &Gateway, device: &str, body: &str| {
+        let client = Client::open(Protocol::H2, gateway, &gateway.device(device));
+        assert_eq!(client.send(&Ask::post(body)).status, 204);
+    };
+    post(&gateway, "plc-1", &"l".repeat(30_000));
+    eventually("a record that cannot be set aside", || {
+        gateway.log().contains("cannot be set aside")
+    });
+    post(&gateway, "plc-1", "behind it");
+    post(&gateway, "plc-2", "beside it");
+    eventually("the other device's", || {
+        brokers::bodies("unburied") == ["beside it"]
+    });
+    assert_eq!(gateway.metric("forebay_spool_records"), 2.0);
+    let setup = gateway.kill();
+    std::fs::remove_file(&dead_letters).expect("it is there");
+    let gateway = setup.set("FOREBAY_SPOOL_MODE", "overflow").start();
+    wait_until_drained(&gateway);
+    assert_eq!(brokers::bodies("unburied"), ["beside it", "behind it"]);
 }

@@ -1,0 +1,483 @@
+//! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use proptest::prelude::*;
+use tokio::task::{LocalSet, spawn_blocking, spawn_local, yield_now};
+
+use super::{Backlog, Delivery, DeliveryOptions, Health, Promised};
+use crate::config::{BatchConfig, SpoolMode, StreamConfig, WhenFull};
+use crate::handover::{self, Receiver, Sender};
+use crate::record::{
+    AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,
+    Timestamp,
+};
+use crate::sink::{Scripted, Sink};
+use crate::spool::keys::Keys;
+use crate::spool::{Options, Spool};
+use crate::telemetry::metrics::{Metrics, SpoolMetrics};
+
+static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+const STREAMS: [&str; 2] = ["telemetry", "alarms"];
+
+/// Of 10 ms each.
+const STEPS_MAX: usize = 20_000;
+
+/// What became of the records of one call.
+type Script = Box<dyn Fn(StreamIndex, &[Record]) -> Vec<Outcome>>;
+
+/// Answers after a while as its script says, and keeps what it took.
+struct TestSink {
+    script: Rc<RefCell<Script>>,
+    taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+}
+
+impl Scripted for TestSink {
+    fn deliver<'a>(
+        &'a self,
+        stream: StreamIndex,
+        records: &'a [Record],
+    ) -> LocalBoxFuture<'a, Outcomes> {
+        Box::pin(async move {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            let outcomes = (self.script.borrow())(stream, records);
+            for (record, outcome) in records.iter().zip(&outcomes) {
+                if *outcome == Outcome::Delivered {
+                    let taken = (stream, record.device.clone(), record.received_at.0);
+                    self.taken.borrow_mut().push(taken);
+                }
+            }
+            Outcomes::Each(outcomes)
+        })
+    }
+}
+
+fn delivered(_: StreamIndex, records: &[Record]) -> Vec<Outcome> {
+    vec![Outcome::Delivered; records.len()]
+}
+
+struct Bench {
+    script: Rc<RefCell<Script>>,
+    taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+    batches: Option<Sender<Batch>>,
+    home: Sender<Settled>,
+    settled: Receiver<Settled>,
+    promised: Promised,
+    metrics: Arc<Metrics>,
+    alarms: Rc<RefCell<Vec<&'static str>>>,
+    hurry: Option<tokio::sync::oneshot::Sender<()>>,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Bench {
+    /// On the local set that this is called on.
+    fn start(
+        spool_dir: Option<&Path>,
+        script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
+    ) -> Self {
+        let script: Rc<RefCell<Script>> = Rc::new(RefCell::new(Box::new(script)));
+        let taken = Rc::default();
+        let sink = TestSink {
+            script: script.clone(),
+            taken: Rc::clone(&taken),
+        };
+        let streams = STREAMS.map(|name| StreamConfig {
+            name: name.into(),
+            target: name.into(),
+        });
+        let options = DeliveryOptions {
+            streams: streams.to_vec(),
+            batch: BatchConfig {
+                bytes_max: 1 << 20,
+                records_max: 50,
+                linger: Duration::ZERO,
+            },
+            in_flight_batches_max: 8,
+            ack_timeout: Duration::from_secs(10),
+        };
+        let metrics = Arc::new(Metrics::new(1, &STREAMS.map(String::from), vec![]));
+        let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
+        let spool = spool_dir.map(|dir| spool(dir, metrics.spool()));
+        let backlog = spool.map(|spool| Backlog::new(spool, SpoolMode::Overflow));
+        let (health, told) = (Arc::new(Health::up(1)), alarms.clone());
+        let sink = Sink::Scripted(Box::new(sink));
+        let delivery = Delivery::new(sink, backlog, health, metrics.clone(), options)
+            .counting(promised.clone())
+            .alarming(move |what| told.borrow_mut().push(what));
+        let (batches, received) = handover::channel(1024);
+        let (home, settled) = handover::channel(1024);
+        let (hurry, hurried) = tokio::sync::oneshot::channel();
+        let ended = Rc::new(Cell::new(false));
+        let tells = ended.clone();
+        spawn_local(async move {
+            delivery.run(received, async { drop(hurried.await) }).await;
+            tells.set(true);
+        });
+        Self {
+            script,
+            taken,
+            batches: Some(batches),
+            home,
+            settled,
+            promised,
+            metrics,
+            alarms,
+            hurry: Some(hurry),
+            ended,
+        }
+    }
+
+    /// Sends one batch of records, each of which is a device and a number.
+    fn send(&self, stream: u16, records: &[(u8, u64)], ack: AckSlot) {
+        let acks = vec![ack; records.len()];
+        let records = records
+            .iter()
+            .map(|(device, number)| record(*device, *number));
+        let batch = Batch::new(
+            StreamIndex(stream),
+            records.collect(),
+            acks,
+            self.home.clone(),
+        );
+        let sent = self.batches.as_ref().unwrap().push(batch);
+        assert!(sent.is_ok(), "there is room");
+    }
+
+    fn script(&self, script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static) {
+        *self.script.borrow_mut() = Box::new(script);
+    }
+
+    /// What each device's records were, in the order in which they were taken.
+    fn taken(&self, stream: u16) -> HashMap<String, Vec<u64>> {
+        let mut by_device: HashMap<String, Vec<u64>> = HashMap::new();
+        for (_, device, number) in self
+            .taken
+            .borrow()
+            .iter()
+            .filter(|taken| taken.0 == StreamIndex(stream))
+        {
+            let numbers = by_device.entry(device.to_string()).or_default();
+            numbers.push(*number);
+        }
+        by_device
+    }
+
+    /// Lets time pass until it is so.
+    async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..STEPS_MAX {
+            if is_so(self) {
+                return;
+            }
+            pass(Duration::from_millis(10)).await;
+        }
+        panic!("not so: {what}");
+    }
+
+    /// As a request does that waits for its answer, which is that the record is safe.
+    async fn send_and_wait(&mut self, stream: u16, device: u8, number: u64) {
+        self.send(stream, &[(device, number)], AckSlot(0));
+        let settled = self.settled.recv().await.unwrap();
+        assert_eq!(*settled.outcomes.get(0), Outcome::Delivered);
+    }
+
+    /// The spool is free for another.
+    async fn gone(self) {
+        drop(self);
+        pass_seconds(10).await;
+    }
+
+    /// No more batches come.
+    async fn leave(&mut self) {
+        self.batches = None;
+        self.until("it has ended", |bench| bench.ended.get()).await;
+    }
+}
+
+fn record(device: u8, number: u64) -> Record {
+    Record {
+        device: DeviceId::parse(&format!("device-{device}")).unwrap(),
+        payload: number.to_string().into(),
+        content_type: None,
+        id: RecordId::new(Timestamp(number)),
+        trace: None,
+        received_at: Timestamp(number),
+        permit: Permit::holding(&RESERVED_BYTES, 0),
+    }
+}
+
+fn spool(dir: &Path, metrics: SpoolMetrics) -> Spool {
+    let options = Options {
+        dir: dir.to_owned(),
+        bytes_max: 32 << 20,
+        when_full: WhenFull::Reject,
+        keys: Keys::default(),
+        metrics,
+    };
+    Spool::open(options).unwrap().0
+}
+
+/// What a process before this one has left behind.
+fn left_in(dir: &Path) -> Spool {
+    spool(dir, SpoolMetrics::unseen())
+}
+
+/// Time stands still but for what [`pass`] makes of it: a disk is not waited for by letting hours pass.
+fn on_paused_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        // tokio lets no time pass by itself while a blocking task runs.
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+        let holds_time = spawn_blocking(move || stopped.recv().is_err());
+        test.await;
+        drop(stop);
+        assert!(holds_time.await.unwrap(), "it was stopped");
+    });
+}
+
+/// Lets so much time pass, and the threads of the disk have a moment of theirs.
+async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+    let moment = || std::thread::park_timeout(Duration::from_micros(50));
+    spawn_blocking(moment).await.unwrap();
+}
+
+async fn pass_seconds(seconds: u64) {
+    for _ in 0..seconds {
+        pass(Duration::from_secs(1)).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the sink gives back, and with it all of the call that is the same device's and later: with a spool and without.
+    #[test]
+    fn what_was_answered_arrives_once_and_in_order(
+        batches in prop::collection::vec(prop::collection::vec(0..4_u8, 1..6), 1..30),
+        fates in prop::collection::vec(0..6_u8, 1..40),
+        has_spool in any::<bool>(),
+    ) {
+        on_paused_time(async move {
+            let dir = tempfile::tempdir().unwrap();
+            let calls = Cell::new(0);
+            let mut bench = Bench::start(has_spool.then(|| dir.path()), move |_, records| {
+                let fate = fates.get(calls.get()).copied().unwrap_or(5);
+                calls.set(calls.get() + 1);
+                let outcome = match fate {
+                    0 => Outcome::Unknown,
+                    1 => Outcome::Barred("closed".into()),
+                    2 | 3 => Outcome::Retryable("busy".into()),
+                    _ => Outcome::Delivered,
+                };
+                vec![outcome; records.len()]
+            });
+            let mut sent: HashMap<String, Vec<u64>> = HashMap::new();
+            for (batch, devices) in (0..).zip(&batches) {
+                let records: Vec<_> = (0..).zip(devices).map(|(at, device)| (*device, batch * 10 + at)).collect();
+                for (device, number) in &records {
+                    sent.entry(format!("device-{device}")).or_default().push(*number);
+                }
+                bench.send(0, &records, AckSlot::NONE);
+                pass(Duration::from_millis(batch % 7)).await;
+            }
+            bench.until("all of it arrived", |bench| bench.taken(0) == sent).await;
+            bench.leave().await;
+            assert_eq!(bench.promised.unsafe_records(), 0);
+            assert!(bench.taken(0) == sent && bench.alarms.borrow().is_empty());
+        });
+    }
+}
+
+/// A device's own records are the price of its order, and no others: the rest of the stream goes on.
+#[test]
+fn a_device_that_fails_holds_up_nobody_else() {
+    on_paused_time(async {
+        let bench = Bench::start(None, |_, records| {
+            let stuck = DeviceId::parse("device-1").unwrap();
+            let outcome = |record: &Record| match record.device == stuck {
+                true => Outcome::Retryable("its partition has no leader".into()),
+                false => Outcome::Delivered,
+            };
+            records.iter().map(outcome).collect()
+        });
+        bench.send(0, &[(1, 1), (2, 2), (1, 3), (3, 4)], AckSlot::NONE);
+        bench
+            .until("2 and 3", |bench| bench.taken(0).len() == 2)
+            .await;
+        bench.script(delivered);
+        bench
+            .until("1", |bench| {
+                bench.taken(0).get("device-1") == Some(&vec![1, 3])
+            })
+            .await;
+    });
+}
+
+#[test]
+fn what_is_refused_for_good_and_cannot_be_set_aside_is_counted() {
+    on_paused_time(async {
+        let mut bench = Bench::start(None, |_, records| {
+            let outcome = |record: &Record| match record.received_at.0 {
+                2 => Outcome::Permanent("too large".into()),
+                _ => Outcome::Delivered,
+            };
+            records.iter().map(outcome).collect()
+        });
+        bench.send(0, &[(1, 1), (1, 2), (1, 3)], AckSlot::NONE);
+        bench.leave().await;
+        assert_eq!(bench.taken(0)["device-1"], [1, 3]);
+        assert_eq!(bench.promised.unsafe_records(), 1);
+        let metrics = bench.metrics.render();
+        assert!(
+            metrics.contains("forebay_delivery_dropped_records_total 1"),
+            "{metrics}"
+        );
+    });
+}
+
+#[test]
+fn what_is_left_when_the_gateway_hurries_is_counted() {
+    on_paused_time(async {
+        let mut bench = Bench::start(None, |_, records| {
+            vec![Outcome::Retryable("busy".into()); records.len()]
+        });
+        bench.send(0, &[(1, 1), (2, 2)], AckSlot::NONE);
+        bench.batches = None;
+        pass_seconds(600).await;
+        assert!(
+            !bench.ended.get(),
+            "it is tried for as long as there is time"
+        );
+        bench.hurry.take().unwrap().send(()).unwrap();
+        bench.leave().await;
+        assert_eq!(bench.promised.unsafe_records(), 2);
+    });
+}
+
+#[test]
+fn what_is_left_when_the_gateway_hurries_is_spooled() {
+    on_paused_time(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::start(Some(dir.path()), delivered);
+        bench.hurry.take().unwrap().send(()).unwrap();
+        pass_seconds(1).await;
+        bench.send(0, &[(1, 1), (2, 2), (1, 3)], AckSlot::NONE);
+        bench.leave().await;
+        assert_eq!(bench.promised.unsafe_records(), 0);
+        bench.gone().await;
+        assert_eq!(left_in(dir.path()).backlog.records(), 3);
+    });
+}
+
+/// A closed stream is tried again, others go on beside it, and nothing is set aside before an hour has passed.
+#[test]
+fn a_stream_that_is_closed_for_a_while_loses_nothing() {
+    on_paused_time(async {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = |stream: StreamIndex, records: &[Record]| match stream {
+            StreamIndex(0) => vec![Outcome::Barred("closed".into()); records.len()],
+            _ => delivered(stream, records),
+        };
+        let mut bench = Bench::start(Some(dir.path()), closed);
+        for number in 0..200 {
+            bench.send_and_wait(0, (number % 9) as u8, number).await;
+        }
+        pass_seconds(600).await;
+        for number in 0..200 {
+            bench
+                .send_and_wait(0, (number % 9) as u8, 200 + number)
+                .await;
+            bench.send_and_wait(1, (number % 9) as u8, number).await;
+        }
+        let all = |stream, count| {
+            move |bench: &Bench| bench.taken(stream).values().map(Vec::len).sum::<usize>() == count
+        };
+        bench.until("the other stream's", all(1, 200)).await;
+        bench.script(delivered);
+        bench.until("the records of both", all(0, 400)).await;
+        for numbers in bench.taken(0).values() {
+            assert!(numbers.is_sorted(), "{numbers:?}");
+        }
+        bench.leave().await;
+        bench.gone().await;
+        let spool = left_in(dir.path());
+        assert_eq!(
+            (spool.backlog.records(), spool.dead_letters.records()),
+            (0, 0)
+        );
+    });
+}
+
+#[test]
+fn a_stream_that_is_closed_for_an_hour_gives_way() {
+    on_paused_time(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::start(Some(dir.path()), |_, records| {
+            vec![Outcome::Barred("closed".into()); records.len()]
+        });
+        for number in 0..300 {
+            bench.send_and_wait(0, (number % 9) as u8, number).await;
+        }
+        pass_seconds(3500).await;
+        let refused = bench.metrics.render();
+        assert!(
+            refused.contains("forebay_sink_records_total{stream=\"telemetry\",outcome=\"barred\"}")
+        );
+        assert!(
+            !dir.path()
+                .join("dead-letters/segment-0000000001.spool")
+                .exists()
+        );
+        pass_seconds(100).await;
+        bench
+            .until("dead letters", |bench| {
+                bench.metrics.render().contains("forebay_spool_records 0\n")
+            })
+            .await;
+        bench.leave().await;
+        bench.gone().await;
+        let spool = left_in(dir.path());
+        assert_eq!(
+            (spool.backlog.records(), spool.dead_letters.records()),
+            (0, 300)
+        );
+    });
+}
+
+/// What ends in a panic is told; what it had comes home, and the others go on.
+#[test]
+fn a_panic_raises_the_alarm() {
+    for (ack, is_lost) in [(AckSlot(7), false), (AckSlot::NONE, true)] {
+        on_paused_time(async {
+            let mut bench = Bench::start(None, |_, records| {
+                assert!(records[0].received_at.0 != 1, "as the test wants it");
+                delivered(StreamIndex(0), records)
+            });
+            bench.send(0, &[(1, 1)], ack);
+            bench
+                .until("an alarm", |bench| !bench.alarms.borrow().is_empty())
+                .await;
+            let home = bench.settled.try_recv().unwrap();
+            let unknown = Outcomes::All(Outcome::Unknown);
+            assert_eq!(home.outcomes == unknown, !is_lost);
+            bench.send(0, &[(2, 2)], ack);
+            bench.until("2", |bench| bench.taken(0).len() == 1).await;
+            let unsafe_records = bench.promised.unsafe_records();
+            assert_eq!(unsafe_records, usize::from(is_lost));
+        });
+    }
+}
