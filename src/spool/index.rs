@@ -303,7 +303,11 @@ mod tests {
     fn records_are_done_with_once_and_out_of_order() {
         let mut index = index(&[(1, 0..10), (2, 10..20)]);
         assert_eq!(
-            (index.retire([5..15]), index.retire([0..6]), index.low()),
+            (
+                index.retire(Some(5..15)),
+                index.retire(Some(0..6)),
+                index.low()
+            ),
             (10, 5, 15)
         );
         assert_eq!(
@@ -312,7 +316,7 @@ mod tests {
         );
         assert!(index.is_done(14) && !index.is_done(15));
         assert_eq!(
-            (index.retire([0..99]), index.low(), index.done.count()),
+            (index.retire(Some(0..99)), index.low(), index.done.count()),
             (5, 20, 0)
         );
         assert_eq!(index.finished(), [1, 2]);
@@ -321,10 +325,10 @@ mod tests {
     #[test]
     fn a_later_segment_may_be_finished_first_and_places_of_no_segment_hold_nothing_up() {
         let mut index = index(&[(1, 0..10), (2, 10..20), (3, 25..30)]);
-        index.retire([10..20]);
+        index.retire(Some(10..20));
         assert_eq!(index.finished(), [2]);
         index.remove(2);
-        index.retire([0..10]);
+        index.retire(Some(0..10));
         assert_eq!(
             (
                 index.low(),
@@ -348,7 +352,7 @@ mod tests {
         });
         index.grow(9, 8300);
         assert_eq!(
-            (index.records(), index.retire([7..9]), index.finished()),
+            (index.records(), index.retire(Some(7..9)), index.finished()),
             (2, 2, vec![])
         );
         index.finish(8300);

@@ -588,7 +588,7 @@ fn a_drained_spool_keeps_one_empty_segment() {
         assert!(answer.recv().unwrap().is_ok());
     }
     assert!(segments(dir.path()).len() > 4);
-    spool.backlog.retire([0..500]);
+    spool.backlog.retire(Some(0..500));
     eventually(|| segments(dir.path()).len() == 1);
     assert_eq!(
         (spool.backlog.records(), spool.backlog.state()),
