@@ -75,9 +75,7 @@ impl Pending {
     /// The shard that the device has left, if it is gone.
     fn look_at(&mut self, name: &DeviceId, at: Instant, now: Instant) -> Option<usize> {
         let device = self.devices.get_mut(name)?;
-        if device.due_at.take_if(|due_at| *due_at == at).is_none() {
-            return None;
-        }
+        device.due_at.take_if(|due_at| *due_at == at)?;
         let (shard, dropped) = (device.shard, device.drop_overdue(now));
         let (is_needed, has_rested) = (device.is_needed(), device.has_rested(now));
         self.discount(shard, dropped);
