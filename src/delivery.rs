@@ -16,6 +16,7 @@ mod holds;
 mod overflow;
 mod promised;
 mod queued;
+mod shipment;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -37,9 +38,9 @@ use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 pub use backlog::Backlog;
 pub use health::Health;
-use overflow::{Home, Shipment};
 pub use promised::Promised;
 use queued::Queued;
+use shipment::{Home, Shipment};
 use watch::Watch;
 
 /// Takes batches to one sink.

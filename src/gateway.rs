@@ -27,6 +27,7 @@ use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::config::{AckMode, Config, SinkConfig, host};
 use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health, Promised};
 use crate::handover::{self, Receiver};
+use crate::http::openapi;
 use crate::identity::{Identity, ServerCertificate};
 use crate::ingest::{Authorities, Routes};
 use crate::limits::{Clock, Limits};
@@ -333,6 +334,7 @@ fn status(
     Arc::new(Status {
         ready: Box::new(ready),
         draining: Box::new(move || *of_drain.borrow()),
+        openapi: openapi::document,
         metrics: Box::new(move || metrics.render()),
         top: observers.top.clone(),
     })

@@ -103,10 +103,11 @@ fn request() -> Vec<u8> {
     let fields = [
         text(authority, "localhost"),
         text(path, "/v1/telemetry"),
+        vec![json],
         text(content_length, &length),
     ]
     .concat();
-    let head = [&[0, 0, post, https, json], &fields[..]].concat();
+    let head = [&[0, 0, post, https], &fields[..]].concat();
     let data = [
         &[0, 0x40 | (BODY_BYTES >> 8) as u8, BODY_BYTES as u8],
         &[b'x'; BODY_BYTES][..],

@@ -14,48 +14,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
 use super::backlog::Backlog;
-use super::queued::Sent;
+use super::shipment::{Home, Settlement, Shipment};
 use crate::config::SpoolMode;
-use crate::record::{Outcome, Outcomes, Receipt, Record, StreamIndex};
+use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use crate::spool::Refused;
 
 /// The sink gets this long for a record before it is spooled, counted from when the record came in.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
-
-/// Records of one stream, and who is told what became of them.
-pub struct Shipment {
-    pub stream: StreamIndex,
-    pub records: Vec<Record>,
-    /// When the first of them came in.
-    pub opened_at: Instant,
-    pub home: Home,
-}
-
-/// Who is told.
-pub enum Home {
-    /// The worker whose requests wait.
-    Worker(Receipt),
-    /// Nobody waits: memory keeps what is not safe.
-    Memory(Sent),
-}
-
-impl Home {
-    fn is_answered(&self) -> bool {
-        matches!(self, Self::Memory(_))
-    }
-}
-
-/// What became of records. Those that are safe need not be there any more.
-pub struct Settlement {
-    /// Those that went to the sink.
-    pub live: Vec<Record>,
-    pub of_live: Outcomes,
-    /// Those that went to disk, which have one outcome in common.
-    pub held: Vec<Record>,
-    pub of_held: Outcome,
-    /// Of each record of the shipment, whether it is held; empty where none is.
-    is_held: Vec<bool>,
-}
 
 /// The records of a shipment by where they go.
 #[derive(Default)]

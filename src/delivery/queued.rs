@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
 use super::holds::Holds;
-use super::overflow::{Home, Settlement, Shipment};
+use super::shipment::{Home, Sent, Settlement, Shipment};
 use super::window::{Entry, Limits, Turn, Wave, Window};
-use crate::record::{Batch, DeviceId, Outcome, Outcomes, Reason, Record};
+use crate::record::{Batch, Outcome, Outcomes, Reason, Record};
 
 /// What was answered and is in memory.
 #[derive(Default)]
@@ -33,13 +33,6 @@ pub struct Queued {
     /// No more batches come.
     closed: Cell<bool>,
     changed: tokio::sync::Notify,
-}
-
-/// A wave that is under way: what has to be known of it when it comes home.
-pub struct Sent {
-    stream: Arc<str>,
-    devices: Vec<DeviceId>,
-    records: usize,
 }
 
 impl Delivery {

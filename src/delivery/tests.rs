@@ -109,7 +109,7 @@ impl Bench {
         let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
         let spool = spool_dir.map(|dir| spool(dir, metrics.spool()));
         let backlog = spool.map(|spool| Backlog::new(spool, SpoolMode::Overflow));
-        let (health, told) = (Arc::new(Health::up(1)), alarms.clone());
+        let (health, told) = (Arc::new(Health::up(STREAMS.len())), alarms.clone());
         let sink = Sink::Scripted(Box::new(sink));
         let delivery = Delivery::new(sink, backlog, health, metrics.clone(), options)
             .counting(promised.clone())

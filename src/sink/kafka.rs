@@ -26,9 +26,9 @@ use tokio::task::yield_now;
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
-use client::Client;
+use client::{Client, Producer};
 use in_flight::InFlight;
-use native::{Headers, Message, Producer};
+use native::{Headers, Message};
 use reports::Reports;
 
 /// Produces to one cluster.

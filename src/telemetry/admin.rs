@@ -29,7 +29,6 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::top::Top;
-use crate::http::openapi;
 use connections::{Asks, Connections};
 
 /// Largest head of a request, in bytes; hyper takes no smaller bound.
@@ -50,6 +49,8 @@ pub struct Status {
     pub ready: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Whether the gateway is on its way out: a balancer sends it nobody new.
     pub draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The contract of the wire, OpenAPI as JSON.
+    pub openapi: fn() -> String,
     /// Metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub top: Top,
@@ -134,7 +135,7 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
                 format!("not ready: {}\n", reason.escape_debug()),
             ),
         },
-        "/openapi.json" => json(openapi::document()),
+        "/openapi.json" => json((status.openapi)()),
         "/debug/top" => json(status.top.report()),
         _ => text(StatusCode::OK, (status.metrics)()),
     }

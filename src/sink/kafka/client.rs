@@ -14,8 +14,11 @@ use rdkafka::error::KafkaError;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::interval;
 
-use super::native::Producer;
+use super::native;
 use super::reports::Reports;
+
+/// A producer that tells the sink's [`Reports`].
+pub type Producer = native::Producer<Reports>;
 
 /// How soon a producer that is no longer used is noticed.
 const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -24,15 +24,13 @@ use rdkafka::bindings::{
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
-use super::reports::Reports;
-
-/// A producer of librdkafka. What it lends out is dropped before it.
-pub struct Producer {
+/// A producer of librdkafka, and the context that it tells what happens. What it lends out is dropped before it.
+pub struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
     topics: Box<[(CString, OnceLock<Option<Topic>>)]>,
     events: Events,
-    base: BaseProducer<Reports>,
+    base: BaseProducer<C>,
 }
 
 /// What a record is to librdkafka, which copies all of it.
@@ -46,13 +44,9 @@ pub struct Message<'a> {
     pub opaque: usize,
 }
 
-impl Producer {
-    pub fn new(
-        config: &ClientConfig,
-        reports: Reports,
-        topics: &[CString],
-    ) -> Result<Self, KafkaError> {
-        let base = config.create_with_context(reports)?;
+impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
+    pub fn new(config: &ClientConfig, context: C, topics: &[CString]) -> Result<Self, KafkaError> {
+        let base = config.create_with_context(context)?;
         let topics = topics
             .iter()
             .map(|name| (name.clone(), OnceLock::new()))
@@ -128,7 +122,7 @@ impl Producer {
         }
     }
 
-    pub fn client(&self) -> &Client<Reports> {
+    pub fn client(&self) -> &Client<C> {
         self.base.client()
     }
 
@@ -204,7 +198,7 @@ unsafe impl Send for Events {}
 unsafe impl Sync for Events {}
 
 impl Events {
-    fn of(producer: &BaseProducer<Reports>) -> Self {
+    fn of<C: ProducerContext>(producer: &BaseProducer<C>) -> Self {
         let waker = Arc::new(AtomicWaker::new());
         // SAFETY: the client lives, and the waker until the queue calls nobody any more.
         let queue = unsafe {

@@ -14,7 +14,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::spawn_blocking;
 
-use super::native::Producer;
+use super::client::Producer;
 use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
 use crate::record::StreamIndex;

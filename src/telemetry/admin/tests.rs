@@ -30,6 +30,7 @@ fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) 
     let status = Arc::new(Status {
         ready: Box::new(ready),
         draining: Box::new(move || of_drain.is_draining.load(Ordering::Relaxed)),
+        openapi: || r#"{"openapi":"3.1.0"}"#.to_owned(),
         metrics: Box::new(|| "a_total 1\n".to_owned()),
         top: Top::default(),
     });

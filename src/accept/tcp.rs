@@ -1,0 +1,265 @@
+//! TCP: one listener a worker, its handshakes, and the connections of HTTP/1.1 and HTTP/2 that come of them.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, TryFutureExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::capacity::Seat;
+use super::pace::Pace;
+use super::{Acceptor, HANDSHAKE_GRACE, Permits, leaf_serial};
+use crate::http::{self, Connection};
+use crate::identity::Link;
+use crate::limits::AddressLimits;
+use crate::telemetry::metrics::{Handshake, Protocol};
+use crate::tls::{self, TlsStream};
+
+/// How long accepting pauses when the system has no file descriptor or memory to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that are taken from a listener which closes: as many as the kernel may hold.
+const QUEUE_MAX: usize = 4096;
+
+/// How long a client that failed its handshake may take to read the alert and go.
+const ALERT_GRACE: Duration = Duration::from_secs(1);
+
+/// What a client of HTTP/2 is told whose device has too many connections: SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM (RFC 9113
+/// sections 3.4, 6.8 and 7). HTTP/1.1 has no words for it.
+const H2_CALM: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
+
+/// A connection being served.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A connection to be served, and its place among those of its device.
+type Seated = (Serving, Seat);
+
+impl Acceptor {
+    /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
+    /// the listener.
+    pub async fn run_tcp(
+        self: Rc<Self>,
+        listener: TcpListener,
+        mut closing: watch::Receiver<bool>,
+    ) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = is_true(&mut closing) => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        let Some(permits) = self.wait_for_room(&mut connections, &mut closing).await else {
+                            break;
+                        };
+                        connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
+                        // Behind those in line: more than can get on at a time wait in the kernel, which costs less.
+                        self.turns.take(|| ()).await;
+                    }
+                    Err(error) => pause(&error).await,
+                },
+            }
+        }
+        // The error is that nothing waits any more, or what accepting would have paused for.
+        let _ = self.empty(listener, &mut connections);
+        drop(closing);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Room for a connection that is there: a worker for which nobody waits holds no place. `None` when listeners close.
+    async fn wait_for_room(
+        &self,
+        connections: &mut JoinSet<()>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Option<Permits> {
+        let mut room = pin!(self.capacity.wait_for_tcp());
+        loop {
+            tokio::select! {
+                biased;
+                permits = &mut room => return Some(permits),
+                () = is_true(closing) => return None,
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+
+    /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener: what is left in the
+    /// queue is reset.
+    fn empty(
+        self: &Rc<Self>,
+        listener: TcpListener,
+        connections: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        // Not tokio's: it would ask the kernel only when that has had the time to say that something waits.
+        let listener = listener.into_std()?;
+        for permits in (0..QUEUE_MAX).map_while(|_| self.capacity.wait_for_tcp().now_or_never()) {
+            let (stream, peer) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            connections.spawn_local(self.clone().serve_tcp(
+                TcpStream::from_std(stream)?,
+                peer.ip(),
+                permits,
+            ));
+        }
+        Ok(())
+    }
+
+    async fn serve_tcp(
+        self: Rc<Self>,
+        stream: TcpStream,
+        address: IpAddr,
+        (_connection, handshake): Permits,
+    ) {
+        let (mut guest, address_limits) = match self.admit(address) {
+            Ok(admitted) => admitted,
+            Err(result) => return self.end_handshake(result, address, "tcp", None),
+        };
+        // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
+        let _ = stream.set_nodelay(true);
+        // Boxed, so that what only a handshake needs is given back when it is over.
+        let connecting = self.connect(stream, address, address_limits);
+        let serving = Box::pin(self.until_left(connecting, address)).await;
+        drop(handshake);
+        guest.settle();
+        if let Some((serving, _seat)) = serving {
+            serving.await;
+        }
+    }
+
+    /// Shakes hands for as long as the gateway serves, and a moment more: nobody who is silent holds it up.
+    async fn until_left(
+        &self,
+        connecting: impl Future<Output = Option<Seated>>,
+        address: IpAddr,
+    ) -> Option<Seated> {
+        tokio::select! {
+            seated = connecting => seated,
+            () = self.drains_for(HANDSHAKE_GRACE) => {
+                self.end_handshake(Handshake::Timeout, address, "tcp", None);
+                None
+            }
+        }
+    }
+
+    /// Shakes hands; what is left to do then is to serve the connection, which has a seat of its device.
+    async fn connect(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        address_limits: AddressLimits,
+    ) -> Option<Seated> {
+        let (stream, links) = self.shake_hands(stream, address).await?;
+        let is_h2 = stream.alpn_protocol() == Some(b"h2");
+        let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
+        let caller = self.caller(stream.peer_certificates(), links, address, address_limits);
+        let Some(seat) = self.seat(&caller, stream.peer_certificates(), "tcp") else {
+            turn_away(stream, protocol).await;
+            return None;
+        };
+        self.metrics.handshake(if stream.is_resumed() {
+            Handshake::Resumed
+        } else {
+            Handshake::Accepted
+        });
+        let connection = Connection::new(protocol, caller, &self.service);
+        let service = self.service.clone();
+        let serving: Serving = if is_h2 {
+            Box::pin(http::h2::serve(stream, connection, service))
+        } else {
+            Box::pin(http::h1::serve(stream, connection, service))
+        };
+        Some((serving, seat))
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+        let pace = Pace::begin(self.handshake_timeout);
+        let handshake = TlsStream::accept(
+            stream,
+            self.tls.configs.load().tcp.clone(),
+            self.buffers.clone(),
+            || pace.step(),
+        );
+        let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
+        let (result, serial) = match pace.keep(self.turns.drive(handshake)).await {
+            Some(Ok(stream)) => match self.vet(stream.peer_certificates()) {
+                Ok(links) => return Some((stream, links)),
+                Err(result) => {
+                    let serial = leaf_serial(stream.peer_certificates());
+                    deliver_alert(stream).await;
+                    (result, serial)
+                }
+            },
+            Some(Err(((Handshake::Io, _), _))) if !pace.has_begun() => {
+                // A balancer looks whether somebody listens: nobody is refused, and nothing is to be written down.
+                self.metrics.handshake(Handshake::Unused);
+                return None;
+            }
+            Some(Err((failed, stream))) => {
+                deliver_alert(stream).await;
+                failed
+            }
+            None => (Handshake::Timeout, None),
+        };
+        self.end_handshake(result, address, "tcp", serial.as_deref());
+        None
+    }
+}
+
+/// Waits for it to be, or for nobody to be left who could say so.
+async fn is_true(told: &mut watch::Receiver<bool>) {
+    let _ = told.wait_for(|told| *told).await;
+}
+
+/// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the
+/// alert lost on its way: in TLS 1.3 a refused client has sent its first request already.
+async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut unread = [0; 4096];
+    let _ = stream.shutdown().await;
+    let _ = timeout(ALERT_GRACE, async {
+        while matches!(stream.read(&mut unread).await, Ok(1..)) {}
+    })
+    .await;
+}
+
+/// Closes a connection that is one too many of its device.
+async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, protocol: Protocol) {
+    if protocol == Protocol::H2 {
+        // A client that is gone need not be told.
+        let _ = timeout(ALERT_GRACE, stream.write_all(H2_CALM)).await;
+    }
+    deliver_alert(stream).await;
+}
+
+/// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
+async fn pause(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Why it failed, and the serial number of the certificate that was refused, if one was. To be called before anything
+/// else is awaited: another handshake may fail on this thread.
+fn failure(error: &io::Error) -> (Handshake, Option<Box<[u8]>>) {
+    let tls_error = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    tls_error.map_or((Handshake::Io, None), |error| {
+        (tls::failure(error), tls::take_refused_serial(error))
+    })
+}
