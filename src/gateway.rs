@@ -3,6 +3,7 @@
 //! `cli` calls [`run`] with a configuration; it returns when the gateway has drained. One thread delivers, one thread a
 //! core serves, and the calling thread answers the admin address and waits for signals.
 
+mod alarm;
 mod listen;
 mod notify;
 mod observers;
@@ -38,6 +39,7 @@ use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
+use alarm::SINK_THREAD;
 use notify::Notifier;
 use observers::Observers;
 use shutdown::{Phases, Threads};
@@ -58,6 +60,7 @@ pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<
     let metrics = observers.metrics.clone();
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
     let phases = Phases::new();
+    phases.alarm().raise_at_panics();
     let backlog = spool::open(&config, &metrics)?;
     let promised = Promised::default();
     let delivering = start_delivery(
@@ -204,9 +207,7 @@ fn start_delivery(
             delivery.run(batches, hurried).await;
         });
     };
-    let thread = thread::Builder::new()
-        .name("forebay-sink".into())
-        .spawn(run)?;
+    let thread = thread::Builder::new().name(SINK_THREAD.into()).spawn(run)?;
     was_opened
         .recv()
         .map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;

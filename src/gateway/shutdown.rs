@@ -1,22 +1,17 @@
 //! From the first signal to the exit code.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use futures_util::FutureExt;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
+use super::alarm::{Alarm, Ending};
 use super::notify::Notifier;
 use crate::admission::Admission;
 use crate::delivery::Promised;
@@ -40,56 +35,10 @@ pub struct Phases {
     ended: mpsc::Receiver<&'static str>,
 }
 
-/// Tells that something has ended without which the gateway cannot go on: it drains then, and its exit code is 1.
-#[derive(Clone)]
-pub struct Alarm {
-    ended: mpsc::Sender<&'static str>,
-    is_raised: Arc<AtomicBool>,
-}
-
-impl Alarm {
-    pub fn raise(&self, what: &'static str) {
-        tracing::error!(what, "has ended: the gateway cannot go on");
-        self.is_raised.store(true, Ordering::Relaxed);
-        self.tell(what);
-    }
-
-    fn tell(&self, what: &'static str) {
-        // Where one has been told already, another one is no news.
-        let _ = self.ended.try_send(what);
-    }
-
-    /// Starts a task on this thread that must not end.
-    pub fn start<T>(&self, what: &'static str, task: impl Future<Output = T> + 'static) {
-        let alarm = self.clone();
-        spawn_local(async move {
-            // Whether by a panic, which has been told, or by itself.
-            let _ = AssertUnwindSafe(task).catch_unwind().await;
-            alarm.raise(what);
-        });
-    }
-}
-
-/// Held by a thread, it tells that the thread ends, be it by a panic.
-pub struct Ending {
-    what: &'static str,
-    alarm: Alarm,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.alarm.tell(self.what);
-    }
-}
-
 impl Phases {
     pub fn new() -> Self {
         let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
-        let (sender, ended) = mpsc::channel(1);
-        let alarm = Alarm {
-            ended: sender,
-            is_raised: Arc::default(),
-        };
+        let (alarm, ended) = Alarm::new();
         Self {
             closing,
             draining,
@@ -102,10 +51,7 @@ impl Phases {
 
     /// For a thread without which the gateway cannot go on.
     pub fn ending(&self, what: &'static str) -> Ending {
-        Ending {
-            what,
-            alarm: self.alarm(),
-        }
+        self.alarm.at_end(what)
     }
 
     /// For tasks without which the gateway cannot go on.
@@ -174,7 +120,7 @@ pub fn serve_until_drained(
             () = signals.next() => tracing::info!("draining"),
             what = phases.ended.recv() => {
                 tracing::error!(what, "draining, since this has ended");
-                phases.alarm.is_raised.store(true, Ordering::Relaxed);
+                phases.alarm.mark();
             }
         }
         notifier.stopping();
@@ -197,7 +143,7 @@ pub fn serve_until_drained(
 
 /// 0 when every thread ended well, and with nothing left behind that was answered.
 fn exit_code(threads: Threads, alarm: &Alarm) -> ExitCode {
-    let mut is_clean = !alarm.is_raised.load(Ordering::Relaxed);
+    let mut is_clean = !alarm.is_raised();
     // Every thread is looked at, so that each failure is logged.
     if threads.delivering.is_finished() && threads.delivering.join().is_err() {
         tracing::error!("the delivery thread panicked");
