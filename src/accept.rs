@@ -124,15 +124,15 @@ impl Acceptor {
     /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
     fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
         let revocation = self.tls.revocation.borrow();
-        let chain = chain
-            .unwrap_or_default()
-            .iter()
-            .map(|certificate| certificate.as_ref());
+        let chain = chain.unwrap_or_default();
         let links = revocation
-            .links(chain)
+            .links(chain.iter().map(|certificate| certificate.as_ref()))
             .map_err(|_| Handshake::BadCertificate)?;
         match revocation.status(&links, Timestamp::now()) {
-            Status::Good | Status::Revoked => Ok(links),
+            Status::Good | Status::Revoked => {
+                self.tls.certificates.learn(chain);
+                Ok(links)
+            }
             Status::Unknown => Err(Handshake::UnknownIssuer),
         }
     }

@@ -15,6 +15,7 @@ mod reset;
 mod revocation;
 mod sessions;
 mod stream;
+mod tickets;
 mod trust;
 mod verifier;
 
@@ -29,6 +30,7 @@ pub use reload::{Change, Reloader};
 pub use reset::Resets;
 pub use revocation::{Revocation, Status};
 pub use stream::{Buffers, TlsStream};
+pub use tickets::SharedCertificates;
 pub use verifier::take_refused_serial;
 
 use crate::record::Timestamp;
@@ -91,6 +93,8 @@ pub struct Tls {
     /// What they said at start.
     pub resets: Resets,
     pub revocation: watch::Receiver<Arc<Revocation>>,
+    /// What tickets need not hold.
+    pub certificates: Arc<SharedCertificates>,
 }
 
 /// Why a handshake failed, for its metric.

@@ -19,6 +19,7 @@ use super::files::{self, CLIENT_CA, Stamp};
 use super::pair::Pair;
 use super::reset::Resets;
 use super::sessions::Sessions;
+use super::tickets::{SharedCertificates, ShortTickets};
 use super::trust::Trust;
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
@@ -35,6 +36,7 @@ pub struct Reloader {
     pair: Watched<Pair>,
     trust: Watched<Trust>,
     tickets: Tickets,
+    certificates: Arc<SharedCertificates>,
     resets: Resets,
     configs: Arc<ArcSwap<Configs>>,
     revocation: watch::Sender<Arc<Revocation>>,
@@ -59,7 +61,8 @@ impl Reloader {
         let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
         let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
         let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
-        let tickets = Tickets::new()?;
+        let certificates = Arc::<SharedCertificates>::default();
+        let tickets = Tickets::new(&certificates)?;
         let resets = Resets::load(&config.key)?;
         let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
         let configs = Arc::new(ArcSwap::from_pointee(configs));
@@ -70,6 +73,7 @@ impl Reloader {
             pair,
             trust,
             tickets,
+            certificates,
             resets,
             configs,
             revocation,
@@ -82,6 +86,7 @@ impl Reloader {
             configs: self.configs.clone(),
             resets: self.resets.clone(),
             revocation: self.revocation.subscribe(),
+            certificates: self.certificates.clone(),
         }
     }
 
@@ -129,7 +134,7 @@ impl Reloader {
 
     fn publish(&mut self, has_new_authorities: bool) -> Result<(), TlsError> {
         if has_new_authorities {
-            self.tickets = Tickets::new()?;
+            self.tickets = Tickets::new(&self.certificates)?;
         }
         let configs = Configs::new(
             &self.config,
@@ -196,17 +201,20 @@ struct Tickets {
 }
 
 impl Tickets {
-    fn new() -> Result<Self, TlsError> {
+    fn new(certificates: &Arc<SharedCertificates>) -> Result<Self, TlsError> {
         Ok(Self {
-            tcp: ticketer()?,
-            quic: ticketer()?,
+            tcp: ticketer(certificates)?,
+            quic: ticketer(certificates)?,
             sessions: Arc::default(),
         })
     }
 }
 
-fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
-    aws_lc_rs::Ticketer::new().map_err(no_config)
+fn ticketer(certificates: &Arc<SharedCertificates>) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+    Ok(Arc::new(ShortTickets {
+        ticketer: aws_lc_rs::Ticketer::new().map_err(no_config)?,
+        certificates: certificates.clone(),
+    }))
 }
 
 /// Only the system's randomness could fail.

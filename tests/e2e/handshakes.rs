@@ -88,6 +88,65 @@ fn a_bundle_of_a_thousand_authorities_lets_devices_in() {
     assert_eq!(answer, "HTTP/1.1 204");
 }
 
+/// The stream, and how many bytes have come on it.
+struct Counted(TcpStream, usize);
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.read(into)?;
+        self.1 += bytes;
+        Ok(bytes)
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The certificate of an intermediate authority travels in no ticket but the first.
+#[test]
+fn a_ticket_holds_what_the_fleet_has_in_common_once() {
+    let gateway = Setup::new().start();
+    let device = gateway.pki.device_below_intermediate("meter-1");
+    let config = config(&gateway, &device, aws_lc_rs::default_provider(), &TLS13);
+    let intermediate_bytes = CertificateDer::pem_file_iter(&device.cert)
+        .expect("a file")
+        .nth(1)
+        .expect("an intermediate")
+        .expect("a certificate")
+        .len();
+    let received = |config: &ClientConfig| {
+        let mut config = config.clone();
+        config.resumption = Resumption::disabled();
+        let client = ClientConnection::new(Arc::new(config), server_name()).expect("a client");
+        let stream = TcpStream::connect(gateway.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        let mut stream = StreamOwned::new(client, Counted(stream, 0));
+        stream.write_all(POST).expect("a connection");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 204");
+        stream.sock.1
+    };
+    let (first, second) = (received(&config), received(&config));
+    // Signatures of ECDSA differ by some bytes from one handshake to the next.
+    assert!(second + intermediate_bytes < first + 50, "{first} {second}");
+    let config = Arc::new(config);
+    let kind = |config| {
+        let (answer, stream) = post(config, gateway.address).expect("an answer");
+        assert_eq!(answer, "HTTP/1.1 204");
+        stream.conn.handshake_kind()
+    };
+    assert_eq!(kind(&config), Some(HandshakeKind::Full));
+    assert_eq!(kind(&config), Some(HandshakeKind::Resumed));
+}
+
 /// In TLS 1.3 the server's hello stands before the alert.
 #[test]
 fn who_speaks_none_of_our_protocols_is_told_so() {
