@@ -85,6 +85,7 @@ impl Delivery {
             }
             self.read_on(backlog, &mut ahead).await;
             ahead.wake(backlog);
+            self.pass_over_away(&mut ahead);
             while let Some(wave) = self.next_wave(backlog, &mut ahead) {
                 waves.spawn_local(self.clone().send(wave));
             }
@@ -99,6 +100,18 @@ impl Delivery {
         }
         while let Some(answered) = waves.join_next().await {
             self.came_home(backlog, &mut ahead, answered).await;
+        }
+    }
+
+    /// Streams that are away keep one record each here while another one is there, so that its records are found.
+    fn pass_over_away(&self, ahead: &mut Ahead) {
+        if !self.names.iter().any(|stream| self.may_try(stream)) {
+            return;
+        }
+        for stream in &self.names {
+            if !self.may_try(stream) {
+                ahead.pass_over(stream);
+            }
         }
     }
 
@@ -330,9 +343,15 @@ impl Ahead {
         self.rewinds |= is_wanted && self.passed_over.contains(stream);
     }
 
-    /// A stalled stream keeps one record to try it with.
     fn pass_over_if_stalled(&mut self, stream: &Arc<str>) {
-        if self.holds.is_stalled(stream) && self.window.keep_oldest(stream, 1) {
+        if self.holds.is_stalled(stream) {
+            self.pass_over(stream);
+        }
+    }
+
+    /// Keeps one record of the stream, to try it with.
+    fn pass_over(&mut self, stream: &Arc<str>) {
+        if self.window.keep_oldest(stream, 1) {
             self.passed_over.insert(stream.clone());
         }
     }

@@ -19,7 +19,7 @@ use crate::record::{
     AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,
     Timestamp,
 };
-use crate::sink::{Scripted, Sink};
+use crate::sink::{Scripted, Sink, SinkError};
 use crate::spool::keys::Keys;
 use crate::spool::{Options, Spool};
 use crate::telemetry::metrics::{Metrics, SpoolMetrics};
@@ -38,9 +38,17 @@ type Script = Box<dyn Fn(StreamIndex, &[Record]) -> Vec<Outcome>>;
 struct TestSink {
     script: Rc<RefCell<Script>>,
     taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+    away: Rc<Cell<Option<StreamIndex>>>,
 }
 
 impl Scripted for TestSink {
+    fn verify(&self, stream: StreamIndex) -> Result<(), SinkError> {
+        match self.away.get() {
+            Some(away) if away == stream => Err(SinkError::Away("away".into())),
+            _ => Ok(()),
+        }
+    }
+
     fn deliver<'a>(
         &'a self,
         stream: StreamIndex,
@@ -69,6 +77,8 @@ fn delivered(_: StreamIndex, records: &[Record]) -> Vec<Outcome> {
 struct Bench {
     script: Rc<RefCell<Script>>,
     taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+    /// The stream that is not there.
+    away: Rc<Cell<Option<StreamIndex>>>,
     batches: Option<Sender<Batch>>,
     home: Sender<Settled>,
     settled: Receiver<Settled>,
@@ -87,9 +97,11 @@ impl Bench {
     ) -> Self {
         let script: Rc<RefCell<Script>> = Rc::new(RefCell::new(Box::new(script)));
         let taken = Rc::default();
+        let away = Rc::new(Cell::new(None));
         let sink = TestSink {
             script: script.clone(),
             taken: Rc::clone(&taken),
+            away: away.clone(),
         };
         let streams = STREAMS.map(|name| StreamConfig {
             name: name.into(),
@@ -126,6 +138,7 @@ impl Bench {
         Self {
             script,
             taken,
+            away,
             batches: Some(batches),
             home,
             settled,
@@ -419,6 +432,40 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
             (spool.backlog.records(), spool.dead_letters.records()),
             (0, 0)
         );
+    });
+}
+
+/// More records of a stream that is away than are read ahead do not hide those of another one.
+#[test]
+fn a_stream_that_is_away_holds_up_no_other_one() {
+    const RECORDS: u64 = 5000;
+    on_paused_time(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::start(Some(dir.path()), |_, records| {
+            vec![Outcome::Retryable("slow".into()); records.len()]
+        });
+        bench.away.set(Some(StreamIndex(0)));
+        for first in (0..RECORDS).step_by(100) {
+            let records: Vec<_> = (first..first + 100)
+                .map(|number| ((number % 50) as u8, number))
+                .collect();
+            bench.send(0, &records, AckSlot(0));
+            bench.settled.recv().await.unwrap();
+        }
+        bench.send_and_wait(1, 1, 1).await;
+        bench.script(delivered);
+        let count =
+            |stream| move |bench: &Bench| bench.taken(stream).values().map(Vec::len).sum::<usize>();
+        bench
+            .until("the other stream's", |bench| count(1)(bench) == 1)
+            .await;
+        bench.away.set(None);
+        let all = |bench: &Bench| count(0)(bench) as u64 == RECORDS;
+        bench.until("those of the stream that is back", all).await;
+        for numbers in bench.taken(0).values() {
+            assert!(numbers.is_sorted(), "{numbers:?}");
+        }
+        bench.leave().await;
     });
 }
 

@@ -161,7 +161,7 @@ class Driver:
         return {}
 
     async def do_stop_critical(self, command):
-        self.things[command["session"]].stop_critical(command["code"])
+        await self.things[command["session"]].stop_critical(command["code"])
         return {}
 
     async def do_closed(self, command):

@@ -230,8 +230,10 @@ class H3(QuicConnectionProtocol):
         self.transmit()
         return await poured.wait()
 
-    def stop_critical(self, code):
-        """Asks the gateway to send no more on its control stream."""
+    async def stop_critical(self, code):
+        """Asks the gateway to send no more on its control stream, once that is there."""
+        while GATEWAY_CONTROL not in self._quic._streams:
+            await asyncio.sleep(PAUSE_SECONDS)
         self._quic.stop_stream(GATEWAY_CONTROL, code)
         self.transmit()
 

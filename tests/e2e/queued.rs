@@ -77,7 +77,7 @@ fn a_silence_is_spooled_and_inverts_no_device() {
 fn the_memory_budget_is_the_bound() {
     let broker = brokers::pausable();
     let gateway = queued(broker.gateway_to("queued-full"))
-        .set("FOREBAY_MEMORY_MAX", "2MiB")
+        .set("FOREBAY_MEMORY_MAX", "4MiB")
         .set("FOREBAY_BODY_BYTES_MAX", "64KiB")
         .start();
     let paused = broker.pause();

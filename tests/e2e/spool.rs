@@ -364,6 +364,7 @@ fn what_cannot_be_set_aside_holds_up_its_own_device_only() {
     assert_eq!(gateway.metric("forebay_spool_records"), 2.0);
     let setup = gateway.kill();
     std::fs::remove_file(&dead_letters).expect("it is there");
+    let setup = setup.set("FOREBAY_BODY_BYTES_MAX", "10KiB");
     let gateway = setup.set("FOREBAY_SPOOL_MODE", "overflow").start();
     wait_until_drained(&gateway);
     assert_eq!(brokers::bodies("unburied"), ["beside it", "behind it"]);
