@@ -85,13 +85,13 @@ pub fn sections(file: &[u8]) -> Result<Vec<Section>, PemError> {
     }
     let mut sections = Vec::new();
     let mut open: Option<Open> = None;
-    for (number, whole) in line::lines(file) {
+    for (number, whole, below) in line::lines(file) {
         let mut rest = whole.trim_ascii();
         // More than once only where an END is followed by a BEGIN in its line.
         while !rest.is_empty() {
             rest = match open.take() {
                 None => {
-                    open = begin(rest, number)?;
+                    open = begin(rest, number, below)?;
                     &[]
                 }
                 Some(mut section) => match section.take(rest, number)? {
@@ -125,13 +125,13 @@ struct Open<'a> {
     base64: Vec<u8>,
 }
 
-/// The section that a line outside of sections begins; `None` for text.
-fn begin(text: &[u8], line: usize) -> Result<Option<Open<'_>>, PemError> {
+/// The section that a line outside of sections begins; `None` for text. `below` is the rest of the file.
+fn begin<'a>(text: &'a [u8], line: usize, below: &[u8]) -> Result<Option<Open<'a>>, PemError> {
     match Line::of(text) {
         Line::Begin { label, after: [] } => Ok(Some(Open {
             label,
             line,
-            base64: Vec::new(),
+            base64: Vec::with_capacity(line::bytes_to_end(below)),
         })),
         Line::Begin { after, .. } if line::has_escaped_breaks(after) => {
             Err(Fault::EscapedLineBreaks.at(line))

@@ -33,6 +33,11 @@ impl<'a> Line<'a> {
     }
 }
 
+/// How much of a text stands before the next END: no more base64 than that is in its section.
+pub fn bytes_to_end(text: &[u8]) -> usize {
+    memchr::memmem::find(text, END).unwrap_or(0)
+}
+
 /// The label of a marker that the line starts with, and what follows it.
 fn marker<'a>(text: &'a [u8], start: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let rest = text.strip_prefix(start)?;
@@ -60,8 +65,8 @@ fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
     is_whole && start.eq_ignore_ascii_case(word)
 }
 
-/// All lines with their numbers, from 1. They end with LF, CR LF or CR.
-pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// All lines with their numbers, from 1, and what is below each. They end with LF, CR LF or CR.
+pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
     let mut rest = Some(file);
     let lines = std::iter::from_fn(move || {
         let text = rest?;
@@ -71,9 +76,11 @@ pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
             [] => None,
             [b'\r', b'\n', after @ ..] | [_, after @ ..] => Some(after),
         };
-        Some(line)
+        Some((line, rest.unwrap_or_default()))
     });
-    (1..).zip(lines)
+    (1..)
+        .zip(lines)
+        .map(|(number, (line, below))| (number, line, below))
 }
 
 /// Of UTF-8, or of UTF-16 in either order.

@@ -147,9 +147,12 @@ fn pick(
 }
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>, String> {
+    let limit = pem::FILE_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
     let read = std::fs::File::open(file).and_then(|opened| {
-        let limit = pem::FILE_BYTES_MAX as u64 + 1;
+        // As large as it is: a buffer that doubles would be three times a long list.
+        let file_bytes = opened.metadata()?.len().min(limit);
+        bytes.reserve_exact(file_bytes as usize + 1);
         opened.take(limit).read_to_end(&mut bytes)
     });
     match read {

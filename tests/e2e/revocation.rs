@@ -141,9 +141,10 @@ fn a_revoked_device_is_cut_off_and_nobody_else_is() {
 #[test]
 fn a_list_of_a_million_is_in_force_in_time() {
     const ENTRIES: u32 = 1_000_000;
-    /// A million numbers of 16 bytes have 16 MB; the rest is what an allocator keeps at hand.
-    const GROWTH_BYTES_MAX: u64 = 64 << 20;
-    let gateway = setup().start();
+    /// A million numbers of 16 bytes have 16 MB.
+    const GROWTH_BYTES_MAX: u64 = 32 << 20;
+    // Otherwise the allocator gives back what was freed when it has something else to do.
+    let gateway = setup().set("MIMALLOC_PURGE_DELAY", "0").start();
     let (good, stolen) = (gateway.device("good"), gateway.device("stolen"));
     let live = [&good, &stolen].map(|device| Client::open(Protocol::H2, &gateway, device));
     live.iter()
@@ -158,7 +159,10 @@ fn a_list_of_a_million_is_in_force_in_time() {
     assert_accepted(&gateway, &good);
     assert_eq!(live[0].send(&Ask::post("1")).status, 204);
     let grown = || gateway.memory("VmRSS").saturating_sub(before);
-    eventually("memory that is given back", || grown() < GROWTH_BYTES_MAX);
+    eventually("memory that is given back", || {
+        eprintln!("GROWN {}", grown() >> 20);
+        grown() < GROWTH_BYTES_MAX
+    });
     let most = gateway.memory("VmHWM").saturating_sub(before);
     println!(
         "cut after {after:?}; grown by {} MiB, by {} MiB while reading",
