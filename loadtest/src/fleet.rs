@@ -106,7 +106,7 @@ fn conduct(options: &Fleet, run: RunId) -> Result<Report> {
             }
         }
         match messages.recv_timeout(Duration::from_millis(50)) {
-            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(snapshot),
+            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(*snapshot),
             Ok(Message::Line(line)) => bail!("a worker said {line:?} in the run"),
             Ok(Message::End) => open -= 1,
             Err(RecvTimeoutError::Timeout) => {}
@@ -144,7 +144,7 @@ fn set_up(
                 gathered.certificates += count;
                 gathered.certificate_seconds = gathered.certificate_seconds.max(seconds);
             }
-            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(snapshot),
+            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(*snapshot),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => {
                 bail!("a worker ended before the run")

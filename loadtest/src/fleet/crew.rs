@@ -106,7 +106,7 @@ pub enum Line {
         count: u64,
         seconds: f64,
     },
-    Counted(Snapshot),
+    Counted(Box<Snapshot>),
     /// A thread's devices are connected.
     Ready,
 }

@@ -156,7 +156,9 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     check_server(&crew, &part).await?;
     let mut devices = spawn_devices(&crew, part, devices_ready);
     let _ = ready.wait_for(|ready| *ready == count).await;
-    shared.lines.send(Line::Counted(crew.snapshot(None)))?;
+    shared
+        .lines
+        .send(Line::Counted(Box::new(crew.snapshot(None))))?;
     shared.lines.send(Line::Ready)?;
     let start = crew.wait_for_start().await;
     let mut seconds = interval_at(start + Duration::from_secs(1), Duration::from_secs(1));
@@ -166,7 +168,7 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
             biased;
             at = seconds.tick() => {
                 let second = (at - start).as_secs() as u32 - 1;
-                shared.lines.send(Line::Counted(crew.snapshot(Some(second))))?;
+                shared.lines.send(Line::Counted(Box::new(crew.snapshot(Some(second)))))?;
             }
             _ = devices.join_next() => {}
         }
@@ -177,7 +179,7 @@ async fn play(shared: &Shared, part: Part) -> Result<()> {
     let second = start.elapsed().as_secs() as u32;
     shared
         .lines
-        .send(Line::Counted(crew.snapshot(Some(second))))?;
+        .send(Line::Counted(Box::new(crew.snapshot(Some(second)))))?;
     Ok(())
 }
 
