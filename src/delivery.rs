@@ -16,6 +16,7 @@ mod holds;
 mod overflow;
 mod promised;
 mod queued;
+mod read_ahead;
 mod shipment;
 #[cfg(test)]
 mod tests;

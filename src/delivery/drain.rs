@@ -14,21 +14,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
 use super::backlog::Backlog;
 use super::holds::Holds;
+use super::read_ahead::{Ended, WINDOW_BYTES, WINDOW_RECORDS, read_frames};
 use super::window::{Entry, Limits, Turn, Wave, Window};
 use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
 use crate::spool::disk::real::RealDisk;
-use crate::spool::reader::{Frame, ReadError, Reader};
-
-/// What is read ahead: more than a wave, so that it finds many devices.
-const WINDOW_RECORDS: usize = 4096;
-const WINDOW_BYTES: usize = 8 << 20;
+use crate::spool::reader::{Frame, Reader};
 
 /// How long the disk is left alone that could not be read.
 const READ_BACK_OFF: Duration = Duration::from_secs(1);
@@ -363,42 +359,4 @@ impl Ahead {
         self.reader = None;
         self.rewinds = false;
     }
-}
-
-struct Read {
-    frames: Vec<Frame>,
-    ended: Ended,
-}
-
-enum Ended {
-    /// There is no more now.
-    All,
-    Enough,
-    Failed(ReadError),
-}
-
-/// Half a window. A payload is copied out of its frame, which it would pin as a whole.
-fn read_frames(reader: &mut Reader<RealDisk>) -> Read {
-    let (mut frames, mut records, mut bytes) = (Vec::new(), 0, 0);
-    while records < WINDOW_RECORDS / 2 && bytes < WINDOW_BYTES / 2 {
-        let mut frame = match reader.next_frame() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => {
-                let ended = Ended::All;
-                return Read { frames, ended };
-            }
-            Err(error) => {
-                let ended = Ended::Failed(error);
-                return Read { frames, ended };
-            }
-        };
-        for record in &mut frame.records {
-            record.payload = Bytes::copy_from_slice(&record.payload);
-            bytes += record.payload.len();
-        }
-        records += frame.records.len();
-        frames.push(frame);
-    }
-    let ended = Ended::Enough;
-    Read { frames, ended }
 }
