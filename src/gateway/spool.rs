@@ -23,6 +23,7 @@ pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog
     };
     let (spool, found) = Spool::open_within(options, memory_bytes_max)
         .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
+    metrics.spool().set_bytes_max(config.bytes_max);
     let Recovery { records, bytes, .. } = found.backlog;
     if records > 0 {
         tracing::info!(

@@ -13,8 +13,8 @@ from processes import RULES, Broker, Prometheus
 
 DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
 
-# What has no sample where there is no spool that fills.
-EMPTY = re.compile(r"spool_full|spool_fill|spool_bytes_max|clamp")
+# What has no sample where no spool fills.
+EMPTY = re.compile(r"spool_fill|deriv|clamp")
 
 
 def panels():
@@ -40,7 +40,7 @@ def observed(folder):
     """A gateway with good, refused and limited devices, and a Prometheus that has seen them."""
     home = folder / "observed"
     home.mkdir()
-    gateway = Gateway(home, FOREBAY_DEVICE_RATE="20", FOREBAY_DEVICE_BURST="20")
+    gateway = Gateway(home, FOREBAY_DEVICE_RATE="20", FOREBAY_DEVICE_BURST="20", FOREBAY_SPOOL_DIR=str(home / "spool"))
     prometheus = Prometheus(home, gateway)
     try:
         seen = set()

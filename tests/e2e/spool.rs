@@ -337,6 +337,17 @@ fn what_the_topic_refuses_for_good_is_a_dead_letter_and_can_be_replayed() {
     assert_eq!(brokers::bodies("refusing")[2].len(), 30_000);
 }
 
+/// Three alerts compare what is in the spool with what it may take.
+#[test]
+fn the_quota_is_in_the_metrics() {
+    let setup = Setup::new().with_spool("overflow");
+    let gateway = setup.set("FOREBAY_SPOOL_BYTES_MAX", "64MiB").start();
+    assert_eq!(
+        gateway.metric("forebay_spool_bytes_max"),
+        f64::from(64 << 20)
+    );
+}
+
 /// Where dead letters cannot be written, what was refused waits with its own device; all others go on, after a restart too.
 #[test]
 fn what_cannot_be_set_aside_holds_up_its_own_device_only() {
