@@ -6,7 +6,7 @@
 //! caller and gives the item back.
 //!
 //! The receiver registers its waker before it looks a second time; a push stores before it wakes. One of the two
-//! sees the other, so no item is left in the queue with its receiver asleep (`tests/loom.rs` walks every
+//! sees the other, so no item is left in the queue with its receiver asleep (`tests/loom_handover.rs` walks every
 //! interleaving). When the last sender is gone and the queue is empty, `recv` gives `None`.
 
 use std::future::poll_fn;
