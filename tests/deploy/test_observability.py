@@ -14,7 +14,7 @@ from processes import RULES, Broker, Prometheus
 DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
 
 # What has no sample where no spool fills.
-EMPTY = re.compile(r"spool_fill|deriv|clamp")
+EMPTY = re.compile(r"spool_full:seconds|spool_fill|deriv|clamp")
 
 
 def panels():
