@@ -48,6 +48,9 @@ pub use recovery::{OpenError, Recovery};
 pub use shared::State;
 use thread::Commits;
 
+/// The thread that writes to disk.
+pub const THREAD: &str = "forebay-spool";
+
 /// The folder of the dead letters, within the spool's.
 pub const DEAD_LETTERS: &str = "dead-letters";
 
@@ -119,7 +122,7 @@ impl<D: Disk> Spool<D> {
         let commits = Arc::new(commits);
         let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
         let (backlog, dead_letters) = (log(0), log(1));
-        let builder = std::thread::Builder::new().name("forebay-spool".into());
+        let builder = std::thread::Builder::new().name(THREAD.into());
         let thread = {
             let commits = commits.clone();
             builder.spawn(move || thread::run(commits, engines))

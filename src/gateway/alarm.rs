@@ -13,8 +13,11 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use crate::sink::file;
+use crate::spool;
+
 /// The threads on which records are delivered: the sink's tasks, its writer of files, and the spool.
-const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, "file-sink", "forebay-spool"];
+const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, file::THREAD, spool::THREAD];
 
 /// Where delivery and the sink's client have their tasks.
 pub const SINK_THREAD: &str = "forebay-sink";
@@ -119,7 +122,7 @@ mod tests {
         };
         panic_on("forebay-0");
         assert!(!alarm.is_raised());
-        panic_on("file-sink");
+        panic_on(file::THREAD);
         assert!(alarm.is_raised());
         assert_eq!(told.try_recv(), Ok("a task of delivery"));
     }

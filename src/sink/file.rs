@@ -36,6 +36,9 @@ const ROTATION: Rotation = Rotation {
     age_max: Duration::from_secs(3600),
 };
 
+/// The thread that writes the files.
+pub const THREAD: &str = "file-sink";
+
 /// Batches that wait for the disk; the next ones wait in their order to be handed over.
 const JOBS_WAITING_MAX: usize = 64;
 
@@ -146,7 +149,7 @@ impl FileSink {
 
 fn start(writer: Writer) -> io::Result<mpsc::Sender<Job>> {
     let (sender, jobs) = mpsc::channel(JOBS_WAITING_MAX);
-    let thread = thread::Builder::new().name("file-sink".into());
+    let thread = thread::Builder::new().name(THREAD.into());
     thread.spawn(move || writer.run(jobs)).map(|_| sender)
 }
 
