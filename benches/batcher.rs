@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::admission::Admission;
-use forebay::batcher::accumulator::Accumulator;
-use forebay::batcher::lull::Lull;
-use forebay::batcher::spares::Buffers;
-use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
-use forebay::config::{AckConfig, AckMode, BatchConfig};
-use forebay::delivery::Health;
-use forebay::handover;
-use forebay::record::{
+use forebay::internals::admission::Admission;
+use forebay::internals::batcher::Accumulator;
+use forebay::internals::batcher::Buffers;
+use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
+use forebay::internals::delivery::Health;
+use forebay::internals::handover;
+use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::telemetry::metrics::{Metrics, SealReason};
+use forebay::internals::telemetry::{Metrics, SealReason};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::sink::kinesis::aggregate::{UserRecord, encode};
+use forebay::internals::sink::{UserRecord, encode};
 
 /// What fits into an aggregate of 50 KiB.
 const RECORDS: usize = 119;

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use forebay::config::{IdSource, LimitsConfig, Quota};
-use forebay::identity::Identity;
-use forebay::limits::token_bucket::{Bucket, Rule};
-use forebay::limits::{Clock, DeviceLimits, Limits, Nanos, TableFull};
-use forebay::record::DeviceId;
+use forebay::internals::config::{IdSource, LimitsConfig, Quota};
+use forebay::internals::identity::Identity;
+use forebay::internals::limits::{Bucket, Rule};
+use forebay::internals::limits::{Clock, DeviceLimits, Limits, Nanos, TableFull};
+use forebay::internals::record::DeviceId;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
 const DEVICES: usize = 1_000_000;

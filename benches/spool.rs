@@ -12,13 +12,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use forebay::config::WhenFull;
-use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
-use forebay::spool::disk::{DiskFile, write_all_at};
-use forebay::spool::frame::body::Draft;
-use forebay::spool::keys::Keys;
-use forebay::spool::{Options, Spool};
-use forebay::telemetry::metrics::SpoolMetrics;
+use forebay::internals::config::WhenFull;
+use forebay::internals::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::internals::spool::Draft;
+use forebay::internals::spool::Keys;
+use forebay::internals::spool::{DiskFile, write_all_at};
+use forebay::internals::spool::{Options, Spool};
+use forebay::internals::telemetry::SpoolMetrics;
 
 const QUOTA_BYTES: u64 = 40 << 30;
 const BATCH_RECORDS: usize = 256;

@@ -30,11 +30,11 @@ use crate::record::Timestamp;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Handshake, Scope, WorkerMetrics};
 use crate::tls::{Buffers, Status, Tls};
-pub use capacity::Capacity;
+pub(crate) use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
-pub use quic::{Place, Quic};
-pub use steer::{WorkerConnectionIds, steer_to_workers};
-pub use turn::Turns;
+pub(crate) use quic::{Place, Quic};
+pub(crate) use steer::{WorkerConnectionIds, steer_to_workers};
+pub(crate) use turn::Turns;
 
 /// A handshake that is under way when the gateway drains gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
@@ -42,7 +42,7 @@ const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 type Permits = (ConnectionPermit, HandshakePermit);
 
 /// Accepts for one worker.
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     pub service: Rc<Service>,
     pub tls: Tls,
     pub identity: Arc<Identity>,

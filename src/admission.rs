@@ -97,7 +97,7 @@ impl Admission {
     }
 
     /// Lets the permit hold a payload of so many bytes, and what a record costs beside it.
-    pub fn grow(&self, permit: &mut Permit, payload_bytes: usize) -> Result<(), Shed> {
+    pub(crate) fn grow(&self, permit: &mut Permit, payload_bytes: usize) -> Result<(), Shed> {
         Ok(self
             .budget
             .grow(permit, payload_bytes + RECORD_OVERHEAD_BYTES)?)

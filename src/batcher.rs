@@ -11,11 +11,11 @@
 //! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
 //! it, within the memory budget that admission keeps.
 
-pub mod accumulator;
+pub(crate) mod accumulator;
 mod agenda;
-pub mod lull;
-pub mod spares;
-pub mod waiters;
+pub(crate) mod lull;
+pub(crate) mod spares;
+pub(crate) mod waiters;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigErrors, Raw, raise_open_file_limit};
 use crate::{gateway, telemetry};
 
 /// Exit code for arguments and configurations that are wrong.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// Runs the command that the arguments name.
 pub fn run() -> anyhow::Result<ExitCode> {

@@ -4,35 +4,35 @@
 //! the others. All faults are found at once, each named with its variable and an example. A room receives its own
 //! section, never the whole; nothing else reads the environment.
 
-pub mod host;
+pub(crate) mod host;
 mod raw;
 mod resolve;
 mod spooled;
 #[cfg(test)]
 mod tests;
 mod value;
-pub mod variables;
+pub(crate) mod variables;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use host::raise_open_file_limit;
+pub(crate) use host::raise_open_file_limit;
 pub use raw::Raw;
-pub use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
-pub use spooled::{
+pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
+pub(crate) use spooled::{
     BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
 };
 
 /// What is wrong with a configuration, a line for each fault.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct ConfigErrors(pub Vec<String>);
+pub(crate) struct ConfigErrors(pub Vec<String>);
 
 /// Everything the gateway was told, resolved.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     pub listen: ListenConfig,
     pub admin_listen: SocketAddr,
     pub tls: TlsConfig,
@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug)]
-pub struct ListenConfig {
+pub(crate) struct ListenConfig {
     pub address: SocketAddr,
     pub http3: bool,
     pub workers: NonZeroUsize,
@@ -70,7 +70,7 @@ pub struct ListenConfig {
 
 /// How many there may be at once.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionsConfig {
+pub(crate) struct ConnectionsConfig {
     /// TCP and QUIC connections together.
     pub all_max: usize,
     /// TCP connections, each of which is an open file: some are left for everything else.
@@ -84,7 +84,7 @@ pub struct ConnectionsConfig {
 }
 
 #[derive(Clone, Debug)]
-pub struct TlsConfig {
+pub(crate) struct TlsConfig {
     /// Chains, the preferred one first.
     pub cert: Vec<PathBuf>,
     /// The key of each chain.
@@ -96,7 +96,7 @@ pub struct TlsConfig {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
+pub(crate) enum TlsVersion {
     Tls12,
     Tls13,
 }
@@ -190,7 +190,7 @@ pub struct LimitsConfig {
 }
 
 #[derive(Clone, Debug)]
-pub struct HttpConfig {
+pub(crate) struct HttpConfig {
     pub body_bytes_max: usize,
     /// Further host names (`*`: any).
     pub authorities: Vec<String>,
@@ -217,20 +217,20 @@ pub enum AckMode {
 
 /// Where a log of JSON lines goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalTarget {
+pub(crate) enum JournalTarget {
     Stdout,
     File(PathBuf),
 }
 
 #[derive(Clone, Debug)]
-pub struct AccessLogConfig {
+pub(crate) struct AccessLogConfig {
     pub target: JournalTarget,
     /// Of all requests, above 0 and at most 1.
     pub share: f64,
 }
 
 #[derive(Clone, Debug)]
-pub struct SpoolConfig {
+pub(crate) struct SpoolConfig {
     pub dir: PathBuf,
     pub mode: SpoolMode,
     pub bytes_max: u64,
@@ -240,7 +240,7 @@ pub struct SpoolConfig {
 
 /// What goes to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpoolMode {
+pub(crate) enum SpoolMode {
     /// What the sink cannot take.
     Overflow,
     /// Everything, before it is answered.
@@ -255,7 +255,7 @@ pub enum WhenFull {
 }
 
 #[derive(Clone, Debug)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// tracing-subscriber's `EnvFilter` syntax.
     pub filter: String,
     pub json: bool,

@@ -39,7 +39,7 @@ use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 pub use backlog::Backlog;
 pub use health::Health;
-pub use promised::Promised;
+pub(crate) use promised::Promised;
 use queued::Queued;
 use shipment::{Home, Shipment};
 use watch::Watch;
@@ -96,7 +96,7 @@ impl Delivery {
     }
 
     /// Where it counts what was answered and is not safe.
-    pub fn counting(self, promised: Promised) -> Self {
+    pub(crate) fn counting(self, promised: Promised) -> Self {
         Self { promised, ..self }
     }
 

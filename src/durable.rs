@@ -4,7 +4,7 @@
 //! folders 0750, and less where the umask says so. A name in a folder is on disk once the folder is synced, not before; a
 //! [`Lock`](lock::Lock) keeps a second gateway out of a folder. Every call answers with the disk's own error.
 
-pub mod lock;
+pub(crate) mod lock;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -15,14 +15,14 @@ const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
 /// How a file is opened that may have to be created: whoever is not of the gateway's group does not read it.
-pub fn new_file() -> OpenOptions {
+pub(crate) fn new_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(FILE_MODE);
     options
 }
 
 /// Creates a folder, and those above it, whose names survive a crash.
-pub fn create_durably(path: &Path) -> io::Result<()> {
+pub(crate) fn create_durably(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
@@ -38,7 +38,7 @@ pub fn create_durably(path: &Path) -> io::Result<()> {
 }
 
 /// Makes names that were created, renamed or removed in a folder survive a crash.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -48,7 +48,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Whoever reads a key can do what it is for. A warning, not an error: the others may be a group made for it.
-pub fn warn_of_other_readers(variable: &'static str, file: &Path) {
+pub(crate) fn warn_of_other_readers(variable: &'static str, file: &Path) {
     const GROUP_AND_OTHERS: u32 = 0o077;
     let mode = fs::metadata(file).map_or(0, |data| data.mode() & 0o7777);
     if mode & GROUP_AND_OTHERS != 0 {

@@ -46,7 +46,7 @@ use shutdown::{Phases, Threads};
 
 /// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
 /// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
-pub fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let reloader = Reloader::start(config.tls.clone())?;
     let health = Arc::new(first_health(&config));

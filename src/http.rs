@@ -5,14 +5,14 @@
 //! turns a request into a head and a body for [`Service`], and ends its connection when the service or the gateway says
 //! so.
 
-pub mod bell;
+pub(crate) mod bell;
 mod cut;
 mod date;
 mod discard;
 mod fields;
-pub mod h1;
-pub mod h2;
-pub mod h3;
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod h3;
 mod overhead;
 mod patience;
 mod reply;
@@ -39,13 +39,13 @@ use crate::telemetry::top::{Tally, Top};
 use crate::tls::Revocation;
 use bell::Bell;
 pub use date::Date;
-pub use reply::openapi;
+pub(crate) use reply::openapi;
 
 /// Largest head of a request, in bytes, names, values and framing together.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Header fields in one request.
-pub const HEADER_FIELDS_MAX: usize = 64;
+pub(crate) const HEADER_FIELDS_MAX: usize = 64;
 
 /// From the last answer on an h1 connection to its end, when the gateway drains.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);

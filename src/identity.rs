@@ -28,11 +28,13 @@ use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
 use crate::record::{DeviceId, Timestamp};
-pub use chain::{Authority, AuthorityId, Bundle, Link, Verify, authority, links, serial};
-pub use crl::{Crl, CrlError, Edition, significant};
+pub(crate) use chain::Verify;
+pub use chain::{Authority, AuthorityId, Bundle, Link, authority, links, serial};
+pub(crate) use crl::Edition;
+pub use crl::{Crl, CrlError, significant};
 use der::{Element, elements, only};
 pub use scope::Scope;
-pub use server::{ServerCertificate, server};
+pub(crate) use server::{ServerCertificate, server};
 pub use signed::{PublicKey, Signed};
 
 /// Where in a certificate the device's id is looked for.

@@ -18,8 +18,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-pub use body::{Body, BrokenBody};
-pub use head::{ContentTypes, Field, HostRule, RequestHead, length};
+pub(crate) use body::{Body, BrokenBody};
+pub use head::{ContentTypes, RequestHead};
+pub(crate) use head::{Field, HostRule, length};
 pub use refusal::Refusal;
 pub use routes::{Authorities, Routes};
 
@@ -86,13 +87,13 @@ impl Caller {
 
 /// When a request came in, by both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     pub instant: Instant,
     pub wall: Timestamp,
 }
 
 impl Moment {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self {
             instant: Instant::now(),
             wall: Timestamp::now(),
@@ -114,7 +115,7 @@ pub struct Ingest {
 }
 
 /// A request whose head has passed every check: what is left is its body.
-pub struct Admitted<'c> {
+pub(crate) struct Admitted<'c> {
     device: &'c Device,
     limits: &'c DeviceLimits,
     stream: StreamIndex,
@@ -125,7 +126,7 @@ pub struct Admitted<'c> {
 
 impl Ingest {
     /// Whether the request may send its body.
-    pub fn admit<'c>(
+    pub(crate) fn admit<'c>(
         &self,
         caller: &'c Caller,
         head: &RequestHead<'_>,
@@ -155,7 +156,7 @@ impl Ingest {
     }
 
     /// Takes the reading in; `Ok` means that it is safe, as the ack mode defines it.
-    pub async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
+    pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
         let Admitted {
             device,
             limits,

@@ -18,26 +18,31 @@
 //! line, and [`sync`] has the atomics that loom replaces. ARCHITECTURE.md tells of the way of a record.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
+#![deny(unreachable_pub, unnameable_types)]
 
-pub mod accept;
-pub mod admission;
-pub mod batcher;
-pub mod cli;
-pub mod config;
-pub mod delivery;
-pub mod durable;
-pub mod gateway;
-pub mod handover;
-pub mod http;
-pub mod identity;
-pub mod ingest;
-pub mod limits;
-pub mod pem;
-pub mod pki;
-pub mod record;
-pub mod sink;
-pub mod spool;
-pub mod sync;
-pub mod telemetry;
-pub mod tls;
-pub mod worker;
+mod accept;
+mod admission;
+mod batcher;
+mod cli;
+mod config;
+mod delivery;
+mod durable;
+mod gateway;
+mod handover;
+mod http;
+mod identity;
+mod ingest;
+#[doc(hidden)]
+pub mod internals;
+mod limits;
+mod pem;
+mod pki;
+mod record;
+mod sink;
+mod spool;
+mod sync;
+mod telemetry;
+mod tls;
+mod worker;
+
+pub use cli::run;

@@ -19,21 +19,22 @@ use wildmatch::WildMatch;
 use crate::config::LimitsConfig;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
-pub use crate::telemetry::metrics::Scope;
+pub(crate) use crate::telemetry::metrics::Scope;
 
 pub use table::TableFull;
 use table::{Handle, Table, Which};
+pub use token_bucket::Nanos;
+pub(crate) use token_bucket::Refusal;
 use token_bucket::{Bucket, Rule};
-pub use token_bucket::{Nanos, Refusal};
 
 mod table;
 #[cfg(test)]
 mod tests;
-pub mod token_bucket;
+pub(crate) mod token_bucket;
 
 /// Source addresses remembered at once, some 5 MiB. A full bucket is forgotten for a newcomer, so this bounds the
 /// addresses that have sent something within the time that their buckets take to refill.
-pub const ADDRESSES_MAX: usize = 65_536;
+pub(crate) const ADDRESSES_MAX: usize = 65_536;
 
 /// Where [`Nanos`] come from: they count from the clock's making. Copies agree; share one in the process.
 #[derive(Clone, Copy, Debug)]
@@ -64,18 +65,18 @@ impl Default for Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the limit of the {} is reached", scope.label())]
 pub struct Refused {
-    pub scope: Scope,
-    pub refusal: Refusal,
+    pub(crate) scope: Scope,
+    pub(crate) refusal: Refusal,
 }
 
 impl Refused {
     /// Until the same request would pass.
-    pub fn retry_after(&self) -> Duration {
+    pub(crate) fn retry_after(&self) -> Duration {
         self.refusal.retry_after
     }
 
     /// The value of `RateLimit-Policy`: `"device";q=100;w=2`.
-    pub fn rate_limit_policy(&self) -> String {
+    pub(crate) fn rate_limit_policy(&self) -> String {
         let Refusal {
             burst,
             window_seconds,
@@ -85,7 +86,7 @@ impl Refused {
     }
 
     /// The value of `RateLimit`: `"device";r=0;t=1`.
-    pub fn rate_limit(&self) -> String {
+    pub(crate) fn rate_limit(&self) -> String {
         format!(
             "\"{}\";r={};t={}",
             self.scope.label(),
@@ -191,7 +192,7 @@ impl Limits {
     }
 
     /// Takes a request from the device, its address and the gateway, in that order, up to the first that refuses.
-    pub fn take_request(
+    pub(crate) fn take_request(
         &self,
         device: &DeviceLimits,
         address: &AddressLimits,
@@ -209,7 +210,7 @@ impl Limits {
 }
 
 /// An address as buckets know it. No IPv4-mapped address is a /64 with its low half zero, so the two never meet.
-pub fn network_of(address: IpAddr) -> u128 {
+pub(crate) fn network_of(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
@@ -232,7 +233,7 @@ impl DeviceLimits {
     }
 
     /// Takes `bytes` of a body.
-    pub fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
+    pub(crate) fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
         self.buckets
             .take(Which::Second, &self.bytes, bytes, now)
             .map_err(Denied::at(Scope::DeviceBytes))
@@ -253,14 +254,14 @@ pub struct AddressLimits {
 
 impl AddressLimits {
     /// Takes one new connection.
-    pub fn take_handshake(&self, now: Nanos) -> Result<(), Denied> {
+    pub(crate) fn take_handshake(&self, now: Nanos) -> Result<(), Denied> {
         self.buckets
             .take(Which::First, &self.handshakes, 1, now)
             .map_err(Denied::at(Scope::Handshake))
     }
 
     /// Takes one request.
-    pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
+    pub(crate) fn take_request(&self, now: Nanos) -> Result<(), Denied> {
         self.buckets
             .take(Which::Second, &self.requests, 1, now)
             .map_err(Denied::at(Scope::Address))

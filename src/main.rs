@@ -6,7 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    forebay::cli::run().unwrap_or_else(|error| {
+    forebay::run().unwrap_or_else(|error| {
         eprintln!("forebay: {error:#}");
         ExitCode::FAILURE
     })

@@ -19,7 +19,7 @@ pub use kind::Kind;
 use line::Line;
 
 /// The largest file that is read. Lists of revoked certificates have been seen with 135 MB.
-pub const FILE_BYTES_MAX: usize = 256 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 256 << 20;
 
 /// Some programs leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -43,12 +43,12 @@ pub struct Section {
 #[error("line {line}: {fault}")]
 pub struct PemError {
     pub line: usize,
-    pub fault: Fault,
+    pub(crate) fault: Fault,
 }
 
 /// What can be wrong with a line, in words that have nothing of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     #[error("a byte order mark: save the file as plain ASCII or UTF-8, without one")]
     ByteOrderMark,
     #[error("no line breaks: BEGIN, the base64 and END each have lines of their own")]
@@ -114,7 +114,7 @@ pub fn sections(file: &[u8]) -> Result<Vec<Section>, PemError> {
 }
 
 /// Whether a file looks like DER: an ASN.1 SEQUENCE that is longer than 127 bytes.
-pub fn is_der(file: &[u8]) -> bool {
+pub(crate) fn is_der(file: &[u8]) -> bool {
     matches!(file, [0x30, length, ..] if *length >= 0x80)
 }
 

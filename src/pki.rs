@@ -23,10 +23,11 @@ use x509_parser::time::ASN1Time;
 
 use crate::pem::Kind;
 use crate::record::DeviceId;
-pub use crl::Serial;
+pub(crate) use crl::Serial;
 pub use files::Folder;
-pub use fleet::{FLEET_DEVICES_MAX, Fleet};
-pub use profile::{Days, ServerName};
+pub(crate) use fleet::FLEET_DEVICES_MAX;
+pub use profile::Days;
+pub(crate) use profile::ServerName;
 
 /// Why a certificate or a CRL could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ pub enum PkiError {
 
 /// What kind of key a server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyKind {
+pub(crate) enum KeyKind {
     P256,
     /// For clients that know no ECDSA.
     Rsa2048,
@@ -109,7 +110,7 @@ impl Authority {
     }
 
     /// Reads `ca.pem` and `ca.key`, which may come from elsewhere.
-    pub fn open(folder: Folder) -> Result<Self, PkiError> {
+    pub(crate) fn open(folder: Folder) -> Result<Self, PkiError> {
         let remedy = || {
             format!(
                 "`forebay pki init --dir {}` makes an authority there",
@@ -149,7 +150,7 @@ impl Authority {
     }
 
     /// A server certificate that answers to `names`. Each kind of key has its own files, for a gateway may have both.
-    pub fn issue_server(
+    pub(crate) fn issue_server(
         &self,
         names: &[ServerName],
         kind: KeyKind,

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
 use crate::handover;
-pub use permit::{DeviceMemory, Permit, Reserved};
+pub(crate) use permit::Reserved;
+pub use permit::{DeviceMemory, Permit};
 
 /// The name of a device, taken from its certificate: 1 to 128 characters of `A-Za-z0-9._:/@-`.
 /// Cloning shares the text.
@@ -26,7 +27,7 @@ pub use permit::{DeviceMemory, Permit, Reserved};
 pub struct DeviceId(Arc<str>);
 
 /// The longest device id, in characters.
-pub const DEVICE_ID_CHARS_MAX: usize = 128;
+pub(crate) const DEVICE_ID_CHARS_MAX: usize = 128;
 
 impl DeviceId {
     /// `None` when the text is empty, longer than 128 characters, or has a character outside `A-Za-z0-9._:/@-`.
@@ -94,7 +95,7 @@ pub enum RecordId {
 }
 
 /// The longest `Idempotency-Key`, in characters.
-pub const RECORD_ID_CHARS_MAX: usize = 64;
+pub(crate) const RECORD_ID_CHARS_MAX: usize = 64;
 
 impl RecordId {
     /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter behind a lock.
@@ -128,11 +129,11 @@ impl RecordId {
 pub struct TraceParent(Box<[u8; TRACE_PARENT_BYTES]>);
 
 /// Of version 00, which every later one begins with.
-pub const TRACE_PARENT_BYTES: usize = 55;
+pub(crate) const TRACE_PARENT_BYTES: usize = 55;
 
 impl TraceParent {
     /// `None` unless it is `00-<32 hex>-<16 hex>-<2 hex>`, in lower case, neither id all zeros.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes: &[u8; TRACE_PARENT_BYTES] = text.try_into().ok()?;
         let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let (trace, span, flags) = (&bytes[3..35], &bytes[36..52], &bytes[53..]);
@@ -142,7 +143,7 @@ impl TraceParent {
             .then(|| Self(Box::new(*bytes)))
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&*self.0).unwrap_or_default()
     }
 }
@@ -192,7 +193,7 @@ impl Outcome {
 }
 
 /// Why the stream did not take a record, in its own words: an error code or name, never the record's content.
-pub type Reason = Arc<str>;
+pub(crate) type Reason = Arc<str>;
 
 /// Outcomes of a batch, in the order of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,14 +262,14 @@ impl Batch {
     }
 
     /// For whoever answers before it is done with the records.
-    pub fn into_parts(self) -> (Vec<Record>, Receipt) {
+    pub(crate) fn into_parts(self) -> (Vec<Record>, Receipt) {
         (self.records, self.receipt)
     }
 }
 
 /// The requests that wait for a batch.
 #[derive(Debug)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     stream: StreamIndex,
     acks: Vec<AckSlot>,
     worker: handover::Sender<Settled>,
@@ -276,7 +277,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// Tells the worker what became of the records, and gives it those that nobody else needs.
-    pub fn settle(mut self, records: Vec<Record>, outcomes: Outcomes) {
+    pub(crate) fn settle(mut self, records: Vec<Record>, outcomes: Outcomes) {
         self.send_home(records, outcomes);
     }
 

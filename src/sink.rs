@@ -5,11 +5,11 @@
 //! one lane in their order. A sink retries by itself only what its protocol retries without a change of order;
 //! what it gives back as [`Outcome::Retryable`](crate::record::Outcome) has not been written.
 
-pub mod file;
+pub(crate) mod file;
 #[cfg(feature = "kafka")]
-pub mod kafka;
+pub(crate) mod kafka;
 #[cfg(feature = "kinesis")]
-pub mod kinesis;
+pub(crate) mod kinesis;
 
 use std::time::Duration;
 

@@ -10,25 +10,25 @@
 //! for, or damaged. Whatever fails is an answer, never a wait: [`Refused`]. Numbers on disk are little-endian, checksums
 //! CRC32C; readers of damaged bytes answer `None`, never a panic and never other content.
 
-pub mod cursor;
-pub mod disk;
-pub mod engine;
-pub mod frame;
-pub mod index;
-pub mod keys;
-pub mod log;
-pub mod opened;
-pub mod quarantine;
-pub mod queue;
-pub mod ranges;
-pub mod reader;
-pub mod recovery;
-pub mod segment;
-pub mod shared;
+pub(crate) mod cursor;
+pub(crate) mod disk;
+pub(crate) mod engine;
+pub(crate) mod frame;
+pub(crate) mod index;
+pub(crate) mod keys;
+pub(crate) mod log;
+pub(crate) mod opened;
+pub(crate) mod quarantine;
+pub(crate) mod queue;
+pub(crate) mod ranges;
+pub(crate) mod reader;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
-pub mod thread;
-pub mod writer;
+pub(crate) mod thread;
+pub(crate) mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,21 +44,22 @@ pub use engine::Refused;
 use engine::{Engine, LogOptions};
 use keys::Keys;
 use log::Log;
-pub use recovery::{OpenError, Recovery};
-pub use shared::State;
+pub use recovery::OpenError;
+pub(crate) use recovery::Recovery;
+pub(crate) use shared::State;
 use thread::Commits;
 
 /// The thread that writes to disk.
-pub const THREAD: &str = "forebay-spool";
+pub(crate) const THREAD: &str = "forebay-spool";
 
 /// The folder of the dead letters, within the spool's.
-pub const DEAD_LETTERS: &str = "dead-letters";
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 
 /// The quota of the dead letters as a part of the backlog's, on top of it; it is no less than a spool's least.
 const DEAD_LETTERS_PART: u64 = 8;
 
 /// Below this a log could not roll its segments over, nor take the largest record.
-pub const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
+pub(crate) const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
 
 // A batch has its part of the quota and a record any size that a body may have, and other segments have room beside it.
 const _: () = assert!(BODY_BYTES_LIMIT as u64 <= QUOTA_BYTES_MIN / 2);
@@ -78,14 +79,14 @@ pub struct Options {
 /// What both logs held when they were opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    pub backlog: Recovery,
-    pub dead_letters: Recovery,
+    pub(crate) backlog: Recovery,
+    pub(crate) dead_letters: Recovery,
 }
 
 /// Both logs and their thread.
 pub struct Spool<D: Disk = RealDisk> {
     pub backlog: Log<D>,
-    pub dead_letters: Log<D>,
+    pub(crate) dead_letters: Log<D>,
     commits: Arc<Commits>,
     thread: Option<JoinHandle<()>>,
 }

@@ -1,13 +1,13 @@
 //! What the gateway tells its operators: metrics, logs, the audit and access logs, the busiest devices, and the admin
 //! address that serves them.
 
-pub mod access;
-pub mod admin;
-pub mod audit;
-pub mod journal;
-pub mod log;
-pub mod metrics;
+pub(crate) mod access;
+pub(crate) mod admin;
+pub(crate) mod audit;
+pub(crate) mod journal;
+pub(crate) mod log;
+pub(crate) mod metrics;
 #[cfg(feature = "otlp")]
-pub mod otlp;
-pub mod spans;
-pub mod top;
+pub(crate) mod otlp;
+pub(crate) mod spans;
+pub(crate) mod top;

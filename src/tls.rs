@@ -26,19 +26,19 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-pub use reload::{Change, Reloader};
-pub use reset::Resets;
+pub(crate) use reload::{Change, Reloader};
+pub(crate) use reset::Resets;
 pub use revocation::{Revocation, Status};
-pub use stream::{Buffers, TlsStream};
-pub use tickets::SharedCertificates;
-pub use verifier::take_refused_serial;
+pub(crate) use stream::{Buffers, TlsStream};
+pub(crate) use tickets::SharedCertificates;
+pub(crate) use verifier::take_refused_serial;
 
 use crate::record::Timestamp;
 use crate::telemetry::metrics::{Handshake, Reload};
 
 /// What is wrong with the files.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     #[error("{variable}: cannot read {}: {reason}", file.display())]
     File {
         variable: &'static str,
@@ -60,7 +60,7 @@ pub enum TlsError {
 
 impl TlsError {
     /// Which of the files it is, for the metric.
-    pub fn what(&self) -> Reload {
+    pub(crate) fn what(&self) -> Reload {
         match self {
             Self::Early { .. } => Reload::Crl,
             Self::File { variable, .. } | Self::Invalid { variable, .. } => match *variable {
@@ -81,14 +81,14 @@ impl TlsError {
 }
 
 /// What new handshakes are made with.
-pub struct Configs {
+pub(crate) struct Configs {
     pub tcp: Arc<ServerConfig>,
     pub quic: Arc<ServerConfig>,
 }
 
 /// What the files say now.
 #[derive(Clone)]
-pub struct Tls {
+pub(crate) struct Tls {
     pub configs: Arc<ArcSwap<Configs>>,
     /// What they said at start.
     pub resets: Resets,
@@ -98,7 +98,7 @@ pub struct Tls {
 }
 
 /// Why a handshake failed, for its metric.
-pub fn failure(error: &rustls::Error) -> Handshake {
+pub(crate) fn failure(error: &rustls::Error) -> Handshake {
     use rustls::CertificateError::*;
     match error {
         rustls::Error::NoCertificatesPresented => Handshake::NoCertificate,

@@ -49,7 +49,7 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// What all workers share.
-pub struct Shared {
+pub(crate) struct Shared {
     pub workers: usize,
     pub streams: u16,
     pub tls: Tls,
@@ -77,13 +77,13 @@ pub struct Shared {
 }
 
 /// Where one worker listens.
-pub struct Sockets {
+pub(crate) struct Sockets {
     pub tcp: TcpListener,
     pub udp: Option<UdpSocket>,
 }
 
 /// What one worker is given of its own.
-pub struct Own {
+pub(crate) struct Own {
     pub index: usize,
     pub sockets: Sockets,
     /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
@@ -92,7 +92,7 @@ pub struct Own {
 
 /// Runs a worker until it has drained. Gives the number of records that it has answered and leaves behind; an error is a
 /// worker that could not go on. `place` is dropped when the worker's UDP socket is closed.
-pub fn run(
+pub(crate) fn run(
     own: Own,
     place: watch::Receiver<()>,
     shared: &Shared,

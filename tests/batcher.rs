@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::admission::Admission;
-use forebay::batcher::accumulator::Accumulator;
-use forebay::batcher::lull::Lull;
-use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
-use forebay::config::{AckConfig, AckMode, BatchConfig};
-use forebay::delivery::Health;
-use forebay::handover;
-use forebay::record::{
+use forebay::internals::admission::Admission;
+use forebay::internals::batcher::Accumulator;
+use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
+use forebay::internals::delivery::Health;
+use forebay::internals::handover;
+use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Record, RecordId, Settled,
     StreamIndex, Timestamp,
 };
-use forebay::telemetry::metrics::Metrics;
+use forebay::internals::telemetry::Metrics;
 use proptest::prelude::*;
 use tokio::task::{JoinHandle, LocalSet, yield_now};
 use tokio::time::Instant;
@@ -155,7 +155,7 @@ proptest! {
             record.received_at = Timestamp(index as u64);
             sealed.extend(accumulator.push(record, AckSlot(index as u32), now).into_iter().flatten());
         }
-        sealed.extend(accumulator.seal(forebay::telemetry::metrics::SealReason::Drain));
+        sealed.extend(accumulator.seal(forebay::internals::telemetry::SealReason::Drain));
         let order: Vec<u64> = sealed.iter().flat_map(|batch| &batch.records).map(|record| record.received_at.0).collect();
         prop_assert_eq!(order, (0..sizes.len() as u64).collect::<Vec<_>>());
         for batch in sealed {

@@ -5,7 +5,7 @@ mod program;
 
 use std::process::{Command, Output, Stdio};
 
-use forebay::config::variables::VARIABLES;
+use forebay::internals::config::VARIABLES;
 use program::{Folder, text};
 
 const REQUIRED: [(&str, &str); 3] = [

@@ -5,7 +5,7 @@ mod program;
 
 use std::process::Command;
 
-use forebay::config::Raw;
+use forebay::internals::config::Raw;
 use program::{Folder, Running, text};
 
 /// On free ports, the rest as it comes.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forebay::config::variables::{Default, VARIABLES, Variable};
+use forebay::internals::config::{Default, VARIABLES, Variable};
 
 const BEGIN: &str = "<!-- Made from src/config/variables.rs. To rewrite it: UPDATE_DOCS=1 cargo test --test docs -->\n";
 const END: &str = "<!-- end -->\n";
@@ -43,7 +43,7 @@ fn the_configuration_page_lists_the_variables_of_the_code() {
 #[test]
 fn the_contract_is_the_one_of_the_code() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
-    let current = forebay::http::openapi::document();
+    let current = forebay::internals::http::document();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&file, current).expect("docs/openapi.json can be written");
     } else {

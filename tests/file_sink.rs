@@ -8,12 +8,12 @@ use std::process::Command;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
-use forebay::config::{FileConfig, StreamConfig};
-use forebay::record::{
+use forebay::internals::config::{FileConfig, StreamConfig};
+use forebay::internals::record::{
     DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::sink::file::FileSink;
-use forebay::sink::{SinkError, SinkOptions};
+use forebay::internals::sink::FileSink;
+use forebay::internals::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);

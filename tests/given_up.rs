@@ -5,8 +5,8 @@
 mod support;
 
 use bytes::Bytes;
-use forebay::admission::RECORD_OVERHEAD_BYTES;
-use forebay::telemetry::metrics::Protocol;
+use forebay::internals::admission::RECORD_OVERHEAD_BYTES;
+use forebay::internals::telemetry::Protocol;
 use h2::Reason;
 use support::{connect, runtime, service};
 use tokio::task::{LocalSet, spawn_local, yield_now};

@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use forebay::config::WhenFull;
-use forebay::http::h3::frames::Frames;
-use forebay::record::{DeviceId, Permit, Record, RecordId, Timestamp};
-use forebay::spool::frame::body::{Draft, decode};
-use forebay::spool::keys::Keys;
-use forebay::spool::{Options, Spool};
-use forebay::telemetry::metrics::SpoolMetrics;
+use forebay::internals::config::WhenFull;
+use forebay::internals::http::h3::Frames;
+use forebay::internals::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::internals::spool::Keys;
+use forebay::internals::spool::{Draft, decode};
+use forebay::internals::spool::{Options, Spool};
+use forebay::internals::telemetry::SpoolMetrics;
 
 use proptest::prelude::*;
 use rcgen::{
@@ -229,15 +229,24 @@ fn lines_of_pem() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn what_is_good_is_taken() {
     let [device, list, place] = &*GOOD;
-    assert!(forebay::identity::Scope::read(place).is_ok_and(|scope| scope.is_partition()));
-    assert_eq!(forebay::pem::sections(&BUNDLE).expect("PEM").len(), 3);
     assert!(
-        forebay::identity::Identity::new(vec![forebay::config::IdSource::SanUri])
-            .device(device)
-            .is_ok()
+        forebay::internals::identity::Scope::read(place).is_ok_and(|scope| scope.is_partition())
     );
     assert_eq!(
-        forebay::identity::Crl::parse(list)
+        forebay::internals::pem::sections(&BUNDLE)
+            .expect("PEM")
+            .len(),
+        3
+    );
+    assert!(
+        forebay::internals::identity::Identity::new(vec![
+            forebay::internals::config::IdSource::SanUri
+        ])
+        .device(device)
+        .is_ok()
+    );
+    assert_eq!(
+        forebay::internals::identity::Crl::parse(list)
             .expect("a list")
             .serials()
             .filter(Result::is_ok)
@@ -263,7 +272,7 @@ fn what_is_good_is_taken() {
     assert!(
         HEADS[..2]
             .iter()
-            .all(|head| forebay::http::h1::head::parse(head.as_bytes()).is_ok())
+            .all(|head| forebay::internals::http::h1::parse(head.as_bytes()).is_ok())
     );
 }
 

@@ -35,7 +35,7 @@ const RANKS: &[&[&str]] = &[
     &["worker"],
     &["gateway", "pki"],
     &["cli"],
-    &["main"],
+    &["main", "internals"],
 ];
 
 /// Files that only say which rooms there are.
@@ -298,6 +298,9 @@ fn faults_in_code(source: &Source) -> Vec<String> {
 
 /// Why `room` may not name this path.
 fn room_fault(room: &str, path: &[String]) -> Option<String> {
+    if room == "main" && path == ["run"] {
+        return None; // what the library is for
+    }
     if path == ["config", "Config"] && !WHOLE_CONFIG_ROOMS.contains(&room) {
         return Some("is the whole configuration: a room gets its own section".into());
     }
@@ -418,7 +421,7 @@ fn what_is_in_order_passes() {
             "cli.rs",
             "use crate::{gateway, telemetry};\nuse crate::config::Config;",
         ),
-        ("main.rs", "fn main() { forebay::cli::run() }"),
+        ("main.rs", "fn main() { forebay::run() }"),
         ("config/host.rs", "fn f() { unsafe { libc::getrlimit() } }"),
         (
             "record.rs",

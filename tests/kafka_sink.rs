@@ -14,12 +14,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay::config::{KafkaConfig, StreamConfig};
-use forebay::record::{
+use forebay::internals::config::{KafkaConfig, StreamConfig};
+use forebay::internals::record::{
     DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::sink::kafka::KafkaSink;
-use forebay::sink::{SinkError, SinkOptions};
+use forebay::internals::sink::KafkaSink;
+use forebay::internals::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
 
 use self::kafka::{Kafka, Properties, Stored};

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use aws_config::ConfigLoader;
 use aws_sdk_kinesis::types::Record as StoredRecord;
 use bytes::Bytes;
-use forebay::config::{KinesisConfig, StreamConfig};
-use forebay::record::{
+use forebay::internals::config::{KinesisConfig, StreamConfig};
+use forebay::internals::record::{
     DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::sink::kinesis::KinesisSink;
-use forebay::sink::{SinkError, SinkOptions};
+use forebay::internals::sink::KinesisSink;
+use forebay::internals::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

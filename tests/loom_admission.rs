@@ -9,7 +9,7 @@ mod sync {
 }
 
 mod record {
-    pub use crate::permit::{DeviceMemory, Permit, Reserved};
+    pub(crate) use crate::permit::{DeviceMemory, Permit, Reserved};
 }
 
 #[path = "../src/admission/budget.rs"]

@@ -5,7 +5,7 @@
 
 #![allow(dead_code)]
 
-use forebay::config;
+use forebay::internals::config;
 
 mod sync {
     //! loom in the place of `src/sync.rs`.

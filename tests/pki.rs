@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use forebay::config::IdSource;
-use forebay::identity::Identity;
-use forebay::pki::{Authority, Days, Folder as PkiFolder};
-use forebay::record::DeviceId;
+use forebay::internals::config::IdSource;
+use forebay::internals::identity::Identity;
+use forebay::internals::pki::{Authority, Days, Folder as PkiFolder};
+use forebay::internals::record::DeviceId;
 use program::Folder;
 use proptest::prelude::*;
 use x509_parser::pem::parse_x509_pem;

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use forebay::http::{self, Connection, Service};
-use forebay::telemetry::metrics::Protocol;
+use forebay::internals::http::{self, Connection, Service};
+use forebay::internals::telemetry::Protocol;
 use quinn::{ClientConfig, Endpoint, ServerConfig};
 use rustls::RootCertStore;
 use tokio::task::spawn_local;

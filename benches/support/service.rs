@@ -7,26 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::admission::Admission;
-use forebay::batcher::lull::Lull;
-use forebay::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
-use forebay::config::{
+use forebay::internals::admission::Admission;
+use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
 };
-use forebay::delivery::{Delivery, DeliveryOptions, Health};
-use forebay::handover;
-use forebay::http::{Connection, Date, Service, h1, h2};
-use forebay::identity::Device;
-use forebay::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
-use forebay::limits::{Clock, Limits};
-use forebay::record::{Batch, DeviceId, Timestamp};
-use forebay::sink::{Sink, SinkOptions};
-use forebay::telemetry::access::AccessLog;
-use forebay::telemetry::audit::Audit;
-use forebay::telemetry::metrics::{Metrics, Protocol};
-use forebay::telemetry::spans::Spans;
-use forebay::telemetry::top::Top;
-use forebay::tls::Revocation;
+use forebay::internals::delivery::{Delivery, DeliveryOptions, Health};
+use forebay::internals::handover;
+use forebay::internals::http::{Connection, Date, Service, h1, h2};
+use forebay::internals::identity::Device;
+use forebay::internals::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
+use forebay::internals::limits::{Clock, Limits};
+use forebay::internals::record::{Batch, DeviceId, Timestamp};
+use forebay::internals::sink::{Sink, SinkOptions};
+use forebay::internals::telemetry::AccessLog;
+use forebay::internals::telemetry::Audit;
+use forebay::internals::telemetry::Spans;
+use forebay::internals::telemetry::Top;
+use forebay::internals::telemetry::{Metrics, Protocol};
+use forebay::internals::tls::Revocation;
 use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;

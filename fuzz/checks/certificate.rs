@@ -1,8 +1,8 @@
 //! Any bytes in the place of a device's certificate, or of a chain of them.
 
-use forebay::config::IdSource;
-use forebay::identity::{Bundle, Identity, authority, links, serial};
-use forebay::record::DeviceId;
+use forebay::internals::config::IdSource;
+use forebay::internals::identity::{Bundle, Identity, authority, links, serial};
+use forebay::internals::record::DeviceId;
 
 /// A certificate names a device by one id of the fixed alphabet, or none; each reader agrees that it can be read.
 pub fn check(data: &[u8]) {

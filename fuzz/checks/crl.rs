@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use forebay::identity::{Crl, Link, Scope, significant};
-use forebay::record::Timestamp;
-use forebay::tls::{Revocation, Status};
+use forebay::internals::identity::{Crl, Link, Scope, significant};
+use forebay::internals::record::Timestamp;
+use forebay::internals::tls::{Revocation, Status};
 
 /// A list that is loaded revokes each certificate that it names, speaks for those of its scope only, and says nothing when
 /// it is out of date. Whatever an issuingDistributionPoint says, it is read or refused.

@@ -2,9 +2,9 @@
 //! field section.
 
 use bytes::Bytes;
-use forebay::http::h3::fields::{Section, examine};
-use forebay::http::h3::frames::{Fault, Frames};
-use forebay::http::h3::instructions::{Instructions, Side};
+use forebay::internals::http::h3::{Fault, Frames};
+use forebay::internals::http::h3::{Instructions, Side};
+use forebay::internals::http::h3::{Section, examine};
 
 pub fn check(data: &[u8]) {
     for frames in [Frames::of_request, Frames::of_control] {

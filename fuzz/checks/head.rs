@@ -1,10 +1,10 @@
 //! Any bytes in the place of an HTTP/1.1 request's head, of its path, and of a chunked body.
 
-use forebay::config::StreamConfig;
-use forebay::http::h1::chunked::{BrokenFraming, Chunked};
-use forebay::http::h1::head::{Framing, end, parse};
-use forebay::ingest::{Authorities, RequestHead, Routes};
-use forebay::record::DeviceId;
+use forebay::internals::config::StreamConfig;
+use forebay::internals::http::h1::{BrokenFraming, Chunked};
+use forebay::internals::http::h1::{Framing, end, parse};
+use forebay::internals::ingest::{Authorities, RequestHead, Routes};
+use forebay::internals::record::DeviceId;
 
 pub fn check(data: &[u8]) {
     check_head(data);

@@ -1,6 +1,6 @@
 //! Any bytes in the place of a PEM file.
 
-use forebay::pem::{Kind, sections};
+use forebay::internals::pem::{Kind, sections};
 
 /// Every BEGIN is a section of the answer, or the answer is an error that names a line of the file; a section stands where
 /// it says. What is read once more is the same.

@@ -3,12 +3,12 @@
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
-use forebay::spool::disk::DiskFile;
-use forebay::spool::frame::body::{Draft, decode};
-use forebay::spool::frame::{HEADER_BYTES, Header};
-use forebay::spool::keys::Keys;
-use forebay::spool::opened::Opened;
-use forebay::spool::segment::FRAMES_START;
+use forebay::internals::spool::DiskFile;
+use forebay::internals::spool::FRAMES_START;
+use forebay::internals::spool::Keys;
+use forebay::internals::spool::Opened;
+use forebay::internals::spool::{Draft, decode};
+use forebay::internals::spool::{HEADER_BYTES, Header};
 
 pub fn check(data: &[u8]) {
     read_body(data);

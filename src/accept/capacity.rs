@@ -19,11 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::ConnectionsConfig;
 use crate::limits::network_of;
-pub use seats::Seat;
+pub(crate) use seats::Seat;
 use seats::Seats;
 
 /// What all workers share.
-pub struct Capacity {
+pub(crate) struct Capacity {
     connections: Arc<Semaphore>,
     files: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
@@ -40,16 +40,16 @@ struct Held {
 }
 
 /// A connection's.
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     _connection: OwnedSemaphorePermit,
     _file: Option<OwnedSemaphorePermit>,
 }
 
 /// A handshake's, until it has ended.
-pub struct HandshakePermit(#[allow(dead_code)] OwnedSemaphorePermit);
+pub(crate) struct HandshakePermit(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl Capacity {
-    pub fn new(config: ConnectionsConfig) -> Self {
+    pub(crate) fn new(config: ConnectionsConfig) -> Self {
         let semaphore =
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let address_max = Held {
@@ -67,7 +67,7 @@ impl Capacity {
     }
 
     /// Waits for room for one more TCP connection, which is there already.
-    pub async fn wait_for_tcp(&self) -> (ConnectionPermit, HandshakePermit) {
+    pub(crate) async fn wait_for_tcp(&self) -> (ConnectionPermit, HandshakePermit) {
         // What QUIC needs too is taken last: who waits for a file takes nothing of it.
         let file = wait(&self.files).await;
         let connection = wait(&self.connections).await;
@@ -80,7 +80,7 @@ impl Capacity {
     }
 
     /// Room for one more QUIC connection, if there is any.
-    pub fn take_quic(&self) -> Option<(ConnectionPermit, HandshakePermit)> {
+    pub(crate) fn take_quic(&self) -> Option<(ConnectionPermit, HandshakePermit)> {
         let handshake = self.handshakes.clone().try_acquire_owned().ok()?;
         let connection = self.connections.clone().try_acquire_owned().ok()?;
         Some((
@@ -93,7 +93,7 @@ impl Capacity {
     }
 
     /// One more connection of this address, which begins with a handshake. `None` when the address has too many.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
         let network = network_of(address);
         let mut addresses = self.lock();
         let held = addresses.entry(network).or_default();
@@ -111,7 +111,7 @@ impl Capacity {
     }
 
     /// One more connection of the device of this name. `None` when it has too many.
-    pub fn seat(&self, device: &[u8]) -> Option<Seat> {
+    pub(crate) fn seat(&self, device: &[u8]) -> Option<Seat> {
         self.devices.take(device)
     }
 
@@ -128,7 +128,7 @@ async fn wait(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 /// A connection of an address.
-pub struct Guest {
+pub(crate) struct Guest {
     capacity: Arc<Capacity>,
     network: u128,
     is_shaking_hands: bool,
@@ -136,7 +136,7 @@ pub struct Guest {
 
 impl Guest {
     /// The handshake has ended.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if std::mem::replace(&mut self.is_shaking_hands, false)
             && let Some(held) = self.capacity.lock().get_mut(&self.network)
         {

@@ -19,19 +19,19 @@ const SILENT_FLIGHTS: u32 = 2;
 const WHOLE_FLIGHTS: u32 = 5;
 
 /// How long a handshake may take as a whole, of which it is not known when something arrives.
-pub fn whole(flight: Duration) -> Duration {
+pub(crate) fn whole(flight: Duration) -> Duration {
     WHOLE_FLIGHTS * flight
 }
 
 /// One handshake's.
-pub struct Pace {
+pub(crate) struct Pace {
     flight: Duration,
     began_at: Instant,
     last: Cell<Option<Instant>>,
 }
 
 impl Pace {
-    pub fn begin(flight: Duration) -> Self {
+    pub(crate) fn begin(flight: Duration) -> Self {
         Self {
             flight,
             began_at: Instant::now(),
@@ -40,17 +40,17 @@ impl Pace {
     }
 
     /// The client has said something.
-    pub fn step(&self) {
+    pub(crate) fn step(&self) {
         self.last.set(Some(Instant::now()));
     }
 
     /// Whether the client has said anything.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.last.get().is_some()
     }
 
     /// Drives a handshake to its end; `None` when it is out of time.
-    pub async fn keep<F: Future>(&self, handshake: F) -> Option<F::Output> {
+    pub(crate) async fn keep<F: Future>(&self, handshake: F) -> Option<F::Output> {
         let mut handshake = pin!(handshake);
         loop {
             let deadline = self.deadline();

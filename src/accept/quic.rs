@@ -54,11 +54,11 @@ const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A worker's place among the UDP sockets of the port, which the gateway leaves when every worker
 /// has. Who ends before the socket is closed leaves the place to the worker's thread.
-pub type Place = Rc<Cell<Option<watch::Receiver<()>>>>;
+pub(crate) type Place = Rc<Cell<Option<watch::Receiver<()>>>>;
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
 /// files of TLS.
-pub struct Quic {
+pub(crate) struct Quic {
     endpoint: Endpoint,
     config: ServerConfig,
     /// The endpoint's socket, as long as anything of quinn's holds it.
@@ -68,7 +68,7 @@ pub struct Quic {
 impl Quic {
     /// An endpoint on `socket`, whose connection ids lead back to this worker. `reset_key` is this
     /// worker's.
-    pub fn new(
+    pub(crate) fn new(
         socket: UdpSocket,
         tls: Arc<rustls::ServerConfig>,
         reset_key: Arc<dyn HmacKey>,
@@ -125,7 +125,7 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
 impl Acceptor {
     /// Accepts QUIC connections until the gateway drains, then waits for them to end. `place` is
     /// left when the socket is closed, which may be later.
-    pub async fn run_quic(self: Rc<Self>, quic: Quic, place: Place) {
+    pub(crate) async fn run_quic(self: Rc<Self>, quic: Quic, place: Place) {
         let Quic {
             endpoint,
             config,

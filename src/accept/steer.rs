@@ -16,21 +16,21 @@ use std::time::Duration;
 use quinn::{ConnectionId, ConnectionIdGenerator};
 
 /// Workers that one byte can tell apart.
-pub const WORKERS_MAX: usize = 256;
+pub(crate) const WORKERS_MAX: usize = 256;
 
 /// Length of a connection id, in bytes: one for the worker, the rest random.
 const ID_BYTES: usize = 8;
 
 /// Makes connection ids whose first byte is the worker's index modulo the number of workers.
 #[derive(Clone, Copy, Debug)]
-pub struct WorkerConnectionIds {
+pub(crate) struct WorkerConnectionIds {
     worker: u8,
     workers: u16,
 }
 
 impl WorkerConnectionIds {
     /// `worker` is less than `workers`, which is at most [`WORKERS_MAX`].
-    pub fn new(worker: usize, workers: usize) -> Self {
+    pub(crate) fn new(worker: usize, workers: usize) -> Self {
         assert!(worker < workers && workers <= WORKERS_MAX);
         Self {
             worker: worker as u8,
@@ -66,7 +66,7 @@ impl ConnectionIdGenerator for WorkerConnectionIds {
 }
 
 /// Steers the packets of all sockets that share `socket`'s port. The sockets were bound in their workers' order.
-pub fn steer_to_workers(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+pub(crate) fn steer_to_workers(socket: &UdpSocket, workers: usize) -> io::Result<()> {
     let mut program = program(workers as u32);
     let filter = libc::sock_fprog {
         len: program.len() as u16,

@@ -45,7 +45,7 @@ type Seated = (Serving, Seat);
 impl Acceptor {
     /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
     /// the listener.
-    pub async fn run_tcp(
+    pub(crate) async fn run_tcp(
         self: Rc<Self>,
         listener: TcpListener,
         mut closing: watch::Receiver<bool>,

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
 /// One worker's.
-pub struct Turns(Semaphore);
+pub(crate) struct Turns(Semaphore);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -26,7 +26,7 @@ impl Default for Turns {
 
 impl Turns {
     /// Does this when its turn has come, and gives the others theirs.
-    pub async fn take<T>(&self, step: impl FnOnce() -> T) -> T {
+    pub(crate) async fn take<T>(&self, step: impl FnOnce() -> T) -> T {
         let turn = self.wait().await;
         let done = step();
         // Woken after the sockets have been asked for news.
@@ -36,7 +36,7 @@ impl Turns {
     }
 
     /// Drives a future to its end: each time that it can go on is a step.
-    pub async fn drive<F: Future>(&self, future: F) -> F::Output {
+    pub(crate) async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let woken = Arc::new(Woken {
             is_woken: true.into(),

@@ -9,11 +9,11 @@ use crate::record::{DeviceMemory, Permit, Reserved};
 use crate::sync::{AtomicUsize, Ordering};
 
 /// A device's share is what the others leave, divided by this.
-pub const SHARE: usize = 8;
+pub(crate) const SHARE: usize = 8;
 
 /// What a permit would have to exceed to grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub(crate) enum Full {
     /// All records together hold as much as they may.
     Budget,
     /// The device holds its share; there is room for others.
@@ -22,7 +22,7 @@ pub enum Full {
 
 /// Shared by all workers. Sizes are in bytes.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Leaked once a process: permits outlive everything that could own it.
     reserved_bytes: &'static AtomicUsize,
     bytes_max: usize,
@@ -31,7 +31,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub fn new(bytes_max: usize, record_bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, record_bytes_max: usize) -> Self {
         assert!(
             record_bytes_max <= bytes_max,
             "the budget holds the largest record"
@@ -44,12 +44,12 @@ impl Budget {
     }
 
     /// A permit that holds nothing yet.
-    pub fn permit(&self, device: &DeviceMemory) -> Permit {
+    pub(crate) fn permit(&self, device: &DeviceMemory) -> Permit {
         Permit::of_device(self.reserved_bytes, device.clone())
     }
 
     /// Lets the permit hold `bytes`; it keeps what it had where they are too many.
-    pub fn grow(&self, permit: &mut Permit, bytes: usize) -> Result<(), Full> {
+    pub(crate) fn grow(&self, permit: &mut Permit, bytes: usize) -> Result<(), Full> {
         let before = permit.bytes();
         if bytes <= before {
             return Ok(());
@@ -63,7 +63,7 @@ impl Budget {
     }
 
     /// Whether the permit could hold `bytes` now. Nothing is reserved.
-    pub fn has_room(&self, permit: &Permit, bytes: usize) -> Result<(), Full> {
+    pub(crate) fn has_room(&self, permit: &Permit, bytes: usize) -> Result<(), Full> {
         let more = bytes.saturating_sub(permit.bytes());
         let Reserved { in_all, of_device } = permit.reserved();
         self.judge(Reserved {
@@ -85,7 +85,7 @@ impl Budget {
     }
 
     /// Bytes of all records that are not yet safe.
-    pub fn reserved_bytes(&self) -> usize {
+    pub(crate) fn reserved_bytes(&self) -> usize {
         self.reserved_bytes.load(Ordering::Relaxed)
     }
 }

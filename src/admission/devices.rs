@@ -19,7 +19,7 @@ const UNSWEPT_MAX: usize = 16;
 
 /// The counts of all devices. Shared by all workers.
 #[derive(Debug)]
-pub struct Devices {
+pub(crate) struct Devices {
     hasher: RandomState,
     parts: [Mutex<Part>; PARTS],
 }
@@ -48,7 +48,7 @@ impl Default for Devices {
 
 impl Devices {
     /// What the device holds: the same count for all of its connections.
-    pub fn memory(&self, device: &DeviceId) -> DeviceMemory {
+    pub(crate) fn memory(&self, device: &DeviceId) -> DeviceMemory {
         let part = self.hasher.hash_one(device) as usize % PARTS;
         let mut part = self.parts[part]
             .lock()

@@ -123,7 +123,7 @@ impl Accumulator {
 }
 
 impl Sealed {
-    pub fn age(&self, now: Instant) -> Duration {
+    pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened_at)
     }
 }

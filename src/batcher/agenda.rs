@@ -13,7 +13,7 @@ use crate::record::StreamIndex;
 
 /// How a lane stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It has gathered nothing, or has sent ahead as much as it may: a batch that comes home changes that.
     #[default]
     Resting,
@@ -25,7 +25,7 @@ pub enum Standing {
 
 /// The standing of each lane.
 #[derive(Debug)]
-pub struct Agenda {
+pub(crate) struct Agenda {
     /// By the lane's stream.
     standings: Vec<Standing>,
     gathering: DueLanes,
@@ -34,7 +34,7 @@ pub struct Agenda {
 }
 
 impl Agenda {
-    pub fn new(lanes: u16) -> Self {
+    pub(crate) fn new(lanes: u16) -> Self {
         Self {
             standings: vec![Standing::Resting; usize::from(lanes)],
             gathering: DueLanes::default(),
@@ -44,7 +44,7 @@ impl Agenda {
     }
 
     /// From now on the lane stands so.
-    pub fn note(&mut self, lane: StreamIndex, standing: Standing) {
+    pub(crate) fn note(&mut self, lane: StreamIndex, standing: Standing) {
         use Standing::{Departing, Gathering, Resting};
         let before = std::mem::replace(&mut self.standings[lane.get()], standing);
         if before == standing {
@@ -75,23 +75,23 @@ impl Agenda {
     }
 
     /// When the next lane is due.
-    pub fn due_at(&self) -> Option<Instant> {
+    pub(crate) fn due_at(&self) -> Option<Instant> {
         Some(self.first()?.0)
     }
 
     /// The first lane that is due by now.
-    pub fn due(&self, now: Instant) -> Option<StreamIndex> {
+    pub(crate) fn due(&self, now: Instant) -> Option<StreamIndex> {
         let (due_at, lane) = self.first()?;
         (due_at <= now).then_some(lane)
     }
 
     /// The first lane that may set out at a lull.
-    pub fn departing(&self) -> Option<StreamIndex> {
+    pub(crate) fn departing(&self) -> Option<StreamIndex> {
         Some(self.departing.first()?.1)
     }
 
     /// How many records may set out at a lull.
-    pub fn departing_records(&self) -> usize {
+    pub(crate) fn departing_records(&self) -> usize {
         self.departing_records
     }
 
@@ -101,12 +101,12 @@ impl Agenda {
         firsts.into_iter().flatten().min()
     }
 
-    pub fn any(&self) -> Option<StreamIndex> {
+    pub(crate) fn any(&self) -> Option<StreamIndex> {
         Some(self.first()?.1)
     }
 
     /// No lane has a deadline.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.gathering.is_empty() && self.departing.is_empty()
     }
 }

@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use crate::record::{AckSlot, Record};
 
 /// Buffers that are kept.
-pub const SPARES_MAX: usize = 8;
+pub(crate) const SPARES_MAX: usize = 8;
 
 /// A buffer with room for more records is not kept: a batch of so many pays for a new one.
-pub const SPARE_RECORDS_MAX: usize = 1024;
+pub(crate) const SPARE_RECORDS_MAX: usize = 1024;
 
 /// Records and, for each, who waits for it.
 #[derive(Debug, Default)]
@@ -22,16 +22,16 @@ pub struct Buffers {
 
 /// The buffers that a worker keeps.
 #[derive(Debug, Default)]
-pub struct Spares(RefCell<Vec<Buffers>>);
+pub(crate) struct Spares(RefCell<Vec<Buffers>>);
 
 impl Spares {
     /// Buffers that are empty.
-    pub fn take(&self) -> Buffers {
+    pub(crate) fn take(&self) -> Buffers {
         self.0.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Drops the records, and keeps the buffers where they are worth it.
-    pub fn give(&self, mut buffers: Buffers) {
+    pub(crate) fn give(&self, mut buffers: Buffers) {
         buffers.records.clear();
         buffers.acks.clear();
         let capacity = buffers.records.capacity().max(buffers.acks.capacity());
@@ -43,7 +43,7 @@ impl Spares {
 
     /// Records that there is room for.
     #[cfg(test)]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         let spares = self.0.borrow();
         spares
             .iter()

@@ -30,11 +30,11 @@ const SLOTS_KEPT_MAX: usize = 4096;
 
 /// One slot for each record on its way.
 #[derive(Debug, Default)]
-pub struct Waiters(RefCell<Slab<Slot>>);
+pub(crate) struct Waiters(RefCell<Slab<Slot>>);
 
 impl Waiters {
     /// A slot that waits until `deadline`; its record must be settled some day, or the slot is never free again.
-    pub fn open(&self, deadline: Instant) -> AckSlot {
+    pub(crate) fn open(&self, deadline: Instant) -> AckSlot {
         let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
         debug_assert!(
             key < AckSlot::NONE.0 as usize,
@@ -44,7 +44,7 @@ impl Waiters {
     }
 
     /// The outcome of the slot's record; [`Outcome::Unknown`] once the deadline has passed.
-    pub fn wait(&self, slot: AckSlot) -> Wait<'_> {
+    pub(crate) fn wait(&self, slot: AckSlot) -> Wait<'_> {
         Wait {
             waiters: self,
             slot,
@@ -53,7 +53,7 @@ impl Waiters {
     }
 
     /// The slot's record came back.
-    pub fn settle(&self, slot: AckSlot, outcome: &Outcome) {
+    pub(crate) fn settle(&self, slot: AckSlot, outcome: &Outcome) {
         let key = slot.0 as usize;
         let mut slots = self.0.borrow_mut();
         match slots.get_mut(key) {
@@ -70,12 +70,12 @@ impl Waiters {
     }
 
     /// Answers the requests whose deadline has passed. Linear in the number of slots.
-    pub fn expire(&self, now: Instant) {
+    pub(crate) fn expire(&self, now: Instant) {
         self.expire_if(|deadline| deadline <= now);
     }
 
     /// Answers all requests.
-    pub fn expire_all(&self) {
+    pub(crate) fn expire_all(&self) {
         self.expire_if(|_| true);
     }
 
@@ -87,13 +87,13 @@ impl Waiters {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
     /// Slots that there is room for.
     #[cfg(test)]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.0.borrow().capacity()
     }
 }
@@ -114,7 +114,7 @@ fn wake(slot: Slot) {
 
 /// Waits for one record. Dropping it gives up waiting, not the record.
 #[derive(Debug)]
-pub struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     waiters: &'a Waiters,
     slot: AckSlot,
     answered: bool,

@@ -19,7 +19,7 @@ use crate::record::DeviceId;
 const DIR: &str = "certs/dev";
 const DEVICE: &str = "dev-device";
 
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("dev")
         .about("Serve on this machine, with certificates made for it in certs/dev, into files")
         .args(flags(&presets()))
@@ -38,7 +38,7 @@ fn presets() -> Vec<Preset> {
     ]
 }
 
-pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     raise_open_file_limit();
     let config = match Config::load_over(presets(), environment(), given(arguments)) {
         Ok(config) => config,

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The most of an answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let address = Arg::new(ADDRESS)
         .long("admin-listen")
         .value_name("ADDRESS")
@@ -38,7 +38,7 @@ pub fn command() -> Command {
         .args([address, live])
 }
 
-pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let given = arguments
         .get_one::<String>(ADDRESS)
         .cloned()

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use super::say;
 use crate::http::openapi;
 
-pub fn commands() -> [Command; 3] {
+pub(crate) fn commands() -> [Command; 3] {
     let shell = Arg::new("SHELL")
         .required(true)
         .value_parser(value_parser!(Shell));
@@ -31,12 +31,12 @@ pub fn commands() -> [Command; 3] {
     ]
 }
 
-pub fn openapi() -> anyhow::Result<ExitCode> {
+pub(crate) fn openapi() -> anyhow::Result<ExitCode> {
     say(openapi::document().trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn completions(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn completions(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let shell = arguments
         .get_one::<Shell>("SHELL")
         .context("clap requires it")?;
@@ -46,7 +46,7 @@ pub fn completions(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn pages(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn pages(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let folder = arguments
         .get_one::<PathBuf>("FOLDER")
         .context("clap requires it")?;

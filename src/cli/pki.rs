@@ -14,7 +14,7 @@ use crate::record::DeviceId;
 /// As `--key` has it.
 const RSA: &str = "rsa2048";
 
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("pki")
         .about("Make certificates for servers and devices, and revoke them")
         .subcommand_required(true)
@@ -150,7 +150,7 @@ fn days_named(name: &'static str, default: Days) -> Arg {
         .default_value(default.get().to_string())
 }
 
-pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     match arguments.subcommand() {
         Some(("init", arguments)) => make_authority(arguments)?,
         Some(("server", arguments)) => make_server(arguments)?,

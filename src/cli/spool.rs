@@ -28,7 +28,7 @@ use crate::telemetry::metrics::SpoolMetrics;
 const DIR: &str = "FOREBAY_SPOOL_DIR";
 const KEY_FILE: &str = "FOREBAY_SPOOL_KEY_FILE";
 
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let dead = Arg::new("dead-letters")
         .long("dead-letters")
         .action(ArgAction::SetTrue);
@@ -63,7 +63,7 @@ fn path(name: &'static str, variable: &'static str) -> Arg {
         .help(help)
 }
 
-pub fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some((name, arguments)) = arguments.subcommand() else {
         unreachable!("clap requires one of the commands")
     };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 /// Workers at most: what one byte of a QUIC connection id can name.
-pub const WORKERS_MAX: usize = 256;
+pub(crate) const WORKERS_MAX: usize = 256;
 
 /// One open file in so many is no connection, but the sink's, the logs' or a runtime's.
 const OTHER_FILES_SHARE: u64 = 4;
@@ -30,12 +30,12 @@ const HANDSHAKES: std::ops::RangeInclusive<u64> = 256..=16_384;
 const OTHER_FILES_MAX: u64 = 1024;
 
 /// Connections at most, whatever the system allows.
-pub const CONNECTIONS_MAX: usize = 1 << 24;
+pub(crate) const CONNECTIONS_MAX: usize = 1 << 24;
 
 const UNKNOWN_MACHINE_BYTES: u64 = 1 << 30;
 
 /// The value that an unset variable has on this machine, as it would be written.
-pub fn default_of(name: &str) -> Option<String> {
+pub(crate) fn default_of(name: &str) -> Option<String> {
     match name {
         "FOREBAY_WORKERS" => Some(workers().to_string()),
         "FOREBAY_CONNECTIONS_MAX" => Some(connections_within(open_files_max()).to_string()),
@@ -120,7 +120,7 @@ fn connections_within(files: u64) -> u64 {
 }
 
 /// TCP connections that leave enough of the open files for everything else, be more asked for or not.
-pub fn tcp_connections_max() -> usize {
+pub(crate) fn tcp_connections_max() -> usize {
     tcp_connections_within(open_files_max())
 }
 
@@ -135,7 +135,7 @@ fn open_files_max() -> u64 {
 }
 
 /// Raises the limit of open files to what the process may raise it to.
-pub fn raise_open_file_limit() {
+pub(crate) fn raise_open_file_limit() {
     let mut limit = open_file_limit();
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the pointer is to a valid rlimit for the duration of the call. A refusal leaves the limit as it was.
@@ -154,7 +154,7 @@ fn open_file_limit() -> libc::rlimit {
 
 /// Tells the kernel that this thread, and those that it will start, work on batches (SCHED_BATCH, sched(7)): when they are
 /// woken, a worker on the same core finishes what it is at. Where that is forbidden they interrupt it.
-pub fn schedule_as_batch() {
+pub(crate) fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the pointer is to a valid sched_param, which the call only reads; 0 is the calling thread.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };

@@ -13,7 +13,7 @@ use super::variables::{Default, KAFKA_PREFIX, VARIABLES, Variable, nearest};
 
 /// Where a value came from. A flag wins over the environment, and that over what a command presets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub(crate) enum Source {
     Default,
     /// A default that follows from the machine.
     Machine,
@@ -66,7 +66,7 @@ impl Raw {
     }
 
     /// The value and its source; the default where nothing was set.
-    pub fn get(&self, name: &str) -> Option<(Cow<'_, str>, Source)> {
+    pub(crate) fn get(&self, name: &str) -> Option<(Cow<'_, str>, Source)> {
         if let Some((value, source)) = self.values.get(name) {
             return Some((value.into(), *source));
         }
@@ -171,7 +171,7 @@ fn kafka_property(name: &str) -> Option<String> {
 }
 
 /// Whether a value must not be shown: a secret, or what may be a file's content where its name belongs.
-pub fn is_hidden(name: &str, value: &str) -> bool {
+pub(crate) fn is_hidden(name: &str, value: &str) -> bool {
     is_secret(name) || value::is_content(value)
 }
 

@@ -8,13 +8,13 @@ use super::*;
 
 mod listen;
 
-pub const BODY_BYTES_LIMIT: usize = 10 << 20;
+pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
 
 /// Devices whose buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
 
 /// The memory budget must hold one largest body and what goes with it.
-pub const MEMORY_HEADROOM_BYTES: usize = 4096;
+pub(crate) const MEMORY_HEADROOM_BYTES: usize = 4096;
 
 /// Reads values one by one and keeps the faults.
 struct Reader<'a> {
@@ -91,7 +91,7 @@ impl Reader<'_> {
 
 impl Config {
     /// What the values mean, or everything that is wrong with them.
-    pub fn resolve(raw: &Raw) -> Result<Self, ConfigErrors> {
+    pub(crate) fn resolve(raw: &Raw) -> Result<Self, ConfigErrors> {
         let mut reader = Reader {
             raw,
             errors: Vec::new(),
@@ -105,7 +105,7 @@ impl Config {
     }
 
     /// The environment and the flags, read and resolved. Flags are pairs of variable name and value.
-    pub fn load(
+    pub(crate) fn load(
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
@@ -113,7 +113,7 @@ impl Config {
     }
 
     /// The same, with other defaults in the place of some.
-    pub fn load_over(
+    pub(crate) fn load_over(
         presets: impl IntoIterator<Item = (&'static str, String)>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,

@@ -6,19 +6,19 @@ use super::value::{self, Parsed};
 use super::{BatchConfig, SpoolConfig};
 
 /// The least quota of a spool.
-pub const SPOOL_BYTES_MIN: u64 = 32 << 20;
+pub(crate) const SPOOL_BYTES_MIN: u64 = 32 << 20;
 
 /// Payload bytes of a batch that any frame of a spool takes, whatever the quota.
-pub const SPOOLED_BATCH_BYTES_MAX: usize = 32 << 20;
+pub(crate) const SPOOLED_BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// Records of a batch that any frame of a spool takes.
-pub const SPOOLED_BATCH_RECORDS_MAX: usize = 65_536;
+pub(crate) const SPOOLED_BATCH_RECORDS_MAX: usize = 65_536;
 
 /// The part of the quota that a batch may have, so that several fit.
-pub const BATCHES_PER_QUOTA: u64 = 4;
+pub(crate) const BATCHES_PER_QUOTA: u64 = 4;
 
 /// A quota that the spool's logs can roll their segments over in.
-pub fn bytes(text: &str) -> Parsed<u64> {
+pub(crate) fn bytes(text: &str) -> Parsed<u64> {
     match value::size(text, usize::MAX)? as u64 {
         bytes if bytes < SPOOL_BYTES_MIN => Err("is too little for a spool: 32MiB at least".into()),
         bytes => Ok(bytes),
@@ -26,7 +26,7 @@ pub fn bytes(text: &str) -> Parsed<u64> {
 }
 
 /// The variable that makes batches too large for this spool, and how.
-pub fn fault(spool: &SpoolConfig, batch: &BatchConfig) -> Option<(&'static str, String)> {
+pub(crate) fn fault(spool: &SpoolConfig, batch: &BatchConfig) -> Option<(&'static str, String)> {
     let bytes_max = (spool.bytes_max / BATCHES_PER_QUOTA).min(SPOOLED_BATCH_BYTES_MAX as u64);
     if batch.bytes_max as u64 > bytes_max {
         let fault = format!(

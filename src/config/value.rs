@@ -17,10 +17,10 @@ use crate::record::DeviceId;
 const STREAMS_MAX: usize = 256;
 
 /// A value of a variable, or what is wrong with it.
-pub type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 /// `true` or `false`.
-pub fn switch(text: &str) -> Parsed<bool> {
+pub(crate) fn switch(text: &str) -> Parsed<bool> {
     text.parse()
         .map_err(|_| "is neither true nor false".to_owned())
 }
@@ -28,7 +28,7 @@ pub fn switch(text: &str) -> Parsed<bool> {
 const NO_BOUND: &str = "is 0, which is no bound";
 
 /// A whole number, 1 to `max`.
-pub fn count(text: &str, max: usize) -> Parsed<usize> {
+pub(crate) fn count(text: &str, max: usize) -> Parsed<usize> {
     match text.parse() {
         Ok(0) => Err(NO_BOUND.into()),
         Ok(count) if count > max => Err(format!("is more than {max}")),
@@ -38,7 +38,7 @@ pub fn count(text: &str, max: usize) -> Parsed<usize> {
 }
 
 /// Bytes, with a unit: `B`, `KiB`, `MiB`, `GiB`. `0` needs none.
-pub fn bytes(text: &str) -> Parsed<u64> {
+pub(crate) fn bytes(text: &str) -> Parsed<u64> {
     let unit = |unit: &str| match unit {
         "B" => Some(1_u64),
         "KiB" => Some(1 << 10),
@@ -50,7 +50,7 @@ pub fn bytes(text: &str) -> Parsed<u64> {
 }
 
 /// Bytes that bound something: 1 to `max`.
-pub fn size(text: &str, max: usize) -> Parsed<usize> {
+pub(crate) fn size(text: &str, max: usize) -> Parsed<usize> {
     match bytes(text)? {
         0 => Err(NO_BOUND.into()),
         size => match usize::try_from(size) {
@@ -61,7 +61,7 @@ pub fn size(text: &str, max: usize) -> Parsed<usize> {
 }
 
 /// Time, with a unit: `ms`, `s`, `m`, `h`, `d`. `0` needs none.
-pub fn duration(text: &str) -> Parsed<Duration> {
+pub(crate) fn duration(text: &str) -> Parsed<Duration> {
     let unit = |unit: &str| match unit {
         "ms" => Some(1_u64),
         "s" => Some(1_000),
@@ -74,7 +74,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
 }
 
 /// A time-out: more than 0 and at most a year.
-pub fn timeout(text: &str) -> Parsed<Duration> {
+pub(crate) fn timeout(text: &str) -> Parsed<Duration> {
     const MAX: Duration = Duration::from_secs(366 * 86_400);
     match duration(text)? {
         Duration::ZERO => Err(NO_BOUND.into()),
@@ -103,7 +103,7 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
 }
 
 /// A share of all: above 0 and at most 1.
-pub fn share(text: &str) -> Parsed<f64> {
+pub(crate) fn share(text: &str) -> Parsed<f64> {
     let share = text
         .parse()
         .ok()
@@ -112,7 +112,7 @@ pub fn share(text: &str) -> Parsed<f64> {
 }
 
 /// Requests a second, 0 for no limit.
-pub fn rate(text: &str) -> Parsed<f64> {
+pub(crate) fn rate(text: &str) -> Parsed<f64> {
     const MAX: f64 = 1e9;
     match text.parse::<f64>() {
         Ok(rate) if (0.0..=MAX).contains(&rate) => Ok(rate),
@@ -122,12 +122,12 @@ pub fn rate(text: &str) -> Parsed<f64> {
 }
 
 /// A burst, which may be 0 only where the rate is.
-pub fn burst(text: &str) -> Parsed<u64> {
+pub(crate) fn burst(text: &str) -> Parsed<u64> {
     text.parse().map_err(|_| "is not a whole number".into())
 }
 
 /// `1.2` or `1.3`.
-pub fn tls_version(text: &str) -> Parsed<TlsVersion> {
+pub(crate) fn tls_version(text: &str) -> Parsed<TlsVersion> {
     match text {
         "1.2" => Ok(TlsVersion::Tls12),
         "1.3" => Ok(TlsVersion::Tls13),
@@ -135,7 +135,7 @@ pub fn tls_version(text: &str) -> Parsed<TlsVersion> {
     }
 }
 
-pub fn spool_mode(text: &str) -> Parsed<SpoolMode> {
+pub(crate) fn spool_mode(text: &str) -> Parsed<SpoolMode> {
     match text {
         "overflow" => Ok(SpoolMode::Overflow),
         "always" => Ok(SpoolMode::Always),
@@ -143,7 +143,7 @@ pub fn spool_mode(text: &str) -> Parsed<SpoolMode> {
     }
 }
 
-pub fn when_full(text: &str) -> Parsed<WhenFull> {
+pub(crate) fn when_full(text: &str) -> Parsed<WhenFull> {
     match text {
         "reject" => Ok(WhenFull::Reject),
         "drop-oldest" => Ok(WhenFull::DropOldest),
@@ -169,7 +169,7 @@ fn some<T>(parts: impl Iterator<Item = Parsed<T>>, what: &str) -> Parsed<Vec<T>>
 }
 
 /// A path.
-pub fn file(text: &str) -> Parsed<PathBuf> {
+pub(crate) fn file(text: &str) -> Parsed<PathBuf> {
     if is_content(text) {
         Err("is what stands in a file, or a key: give the file's name".into())
     } else {
@@ -178,12 +178,12 @@ pub fn file(text: &str) -> Parsed<PathBuf> {
 }
 
 /// Comma-separated paths.
-pub fn files(text: &str) -> Parsed<Vec<PathBuf>> {
+pub(crate) fn files(text: &str) -> Parsed<Vec<PathBuf>> {
     some(parts(text, ',').map(file), "file")
 }
 
 /// Whether a text is a file's content rather than its name: PEM, its base64, digits of a key, or longer than any path.
-pub fn is_content(text: &str) -> bool {
+pub(crate) fn is_content(text: &str) -> bool {
     const PATH_BYTES_MAX: usize = 4096;
     const KEY_DIGITS: usize = 64;
     /// `-----BEGIN` in base64, as Kubernetes has it in its secrets.
@@ -196,7 +196,7 @@ pub fn is_content(text: &str) -> bool {
 }
 
 /// Sources of the device id, each once.
-pub fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
+pub(crate) fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
     let mut sources = Vec::new();
     for name in parts(text, ',') {
         let source = match name {
@@ -223,7 +223,7 @@ pub fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
 }
 
 /// `name` or `name=target`, comma-separated.
-pub fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
+pub(crate) fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
     let mut streams: Vec<StreamConfig> = Vec::new();
     for part in parts(text, ',') {
         let (name, target) = part.split_once('=').unwrap_or((part, part));
@@ -253,7 +253,10 @@ fn is_stream_name(name: &str) -> bool {
 }
 
 /// `stream:glob,glob;stream:glob`, of the `streams` that there are, where those are known.
-pub fn stream_access(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec<StreamAccess>> {
+pub(crate) fn stream_access(
+    text: &str,
+    streams: Option<&[StreamConfig]>,
+) -> Parsed<Vec<StreamAccess>> {
     let is_known =
         |name: &str| streams.is_none_or(|streams| streams.iter().any(|known| known.name == name));
     let entry = |entry: &str| {
@@ -273,7 +276,7 @@ pub fn stream_access(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec
 }
 
 /// `glob=rate/burst;glob=rate/burst`.
-pub fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
+pub(crate) fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
     let class = |class: &str| {
         let (devices, shape) = class.split_once('=').ok_or("has a class without =")?;
         let (class_rate, class_burst) = shape
@@ -294,7 +297,7 @@ pub fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
 }
 
 /// A limit that is on needs a burst of 1 at least.
-pub fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
+pub(crate) fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
     if rate > 0.0 && burst == 0 {
         Err("is a burst of 0, which lets nothing pass".into())
     } else {
@@ -303,7 +306,7 @@ pub fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
 }
 
 /// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared with them; `*` is any.
-pub fn authorities(text: &str) -> Parsed<Vec<String>> {
+pub(crate) fn authorities(text: &str) -> Parsed<Vec<String>> {
     let authority = |name: &str| {
         authority(name).ok_or_else(|| "has a name that is no host name without a port".into())
     };

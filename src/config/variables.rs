@@ -50,7 +50,7 @@ const TIMEOUTS: &str = "Bounds and time-outs";
 const LOGS: &str = "Logs";
 
 /// Any librdkafka property: upper case, `_` for `.`.
-pub const KAFKA_PREFIX: &str = "FOREBAY_KAFKA_";
+pub(crate) const KAFKA_PREFIX: &str = "FOREBAY_KAFKA_";
 
 /// All variables, but of the `FOREBAY_KAFKA_*` only the one that the Kafka sink requires.
 #[rustfmt::skip]
@@ -127,14 +127,14 @@ impl Variable {
 }
 
 /// `FOREBAY_BATCH_LINGER` → `batch-linger`.
-pub fn flag_of(name: &str) -> String {
+pub(crate) fn flag_of(name: &str) -> String {
     name.trim_start_matches("FOREBAY_")
         .to_ascii_lowercase()
         .replace('_', "-")
 }
 
 /// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` → `FOREBAY_KAFKA_CLIENT_ID`.
-pub fn kafka_variable(argument: &str) -> Option<String> {
+pub(crate) fn kafka_variable(argument: &str) -> Option<String> {
     let flag = argument
         .strip_prefix("--")
         .filter(|flag| flag.starts_with("kafka-"))?;
@@ -146,7 +146,7 @@ pub fn kafka_variable(argument: &str) -> Option<String> {
 }
 
 /// The known name that is nearest to `name`.
-pub fn nearest(name: &str) -> &'static str {
+pub(crate) fn nearest(name: &str) -> &'static str {
     let by_distance = |variable: &&Variable| strsim::damerau_levenshtein(name, variable.name);
     VARIABLES
         .iter()

@@ -61,7 +61,7 @@ struct Doubts {
 }
 
 impl Backlog {
-    pub fn new(spool: Spool, mode: SpoolMode) -> Self {
+    pub(crate) fn new(spool: Spool, mode: SpoolMode) -> Self {
         let unknown_before = Cell::new(spool.backlog.places().end);
         Self {
             spool,
@@ -73,12 +73,12 @@ impl Backlog {
         }
     }
 
-    pub fn mode(&self) -> SpoolMode {
+    pub(crate) fn mode(&self) -> SpoolMode {
         self.mode
     }
 
     /// Why the spool takes no records; `None` while it does.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         match self.spool.backlog.state() {
             State::Up => None,
             State::Full => Some(Refused::Full.to_string()),
@@ -87,12 +87,12 @@ impl Backlog {
     }
 
     /// Whether every device's records are done with, as far as is known without asking.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.devices.borrow().held.is_empty() && self.unknown_before.get() == 0
     }
 
     /// Whether the device has records on disk, or on their way there.
-    pub fn holds(&self, device: &DeviceId) -> bool {
+    pub(crate) fn holds(&self, device: &DeviceId) -> bool {
         if self.has_unknown() {
             return true;
         }
@@ -118,7 +118,7 @@ impl Backlog {
     }
 
     /// The drain has read these records, oldest first: a process before this one may have left them.
-    pub fn found<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    pub(crate) fn found<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
         let unknown_before = self.unknown_before.get();
         let mut devices = self.devices.borrow_mut();
         for (place, device) in records {
@@ -130,12 +130,12 @@ impl Backlog {
     }
 
     /// The drain has read everything that there is.
-    pub fn found_all(&self) {
+    pub(crate) fn found_all(&self) {
         self.unknown_before.set(0);
     }
 
     /// Makes records safe. From now on their devices spool.
-    pub async fn append<'a>(
+    pub(crate) async fn append<'a>(
         &self,
         stream: &str,
         records: impl Iterator<Item = &'a Record> + Clone,
@@ -166,13 +166,13 @@ impl Backlog {
     }
 
     /// Lets devices go whose records were dropped, damaged or delivered, as far as nothing older waits.
-    pub fn release_done(&self) {
+    pub(crate) fn release_done(&self) {
         let low = self.spool.backlog.places().start;
         self.devices.borrow_mut().release_before(low);
     }
 
     /// The same for records that the sink still has.
-    pub async fn append_in_doubt(
+    pub(crate) async fn append_in_doubt(
         &self,
         stream: &str,
         records: &[Record],
@@ -187,7 +187,7 @@ impl Backlog {
     }
 
     /// The sink has answered for records that were in doubt. What it did not take is delivered from disk.
-    pub fn resolve(&self, places: Range<u64>, records: &[Record], outcomes: &Outcomes) {
+    pub(crate) fn resolve(&self, places: Range<u64>, records: &[Record], outcomes: &Outcomes) {
         self.doubts.borrow_mut().clear(&places);
         let mut delivered = Vec::new();
         for (index, (place, record)) in places.zip(records).enumerate() {
@@ -199,17 +199,17 @@ impl Backlog {
         self.changed.notify_one();
     }
 
-    pub fn is_in_doubt(&self, place: u64) -> bool {
+    pub(crate) fn is_in_doubt(&self, place: u64) -> bool {
         self.doubts.borrow().contain(place)
     }
 
     /// Places that were in doubt when they were asked for, and may be no longer.
-    pub fn cleared(&self) -> Option<Range<u64>> {
+    pub(crate) fn cleared(&self) -> Option<Range<u64>> {
         self.doubts.borrow_mut().cleared.take()
     }
 
     /// These records are done with.
-    pub fn retire<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    pub(crate) fn retire<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
         let mut places = Vec::new();
         for (place, device) in records {
             self.devices.borrow_mut().leave(place, device);
@@ -219,7 +219,7 @@ impl Backlog {
     }
 
     /// Sets records aside that their stream refuses for good, or has refused for long.
-    pub async fn bury<'a>(
+    pub(crate) async fn bury<'a>(
         &self,
         stream: &str,
         reason: &Reason,
@@ -242,17 +242,17 @@ impl Backlog {
         buried.map(drop)
     }
 
-    pub fn reader(&self) -> Reader<RealDisk> {
+    pub(crate) fn reader(&self) -> Reader<RealDisk> {
         self.spool.backlog.reader()
     }
 
     /// Whether the record was dropped to make room, or delivered after all.
-    pub fn is_done(&self, place: u64) -> bool {
+    pub(crate) fn is_done(&self, place: u64) -> bool {
         self.spool.backlog.is_done(place)
     }
 
     /// Returns when there may be more to deliver.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 }

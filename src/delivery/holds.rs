@@ -21,7 +21,7 @@ const _: () = assert!(REFUSAL_GAP_MAX.as_secs() > 2 * BACK_OFF_MAX.as_secs());
 
 /// As many as there are streams, at most.
 #[derive(Debug, Default)]
-pub struct Holds(HashMap<Arc<str>, Hold>);
+pub(crate) struct Holds(HashMap<Arc<str>, Hold>);
 
 #[derive(Debug)]
 struct Hold {
@@ -38,35 +38,35 @@ struct Refusal {
 }
 
 impl Holds {
-    pub fn holds(&self, stream: &str, now: Instant) -> bool {
+    pub(crate) fn holds(&self, stream: &str, now: Instant) -> bool {
         self.0.get(stream).is_some_and(|hold| now < hold.until)
     }
 
     /// Whether the last wave of the stream has failed, be it that it may be tried again by now.
-    pub fn is_troubled(&self, stream: &str) -> bool {
+    pub(crate) fn is_troubled(&self, stream: &str) -> bool {
         self.0.contains_key(stream)
     }
 
     /// Whether the stream has failed so often that others should not wait for it.
-    pub fn is_stalled(&self, stream: &str) -> bool {
+    pub(crate) fn is_stalled(&self, stream: &str) -> bool {
         self.0
             .get(stream)
             .is_some_and(|hold| hold.back_off > 8 * BACK_OFF_MIN)
     }
 
     /// When the next stream is to be tried again.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let held = self.0.values().map(|hold| hold.until);
         held.filter(|until| *until > now).min()
     }
 
     /// The stream took something.
-    pub fn passed(&mut self, stream: &str) {
+    pub(crate) fn passed(&mut self, stream: &str) {
         self.0.remove(stream);
     }
 
     /// The stream took some of what it was given: it is tried again at once, with care.
-    pub fn stumbled(&mut self, stream: &Arc<str>, now: Instant) {
+    pub(crate) fn stumbled(&mut self, stream: &Arc<str>, now: Instant) {
         let hold = Hold {
             until: now,
             back_off: BACK_OFF_MIN,
@@ -76,19 +76,19 @@ impl Holds {
     }
 
     /// What the stream refuses is set aside from now on: nothing waits for it.
-    pub fn gave_way(&mut self, stream: &str, now: Instant) {
+    pub(crate) fn gave_way(&mut self, stream: &str, now: Instant) {
         if let Some(hold) = self.0.get_mut(stream) {
             (hold.until, hold.back_off) = (now, BACK_OFF_MIN);
         }
     }
 
     /// The stream took nothing now.
-    pub fn failed(&mut self, stream: &Arc<str>, now: Instant) {
+    pub(crate) fn failed(&mut self, stream: &Arc<str>, now: Instant) {
         self.hold_back(stream, now).refusal = None;
     }
 
     /// The stream is gone, or closed to this gateway. Says for how long it has been without a break.
-    pub fn refused(&mut self, stream: &Arc<str>, now: Instant) -> Duration {
+    pub(crate) fn refused(&mut self, stream: &Arc<str>, now: Instant) -> Duration {
         let hold = self.hold_back(stream, now);
         let unbroken = hold
             .refusal
@@ -113,7 +113,7 @@ impl Holds {
     }
 
     /// Nothing is held back any more.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }

@@ -9,22 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct Promised(Arc<AtomicUsize>);
+pub(crate) struct Promised(Arc<AtomicUsize>);
 
 impl Promised {
     /// So many records were answered and are in memory only.
-    pub fn made(&self, records: usize) {
+    pub(crate) fn made(&self, records: usize) {
         self.0.fetch_add(records, Ordering::Relaxed);
     }
 
     /// So many of them are safe.
-    pub fn kept(&self, records: usize) {
+    pub(crate) fn kept(&self, records: usize) {
         let before = self.0.fetch_sub(records, Ordering::Relaxed);
         debug_assert!(before >= records, "a promise is kept once");
     }
 
     /// Records that were answered and are not safe: those in memory, and those that were dropped.
-    pub fn unsafe_records(&self) -> usize {
+    pub(crate) fn unsafe_records(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -24,7 +24,7 @@ use crate::record::{Batch, Outcome, Outcomes, Reason, Record};
 
 /// What was answered and is in memory.
 #[derive(Default)]
-pub struct Queued {
+pub(crate) struct Queued {
     window: RefCell<Window>,
     holds: RefCell<Holds>,
     /// Waves that have not come home.

@@ -6,15 +6,15 @@ use crate::spool::disk::real::RealDisk;
 use crate::spool::reader::{Frame, ReadError, Reader};
 
 /// What is read ahead: more than a wave, so that it finds many devices.
-pub const WINDOW_RECORDS: usize = 4096;
-pub const WINDOW_BYTES: usize = 8 << 20;
+pub(crate) const WINDOW_RECORDS: usize = 4096;
+pub(crate) const WINDOW_BYTES: usize = 8 << 20;
 
-pub struct Read {
+pub(crate) struct Read {
     pub frames: Vec<Frame>,
     pub ended: Ended,
 }
 
-pub enum Ended {
+pub(crate) enum Ended {
     /// There is no more now.
     All,
     Enough,
@@ -22,7 +22,7 @@ pub enum Ended {
 }
 
 /// Half a window. A payload is copied out of its frame, which it would pin as a whole.
-pub fn read_frames(reader: &mut Reader<RealDisk>) -> Read {
+pub(crate) fn read_frames(reader: &mut Reader<RealDisk>) -> Read {
     let (mut frames, mut records, mut bytes) = (Vec::new(), 0, 0);
     while records < WINDOW_RECORDS / 2 && bytes < WINDOW_BYTES / 2 {
         let mut frame = match reader.next_frame() {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::record::{DeviceId, Outcome, Outcomes, Receipt, Record, StreamIndex};
 
 /// Records of one stream, and who is told what became of them.
-pub struct Shipment {
+pub(crate) struct Shipment {
     pub stream: StreamIndex,
     pub records: Vec<Record>,
     /// When the first of them came in.
@@ -19,7 +19,7 @@ pub struct Shipment {
 }
 
 /// Who is told.
-pub enum Home {
+pub(crate) enum Home {
     /// The worker whose requests wait.
     Worker(Receipt),
     /// Nobody waits: memory keeps what is not safe.
@@ -27,13 +27,13 @@ pub enum Home {
 }
 
 impl Home {
-    pub fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         matches!(self, Self::Memory(_))
     }
 }
 
 /// What became of records. Those that are safe need not be there any more.
-pub struct Settlement {
+pub(crate) struct Settlement {
     /// Those that went to the sink.
     pub live: Vec<Record>,
     pub of_live: Outcomes,
@@ -45,7 +45,7 @@ pub struct Settlement {
 }
 
 /// A wave that is under way: what has to be known of it when it comes home.
-pub struct Sent {
+pub(crate) struct Sent {
     pub stream: Arc<str>,
     pub devices: Vec<DeviceId>,
     pub records: usize,

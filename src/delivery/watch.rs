@@ -21,7 +21,7 @@ use crate::sink::SinkError;
 use crate::telemetry::metrics::Metrics;
 use stream::{End, PROBE_INTERVAL, Stream, Trouble};
 
-pub struct Watch {
+pub(crate) struct Watch {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     streams: RefCell<Vec<Watched>>,
@@ -62,7 +62,11 @@ enum Exit {
 }
 
 impl Watch {
-    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, streams: &[StreamConfig]) -> Self {
+    pub(crate) fn new(
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        streams: &[StreamConfig],
+    ) -> Self {
         let now = Instant::now();
         let watched = |config: &StreamConfig| Watched {
             name: config.name.clone(),
@@ -82,11 +86,11 @@ impl Watch {
     }
 
     /// Every stream's place.
-    pub fn all(&self) -> Vec<StreamIndex> {
+    pub(crate) fn all(&self) -> Vec<StreamIndex> {
         indexes(self.streams.borrow().len()).collect()
     }
 
-    pub fn batch_started(&self, stream: StreamIndex) -> Instant {
+    pub(crate) fn batch_started(&self, stream: StreamIndex) -> Instant {
         let now = Instant::now();
         self.set_in_flight(self.in_flight.get() + 1);
         self.streams.borrow_mut()[stream.get()]
@@ -96,7 +100,7 @@ impl Watch {
     }
 
     /// What became of a batch of so many records.
-    pub fn batch_finished(
+    pub(crate) fn batch_finished(
         &self,
         stream: StreamIndex,
         outcomes: &Outcomes,
@@ -124,12 +128,12 @@ impl Watch {
     }
 
     /// Batches that the sink has and has not answered.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.get()
     }
 
     /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile.
-    pub async fn wait_until_due(
+    pub(crate) async fn wait_until_due(
         &self,
         idle_interval: Option<Duration>,
         backlog: Option<&Backlog>,
@@ -172,7 +176,7 @@ impl Watch {
     }
 
     /// Whether the sink takes the stream's records, as far as is known.
-    pub fn takes(&self, stream: StreamIndex) -> bool {
+    pub(crate) fn takes(&self, stream: StreamIndex) -> bool {
         self.streams.borrow()[stream.get()]
             .stream
             .trouble()
@@ -180,17 +184,17 @@ impl Watch {
     }
 
     /// Whether a batch of the stream may go to the sink, be it as a trial.
-    pub fn takes_batch(&self, stream: StreamIndex) -> bool {
+    pub(crate) fn takes_batch(&self, stream: StreamIndex) -> bool {
         self.streams.borrow_mut()[stream.get()].stream.takes_batch()
     }
 
     /// Whether it is worth a try to deliver what is spooled for the stream.
-    pub fn answers(&self, stream: StreamIndex) -> bool {
+    pub(crate) fn answers(&self, stream: StreamIndex) -> bool {
         self.streams.borrow()[stream.get()].stream.answers()
     }
 
     /// What these streams said when the sink was asked for them.
-    pub fn answered(
+    pub(crate) fn answered(
         &self,
         asked: &[StreamIndex],
         answers: &[Result<(), SinkError>],
@@ -208,7 +212,7 @@ impl Watch {
     }
 
     /// To be called when the spool's state may have changed.
-    pub fn update_health(&self, backlog: Option<&Backlog>) {
+    pub(crate) fn update_health(&self, backlog: Option<&Backlog>) {
         let trouble = backlog.and_then(Backlog::trouble);
         if *self.spool_trouble.borrow() != trouble {
             self.review(self.all().into_iter(), backlog);
@@ -252,15 +256,15 @@ impl Watch {
     }
 
     /// Returns when a stream has been asked, or is another than it was.
-    pub async fn sink_changed(&self) {
+    pub(crate) async fn sink_changed(&self) {
         self.sink_changed.notified().await;
     }
 
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.go(Exit::Leaving);
     }
 
-    pub fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.go(Exit::Hurrying);
     }
 
@@ -268,19 +272,19 @@ impl Watch {
         self.exit.send_modify(|now| *now = exit.max(*now));
     }
 
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         *self.exit.borrow() >= Exit::Leaving
     }
 
-    pub fn is_hurrying(&self) -> bool {
+    pub(crate) fn is_hurrying(&self) -> bool {
         *self.exit.borrow() >= Exit::Hurrying
     }
 
-    pub async fn left(&self) {
+    pub(crate) async fn left(&self) {
         self.reached(Exit::Leaving).await;
     }
 
-    pub async fn hurried(&self) {
+    pub(crate) async fn hurried(&self) {
         self.reached(Exit::Hurrying).await;
     }
 

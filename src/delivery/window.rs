@@ -1,11 +1,9 @@
 //! Records that are next in line, indexed by device, and which of them may travel now.
 //!
 //! The drain keeps in one what it has read from disk, [`queued`](super::queued) what was answered before it is safe. A device
-//! whose record is in flight sends no other until that one has come home, so a device's records arrive in their order
-//! whatever the sink refuses, while many devices share a wave. A record that is held back holds back those behind it
-//! that are its device's, and no others.
-//!
-//! To take a wave costs what the wave holds, however many records and devices wait. How many do is the caller's to bound.
+//! whose record is in flight sends no other until that one is home, so its records arrive in their order whatever the sink
+//! refuses, while many devices share a wave. A record that is held back holds back its device's later ones, and no others.
+//! To take a wave costs what the wave holds, however many records and devices wait; how many do is the caller's to bound.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -20,7 +18,7 @@ const ENTRY_OVERHEAD_BYTES: usize = 512;
 
 /// What is to become of a record now, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     Go,
     Wait,
     /// It is done with.
@@ -29,14 +27,14 @@ pub enum Turn {
 
 /// A record and its place in the spool, or in the order of arrival.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub place: u64,
     pub record: Record,
 }
 
 /// What one wave may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     pub records_max: usize,
     /// Of all payloads; a single record may be larger.
     pub bytes_max: usize,
@@ -45,7 +43,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn new(batch: BatchConfig, run_max: usize) -> Self {
+    pub(crate) fn new(batch: BatchConfig, run_max: usize) -> Self {
         Self {
             records_max: batch.records_max,
             bytes_max: batch.bytes_max,
@@ -56,7 +54,7 @@ impl Limits {
 
 /// Records of one stream that travel together. It is to come home, whatever becomes of them.
 #[derive(Debug)]
-pub struct Wave {
+pub(crate) struct Wave {
     pub stream: Arc<str>,
     pub entries: Vec<Entry>,
     pub devices: Vec<DeviceId>,
@@ -67,7 +65,7 @@ pub struct Wave {
 
 /// Streams that have records in it, in turn.
 #[derive(Debug, Default)]
-pub struct Window {
+pub(crate) struct Window {
     /// The one whose turn it is comes first.
     streams: VecDeque<Flow>,
     /// Devices whose oldest record waits, by its place.
@@ -104,33 +102,33 @@ enum State {
 
 impl Window {
     /// Records that are not in flight.
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.records
     }
 
     /// Memory that they take, about.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing is here or in flight.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
     /// Whether records of the stream are here or in flight.
-    pub fn has(&self, stream: &str) -> bool {
+    pub(crate) fn has(&self, stream: &str) -> bool {
         self.streams.iter().any(|flow| *flow.stream == *stream)
     }
 
-    pub fn add(&mut self, frame: Frame) {
+    pub(crate) fn add(&mut self, frame: Frame) {
         for (place, record) in frame.places.into_iter().zip(frame.records) {
             self.push(&frame.stream, Entry { place, record });
         }
     }
 
     /// Adds one behind those of its device.
-    pub fn push(&mut self, stream: &Arc<str>, entry: Entry) {
+    pub(crate) fn push(&mut self, stream: &Arc<str>, entry: Entry) {
         self.count(&entry);
         let flow = self.flow(stream);
         match flow.lines.get_mut(&entry.record.device) {
@@ -163,7 +161,7 @@ impl Window {
     }
 
     /// Takes what may travel together. Streams take turns, those that `may` travel. `None` when nothing may.
-    pub fn take_wave(
+    pub(crate) fn take_wave(
         &mut self,
         limits: Limits,
         may: impl Fn(&str) -> bool,
@@ -258,7 +256,12 @@ impl Window {
     }
 
     /// A wave has come home: its devices may send again, first what is to be sent again, in its order.
-    pub fn come_home(&mut self, stream: &Arc<str>, devices: Vec<DeviceId>, again: Vec<Entry>) {
+    pub(crate) fn come_home(
+        &mut self,
+        stream: &Arc<str>,
+        devices: Vec<DeviceId>,
+        again: Vec<Entry>,
+    ) {
         for entry in again.into_iter().rev() {
             self.count(&entry);
             let flow = self.flow(stream);
@@ -280,7 +283,7 @@ impl Window {
     }
 
     /// Lets those go on that waited at these places.
-    pub fn wake(&mut self, places: Range<u64>) {
+    pub(crate) fn wake(&mut self, places: Range<u64>) {
         let due: Vec<u64> = self
             .waiting
             .range(places)
@@ -296,7 +299,7 @@ impl Window {
     }
 
     /// Forgets all records of a stream but so many of the oldest, those in flight aside. Says whether it forgot any.
-    pub fn keep_oldest(&mut self, stream: &str, records: usize) -> bool {
+    pub(crate) fn keep_oldest(&mut self, stream: &str, records: usize) -> bool {
         let Some(flow) = self.find(stream) else {
             return false;
         };

@@ -24,14 +24,14 @@ pub enum LockError {
 
 /// Held until dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
     path: PathBuf,
 }
 
 impl Lock {
     /// Creates the folder if need be and takes it. `variable` is where it was configured, for the one that is refused.
-    pub fn acquire(dir: &Path, variable: &'static str) -> Result<Self, LockError> {
+    pub(crate) fn acquire(dir: &Path, variable: &'static str) -> Result<Self, LockError> {
         let io = |error| LockError::Io {
             dir: dir.to_owned(),
             error,
@@ -63,7 +63,7 @@ impl Lock {
     }
 
     /// Whether the lock file is still where it was made: not so when the folder has been removed.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         let inode = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let held = self.file.metadata().map(inode);
         matches!((held, fs::metadata(&self.path).map(inode)), (Ok(held), Ok(found)) if held == found)

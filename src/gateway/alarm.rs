@@ -20,18 +20,18 @@ use crate::spool;
 const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, file::THREAD, spool::THREAD];
 
 /// Where delivery and the sink's client have their tasks.
-pub const SINK_THREAD: &str = "forebay-sink";
+pub(crate) const SINK_THREAD: &str = "forebay-sink";
 
 /// Tells that something has ended without which the gateway cannot go on: it drains then, and its exit code is 1.
 #[derive(Clone)]
-pub struct Alarm {
+pub(crate) struct Alarm {
     ended: mpsc::Sender<&'static str>,
     is_raised: Arc<AtomicBool>,
 }
 
 impl Alarm {
     /// An alarm, and what it tells: the first that has ended.
-    pub fn new() -> (Self, mpsc::Receiver<&'static str>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<&'static str>) {
         let (ended, told) = mpsc::channel(1);
         let alarm = Self {
             ended,
@@ -41,23 +41,23 @@ impl Alarm {
     }
 
     /// Makes the exit code that of a failure.
-    pub fn mark(&self) {
+    pub(crate) fn mark(&self) {
         self.is_raised.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.is_raised.load(Ordering::Relaxed)
     }
 
     /// To be held by a thread without which the gateway cannot go on.
-    pub fn at_end(&self, what: &'static str) -> Ending {
+    pub(crate) fn at_end(&self, what: &'static str) -> Ending {
         Ending {
             what,
             alarm: self.clone(),
         }
     }
 
-    pub fn raise(&self, what: &'static str) {
+    pub(crate) fn raise(&self, what: &'static str) {
         tracing::error!(what, "has ended: the gateway cannot go on");
         self.mark();
         self.tell(what);
@@ -65,7 +65,7 @@ impl Alarm {
 
     /// Raises it at every panic of a [`DELIVERY_THREADS`], whichever of the tasks there it ends: what the sink's client or the
     /// spool has begun would never be answered.
-    pub fn raise_at_panics(&self) {
+    pub(crate) fn raise_at_panics(&self) {
         let (alarm, tell) = (self.clone(), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {
             tell(panic);
@@ -85,7 +85,7 @@ impl Alarm {
     }
 
     /// Starts a task on this thread that must not end.
-    pub fn start<T>(&self, what: &'static str, task: impl Future<Output = T> + 'static) {
+    pub(crate) fn start<T>(&self, what: &'static str, task: impl Future<Output = T> + 'static) {
         let alarm = self.clone();
         spawn_local(async move {
             // Whether by a panic, which has been told, or by itself.
@@ -96,7 +96,7 @@ impl Alarm {
 }
 
 /// Held by a thread, it tells that the thread ends, be it by a panic.
-pub struct Ending {
+pub(crate) struct Ending {
     what: &'static str,
     alarm: Alarm,
 }

@@ -27,7 +27,7 @@ const UDP_SEND_BYTES: usize = 4 * 1024 * 1024;
 const PORT_TRIES: usize = 16;
 
 /// Binds all sockets, in the order of their workers.
-pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
+pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
     if let Some(passed) = activated::take(config)? {
         return Ok(passed);
     }
@@ -51,7 +51,7 @@ pub fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)>
 /// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
 /// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
 /// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
-pub fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
+pub(crate) fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
     sockets
         .iter()
         .rev()

@@ -18,14 +18,14 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Who wants to know; clones tell the same.
 #[derive(Clone)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     to: Option<Arc<(UnixDatagram, SocketAddr)>>,
     watchdog: Option<Duration>,
 }
 
 impl Notifier {
     /// As systemd has set `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| {
             let opened = address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
             opened
@@ -44,21 +44,21 @@ impl Notifier {
     }
 
     /// It listens, or has read its files again.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.say("READY=1");
     }
 
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         self.say("RELOADING=1");
     }
 
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=draining");
     }
 
     /// Says that it lives, and how, until it is dropped. Runs beside the signals and the admin address: what is told
     /// is that this thread runs; a worker that ends ends the gateway.
-    pub async fn beat(self, status: Arc<Status>) {
+    pub(crate) async fn beat(self, status: Arc<Status>) {
         if self.to.is_none() {
             return std::future::pending().await;
         }

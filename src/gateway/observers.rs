@@ -20,7 +20,7 @@ use crate::telemetry::top::{self, Top};
 
 /// Clones watch together.
 #[derive(Clone)]
-pub struct Observers {
+pub(crate) struct Observers {
     pub metrics: Arc<Metrics>,
     pub audit: Audit,
     /// The access log, where there is one, and its share of all requests.
@@ -31,7 +31,7 @@ pub struct Observers {
 }
 
 impl Observers {
-    pub fn start(
+    pub(crate) fn start(
         config: &Config,
         limits: &Arc<Limits>,
         admission: &Arc<Admission>,
@@ -51,13 +51,13 @@ impl Observers {
     }
 
     /// The files may have been moved away.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.audit.reopen();
         self.access.0.iter().for_each(Journal::reopen);
     }
 
     /// Writes what waits.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.audit.stop();
         self.access.0.iter().for_each(Journal::stop);
         #[cfg(feature = "otlp")]
@@ -65,7 +65,7 @@ impl Observers {
     }
 
     /// For a worker.
-    pub fn spans(&self) -> Spans {
+    pub(crate) fn spans(&self) -> Spans {
         Spans {
             #[cfg(feature = "otlp")]
             tracer: self.otlp.tracer(),
@@ -73,7 +73,7 @@ impl Observers {
     }
 
     /// Keeps the count of the busiest devices, until it is dropped.
-    pub async fn keep_top(self) {
+    pub(crate) async fn keep_top(self) {
         let mut looks = interval(top::GATHER_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -18,7 +18,7 @@ use crate::tls::{Change, Reloader};
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Watches the files.
-pub struct Watch {
+pub(crate) struct Watch {
     reloader: Reloader,
     routes: Arc<Routes>,
     observers: Observers,
@@ -27,7 +27,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         reloader: Reloader,
         routes: Arc<Routes>,
@@ -42,7 +42,7 @@ impl Watch {
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
-    pub async fn run(mut self, mut hangup: Signal, notifier: Notifier) {
+    pub(crate) async fn run(mut self, mut hangup: Signal, notifier: Notifier) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

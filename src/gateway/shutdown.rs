@@ -26,7 +26,7 @@ const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How far the gateway is on its way out.
-pub struct Phases {
+pub(crate) struct Phases {
     closing: watch::Sender<bool>,
     draining: watch::Sender<bool>,
     places: watch::Sender<()>,
@@ -36,7 +36,7 @@ pub struct Phases {
 }
 
 impl Phases {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
         let (alarm, ended) = Alarm::new();
         Self {
@@ -50,42 +50,42 @@ impl Phases {
     }
 
     /// For a thread without which the gateway cannot go on.
-    pub fn ending(&self, what: &'static str) -> Ending {
+    pub(crate) fn ending(&self, what: &'static str) -> Ending {
         self.alarm.at_end(what)
     }
 
     /// For tasks without which the gateway cannot go on.
-    pub fn alarm(&self) -> Alarm {
+    pub(crate) fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
 
     /// For each TCP listener one, which is dropped when it has closed.
-    pub fn closing(&self) -> watch::Receiver<bool> {
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
     /// For each UDP socket one, which is dropped when it has closed.
-    pub fn place(&self) -> watch::Receiver<()> {
+    pub(crate) fn place(&self) -> watch::Receiver<()> {
         self.places.subscribe()
     }
 
     /// Returns when all UDP sockets have been closed.
-    pub fn places_left(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn places_left(&self) -> impl Future<Output = ()> + use<> {
         let places = self.places.clone();
         async move { places.closed().await }
     }
 
-    pub fn draining(&self) -> watch::Receiver<bool> {
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }
 
-    pub fn hurrying(&self) -> watch::Receiver<bool> {
+    pub(crate) fn hurrying(&self) -> watch::Receiver<bool> {
         self.hurrying.subscribe()
     }
 }
 
 /// What has to end before the process may.
-pub struct Threads {
+pub(crate) struct Threads {
     pub workers: Workers,
     pub delivering: JoinHandle<()>,
     /// What delivery has counted.
@@ -100,7 +100,7 @@ impl Threads {
 
 /// Returns when a signal has come and the gateway has drained, or its time is up. What runs beside that is spawned by
 /// `run_beside`, which is given SIGHUP. From `on_ready` on, no signal is missed.
-pub fn serve_until_drained(
+pub(crate) fn serve_until_drained(
     run_beside: impl FnOnce(Signal),
     on_ready: impl FnOnce(),
     mut phases: Phases,

@@ -9,7 +9,7 @@ use crate::spool::{Options, Recovery, Spool};
 use crate::telemetry::metrics::Metrics;
 
 /// `None` where none is configured. What a process before this one left in it is told of.
-pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog>> {
+pub(crate) fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Backlog>> {
     let memory_bytes_max = config.memory_bytes_max;
     let Some(config) = &config.spool else {
         return Ok(None);

@@ -24,7 +24,7 @@ pub struct Bell {
 
 impl Bell {
     /// Rings at each change, until nobody is left to make one.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         mut draining: watch::Receiver<bool>,
         mut revocation: watch::Receiver<Arc<Revocation>>,
@@ -43,16 +43,16 @@ impl Bell {
     }
 
     /// The gateway drains: finish what there is.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining_since.get().is_some()
     }
 
     /// Since when the gateway drains, if it does.
-    pub fn draining_since(&self) -> Option<Instant> {
+    pub(crate) fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get()
     }
 
-    pub fn listen(self: &Rc<Self>) -> Listener {
+    pub(crate) fn listen(self: &Rc<Self>) -> Listener {
         let place = self.listeners.borrow_mut().insert(Waker::noop().clone());
         Listener {
             bell: self.clone(),
@@ -71,7 +71,7 @@ impl Bell {
 }
 
 /// One connection's.
-pub struct Listener {
+pub(crate) struct Listener {
     bell: Rc<Bell>,
     place: usize,
     heard: u32,
@@ -79,7 +79,7 @@ pub struct Listener {
 
 impl Listener {
     /// Ready once for all rings since the last time, and at first.
-    pub fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let rings = self.bell.rings.get();
         if rings != self.heard {
             self.heard = rings;

@@ -28,7 +28,7 @@ const LEFT_AFTER: Duration = Duration::from_millis(1500);
 const _: () = assert!(LEFT_AFTER.as_millis() > NEXT_REQUEST_GRACE.as_millis());
 
 /// Drives `serving` until it ends, or is cut. It is polled whenever the bell rings.
-pub async fn until_cut<F: Future<Output = ()>>(
+pub(crate) async fn until_cut<F: Future<Output = ()>>(
     mut serving: Pin<&mut F>,
     connection: &Connection,
     service: &Service,

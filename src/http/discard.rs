@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
-pub async fn discard(mut body: impl Body) {
+pub(crate) async fn discard(mut body: impl Body) {
     discard_pieces(|context| {
         body.poll_piece(context)
             .map(|piece| Some(piece?.ok()?.len()))
@@ -29,7 +29,9 @@ pub async fn discard(mut body: impl Body) {
 }
 
 /// The same for what says only how long each piece is, `None` at the end.
-pub async fn discard_pieces(mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>) {
+pub(crate) async fn discard_pieces(
+    mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>,
+) {
     let (mut left, started_at) = (BYTES_MAX, Instant::now());
     while let Ok(Some(bytes)) = timeout(TIMEOUT, poll_fn(&mut poll_bytes)).await {
         left = left.saturating_sub(bytes);

@@ -19,7 +19,7 @@ const PSEUDO_BYTES: usize =
     4 * FIELD_OVERHEAD_BYTES + ":method:scheme:path:authority".len() + "https".len();
 
 /// Whether a head may be read.
-pub fn check(head: &Parts) -> Result<(), Refusal> {
+pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
     if list_bytes(head) > HEAD_BYTES_MAX || head.headers.len() > HEADER_FIELDS_MAX {
         return Err(Refusal::HeadTooLarge);
     }
@@ -28,7 +28,7 @@ pub fn check(head: &Parts) -> Result<(), Refusal> {
 }
 
 /// Whether all values are such that nobody has to cut them.
-pub fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
     if fields.values().all(is_trimmed) {
         Ok(())
     } else {

@@ -7,8 +7,8 @@
 //! to nothing is bounded ([`Overhead`](super::overhead::Overhead)): who goes on although it is refused is cut off.
 
 mod answer;
-pub mod chunked;
-pub mod head;
+pub(crate) mod chunked;
+pub(crate) mod head;
 mod wire;
 
 use std::future::{Future, poll_fn};

@@ -10,9 +10,9 @@
 
 mod body;
 mod fault;
-pub mod fields;
-pub mod frames;
-pub mod instructions;
+pub(crate) mod fields;
+pub(crate) mod frames;
+pub(crate) mod instructions;
 mod leave;
 mod link;
 mod quic;
@@ -49,7 +49,7 @@ type Sending = RequestStream<quic::SendStream, Bytes>;
 
 /// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn
 /// keeps a place for each from the start, in tables that double for a few more.
-pub const STREAMS_MAX: u32 = 100;
+pub(crate) const STREAMS_MAX: u32 = 100;
 
 /// Requests of a connection that ended without an answer, less those that were answered: a device
 /// may well give up all that it has open, but not again and again.

@@ -20,7 +20,7 @@ const BURST_BYTES: i64 = 2 * 1024 * 1024;
 const BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
 /// What one connection has left.
-pub struct Overhead {
+pub(crate) struct Overhead {
     /// Below 0, too much has come since `since`.
     left_bytes: Cell<i64>,
     since: Cell<Instant>,
@@ -28,7 +28,7 @@ pub struct Overhead {
 }
 
 impl Overhead {
-    pub fn since(now: Instant) -> Self {
+    pub(crate) fn since(now: Instant) -> Self {
         Self {
             left_bytes: BURST_BYTES.into(),
             since: now.into(),
@@ -37,18 +37,18 @@ impl Overhead {
     }
 
     /// Bytes that have arrived were part of a request.
-    pub fn pay_back(&self, bytes: usize) {
+    pub(crate) fn pay_back(&self, bytes: usize) {
         self.left_bytes
             .set((self.left_bytes.get() + bytes as i64).min(BURST_BYTES));
     }
 
     /// More has come than may: the connection is at its end.
-    pub fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.is_spent.get()
     }
 
     /// So many bytes have arrived. From the error on, nothing more is to be read.
-    pub fn take(&self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn take(&self, bytes: usize) -> io::Result<()> {
         self.left_bytes.set(self.left_bytes.get() - bytes as i64);
         if self.left_bytes.get() >= 0 {
             Ok(())

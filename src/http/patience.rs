@@ -7,20 +7,20 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Runs out at its deadline. The timer is set anew only when it has to fire earlier, or has fired too early: a deadline
 /// that moves on with every request costs nothing.
-pub struct Patience {
+pub(crate) struct Patience {
     timer: Pin<Box<Sleep>>,
     deadline: Instant,
 }
 
 impl Patience {
-    pub fn until(deadline: Instant) -> Self {
+    pub(crate) fn until(deadline: Instant) -> Self {
         Self {
             timer: Box::pin(sleep_until(deadline)),
             deadline,
         }
     }
 
-    pub fn reset(&mut self, deadline: Instant) {
+    pub(crate) fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -28,14 +28,14 @@ impl Patience {
     }
 
     /// Moves the deadline, but not to a later time.
-    pub fn hasten(&mut self, deadline: Instant) {
+    pub(crate) fn hasten(&mut self, deadline: Instant) {
         if deadline < self.deadline {
             self.reset(deadline);
         }
     }
 
     /// Ready when the deadline has passed.
-    pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(context));
             if self.timer.deadline() >= self.deadline {

@@ -3,7 +3,7 @@
 //! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client sent.
 
 mod every;
-pub mod openapi;
+pub(crate) mod openapi;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use crate::limits::Refused;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-pub const CERTIFICATE_EXPIRES: HeaderName = HeaderName::from_static("forebay-certificate-expires");
+pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
+    HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as one.
@@ -34,7 +35,7 @@ struct Problem {
 }
 
 /// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that is near.
-pub fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
+pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     if let Some(expires) = expires {
@@ -45,7 +46,7 @@ pub fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
 
 /// The answer to a request that was refused.
 #[cold]
-pub fn refused(refusal: &Refusal) -> Response<Bytes> {
+pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
     let problem = problem(refusal);
     let mut response = Response::new(problem.to_json());
     *response.status_mut() = problem.status;
@@ -70,7 +71,7 @@ pub fn refused(refusal: &Refusal) -> Response<Bytes> {
 }
 
 /// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
-pub fn ends_connection(refusal: &Refusal) -> bool {
+pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     use Refusal::*;
     matches!(
         refusal,
@@ -79,19 +80,19 @@ pub fn ends_connection(refusal: &Refusal) -> bool {
 }
 
 /// What a refusal is called.
-pub fn status_and_code(refusal: &Refusal) -> (StatusCode, Option<&'static str>) {
+pub(crate) fn status_and_code(refusal: &Refusal) -> (StatusCode, Option<&'static str>) {
     let problem = problem(refusal);
     (problem.status, Some(problem.code))
 }
 
 /// The code of a refusal that is a 403.
-pub fn forbidden(refusal: &Refusal) -> Option<&'static str> {
+pub(crate) fn forbidden(refusal: &Refusal) -> Option<&'static str> {
     let problem = problem(refusal);
     (problem.status == StatusCode::FORBIDDEN).then_some(problem.code)
 }
 
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
-pub fn leaves_h1_unframed(refusal: &Refusal) -> bool {
+pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
     matches!(
         refusal,

@@ -41,7 +41,7 @@ pub struct AuthorityId([u8; 32]);
 /// A certificate authority, as its certificate describes it.
 #[derive(Debug)]
 pub struct Authority {
-    pub id: AuthorityId,
+    pub(crate) id: AuthorityId,
     /// Its name in DER.
     pub subject: Box<[u8]>,
     pub link: Link,
@@ -52,7 +52,7 @@ pub struct Authority {
 }
 
 /// Whether a key has signed something: `tls` knows how to verify.
-pub type Verify = fn(&PublicKey, &Signed) -> bool;
+pub(crate) type Verify = fn(&PublicKey, &Signed) -> bool;
 
 /// The authorities that chains may end with.
 #[derive(Debug)]

@@ -23,17 +23,17 @@ const AUTHORITY_KEY: u8 = 35;
 pub struct Crl<'a> {
     /// The issuer's name in DER.
     pub issuer: &'a [u8],
-    pub edition: Edition,
+    pub(crate) edition: Edition,
     /// When the next list is due: this one says nothing from then on.
     pub next_update: Timestamp,
     pub scope: Scope,
-    pub signed: Signed<'a>,
+    pub(crate) signed: Signed<'a>,
     entries: &'a [u8],
 }
 
 /// Which of the lists of one issuer and one scope it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edition {
+pub(crate) struct Edition {
     /// The CRL number, without leading zeros; `None` for a list of version 1.
     pub number: Option<Box<[u8]>>,
     /// When it was made.
@@ -42,7 +42,7 @@ pub struct Edition {
 
 impl Edition {
     /// Whether another edition came before this one: by their numbers, and where those say nothing by their dates.
-    pub fn is_after(&self, other: &Self) -> bool {
+    pub(crate) fn is_after(&self, other: &Self) -> bool {
         let by_number = match (&self.number, &other.number) {
             (Some(own), Some(others)) => (own.len(), own).cmp(&(others.len(), others)),
             _ => std::cmp::Ordering::Equal,

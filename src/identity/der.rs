@@ -8,7 +8,7 @@ use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
 use super::IdentityError;
 
 /// One DER element.
-pub struct Element<'a> {
+pub(crate) struct Element<'a> {
     pub header: Header<'a>,
     pub content: &'a [u8],
     /// Header and content.
@@ -16,15 +16,15 @@ pub struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    pub fn is(&self, class: Class) -> bool {
+    pub(crate) fn is(&self, class: Class) -> bool {
         self.header.class() == class
     }
 
-    pub fn is_universal(&self, tag: Tag) -> bool {
+    pub(crate) fn is_universal(&self, tag: Tag) -> bool {
         self.is(Class::Universal) && self.header.tag() == tag
     }
 
-    pub fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
+    pub(crate) fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
         self.is_universal(tag)
             .then_some(self.content)
             .ok_or(IdentityError::Malformed)
@@ -32,7 +32,7 @@ impl<'a> Element<'a> {
 }
 
 /// The content of the one element that `der` consists of.
-pub fn only(der: &[u8], tag: Tag) -> Result<&[u8], IdentityError> {
+pub(crate) fn only(der: &[u8], tag: Tag) -> Result<&[u8], IdentityError> {
     match split(der) {
         Ok((element, [])) => element.expect(tag),
         _ => Err(IdentityError::Malformed),
@@ -40,7 +40,7 @@ pub fn only(der: &[u8], tag: Tag) -> Result<&[u8], IdentityError> {
 }
 
 /// The elements that `der` consists of, to its last byte; ends after an error.
-pub fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_>, IdentityError>> {
+pub(crate) fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_>, IdentityError>> {
     std::iter::from_fn(move || {
         if der.is_empty() {
             return None;
@@ -57,14 +57,14 @@ pub fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_>, Iden
 }
 
 /// Takes the first element off `der`.
-pub fn take<'a>(der: &mut &'a [u8]) -> Result<Element<'a>, IdentityError> {
+pub(crate) fn take<'a>(der: &mut &'a [u8]) -> Result<Element<'a>, IdentityError> {
     let (element, rest) = split(der)?;
     *der = rest;
     Ok(element)
 }
 
 /// Takes the first element off `der` if there is one and it is the one that is looked for.
-pub fn take_if<'a>(
+pub(crate) fn take_if<'a>(
     der: &mut &'a [u8],
     is: impl Fn(&Element) -> bool,
 ) -> Result<Option<Element<'a>>, IdentityError> {

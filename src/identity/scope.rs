@@ -10,7 +10,7 @@ use super::der::{Element, elements, only, take};
 use super::{CrlError, IdentityError, Link};
 
 /// A name of a distribution point in DER, with its tag.
-pub type Point = Box<[u8]>;
+pub(crate) type Point = Box<[u8]>;
 
 /// The certificates of its issuer for which a list speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Scope {
 
 /// The places that a certificate names for its CRL. One that is for another issuer's list, or for some reasons only,
 /// cannot be that of a list that is read here, and is left out.
-pub fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
+pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     let mut points = Vec::new();
     for point in elements(only(value, Tag::Sequence)?) {
         let fields = elements(point?.expect(Tag::Sequence)?).collect::<Result<Vec<_>, _>>()?;

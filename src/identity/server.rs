@@ -10,14 +10,14 @@ use crate::record::Timestamp;
 
 /// What clients may call the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerCertificate {
+pub(crate) struct ServerCertificate {
     /// DNS names, some with a `*.`, and IP addresses in their canonical form.
     pub names: Vec<String>,
     pub not_after: Timestamp,
 }
 
 /// Reads the subject alternative names of a server certificate in DER.
-pub fn server(leaf_der: &[u8]) -> Result<ServerCertificate, IdentityError> {
+pub(crate) fn server(leaf_der: &[u8]) -> Result<ServerCertificate, IdentityError> {
     let (_, certificate) =
         X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
     let dns_names = alternative_names(&certificate, Tag(2))?;

@@ -27,7 +27,7 @@ pub struct PublicKey<'a> {
 
 impl<'a> Signed<'a> {
     /// The three parts of a certificate or a CRL in DER.
-    pub fn read(der: &'a [u8]) -> Result<Self, IdentityError> {
+    pub(crate) fn read(der: &'a [u8]) -> Result<Self, IdentityError> {
         let mut parts = only(der, Tag::Sequence)?;
         let content = take(&mut parts)?;
         content.expect(Tag::Sequence)?;
@@ -46,7 +46,7 @@ impl<'a> Signed<'a> {
 
 impl<'a> PublicKey<'a> {
     /// The parts of a SubjectPublicKeyInfo in DER.
-    pub fn read(info: &'a [u8]) -> Result<Self, IdentityError> {
+    pub(crate) fn read(info: &'a [u8]) -> Result<Self, IdentityError> {
         let mut parts = only(info, Tag::Sequence)?;
         Ok(Self {
             algorithm: take(&mut parts)?.expect(Tag::Sequence)?,

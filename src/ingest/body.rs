@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Refusal;
 
 /// What a protocol gives of a body, piece by piece.
-pub trait Body {
+pub(crate) trait Body {
     /// Whether each piece is in memory of its own. Elsewhere a piece is a part of what was read from
     /// the network, and keeps all of that.
     const OWNS_PIECES: bool = false;
@@ -29,7 +29,7 @@ impl<B: Body> Body for &mut B {
 
 /// The body ended otherwise than its framing said.
 #[derive(Debug)]
-pub struct BrokenBody;
+pub(crate) struct BrokenBody;
 
 /// A body may be slow for this long before it must keep up its least rate.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const PINNING_PIECE_BYTES_MIN: usize = 8 * 1024;
 
 /// The bounds of one body.
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The length that the client declared.
     pub declared_bytes: Option<usize>,
     pub bytes_max: usize,
@@ -49,7 +49,7 @@ pub struct Bounds {
 }
 
 /// What a body costs its device while it arrives.
-pub trait Ledger {
+pub(crate) trait Ledger {
     /// Pays for bytes that were not declared.
     fn charge(&mut self, bytes: usize) -> Result<(), Refusal>;
 
@@ -58,7 +58,7 @@ pub trait Ledger {
 }
 
 /// The whole body. One piece is passed on; several are joined in a buffer that grows with them.
-pub async fn read<B: Body>(
+pub(crate) async fn read<B: Body>(
     mut body: B,
     bounds: Bounds,
     ledger: &mut impl Ledger,

@@ -10,7 +10,7 @@ use crate::record::{RecordId, TraceParent};
 
 /// A field of a head that may be there at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Field<'a> {
+pub(crate) enum Field<'a> {
     #[default]
     Absent,
     Once(&'a [u8]),
@@ -20,7 +20,7 @@ pub enum Field<'a> {
 
 impl<'a> Field<'a> {
     /// Once more.
-    pub fn note(&mut self, value: &'a [u8]) {
+    pub(crate) fn note(&mut self, value: &'a [u8]) {
         *self = match *self {
             Self::Absent => Self::Once(value),
             Self::Once(first) | Self::Repeated(first) => Self::Repeated(first),
@@ -30,7 +30,7 @@ impl<'a> Field<'a> {
 
 /// What a Host field is to a request whose target may name an authority too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HostRule {
+pub(crate) enum HostRule {
     /// HTTP/1.0 knows requests without one.
     #[default]
     Optional,
@@ -48,7 +48,7 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// From the request's target: `:authority`, or an absolute URI in h1.
     pub authority: Option<&'a str>,
-    pub host_rule: HostRule,
+    pub(crate) host_rule: HostRule,
     /// What the adapter keeps of the head until the request is answered.
     pub kept_bytes: usize,
     host: Field<'a>,
@@ -86,11 +86,11 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The trace that the request belongs to.
-    pub fn trace(&self) -> Option<TraceParent> {
+    pub(crate) fn trace(&self) -> Option<TraceParent> {
         trace(self.traceparent)
     }
 
-    pub fn content_length(&self) -> Field<'a> {
+    pub(crate) fn content_length(&self) -> Field<'a> {
         self.content_length
     }
 
@@ -150,7 +150,7 @@ pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
 
 /// What the rest of the head says.
 #[derive(Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// From `Content-Length`.
     pub declared_bytes: Option<usize>,
     pub content_type: Option<Arc<str>>,
@@ -161,7 +161,7 @@ pub struct Head {
 
 impl Head {
     /// Encoding, idempotency key and length, in this order.
-    pub fn parse(
+    pub(crate) fn parse(
         head: &RequestHead<'_>,
         types: &ContentTypes,
         body_bytes_max: usize,
@@ -193,7 +193,7 @@ const RECKONED_BYTES: usize = 512;
 
 impl Head {
     /// What is kept of the head while the record waits, beyond what every record is reckoned to cost.
-    pub fn bytes_beyond_overhead(&self) -> usize {
+    pub(crate) fn bytes_beyond_overhead(&self) -> usize {
         let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
         (content_type_bytes + self.kept_bytes).saturating_sub(RECKONED_BYTES)
     }
@@ -256,7 +256,7 @@ fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
 }
 
 /// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good as the largest.
-pub fn length(digits: &[u8]) -> Result<u64, Refusal> {
+pub(crate) fn length(digits: &[u8]) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_LENGTH);
     }

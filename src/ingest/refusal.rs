@@ -41,7 +41,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Whose bucket was empty.
-    pub fn limit(&self) -> Option<Scope> {
+    pub(crate) fn limit(&self) -> Option<Scope> {
         match self {
             Self::RateLimited(refused) => Some(refused.scope),
             Self::GatewayRateLimited(_) => Some(Scope::Gateway),

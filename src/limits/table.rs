@@ -71,27 +71,27 @@ pub struct TableFull;
 
 /// Why a take through a handle was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     Refused(Refusal),
     TableFull,
 }
 
 /// Which of an entry's two buckets.
 #[derive(Clone, Copy, Debug)]
-pub enum Which {
+pub(crate) enum Which {
     First = 0,
     Second = 1,
 }
 
 /// Keys and their buckets.
-pub struct Table {
+pub(crate) struct Table {
     secrets: [RandomState; 2],
     places: Mutex<Places>,
 }
 
 impl Table {
     /// A table of at most `capacity` keys, at least one.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let secrets = [RandomState::new(), RandomState::new()];
         Self {
             secrets,
@@ -100,7 +100,11 @@ impl Table {
     }
 
     /// The buckets of `name`, full when they are new.
-    pub fn handle(self: &Arc<Self>, name: impl Hash, now: Nanos) -> Result<Handle, TableFull> {
+    pub(crate) fn handle(
+        self: &Arc<Self>,
+        name: impl Hash,
+        now: Nanos,
+    ) -> Result<Handle, TableFull> {
         let entry = self.lock().entry(self.key(name), now)?;
         Ok(Handle {
             table: self.clone(),
@@ -109,12 +113,12 @@ impl Table {
     }
 
     /// Keys in the table.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().entries.len()
     }
 
     #[cfg(test)]
-    pub fn none_full_before(&self) -> Nanos {
+    pub(crate) fn none_full_before(&self) -> Nanos {
         self.lock().none_full_before
     }
 
@@ -132,14 +136,20 @@ impl Table {
 }
 
 /// A connection's way to its buckets.
-pub struct Handle {
+pub(crate) struct Handle {
     table: Arc<Table>,
     entry: ArcSwap<Entry>,
 }
 
 impl Handle {
     /// Takes `cost` tokens from one of the two buckets.
-    pub fn take(&self, which: Which, rule: &Rule, cost: u64, now: Nanos) -> Result<(), Denied> {
+    pub(crate) fn take(
+        &self,
+        which: Which,
+        rule: &Rule,
+        cost: u64,
+        now: Nanos,
+    ) -> Result<(), Denied> {
         let taken = self.entry.load().buckets[which as usize].take(rule, cost, now);
         match taken {
             Ok(taken) => taken.map_err(Denied::Refused),

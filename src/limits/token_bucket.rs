@@ -48,7 +48,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// `t` and `Retry-After`: whole seconds until the same take would pass, rounded up, at least 1.
-    pub fn reset_seconds(&self) -> u64 {
+    pub(crate) fn reset_seconds(&self) -> u64 {
         (self.retry_after.as_nanos().div_ceil(1_000_000_000) as u64).max(1)
     }
 }

@@ -5,7 +5,7 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
 /// What a line is, blanks around it taken off.
-pub enum Line<'a> {
+pub(crate) enum Line<'a> {
     Begin {
         label: &'a [u8],
         after: &'a [u8],
@@ -20,7 +20,7 @@ pub enum Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub fn of(text: &'a [u8]) -> Self {
+    pub(crate) fn of(text: &'a [u8]) -> Self {
         if let Some((label, after)) = marker(text, BEGIN) {
             Self::Begin { label, after }
         } else if let Some((label, after)) = marker(text, END) {
@@ -34,7 +34,7 @@ impl<'a> Line<'a> {
 }
 
 /// How much of a text stands before the next END: no more base64 than that is in its section.
-pub fn bytes_to_end(text: &[u8]) -> usize {
+pub(crate) fn bytes_to_end(text: &[u8]) -> usize {
     memchr::memmem::find(text, END).unwrap_or(0)
 }
 
@@ -66,7 +66,7 @@ fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// All lines with their numbers, from 1, and what is below each. They end with LF, CR LF or CR.
-pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
+pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
     let mut rest = Some(file);
     let lines = std::iter::from_fn(move || {
         let text = rest?;
@@ -84,27 +84,27 @@ pub fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
 }
 
 /// Of UTF-8, or of UTF-16 in either order.
-pub fn has_byte_order_mark(file: &[u8]) -> bool {
+pub(crate) fn has_byte_order_mark(file: &[u8]) -> bool {
     [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
         .iter()
         .any(|mark| file.starts_with(mark))
 }
 
-pub fn has_escaped_breaks(text: &[u8]) -> bool {
+pub(crate) fn has_escaped_breaks(text: &[u8]) -> bool {
     let is_escaped = |pair: &[u8]| pair == b"\\n" || pair == b"\\r";
     text.windows(2).any(is_escaped)
 }
 
 /// Whether the line begins as the inside of a section does.
-pub fn starts_with_base64(text: &[u8]) -> bool {
+pub(crate) fn starts_with_base64(text: &[u8]) -> bool {
     text.first().is_some_and(|byte| is_base64(*byte))
 }
 
 /// RFC 1421's headers of an encrypted section.
-pub fn says_encrypted(text: &[u8]) -> bool {
+pub(crate) fn says_encrypted(text: &[u8]) -> bool {
     text.starts_with(b"Proc-Type:") || text.starts_with(b"DEK-Info:")
 }
 
-pub fn is_base64(byte: u8) -> bool {
+pub(crate) fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
 }

@@ -17,11 +17,11 @@ const SERIAL_BITS_MAX: u64 = 160;
 
 /// The number of a certificate within its authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serial(BigUint);
+pub(crate) struct Serial(BigUint);
 
 impl Serial {
     /// Hex digits, also with colons between them.
-    pub fn parse(text: &str) -> Result<Self, PkiError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, PkiError> {
         let digits = text.replace(':', "");
         let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = BigUint::parse_bytes(digits.as_bytes(), 16).filter(|_| is_hex);
@@ -33,7 +33,7 @@ impl Serial {
     }
 
     /// The serial number of a device's certificate.
-    pub fn of_device(folder: &Folder, id: &DeviceId) -> Result<Self, PkiError> {
+    pub(crate) fn of_device(folder: &Folder, id: &DeviceId) -> Result<Self, PkiError> {
         let file = folder.device(id);
         let remedy =
             || "no device of this id was made here; `--serial` revokes by serial number".to_owned();
@@ -52,7 +52,7 @@ struct Crl {
 
 impl Authority {
     /// Signs the next CRL with what this one lists, or a first, empty one. How many certificates it lists.
-    pub fn renew_crl(&self, days: Days) -> Result<usize, PkiError> {
+    pub(crate) fn renew_crl(&self, days: Days) -> Result<usize, PkiError> {
         if self.folder.crl().exists() {
             return self.revoke([], days);
         }
@@ -60,7 +60,7 @@ impl Authority {
     }
 
     /// Signs the next CRL with these added, for `days` from now. How many certificates it lists.
-    pub fn revoke(
+    pub(crate) fn revoke(
         &self,
         serials: impl IntoIterator<Item = Serial>,
         days: Days,
@@ -133,7 +133,7 @@ impl Authority {
 
 impl Folder {
     /// That the server's certificate and the CRL are still valid.
-    pub fn must_be_current(&self) -> Result<(), PkiError> {
+    pub(crate) fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
         let server_file = self.server(KeyKind::P256);
         let server = files::read_certificate(&server_file)?;

@@ -41,14 +41,14 @@ impl Folder {
         self.0.join("crl.pem")
     }
 
-    pub fn server(&self, kind: KeyKind) -> PathBuf {
+    pub(crate) fn server(&self, kind: KeyKind) -> PathBuf {
         self.0.join(match kind {
             KeyKind::P256 => "server.pem",
             KeyKind::Rsa2048 => "server-rsa.pem",
         })
     }
 
-    pub fn server_key(&self, kind: KeyKind) -> PathBuf {
+    pub(crate) fn server_key(&self, kind: KeyKind) -> PathBuf {
         self.server(kind).with_extension("key")
     }
 
@@ -82,7 +82,7 @@ impl Folder {
 }
 
 /// That the file exists; else the error says what to do.
-pub fn must_exist(file: &Path, remedy: impl Fn() -> String) -> Result<(), PkiError> {
+pub(crate) fn must_exist(file: &Path, remedy: impl Fn() -> String) -> Result<(), PkiError> {
     if file.exists() {
         Ok(())
     } else {
@@ -97,11 +97,11 @@ fn file_name(id: &DeviceId) -> String {
     id.as_str().replace('/', "+").replace(':', "=")
 }
 
-pub fn write_key(file: &Path, pem: &str) -> Result<(), PkiError> {
+pub(crate) fn write_key(file: &Path, pem: &str) -> Result<(), PkiError> {
     write_new(file, pem, 0o600)
 }
 
-pub fn write_public(file: &Path, pem: &str) -> Result<(), PkiError> {
+pub(crate) fn write_public(file: &Path, pem: &str) -> Result<(), PkiError> {
     write_new(file, pem, 0o644)
 }
 
@@ -127,7 +127,7 @@ fn write_new(file: &Path, pem: &str, mode: u32) -> Result<(), PkiError> {
 }
 
 /// Puts a whole new file in the place of the old one; who reads it sees one or the other.
-pub fn replace(file: &Path, pem: &str) -> Result<(), PkiError> {
+pub(crate) fn replace(file: &Path, pem: &str) -> Result<(), PkiError> {
     let new = file.with_extension("pem.new");
     let write = || {
         let mut opened = File::create(&new)?;
@@ -139,7 +139,7 @@ pub fn replace(file: &Path, pem: &str) -> Result<(), PkiError> {
 }
 
 /// Keeps others out until the file is closed; waits for them.
-pub fn lock(file: &Path) -> Result<File, PkiError> {
+pub(crate) fn lock(file: &Path) -> Result<File, PkiError> {
     let lock = || {
         let file = File::open(file)?;
         file.lock()?;
@@ -149,17 +149,20 @@ pub fn lock(file: &Path) -> Result<File, PkiError> {
 }
 
 /// The first certificate of the file.
-pub fn read_certificate(file: &Path) -> Result<Vec<u8>, PkiError> {
+pub(crate) fn read_certificate(file: &Path) -> Result<Vec<u8>, PkiError> {
     read_pem(file, |kind| kind == Kind::Certificate, "a certificate")
 }
 
 /// The first CRL of the file.
-pub fn read_crl(file: &Path) -> Result<Vec<u8>, PkiError> {
+pub(crate) fn read_crl(file: &Path) -> Result<Vec<u8>, PkiError> {
     read_pem(file, |kind| kind == Kind::Crl, "a CRL")
 }
 
 /// Reads a certificate in DER that came from a file.
-pub fn parse_certificate<'a>(file: &Path, der: &'a [u8]) -> Result<X509Certificate<'a>, PkiError> {
+pub(crate) fn parse_certificate<'a>(
+    file: &Path,
+    der: &'a [u8],
+) -> Result<X509Certificate<'a>, PkiError> {
     let parsed = X509Certificate::from_der(der);
     let (_, certificate) =
         parsed.map_err(|_| unreadable(file, "it is not a certificate, or is damaged"))?;
@@ -167,7 +170,7 @@ pub fn parse_certificate<'a>(file: &Path, der: &'a [u8]) -> Result<X509Certifica
 }
 
 /// The first section of the file that is wanted, in DER. An error shows nothing of the file: it may be a key.
-pub fn read_pem(
+pub(crate) fn read_pem(
     file: &Path,
     is_wanted: impl Fn(Kind) -> bool,
     what: &str,
@@ -180,7 +183,7 @@ pub fn read_pem(
     Ok(first.ok_or_else(none)?.der)
 }
 
-pub fn unreadable(file: &Path, reason: impl Display) -> PkiError {
+pub(crate) fn unreadable(file: &Path, reason: impl Display) -> PkiError {
     PkiError::Unreadable {
         file: file.to_owned(),
         reason: reason.to_string(),

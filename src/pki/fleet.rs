@@ -8,13 +8,13 @@ use super::{Authority, Days, PkiError};
 use crate::record::DeviceId;
 
 /// Devices of one fleet.
-pub const FLEET_DEVICES_MAX: u32 = 1_000_000;
+pub(crate) const FLEET_DEVICES_MAX: u32 = 1_000_000;
 
 const DIGITS: usize = 6;
 
 /// What a fleet has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     pub made: u32,
     /// Certificates that were there before, and were left alone.
     pub kept: u32,
@@ -23,7 +23,12 @@ pub struct Fleet {
 impl Authority {
     /// `prefix` and a number of six digits, from 1 to `count`. Devices that have a certificate keep it, so a fleet can
     /// grow, and one that was interrupted can be completed.
-    pub fn issue_fleet(&self, prefix: &str, count: u32, days: Days) -> Result<Fleet, PkiError> {
+    pub(crate) fn issue_fleet(
+        &self,
+        prefix: &str,
+        count: u32,
+        days: Days,
+    ) -> Result<Fleet, PkiError> {
         let count = count.min(FLEET_DEVICES_MAX);
         // The last number is the longest: if that is an id, all of them are.
         id(prefix, count)?;

@@ -17,7 +17,7 @@ use super::PkiError;
 use crate::record::DeviceId;
 
 /// Certificates and CRLs are valid from this long before they were made: devices' clocks go wrong.
-pub const BACKDATED: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// The longest common name (RFC 5280, appendix A.1).
 const COMMON_NAME_CHARS_MAX: usize = 64;
@@ -48,7 +48,7 @@ impl Days {
 
 /// What clients may call a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerName {
+pub(crate) enum ServerName {
     /// Its first label may be `*`.
     Dns(String),
     Ip(IpAddr),
@@ -69,7 +69,7 @@ impl FromStr for ServerName {
 }
 
 /// A root that signs certificates and CRLs, but no further authorities.
-pub fn authority(name: Option<&str>, days: Days) -> CertificateParams {
+pub(crate) fn authority(name: Option<&str>, days: Days) -> CertificateParams {
     let random = || format!("Forebay CA {}", &Uuid::new_v4().simple().to_string()[..8]);
     let mut params = params(Some(&name.map_or_else(random, str::to_owned)), days);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -79,7 +79,7 @@ pub fn authority(name: Option<&str>, days: Days) -> CertificateParams {
 }
 
 /// A server that answers to `names`.
-pub fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
+pub(crate) fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
     let name = names.first().map(|name| match name {
         ServerName::Dns(name) => name.clone(),
         ServerName::Ip(address) => address.to_string(),
@@ -98,7 +98,7 @@ pub fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, Pki
 }
 
 /// A device. Its id stands where an id of its form belongs, and as the common name, where it fits.
-pub fn device(id: &DeviceId, days: Days) -> Result<CertificateParams, PkiError> {
+pub(crate) fn device(id: &DeviceId, days: Days) -> Result<CertificateParams, PkiError> {
     let mut params = params(Some(id.as_str()), days);
     params.subject_alt_names = alternative_name(id.as_str())?.into_iter().collect();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

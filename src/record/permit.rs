@@ -32,7 +32,7 @@ pub struct Permit {
 
 /// What is reserved with a permit's latest growth, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserved {
+pub(crate) struct Reserved {
     pub in_all: usize,
     pub of_device: usize,
 }
@@ -62,7 +62,7 @@ impl Permit {
 
     /// Reserves `bytes` more without asking whether they are there: the caller judges by what is
     /// reserved then, and gives them back where it is too much.
-    pub fn add(&mut self, bytes: usize) -> Reserved {
+    pub(crate) fn add(&mut self, bytes: usize) -> Reserved {
         self.bytes += bytes;
         let in_all = self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
         let of_device = match &self.device {
@@ -76,7 +76,7 @@ impl Permit {
     }
 
     /// What is reserved now.
-    pub fn reserved(&self) -> Reserved {
+    pub(crate) fn reserved(&self) -> Reserved {
         Reserved {
             in_all: self.reserved_bytes.load(Ordering::Relaxed),
             of_device: self.device.as_ref().map_or(0, DeviceMemory::held_bytes),

@@ -11,7 +11,7 @@
 //! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.
 
 mod folder;
-pub mod line;
+pub(crate) mod line;
 mod probe;
 mod writer;
 
@@ -37,7 +37,7 @@ const ROTATION: Rotation = Rotation {
 };
 
 /// The thread that writes the files.
-pub const THREAD: &str = "file-sink";
+pub(crate) const THREAD: &str = "file-sink";
 
 /// Batches that wait for the disk; the next ones wait in their order to be handed over.
 const JOBS_WAITING_MAX: usize = 64;

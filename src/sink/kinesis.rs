@@ -16,7 +16,7 @@
 //! access and a KMS key's state are `Barred` at once, and `verify` says what to do where it sees them. The SDK's own retries are
 //! off: they would not know which records failed.
 
-pub mod aggregate;
+pub(crate) mod aggregate;
 mod call;
 mod credentials;
 mod dispatch;

@@ -31,7 +31,7 @@ const RANGES_MAX: usize = 1 << 20;
 const NAMES: [&str; 2] = ["cursor-0", "cursor-1"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     pub generation: u64,
     /// All records before this place are done with.
     pub low: u64,
@@ -92,13 +92,13 @@ impl Cursor {
     }
 
     /// The first place that no record has had, as far as this cursor knows.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         let last_done = self.done.iter().last().map_or(0, |range| range.end);
         last_done.max(self.next).max(self.low)
     }
 
     /// How many of these records are not done with.
-    pub fn waiting(&self, places: Range<u64>) -> u64 {
+    pub(crate) fn waiting(&self, places: Range<u64>) -> u64 {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
             return 0;
@@ -108,7 +108,7 @@ impl Cursor {
     }
 
     /// The newer one of the two slots; `None` when there is none yet, or none is whole.
-    pub fn read(disk: &impl Disk, dir: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn read(disk: &impl Disk, dir: &Path) -> io::Result<Option<Self>> {
         let mut newest: Option<Self> = None;
         for name in NAMES {
             let slot = read_slot(disk, &dir.join(name))?;
@@ -121,7 +121,7 @@ impl Cursor {
     }
 
     /// Writes the slot whose turn it is and syncs it. The other one stays whole, whatever happens.
-    pub fn write(&self, disk: &impl Disk, dir: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, disk: &impl Disk, dir: &Path) -> io::Result<()> {
         let path = dir.join(NAMES[(self.generation % 2) as usize]);
         let (file, is_new) = match disk.open_to_write(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.create(&path)?, true),
@@ -139,7 +139,7 @@ impl Cursor {
 }
 
 /// Gives both slots their room where there is none yet, for so many ranges. A slot without content does not count.
-pub fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
+pub(crate) fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
     let missing = NAMES.map(|name| dir.join(name)).into_iter().filter(
         |path| matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound),
     );

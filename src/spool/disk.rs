@@ -4,7 +4,7 @@
 //! Names are durable once their folder is synced, bytes once their file is. Nothing is promised of what was written
 //! before a sync that failed, and such a file is not synced again.
 
-pub mod real;
+pub(crate) mod real;
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -67,7 +67,7 @@ pub trait DiskFile: Send + 'static {
 }
 
 /// Fills the buffer; `UnexpectedEof` when the file ends before.
-pub fn read_exact_at(
+pub(crate) fn read_exact_at(
     file: &impl DiskFile,
     mut buffer: &mut [u8],
     mut offset: u64,
@@ -87,7 +87,11 @@ pub fn read_exact_at(
 }
 
 /// Reads until the buffer is full or the file ends, and says how much.
-pub fn read_up_to(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_up_to(
+    file: &impl DiskFile,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {

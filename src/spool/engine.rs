@@ -51,7 +51,7 @@ pub enum Refused {
 }
 
 /// What one log may take.
-pub struct LogOptions {
+pub(crate) struct LogOptions {
     pub dir: PathBuf,
     pub segment_bytes: u64,
     pub bytes_max: u64,
@@ -60,7 +60,7 @@ pub struct LogOptions {
     pub metrics: SpoolMetrics,
 }
 
-pub struct Engine<D: Disk> {
+pub(crate) struct Engine<D: Disk> {
     disk: Arc<D>,
     options: LogOptions,
     shared: Arc<Shared>,
@@ -77,7 +77,7 @@ pub struct Engine<D: Disk> {
 
 impl<D: Disk> Engine<D> {
     /// Reads what the folder holds. Creates no segment.
-    pub fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
+    pub(crate) fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
         options.metrics.frames_damaged(recovery.damaged());
@@ -100,12 +100,13 @@ impl<D: Disk> Engine<D> {
         Ok((engine, recovery))
     }
 
-    pub fn shared(&self) -> &Arc<Shared> {
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
     /// For readers on this thread: nobody has to be nudged.
-    pub fn source(&self) -> Source<D> {
+    pub(crate) fn source(&self) -> Source<D> {
         let LogOptions {
             dir, keys, metrics, ..
         } = &self.options;
@@ -123,7 +124,11 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Makes drafts safe, in their order, and answers each with the places of its records.
-    pub fn commit(&mut self, drafts: &[&Draft], now: Instant) -> Vec<Result<Range<u64>, Refused>> {
+    pub(crate) fn commit(
+        &mut self,
+        drafts: &[&Draft],
+        now: Instant,
+    ) -> Vec<Result<Range<u64>, Refused>> {
         let mut answers = Vec::with_capacity(drafts.len());
         while answers.len() < drafts.len() {
             match self.commit_run(&drafts[answers.len()..], now) {
@@ -270,7 +275,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// What is due: a probe of a disk that failed, the cursor, segments to delete, a word about what was dropped.
-    pub fn tend(&mut self, now: Instant) {
+    pub(crate) fn tend(&mut self, now: Instant) {
         if self.probe_at.is_some_and(|at| now >= at) {
             self.probe_at = None;
             self.probe(now);
@@ -295,7 +300,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Creates the next segment if there is none, to see whether the disk takes it.
-    pub fn probe(&mut self, now: Instant) {
+    pub(crate) fn probe(&mut self, now: Instant) {
         let was_down = matches!(self.shared.state(), State::Down(_));
         if self.active.is_none() && self.open_segment(0, now).is_ok() && was_down {
             tracing::info!(dir = %self.options.dir.display(), "the spool's disk is back");
@@ -304,7 +309,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// When to tend next, though nothing happens.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let cursor_due = self.cursor_due.filter(|_| self.shared.is_dirty());
         [self.probe_at, cursor_due, self.dropped.due()]
             .into_iter()
@@ -313,7 +318,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Leaves the folder as a next start finds it fastest.
-    pub fn close(mut self, now: Instant) {
+    pub(crate) fn close(mut self, now: Instant) {
         self.finish_active();
         self.write_cursor(now, usize::MAX);
         self.delete_finished(now);

@@ -15,7 +15,7 @@
 //! where encryption covers them. With a salt that nobody outside can guess and its own offset in the checksum, bytes
 //! from elsewhere (an earlier use of the blocks, another file, a payload) are never taken for a frame.
 
-pub mod body;
+pub(crate) mod body;
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -24,15 +24,15 @@ use super::keys::Salt;
 pub const HEADER_BYTES: usize = 40;
 
 /// The part of the header that encryption authenticates: all that is known before the body is sealed.
-pub const AUTHENTICATED_BYTES: usize = 28;
+pub(crate) const AUTHENTICATED_BYTES: usize = 28;
 
 /// Frames begin at multiples of this.
-pub const ALIGNMENT: u64 = 8;
+pub(crate) const ALIGNMENT: u64 = 8;
 
 /// The longest body on disk: what a reader has in memory at once.
-pub const BODY_BYTES_MAX: usize = 64 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
 
-pub const MAGIC: [u8; 4] = *b"FBf1";
+pub(crate) const MAGIC: [u8; 4] = *b"FBf1";
 
 /// What stands before a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,11 +108,11 @@ impl Header {
 }
 
 /// The room that a frame with such a body takes.
-pub fn frame_bytes(body_bytes: usize) -> u64 {
+pub(crate) fn frame_bytes(body_bytes: usize) -> u64 {
     HEADER_BYTES as u64 + (body_bytes as u64).next_multiple_of(ALIGNMENT)
 }
 
-pub fn body_crc(salt: &Salt, body: &[u8]) -> u32 {
+pub(crate) fn body_crc(salt: &Salt, body: &[u8]) -> u32 {
     crc32c_append(crc32c(salt), body)
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::ranges::Ranges;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     pub id: u64,
     pub base: u64,
     /// The place after its last safe record.
@@ -34,7 +34,7 @@ impl Segment {
 
 /// Segments are added in the order of their numbers and of their bases.
 #[derive(Debug, Default)]
-pub struct Index {
+pub(crate) struct Index {
     segments: VecDeque<Segment>,
     totals: Totals,
     /// Numbers of the segments that can be deleted.
@@ -76,7 +76,7 @@ impl Totals {
 
 impl Index {
     /// Knows what is done with and no segment yet.
-    pub fn new(low: u64, done: Ranges) -> Self {
+    pub(crate) fn new(low: u64, done: Ranges) -> Self {
         Self {
             done,
             low,
@@ -84,7 +84,7 @@ impl Index {
         }
     }
 
-    pub fn add(&mut self, mut segment: Segment) {
+    pub(crate) fn add(&mut self, mut segment: Segment) {
         let newest = self.segments.back();
         debug_assert!(newest.is_none_or(|newest| newest.id < segment.id));
         let waiting = self.waiting(segment.base..segment.end);
@@ -118,7 +118,7 @@ impl Index {
     }
 
     /// The parts of these places that are not done with.
-    pub fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
+    pub(crate) fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
             return Vec::new();
@@ -127,7 +127,7 @@ impl Index {
     }
 
     /// Frames up to this place and offset are safe in the newest segment.
-    pub fn grow(&mut self, end: u64, bytes: u64) {
+    pub(crate) fn grow(&mut self, end: u64, bytes: u64) {
         self.change_newest(|segment| {
             debug_assert!(segment.active && end >= segment.end);
             segment.live += end - segment.end;
@@ -137,14 +137,14 @@ impl Index {
     }
 
     /// No more frames come to the newest segment, whose file has this length now.
-    pub fn finish(&mut self, allocated_bytes: u64) {
+    pub(crate) fn finish(&mut self, allocated_bytes: u64) {
         self.change_newest(|segment| {
             segment.active = false;
             segment.allocated_bytes = allocated_bytes;
         });
     }
 
-    pub fn remove(&mut self, id: u64) {
+    pub(crate) fn remove(&mut self, id: u64) {
         if let Some(removed) = self.position(id).and_then(|at| self.segments.remove(at)) {
             self.totals.subtract(Totals::of(&removed));
             self.finished.remove(&id);
@@ -160,7 +160,7 @@ impl Index {
 
     /// These records are done with. What is not in the spool, or was done with before, counts no more; gives how many
     /// do.
-    pub fn retire(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> u64 {
+    pub(crate) fn retire(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> u64 {
         let before = self.totals.records;
         for range in ranges {
             self.retire_range(range);
@@ -192,7 +192,7 @@ impl Index {
 
     /// Whether a segment has this place.
     #[cfg(test)]
-    pub fn holds(&self, place: u64) -> bool {
+    pub(crate) fn holds(&self, place: u64) -> bool {
         let segment = self.segments.get(self.at(place));
         segment.is_some_and(|segment| segment.base <= place)
     }
@@ -209,34 +209,34 @@ impl Index {
         self.done.forget_below(self.low);
     }
 
-    pub fn is_done(&self, place: u64) -> bool {
+    pub(crate) fn is_done(&self, place: u64) -> bool {
         self.are_done(place..place + 1)
     }
 
     /// Whether none of these records waits.
-    pub fn are_done(&self, places: Range<u64>) -> bool {
+    pub(crate) fn are_done(&self, places: Range<u64>) -> bool {
         self.done.after(places.start.max(self.low)) >= places.end
     }
 
     /// Segments that can be deleted.
-    pub fn finished(&self) -> Vec<u64> {
+    pub(crate) fn finished(&self) -> Vec<u64> {
         self.finished.iter().copied().collect()
     }
 
-    pub fn has_finished(&self) -> bool {
+    pub(crate) fn has_finished(&self) -> bool {
         !self.finished.is_empty()
     }
 
-    pub fn oldest(&self) -> Option<&Segment> {
+    pub(crate) fn oldest(&self) -> Option<&Segment> {
         self.segments.front()
     }
 
-    pub fn get(&self, id: u64) -> Option<&Segment> {
+    pub(crate) fn get(&self, id: u64) -> Option<&Segment> {
         self.position(id).map(|at| &self.segments[at])
     }
 
     /// The first segment with records to deliver behind the one with this number, or the very first.
-    pub fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
+    pub(crate) fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
         let first = self
             .segments
             .partition_point(|segment| Some(segment.id) <= id);
@@ -244,34 +244,34 @@ impl Index {
         following.find(|segment| segment.live > 0 || segment.active)
     }
 
-    pub fn low(&self) -> u64 {
+    pub(crate) fn low(&self) -> u64 {
         self.low
     }
 
     /// The place after the last record.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.segments
             .back()
             .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
     /// What is done with beyond `low`, ranges that begin at this place or after it.
-    pub fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub(crate) fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         self.done.iter_from(place)
     }
 
     /// Records that are not done with.
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.totals.records
     }
 
     /// Bytes of the segments that hold such records.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.totals.bytes
     }
 
     /// What the segments take of the quota.
-    pub fn allocated_bytes(&self) -> u64 {
+    pub(crate) fn allocated_bytes(&self) -> u64 {
         self.totals.allocated_bytes
     }
 }

@@ -19,18 +19,18 @@ use aws_lc_rs::rand;
 
 use crate::durable::warn_of_other_readers;
 
-pub const SALT_BYTES: usize = 16;
+pub(crate) const SALT_BYTES: usize = 16;
 /// What encryption adds to a body.
-pub const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 const KEY_ID_INFO: &[u8] = b"forebay spool key id 1";
 const SEGMENT_INFO: &[u8] = b"forebay spool segment 1";
 
 /// Random, a segment's own: it keeps frames of other segments, and bytes that devices sent, from passing for frames.
-pub type Salt = [u8; SALT_BYTES];
+pub(crate) type Salt = [u8; SALT_BYTES];
 
 /// A salt that nobody can guess; fails when the system has no randomness.
-pub fn new_salt() -> io::Result<Salt> {
+pub(crate) fn new_salt() -> io::Result<Salt> {
     let mut salt = [0; SALT_BYTES];
     rand::fill(&mut salt).map_err(|_| io::Error::other("no random bytes"))?;
     Ok(salt)
@@ -41,7 +41,7 @@ pub fn new_salt() -> io::Result<Salt> {
 pub struct KeyId(pub [u8; 8]);
 
 impl KeyId {
-    pub const NONE: Self = Self([0; 8]);
+    pub(crate) const NONE: Self = Self([0; 8]);
 }
 
 impl fmt::Display for KeyId {
@@ -57,7 +57,7 @@ impl fmt::Debug for KeyId {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     #[error("the key file {}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error("the key file {}, line {line}: a key is 64 hex digits", path.display())]
@@ -85,7 +85,7 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     /// Reads `FOREBAY_SPOOL_KEY_FILE`. Empty lines are passed over.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, KeyError> {
         warn_of_other_readers("FOREBAY_SPOOL_KEY_FILE", path);
         let text = fs::read_to_string(path).map_err(|error| KeyError::Io {
             path: path.to_owned(),
@@ -119,7 +119,7 @@ impl Keys {
     }
 
     /// The cipher of a new segment.
-    pub fn to_write(&self, salt: &Salt) -> (KeyId, Cipher) {
+    pub(crate) fn to_write(&self, salt: &Salt) -> (KeyId, Cipher) {
         match self.0.first() {
             Some(key) => (key.id, Cipher::aes(key, salt)),
             None => (KeyId::NONE, Cipher(None)),
@@ -127,7 +127,7 @@ impl Keys {
     }
 
     /// The cipher of a segment that is there; `None` when its key is not.
-    pub fn to_read(&self, id: KeyId, salt: &Salt) -> Option<Cipher> {
+    pub(crate) fn to_read(&self, id: KeyId, salt: &Salt) -> Option<Cipher> {
         if id == KeyId::NONE {
             return Some(Cipher(None));
         }
@@ -174,7 +174,7 @@ fn key_id(key: &[u8; KEY_BYTES]) -> KeyId {
 }
 
 /// What turns the bodies of one segment into what lies on disk, and back.
-pub struct Cipher(Option<LessSafeKey>);
+pub(crate) struct Cipher(Option<LessSafeKey>);
 
 impl Cipher {
     fn aes(key: &Key, salt: &Salt) -> Self {
@@ -184,12 +184,17 @@ impl Cipher {
     }
 
     /// How long a body of `bytes` is on disk.
-    pub fn sealed_bytes(&self, bytes: usize) -> usize {
+    pub(crate) fn sealed_bytes(&self, bytes: usize) -> usize {
         bytes + if self.0.is_some() { TAG_BYTES } else { 0 }
     }
 
     /// The encrypted body; `None` when bodies stay as they are. `number` is used once.
-    pub fn seal(&self, number: u64, header: &[u8], body: &[u8]) -> Option<io::Result<Vec<u8>>> {
+    pub(crate) fn seal(
+        &self,
+        number: u64,
+        header: &[u8],
+        body: &[u8],
+    ) -> Option<io::Result<Vec<u8>>> {
         let key = self.0.as_ref()?;
         let mut sealed = Vec::with_capacity(body.len() + TAG_BYTES + 8);
         sealed.extend_from_slice(body);
@@ -201,7 +206,7 @@ impl Cipher {
     }
 
     /// The body again; `None` when it is not what was sealed.
-    pub fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
         if let Some(key) = &self.0 {
             let bytes = key
                 .open_in_place(nonce(number), Aad::from(header), &mut body)

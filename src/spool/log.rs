@@ -54,12 +54,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// These records are done with: they are not read again, and their room is given back in time.
-    pub fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
+    pub(crate) fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
         self.source.retire(places);
     }
 
     /// Whether the record at this place is done with.
-    pub fn is_done(&self, place: u64) -> bool {
+    pub(crate) fn is_done(&self, place: u64) -> bool {
         self.source.shared.index().is_done(place)
     }
 
@@ -69,12 +69,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether drafts are taken now.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.source.shared.state()
     }
 
     /// From the first place that is not done with to the one after the last.
-    pub fn places(&self) -> Range<u64> {
+    pub(crate) fn places(&self) -> Range<u64> {
         let index = self.source.shared.index();
         index.low()..index.end()
     }

@@ -34,7 +34,7 @@ pub enum NotOpened {
 
 pub struct Opened<F> {
     file: F,
-    pub header: segment::Header,
+    pub(crate) header: segment::Header,
     cipher: Cipher,
 }
 

@@ -10,31 +10,31 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, DiskFile, write_all_at};
 use super::segment;
 
-pub const QUARANTINE: &str = "quarantine";
+pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What the folder holds at most, whole segments aside, which only move there.
 const BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 10_000;
 
 /// What is kept of one piece of damage, at most.
-pub const PIECE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const PIECE_BYTES_MAX: u64 = 64 << 20;
 
 const _: () = assert!(PIECE_BYTES_MAX < BYTES_MAX);
 
-pub struct Quarantine {
+pub(crate) struct Quarantine {
     dir: PathBuf,
 }
 
 impl Quarantine {
     /// Of the log in this folder.
-    pub fn new(log_dir: &Path) -> Self {
+    pub(crate) fn new(log_dir: &Path) -> Self {
         Self {
             dir: log_dir.join(QUARANTINE),
         }
     }
 
     /// Keeps bytes of a segment that stood at `offset`.
-    pub fn keep(
+    pub(crate) fn keep(
         &self,
         disk: &impl Disk,
         header: &segment::Header,
@@ -75,7 +75,7 @@ impl Quarantine {
     }
 
     /// Moves a whole file there.
-    pub fn keep_file(&self, disk: &impl Disk, path: &Path) -> io::Result<()> {
+    pub(crate) fn keep_file(&self, disk: &impl Disk, path: &Path) -> io::Result<()> {
         disk.claim(&self.dir)?;
         disk.rename(
             path,

@@ -13,27 +13,27 @@ use super::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the queue holds at most.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     pub items: usize,
     pub bytes: usize,
 }
 
 /// Why an item was not taken in; it comes back.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NotTaken<T> {
+pub(crate) enum NotTaken<T> {
     Full(T),
     Closed(T),
 }
 
 /// What the taker is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Taken<T> {
+pub(crate) struct Taken<T> {
     pub items: Vec<T>,
     /// No more will come.
     pub closed: bool,
 }
 
-pub struct Queue<T> {
+pub(crate) struct Queue<T> {
     bounds: Bounds,
     state: Mutex<State<T>>,
     changed: Condvar,
@@ -47,7 +47,7 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    pub fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
             items: VecDeque::new(),
             bytes: 0,
@@ -62,7 +62,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes in an item of so many bytes. An empty queue takes any one item.
-    pub fn push(&self, item: T, bytes: usize) -> Result<(), NotTaken<T>> {
+    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), NotTaken<T>> {
         let mut state = self.lock();
         if state.closed {
             return Err(NotTaken::Closed(item));
@@ -79,7 +79,7 @@ impl<T> Queue<T> {
     }
 
     /// Wakes the taker.
-    pub fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         let mut state = self.lock();
         if !state.nudged {
             state.nudged = true;
@@ -88,14 +88,14 @@ impl<T> Queue<T> {
     }
 
     /// Lets the taker finish.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
     }
 
     /// Waits for items, a nudge, the close or, when there is one, the time-out. Gives items until they have
     /// `round_bytes` together, one at least if there is one.
-    pub fn take(&self, round_bytes: usize, timeout: Option<Duration>) -> Taken<T> {
+    pub(crate) fn take(&self, round_bytes: usize, timeout: Option<Duration>) -> Taken<T> {
         let mut state = self.lock();
         while state.items.is_empty() && !state.nudged && !state.closed {
             state = match timeout {

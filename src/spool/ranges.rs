@@ -8,11 +8,11 @@ use std::ops::Range;
 
 /// Start and end of each range; no two touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(BTreeMap<u64, u64>);
+pub(crate) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
     /// Adds a range and gives the parts of it that were not there.
-    pub fn insert(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(crate) fn insert(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
         let added = self.gaps(range.clone());
         if added.is_empty() {
             return added;
@@ -33,7 +33,7 @@ impl Ranges {
     }
 
     /// The parts of a range that are not in the set.
-    pub fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(crate) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = self.after(range.start);
         for (&start, &end) in self.0.range(range.start..range.end) {
@@ -49,17 +49,18 @@ impl Ranges {
     }
 
     /// The first number from `number` on that is not in the set.
-    pub fn after(&self, number: u64) -> u64 {
+    pub(crate) fn after(&self, number: u64) -> u64 {
         let before = self.0.range(..=number).next_back();
         before.map_or(number, |(_, end)| number.max(*end))
     }
 
-    pub fn contains(&self, number: u64) -> bool {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, number: u64) -> bool {
         self.after(number) != number
     }
 
     /// Forgets everything below `number`.
-    pub fn forget_below(&mut self, number: u64) {
+    pub(crate) fn forget_below(&mut self, number: u64) {
         while let Some((start, end)) = self.0.pop_first() {
             if end > number {
                 self.0.insert(start.max(number), end);
@@ -68,17 +69,17 @@ impl Ranges {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.iter().map(|(start, end)| *start..*end)
     }
 
     /// Ranges that begin at this number or after it.
-    pub fn iter_from(&self, number: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub(crate) fn iter_from(&self, number: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.range(number..).map(|(start, end)| *start..*end)
     }
 
     /// How many ranges there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 }

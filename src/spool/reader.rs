@@ -51,7 +51,7 @@ pub struct Frame {
 }
 
 /// What a log's readers need of it.
-pub struct Source<D: Disk> {
+pub(crate) struct Source<D: Disk> {
     pub disk: Arc<D>,
     pub dir: PathBuf,
     pub keys: Arc<Keys>,
@@ -63,7 +63,7 @@ pub struct Source<D: Disk> {
 
 impl<D: Disk> Source<D> {
     /// These records are done with.
-    pub fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
+    pub(crate) fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
         if self.shared.retire(places) {
             (self.nudge)();
         }
@@ -107,7 +107,7 @@ struct Position<D: Disk> {
 }
 
 impl<D: Disk> Reader<D> {
-    pub fn new(source: Source<D>) -> Self {
+    pub(crate) fn new(source: Source<D>) -> Self {
         Self {
             source,
             at: None,

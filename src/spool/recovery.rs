@@ -25,7 +25,7 @@ use walk::{Extent, Tail};
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
+pub(crate) struct Recovery {
     pub segments: usize,
     /// Bytes of the segments that hold undelivered records.
     pub bytes: u64,
@@ -53,7 +53,7 @@ pub enum OpenError {
 
 impl Recovery {
     /// Pieces of the log that could not be read.
-    pub fn damaged(&self) -> u64 {
+    pub(crate) fn damaged(&self) -> u64 {
         self.lost_segments + self.torn_tails
     }
 
@@ -67,7 +67,7 @@ impl Recovery {
 
 /// What the engine begins with.
 #[derive(Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     pub index: Index,
     pub generation: u64,
     pub next: u64,
@@ -75,7 +75,7 @@ pub struct Recovered {
     pub recovery: Recovery,
 }
 
-pub fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Recovered, OpenError> {
+pub(crate) fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Recovered, OpenError> {
     let io = |error| OpenError::Io {
         path: dir.to_owned(),
         error,

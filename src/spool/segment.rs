@@ -21,10 +21,10 @@ use crate::record::Timestamp;
 
 const MAGIC: &[u8; 7] = b"forebay";
 const VERSION: u8 = 1;
-pub const HEADER_BYTES: usize = 60;
+pub(crate) const HEADER_BYTES: usize = 60;
 
 /// Where the copies of the header stand.
-pub const HEADER_OFFSETS: [u64; 2] = [0, 4096];
+pub(crate) const HEADER_OFFSETS: [u64; 2] = [0, 4096];
 
 /// Where the first frame stands.
 pub const FRAMES_START: u64 = 8192;
@@ -34,12 +34,12 @@ const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 const SEGMENTS_PER_QUOTA: u64 = 64;
 
 /// The size of a segment: a 64th of the quota, between 1 and 128 MiB.
-pub fn bytes_for(quota_bytes: u64) -> u64 {
+pub(crate) fn bytes_for(quota_bytes: u64) -> u64 {
     (quota_bytes / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) & !4095
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     pub id: u64,
     pub base: u64,
     pub salt: Salt,
@@ -49,14 +49,14 @@ pub struct Header {
 
 /// Why bytes are not a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoHeader {
+pub(crate) enum NoHeader {
     Damaged,
     /// It is whole, and of another version of the format.
     Version(u8),
 }
 
 impl Header {
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..7].copy_from_slice(MAGIC);
         bytes[7] = VERSION;
@@ -70,7 +70,7 @@ impl Header {
         bytes
     }
 
-    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, NoHeader> {
+    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, NoHeader> {
         let (content, crc) = bytes.split_at(56);
         if content[..7] != *MAGIC || crc != crc32c(content).to_le_bytes() {
             return Err(NoHeader::Damaged);
@@ -92,12 +92,12 @@ fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|index| bytes[at + index])
 }
 
-pub fn file_name(id: u64) -> String {
+pub(crate) fn file_name(id: u64) -> String {
     format!("segment-{id:010}.spool")
 }
 
 /// The number in a segment's name; `None` for any other file.
-pub fn parse_file_name(name: &str) -> Option<u64> {
+pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
     let id = name
         .strip_prefix("segment-")?
         .strip_suffix(".spool")?

@@ -15,7 +15,7 @@ const PART_RANGES: usize = 256;
 
 /// Whether a log takes records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Up,
     /// The quota is used up.
     Full,
@@ -24,14 +24,14 @@ pub enum State {
 }
 
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     index: Mutex<Index>,
     state: Mutex<State>,
     dirty: AtomicBool,
 }
 
 impl Shared {
-    pub fn new(index: Index) -> Self {
+    pub(crate) fn new(index: Index) -> Self {
         Self {
             index: Mutex::new(index),
             state: Mutex::new(State::Up),
@@ -39,12 +39,12 @@ impl Shared {
         }
     }
 
-    pub fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These records are done with. Says whether they are the first ones since the cursor was written.
-    pub fn retire(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> bool {
+    pub(crate) fn retire(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> bool {
         let retired = self.index().retire(ranges);
         retired > 0 && !self.dirty.swap(true, Ordering::AcqRel)
     }
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

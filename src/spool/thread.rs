@@ -16,7 +16,7 @@ use super::queue::{Bounds, NotTaken, Queue};
 const QUEUE_ITEMS_MAX: usize = 16_384;
 
 /// What they hold at most, whatever the memory budget: more of it would be answered too late.
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// What they hold in a small memory budget; a single batch is taken however large it is.
 const QUEUE_BYTES_MIN: usize = 1 << 20;
@@ -25,7 +25,7 @@ const QUEUE_BYTES_MIN: usize = 1 << 20;
 const QUEUE_PART: usize = 8;
 
 /// What may wait for the disk where all records that are not safe may have so much memory.
-pub fn queue_bytes_within(memory_bytes_max: usize) -> usize {
+pub(crate) fn queue_bytes_within(memory_bytes_max: usize) -> usize {
     (memory_bytes_max / QUEUE_PART).clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX)
 }
 
@@ -34,7 +34,7 @@ const ROUND_BYTES: usize = 8 << 20;
 
 /// Is told the places of a draft's records, in their order, once they are safe; called once, on the commit thread or,
 /// when there is no way to it, where the draft was handed over.
-pub type Answer = Box<dyn FnOnce(Result<Range<u64>, Refused>) + Send>;
+pub(crate) type Answer = Box<dyn FnOnce(Result<Range<u64>, Refused>) + Send>;
 
 struct Job {
     log: usize,
@@ -43,18 +43,18 @@ struct Job {
 }
 
 /// The way to the commit thread.
-pub struct Commits(Queue<Job>);
+pub(crate) struct Commits(Queue<Job>);
 
 impl Commits {
     /// Of which so many bytes may wait.
-    pub fn new(queue_bytes_max: usize) -> Self {
+    pub(crate) fn new(queue_bytes_max: usize) -> Self {
         Self(Queue::new(Bounds {
             items: QUEUE_ITEMS_MAX,
             bytes: queue_bytes_max,
         }))
     }
 
-    pub fn push(&self, log: usize, draft: Draft, answer: Answer) {
+    pub(crate) fn push(&self, log: usize, draft: Draft, answer: Answer) {
         let bytes = draft.bytes();
         match self.0.push(Job { log, draft, answer }, bytes) {
             Ok(()) => {}
@@ -63,11 +63,11 @@ impl Commits {
         }
     }
 
-    pub fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         self.0.nudge();
     }
 
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.close();
     }
 }
@@ -83,7 +83,7 @@ impl Drop for CloseOnPanic {
 }
 
 /// Runs the commit thread.
-pub fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
+pub(crate) fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
     let commits = CloseOnPanic(commits);
     loop {
         engines

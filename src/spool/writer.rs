@@ -16,20 +16,20 @@ use crate::spool::keys::{Cipher, Keys, Salt, TAG_BYTES, new_salt};
 use crate::spool::segment::{self, FRAMES_START, HEADER_OFFSETS};
 
 /// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
-pub const RUN_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
 
 /// What the mark of the end takes.
-pub const MARK_BYTES: u64 = HEADER_BYTES as u64;
+pub(crate) const MARK_BYTES: u64 = HEADER_BYTES as u64;
 
 /// Beside the frames in a segment.
-pub const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
+pub(crate) const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
 
 /// What a draft takes in a segment at most.
-pub fn draft_bytes(draft: &Draft) -> u64 {
+pub(crate) fn draft_bytes(draft: &Draft) -> u64 {
     frame_bytes(draft.body().len() + TAG_BYTES)
 }
 
-pub struct Writer<F> {
+pub(crate) struct Writer<F> {
     file: F,
     pub id: u64,
     path: PathBuf,
@@ -42,7 +42,7 @@ pub struct Writer<F> {
 }
 
 /// What the next segment is to be.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     pub dir: &'a Path,
     pub keys: &'a Keys,
     pub id: u64,
@@ -53,7 +53,7 @@ pub struct Plan<'a> {
 impl<F: DiskFile> Writer<F> {
     /// A new segment, whose header and name are safe, beside a cursor with room for so many ranges. What fails leaves no
     /// file behind if it can be helped.
-    pub fn create(
+    pub(crate) fn create(
         disk: &impl Disk<File = F>,
         plan: &Plan<'_>,
         cursor_ranges: usize,
@@ -99,13 +99,13 @@ impl<F: DiskFile> Writer<F> {
         })
     }
 
-    pub fn room_bytes(&self) -> u64 {
+    pub(crate) fn room_bytes(&self) -> u64 {
         self.allocated_bytes
             .saturating_sub(self.offset + MARK_BYTES)
     }
 
     /// Writes the drafts, the first record at place `first`, and makes them safe. Gives the places of each.
-    pub fn write(&mut self, drafts: &[&Draft], first: u64) -> io::Result<Vec<Range<u64>>> {
+    pub(crate) fn write(&mut self, drafts: &[&Draft], first: u64) -> io::Result<Vec<Range<u64>>> {
         let (mut frames, mut places) = (
             Vec::with_capacity(drafts.len()),
             Vec::with_capacity(drafts.len()),
@@ -160,14 +160,14 @@ impl<F: DiskFile> Writer<F> {
     }
 
     /// Marks the end and gives back the room that was not used. Says how long the file is then.
-    pub fn finish(self, end: u64) -> u64 {
+    pub(crate) fn finish(self, end: u64) -> u64 {
         let finished = mark_end(&self.file, &self.salt, self.offset, end);
         finished.unwrap_or(self.allocated_bytes)
     }
 
     /// Gives up a segment that failed, and cuts off what is not safe, through a descriptor of its own. Says how long the
     /// file is then.
-    pub fn give_up(self, disk: &impl Disk<File = F>, end: u64) -> u64 {
+    pub(crate) fn give_up(self, disk: &impl Disk<File = F>, end: u64) -> u64 {
         let Self {
             file,
             path,
@@ -185,7 +185,12 @@ impl<F: DiskFile> Writer<F> {
 }
 
 /// Cuts the file after the mark and says how long it is then. If it fails, recovery walks the segment, no more.
-pub fn mark_end(file: &impl DiskFile, salt: &Salt, offset: u64, end: u64) -> io::Result<u64> {
+pub(crate) fn mark_end(
+    file: &impl DiskFile,
+    salt: &Salt,
+    offset: u64,
+    end: u64,
+) -> io::Result<u64> {
     file.set_len(offset)?;
     let mark = mark(salt, offset, end);
     write_all_at(file, &mut [IoSlice::new(&mark)], offset)?;
@@ -194,7 +199,7 @@ pub fn mark_end(file: &impl DiskFile, salt: &Salt, offset: u64, end: u64) -> io:
 }
 
 /// The mark of the end at this offset, behind records that end before the place `end`.
-pub fn mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
+pub(crate) fn mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
     let mark = Header {
         records: 0,
         first: end,

@@ -44,7 +44,7 @@ impl AccessLog {
     }
 
     /// A line for this share of requests.
-    pub fn new(journal: Option<Journal>, share: f64) -> Self {
+    pub(crate) fn new(journal: Option<Journal>, share: f64) -> Self {
         Self {
             journal,
             share,
@@ -62,7 +62,7 @@ impl AccessLog {
 
     /// Writes the line.
     #[cold]
-    pub fn record(&self, exchange: &Exchange<'_>) {
+    pub(crate) fn record(&self, exchange: &Exchange<'_>) {
         let Some(journal) = &self.journal else { return };
         let mut fields = Fields::default();
         fields

@@ -44,7 +44,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin address tells about.
-pub struct Status {
+pub(crate) struct Status {
     /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
     pub ready: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Whether the gateway is on its way out: a balancer sends it nobody new.
@@ -57,7 +57,7 @@ pub struct Status {
 }
 
 /// Serves the admin address until it is dropped. Runs on a local runtime. An error is a listener that cannot be used.
-pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::Result<()> {
+pub(crate) async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let mut connections = Connections::default();
@@ -78,7 +78,7 @@ pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::
 }
 
 /// Binds the admin address; port 0 picks a free one.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 

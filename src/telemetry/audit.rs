@@ -22,7 +22,7 @@ const PER_SECOND_MAX: u32 = 100;
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     Started {
         listen: &'a str,
     },
@@ -110,7 +110,7 @@ impl Audit {
     }
 
     /// Opens the log and starts its thread.
-    pub fn start(target: Target, metrics: JournalMetrics) -> io::Result<Self> {
+    pub(crate) fn start(target: Target, metrics: JournalMetrics) -> io::Result<Self> {
         let windows = Arc::<Windows>::default();
         let summary = {
             let windows = windows.clone();
@@ -125,7 +125,7 @@ impl Audit {
     }
 
     /// Writes the event down, unless there are too many.
-    pub fn record(&self, event: Event<'_>) {
+    pub(crate) fn record(&self, event: Event<'_>) {
         let Some(inner) = &self.0 else { return };
         let now = jiff::Timestamp::now();
         if inner.windows[event.kind()].admits(now.as_second().unsigned_abs()) {

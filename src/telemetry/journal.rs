@@ -30,7 +30,7 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Clones write to the same log.
 #[derive(Clone)]
-pub struct Journal(Arc<Inner>);
+pub(crate) struct Journal(Arc<Inner>);
 
 struct Inner {
     queue: SyncSender<Message>,
@@ -54,7 +54,7 @@ enum Message {
 impl Journal {
     /// Opens the log that this variable asks for, and starts its thread. `summary` is asked once a second for lines about what
     /// was left out on purpose.
-    pub fn start(
+    pub(crate) fn start(
         variable: &'static str,
         target: Target,
         metrics: JournalMetrics,
@@ -82,20 +82,20 @@ impl Journal {
     }
 
     /// Writes the line down, unless too many wait.
-    pub fn write(&self, line: String) {
+    pub(crate) fn write(&self, line: String) {
         if self.0.queue.try_send(Message::Line(line)).is_err() {
             self.0.state.drop_one();
         }
     }
 
     /// The file may have been moved away.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         // A full queue is being written: the writer looks at the file by itself.
         let _ = self.0.queue.try_send(Message::Reopen);
     }
 
     /// Writes what waits, within a bound, and nothing more.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if self.0.queue.try_send(Message::Stop).is_ok()
             && let Ok(ended) = self.0.ended.lock()
         {
@@ -113,25 +113,25 @@ impl State {
 
 /// The fields of a line, each with a comma before it.
 #[derive(Default)]
-pub struct Fields(pub String);
+pub(crate) struct Fields(pub String);
 
 impl Fields {
-    pub fn raw(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
+    pub(crate) fn raw(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
         // Writing to memory does not fail.
         let _ = write!(self.0, ",\"{name}\":{value}");
         self
     }
 
-    pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, name: &str, value: &str) -> &mut Self {
         self.raw(name, serde_json::Value::from(value))
     }
 
-    pub fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
+    pub(crate) fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
         self.text("address", &address.to_canonical().to_string())
             .text("protocol", protocol)
     }
 
-    pub fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+    pub(crate) fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
         match value {
             Some(value) => self.text(name, value),
             None => self,
@@ -139,7 +139,7 @@ impl Fields {
     }
 
     /// Bytes, as hex.
-    pub fn hex(&mut self, name: &str, bytes: Option<&[u8]>) -> &mut Self {
+    pub(crate) fn hex(&mut self, name: &str, bytes: Option<&[u8]>) -> &mut Self {
         let hex = bytes.map(|bytes| {
             bytes
                 .iter()
@@ -151,7 +151,7 @@ impl Fields {
 }
 
 /// What happened, and when, in RFC 3339.
-pub fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
+pub(crate) fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
     one_line(&format!(
         "{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{}}}\n",
         fields.0
@@ -160,7 +160,7 @@ pub fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
 }
 
 /// That so many were left out.
-pub fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<String> {
+pub(crate) fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<String> {
     let mut fields = Fields::default();
     fields
         .optional("kind", kind)

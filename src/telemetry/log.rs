@@ -22,7 +22,7 @@ use crate::config::LogConfig;
 
 /// What is wrong with the filter, or with starting.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     #[error("it is empty; write a level, like info, or off")]
     Empty,
     /// tracing-subscriber would take it for a module, and log nothing else.
@@ -37,7 +37,7 @@ pub enum LogError {
 }
 
 /// Starts logging, once a process.
-pub fn start(config: &LogConfig) -> Result<(), LogError> {
+pub(crate) fn start(config: &LogConfig) -> Result<(), LogError> {
     let filter = parse_filter(&config.filter)?;
     Ok(tracing::subscriber::set_global_default(subscriber(
         filter,

@@ -29,8 +29,9 @@ use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
 };
-pub use hot::{Handshake, Protocol, Reload, Scope, SealReason, WorkerMetrics};
-pub use journal::JournalMetrics;
+pub(crate) use hot::{Handshake, Reload, Scope};
+pub use hot::{Protocol, SealReason, WorkerMetrics};
+pub(crate) use journal::JournalMetrics;
 pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
@@ -132,12 +133,12 @@ impl Metrics {
     }
 
     /// What the audit log counts.
-    pub fn audit(&self) -> JournalMetrics {
+    pub(crate) fn audit(&self) -> JournalMetrics {
         self.audit.clone()
     }
 
     /// What the access log counts.
-    pub fn access(&self) -> JournalMetrics {
+    pub(crate) fn access(&self) -> JournalMetrics {
         self.access.clone()
     }
 
@@ -183,7 +184,7 @@ impl Metrics {
     }
 
     /// A changed file could not be used; what was there before stays in force.
-    pub fn reload_failed(&self, what: Reload) {
+    pub(crate) fn reload_failed(&self, what: Reload) {
         self.reload_failures[what as usize].increment(1);
     }
 
@@ -206,7 +207,9 @@ impl Metrics {
             REQUEST_DURATION.write(
                 text,
                 &label,
-                self.workers.iter().map(|worker| &worker.durations[place]),
+                self.workers
+                    .iter()
+                    .map(|worker| &worker.cells.durations[place]),
             );
         }
         for (family, of) in BATCH_HISTOGRAMS {
@@ -221,9 +224,9 @@ impl Metrics {
 type OfWorker = fn(&WorkerMetrics) -> &Histogram;
 
 const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
-    (&BATCH_RECORDS, |worker| &worker.batch_records),
-    (&BATCH_BYTES, |worker| &worker.batch_bytes),
-    (&BATCH_AGE, |worker| &worker.batch_age),
+    (&BATCH_RECORDS, |worker| &worker.cells.batch_records),
+    (&BATCH_BYTES, |worker| &worker.cells.batch_bytes),
+    (&BATCH_AGE, |worker| &worker.cells.batch_age),
 ];
 
 fn label(outcome: &Outcome) -> usize {
@@ -257,21 +260,25 @@ impl Totals {
 
     fn update(&self, workers: &[Arc<WorkerMetrics>]) {
         set(&self.requests, workers, WorkerMetrics::requests);
-        set(&self.handshakes, workers, |worker| worker.handshakes.iter());
-        set(&self.refused, workers, |worker| worker.refused.iter());
-        set(&self.sealed, workers, |worker| worker.sealed.iter());
+        set(&self.handshakes, workers, |worker| {
+            worker.cells.handshakes.iter()
+        });
+        set(&self.refused, workers, |worker| worker.cells.refused.iter());
+        set(&self.sealed, workers, |worker| worker.cells.sealed.iter());
         set(&self.certificates_expiring, workers, |worker| {
-            std::iter::once(&worker.certificates_expiring)
+            std::iter::once(&worker.cells.certificates_expiring)
         });
         set(&self.floods_ended, workers, |worker| {
-            std::iter::once(&worker.floods_ended)
+            std::iter::once(&worker.cells.floods_ended)
         });
-        let connections = hot::sums(workers, |worker| worker.connections.iter());
+        let connections = hot::sums(workers, |worker| worker.cells.connections.iter());
         self.connections
             .iter()
             .zip(connections)
             .for_each(|(gauge, value)| gauge.set(value as f64));
-        let queued = hot::sums(workers, |worker| std::iter::once(&worker.queued_batches));
+        let queued = hot::sums(workers, |worker| {
+            std::iter::once(&worker.cells.queued_batches)
+        });
         queued
             .into_iter()
             .for_each(|value| self.queued_batches.set(value as f64));

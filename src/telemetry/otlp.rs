@@ -34,14 +34,14 @@ const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What exports; clones are the same.
 #[derive(Clone)]
-pub struct Otlp {
+pub(crate) struct Otlp {
     spans: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
 }
 
 impl Otlp {
     /// Begins to export the signals that have an endpoint. `render` is the text of `/metrics`.
-    pub fn start(
+    pub(crate) fn start(
         render: impl Fn() -> String + Send + Sync + 'static,
     ) -> Result<Self, ExporterBuildError> {
         let spans = wants("TRACES").then(span_provider).transpose()?;
@@ -52,14 +52,14 @@ impl Otlp {
     }
 
     /// For each worker one.
-    pub fn tracer(&self) -> Option<Tracer> {
+    pub(crate) fn tracer(&self) -> Option<Tracer> {
         self.spans
             .as_ref()
             .map(|provider| Tracer(provider.tracer("forebay")))
     }
 
     /// Sends what waits, within a bound.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let spans = self
             .spans
             .as_ref()
@@ -205,11 +205,11 @@ fn observe(meter: &Meter, snapshots: Arc<Snapshots>) {
 
 /// Makes a span of a request.
 #[derive(Clone)]
-pub struct Tracer(SdkTracer);
+pub(crate) struct Tracer(SdkTracer);
 
 impl Tracer {
     /// A request that has just been answered; where the device has sent a `traceparent`, the span is a child of its span.
-    pub fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
+    pub(crate) fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
         let parent = trace
             .and_then(span_context)
             .map_or_else(Context::new, |parent| {

@@ -7,7 +7,7 @@ use crate::record::TraceParent;
 #[derive(Clone, Default)]
 pub struct Spans {
     #[cfg(feature = "otlp")]
-    pub tracer: Option<super::otlp::Tracer>,
+    pub(crate) tracer: Option<super::otlp::Tracer>,
 }
 
 #[cfg(feature = "otlp")]
@@ -18,7 +18,7 @@ impl Spans {
     }
 
     /// A request has been answered; the SDK's sampler decides whether it becomes a span.
-    pub fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
+    pub(crate) fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
         self.tracer
             .iter()
             .for_each(|tracer| tracer.record(exchange, trace));

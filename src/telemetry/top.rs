@@ -27,7 +27,7 @@ const TOLD_MAX: usize = 100;
 const QUEUE_MAX: usize = 8192;
 
 /// How often they are gathered.
-pub const GATHER_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const GATHER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(300);
@@ -136,7 +136,7 @@ fn told(row: &Row<DeviceId>) -> Value {
 }
 
 /// The answers of one connection; handed over when it ends, too.
-pub struct Tally {
+pub(crate) struct Tally {
     top: Top,
     /// `None` where the certificate names none.
     device: Option<DeviceId>,
@@ -145,7 +145,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(top: Top, device: Option<DeviceId>) -> Self {
+    pub(crate) fn new(top: Top, device: Option<DeviceId>) -> Self {
         Self {
             top,
             device,
@@ -155,7 +155,7 @@ impl Tally {
     }
 
     /// A request was answered.
-    pub fn count(&self, is_accepted: bool) {
+    pub(crate) fn count(&self, is_accepted: bool) {
         let answers = self.answers.get().wrapping_add(1);
         self.answers.set(answers);
         let [accepted, refused] = self.held.get();

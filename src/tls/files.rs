@@ -14,17 +14,17 @@ use super::TlsError;
 use crate::durable::warn_of_other_readers;
 use crate::pem::{self, Kind, Section};
 
-pub const CERT: &str = "FOREBAY_TLS_CERT";
-pub const KEY: &str = "FOREBAY_TLS_KEY";
-pub const CLIENT_CA: &str = "FOREBAY_TLS_CLIENT_CA";
-pub const CRL: &str = "FOREBAY_TLS_CRL";
+pub(crate) const CERT: &str = "FOREBAY_TLS_CERT";
+pub(crate) const KEY: &str = "FOREBAY_TLS_KEY";
+pub(crate) const CLIENT_CA: &str = "FOREBAY_TLS_CLIENT_CA";
+pub(crate) const CRL: &str = "FOREBAY_TLS_CRL";
 
 /// A file that has another one has been replaced or written: device, inode, bytes, and the times of the last change of
 /// its content and of its own, in seconds and nanoseconds.
-pub type Stamp = (u64, u64, u64, [i64; 4]);
+pub(crate) type Stamp = (u64, u64, u64, [i64; 4]);
 
 /// `None` for a file that is not there.
-pub fn stamp(file: &PathBuf) -> Option<Stamp> {
+pub(crate) fn stamp(file: &PathBuf) -> Option<Stamp> {
     let data = std::fs::metadata(file).ok()?;
     Some((
         data.dev(),
@@ -40,14 +40,14 @@ pub fn stamp(file: &PathBuf) -> Option<Stamp> {
 }
 
 /// A certificate or a CRL of a file, and where its section begins: `None` for a file that is DER.
-pub struct Found {
+pub(crate) struct Found {
     pub der: Vec<u8>,
     line: Option<usize>,
 }
 
 impl Found {
     /// What is wrong with it, and where.
-    pub fn fault(&self, reason: &str) -> String {
+    pub(crate) fn fault(&self, reason: &str) -> String {
         match self.line {
             Some(line) => format!("line {line}: {reason}"),
             None => reason.to_owned(),
@@ -56,18 +56,18 @@ impl Found {
 }
 
 /// The server's certificate chain, at least one certificate.
-pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = read(CERT, file, Kind::Certificate, Kind::is_key)?;
     Ok(found.into_iter().map(|found| found.der.into()).collect())
 }
 
 /// All authorities, at least one.
-pub fn read_authorities(file: &Path) -> Result<Vec<Found>, TlsError> {
+pub(crate) fn read_authorities(file: &Path) -> Result<Vec<Found>, TlsError> {
     read(CLIENT_CA, file, Kind::Certificate, |_| false)
 }
 
 /// The server's one key.
-pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     warn_of_other_readers(KEY, file);
     let failed = |reason: String| failed(KEY, file, reason);
     let is_beside = |kind| matches!(kind, Kind::Certificate | Kind::EcParameters);
@@ -88,7 +88,7 @@ pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// PEM or DER, by what the file looks like.
-pub fn read_crls(file: &Path) -> Result<Vec<Found>, TlsError> {
+pub(crate) fn read_crls(file: &Path) -> Result<Vec<Found>, TlsError> {
     let bytes = read_bytes(file).map_err(|reason| failed(CRL, file, reason))?;
     if pem::is_der(&bytes) {
         return Ok(vec![Found {
@@ -165,7 +165,7 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-pub fn failed(variable: &'static str, file: &Path, reason: String) -> TlsError {
+pub(crate) fn failed(variable: &'static str, file: &Path, reason: String) -> TlsError {
     TlsError::File {
         variable,
         file: file.to_owned(),

@@ -15,14 +15,14 @@ use crate::config::TlsConfig;
 use crate::identity::{self, ServerCertificate};
 
 /// The certificate chains with their keys.
-pub struct Pair {
+pub(crate) struct Pair {
     pub resolver: Arc<Pairs>,
     /// All names, and the earliest end.
     pub certificate: ServerCertificate,
 }
 
 impl Pair {
-    pub fn load(config: &TlsConfig, provider: &CryptoProvider) -> Result<Self, TlsError> {
+    pub(crate) fn load(config: &TlsConfig, provider: &CryptoProvider) -> Result<Self, TlsError> {
         assert_eq!(config.cert.len(), config.key.len(), "config sees to it");
         let mut pairs = Vec::new();
         let mut certificates = Vec::new();
@@ -74,7 +74,7 @@ fn together(mut all: ServerCertificate, next: ServerCertificate) -> ServerCertif
 
 /// Pairs, the preferred one first.
 #[derive(Debug)]
-pub struct Pairs(Vec<Arc<CertifiedKey>>);
+pub(crate) struct Pairs(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Pairs {
     /// A client that can verify none of them fails with the first one, which says why.

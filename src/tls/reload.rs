@@ -30,7 +30,7 @@ use crate::record::Timestamp;
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// Keeps what the files say current.
-pub struct Reloader {
+pub(crate) struct Reloader {
     config: TlsConfig,
     provider: Arc<CryptoProvider>,
     pair: Watched<Pair>,
@@ -44,7 +44,7 @@ pub struct Reloader {
 
 /// What a look at the files has found.
 #[derive(Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// The server presents another certificate.
     Certificate(ServerCertificate),
     /// Authorities or CRLs are other ones.
@@ -55,7 +55,7 @@ pub enum Change {
 
 impl Reloader {
     /// Reads all files.
-    pub fn start(config: TlsConfig) -> Result<Self, TlsError> {
+    pub(crate) fn start(config: TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let pair_files = [config.cert.clone(), config.key.clone()].concat();
         let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
@@ -81,7 +81,7 @@ impl Reloader {
     }
 
     /// What workers take.
-    pub fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls {
             configs: self.configs.clone(),
             resets: self.resets.clone(),
@@ -90,12 +90,12 @@ impl Reloader {
         }
     }
 
-    pub fn certificate(&self) -> &ServerCertificate {
+    pub(crate) fn certificate(&self) -> &ServerCertificate {
         &self.pair.value.certificate
     }
 
     /// Looks at the files, and reads those parts that have changed, or all of them. May take a second, and blocks.
-    pub fn look(&mut self, reads_all: bool) -> Vec<Change> {
+    pub(crate) fn look(&mut self, reads_all: bool) -> Vec<Change> {
         let pair = self
             .pair
             .look(reads_all, || Pair::load(&self.config, &self.provider));

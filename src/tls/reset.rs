@@ -24,11 +24,11 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The secret of all workers.
 #[derive(Clone)]
-pub struct Resets(hmac::Key);
+pub(crate) struct Resets(hmac::Key);
 
 impl Resets {
     /// Reads the server's private keys.
-    pub fn load(key_files: &[PathBuf]) -> Result<Self, TlsError> {
+    pub(crate) fn load(key_files: &[PathBuf]) -> Result<Self, TlsError> {
         let mut secret = Vec::new();
         for file in key_files {
             let bytes = std::fs::read(file);
@@ -45,7 +45,7 @@ impl Resets {
 
     /// The key of one of so many workers, whose packets find it after a restart with as many
     /// (`accept::steer`).
-    pub fn of_worker(&self, worker: usize, workers: usize) -> Arc<hmac::Key> {
+    pub(crate) fn of_worker(&self, worker: usize, workers: usize) -> Arc<hmac::Key> {
         debug_assert!(worker < workers);
         let place = [worker, workers].map(|number| (number as u64).to_be_bytes());
         Arc::new(derive(&self.0, &place.concat()))

@@ -151,7 +151,7 @@ impl Revocation {
 
     /// Takes the bundle, once all lists are there. Revoked authorities do not stand, nor do those that only they vouch
     /// for. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
-    pub fn judge(&mut self, authorities: Vec<Authority>, verify: Verify) -> Vec<bool> {
+    pub(crate) fn judge(&mut self, authorities: Vec<Authority>, verify: Verify) -> Vec<bool> {
         self.issuers.values_mut().for_each(Issuer::merge);
         let stands = self.standing(&authorities);
         let mut standing_names = HashSet::new();
@@ -200,7 +200,7 @@ impl Revocation {
 
     /// What is to be asked about for a chain of certificates in DER, the leaf first, which has been verified; nothing
     /// where nobody asks.
-    pub fn links<'a>(
+    pub(crate) fn links<'a>(
         &self,
         chain: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<Link>, IdentityError> {

@@ -23,7 +23,7 @@ const TIME_BYTES: usize = size_of::<u64>();
 
 /// The sessions of all workers.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     cache: std::sync::Arc<ServerSessionMemoryCache>,
     since: Instant,
 }

@@ -44,7 +44,7 @@ const _: () = assert!(
 
 /// The buffers of one worker, for whichever of its connections is reading or writing.
 #[derive(Clone)]
-pub struct Buffers(Rc<Shared>);
+pub(crate) struct Buffers(Rc<Shared>);
 
 struct Shared {
     incoming: RefCell<Box<[u8]>>,
@@ -62,7 +62,7 @@ impl Default for Buffers {
 }
 
 /// The server's side of a connection.
-pub struct TlsStream<T> {
+pub(crate) struct TlsStream<T> {
     io: T,
     tls: UnbufferedServerConnection,
     buffers: Buffers,
@@ -82,7 +82,7 @@ pub struct TlsStream<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// Shakes hands, and calls `on_bytes` whenever some have arrived. A failure comes with what is left to close; the client has
     /// been sent its alert, if it takes it.
-    pub async fn accept(
+    pub(crate) async fn accept(
         io: T,
         config: Arc<ServerConfig>,
         buffers: Buffers,
@@ -130,17 +130,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     }
 
     /// The protocol that ALPN has chosen.
-    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+    pub(crate) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 
     /// The client's chain, its own certificate first.
-    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+    pub(crate) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.tls.peer_certificates()
     }
 
     /// Whether the session is that of an earlier connection.
-    pub fn is_resumed(&self) -> bool {
+    pub(crate) fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 

@@ -32,11 +32,11 @@ const _: () = assert!(CERTIFICATES_MAX <= u8::MAX as usize);
 
 /// Certificates of authorities that devices bring along, in the order in which they were met.
 #[derive(Debug, Default)]
-pub struct SharedCertificates(ArcSwap<Vec<Arc<[u8]>>>);
+pub(crate) struct SharedCertificates(ArcSwap<Vec<Arc<[u8]>>>);
 
 impl SharedCertificates {
     /// Remembers what stands above the leaf of a chain that was let in.
-    pub fn learn(&self, chain: &[CertificateDer<'_>]) {
+    pub(crate) fn learn(&self, chain: &[CertificateDer<'_>]) {
         for certificate in chain.iter().skip(1) {
             if is_new(&self.0.load(), certificate) {
                 self.add(certificate);
@@ -133,7 +133,7 @@ fn find(known: &[Arc<[u8]>], text: &[u8]) -> Vec<Found> {
 
 /// Encrypts tickets, shortened.
 #[derive(Debug)]
-pub struct ShortTickets {
+pub(crate) struct ShortTickets {
     pub ticketer: Arc<dyn ProducesTickets>,
     pub certificates: Arc<SharedCertificates>,
 }

@@ -24,7 +24,7 @@ use crate::record::Timestamp;
 const CLOCK_SKEW_MILLIS: u64 = 300_000;
 
 /// Authorities and what they revoked.
-pub struct Trust {
+pub(crate) struct Trust {
     /// Those that chains may end with.
     pub authorities: Vec<CertificateDer<'static>>,
     pub verifier: Arc<dyn ClientCertVerifier>,
@@ -33,7 +33,7 @@ pub struct Trust {
 
 impl Trust {
     /// Reads the files. `before` is what has been in force, if anything.
-    pub fn load(
+    pub(crate) fn load(
         config: &TlsConfig,
         provider: &Arc<CryptoProvider>,
         before: Option<&Revocation>,
@@ -154,7 +154,7 @@ fn must_be_newer(revocation: &Revocation, before: Option<&Revocation>) -> Result
 }
 
 /// Whether the key has made the signature, by an algorithm that TLS would take as well.
-pub fn has_signed(key: &PublicKey, signed: &Signed) -> bool {
+pub(crate) fn has_signed(key: &PublicKey, signed: &Signed) -> bool {
     static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
         LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
     let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {

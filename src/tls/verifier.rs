@@ -26,7 +26,7 @@ thread_local! {
 const AUTHORITY_NAMES_BYTES_MAX: usize = 4096;
 
 /// The serial number of the certificate for which a handshake has just failed on this thread: rustls does not tell.
-pub fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
+pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => None,
         Error::InvalidCertificate(_) => REFUSED.take(),
@@ -36,7 +36,7 @@ pub fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
 
 /// webpki for the chain, [`Revocation`] for what its authorities took back.
 #[derive(Debug)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     pub chains: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
 }

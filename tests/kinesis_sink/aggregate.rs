@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::deaggregate::{UserRecord, deaggregate};
-use forebay::sink::kinesis::aggregate::{UserRecord as Packed, encode};
+use forebay::internals::sink::{UserRecord as Packed, encode};
 
 /// Aggregates that are made up; AWS's library takes a moment to start, and reads them all at once.
 const AGGREGATES: usize = 200;

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What all workers share.
-pub struct Seats {
+pub(crate) struct Seats {
     device_max: usize,
     /// Drawn at start, so that nobody can look for two names of one key.
     secret: RandomState,
@@ -18,13 +18,13 @@ pub struct Seats {
 }
 
 /// A connection of a device, until it is dropped.
-pub struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     device: u64,
 }
 
 impl Seats {
-    pub fn new(device_max: usize) -> Self {
+    pub(crate) fn new(device_max: usize) -> Self {
         Self {
             device_max,
             secret: RandomState::new(),
@@ -33,7 +33,7 @@ impl Seats {
     }
 
     /// `None` when the device of this name has all of its seats.
-    pub fn take(self: &Arc<Self>, name: &[u8]) -> Option<Seat> {
+    pub(crate) fn take(self: &Arc<Self>, name: &[u8]) -> Option<Seat> {
         let device = self.secret.hash_one(name);
         let mut taken = self.lock();
         let seats = taken.entry(device).or_default();

@@ -14,7 +14,7 @@ use crate::record::{Outcome, Outcomes, Reason};
 use crate::sink::SinkError;
 
 /// The least time between two questions, and how long a stream may owe an answer until it is asked.
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So long nothing arrives of all that a stream is given before it counts as refusing it. Longer than a leader's election.
 const FAILING_TIME: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ enum Answer {
 
 /// Why a stream takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble<'a> {
+pub(crate) enum Trouble<'a> {
     Unasked,
     Unfit(&'a str),
     Away(&'a str),
@@ -46,7 +46,7 @@ pub enum Trouble<'a> {
 }
 
 impl Trouble<'_> {
-    pub fn reason(self) -> String {
+    pub(crate) fn reason(self) -> String {
         match self {
             Self::Unasked => "the sink has not been asked yet".into(),
             Self::Unfit(reason) | Self::Away(reason) => reason.into(),
@@ -57,7 +57,7 @@ impl Trouble<'_> {
 
 /// What the outcomes of a batch say of its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The stream works: it has taken a record, or has judged one by itself.
     Taken,
     Failed(Reason),
@@ -66,7 +66,7 @@ pub enum End {
 }
 
 impl End {
-    pub fn of(outcomes: &Outcomes, records: usize) -> Self {
+    pub(crate) fn of(outcomes: &Outcomes, records: usize) -> Self {
         let mut end = Self::Failed("no answer".into());
         let outcomes_seen = match outcomes {
             Outcomes::All(_) => records.min(1),
@@ -87,7 +87,7 @@ impl End {
 }
 
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     answer: Answer,
     asked_at: Option<Instant>,
     is_in_doubt: bool,
@@ -109,7 +109,7 @@ struct Refusal {
 }
 
 impl Stream {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             answer: Answer::Unasked,
             asked_at: None,
@@ -123,14 +123,14 @@ impl Stream {
         }
     }
 
-    pub fn batch_started(&mut self, now: Instant) {
+    pub(crate) fn batch_started(&mut self, now: Instant) {
         if self.in_flight == 0 {
             self.progress_at = now;
         }
         self.in_flight += 1;
     }
 
-    pub fn batch_finished(&mut self, end: End, now: Instant) {
+    pub(crate) fn batch_finished(&mut self, end: End, now: Instant) {
         debug_assert!(self.in_flight > 0, "a batch ends once");
         self.in_flight -= 1;
         match end {
@@ -175,7 +175,7 @@ impl Stream {
     }
 
     /// What it said when it was asked. One that is back has its records' failures forgotten: they were its absence.
-    pub fn answered(&mut self, answer: &Result<(), SinkError>, now: Instant) {
+    pub(crate) fn answered(&mut self, answer: &Result<(), SinkError>, now: Instant) {
         let answer = match answer {
             Ok(()) => Answer::Up,
             Err(SinkError::Misconfigured(reason) | SinkError::Closed(reason)) => {
@@ -193,7 +193,7 @@ impl Stream {
 
     /// Whether it is time to ask it. `idle_interval` is how often one is asked that nothing speaks against, and for which no
     /// record has spoken since.
-    pub fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
         let Some(asked_at) = self.asked_at else {
             return true;
         };
@@ -215,7 +215,7 @@ impl Stream {
     }
 
     /// Forgets a refusal that is old, and offers a trial while there is one; `true` where a trial is on offer.
-    pub fn offer_trial(&mut self, now: Instant) -> bool {
+    pub(crate) fn offer_trial(&mut self, now: Instant) -> bool {
         let is_old = |refusal: &Refusal| now - refusal.confirmed_at >= REFUSAL_MEMORY;
         if self.in_flight == 0 && self.refusal.as_ref().is_some_and(is_old) {
             self.forget_refusal();
@@ -225,17 +225,17 @@ impl Stream {
     }
 
     /// Whether a batch may go to the sink; where a trial is on offer, the one that asks first.
-    pub fn takes_batch(&mut self) -> bool {
+    pub(crate) fn takes_batch(&mut self) -> bool {
         self.trouble().is_none() || std::mem::take(&mut self.has_trial)
     }
 
     /// Whether it answers, so that it is worth a try to deliver what is spooled.
-    pub fn answers(&self) -> bool {
+    pub(crate) fn answers(&self) -> bool {
         matches!(self.answer, Answer::Up | Answer::Unfit(_))
     }
 
     /// Why its sink takes nothing.
-    pub fn trouble(&self) -> Option<Trouble<'_>> {
+    pub(crate) fn trouble(&self) -> Option<Trouble<'_>> {
         match (&self.answer, &self.refusal) {
             (Answer::Unasked, _) => Some(Trouble::Unasked),
             (Answer::Unfit(reason), _) => Some(Trouble::Unfit(reason)),

@@ -21,7 +21,7 @@ const FIRST: i32 = 3;
 const PASSED_MAX: i32 = 2;
 
 /// What was passed to this process, if anything was. `FOREBAY_LISTEN` counts for nothing then.
-pub fn take(config: &ListenConfig) -> anyhow::Result<Option<(SocketAddr, Vec<Sockets>)>> {
+pub(crate) fn take(config: &ListenConfig) -> anyhow::Result<Option<(SocketAddr, Vec<Sockets>)>> {
     let number = |name: &str| {
         std::env::var(name)
             .ok()

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use crate::record::Timestamp;
 
 /// Tells the client to send its body.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// `http::reply`'s name of this field, as it is written here.
 const CERTIFICATE_EXPIRES: &[u8] = b"Forebay-Certificate-Expires: ";
@@ -60,7 +60,7 @@ fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
 }
 
 /// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD request.
-pub fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Vec<u8> {
+pub(crate) fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Vec<u8> {
     let (status, body) = (response.status(), response.body());
     let mut bytes = Vec::with_capacity(512 + body.len());
     // Writing to memory does not fail.

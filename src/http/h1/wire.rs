@@ -17,7 +17,7 @@ use crate::http::patience::Patience;
 use crate::ingest::Refusal;
 
 /// One connection's.
-pub struct Wire<S> {
+pub(crate) struct Wire<S> {
     stream: S,
     /// What has been taken from the stream, and comes before what is still in it.
     gathered: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Wire<S> {
 }
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S, now: Instant, deadline: Instant) -> Self {
+    pub(crate) fn new(stream: S, now: Instant, deadline: Instant) -> Self {
         Self {
             stream,
             gathered: Vec::new(),
@@ -40,12 +40,12 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// From now on, waiting ends then.
-    pub fn set_deadline(&mut self, deadline: Instant) {
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         self.patience.reset(deadline);
     }
 
     /// What has arrived; empty when nothing will any more. An error when more of it than may has come to nothing.
-    pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+    pub(crate) fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         if self.overhead.is_spent() {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
@@ -57,7 +57,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// The first `bytes` of what has arrived have been read.
-    pub fn consume(&mut self, bytes: usize) {
+    pub(crate) fn consume(&mut self, bytes: usize) {
         self.searched = 0;
         // An error is told by the next look at what has arrived.
         let _ = self.overhead.take(bytes);
@@ -72,7 +72,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Waits for a whole head and gives it to `read`. `None` when the client has gone, an error when the end of a head
     /// cannot be found.
-    pub fn poll_head<T>(
+    pub(crate) fn poll_head<T>(
         &mut self,
         context: &mut Context<'_>,
         read: impl FnOnce(&[u8]) -> T,
@@ -104,7 +104,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Whether a head has begun to arrive.
-    pub fn has_gathered(&self) -> bool {
+    pub(crate) fn has_gathered(&self) -> bool {
         !self.gathered.is_empty()
     }
 
@@ -122,12 +122,12 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Whether the deadline has passed.
-    pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.patience.poll_over(context)
     }
 
     /// Sends all of `bytes` before the deadline.
-    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
         poll_fn(|context| {
             while sent < bytes.len() {
@@ -146,7 +146,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Says that nothing more will be sent.
-    pub async fn shutdown(&mut self) {
+    pub(crate) async fn shutdown(&mut self) {
         let _ = poll_fn(
             |context| match Pin::new(&mut self.stream).poll_shutdown(context) {
                 Poll::Pending => self.poll_late(context),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// What one head may have on the wire, in bytes, its padding included. A frame of it that is larger than
 /// [`super::HEAD_LIST_BYTES`] with what is left of the one before would be a COMPRESSION_ERROR to the library.
-pub const HEAD_BLOCK_BYTES_MAX: usize = super::HEAD_LIST_BYTES as usize - FRAME_HEADER_BYTES;
+pub(crate) const HEAD_BLOCK_BYTES_MAX: usize = super::HEAD_LIST_BYTES as usize - FRAME_HEADER_BYTES;
 
 const FRAME_HEADER_BYTES: usize = 9;
 
@@ -21,7 +21,7 @@ const END_HEADERS: u8 = 4;
 
 /// A head that is arriving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Head {
+pub(crate) enum Head {
     /// There is none.
     #[default]
     Whole,
@@ -38,7 +38,7 @@ pub enum Head {
 }
 
 /// The frames of one connection, up to what has arrived.
-pub struct Frames {
+pub(crate) struct Frames {
     header: [u8; FRAME_HEADER_BYTES],
     header_bytes: usize,
     /// What is to come of the frame's payload, or of the preface.
@@ -59,7 +59,7 @@ impl Default for Frames {
 
 impl Frames {
     /// Looks at what has arrived; what there is then of a head.
-    pub fn pass(&mut self, mut bytes: &[u8]) -> Head {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8]) -> Head {
         while !bytes.is_empty() {
             let count = if self.payload_bytes > 0 {
                 self.pass_payload(bytes)

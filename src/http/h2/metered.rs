@@ -22,13 +22,13 @@ use crate::http::overhead::Overhead;
 const AT_ONCE_BYTES: usize = 8 * 1024;
 
 /// What one connection has sent, so far as it has to be bounded.
-pub struct Meter {
+pub(crate) struct Meter {
     pub overhead: Overhead,
     head: Cell<Head>,
 }
 
 impl Meter {
-    pub fn new() -> Rc<Self> {
+    pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
             overhead: Overhead::since(Instant::now()),
             head: Cell::default(),
@@ -36,13 +36,13 @@ impl Meter {
     }
 
     /// The head that is arriving.
-    pub fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head {
         self.head.get()
     }
 }
 
 /// A stream whose reads are measured.
-pub struct Metered<T> {
+pub(crate) struct Metered<T> {
     stream: T,
     meter: Rc<Meter>,
     frames: Frames,
@@ -51,7 +51,7 @@ pub struct Metered<T> {
 }
 
 impl<T> Metered<T> {
-    pub fn new(stream: T, meter: Rc<Meter>) -> Self {
+    pub(crate) fn new(stream: T, meter: Rc<Meter>) -> Self {
         Self {
             stream,
             meter,

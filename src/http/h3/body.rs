@@ -22,7 +22,7 @@ use crate::ingest::{Body, BrokenBody};
 type Receiving = RequestStream<RecvStream, Bytes>;
 
 /// h3's body, as ingest reads it.
-pub struct QuicBody {
+pub(crate) struct QuicBody {
     stream: Receiving,
     place: Place,
     /// Of the declared length, what has not come.
@@ -43,7 +43,7 @@ enum Place {
 }
 
 impl QuicBody {
-    pub fn new(stream: Receiving, declared_bytes: Option<u64>) -> Self {
+    pub(crate) fn new(stream: Receiving, declared_bytes: Option<u64>) -> Self {
         Self {
             stream,
             place: Place::Data,
@@ -53,7 +53,7 @@ impl QuicBody {
     }
 
     /// Wants no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stream.stop_sending(Code::H3_NO_ERROR);
     }
 
@@ -115,7 +115,7 @@ impl Body for QuicBody {
 }
 
 /// A body that ingest reads: it is no overhead of its connection, and may have to be asked for.
-pub struct Reading<'r> {
+pub(crate) struct Reading<'r> {
     pub body: &'r mut QuicBody,
     pub link: &'r Link,
     /// Sends 100 Continue, if the client waits for it and has not been sent it.

@@ -84,13 +84,13 @@ pub fn examine(section: &[u8], of: Section) -> Result<(), Flaw> {
 
 /// Whether a request that h3 has decoded is one: `:scheme` and `:path` belong to all but CONNECT
 /// (h3 wants the others), and the fields are those of HTTP/3.
-pub fn is_proper(request: &Request<()>) -> bool {
+pub(crate) fn is_proper(request: &Request<()>) -> bool {
     let is_connect = request.method() == Method::CONNECT;
     is_connect == request.uri().scheme().is_none() && are_proper(request.headers())
 }
 
 /// Whether none of the fields is about a connection of HTTP/1.1 (RFC 9114 section 4.2).
-pub fn are_proper(fields: &HeaderMap) -> bool {
+pub(crate) fn are_proper(fields: &HeaderMap) -> bool {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     for name in [

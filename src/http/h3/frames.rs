@@ -19,11 +19,11 @@ use crate::http::HEAD_BYTES_MAX;
 
 /// Payload of a frame other than DATA. A head may be too large by as much again, and get an answer
 /// that says so.
-pub const FRAME_BYTES_MAX: u64 = 2 * HEAD_BYTES_MAX as u64;
+pub(crate) const FRAME_BYTES_MAX: u64 = 2 * HEAD_BYTES_MAX as u64;
 
 /// Empty and unknown frames in one request: a few are sent to keep receivers tolerant (RFC 9114
 /// section 7.2.8).
-pub const MEANINGLESS_MAX: u32 = 32;
+pub(crate) const MEANINGLESS_MAX: u32 = 32;
 
 /// Frame types of RFC 9114 section 11.2.1, those that it reserves because of HTTP/2, and
 /// WebTransport's: h3 knows them, and what becomes of them is its business, where it is not settled

@@ -22,7 +22,7 @@ pub enum Side {
 pub struct Misplaced(Side);
 
 impl Misplaced {
-    pub fn code(self) -> Code {
+    pub(crate) fn code(self) -> Code {
         match self.0 {
             Side::Encoder => Code::QPACK_ENCODER_STREAM_ERROR,
             Side::Decoder => Code::QPACK_DECODER_STREAM_ERROR,

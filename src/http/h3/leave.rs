@@ -14,27 +14,27 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// From being told to go to the end of what is not in flight.
-pub const GRACE: Duration = Duration::from_millis(750);
+pub(crate) const GRACE: Duration = Duration::from_millis(750);
 
 /// Whether a connection is leaving, for its requests.
 #[derive(Default)]
-pub struct Leave {
+pub(crate) struct Leave {
     has_begun: Cell<bool>,
     begun: Notify,
 }
 
 impl Leave {
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.has_begun.set(true);
         self.begun.notify_waiters();
     }
 
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.has_begun.get()
     }
 
     /// What `waiting` comes to, or nothing when the connection has been leaving for [`GRACE`].
-    pub async fn bound<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn bound<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
         let waiting = pin!(waiting);
         tokio::select! {
             biased;

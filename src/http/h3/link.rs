@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use crate::http::overhead::Overhead;
 
 /// One connection, shared by its streams.
-pub struct Link {
+pub(crate) struct Link {
     quic: quinn::Connection,
     overhead: Overhead,
     is_flood: Cell<bool>,
 }
 
 impl Link {
-    pub fn new(quic: quinn::Connection) -> Rc<Self> {
+    pub(crate) fn new(quic: quinn::Connection) -> Rc<Self> {
         Rc::new(Self {
             quic,
             overhead: Overhead::since(Instant::now()),
@@ -30,13 +30,13 @@ impl Link {
         })
     }
 
-    pub fn quic(&self) -> &quinn::Connection {
+    pub(crate) fn quic(&self) -> &quinn::Connection {
         &self.quic
     }
 
     /// Counts bytes that have arrived; `false` when they were too many, and the connection is
     /// closed.
-    pub fn charge(&self, bytes: usize) -> bool {
+    pub(crate) fn charge(&self, bytes: usize) -> bool {
         let is_within = self.overhead.take(bytes).is_ok();
         if !is_within {
             self.end_flood();
@@ -45,28 +45,28 @@ impl Link {
     }
 
     /// Takes back what was counted: these bytes were part of a request.
-    pub fn pay_back(&self, bytes: usize) {
+    pub(crate) fn pay_back(&self, bytes: usize) {
         self.overhead.pay_back(bytes);
     }
 
     /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
-    pub fn close(&self, code: Code) {
+    pub(crate) fn close(&self, code: Code) {
         self.quic.close(varint(code.value()), b"");
     }
 
     /// Closes a connection that costs more than it brings.
     #[cold]
-    pub fn end_flood(&self) {
+    pub(crate) fn end_flood(&self) {
         self.is_flood.set(true);
         self.close(Code::H3_EXCESSIVE_LOAD);
     }
 
-    pub fn is_flood(&self) -> bool {
+    pub(crate) fn is_flood(&self) -> bool {
         self.is_flood.get()
     }
 }
 
 /// Codes of h3 are variable-length integers by themselves.
-pub fn varint(code: u64) -> VarInt {
+pub(crate) fn varint(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }

@@ -26,14 +26,14 @@ use super::fault::Fault;
 use super::leave::Leave;
 use super::link::{Link, varint};
 use error::{connection_error, of_connection};
-pub use recv::RecvStream;
-pub use send::SendStream;
+pub(crate) use recv::RecvStream;
+pub(crate) use send::SendStream;
 use uni::UniStreams;
 
 type Incoming<T> = LocalBoxStream<'static, Result<T, ConnectionError>>;
 
 /// A connection whose streams h3 reads and writes.
-pub struct Connection {
+pub(crate) struct Connection {
     link: Rc<Link>,
     leave: Rc<Leave>,
     requests: Incoming<(quinn::SendStream, quinn::RecvStream)>,
@@ -44,7 +44,7 @@ pub struct Connection {
 
 impl Connection {
     /// Requests that come once it is leaving are rejected.
-    pub fn new(link: Rc<Link>, leave: Rc<Leave>) -> Self {
+    pub(crate) fn new(link: Rc<Link>, leave: Rc<Leave>) -> Self {
         let quic = link.quic();
         let (accept_bi, accept_uni, open_uni) = (quic.clone(), quic.clone(), quic.clone());
         Self {
@@ -145,7 +145,7 @@ impl quic::OpenStreams<Bytes> for Connection {
 }
 
 /// A request and its answer.
-pub struct BidiStream {
+pub(crate) struct BidiStream {
     send: SendStream,
     recv: RecvStream,
 }

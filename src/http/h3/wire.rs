@@ -1,7 +1,7 @@
 //! Numbers of the wire: QUIC's variable-length integers, and QPACK's with a prefix.
 
 /// A variable-length integer (RFC 9000 section 16) and its bytes; nothing while they are not whole.
-pub fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     // The first two bits say how many bytes there are.
     let whole = bytes.get(..1 << (first >> 6))?;
@@ -17,7 +17,7 @@ const PREFIXED_MAX: u64 = (1 << 62) - 1;
 
 /// An integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and its bytes;
 /// nothing where it does not end, or is too large to be one.
-pub fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
+pub(crate) fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     debug_assert!((1..=8).contains(&prefix_bits));
     let mask = (1_u64 << prefix_bits) - 1;
     let mut value = u64::from(*bytes.first()?) & mask;

@@ -43,7 +43,7 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
 }
 
 /// A device of which one request in 5 s is taken, and 3 at once, has sent its fourth.
-pub fn empty_bucket() -> Refused {
+pub(crate) fn empty_bucket() -> Refused {
     let retry_after = Duration::from_millis(4_001);
     let refusal = limits::Refusal {
         retry_after,
@@ -58,6 +58,6 @@ pub fn empty_bucket() -> Refused {
 }
 
 /// One of each, in the order of the table.
-pub fn every_refusal() -> impl Iterator<Item = Refusal> {
+pub(crate) fn every_refusal() -> impl Iterator<Item = Refusal> {
     std::iter::successors(after(None), |refusal| after(Some(refusal)))
 }

@@ -53,7 +53,7 @@ struct Name {
 }
 
 impl Folder {
-    pub fn new(dir: &Path, stream: &str, rotation: Rotation) -> Self {
+    pub(crate) fn new(dir: &Path, stream: &str, rotation: Rotation) -> Self {
         let (path, stream) = (dir.join(stream), stream.to_owned());
         Self {
             path,
@@ -66,7 +66,7 @@ impl Folder {
     }
 
     /// Creates the folder if need be, and mends the newest file's torn tail.
-    pub fn prepare(&mut self) -> io::Result<()> {
+    pub(crate) fn prepare(&mut self) -> io::Result<()> {
         create_durably(&self.path)?;
         self.newest = self.newest_name()?;
         match &self.newest {
@@ -76,7 +76,7 @@ impl Folder {
     }
 
     /// Appends whole lines and returns when they are on disk.
-    pub fn append(&mut self, lines: &[&[u8]], now: Instant) -> Result<(), AppendError> {
+    pub(crate) fn append(&mut self, lines: &[&[u8]], now: Instant) -> Result<(), AppendError> {
         let not_written = |error| AppendError {
             error,
             maybe_written: false,

@@ -17,7 +17,7 @@ use crate::record::{Record, Timestamp};
 const DEPTH_MAX: usize = 100;
 
 /// Appends the record's line, its line break included.
-pub fn render(record: &Record, lines: &mut Vec<u8>) {
+pub(crate) fn render(record: &Record, lines: &mut Vec<u8>) {
     let mut id = [0; 36];
     push_text(lines, b"{\"device\":", record.device.as_str());
     push_text(lines, b",\"received_at\":", &rfc3339(record.received_at));
@@ -49,7 +49,7 @@ fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
 }
 
 /// RFC 3339, UTC, milliseconds.
-pub fn rfc3339(Timestamp(millis): Timestamp) -> String {
+pub(crate) fn rfc3339(Timestamp(millis): Timestamp) -> String {
     let time = i64::try_from(millis)
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());

@@ -55,23 +55,23 @@ struct Due {
 }
 
 impl Proofs {
-    pub fn new(folders: usize) -> Self {
+    pub(crate) fn new(folders: usize) -> Self {
         Self {
             is_prepared: AtomicBool::new(false),
             folders: Mutex::new(vec![Proof::Missing; folders]),
         }
     }
 
-    pub fn note_prepared(&self) {
+    pub(crate) fn note_prepared(&self) {
         self.is_prepared.store(true, Ordering::Release);
     }
 
-    pub fn is_prepared(&self) -> bool {
+    pub(crate) fn is_prepared(&self) -> bool {
         self.is_prepared.load(Ordering::Acquire)
     }
 
     /// The writer has appended to this folder, or failed to.
-    pub fn note(&self, folder: usize, is_synced: bool, now: Instant) {
+    pub(crate) fn note(&self, folder: usize, is_synced: bool, now: Instant) {
         self.lock()[folder] = if is_synced {
             Proof::SyncedAt(now)
         } else {
@@ -80,7 +80,7 @@ impl Proofs {
     }
 
     /// Whether nothing has to be probed now.
-    pub fn suffice(&self, now: Instant) -> bool {
+    pub(crate) fn suffice(&self, now: Instant) -> bool {
         self.due(now).is_empty()
     }
 
@@ -138,7 +138,11 @@ type Ask = oneshot::Sender<Result<(), SinkError>>;
 
 impl Prober {
     /// Of these folders in `dir`, one for each proof.
-    pub fn start(dir: PathBuf, folders: Vec<PathBuf>, proofs: Arc<Proofs>) -> io::Result<Self> {
+    pub(crate) fn start(
+        dir: PathBuf,
+        folders: Vec<PathBuf>,
+        proofs: Arc<Proofs>,
+    ) -> io::Result<Self> {
         let (asks, mut asked) = mpsc::channel::<Ask>(1);
         let answer_all = move || {
             while let Some(answer) = asked.blocking_recv() {
@@ -152,7 +156,7 @@ impl Prober {
     }
 
     /// Probes what is due. Waits for the disk.
-    pub async fn ask(&self) -> Result<(), SinkError> {
+    pub(crate) async fn ask(&self) -> Result<(), SinkError> {
         let (answer, answered) = oneshot::channel();
         if self.asks.try_send(answer).is_err() {
             return Err(SinkError::Away(

@@ -44,7 +44,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// With a folder in `dir` for each stream.
-    pub fn new(dir: PathBuf, streams: &[&str], rotation: Rotation, proofs: Arc<Proofs>) -> Self {
+    pub(crate) fn new(
+        dir: PathBuf,
+        streams: &[&str],
+        rotation: Rotation,
+        proofs: Arc<Proofs>,
+    ) -> Self {
         let folders = streams
             .iter()
             .map(|stream| Folder::new(&dir, stream, rotation))
@@ -58,7 +63,7 @@ impl Writer {
     }
 
     /// Takes the folder for this gateway and mends what a crash left behind, once.
-    pub fn prepare(&mut self) -> Result<(), SinkError> {
+    pub(crate) fn prepare(&mut self) -> Result<(), SinkError> {
         if self.lock.is_some() {
             return Ok(());
         }
@@ -73,7 +78,7 @@ impl Writer {
         Ok(())
     }
 
-    pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.blocking_recv() {
             let mut round: Vec<_> = self.folders.iter().map(|_| Vec::new()).collect();
             let mut bytes = self.sort(job, &mut round);

@@ -18,7 +18,7 @@ use super::native;
 use super::reports::Reports;
 
 /// A producer that tells the sink's [`Reports`].
-pub type Producer = native::Producer<Reports>;
+pub(crate) type Producer = native::Producer<Reports>;
 
 /// How soon a producer that is no longer used is noticed.
 const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Always has a producer.
-pub struct Client {
+pub(crate) struct Client {
     config: ClientConfig,
     reports: Reports,
     topics: Arc<[CString]>,
@@ -43,7 +43,7 @@ struct Started {
 
 impl Client {
     /// Its producers send to `topics` by their places. To be called on a runtime, which polls them.
-    pub fn new(
+    pub(crate) fn new(
         config: ClientConfig,
         reports: Reports,
         topics: Arc<[CString]>,
@@ -59,16 +59,16 @@ impl Client {
     }
 
     /// Another client, with the same topics and the same reports.
-    pub fn beside(&self, config: ClientConfig) -> Result<Self, KafkaError> {
+    pub(crate) fn beside(&self, config: ClientConfig) -> Result<Self, KafkaError> {
         Self::new(config, self.reports.clone(), self.topics.clone())
     }
 
-    pub fn reports(&self) -> &Reports {
+    pub(crate) fn reports(&self) -> &Reports {
         &self.reports
     }
 
     /// The producer; a new one when the last has failed for good, at most once a second.
-    pub fn producer(&self) -> Arc<Producer> {
+    pub(crate) fn producer(&self) -> Arc<Producer> {
         let mut current = self.lock();
         if let Some(reason) = current.failure() {
             self.renew(&mut current, &reason);
@@ -77,7 +77,7 @@ impl Client {
     }
 
     /// Why the producer, which is replaced by now, had failed for good.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let mut current = self.lock();
         let reason = current.failure()?;
         self.renew(&mut current, &reason);

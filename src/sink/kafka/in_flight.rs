@@ -20,7 +20,7 @@ use crate::record::{Outcome, Outcomes};
 const INDEX_BITS: u32 = usize::BITS / 2;
 
 /// All batches whose reports are still to come.
-pub struct InFlight {
+pub(crate) struct InFlight {
     batches: Box<[ArcSwapOption<Reported>]>,
     free: ArrayQueue<usize>,
 }
@@ -35,7 +35,7 @@ struct Reported {
 }
 
 impl InFlight {
-    pub fn new(batches_max: usize) -> Self {
+    pub(crate) fn new(batches_max: usize) -> Self {
         let free = ArrayQueue::new(batches_max.max(1));
         // The queue has room for each of them.
         for place in 0..free.capacity() {
@@ -50,7 +50,7 @@ impl InFlight {
     }
 
     /// A place for a batch of so many records, at least one; `None` when all are taken.
-    pub fn begin(&self, records: usize) -> Option<BatchInFlight> {
+    pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
         let place = self.free.pop()?;
         let remaining = AtomicUsize::new(records);
         let reported = Reported {
@@ -65,7 +65,7 @@ impl InFlight {
     }
 
     /// The record whose message carries this word was delivered (`None`) or not.
-    pub fn report(&self, opaque: usize, failure: Option<Outcome>) {
+    pub(crate) fn report(&self, opaque: usize, failure: Option<Outcome>) {
         let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
         let Some(batch) = &*self.batches[place].load() else {
             return;
@@ -81,19 +81,19 @@ impl InFlight {
 }
 
 /// One batch on its way; its place is free again once every report is in.
-pub struct BatchInFlight {
+pub(crate) struct BatchInFlight {
     place: usize,
     reported: Arc<Reported>,
 }
 
 impl BatchInFlight {
     /// The word that the record's message carries.
-    pub fn opaque(&self, index: usize) -> usize {
+    pub(crate) fn opaque(&self, index: usize) -> usize {
         self.place << INDEX_BITS | index
     }
 
     /// Waits for the last report.
-    pub async fn reported(self) -> Outcomes {
+    pub(crate) async fn reported(self) -> Outcomes {
         self.reported.complete.notified().await;
         self.reported.outcomes()
     }

@@ -27,14 +27,14 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 /// A producer of librdkafka, and the context that it tells what happens. What it lends out is dropped before it.
-pub struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
+pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
     topics: Box<[(CString, OnceLock<Option<Topic>>)]>,
     events: Events,
     base: BaseProducer<C>,
 }
 
 /// What a record is to librdkafka, which copies all of it.
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     pub key: &'a [u8],
     pub value: &'a [u8],
     /// Milliseconds since the Unix epoch.
@@ -45,7 +45,11 @@ pub struct Message<'a> {
 }
 
 impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
-    pub fn new(config: &ClientConfig, context: C, topics: &[CString]) -> Result<Self, KafkaError> {
+    pub(crate) fn new(
+        config: &ClientConfig,
+        context: C,
+        topics: &[CString],
+    ) -> Result<Self, KafkaError> {
         let base = config.create_with_context(context)?;
         let topics = topics
             .iter()
@@ -59,7 +63,7 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
     }
 
     /// Sends to the topic at this place in the list, without waiting. An error is a message that is not on its way.
-    pub fn send(&self, topic: usize, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
+    pub(crate) fn send(&self, topic: usize, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
         let (name, handle) = &self.topics[topic];
         let handle = handle.get_or_init(|| Topic::new(self.client().native_ptr(), name));
         let topic = handle.as_ref().ok_or(RDKafkaErrorCode::InvalidTopic)?;
@@ -103,7 +107,7 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
     }
 
     /// Waits until there is something to report.
-    pub async fn has_events(&self) {
+    pub(crate) async fn has_events(&self) {
         poll_fn(|context| {
             self.events.waker.register(context.waker());
             if self.events.are_none() {
@@ -116,32 +120,32 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
     }
 
     /// Has everything reported that there is now.
-    pub fn report(&self) {
+    pub(crate) fn report(&self) {
         while !self.events.are_none() {
             self.base.poll(Duration::ZERO);
         }
     }
 
-    pub fn client(&self) -> &Client<C> {
+    pub(crate) fn client(&self) -> &Client<C> {
         self.base.client()
     }
 
     /// Messages that have not been reported.
-    pub fn in_flight_count(&self) -> usize {
+    pub(crate) fn in_flight_count(&self) -> usize {
         usize::try_from(self.base.in_flight_count()).unwrap_or_default()
     }
 }
 
 /// Headers of a message, in their order.
-pub struct Headers(*mut rd_kafka_headers_t);
+pub(crate) struct Headers(*mut rd_kafka_headers_t);
 
 impl Headers {
-    pub fn with_capacity(count: usize) -> Self {
+    pub(crate) fn with_capacity(count: usize) -> Self {
         // SAFETY: it only allocates.
         Self(unsafe { rd_kafka_headers_new(count) })
     }
 
-    pub fn add(&mut self, name: &'static CStr, value: &[u8]) {
+    pub(crate) fn add(&mut self, name: &'static CStr, value: &[u8]) {
         let (name_bytes, value_bytes) = (name.count_bytes() as isize, value.len() as isize);
         // SAFETY: both texts are as long as told, and are copied. It fails only for headers that are read-only.
         unsafe {
@@ -237,7 +241,7 @@ unsafe extern "C" fn wake(_: *mut rd_kafka_t, waker: *mut c_void) {
 }
 
 /// Whether the topic may have a message that librdkafka failed to deliver.
-pub fn may_be_in_topic(message: &BorrowedMessage<'_>) -> bool {
+pub(crate) fn may_be_in_topic(message: &BorrowedMessage<'_>) -> bool {
     // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
     let status = unsafe { rd_kafka_message_status(message.ptr()) };
     status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED

@@ -18,21 +18,21 @@ use super::{InTopic, code_of, outcome};
 
 /// Takes what the producers of one sink tell.
 #[derive(Clone)]
-pub struct Reports {
+pub(crate) struct Reports {
     in_flight: Arc<InFlight>,
     trouble: Arc<ArcSwapOption<Trouble>>,
 }
 
 /// Why brokers could not be reached.
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     pub code: RDKafkaErrorCode,
     pub reason: String,
 }
 
 impl Trouble {
     /// A password or a certificate is refused, by the broker or by us; asking again will not help.
-    pub fn turns_us_away(&self) -> bool {
+    pub(crate) fn turns_us_away(&self) -> bool {
         // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
         let is_alert = self.reason.contains("SSL alert number");
         is_alert
@@ -44,7 +44,7 @@ impl Trouble {
 }
 
 impl Reports {
-    pub fn new(in_flight: Arc<InFlight>) -> Self {
+    pub(crate) fn new(in_flight: Arc<InFlight>) -> Self {
         Self {
             in_flight,
             trouble: Arc::default(),
@@ -52,11 +52,11 @@ impl Reports {
     }
 
     /// The latest trouble with a broker since [`Self::all_is_well`].
-    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+    pub(crate) fn trouble(&self) -> Option<Arc<Trouble>> {
         self.trouble.load_full()
     }
 
-    pub fn all_is_well(&self) {
+    pub(crate) fn all_is_well(&self) {
         self.trouble.store(None);
     }
 

@@ -13,7 +13,7 @@ use crate::config::KafkaConfig;
 use crate::sink::{SinkError, SinkOptions};
 
 /// What a message has beside its value: key, headers, framing; generous.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 4096;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 4096;
 
 /// librdkafka's own defaults for `message.max.bytes` and `batch.size`.
 const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
@@ -59,7 +59,7 @@ const PARTITIONERS: [&str; 6] = [
 ];
 
 /// The producer's configuration.
-pub struct Settings {
+pub(crate) struct Settings {
     pub client: ClientConfig,
     pub body_bytes_max: usize,
     /// The operator's properties, for faults to name.
@@ -67,7 +67,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
+    pub(crate) fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
         let operators = |property: &str| {
             let mut named = config
                 .properties
@@ -113,14 +113,14 @@ impl Settings {
     }
 
     /// For a producer that puts each record into a request of its own.
-    pub fn alone(&self) -> ClientConfig {
+    pub(crate) fn alone(&self) -> ClientConfig {
         let mut client = self.client.clone();
         client.set("batch.num.messages", "1");
         client
     }
 
     /// Properties that librdkafka does not take.
-    pub fn misconfigured(&self, error: KafkaError) -> SinkError {
+    pub(crate) fn misconfigured(&self, error: KafkaError) -> SinkError {
         let (name, text) = match error {
             KafkaError::ClientConfig(_, text, name, _) => (Some(name), text),
             KafkaError::ClientCreation(text) => (self.named_in(&text), text),

@@ -25,12 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// How often settings are asked for in vain, of brokers that answer otherwise, until they are taken for ones that tell none.
 const SETTINGS_ATTEMPTS: usize = 2;
 
-pub type Admin = AdminClient<DefaultClientContext>;
+pub(crate) type Admin = AdminClient<DefaultClientContext>;
 
 type Answer = Result<(), SinkError>;
 
 /// What is known of the topics' sizes.
-pub struct Sizes {
+pub(crate) struct Sizes {
     /// Of each topic, whether it was found to take the largest record.
     fits: Box<[AtomicBool]>,
     /// Asks for the topics' settings; kept while a size is unknown: its connection may take longer to make than one question
@@ -41,7 +41,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    pub fn unknown(topics: usize) -> Self {
+    pub(crate) fn unknown(topics: usize) -> Self {
         Self {
             fits: (0..topics).map(|_| AtomicBool::new(false)).collect(),
             admin: Mutex::new(None),

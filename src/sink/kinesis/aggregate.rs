@@ -16,19 +16,19 @@ const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const DIGEST_BYTES: usize = 16;
 
 /// The tag under which a record's id travels.
-pub const RECORD_ID_TAG: &str = "record-id";
+pub(crate) const RECORD_ID_TAG: &str = "record-id";
 
 /// Field numbers of the messages `AggregatedRecord`, `Record` and `Tag`.
 mod field {
-    pub const PARTITION_KEY_TABLE: u8 = 1;
-    pub const EXPLICIT_HASH_KEY_TABLE: u8 = 2;
-    pub const RECORDS: u8 = 3;
-    pub const PARTITION_KEY_INDEX: u8 = 1;
-    pub const EXPLICIT_HASH_KEY_INDEX: u8 = 2;
-    pub const DATA: u8 = 3;
-    pub const TAGS: u8 = 4;
-    pub const TAG_KEY: u8 = 1;
-    pub const TAG_VALUE: u8 = 2;
+    pub(crate) const PARTITION_KEY_TABLE: u8 = 1;
+    pub(crate) const EXPLICIT_HASH_KEY_TABLE: u8 = 2;
+    pub(crate) const RECORDS: u8 = 3;
+    pub(crate) const PARTITION_KEY_INDEX: u8 = 1;
+    pub(crate) const EXPLICIT_HASH_KEY_INDEX: u8 = 2;
+    pub(crate) const DATA: u8 = 3;
+    pub(crate) const TAGS: u8 = 4;
+    pub(crate) const TAG_KEY: u8 = 1;
+    pub(crate) const TAG_VALUE: u8 = 2;
 }
 
 /// One reading, as it stands in an aggregate.
@@ -41,14 +41,14 @@ pub struct UserRecord<'a> {
 
 /// The size of an aggregate.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub(crate) struct Size {
     keys: usize,
     bytes: usize,
 }
 
 impl Size {
     /// Without records.
-    pub fn new(hash_key: u128) -> Self {
+    pub(crate) fn new(hash_key: u128) -> Self {
         let digits = hash_key.checked_ilog10().unwrap_or(0) as usize + 1;
         Self {
             keys: 0,
@@ -57,7 +57,7 @@ impl Size {
     }
 
     /// With one more record, whose partition key is `new`, or else that of the record before it.
-    pub fn with(self, record: &UserRecord<'_>, new: bool) -> Self {
+    pub(crate) fn with(self, record: &UserRecord<'_>, new: bool) -> Self {
         let keys = self.keys + usize::from(new);
         let key_bytes = if new {
             field_bytes(record.partition_key.len())
@@ -70,7 +70,7 @@ impl Size {
         }
     }
 
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         self.bytes
     }
 

@@ -36,7 +36,11 @@ struct Current {
 impl Clients {
     /// `credentials_timeout` bounds the search for credentials; `chain` is where `config` has them from, if not from
     /// somewhere of its own.
-    pub fn new(config: SdkConfig, chain: Option<Chain>, credentials_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        config: SdkConfig,
+        chain: Option<Chain>,
+        credentials_timeout: Duration,
+    ) -> Self {
         let current = Mutex::new(Current {
             client: client(&config, credentials_timeout),
             renewed_at: None,
@@ -49,7 +53,7 @@ impl Clients {
         }
     }
 
-    pub fn current(&self) -> Client {
+    pub(crate) fn current(&self) -> Client {
         self.current
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -57,7 +61,7 @@ impl Clients {
             .clone()
     }
 
-    pub fn renew(&self) {
+    pub(crate) fn renew(&self) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current
             .renewed_at

@@ -29,7 +29,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// `outcomes` has room for every record of the batch.
-    pub fn new(index: u32, outcomes: mpsc::Sender<(u32, Outcome)>) -> Self {
+    pub(crate) fn new(index: u32, outcomes: mpsc::Sender<(u32, Outcome)>) -> Self {
         Self { index, outcomes }
     }
 
@@ -54,7 +54,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub fn from(start: Instant, ack_timeout: Duration) -> Self {
+    pub(crate) fn from(start: Instant, ack_timeout: Duration) -> Self {
         let after = |percent| start + ack_timeout * percent / 100;
         Self {
             turn: after(25),
@@ -97,7 +97,7 @@ pub(super) enum Verdict {
 }
 
 impl Entry {
-    pub fn new(record: &Record, deadlines: Deadlines, reply: Reply) -> Self {
+    pub(crate) fn new(record: &Record, deadlines: Deadlines, reply: Reply) -> Self {
         Self {
             device: record.device.clone(),
             hash_key: shards::hash_key(record.device.as_str()),
@@ -112,7 +112,7 @@ impl Entry {
     }
 
     /// What counts against the stream's limits when it goes as it is: data and partition key.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.payload.len() + self.device.as_str().len()
     }
 
@@ -126,16 +126,16 @@ impl Entry {
     }
 
     /// Nobody waits for its outcome any more.
-    pub fn is_unwanted(&self) -> bool {
+    pub(crate) fn is_unwanted(&self) -> bool {
         self.reply.outcomes.is_closed()
     }
 
-    pub fn report(self, outcome: Outcome) {
+    pub(crate) fn report(self, outcome: Outcome) {
         self.reply.send(outcome);
     }
 
     /// Reports that it is not delivered, as far as is known.
-    pub fn give_up(self, outcome: Outcome) {
+    pub(crate) fn give_up(self, outcome: Outcome) {
         let outcome = if self.maybe_written {
             Outcome::Unknown
         } else {
@@ -145,7 +145,7 @@ impl Entry {
     }
 
     #[cfg(test)]
-    pub fn index(&self) -> u32 {
+    pub(crate) fn index(&self) -> u32 {
         self.reply.index
     }
 }
@@ -163,7 +163,7 @@ pub(super) struct Put {
 
 impl Put {
     /// The first record. With `packed` it becomes an aggregate, unless there is room for it only as it is.
-    pub fn new(entry: Entry, shard: ShardId, packed: bool) -> Self {
+    pub(crate) fn new(entry: Entry, shard: ShardId, packed: bool) -> Self {
         let size = Size::new(entry.hash_key).with(&entry.user_record(&mut [0; 36]), true);
         let fits = size.bytes() + entry.device.as_str().len() <= RECORD_BYTES_MAX_DEFAULT;
         Self {
@@ -174,7 +174,7 @@ impl Put {
     }
 
     /// Adds a record where there is room; gives it back where there is none.
-    pub fn push(&mut self, entry: Entry, bytes_max: usize) -> Option<Entry> {
+    pub(crate) fn push(&mut self, entry: Entry, bytes_max: usize) -> Option<Entry> {
         let Some(size) = self.packed else {
             return Some(entry);
         };
@@ -192,7 +192,7 @@ impl Put {
     }
 
     /// One record to the stream, of at most so many bytes.
-    pub fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         let bytes = self.packed.map_or_else(
             || self.entries[0].bytes(),
             |size| size.bytes() + self.key().len(),
@@ -201,7 +201,7 @@ impl Put {
     }
 
     /// The second half of its records. There are two or more.
-    pub fn split_off(&mut self) -> Self {
+    pub(crate) fn split_off(&mut self) -> Self {
         let entries = self.entries.split_off(self.entries.len() / 2);
         Self {
             entries,
@@ -210,7 +210,7 @@ impl Put {
         }
     }
 
-    pub fn has_one_record(&self) -> bool {
+    pub(crate) fn has_one_record(&self) -> bool {
         self.entries.len() == 1
     }
 
@@ -220,7 +220,7 @@ impl Put {
     }
 
     /// As the service wants it.
-    pub fn request_entry(&self) -> PutRecordsRequestEntry {
+    pub(crate) fn request_entry(&self) -> PutRecordsRequestEntry {
         let Entry {
             hash_key, payload, ..
         } = &self.entries[0];

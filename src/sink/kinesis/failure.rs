@@ -27,7 +27,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub fn of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Self {
+    pub(crate) fn of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Self {
         match error {
             SdkError::ConstructionFailure(_) => Self::Stream("the request cannot be made".into()),
             SdkError::TimeoutError(_) => Self::NoAnswer("timeout".into()),
@@ -42,7 +42,7 @@ impl Failure {
         }
     }
 
-    pub fn reason(&self) -> &Reason {
+    pub(crate) fn reason(&self) -> &Reason {
         match self {
             Self::NotWritten(reason)
             | Self::Expired(reason)
@@ -54,12 +54,12 @@ impl Failure {
     }
 
     /// The credentials are good, but not for this.
-    pub fn is_denied(&self) -> bool {
+    pub(crate) fn is_denied(&self) -> bool {
         matches!(self, Self::Barred(reason) if &**reason == ACCESS_DENIED)
     }
 
     /// The service answers, but this account asks too often.
-    pub fn is_throttling(&self) -> bool {
+    pub(crate) fn is_throttling(&self) -> bool {
         matches!(self, Self::NotWritten(reason) if THROTTLING.contains(&&**reason))
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             share: 1.0,
             records: 1.0,
@@ -55,18 +55,18 @@ impl Pace {
         }
     }
 
-    pub fn admits(&mut self, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
         self.count(now);
         self.records > 0.0 && self.bytes > 0.0
     }
 
-    pub fn take(&mut self, load: Load) {
+    pub(crate) fn take(&mut self, load: Load) {
         self.records -= load.records as f64 / RECORDS_PER_SECOND;
         self.bytes -= load.bytes as f64 / BYTES_PER_SECOND;
     }
 
     /// The shard has refused a record for its rate.
-    pub fn cut(&mut self, now: Instant) {
+    pub(crate) fn cut(&mut self, now: Instant) {
         self.count(now);
         self.records = self.records.min(0.0);
         self.bytes = self.bytes.min(0.0);
@@ -80,7 +80,7 @@ impl Pace {
     }
 
     /// How long this much would wait for its tokens, at the rate of now.
-    pub fn wait(&self, load: Load) -> Duration {
+    pub(crate) fn wait(&self, load: Load) -> Duration {
         let records = load.records as f64 / RECORDS_PER_SECOND - self.records;
         let bytes = load.bytes as f64 / BYTES_PER_SECOND - self.bytes;
         Duration::from_secs_f64(records.max(bytes).max(0.0) / self.share)

@@ -59,7 +59,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// With `packed` the records go as aggregates, as soon as the shards are known.
-    pub fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
+    pub(crate) fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
         let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
         Self {
             devices: HashMap::new(),
@@ -74,7 +74,7 @@ impl Pending {
         }
     }
 
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.waiting < RECORDS_WAITING_MAX * self.queues.len()
     }
 
@@ -89,12 +89,12 @@ impl Pending {
     }
 
     /// Nothing waits and nothing is in a call.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }
 
     /// Sorts what waits by these shards. A shard that was there before keeps its pace.
-    pub fn reshard(&mut self, shards: Arc<Shards>, now: Instant) {
+    pub(crate) fn reshard(&mut self, shards: Arc<Shards>, now: Instant) {
         if Arc::ptr_eq(&shards, &self.shards) {
             return;
         }
@@ -120,7 +120,7 @@ impl Pending {
         ready.into_iter().for_each(|name| self.make_ready(name));
     }
 
-    pub fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
+    pub(crate) fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
         if self.is_empty() {
             self.forget_gone();
         }
@@ -146,7 +146,7 @@ impl Pending {
 
     /// What goes into the next call: at most one put of a device, within the limits of a call; empty when none is ready.
     /// A single record larger than a call's limit goes alone: the stream may have raised it.
-    pub fn next_call(&mut self, now: Instant) -> Vec<Put> {
+    pub(crate) fn next_call(&mut self, now: Instant) -> Vec<Put> {
         let (mut call, mut passed) = (Vec::new(), Vec::new());
         let mut room = usize::MAX;
         while call.len() < CALL_RECORDS_MAX
@@ -243,7 +243,7 @@ impl Pending {
     }
 
     /// Takes back the records of a call, each with what became of it.
-    pub fn settle(&mut self, answer: Answer, now: Instant) {
+    pub(crate) fn settle(&mut self, answer: Answer, now: Instant) {
         self.slow_down(&answer.full_shards, now);
         // The last one first: what failed goes back to the front of its device's queue.
         for (entry, verdict) in answer.settled.into_iter().rev() {

@@ -26,7 +26,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn new(shard: ShardId, now: Instant) -> Self {
+    pub(crate) fn new(shard: ShardId, now: Instant) -> Self {
         Self {
             shard,
             ready: VecDeque::new(),
@@ -37,14 +37,14 @@ impl Queue {
     }
 
     /// Its devices leave, in their order; the pace stays.
-    pub fn clear(&mut self) -> VecDeque<DeviceId> {
+    pub(crate) fn clear(&mut self) -> VecDeque<DeviceId> {
         self.load = Load::default();
         self.has_turn = false;
         std::mem::take(&mut self.ready)
     }
 
     /// Whether the shard gets to this record by its turn. Packed records hardly count as such, only by their bytes.
-    pub fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
+    pub(crate) fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
         self.pace.admits(now);
         let records = if packed { 0 } else { self.load.records };
         now + self.pace.wait(Load {
@@ -55,7 +55,7 @@ impl Queue {
 }
 
 impl Load {
-    pub fn of(entry: &Entry) -> Self {
+    pub(crate) fn of(entry: &Entry) -> Self {
         Self {
             records: 1,
             bytes: entry.bytes(),

@@ -27,7 +27,7 @@ pub(super) struct Shards(Vec<Shard>);
 
 impl Shards {
     /// One shard without a name has every key.
-    pub fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self(vec![Shard {
             first_key: 0,
             id: "".into(),
@@ -35,7 +35,7 @@ impl Shards {
     }
 
     /// The open ones of those that are described; `None` when they do not have all keys, as in the midst of a reshard.
-    pub fn of(descriptions: &[Description]) -> Option<Self> {
+    pub(crate) fn of(descriptions: &[Description]) -> Option<Self> {
         let mut ranges = descriptions
             .iter()
             .filter(|shard| is_open(shard))
@@ -59,24 +59,24 @@ impl Shards {
         })
     }
 
-    pub fn are_known(&self) -> bool {
+    pub(crate) fn are_known(&self) -> bool {
         !self.0[0].id.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = &ShardId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &ShardId> {
         self.0.iter().map(|shard| &shard.id)
     }
 
     /// The position of the shard that has this key.
-    pub fn find(&self, hash_key: u128) -> usize {
+    pub(crate) fn find(&self, hash_key: u128) -> usize {
         self.0.partition_point(|shard| shard.first_key <= hash_key) - 1
     }
 
-    pub fn id_of(&self, hash_key: u128) -> &ShardId {
+    pub(crate) fn id_of(&self, hash_key: u128) -> &ShardId {
         &self.0[self.find(hash_key)].id
     }
 }
@@ -128,7 +128,7 @@ pub(super) mod tests {
     }
 
     /// So many shards of even ranges.
-    pub fn even(count: usize) -> Shards {
+    pub(crate) fn even(count: usize) -> Shards {
         let width = u128::MAX / count as u128;
         let last = |at: usize| {
             if at + 1 == count {

@@ -27,7 +27,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn new(clients: Arc<Clients>, name: &str) -> Self {
+    pub(crate) fn new(clients: Arc<Clients>, name: &str) -> Self {
         Self {
             clients,
             name: name.into(),
@@ -36,12 +36,12 @@ impl Stream {
         }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.clients.current()
     }
 
     /// What the error means; sees to new credentials where they have expired.
-    pub fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
+    pub(crate) fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
         let failure = Failure::of(error);
         if matches!(failure, Failure::Expired(_)) {
             self.clients.renew();
@@ -50,12 +50,12 @@ impl Stream {
     }
 
     /// The shards, as they were known last.
-    pub fn shards(&self) -> Arc<Shards> {
+    pub(crate) fn shards(&self) -> Arc<Shards> {
         self.shards.borrow().clone()
     }
 
     /// Asks for the shards. In the midst of a reshard they stay as they were.
-    pub async fn list_shards(&self) -> Result<Arc<Shards>, Failure> {
+    pub(crate) async fn list_shards(&self) -> Result<Arc<Shards>, Failure> {
         let slow = |_| Failure::NoAnswer("timeout".into());
         let listed = timeout(LIST_TIMEOUT, self.describe_shards())
             .await
@@ -78,7 +78,7 @@ impl Stream {
     }
 
     /// Said once.
-    pub fn warn_of_one_shard(&self) {
+    pub(crate) fn warn_of_one_shard(&self) {
         self.has_warned.call_once(|| {
             tracing::warn!(
                 stream = &*self.name,

@@ -30,14 +30,14 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             next_at: Mutex::new(now),
         }
     }
 
     /// Waits for a turn. The lock is fair and held meanwhile: whoever waits behind comes later.
-    pub async fn next(&self) {
+    pub(crate) async fn next(&self) {
         let mut next_at = self.next_at.lock().await;
         let early = SPACING * (BURST - 1);
         sleep_until(next_at.checked_sub(early).unwrap_or(*next_at)).await;

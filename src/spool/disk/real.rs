@@ -24,7 +24,7 @@ pub struct RealDisk {
 
 impl RealDisk {
     /// Creates the folder if need be and takes it.
-    pub fn lock(dir: &Path) -> Result<Self, LockError> {
+    pub(crate) fn lock(dir: &Path) -> Result<Self, LockError> {
         let lock = Mutex::new(Lock::acquire(dir, VARIABLE)?);
         Ok(Self {
             dir: dir.to_owned(),

@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// Not told of yet.
     records: u64,
     told_at: Option<Instant>,
 }
 
 impl Dropped {
-    pub fn add(&mut self, records: u64) {
+    pub(crate) fn add(&mut self, records: u64) {
         self.records += records;
     }
 
     /// When to tell next; `None` while there is nothing to tell, or it may be told at once.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.told_at
             .filter(|_| self.records > 0)
             .map(|at| at + LOG_INTERVAL)
     }
 
     /// How many to tell of now, if it is time; they count as told.
-    pub fn take(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         let is_time = self.records > 0 && self.due().is_none_or(|due| now >= due);
         is_time.then(|| {
             self.told_at = Some(now);

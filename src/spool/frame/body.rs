@@ -51,7 +51,7 @@ const _: () = assert!(BODY_BYTES_LIMIT <= SPOOLED_BATCH_BYTES_MAX);
 const TRACE_FOLLOWS: u8 = 128;
 
 /// Payload bytes that were read back and are still in memory, in the whole process.
-pub static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a batch cannot become a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +83,7 @@ impl Draft {
     }
 
     /// Records that their stream refuses for good, and why. The reason is cut to 1 KiB.
-    pub fn dead<'a>(
+    pub(crate) fn dead<'a>(
         stream: &str,
         reason: &str,
         records: impl IntoIterator<Item = &'a Record>,

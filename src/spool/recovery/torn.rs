@@ -18,7 +18,7 @@ use crate::spool::writer::{MARK_BYTES, mark};
 
 /// A tail that held records.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Torn {
+pub(crate) struct Torn {
     /// Where its bytes stand; empty where only others tell of its records.
     pub offsets: Range<u64>,
     /// Records in it that are not done with; one where nothing says how many.
@@ -27,7 +27,7 @@ pub struct Torn {
 
 impl Torn {
     /// `None` when no record is lost. Records before the place `answered` had been answered.
-    pub fn find<F: DiskFile>(
+    pub(crate) fn find<F: DiskFile>(
         opened: &Opened<F>,
         extent: &Extent,
         answered: u64,
@@ -47,7 +47,7 @@ impl Torn {
     }
 
     /// Keeps the bytes and tells of them. Says whether they may be cut off.
-    pub fn keep<D: Disk>(&self, disk: &D, dir: &Path, opened: &Opened<D::File>) -> bool {
+    pub(crate) fn keep<D: Disk>(&self, disk: &D, dir: &Path, opened: &Opened<D::File>) -> bool {
         let Range { start, end } = self.offsets;
         let bytes = (end - start).min(PIECE_BYTES_MAX);
         let kept = if bytes == 0 {

@@ -18,7 +18,7 @@ use crate::spool::writer::RUN_BYTES_MAX;
 
 /// Where the records of a segment end, and what follows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// The place after the last record.
     pub end: u64,
     /// Where the last frame ends in the file.
@@ -28,7 +28,7 @@ pub struct Extent {
 
 /// What stands behind the last frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
+pub(crate) enum Tail {
     /// The mark of the end, at the end of the file.
     Finished,
     /// A mark that is not at the end of the file, or dead frames: no record was lost.
@@ -40,7 +40,7 @@ pub enum Tail {
 
 impl Extent {
     /// Of a segment whose records end before the place `limit`.
-    pub fn find<F: DiskFile>(opened: &Opened<F>, limit: u64) -> io::Result<Self> {
+    pub(crate) fn find<F: DiskFile>(opened: &Opened<F>, limit: u64) -> io::Result<Self> {
         let file_bytes = opened.bytes()?;
         let mark_at = file_bytes.saturating_sub(HEADER_BYTES as u64);
         let mark = if mark_at >= FRAMES_START {

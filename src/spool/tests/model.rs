@@ -27,7 +27,7 @@ const SEGMENT_BYTES: u64 = 16 << 10;
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-pub fn record(content: u64, bytes: usize) -> Record {
+pub(crate) fn record(content: u64, bytes: usize) -> Record {
     let mut payload = content.to_le_bytes().to_vec();
     payload.resize(8 + bytes, content as u8);
     Record {
@@ -52,7 +52,7 @@ enum Fate {
     MayReturn,
 }
 
-pub struct Life {
+pub(crate) struct Life {
     seed: u64,
     random: Random,
     disk: SimDisk,
@@ -79,7 +79,7 @@ pub struct Life {
 }
 
 impl Life {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let lines = "ab".repeat(32);
         let keys = if random.chance(50) {
@@ -120,7 +120,7 @@ impl Life {
         life
     }
 
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for _ in 0..STEPS {
             self.step();
         }

@@ -17,10 +17,10 @@ const SECTOR_BYTES: usize = 512;
 
 /// SplitMix64.
 #[derive(Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -28,17 +28,17 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 #[derive(Clone)]
-pub struct SimDisk(Arc<Mutex<Sim>>);
+pub(crate) struct SimDisk(Arc<Mutex<Sim>>);
 
 struct Sim {
     random: Random,
@@ -58,7 +58,7 @@ struct SimFile {
     dirty: BTreeSet<usize>,
 }
 
-pub struct SimHandle {
+pub(crate) struct SimHandle {
     disk: SimDisk,
     file: usize,
     sync_failed: Cell<bool>,
@@ -74,7 +74,7 @@ fn error(random: &mut Random) -> io::Error {
 }
 
 impl SimDisk {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let sim = Sim {
             random: Random(seed),
             files: Vec::new(),
@@ -91,13 +91,13 @@ impl SimDisk {
         self.0.lock().unwrap()
     }
 
-    pub fn set_faults(&self, write_percent: u64, read_percent: u64) {
+    pub(crate) fn set_faults(&self, write_percent: u64, read_percent: u64) {
         let mut sim = self.sim();
         (sim.write_faults, sim.read_faults) = (write_percent, read_percent);
     }
 
     /// The machine stops and starts again.
-    pub fn crash(&self) {
+    pub(crate) fn crash(&self) {
         let sim = &mut *self.sim();
         for file in &mut sim.files {
             file.crash(&mut sim.random);
@@ -123,7 +123,7 @@ impl SimDisk {
     }
 
     /// Flips a bit somewhere in a file, not in the second copy of a segment's header. Says whether there was one.
-    pub fn flip(&self) -> bool {
+    pub(crate) fn flip(&self) -> bool {
         let sim = &mut *self.sim();
         let files: Vec<(&PathBuf, &usize)> = sim
             .names
@@ -152,7 +152,7 @@ impl SimDisk {
         true
     }
 
-    pub fn remove_folder(&self, dir: &Path) {
+    pub(crate) fn remove_folder(&self, dir: &Path) {
         let sim = &mut *self.sim();
         sim.names.retain(|path, _| !path.starts_with(dir));
         sim.durable_names.retain(|path, _| !path.starts_with(dir));
@@ -160,7 +160,7 @@ impl SimDisk {
     }
 
     /// What the segments of a folder take.
-    pub fn segment_bytes(&self, dir: &Path) -> u64 {
+    pub(crate) fn segment_bytes(&self, dir: &Path) -> u64 {
         let entries = self.list(dir).unwrap_or_default();
         entries
             .iter()

@@ -13,14 +13,14 @@ use std::rc::Rc;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections at once.
-pub const CONNECTIONS_MAX: usize = 64;
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Tells that a connection's request has been read.
 #[derive(Clone, Default)]
-pub struct Asks(Rc<Cell<bool>>);
+pub(crate) struct Asks(Rc<Cell<bool>>);
 
 impl Asks {
-    pub fn has_asked(&self) {
+    pub(crate) fn has_asked(&self) {
         self.0.set(true);
     }
 }
@@ -32,14 +32,14 @@ struct Open {
 
 /// Those that are open, oldest first. They end with this.
 #[derive(Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     tasks: JoinSet<()>,
     open: VecDeque<Open>,
 }
 
 impl Connections {
     /// Runs a connection, in the place of the idlest where there is no other.
-    pub fn open<F: Future<Output = ()> + 'static>(&mut self, run: impl FnOnce(Asks) -> F) {
+    pub(crate) fn open<F: Future<Output = ()> + 'static>(&mut self, run: impl FnOnce(Asks) -> F) {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|open| !open.task.is_finished());
         if self.open.len() == CONNECTIONS_MAX {
@@ -52,7 +52,7 @@ impl Connections {
     }
 
     /// Ends the idlest connection, if there is one.
-    pub fn evict(&mut self) {
+    pub(crate) fn evict(&mut self) {
         let silent = self.open.iter().position(|open| !open.asks.0.get());
         if let Some(open) = self.open.remove(silent.unwrap_or(0)) {
             open.task.abort();

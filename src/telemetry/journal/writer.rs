@@ -15,7 +15,7 @@ use crate::durable::new_file;
 /// How often it is looked whether something was left out, or the file moved away.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub struct Writer<F> {
+pub(crate) struct Writer<F> {
     /// What names the target.
     variable: &'static str,
     target: Target,
@@ -63,7 +63,7 @@ impl Output {
 }
 
 impl<F: FnMut() -> Vec<String>> Writer<F> {
-    pub fn open(
+    pub(crate) fn open(
         variable: &'static str,
         target: Target,
         state: Arc<State>,
@@ -81,7 +81,7 @@ impl<F: FnMut() -> Vec<String>> Writer<F> {
     }
 
     /// Writes until it is told to stop.
-    pub fn run(mut self, lines: &Receiver<Message>) {
+    pub(crate) fn run(mut self, lines: &Receiver<Message>) {
         let mut look_at = Instant::now() + LOOK_INTERVAL;
         loop {
             match lines.recv_timeout(look_at.saturating_duration_since(Instant::now())) {

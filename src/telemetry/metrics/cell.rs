@@ -10,19 +10,19 @@ use std::time::Duration;
 /// A `fetch_add` would lock the cache line for some twenty cycles to exclude writers that do not exist. Relaxed is
 /// enough: no other memory is published by a count, and a scrape may be a few requests late.
 #[derive(Debug, Default)]
-pub struct Local(AtomicU64);
+pub(crate) struct Local(AtomicU64);
 
 impl Local {
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// A duration as the histograms take it.
-pub fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

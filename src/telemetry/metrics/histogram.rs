@@ -13,7 +13,7 @@ use super::cell::Local;
 const BOUNDS: usize = 14;
 
 /// One metric name: what it is and where its buckets end.
-pub struct Family {
+pub(crate) struct Family {
     pub name: &'static str,
     pub help: &'static str,
     /// Largest value of each bucket, ascending, in the small unit.
@@ -28,25 +28,25 @@ const DURATION_BOUNDS: [u64; BOUNDS] = [
     2_500_000, 5_000_000, 10_000_000,
 ];
 
-pub static REQUEST_DURATION: Family = Family {
+pub(crate) static REQUEST_DURATION: Family = Family {
     name: "forebay_http_request_duration_seconds",
     help: "Time from the head of a request to its answer",
     bounds: DURATION_BOUNDS,
     per_base_unit: 1e6,
 };
-pub static SINK_DURATION: Family = Family {
+pub(crate) static SINK_DURATION: Family = Family {
     name: "forebay_sink_duration_seconds",
     help: "Time that the sink took for a batch",
     bounds: DURATION_BOUNDS,
     per_base_unit: 1e6,
 };
-pub static BATCH_AGE: Family = Family {
+pub(crate) static BATCH_AGE: Family = Family {
     name: "forebay_batcher_batch_age_seconds",
     help: "Age of the oldest record of a batch when it was sealed",
     bounds: DURATION_BOUNDS,
     per_base_unit: 1e6,
 };
-pub static BATCH_RECORDS: Family = Family {
+pub(crate) static BATCH_RECORDS: Family = Family {
     name: "forebay_batcher_batch_records",
     help: "Records in a sealed batch",
     bounds: [
@@ -54,7 +54,7 @@ pub static BATCH_RECORDS: Family = Family {
     ],
     per_base_unit: 1.0,
 };
-pub static BATCH_BYTES: Family = Family {
+pub(crate) static BATCH_BYTES: Family = Family {
     name: "forebay_batcher_batch_bytes",
     help: "Payload bytes in a sealed batch",
     bounds: [
@@ -66,7 +66,7 @@ pub static BATCH_BYTES: Family = Family {
 
 /// Observations of one thread.
 #[derive(Debug, Default)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     /// One for each bound, and one for what is larger.
     buckets: [Local; BOUNDS + 1],
     sum: Local,
@@ -74,7 +74,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// `value` is in the family's small unit.
-    pub fn observe(&self, family: &Family, value: u64) {
+    pub(crate) fn observe(&self, family: &Family, value: u64) {
         self.buckets[family.bounds.partition_point(|bound| *bound < value)].add(1);
         self.sum.add(value);
     }
@@ -82,14 +82,14 @@ impl Histogram {
 
 impl Family {
     /// Starts the family's text.
-    pub fn write_head(&self, text: &mut String) {
+    pub(crate) fn write_head(&self, text: &mut String) {
         let Self { name, help, .. } = self;
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
     }
 
     /// Writes one series, the sum of `histograms`; `label` is empty or like `protocol="h1"`.
-    pub fn write<'a>(
+    pub(crate) fn write<'a>(
         &self,
         text: &mut String,
         label: &str,

@@ -16,15 +16,15 @@ use super::histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST
 
 /// A closed set of label values; a variant's place is its label's.
 macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $label:literal),* $(,)? }) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident { $($variant:ident = $label:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($variant),* }
+        $vis enum $name { $($variant),* }
 
         impl $name {
-            pub const LABELS: [&str; [$($label),*].len()] = [$($label),*];
+            $vis const LABELS: [&str; [$($label),*].len()] = [$($label),*];
 
-            pub fn label(self) -> &'static str {
+            $vis fn label(self) -> &'static str {
                 Self::LABELS[self as usize]
             }
         }
@@ -32,18 +32,18 @@ macro_rules! labels {
 }
 
 labels!(/// An HTTP version.
-    Protocol { H1 = "h1", H2 = "h2", H3 = "h3" });
+    pub Protocol { H1 = "h1", H2 = "h2", H3 = "h3" });
 labels!(/// Whose bucket it is: the name in `RateLimit` and in the metric.
-Scope {
+pub(crate) Scope {
     Device = "device", DeviceBytes = "device-bytes", Address = "address", Handshake = "handshake",
     Gateway = "gateway",
 });
 labels!(/// Why a batch was sealed.
-    SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
+    pub SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
 labels!(/// Files that could not be reloaded.
-    Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" });
+    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" });
 labels!(/// How a handshake ended.
-Handshake {
+pub(crate) Handshake {
     Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
     BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
     Revoked = "revoked", RateLimited = "rate_limited", AddressFull = "address_full", Full = "full",
@@ -57,10 +57,13 @@ const STATUSES: [u16; 15] = [
 
 /// The counters of one worker. Only its own thread writes them.
 #[derive(Debug, Default)]
-pub struct WorkerMetrics(CachePadded<Cells>);
+pub struct WorkerMetrics {
+    /// Read by whoever renders.
+    pub(super) cells: CachePadded<Cells>,
+}
 
 #[derive(Debug, Default)]
-pub struct Cells {
+pub(super) struct Cells {
     requests: [[Local; STATUSES.len()]; Protocol::LABELS.len()],
     pub durations: [Histogram; Protocol::LABELS.len()],
     pub connections: [Local; Protocol::LABELS.len()],
@@ -75,81 +78,81 @@ pub struct Cells {
     pub batch_age: Histogram,
 }
 
-impl std::ops::Deref for WorkerMetrics {
-    type Target = Cells;
-
-    fn deref(&self) -> &Cells {
-        &self.0
-    }
-}
-
 impl WorkerMetrics {
     /// A request was answered.
-    pub fn request(&self, protocol: Protocol, status: u16, duration: Duration) {
+    pub(crate) fn request(&self, protocol: Protocol, status: u16, duration: Duration) {
         let place = STATUSES
             .iter()
             .position(|known| *known == status)
             .unwrap_or(STATUSES.len() - 1);
-        self.requests[protocol as usize][place].add(1);
-        self.durations[protocol as usize].observe(&REQUEST_DURATION, micros(duration));
+        self.cells.requests[protocol as usize][place].add(1);
+        self.cells.durations[protocol as usize].observe(&REQUEST_DURATION, micros(duration));
     }
 
     /// A handshake has succeeded.
-    pub fn connection_opened(&self, protocol: Protocol) {
-        self.connections[protocol as usize].add(1);
+    pub(crate) fn connection_opened(&self, protocol: Protocol) {
+        self.cells.connections[protocol as usize].add(1);
     }
 
     /// Once for each `connection_opened`.
-    pub fn connection_closed(&self, protocol: Protocol) {
-        self.connections[protocol as usize].add(u64::MAX);
+    pub(crate) fn connection_closed(&self, protocol: Protocol) {
+        self.cells.connections[protocol as usize].add(u64::MAX);
     }
 
     /// A handshake has ended, this way or that.
-    pub fn handshake(&self, result: Handshake) {
-        self.handshakes[result as usize].add(1);
+    pub(crate) fn handshake(&self, result: Handshake) {
+        self.cells.handshakes[result as usize].add(1);
     }
 
     /// A device was told, for the first time on its connection, that its certificate expires.
-    pub fn certificate_expiring(&self) {
-        self.certificates_expiring.add(1);
+    pub(crate) fn certificate_expiring(&self) {
+        self.cells.certificates_expiring.add(1);
     }
 
     /// A connection was ended because of what it sent beside its requests.
-    pub fn flood_ended(&self) {
-        self.floods_ended.add(1);
+    pub(crate) fn flood_ended(&self) {
+        self.cells.floods_ended.add(1);
     }
 
     /// A bucket refused a request, its bytes or a connection.
-    pub fn refused(&self, scope: Scope) {
-        self.refused[scope as usize].add(1);
+    pub(crate) fn refused(&self, scope: Scope) {
+        self.cells.refused[scope as usize].add(1);
     }
 
     /// A batch was sealed; `bytes` are those of its payloads, `age` is that of its oldest record.
-    pub fn batch_sealed(&self, reason: SealReason, records: usize, bytes: usize, age: Duration) {
-        self.sealed[reason as usize].add(1);
-        self.batch_records.observe(&BATCH_RECORDS, records as u64);
-        self.batch_bytes.observe(&BATCH_BYTES, bytes as u64);
-        self.batch_age.observe(&BATCH_AGE, micros(age));
+    pub(crate) fn batch_sealed(
+        &self,
+        reason: SealReason,
+        records: usize,
+        bytes: usize,
+        age: Duration,
+    ) {
+        self.cells.sealed[reason as usize].add(1);
+        self.cells
+            .batch_records
+            .observe(&BATCH_RECORDS, records as u64);
+        self.cells.batch_bytes.observe(&BATCH_BYTES, bytes as u64);
+        self.cells.batch_age.observe(&BATCH_AGE, micros(age));
     }
 
     /// A sealed batch waits until its lane may send it.
-    pub fn batch_queued(&self) {
-        self.queued_batches.add(1);
+    pub(crate) fn batch_queued(&self) {
+        self.cells.queued_batches.add(1);
     }
 
     /// Once for each `batch_queued`.
-    pub fn batch_unqueued(&self) {
-        self.queued_batches.add(u64::MAX);
+    pub(crate) fn batch_unqueued(&self) {
+        self.cells.queued_batches.add(u64::MAX);
     }
 
     /// In the order of [`request_labels`].
-    pub fn requests(&self) -> impl Iterator<Item = &Local> {
-        self.0.requests.iter().flatten()
+    pub(crate) fn requests(&self) -> impl Iterator<Item = &Local> {
+        self.cells.requests.iter().flatten()
     }
 }
 
 /// Protocol and status of each request counter.
-pub fn request_labels() -> impl Iterator<Item = (&'static str, String)> {
+pub(crate) fn request_labels() -> impl Iterator<Item = (&'static str, String)> {
     let status = |status: u16| {
         if status == 0 {
             "other".to_owned()
@@ -163,7 +166,7 @@ pub fn request_labels() -> impl Iterator<Item = (&'static str, String)> {
 }
 
 /// The sum over all workers of each of their cells.
-pub fn sums<'a, I: Iterator<Item = &'a Local>>(
+pub(crate) fn sums<'a, I: Iterator<Item = &'a Local>>(
     workers: &'a [Arc<WorkerMetrics>],
     cells: impl Fn(&'a WorkerMetrics) -> I,
 ) -> Vec<u64> {

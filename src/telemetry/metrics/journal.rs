@@ -7,7 +7,7 @@ use metrics::{Counter, counter, describe_counter};
 
 /// Handles of one log's metrics; clones count into the same ones.
 #[derive(Clone)]
-pub struct JournalMetrics {
+pub(crate) struct JournalMetrics {
     sampled: Counter,
     dropped: Counter,
 }
@@ -38,7 +38,8 @@ impl JournalMetrics {
     }
 
     /// Counts for nobody.
-    pub fn unseen() -> Self {
+    #[cfg(test)]
+    pub(crate) fn unseen() -> Self {
         Self {
             sampled: Counter::noop(),
             dropped: Counter::noop(),
@@ -46,12 +47,12 @@ impl JournalMetrics {
     }
 
     /// There were too many of its kind in this second.
-    pub fn sampled(&self) {
+    pub(crate) fn sampled(&self) {
         self.sampled.increment(1);
     }
 
     /// The queue was full, or the file could not be written.
-    pub fn dropped(&self) {
+    pub(crate) fn dropped(&self) {
         self.dropped.increment(1);
     }
 }

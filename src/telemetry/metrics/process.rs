@@ -15,7 +15,7 @@ const USER_TICKS: usize = 11;
 const SYSTEM_TICKS: usize = 12;
 
 /// Writes both metrics in Prometheus' text format.
-pub fn write(text: &mut String) {
+pub(crate) fn write(text: &mut String) {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let seconds = cpu_seconds(&read("/proc/self/stat")).unwrap_or_default();
     let bytes = resident_bytes(&read("/proc/self/status")).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Serial numbers without leading zeros.
 #[derive(Debug, Default)]
-pub struct Serials {
+pub(crate) struct Serials {
     /// By their length in bytes; zero, which has none, is kept apart.
     packed: BTreeMap<usize, Box<[u8]>>,
     has_zero: bool,
@@ -15,7 +15,7 @@ pub struct Serials {
 
 impl Serials {
     /// In any order; what is there twice counts once.
-    pub fn new(mut serials: Vec<&[u8]>) -> Self {
+    pub(crate) fn new(mut serials: Vec<&[u8]>) -> Self {
         serials.sort_unstable_by_key(|serial| (serial.len(), *serial));
         serials.dedup();
         let has_zero = serials.first().is_some_and(|serial| serial.is_empty());
@@ -28,7 +28,7 @@ impl Serials {
         Self { packed, has_zero }
     }
 
-    pub fn contains(&self, serial: &[u8]) -> bool {
+    pub(crate) fn contains(&self, serial: &[u8]) -> bool {
         if serial.is_empty() {
             return self.has_zero;
         }
@@ -47,7 +47,7 @@ impl Serials {
         false
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.packed
             .iter()
             .map(|(length, packed)| packed.len() / length)
@@ -55,7 +55,7 @@ impl Serials {
             + usize::from(self.has_zero)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let zero = self.has_zero.then_some(&[][..]);
         zero.into_iter().chain(
             self.packed

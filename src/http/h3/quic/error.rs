@@ -5,11 +5,11 @@ use std::sync::Arc;
 use h3::quic::{ConnectionErrorIncoming, StreamErrorIncoming};
 use quinn::{ConnectionError, ReadError, WriteError};
 
-pub fn of_connection(connection_error: ConnectionErrorIncoming) -> StreamErrorIncoming {
+pub(crate) fn of_connection(connection_error: ConnectionErrorIncoming) -> StreamErrorIncoming {
     StreamErrorIncoming::ConnectionErrorIncoming { connection_error }
 }
 
-pub fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
+pub(crate) fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
     match error {
         ConnectionError::ApplicationClosed(close) => ConnectionErrorIncoming::ApplicationClose {
             error_code: close.error_code.into(),
@@ -19,7 +19,7 @@ pub fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
     }
 }
 
-pub fn read_error(error: ReadError) -> StreamErrorIncoming {
+pub(crate) fn read_error(error: ReadError) -> StreamErrorIncoming {
     match error {
         ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated {
             error_code: code.into(),
@@ -29,7 +29,7 @@ pub fn read_error(error: ReadError) -> StreamErrorIncoming {
     }
 }
 
-pub fn write_error(error: WriteError) -> StreamErrorIncoming {
+pub(crate) fn write_error(error: WriteError) -> StreamErrorIncoming {
     match error {
         WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated {
             error_code: code.into(),

@@ -17,7 +17,7 @@ use crate::http::h3::link::{Link, varint};
 
 /// What a client sends on a request, or for control. Dropped before its end, it is stopped with a
 /// code of its own.
-pub struct RecvStream {
+pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
     link: Rc<Link>,
     frames: Frames,
@@ -33,7 +33,7 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    pub fn of_request(stream: quinn::RecvStream, link: Rc<Link>) -> Self {
+    pub(crate) fn of_request(stream: quinn::RecvStream, link: Rc<Link>) -> Self {
         Self {
             stream,
             link,
@@ -47,7 +47,7 @@ impl RecvStream {
     }
 
     /// The control stream, of which the type and `unread` have been read.
-    pub fn of_control(
+    pub(crate) fn of_control(
         stream: quinn::RecvStream,
         link: Rc<Link>,
         stream_type: Bytes,

@@ -12,7 +12,7 @@ use super::stream_id;
 use crate::http::h3::link::varint;
 
 /// What the gateway sends. Dropped while it is not whole, it is reset; else it ends there.
-pub struct SendStream {
+pub(crate) struct SendStream {
     stream: quinn::SendStream,
     /// A frame under way.
     frame: Option<WriteBuf<Bytes>>,
@@ -21,7 +21,7 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    pub fn new(stream: quinn::SendStream) -> Self {
+    pub(crate) fn new(stream: quinn::SendStream) -> Self {
         Self {
             stream,
             frame: None,
@@ -30,7 +30,7 @@ impl SendStream {
     }
 
     /// Gives it up, with a code that says why.
-    pub fn abort(&mut self, code: u64) {
+    pub(crate) fn abort(&mut self, code: u64) {
         // A stream that is over has nothing to reset.
         let _ = self.stream.reset(varint(code));
     }

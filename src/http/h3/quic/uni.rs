@@ -37,7 +37,7 @@ const DECODER: u64 = 0x3;
 type Attending = LocalBoxFuture<'static, Option<RecvStream>>;
 
 /// The streams of one direction of one connection.
-pub struct UniStreams {
+pub(crate) struct UniStreams {
     link: Rc<Link>,
     streams_left: u32,
     attended: FuturesUnordered<Attending>,
@@ -53,7 +53,7 @@ struct Kinds {
 }
 
 impl UniStreams {
-    pub fn new(link: Rc<Link>) -> Self {
+    pub(crate) fn new(link: Rc<Link>) -> Self {
         Self {
             link,
             streams_left: STREAMS_MAX,
@@ -63,7 +63,7 @@ impl UniStreams {
     }
 
     /// Looks after a stream that the client has opened.
-    pub fn attend(&mut self, stream: quinn::RecvStream) {
+    pub(crate) fn attend(&mut self, stream: quinn::RecvStream) {
         match self.streams_left.checked_sub(1) {
             Some(left) => self.streams_left = left,
             None => return self.link.end_flood(),
@@ -74,7 +74,7 @@ impl UniStreams {
 
     /// Sees to it that the client does not have this side close one of its own, all of which are
     /// critical.
-    pub fn keep_open(&mut self, stream: &quinn::SendStream) {
+    pub(crate) fn keep_open(&mut self, stream: &quinn::SendStream) {
         let (stopped, link) = (stream.stopped(), self.link.clone());
         self.attended.push(Box::pin(async move {
             // It is never finished here, and lost only with the connection.
@@ -86,7 +86,7 @@ impl UniStreams {
     }
 
     /// The control stream, when its type has come.
-    pub fn poll_control(&mut self, context: &mut Context<'_>) -> Poll<RecvStream> {
+    pub(crate) fn poll_control(&mut self, context: &mut Context<'_>) -> Poll<RecvStream> {
         while let Poll::Ready(Some(attended)) = self.attended.poll_next_unpin(context) {
             if let Some(control) = attended {
                 return Poll::Ready(control);

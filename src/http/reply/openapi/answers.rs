@@ -13,7 +13,7 @@ use crate::http::reply::{Refusal, problem, refused};
 use crate::limits::Scope;
 
 /// The answer to a reading that is safe.
-pub fn accepted() -> Value {
+pub(crate) fn accepted() -> Value {
     json!({
         "description": "The reading is safe: the device may forget it.",
         "headers": {
@@ -27,7 +27,7 @@ pub fn accepted() -> Value {
     })
 }
 
-pub fn alt_svc() -> Value {
+pub(crate) fn alt_svc() -> Value {
     json!({
         "description": "Where HTTP/3 is served, if it is; on answers over TCP.",
         "schema": { "type": "string" },
@@ -39,7 +39,7 @@ fn alt_svc_reference() -> Value {
     json!({ "$ref": "#/components/headers/alt-svc" })
 }
 
-pub fn problem_schema() -> Value {
+pub(crate) fn problem_schema() -> Value {
     json!({
         "type": "object",
         "required": ["type", "title", "status", "code", "detail"],
@@ -54,7 +54,7 @@ pub fn problem_schema() -> Value {
 }
 
 /// The answers to what is refused, by their status.
-pub fn refusals() -> Map<String, Value> {
+pub(crate) fn refusals() -> Map<String, Value> {
     by_status()
         .iter()
         .map(|(status, refusals)| (status.to_string(), response(*status, refusals)))

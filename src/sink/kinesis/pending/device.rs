@@ -24,7 +24,7 @@ pub(in super::super) struct Device {
 }
 
 impl Device {
-    pub fn new(entry: Entry, shard: usize) -> Self {
+    pub(crate) fn new(entry: Entry, shard: usize) -> Self {
         Self {
             entries: [entry].into(),
             in_call: 0,
@@ -37,7 +37,7 @@ impl Device {
 
     /// Gives up on its records once the first one's time is over, and says how much that was. The later ones go with
     /// it: whoever tries again starts from the first. Records that nobody waits for any more are dropped.
-    pub fn drop_overdue(&mut self, now: Instant) -> Load {
+    pub(crate) fn drop_overdue(&mut self, now: Instant) -> Load {
         let mut dropped = Load::default();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {
             dropped += Load::of(&entry);
@@ -53,22 +53,22 @@ impl Device {
         dropped
     }
 
-    pub fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         self.entries.iter().map(Load::of).sum()
     }
 
-    pub fn is_needed(&self) -> bool {
+    pub(crate) fn is_needed(&self) -> bool {
         self.in_call > 0 || !self.entries.is_empty()
     }
 
     /// Ends its rest if that is over.
-    pub fn has_rested(&mut self, now: Instant) -> bool {
+    pub(crate) fn has_rested(&mut self, now: Instant) -> bool {
         let is_over = |until: &mut Instant| *until <= now;
         self.in_call == 0 && self.rests_until.take_if(is_over).is_some()
     }
 
     /// When there will be something to do for it: its rest ends, or its first record is overdue.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let overdue_at = self.entries.front()?.deadlines.last_call;
         let rests_until = self.rests_until.filter(|_| self.in_call == 0);
         Some(rests_until.map_or(overdue_at, |until| until.min(overdue_at)))

@@ -45,7 +45,7 @@ impl Pending {
 
     /// Makes devices ready whose rest is over, gives up on what is overdue, and lets shards try that were held by their
     /// pace. Costs a look at what is due and what is new, and says how many devices that were.
-    pub fn tick(&mut self, now: Instant) -> usize {
+    pub(crate) fn tick(&mut self, now: Instant) -> usize {
         self.turns.extend(self.paced.drain(..));
         let new = std::mem::take(&mut self.new);
         for name in &new {

@@ -1,0 +1,131 @@
+//! The parts that tests, benches and fuzz targets drive on their own. No promise is made about any of them: the program is
+//! [`run`](crate::run), and its contract is in docs/.
+
+pub mod admission {
+    pub use crate::admission::{Admission, RECORD_OVERHEAD_BYTES, Shed};
+}
+
+pub mod batcher {
+    pub use crate::batcher::accumulator::{Accumulator, Sealed};
+    pub use crate::batcher::lull::Lull;
+    pub use crate::batcher::spares::Buffers;
+    pub use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+}
+
+pub mod config {
+    pub use crate::config::variables::{Default, VARIABLES, Variable};
+    pub use crate::config::{
+        AckConfig, AckMode, BatchConfig, DeviceClass, FileConfig, IdSource, KafkaConfig,
+        KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess, StreamConfig, WhenFull,
+    };
+}
+
+pub mod delivery {
+    pub use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health};
+}
+
+pub mod durable {
+    pub use crate::durable::lock::LockError;
+}
+
+pub mod handover {
+    pub use crate::handover::{Receiver, Sender, channel};
+}
+
+pub mod http {
+    pub use crate::http::bell::Bell;
+    pub use crate::http::openapi::document;
+    pub use crate::http::{Connection, Date, Service};
+
+    pub mod h1 {
+        pub use crate::http::h1::chunked::{BrokenFraming, Chunked, Step};
+        pub use crate::http::h1::head::{Framing, Parsed, end, parse};
+        pub use crate::http::h1::{Accepted, serve};
+    }
+
+    pub mod h2 {
+        pub use crate::http::h2::serve;
+    }
+
+    pub mod h3 {
+        pub use crate::http::h3::fields::{Flaw, Section, examine};
+        pub use crate::http::h3::frames::{Fault, Frames};
+        pub use crate::http::h3::instructions::{Instructions, Misplaced, Side};
+        pub use crate::http::h3::serve;
+    }
+}
+
+pub mod identity {
+    pub use crate::identity::{
+        Authority, AuthorityId, Bundle, Crl, CrlError, Device, Identity, IdentityError, Link,
+        PublicKey, Scope, Signed, authority, links, serial, significant,
+    };
+}
+
+pub mod ingest {
+    pub use crate::ingest::{
+        Authorities, Caller, ContentTypes, Ingest, KnownDevice, Refusal, RequestHead, Routes,
+    };
+}
+
+pub mod limits {
+    pub use crate::limits::token_bucket::{Bucket, Evicted, Refusal, Rule};
+    pub use crate::limits::{
+        AddressLimits, Clock, Denied, DeviceLimits, Limits, Nanos, Refused, TableFull,
+    };
+}
+
+pub mod pem {
+    pub use crate::pem::{Kind, PemError, Section, sections};
+}
+
+pub mod pki {
+    pub use crate::pki::{Authority, Days, Folder, PkiError};
+}
+
+pub mod record {
+    pub use crate::record::{
+        AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Permit, Record, RecordId,
+        Settled, StreamIndex, Timestamp, TraceParent,
+    };
+}
+
+pub mod sink {
+    #[cfg(test)]
+    pub use crate::sink::Scripted;
+    pub use crate::sink::file::FileSink;
+    #[cfg(feature = "kafka")]
+    pub use crate::sink::kafka::KafkaSink;
+    #[cfg(feature = "kinesis")]
+    pub use crate::sink::kinesis::KinesisSink;
+    #[cfg(feature = "kinesis")]
+    pub use crate::sink::kinesis::aggregate::{UserRecord, encode};
+    pub use crate::sink::{Sink, SinkError, SinkOptions};
+}
+
+pub mod spool {
+    pub use crate::spool::disk::real::RealDisk;
+    pub use crate::spool::disk::{Disk, DiskFile, Entry, write_all_at};
+    pub use crate::spool::frame::body::{Content, Draft, DraftError, decode};
+    pub use crate::spool::frame::{HEADER_BYTES, Header};
+    pub use crate::spool::keys::{KeyId, Keys};
+    pub use crate::spool::log::Log;
+    pub use crate::spool::opened::{NotOpened, Opened};
+    pub use crate::spool::reader::{Frame, ReadError, Reader};
+    pub use crate::spool::segment::FRAMES_START;
+    pub use crate::spool::{Found, OpenError, Options, Refused, Spool};
+}
+
+pub mod telemetry {
+    pub use crate::telemetry::access::{AccessLog, Exchange};
+    pub use crate::telemetry::audit::Audit;
+    pub use crate::telemetry::metrics::{
+        Metrics, ProbedGauge, Protocol, SealReason, SpoolMetrics, WorkerMetrics,
+    };
+    pub use crate::telemetry::spans::Spans;
+    pub use crate::telemetry::top::Top;
+}
+
+pub mod tls {
+    pub use crate::tls::{Revocation, Status};
+}
