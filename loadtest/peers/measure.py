@@ -5,6 +5,9 @@ The server has one core to itself and the load another; every figure is the medi
 the server's whole process tree, user and system, from /proc. Needs nothing but Python, two cores, taskset, and the
 programs: forebay and loadtest (--bin), nginx; h2load, a C compiler and OpenSSL's headers for the most requests that a
 core takes on HTTP/2; Vector and Fluent Bit with --kafka only.
+
+--scenes measures streams as they are: many partitions, partitions and streams that are away, slow acknowledgements, cold
+connections, Kinesis. It starts its own brokers and needs Java, and Kafka and ferrokinesis in --tools (`make tools`).
 """
 
 import argparse
@@ -13,16 +16,14 @@ import os
 import pathlib
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-STARTING_MAX_S = 20
+from scenes import SCENES, Rig
+from servers import HERE, cpu_seconds, make_certificates, servers, stop
+
 BODY_BYTES = 344
 
 H2LOAD = "h2load"
@@ -40,84 +41,6 @@ FIGURES = [
     ("idle connection: PSS", "server_bytes_per_connection", "KiB", "--protocol h1 --idle @IDLE@"),
 ]
 H1 = FIGURES[0][0]
-
-
-class Server:
-    """One that is measured: how it is started, which protocols it has not."""
-
-    def __init__(self, name, command, environment=None, template=None, lacks=()):
-        self.name, self.command, self.template, self.lacks = name, command, template, lacks
-        self.environment = environment or {}
-
-    def start(self, places, core):
-        """Its process and port, once it takes connections."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        places = places | {"PORT": str(port)}
-        if self.template:
-            configuration = pathlib.Path(places["DIR"]) / self.template
-            configuration.write_text(fill((HERE / self.template).read_text(), places))
-            places = places | {"CONFIGURATION": str(configuration)}
-        log = open(pathlib.Path(places["DIR"]) / f"{self.name}.log", "w")
-        command = ["taskset", "-c", core] + [fill(word, places) for word in self.command]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        environment |= {name: fill(value, places) for name, value in self.environment.items()}
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + STARTING_MAX_S
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return process, port
-            except OSError:
-                time.sleep(0.05)
-        stop(process)
-        sys.exit(f"{self.name} does not start:\n" + pathlib.Path(log.name).read_text()[-2000:])
-
-
-def fill(text, places):
-    for name, value in places.items():
-        text = text.replace(f"@{name}@", value)
-    return text
-
-
-def stop(process):
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def forebay(name, program, sink):
-    environment = {
-        "FOREBAY_LISTEN": "127.0.0.1:@PORT@", "FOREBAY_ADMIN_LISTEN": "127.0.0.1:0", "FOREBAY_WORKERS": "1",
-        "FOREBAY_TLS_CERT": "@PKI@/server.pem", "FOREBAY_TLS_KEY": "@PKI@/server.key",
-        "FOREBAY_TLS_CLIENT_CA": "@PKI@/ca.pem", "FOREBAY_TLS_MIN_VERSION": "1.3",
-        "FOREBAY_ADDRESS_RATE": "0", "FOREBAY_HANDSHAKE_RATE": "0", "FOREBAY_DEVICE_RATE": "0",
-        "FOREBAY_DEVICE_BYTE_RATE": "0", "FOREBAY_LOG": "warn",
-    }
-    return Server(name, [str(program), "serve"], environment | sink)
-
-
-def servers(options):
-    program = options.bin / "forebay"
-    found = []
-    if nginx := shutil.which("nginx"):
-        found.append(Server("nginx", [nginx, "-c", "@CONFIGURATION@", "-p", "@DIR@"], template="nginx.conf", lacks=("h3",)))
-    found.append(forebay("forebay-null", program, {"FOREBAY_SINK": "null"}))
-    found.append(forebay("forebay-file", program, {"FOREBAY_SINK": "file", "FOREBAY_FILE_DIR": "@DIR@/data"}))
-    if options.kafka:
-        kafka = {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": "@KAFKA@"}
-        found.append(forebay("forebay-kafka", program, kafka))
-        if vector := shutil.which("vector"):
-            command = [vector, "--quiet", "--threads", "1", "--config", "@CONFIGURATION@"]
-            found.append(Server("vector", command, template="vector.yaml", lacks=("h2", "h3")))
-        if fluent_bit := shutil.which("fluent-bit"):
-            command = [fluent_bit, "-c", "@CONFIGURATION@"]
-            found.append(Server("fluent-bit", command, template="fluent-bit.conf", lacks=("h3",)))
-    return [server for server in found if not options.only or server.name in options.only]
 
 
 def measure(options, server, places):
@@ -148,12 +71,6 @@ def burn(options, pid, port, pki, loop, field):
     return value / 1024 if field.endswith("bytes_per_connection") else value
 
 
-def make_certificates(programs, pki):
-    """Authority, server and the device that h2load is."""
-    for arguments in (["init", "--dir", pki], ["server", "--dir", pki, "--name", "127.0.0.1"], ["device", "--dir", pki, "h2load"]):
-        subprocess.run([programs / "forebay", "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
 def h2load(options, pid, port, pki):
     """Thousands of requests for each second of the server's CPU: what a core takes at most, for our own client is too slow to fill one."""
     if not options.preload:
@@ -173,19 +90,6 @@ def h2load(options, pid, port, pki):
         print(f"    h2load: {done.stdout}{done.stderr}", file=sys.stderr)
         return None
     return int(found[1]) / spent / 1000
-
-
-def cpu_seconds(pid):
-    """Of a process and its children, user and system."""
-    ticks = 0
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue  # it has ended
-        if int(stat.parent.name) == pid or int(fields[1]) == pid:
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def preload(folder):
@@ -213,6 +117,31 @@ def table(results):
     return "\n".join(lines)
 
 
+def processor():
+    """Its name, as Linux tells it."""
+    named = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+    return named[1] if named else "an unnamed processor"
+
+
+def measure_scenes(options, pki):
+    # What is started from here on stays off the server's core, which the server alone is given.
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {int(options.server_core)})
+    rig = Rig(options.bin, pki, options.server_core, options.tools.resolve() / "kafka/lib", options.seconds)
+    rounds = []
+    for number in range(options.rounds):
+        rounds.append({})
+        for name in options.scenes or SCENES:
+            print(f"round {number + 1}: {name}", file=sys.stderr)
+            rounds[-1] |= SCENES[name](rig)
+    if options.json:
+        options.json.write_text(json.dumps(rounds, indent=1))
+    print("| figure | median | rounds |\n|---|---|---|")
+    for figure in rounds[0]:
+        values = [one[figure] for one in rounds if one[figure] is not None]
+        median = f"{statistics.median(values):.2f}" if values else "never"
+        print(f"| {figure} | {median} | {', '.join(f'{value:.2f}' for value in values)} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent.parent / "target/release", help="folder of forebay and loadtest")
@@ -224,12 +153,17 @@ def main():
     parser.add_argument("--load-core", default="1")
     parser.add_argument("--only", nargs="*", help="names of servers")
     parser.add_argument("--json", type=pathlib.Path, help="write all rounds here")
+    parser.add_argument("--scenes", nargs="*", choices=SCENES, help="measure these scenes, all of them where none is named")
+    parser.add_argument("--tools", type=pathlib.Path, default=HERE.parent.parent / "target/tools", help="folder of Kafka and ferrokinesis")
     options = parser.parse_args()
     options.bin = options.bin.resolve()
+    print(f"on {processor()}, {os.cpu_count()} cores\n")
     with tempfile.TemporaryDirectory(prefix="forebay-peers-pki-") as pki:
         make_certificates(options.bin, pki)
         os.chmod(pki, 0o755)
         options.preload = preload(pki)
+        if options.scenes is not None:
+            return measure_scenes(options, pki)
         places = {"PKI": pki, "KAFKA": options.kafka or ""}
         chosen = servers(options)
         rounds = {server.name: [] for server in chosen}

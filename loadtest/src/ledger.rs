@@ -2,7 +2,7 @@
 //!
 //! The conductor makes the file, every thread of every worker appends to it, the audit reads it whole.
 //! Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes: device u32, sequence u32, digest
-//! u64, status u16, 0 u16, 0 u32. Records of one device stand in the order of their sending.
+//! u64, status u16, 0 u16, latency in µs u32. Records of one device stand in the order of their sending.
 //! Invariant: a writer appends whole records in one write to a file opened for appending, so writers do not mix.
 //! A file that is cut off within a record, or is no ledger, is an error.
 
@@ -58,6 +58,8 @@ pub struct Entry {
     pub sequence: u32,
     pub digest: u64,
     pub status: Status,
+    /// From the intended time of its sending to its answer; `u32::MAX` stands for all that is longer.
+    pub latency_us: u32,
 }
 
 impl Entry {
@@ -67,6 +69,7 @@ impl Entry {
         record[4..8].copy_from_slice(&self.sequence.to_le_bytes());
         record[8..16].copy_from_slice(&self.digest.to_le_bytes());
         record[16..18].copy_from_slice(&self.status.0.to_le_bytes());
+        record[20..].copy_from_slice(&self.latency_us.to_le_bytes());
         record
     }
 
@@ -79,6 +82,7 @@ impl Entry {
             sequence: u32_at(4),
             digest: u64::from(u32_at(8)) | u64::from(u32_at(12)) << 32,
             status: Status(u16::from_le_bytes([record[16], record[17]])),
+            latency_us: u32_at(20),
         }
     }
 }
@@ -153,14 +157,20 @@ mod tests {
     use super::*;
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
-        let entry = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u16>()).prop_map(
-            |(device, sequence, digest, status)| Entry {
+        let entry = (
+            any::<u32>(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<u16>(),
+            any::<u32>(),
+        )
+            .prop_map(|(device, sequence, digest, status, latency_us)| Entry {
                 device,
                 sequence,
                 digest,
                 status: Status(status),
-            },
-        );
+                latency_us,
+            });
         prop::collection::vec(entry, 0..50)
     }
 
@@ -193,6 +203,7 @@ mod tests {
                                 sequence,
                                 digest: 7,
                                 status: Status::SAFE,
+                                latency_us: 0,
                             })
                             .unwrap();
                     }

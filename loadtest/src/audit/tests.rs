@@ -22,6 +22,7 @@ fn entry(device: u32, sequence: u32, status: u16) -> Entry {
         sequence,
         digest: digest(&payload(RUN, device, sequence)),
         status: Status(status),
+        latency_us: 0,
     }
 }
 

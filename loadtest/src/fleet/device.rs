@@ -108,9 +108,10 @@ impl Device {
             return tally.latency.record(due.elapsed());
         }
         let (status, body_digest, service) = self.send().await;
+        let latency = due.elapsed();
         let mut tally = self.crew.tally(self.plan.group);
         *tally.statuses.entry(status).or_default() += 1;
-        tally.latency.record(due.elapsed());
+        tally.latency.record(latency);
         tally.service.record(service);
         drop(tally);
         self.crew.note(Entry {
@@ -118,6 +119,7 @@ impl Device {
             sequence: self.sequence,
             digest: body_digest,
             status,
+            latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
         });
         self.sequence += 1;
     }

@@ -1,0 +1,112 @@
+"""A Kafka cluster of real brokers on free ports, each behind a proxy that delays its answers. Needs Java and Kafka's jars."""
+
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
+STARTING_MAX_S = 60
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Node:
+    """One broker; the first one is the controller too."""
+
+    def __init__(self, number, folder, lib, controller):
+        self.number, self.folder, self.lib = number, folder / f"broker-{number}", lib
+        self.port, self.public = free_port(), free_port()
+        self.folder.mkdir()
+        roles = "broker,controller" if number == 1 else "broker"
+        own = f",CONTROLLER://{controller}" if number == 1 else ""
+        settings = {
+            "process.roles": roles, "node.id": number, "log.dirs": self.folder / "log",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port}{own}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.public}",
+            "controller.listener.names": "CONTROLLER", "controller.quorum.voters": f"1@{controller}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "auto.create.topics.enable": "false", "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1, "share.coordinator.state.topic.replication.factor": 1,
+            "broker.session.timeout.ms": 3000, "broker.heartbeat.interval.ms": 500,
+        }
+        (self.folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.proxy = subprocess.Popen([sys.executable, HERE / "delay.py", str(self.public), str(self.port), "0"],
+                                      stdin=subprocess.PIPE, text=True)
+        self.tool("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self.folder / "server.properties")
+        with open(self.folder / "kafka.log", "w") as log:
+            command = [*self.java(), "kafka.Kafka", self.folder / "server.properties"]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+
+    def java(self):
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{self.lib}/*"]
+
+    def tool(self, main_class, *arguments):
+        done = subprocess.run([*self.java(), main_class, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{main_class}: {done.stdout}{done.stderr}")
+
+    def order(self, line):
+        self.proxy.stdin.write(f"{line}\n")
+        self.proxy.stdin.flush()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.proxy.stdin.close()
+        self.proxy.wait()
+
+
+class Cluster:
+    def __init__(self, folder, lib, nodes=1):
+        controller = f"127.0.0.1:{free_port()}"
+        self.nodes = [Node(number, folder, lib, controller) for number in range(1, nodes + 1)]
+        self.address = f"127.0.0.1:{self.nodes[0].public}"
+        for node in self.nodes:
+            wait_for(node.port)
+
+    def topic(self, name, partitions, on_last=()):
+        """A topic without replicas on the first broker; the partitions `on_last` are on the last one."""
+        last = len(self.nodes)
+        places = [last if partition in on_last else 1 for partition in range(partitions)]
+        self.nodes[0].tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", f"127.0.0.1:{self.nodes[0].port}", "--create",
+                           "--topic", name, "--replica-assignment", ",".join(map(str, places)))
+
+    def delay(self, milliseconds):
+        for node in self.nodes:
+            node.order(milliseconds)
+
+    def stop(self):
+        for node in reversed(self.nodes):
+            node.stop()
+
+
+def wait_for(port):
+    deadline = time.monotonic() + STARTING_MAX_S
+    while time.monotonic() < deadline:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+    sys.exit(f"no broker at port {port} after {STARTING_MAX_S} s")
+
+
+def partition(key, partitions):
+    """Where Kafka's producers put a key: murmur2, as org.apache.kafka.common.utils.Utils has it."""
+    mix, mask = 0x5BD1E995, 0xFFFFFFFF
+    found = (0x9747B28C ^ len(key)) & mask
+    whole = len(key) & ~3
+    for at in range(0, whole, 4):
+        word = int.from_bytes(key[at:at + 4], "little") * mix & mask
+        word = (word ^ word >> 24) * mix & mask
+        found = (found * mix & mask) ^ word
+    if rest := key[whole:]:
+        found = (found ^ int.from_bytes(rest, "little")) * mix & mask
+    found = (found ^ found >> 13) * mix & mask
+    return ((found ^ found >> 15) & 0x7FFFFFFF) % partitions
