@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::http::Service;
 use crate::identity::{self, Identity, Link};
 use crate::ingest::{Caller, KnownDevice};
+use crate::lifecycle::{Phase, Phases};
 use crate::limits::{AddressLimits, Clock, Limits};
 use crate::record::Timestamp;
 use crate::telemetry::audit::{Audit, Event};
@@ -55,15 +55,13 @@ pub(crate) struct Acceptor {
     pub audit: Audit,
     /// For one flight of a handshake.
     pub handshake_timeout: Duration,
-    pub draining: watch::Receiver<bool>,
+    pub phases: Phases,
 }
 
 impl Acceptor {
     /// Returns when the gateway has been draining for so long.
     async fn drains_for(&self, grace: Duration) {
-        let mut draining = self.draining.clone();
-        // The error is that nobody is left to say so.
-        let _ = draining.wait_for(|draining| *draining).await;
+        self.phases.reached(Phase::Draining).await;
         sleep(grace).await;
     }
 

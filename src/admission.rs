@@ -9,10 +9,10 @@ mod budget;
 mod devices;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::MEMORY_HEADROOM_BYTES;
 use crate::delivery::Health;
+use crate::lifecycle::{Phase, Phases};
 use crate::record::{DeviceId, DeviceMemory, Permit, StreamIndex};
 use budget::{Budget, Full};
 use devices::Devices;
@@ -53,17 +53,17 @@ pub struct Admission {
     budget: Budget,
     devices: Devices,
     sink: Arc<Health>,
-    closed: AtomicBool,
+    phases: Phases,
 }
 
 impl Admission {
     /// The budget holds at least one body of `body_bytes_max` bytes and what it costs beside.
-    pub fn new(bytes_max: usize, body_bytes_max: usize, sink: Arc<Health>) -> Self {
+    pub fn new(bytes_max: usize, body_bytes_max: usize, sink: Arc<Health>, phases: Phases) -> Self {
         Self {
             budget: Budget::new(bytes_max, body_bytes_max + RECORD_OVERHEAD_BYTES),
             devices: Devices::default(),
             sink,
-            closed: AtomicBool::new(false),
+            phases,
         }
     }
 
@@ -80,7 +80,7 @@ impl Admission {
         device: &DeviceMemory,
         declared_bytes: Option<usize>,
     ) -> Result<Permit, Shed> {
-        if self.closed.load(Ordering::Relaxed) {
+        if self.phases.has_reached(Phase::Hurrying) {
             return Err(Shed::Draining);
         }
         if !self.sink.admits(stream) {
@@ -101,11 +101,6 @@ impl Admission {
         Ok(self
             .budget
             .grow(permit, payload_bytes + RECORD_OVERHEAD_BYTES)?)
-    }
-
-    /// From now on nothing comes in.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of all records that are not yet safe.

@@ -19,7 +19,6 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use crate::accept::Capacity;
@@ -31,6 +30,7 @@ use crate::handover::{self, Receiver};
 use crate::http::openapi;
 use crate::identity::{Identity, ServerCertificate};
 use crate::ingest::{Authorities, Routes};
+use crate::lifecycle::Phases;
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
 use crate::sink::{Sink, SinkOptions};
@@ -42,7 +42,7 @@ use crate::worker::{self, Shared};
 use alarm::SINK_THREAD;
 use notify::Notifier;
 use observers::Observers;
-use shutdown::{Phases, Threads};
+use shutdown::{Shutdown, Threads};
 
 /// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens, and would drain at a
 /// signal. An error is a gateway that could not start; the exit code tells whether a record was left behind.
@@ -50,17 +50,18 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
     warn_of_broken_promises(&config);
     let reloader = Reloader::start(config.tls.clone())?;
     let health = Arc::new(first_health(&config));
+    let shutdown = Shutdown::new();
     let limits = Arc::new(Limits::new(&config.limits));
     let admission = Arc::new(Admission::new(
         config.memory_bytes_max,
         config.http.body_bytes_max,
         health.clone(),
+        shutdown.phases(),
     ));
     let observers = Observers::start(&config, &limits, &admission)?;
     let metrics = observers.metrics.clone();
     let (delivery, batches) = handover::channel(lanes(&config) * IN_FLIGHT_BATCHES_MAX);
-    let phases = Phases::new();
-    phases.alarm().raise_at_panics();
+    shutdown.alarm().raise_at_panics();
     let backlog = spool::open(&config, &metrics)?;
     let promised = Promised::default();
     let delivering = start_delivery(
@@ -69,7 +70,7 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
         health.clone(),
         metrics.clone(),
         batches,
-        &phases,
+        &shutdown,
         promised.clone(),
     )?;
     let (listen, sockets) = listen::bind(&config.listen)?;
@@ -86,18 +87,18 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
         limits,
         admission.clone(),
         &observers,
-        &phases,
+        shutdown.phases(),
         listen,
     )?);
     let watched = reload::Watch::new(&config, reloader, shared.routes.clone(), observers.clone());
-    let workers = start_workers(sockets, &phases, shared, delivery)?;
+    let workers = start_workers(sockets, &shutdown, shared, delivery)?;
     let admin_address = admin.local_addr()?;
-    let status = status(health, &observers, phases.draining());
+    let status = status(health, &observers, shutdown.phases());
     let notifier = Notifier::from_environment();
-    let (alarm, places_left) = (phases.alarm(), phases.places_left());
+    let (alarm, open_sockets) = (shutdown.alarm(), shutdown.sockets());
     let run_beside = |hangup| {
         spawn_local(async move {
-            places_left.await;
+            open_sockets.passed().await;
             drop(places);
         });
         alarm.start("the admin address", admin::serve(admin, status.clone()));
@@ -119,9 +120,8 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
     let ended = shutdown::serve_until_drained(
         run_beside,
         on_ready,
-        phases,
+        shutdown,
         &notifier,
-        &admission,
         config.drain_timeout,
         Threads {
             workers,
@@ -168,11 +168,10 @@ fn start_delivery(
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     batches: Receiver<Batch>,
-    phases: &Phases,
+    shutdown: &Shutdown,
     promised: Promised,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
-    let (mut hurrying, alarm) = (phases.hurrying(), phases.alarm());
-    let ending = phases.ending("delivery");
+    let (phases, ending) = (shutdown.phases(), shutdown.ending("delivery"));
     let (sink_config, sink_options, options) = (
         config.sink.clone(),
         sink_options(config),
@@ -192,9 +191,8 @@ fn start_delivery(
         runtime.block_on(async move {
             let open = async {
                 let sink = Sink::open(&sink_config, sink_options).await?;
-                let delivery = Delivery::new(sink, backlog, health, metrics, options)
-                    .counting(promised)
-                    .alarming(move |what| alarm.raise(what));
+                let delivery =
+                    Delivery::new(sink, backlog, health, metrics, options).counting(promised);
                 delivery.verify().await.map(|()| delivery)
             };
             let delivery = match open.await {
@@ -203,8 +201,7 @@ fn start_delivery(
             };
             // The receiver waits for this one message.
             let _ = opened.send(Ok(()));
-            let hurried = async move { drop(hurrying.wait_for(|hurrying| *hurrying).await) };
-            delivery.run(batches, hurried).await;
+            delivery.run(batches, phases).await;
         });
     };
     let thread = thread::Builder::new().name(SINK_THREAD.into()).spawn(run)?;
@@ -240,7 +237,7 @@ fn shared(
     limits: Arc<Limits>,
     admission: Arc<Admission>,
     observers: &Observers,
-    phases: &Phases,
+    phases: Phases,
     listen: SocketAddr,
 ) -> anyhow::Result<Shared> {
     let certificate = reloader.certificate();
@@ -279,8 +276,7 @@ fn shared(
             .http3
             .then(|| HeaderValue::try_from(alt_svc))
             .transpose()?,
-        draining: phases.draining(),
-        hurrying: phases.hurrying(),
+        phases,
     })
 }
 
@@ -293,7 +289,7 @@ type Workers = Vec<thread::JoinHandle<std::io::Result<usize>>>;
 
 fn start_workers(
     sockets: Vec<worker::Sockets>,
-    phases: &Phases,
+    shutdown: &Shutdown,
     shared: Arc<Shared>,
     delivery: handover::Sender<Batch>,
 ) -> anyhow::Result<Workers> {
@@ -301,11 +297,11 @@ fn start_workers(
         let own = worker::Own {
             index,
             sockets,
-            closing: phases.closing(),
+            listening: shutdown.listener(),
         };
-        let place = phases.place();
+        let place = shutdown.socket();
         let (shared, delivery) = (shared.clone(), delivery.clone());
-        let ending = phases.ending("a worker");
+        let ending = shutdown.ending("a worker");
         let run = move || {
             let _told_at_the_end = ending;
             worker::run(own, place, &shared, delivery)
@@ -321,22 +317,12 @@ fn start_workers(
         .collect::<Result<_, _>>()?)
 }
 
-fn status(
-    health: Arc<Health>,
-    observers: &Observers,
-    draining: watch::Receiver<bool>,
-) -> Arc<Status> {
-    let of_drain = draining.clone();
-    let ready = move || match *draining.borrow() {
-        true => Err("draining".to_owned()),
-        false => health.report(),
-    };
-    let metrics = observers.metrics.clone();
+fn status(health: Arc<Health>, observers: &Observers, phases: Phases) -> Arc<Status> {
     Arc::new(Status {
-        ready: Box::new(ready),
-        draining: Box::new(move || *of_drain.borrow()),
+        health,
+        phases,
         openapi: openapi::document,
-        metrics: Box::new(move || metrics.render()),
+        metrics: observers.metrics.clone(),
         top: observers.top.clone(),
     })
 }

@@ -68,6 +68,10 @@ pub mod ingest {
     };
 }
 
+pub mod lifecycle {
+    pub use crate::lifecycle::{Phase, Phases};
+}
+
 pub mod limits {
     pub use crate::limits::token_bucket::{Bucket, Evicted, Refusal, Rule};
     pub use crate::limits::{

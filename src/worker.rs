@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_local};
 use tokio::time::timeout;
 
@@ -28,6 +27,7 @@ use crate::http::h1::Accepted;
 use crate::http::{Date, Service};
 use crate::identity::Identity;
 use crate::ingest::{Ingest, Routes};
+use crate::lifecycle::{Phase, Phases, Token};
 use crate::limits::{Clock, Limits};
 use crate::record::Batch;
 use crate::telemetry::access::AccessLog;
@@ -70,10 +70,7 @@ pub(crate) struct Shared {
     pub http: HttpConfig,
     pub handshake_timeout: Duration,
     pub alt_svc: Option<HeaderValue>,
-    /// Turns true when the gateway drains, its TCP listeners being closed: nothing new, finish what there is.
-    pub draining: watch::Receiver<bool>,
-    /// Turns true when there is no time left: answer what waits, and go.
-    pub hurrying: watch::Receiver<bool>,
+    pub phases: Phases,
 }
 
 /// Where one worker listens.
@@ -86,15 +83,15 @@ pub(crate) struct Sockets {
 pub(crate) struct Own {
     pub index: usize,
     pub sockets: Sockets,
-    /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
-    pub closing: watch::Receiver<bool>,
+    /// It is dropped when the TCP listener is closed.
+    pub listening: Token,
 }
 
 /// Runs a worker until it has drained. Gives the number of records that it has answered and leaves behind; an error is a
 /// worker that could not go on. `place` is dropped when the worker's UDP socket is closed.
 pub(crate) fn run(
     own: Own,
-    place: watch::Receiver<()>,
+    place: Token,
     shared: &Shared,
     delivery: Sender<Batch>,
 ) -> io::Result<usize> {
@@ -149,7 +146,7 @@ fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
         metrics: shared.metrics.worker(index),
         audit: shared.audit.clone(),
         handshake_timeout: shared.handshake_timeout,
-        draining: shared.draining.clone(),
+        phases: shared.phases.clone(),
     }
 }
 
@@ -185,12 +182,12 @@ fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
 fn bell(shared: &Shared) -> Rc<Bell> {
     let bell = Rc::new(Bell::default());
     spawn_local({
-        let (bell, draining, revocation) = (
+        let (bell, phases, revocation) = (
             bell.clone(),
-            shared.draining.clone(),
+            shared.phases.clone(),
             shared.tls.revocation.clone(),
         );
-        async move { bell.run(draining, revocation).await }
+        async move { bell.run(phases, revocation).await }
     });
     bell
 }
@@ -201,7 +198,7 @@ fn listen(own: Own, place: Place, shared: &Shared, acceptor: Rc<Acceptor>) -> io
     let Own {
         index,
         sockets,
-        closing,
+        listening,
     } = own;
     let mut serving = Serving::new();
     if let Some(udp) = sockets.udp {
@@ -212,7 +209,7 @@ fn listen(own: Own, place: Place, shared: &Shared, acceptor: Rc<Acceptor>) -> io
         serving.spawn_local(acceptor.clone().run_quic(quic, place));
     }
     let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
-    serving.spawn_local(acceptor.run_tcp(tcp, closing));
+    serving.spawn_local(acceptor.run_tcp(tcp, listening));
     Ok(serving)
 }
 
@@ -224,11 +221,11 @@ async fn finish(
     mut serving: Serving,
     mut batching: JoinHandle<()>,
 ) -> io::Result<usize> {
-    let mut hurrying = shared.hurrying.clone();
+    let hurrying = || shared.phases.reached(Phase::Hurrying);
     tokio::select! {
         served = served(&mut serving) => served?,
         ended = &mut batching => return Err(ended_early("the batcher", ended)),
-        _ = hurrying.wait_for(|hurrying| *hurrying) => {}
+        () = hurrying() => {}
     }
     // What waits goes to the sink, or to the spool, where there is one.
     batcher.drain();
@@ -239,7 +236,7 @@ async fn finish(
                 return Ok(0);
             }
         }
-        _ = hurrying.wait_for(|hurrying| *hurrying) => {
+        () = hurrying() => {
             let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
         }
     }

@@ -1,7 +1,6 @@
 //! The service of one worker with the null sink, over in-memory pipes: what a request costs the gateway beside TLS and the
 //! kernel. Used by the criterion bench, and by the test that counts instructions.
 
-use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use forebay::internals::handover;
 use forebay::internals::http::{Connection, Date, Service, h1, h2};
 use forebay::internals::identity::Device;
 use forebay::internals::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
+use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::{Clock, Limits};
 use forebay::internals::record::{Batch, DeviceId, Timestamp};
 use forebay::internals::sink::{Sink, SinkOptions};
@@ -104,7 +104,7 @@ impl Null {
             ack_timeout: Duration::from_secs(10),
         };
         Delivery::new(sink, None, self.health, self.metrics, options)
-            .run(self.batches, pending())
+            .run(self.batches, Phases::serving())
             .await;
     }
 }
@@ -148,7 +148,12 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
     let ingest = Ingest {
         clock: Clock::new(),
         limits: Arc::new(limits()),
-        admission: Arc::new(Admission::new(1 << 30, 256 * 1024, health.clone())),
+        admission: Arc::new(Admission::new(
+            1 << 30,
+            256 * 1024,
+            health.clone(),
+            Phases::serving(),
+        )),
         batcher,
         routes: Arc::new(Routes::new(
             Authorities::new(["localhost"]),

@@ -14,13 +14,13 @@ use quinn::{
     VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::{Acceptor, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
+use crate::lifecycle::{Phase, Token};
 use crate::telemetry::metrics::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
@@ -54,7 +54,7 @@ const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A worker's place among the UDP sockets of the port, which the gateway leaves when every worker
 /// has. Who ends before the socket is closed leaves the place to the worker's thread.
-pub(crate) type Place = Rc<Cell<Option<watch::Receiver<()>>>>;
+pub(crate) type Place = Rc<Cell<Option<Token>>>;
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
 /// files of TLS.
@@ -132,11 +132,10 @@ impl Acceptor {
             socket,
         } = quic;
         let mut connections = JoinSet::new();
-        let mut draining = self.draining.clone();
         let unvalidated = Rc::new(());
         loop {
             tokio::select! {
-                _ = draining.wait_for(|draining| *draining) => break,
+                () = self.phases.reached(Phase::Draining) => break,
                 Some(_) = connections.join_next() => {}
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::{FutureExt, TryFutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -19,6 +18,7 @@ use super::pace::Pace;
 use super::{Acceptor, HANDSHAKE_GRACE, Permits, leaf_serial};
 use crate::http::{self, Connection};
 use crate::identity::Link;
+use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
 use crate::telemetry::metrics::{Handshake, Protocol};
 use crate::tls::{self, TlsStream};
@@ -43,21 +43,17 @@ type Serving = Pin<Box<dyn Future<Output = ()>>>;
 type Seated = (Serving, Seat);
 
 impl Acceptor {
-    /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
+    /// Accepts TCP connections until listeners close, then waits for the connections to end. `listening` is dropped with
     /// the listener.
-    pub(crate) async fn run_tcp(
-        self: Rc<Self>,
-        listener: TcpListener,
-        mut closing: watch::Receiver<bool>,
-    ) {
+    pub(crate) async fn run_tcp(self: Rc<Self>, listener: TcpListener, listening: Token) {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = is_true(&mut closing) => break,
+                () = self.phases.reached(Phase::Closing) => break,
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let Some(permits) = self.wait_for_room(&mut connections, &mut closing).await else {
+                        let Some(permits) = self.wait_for_room(&mut connections).await else {
                             break;
                         };
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
@@ -70,22 +66,18 @@ impl Acceptor {
         }
         // The error is that nothing waits any more, or what accepting would have paused for.
         let _ = self.empty(listener, &mut connections);
-        drop(closing);
+        drop(listening);
         while connections.join_next().await.is_some() {}
     }
 
     /// Room for a connection that is there: a worker for which nobody waits holds no place. `None` when listeners close.
-    async fn wait_for_room(
-        &self,
-        connections: &mut JoinSet<()>,
-        closing: &mut watch::Receiver<bool>,
-    ) -> Option<Permits> {
+    async fn wait_for_room(&self, connections: &mut JoinSet<()>) -> Option<Permits> {
         let mut room = pin!(self.capacity.wait_for_tcp());
         loop {
             tokio::select! {
                 biased;
                 permits = &mut room => return Some(permits),
-                () = is_true(closing) => return None,
+                () = self.phases.reached(Phase::Closing) => return None,
                 Some(_) = connections.join_next() => {}
             }
         }
@@ -215,11 +207,6 @@ impl Acceptor {
         self.end_handshake(result, address, "tcp", serial.as_deref());
         None
     }
-}
-
-/// Waits for it to be, or for nobody to be left who could say so.
-async fn is_true(told: &mut watch::Receiver<bool>) {
-    let _ = told.wait_for(|told| *told).await;
 }
 
 /// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the

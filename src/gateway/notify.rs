@@ -67,7 +67,7 @@ impl Notifier {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            let reason = match (status.ready)() {
+            let reason = match status.readiness() {
                 Ok(away) if away.is_empty() => "ready".into(),
                 Ok(away) => format!("ready, but {}", away.escape_debug()),
                 Err(reason) => format!("not ready: {}", reason.escape_debug()),

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
 
 use super::Workers;
 use super::alarm::{Alarm, Ending};
 use super::notify::Notifier;
-use crate::admission::Admission;
 use crate::delivery::Promised;
+use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
 
 /// How often the threads are looked at while the gateway drains.
 const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
@@ -25,33 +25,31 @@ const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Far more than workers need to close their listeners.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far the gateway is on its way out.
-pub(crate) struct Phases {
-    closing: watch::Sender<bool>,
-    draining: watch::Sender<bool>,
-    places: watch::Sender<()>,
-    hurrying: watch::Sender<bool>,
+/// What the end of the gateway is steered by: its phases, the barriers that others pass on the way, and the alarm.
+pub(crate) struct Shutdown {
+    lifecycle: Lifecycle,
+    /// Has a token of each TCP listener that is open.
+    listeners: Barrier,
+    /// Has a token of each UDP socket that is open.
+    sockets: Barrier,
     alarm: Alarm,
     ended: mpsc::Receiver<&'static str>,
 }
 
-impl Phases {
+impl Shutdown {
     pub(crate) fn new() -> Self {
-        let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
         let (alarm, ended) = Alarm::new();
         Self {
-            closing,
-            draining,
-            places: watch::Sender::new(()),
-            hurrying,
+            lifecycle: Lifecycle::new(),
+            listeners: Barrier::new(),
+            sockets: Barrier::new(),
             alarm,
             ended,
         }
     }
 
-    /// For a thread without which the gateway cannot go on.
-    pub(crate) fn ending(&self, what: &'static str) -> Ending {
-        self.alarm.at_end(what)
+    pub(crate) fn phases(&self) -> Phases {
+        self.lifecycle.phases()
     }
 
     /// For tasks without which the gateway cannot go on.
@@ -59,28 +57,23 @@ impl Phases {
         self.alarm.clone()
     }
 
-    /// For each TCP listener one, which is dropped when it has closed.
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// To be held by a thread without which the gateway cannot go on.
+    pub(crate) fn ending(&self, what: &'static str) -> Ending {
+        self.alarm.at_end(what)
     }
 
-    /// For each UDP socket one, which is dropped when it has closed.
-    pub(crate) fn place(&self) -> watch::Receiver<()> {
-        self.places.subscribe()
+    /// To be held by a TCP listener.
+    pub(crate) fn listener(&self) -> Token {
+        self.listeners.token()
     }
 
-    /// Returns when all UDP sockets have been closed.
-    pub(crate) fn places_left(&self) -> impl Future<Output = ()> + use<> {
-        let places = self.places.clone();
-        async move { places.closed().await }
+    /// To be held by a UDP socket.
+    pub(crate) fn socket(&self) -> Token {
+        self.sockets.token()
     }
 
-    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
-    }
-
-    pub(crate) fn hurrying(&self) -> watch::Receiver<bool> {
-        self.hurrying.subscribe()
+    pub(crate) fn sockets(&self) -> Barrier {
+        self.sockets.clone()
     }
 }
 
@@ -103,9 +96,8 @@ impl Threads {
 pub(crate) fn serve_until_drained(
     run_beside: impl FnOnce(Signal),
     on_ready: impl FnOnce(),
-    mut phases: Phases,
+    mut shutdown: Shutdown,
     notifier: &Notifier,
-    admission: &Admission,
     drain_timeout: Duration,
     threads: Threads,
 ) -> anyhow::Result<ExitCode> {
@@ -118,26 +110,25 @@ pub(crate) fn serve_until_drained(
         on_ready();
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            what = phases.ended.recv() => {
+            what = shutdown.ended.recv() => {
                 tracing::error!(what, "draining, since this has ended");
-                phases.alarm.mark();
+                shutdown.alarm.mark();
             }
         }
         notifier.stopping();
         // Connections that are told to go come back at once: by then nobody of this gateway takes them.
-        phases.closing.send_replace(true);
-        within(CLOSE_TIMEOUT, phases.closing.closed()).await;
-        phases.draining.send_replace(true);
+        shutdown.lifecycle.advance(Phase::Closing);
+        within(CLOSE_TIMEOUT, shutdown.listeners.passed()).await;
+        shutdown.lifecycle.advance(Phase::Draining);
         let drained = ended(|| threads.are_finished());
         tokio::select! {
-            () = drained => return Ok(exit_code(threads, &phases.alarm)),
+            () = drained => return Ok(exit_code(threads, &shutdown.alarm)),
             () = signals.next() => tracing::warn!("a second signal: leaving now"),
             () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
         }
-        admission.close();
-        phases.hurrying.send_replace(true);
+        shutdown.lifecycle.advance(Phase::Hurrying);
         within(HURRY_TIMEOUT, ended(|| threads.are_finished())).await;
-        Ok(exit_code(threads, &phases.alarm))
+        Ok(exit_code(threads, &shutdown.alarm))
     })
 }
 

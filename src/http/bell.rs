@@ -4,6 +4,7 @@
 //! worker runs [`Bell::run`], which waits for the news and wakes everyone.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,7 @@ use slab::Slab;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::lifecycle::{Phase, Phases};
 use crate::tls::Revocation;
 
 /// One worker's.
@@ -23,20 +25,20 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Rings at each change, until nobody is left to make one.
+    /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to make one.
     pub(crate) async fn run(
         &self,
-        mut draining: watch::Receiver<bool>,
+        phases: Phases,
         mut revocation: watch::Receiver<Arc<Revocation>>,
     ) {
+        let mut draining = pin!(phases.reached(Phase::Draining));
         loop {
             tokio::select! {
-                Ok(()) = draining.changed() => {}
+                () = &mut draining, if !self.is_draining() => {
+                    self.draining_since.set(Some(Instant::now()));
+                }
                 Ok(()) = revocation.changed() => {}
                 else => return,
-            }
-            if *draining.borrow_and_update() && !self.is_draining() {
-                self.draining_since.set(Some(Instant::now()));
             }
             self.ring();
         }
@@ -99,10 +101,11 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
     async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
-        let (draining, listening) = watch::channel(false);
+        let lifecycle = Lifecycle::new();
         let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
         let bell = Rc::new(Bell::default());
         let (mut stays, leaves) = (bell.listen(), bell.listen());
@@ -114,9 +117,9 @@ mod tests {
         });
         hears.await;
         let ringing = async {
-            draining.send_replace(true);
-            drop((draining, revocation));
-            bell.run(listening, revoked).await;
+            lifecycle.advance(Phase::Draining);
+            drop(revocation);
+            bell.run(lifecycle.phases(), revoked).await;
         };
         tokio::join!(
             std::future::poll_fn(|context| stays.poll_ring(context)),
