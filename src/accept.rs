@@ -21,44 +21,74 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
+use crate::config::ListenConfig;
 use crate::http::Service;
 use crate::identity::{self, Identity, Link};
-use crate::ingest::{Caller, KnownDevice};
+use crate::ingest::{Caller, Gate, KnownDevice};
 use crate::lifecycle::{Phase, Phases};
-use crate::limits::{AddressLimits, Clock, Limits};
+use crate::limits::AddressLimits;
 use crate::record::Timestamp;
-use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::{Handshake, Scope, WorkerMetrics};
+use crate::telemetry::audit::Event;
+use crate::telemetry::metrics::{Handshake, Scope};
 use crate::tls::{Buffers, Status, Tls};
 pub(crate) use capacity::Capacity;
 use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
 pub(crate) use quic::{Place, Quic};
 pub(crate) use steer::{WorkerConnectionIds, steer_to_workers};
-pub(crate) use turn::Turns;
+use turn::Turns;
 
 /// A handshake that is under way when the gateway drains gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
-/// Accepts for one worker.
-pub(crate) struct Acceptor {
-    pub service: Rc<Service>,
+/// Whom handshakes let in, and whom they take a certificate for.
+#[derive(Clone)]
+pub(crate) struct Trust {
     pub tls: Tls,
     pub identity: Arc<Identity>,
-    pub limits: Arc<Limits>,
-    pub clock: Clock,
-    pub capacity: Arc<Capacity>,
-    pub turns: Turns,
-    pub buffers: Buffers,
-    pub metrics: Arc<WorkerMetrics>,
-    pub audit: Audit,
+}
+
+/// Accepts for one worker.
+pub(crate) struct Acceptor {
+    service: Rc<Service>,
+    trust: Trust,
+    capacity: Arc<Capacity>,
+    phases: Phases,
     /// For one flight of a handshake.
-    pub handshake_timeout: Duration,
-    pub phases: Phases,
+    handshake_timeout: Duration,
+    turns: Turns,
+    buffers: Buffers,
 }
 
 impl Acceptor {
+    pub(crate) fn new(
+        config: &ListenConfig,
+        service: Service,
+        trust: Trust,
+        capacity: Arc<Capacity>,
+        phases: Phases,
+    ) -> Self {
+        Self {
+            service: Rc::new(service),
+            trust,
+            capacity,
+            phases,
+            handshake_timeout: config.handshake_timeout,
+            turns: Turns::default(),
+            buffers: Buffers::default(),
+        }
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.service.ingest.gate
+    }
+
+    /// Counts how a handshake has ended.
+    fn count(&self, result: Handshake) {
+        self.service.metrics.handshake(result);
+    }
+
     /// Returns when the gateway has been draining for so long.
     async fn drains_for(&self, grace: Duration) {
         self.phases.reached(Phase::Draining).await;
@@ -76,8 +106,8 @@ impl Acceptor {
         let name = caller.id().map_or(leaf(chain), str::as_bytes);
         let seat = self.capacity.seat(name);
         if seat.is_none() {
-            self.metrics.handshake(Handshake::DeviceFull);
-            self.audit.record(Event::ConnectionRefused {
+            self.count(Handshake::DeviceFull);
+            self.service.audit.record(Event::ConnectionRefused {
                 address: caller.address,
                 transport,
                 device: caller.id(),
@@ -90,12 +120,12 @@ impl Acceptor {
     /// A place and a handshake token of the source address.
     fn admit(&self, address: IpAddr) -> Result<(Guest, AddressLimits), Handshake> {
         let guest = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
-        let now = self.clock.now();
-        let limits = self.limits.address(address, now).ok();
+        let now = self.gate().clock.now();
+        let limits = self.gate().limits.address(address, now).ok();
         let limits = limits
             .filter(|limits| limits.take_handshake(now).is_ok())
             .ok_or_else(|| {
-                self.metrics.refused(Scope::Handshake);
+                self.service.metrics.refused(Scope::Handshake);
                 Handshake::RateLimited
             })?;
         Ok((guest, limits))
@@ -109,8 +139,8 @@ impl Acceptor {
         transport: &'static str,
         serial: Option<&[u8]>,
     ) {
-        self.metrics.handshake(result);
-        self.audit.record(Event::HandshakeRefused {
+        self.count(result);
+        self.service.audit.record(Event::HandshakeRefused {
             address,
             transport,
             reason: result.label(),
@@ -121,14 +151,14 @@ impl Acceptor {
     /// What is to be asked about the chain from now on. A resumed session has not been verified: it ends here when
     /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
     fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
-        let revocation = self.tls.revocation.borrow();
+        let revocation = self.trust.tls.revocation.borrow();
         let chain = chain.unwrap_or_default();
         let links = revocation
             .links(chain.iter().map(|certificate| certificate.as_ref()))
             .map_err(|_| Handshake::BadCertificate)?;
         match revocation.status(&links, Timestamp::now()) {
             Status::Good | Status::Revoked => {
-                self.tls.certificates.learn(chain);
+                self.trust.tls.certificates.learn(chain);
                 Ok(links)
             }
             Status::Unknown => Err(Handshake::UnknownIssuer),
@@ -143,13 +173,16 @@ impl Acceptor {
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Caller {
-        let device = self.identity.device(leaf(chain)).map(|device| {
-            let limits = self.limits.device(&device.id, self.clock.now());
-            let memory = self.service.ingest.admission.device(&device.id);
-            KnownDevice {
-                device,
+        let device = self.trust.identity.device(leaf(chain)).map(|device| {
+            let Gate {
+                clock,
                 limits,
-                memory,
+                admission,
+            } = self.gate();
+            KnownDevice {
+                limits: limits.device(&device.id, clock.now()),
+                memory: admission.device(&device.id),
+                device,
             }
         });
         let (is_revoked, content_types) = Default::default();

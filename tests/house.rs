@@ -24,6 +24,7 @@ const RANKS: &[&[&str]] = &[
     &["telemetry::audit", "telemetry::access"],
     &["telemetry::otlp"],
     &["telemetry::spans"],
+    &["telemetry::observers"],
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],

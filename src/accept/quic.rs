@@ -159,7 +159,7 @@ impl Acceptor {
     /// been validated.
     fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
         if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
-            self.metrics.handshake(Handshake::Retry);
+            self.count(Handshake::Retry);
             // It fails only for those that have been validated.
             let _ = incoming.retry();
             return None;
@@ -203,7 +203,7 @@ impl Acceptor {
                 let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
                     return quic.close(H3_EXCESSIVE_LOAD, b"");
                 };
-                self.metrics.handshake(Handshake::Accepted);
+                self.count(Handshake::Accepted);
                 let connection = Connection::new(Protocol::H3, caller, &self.service);
                 Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
             }
@@ -217,7 +217,7 @@ impl Acceptor {
         mut config: ServerConfig,
     ) -> Result<Shaken, Failed> {
         // One that lacks QUIC's first cipher suite was refused at start.
-        let Ok(tls) = QuicServerConfig::try_from(self.tls.configs.load().quic.clone()) else {
+        let Ok(tls) = QuicServerConfig::try_from(self.trust.tls.configs.load().quic.clone()) else {
             incoming.refuse();
             return Err((Handshake::Protocol, None));
         };

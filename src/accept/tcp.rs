@@ -156,7 +156,7 @@ impl Acceptor {
             turn_away(stream, protocol).await;
             return None;
         };
-        self.metrics.handshake(if stream.is_resumed() {
+        self.count(if stream.is_resumed() {
             Handshake::Resumed
         } else {
             Handshake::Accepted
@@ -179,7 +179,7 @@ impl Acceptor {
         let pace = Pace::begin(self.handshake_timeout);
         let handshake = TlsStream::accept(
             stream,
-            self.tls.configs.load().tcp.clone(),
+            self.trust.tls.configs.load().tcp.clone(),
             self.buffers.clone(),
             || pace.step(),
         );
@@ -195,7 +195,7 @@ impl Acceptor {
             },
             Some(Err(((Handshake::Io, _), _))) if !pace.has_begun() => {
                 // A balancer looks whether somebody listens: nobody is refused, and nothing is to be written down.
-                self.metrics.handshake(Handshake::Unused);
+                self.count(Handshake::Unused);
                 return None;
             }
             Some(Err((failed, stream))) => {

@@ -26,11 +26,37 @@ const UDP_SEND_BYTES: usize = 4 * 1024 * 1024;
 /// How many ports are tried when the kernel picks one, until TCP and UDP can both have it.
 const PORT_TRIES: usize = 16;
 
-/// Binds all sockets, in the order of their workers.
-pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
-    if let Some(passed) = activated::take(config)? {
-        return Ok(passed);
-    }
+/// What the workers listen on.
+pub(crate) struct Listening {
+    pub address: SocketAddr,
+    /// One for each worker, in their order.
+    pub sockets: Vec<Sockets>,
+    pub places: Places,
+}
+
+/// The places of UDP sockets among those that share the port, the last first; to be dropped when the workers have closed
+/// theirs.
+///
+/// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
+/// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
+/// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
+pub(crate) type Places = Vec<UdpSocket>;
+
+/// Binds all sockets, or takes those that were passed.
+pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<Listening> {
+    let (address, sockets) = match activated::take(config)? {
+        Some(passed) => passed,
+        None => bind_own(config)?,
+    };
+    debug_assert_eq!(sockets.len(), config.workers.get(), "one for each worker");
+    Ok(Listening {
+        address,
+        places: keep_places(&sockets)?,
+        sockets,
+    })
+}
+
+fn bind_own(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
     let (address, sockets) =
         pick_port(config).and_then(|address| Ok((address, bind_all(config, address)?))).with_context(|| {
             format!(
@@ -45,13 +71,7 @@ pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Soc
     Ok((address, sockets))
 }
 
-/// Holds the places of UDP sockets among those that share the port, the last first, to be dropped when the workers have
-/// closed theirs.
-///
-/// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
-/// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
-/// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
-pub(crate) fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
+fn keep_places(sockets: &[Sockets]) -> io::Result<Places> {
     sockets
         .iter()
         .rev()

@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::notify::Notifier;
-use super::observers::Observers;
-use crate::config::Config;
+use crate::config::HttpConfig;
 use crate::ingest::Routes;
 use crate::telemetry::audit::Event;
+use crate::telemetry::observers::Observers;
 use crate::tls::{Change, Reloader};
 
 /// A changed file is in force within 5 s: this, and the time that it takes to read it.
@@ -28,16 +28,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(
-        config: &Config,
+        config: &HttpConfig,
         reloader: Reloader,
         routes: Arc<Routes>,
-        observers: Observers,
+        observers: &Observers,
     ) -> Self {
+        let not_after = reloader.certificate().not_after;
+        observers.metrics.set_certificate_expiry(not_after);
         Self {
             reloader,
             routes,
-            observers,
-            authorities: config.http.authorities.clone(),
+            observers: observers.clone(),
+            authorities: config.authorities.clone(),
         }
     }
 

@@ -1,23 +1,20 @@
-//! From the first signal to the exit code.
+//! From the first signal to the exit code: the gateway's side of the [`lifecycle`](crate::lifecycle).
+//!
+//! What asks the gateway to end is a signal, or the [alarm](super::alarm). Each phase has a bound in time, so the process
+//! ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before it, and [`HURRY_TIMEOUT`] after it.
 
 use std::future::Future;
+use std::io;
 use std::process::ExitCode;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::{sleep, timeout};
 
-use super::Workers;
 use super::alarm::{Alarm, Ending};
-use super::notify::Notifier;
-use crate::delivery::Promised;
+use super::threads::Threads;
 use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
-
-/// How often the threads are looked at while the gateway drains.
-const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After the deadline of the drain, threads get this long to answer what waits.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -75,133 +72,61 @@ impl Shutdown {
     pub(crate) fn sockets(&self) -> Barrier {
         self.sockets.clone()
     }
-}
 
-/// What has to end before the process may.
-pub(crate) struct Threads {
-    pub workers: Workers,
-    pub delivering: JoinHandle<()>,
-    /// What delivery has counted.
-    pub promised: Promised,
-}
-
-impl Threads {
-    fn are_finished(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished) && self.delivering.is_finished()
-    }
-}
-
-/// Returns when a signal has come and the gateway has drained, or its time is up. What runs beside that is spawned by
-/// `run_beside`, which is given SIGHUP. From `on_ready` on, no signal is missed.
-pub(crate) fn serve_until_drained(
-    run_beside: impl FnOnce(Signal),
-    on_ready: impl FnOnce(),
-    mut shutdown: Shutdown,
-    notifier: &Notifier,
-    drain_timeout: Duration,
-    threads: Threads,
-) -> anyhow::Result<ExitCode> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())?;
-    runtime.block_on(async {
-        let mut signals = Signals::new()?;
-        run_beside(signal(SignalKind::hangup())?);
-        on_ready();
+    /// Returns when the gateway is to end: at a signal, or when something has ended without which it cannot go on.
+    pub(crate) async fn asked_for(&mut self, signals: &mut Signals) {
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            what = shutdown.ended.recv() => {
+            what = self.ended.recv() => {
                 tracing::error!(what, "draining, since this has ended");
-                shutdown.alarm.mark();
+                self.alarm.mark();
             }
         }
-        notifier.stopping();
+    }
+
+    /// Takes the gateway through its phases. Returns when its threads have ended, or their time is up.
+    pub(crate) async fn drain(
+        &self,
+        signals: &mut Signals,
+        drain_timeout: Duration,
+        threads: Threads,
+    ) -> ExitCode {
         // Connections that are told to go come back at once: by then nobody of this gateway takes them.
-        shutdown.lifecycle.advance(Phase::Closing);
-        within(CLOSE_TIMEOUT, shutdown.listeners.passed()).await;
-        shutdown.lifecycle.advance(Phase::Draining);
-        let drained = ended(|| threads.are_finished());
-        tokio::select! {
-            () = drained => return Ok(exit_code(threads, &shutdown.alarm)),
-            () = signals.next() => tracing::warn!("a second signal: leaving now"),
-            () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
+        self.lifecycle.advance(Phase::Closing);
+        within(CLOSE_TIMEOUT, self.listeners.passed()).await;
+        self.lifecycle.advance(Phase::Draining);
+        if !have_ended(&threads, signals, drain_timeout).await {
+            self.lifecycle.advance(Phase::Hurrying);
+            within(HURRY_TIMEOUT, threads.ended()).await;
         }
-        shutdown.lifecycle.advance(Phase::Hurrying);
-        within(HURRY_TIMEOUT, ended(|| threads.are_finished())).await;
-        Ok(exit_code(threads, &shutdown.alarm))
-    })
-}
-
-/// 0 when every thread ended well, and with nothing left behind that was answered.
-fn exit_code(threads: Threads, alarm: &Alarm) -> ExitCode {
-    let mut is_clean = !alarm.is_raised();
-    // Every thread is looked at, so that each failure is logged.
-    if threads.delivering.is_finished() && threads.delivering.join().is_err() {
-        tracing::error!("the delivery thread panicked");
-        is_clean = false;
-    }
-    let mut records = threads.promised.unsafe_records();
-    for worker in threads.workers {
-        match left_behind(worker) {
-            Some(left) => records += left,
-            None => is_clean = false,
-        }
-    }
-    if records > 0 {
-        tracing::error!(
-            records,
-            "records that were answered 204 are lost, or not known to be safe"
-        );
-        is_clean = false;
-    }
-    tracing::info!(clean = is_clean, "stopped");
-    if is_clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+        threads.exit_code(&self.alarm)
     }
 }
 
-/// How many records a worker has answered and left behind; `None` when it did not end well.
-fn left_behind(worker: JoinHandle<std::io::Result<usize>>) -> Option<usize> {
-    if !worker.is_finished() {
-        tracing::error!("a worker did not end in time");
-        return None;
+/// Waits for the threads to end. `false` when that takes too long, or a second signal has come.
+async fn have_ended(threads: &Threads, signals: &mut Signals, drain_timeout: Duration) -> bool {
+    tokio::select! {
+        () = threads.ended() => return true,
+        () = signals.next() => tracing::warn!("a second signal: leaving now"),
+        () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
     }
-    match worker.join() {
-        Ok(Ok(records)) => Some(records),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a worker failed");
-            None
-        }
-        Err(_) => {
-            tracing::error!("a worker panicked");
-            None
-        }
-    }
+    false
 }
 
-/// Waits for threads: they cannot wake a runtime that is not theirs when they end.
-async fn ended(are_finished: impl Fn() -> bool) {
-    let mut checks = interval(THREAD_CHECK_INTERVAL);
-    while !are_finished() {
-        checks.tick().await;
-    }
-}
-
-async fn within(timeout: Duration, future: impl Future<Output = ()>) {
-    // Past the time-out the gateway leaves, finished or not.
-    let _ = tokio::time::timeout(timeout, future).await;
+async fn within(bound: Duration, future: impl Future<Output = ()>) {
+    // Past its bound the gateway goes on, finished or not.
+    let _ = timeout(bound, future).await;
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    /// From here on, none is missed.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

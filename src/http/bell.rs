@@ -11,27 +11,46 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use crate::identity::Link;
 use crate::lifecycle::{Phase, Phases};
 use crate::tls::Revocation;
 
-/// One worker's.
-#[derive(Default)]
+/// Rings for the connections of one worker.
 pub struct Bell {
+    phases: Phases,
+    revocation: watch::Receiver<Arc<Revocation>>,
     rings: Cell<u32>,
+    /// The phase as connections see it, which ask at each poll: a thread's own word, set before they are woken.
     draining_since: Cell<Option<Instant>>,
     listeners: RefCell<Slab<Waker>>,
 }
 
 impl Bell {
+    /// Rings for as long as the local set lives on which this is called.
+    pub fn hang(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Rc<Self> {
+        let bell = Rc::new(Self::new(phases, revocation));
+        let rings = bell.clone();
+        spawn_local(async move { rings.run().await });
+        bell
+    }
+
+    fn new(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Self {
+        Self {
+            phases,
+            revocation,
+            rings: Cell::default(),
+            draining_since: Cell::default(),
+            listeners: RefCell::default(),
+        }
+    }
+
     /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to make one.
-    pub(crate) async fn run(
-        &self,
-        phases: Phases,
-        mut revocation: watch::Receiver<Arc<Revocation>>,
-    ) {
-        let mut draining = pin!(phases.reached(Phase::Draining));
+    async fn run(&self) {
+        let mut revocation = self.revocation.clone();
+        let mut draining = pin!(self.phases.reached(Phase::Draining));
         loop {
             tokio::select! {
                 () = &mut draining, if !self.is_draining() => {
@@ -47,6 +66,11 @@ impl Bell {
     /// The gateway drains: finish what there is.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining_since.get().is_some()
+    }
+
+    /// Whether a certificate of the chain has been revoked, as is known now.
+    pub(crate) fn is_revoked(&self, chain: &[Link]) -> bool {
+        self.revocation.borrow().is_revoked(chain)
     }
 
     /// Since when the gateway drains, if it does.
@@ -72,7 +96,7 @@ impl Bell {
     }
 }
 
-/// One connection's.
+/// Hears the bell for one connection.
 pub(crate) struct Listener {
     bell: Rc<Bell>,
     place: usize,
@@ -107,7 +131,7 @@ mod tests {
     async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
         let lifecycle = Lifecycle::new();
         let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
-        let bell = Rc::new(Bell::default());
+        let bell = Rc::new(Bell::new(lifecycle.phases(), revoked));
         let (mut stays, leaves) = (bell.listen(), bell.listen());
         drop(leaves);
         let hears = std::future::poll_fn(|context| {
@@ -119,7 +143,7 @@ mod tests {
         let ringing = async {
             lifecycle.advance(Phase::Draining);
             drop(revocation);
-            bell.run(lifecycle.phases(), revoked).await;
+            bell.run().await;
         };
         tokio::join!(
             std::future::poll_fn(|context| stays.poll_ring(context)),

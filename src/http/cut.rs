@@ -58,7 +58,7 @@ struct Cut {
 impl Cut {
     fn note_revocation(&mut self, connection: &Connection, service: &Service) {
         let caller = &connection.caller;
-        let is_revoked = || service.revocation.borrow().is_revoked(&caller.chain);
+        let is_revoked = || service.bell.is_revoked(&caller.chain);
         if self.revoked_at.is_none() && is_revoked() {
             caller.is_revoked.set(true);
             write_down(connection, service);
