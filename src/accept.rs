@@ -1,10 +1,12 @@
 //! Accepting connections: a permit first, then a handshake within its deadline, then HTTP.
 //!
-//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before the next connection
-//! is accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
-//! not too many connections, and neither must the device ([`Capacity`]); the steps of handshakes take [`Turns`], and keep a
-//! [`Pace`]. What fails before a certificate is verified is counted and closed, never answered. When the gateway closes its
-//! listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic` return once every connection has ended.
+//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before
+//! the next connection is accepted, so that the process never runs out of file descriptors; a
+//! source address must have a handshake token, and not too many connections, and neither must the
+//! device ([`Capacity`]); the steps of handshakes take [`Turns`], and keep a [`Pace`]. What fails
+//! before a certificate is verified is counted and closed, never answered. When the gateway closes
+//! its listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic` return
+//! once every connection has ended.
 
 mod capacity;
 mod pace;
@@ -13,6 +15,7 @@ mod steer;
 mod tcp;
 mod turn;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use tokio::time::sleep;
 use crate::config::ListenConfig;
 use crate::http::Service;
 use crate::identity::{self, Identity, Link};
-use crate::ingest::{Caller, Gate, KnownDevice};
+use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice};
 use crate::lifecycle::{Phase, Phases};
 use crate::limits::AddressLimits;
 use crate::record::Timestamp;
@@ -32,9 +35,10 @@ use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::{Handshake, Scope};
 use crate::tls::{Buffers, Status, Tls};
 pub(crate) use capacity::Capacity;
-use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
+use capacity::{AddressPermit, ConnectionPermit, HandshakePermit, Seat};
 pub(crate) use quic::{Place, Quic};
 pub(crate) use steer::{WorkerConnectionIds, steer_to_workers};
+pub(crate) use tcp::LISTENER_QUEUE_MAX;
 use turn::Turns;
 
 /// A handshake that is under way when the gateway drains gets this long to end.
@@ -42,7 +46,11 @@ const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
-/// Whom handshakes let in, and whom they take a certificate for.
+/// Why a handshake has failed, and the serial number of the client's certificate, where it is
+/// known.
+type Failed = (Handshake, Option<Box<[u8]>>);
+
+/// Decides who is let in, and which device a certificate names.
 #[derive(Clone)]
 pub(crate) struct Trust {
     pub tls: Tls,
@@ -55,7 +63,7 @@ pub(crate) struct Acceptor {
     trust: Trust,
     capacity: Arc<Capacity>,
     phases: Phases,
-    /// For one flight of a handshake.
+    /// How long one flight of a handshake may take.
     handshake_timeout: Duration,
     turns: Turns,
     buffers: Buffers,
@@ -95,8 +103,9 @@ impl Acceptor {
         sleep(grace).await;
     }
 
-    /// One more connection of the device. `None`, counted and written down, when it has too many. A certificate that names no
-    /// device stands for itself: its requests are refused, but it could hold as many connections as it likes.
+    /// Seats one more connection of the device. `None`, counted and written down, when it has too
+    /// many. A certificate that names no device stands for itself: its requests are refused, but it
+    /// could hold as many connections as it likes.
     fn seat(
         &self,
         caller: &Caller,
@@ -117,9 +126,9 @@ impl Acceptor {
         seat
     }
 
-    /// A place and a handshake token of the source address.
-    fn admit(&self, address: IpAddr) -> Result<(Guest, AddressLimits), Handshake> {
-        let guest = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
+    /// Takes a place and a handshake token of the source address.
+    fn admit(&self, address: IpAddr) -> Result<(AddressPermit, AddressLimits), Handshake> {
+        let permit = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
         let now = self.gate().clock.now();
         let limits = self.gate().limits.address(address, now).ok();
         let limits = limits
@@ -128,7 +137,7 @@ impl Acceptor {
                 self.service.metrics.refused(Scope::Handshake);
                 Handshake::RateLimited
             })?;
-        Ok((guest, limits))
+        Ok((permit, limits))
     }
 
     /// Counts a handshake that came to nothing, and writes it down.
@@ -148,8 +157,9 @@ impl Acceptor {
         });
     }
 
-    /// What is to be asked about the chain from now on. A resumed session has not been verified: it ends here when
-    /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
+    /// Gives what is to be asked about the chain from now on. A resumed session has not been
+    /// verified: it ends here when nobody knows whether it is revoked. When it is known to be, the
+    /// device is told so in answer to its request.
     fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
         let revocation = self.trust.tls.revocation.borrow();
         let chain = chain.unwrap_or_default();
@@ -165,7 +175,8 @@ impl Acceptor {
         }
     }
 
-    /// Who has connected. Without a usable identity each request is refused, and none has buckets.
+    /// Tells who has connected. Without a usable identity each request is refused, and none has
+    /// buckets.
     fn caller(
         &self,
         chain: Option<&[CertificateDer]>,
@@ -185,12 +196,11 @@ impl Acceptor {
                 device,
             }
         });
-        let (is_revoked, content_types) = Default::default();
         Caller {
             device,
             chain: links,
-            is_revoked,
-            content_types,
+            is_revoked: Cell::new(false),
+            content_types: ContentTypes::default(),
             address,
             address_limits,
         }

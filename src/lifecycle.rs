@@ -1,9 +1,10 @@
-//! The phases of the process on its way out: one state that every room reads and only `gateway` advances.
+//! The phases of the process on its way out: one state that every room reads and only `gateway`
+//! advances.
 //!
-//! `gateway` makes a [`Lifecycle`] and advances it; everyone else holds [`Phases`]. No phase is left for an earlier one, and
-//! whoever waits for a phase is woken by any later one too. To look costs one relaxed load of a word that hardly ever
-//! changes, so requests may do it. A [`Barrier`] tells `gateway` that all others are through with something: each of them
-//! drops its [`Token`].
+//! `gateway` makes a [`Lifecycle`] and advances it; everyone else holds [`Phases`]. No phase is
+//! left for an earlier one, and whoever waits for a phase is woken by any later one too. To look
+//! costs one relaxed load of a word that hardly ever changes, so requests may do it. A [`Barrier`]
+//! tells `gateway` that all others are through with something: each of them drops its [`Token`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

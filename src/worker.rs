@@ -1,8 +1,10 @@
-//! A worker: one thread, one single-threaded runtime, with its own listeners, connections and lanes.
+//! A worker: one thread, one single-threaded runtime, with its own listeners, connections and
+//! lanes.
 //!
-//! The gateway starts one a core, each of the same [`Blueprint`]. A connection lives and dies on the worker that accepted it,
-//! so that nothing on the way of a request is shared but buckets, the memory budget and the two hand-over queues. A worker
-//! ends when the gateway has drained: its connections first, then its batches.
+//! The gateway starts one a core, each of the same [`Blueprint`]. A connection lives and dies on
+//! the worker that accepted it, so that nothing on the way of a request is shared but buckets, the
+//! memory budget and the two hand-over queues. A worker ends when the gateway has drained: its
+//! connections first, then its batches.
 
 use std::cell::Cell;
 use std::io;
@@ -35,11 +37,17 @@ const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests that wait when the gateway hurries get this long to take their answer.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61 would let handshakes that
-/// are refused, or a flooded connection that gives way, hold up a request for as many of their turns.
+/// From the hurry to the end of a worker, in all.
+pub(crate) const HURRY_TIMEOUT: Duration =
+    LAST_BATCHES_TIMEOUT.saturating_add(LAST_ANSWERS_TIMEOUT);
+
+/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61
+/// would let handshakes that are refused, or a flooded connection that gives way, hold up a request
+/// for as many of their turns.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
-/// What every worker builds its rooms of: their sections of the configuration, and what all workers share.
+/// What every worker builds its rooms of: their sections of the configuration, and what all workers
+/// share.
 pub(crate) struct Blueprint {
     pub listen: ListenConfig,
     pub http: HttpConfig,
@@ -71,8 +79,9 @@ pub(crate) struct Own {
     pub listening: Token,
 }
 
-/// Runs a worker until it has drained. Gives the number of records that it has answered and leaves behind; an error is a
-/// worker that could not go on. `place` is dropped when the worker's UDP socket is closed.
+/// Runs a worker until it has drained. Gives the number of records that it has answered and leaves
+/// behind; an error is a worker that could not go on. `place` is dropped when the worker's UDP
+/// socket is closed.
 pub(crate) fn run(own: Own, place: Token, blueprint: &Blueprint) -> io::Result<usize> {
     // Declared before the runtime, so that it goes after it, and with it the socket.
     let place = Place::new(Cell::new(Some(place)));
@@ -150,8 +159,8 @@ impl Blueprint {
 /// The listeners of a worker, each with its connections.
 type Serving = JoinSet<()>;
 
-/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the worker, and with it the
-/// gateway.
+/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the
+/// worker, and with it the gateway.
 async fn finish(
     phases: &Phases,
     batcher: &Batcher,

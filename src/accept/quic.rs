@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
@@ -29,6 +29,8 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What a connection may send before it is read, in bytes: quinn's own default has no bound.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
 
@@ -37,7 +39,8 @@ const UNI_STREAMS_MAX: u32 = 8;
 /// honest one a round trip.
 const UNVALIDATED_MAX: usize = 64;
 
-/// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section 8.1).
+/// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section
+/// 8.1).
 const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for
@@ -75,11 +78,7 @@ impl Quic {
         ids: WorkerConnectionIds,
         idle_timeout: Duration,
     ) -> io::Result<Self> {
-        let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config
-            .transport_config(Arc::new(transport(idle_timeout)?))
-            .migration(true);
+        let config = server_config(tls, idle_timeout)?;
         let mut endpoint = EndpointConfig::new(reset_key);
         endpoint
             .cid_generator(move || Box::new(ids))
@@ -107,6 +106,18 @@ async fn let_go(endpoint: Endpoint, socket: Weak<dyn AsyncUdpSocket>) {
     while socket.strong_count() > 0 {
         sleep(SOCKET_CHECK_INTERVAL).await;
     }
+}
+
+fn server_config(
+    tls: Arc<rustls::ServerConfig>,
+    idle_timeout: Duration,
+) -> io::Result<ServerConfig> {
+    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(Arc::new(transport(idle_timeout)?))
+        .migration(true);
+    Ok(config)
 }
 
 fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
@@ -186,7 +197,7 @@ impl Acceptor {
     ) {
         let address = incoming.remote_address().ip();
         let unvalidated = (!incoming.remote_address_validated()).then_some(unvalidated);
-        let (mut guest, address_limits) = match self.admit(address) {
+        let (mut permit, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
             Err(result) => {
                 incoming.refuse();
@@ -196,9 +207,9 @@ impl Acceptor {
         // Boxed, so that what only a handshake needs is given back when it is over.
         let shaken = Box::pin(self.shake_quic(incoming, config)).await;
         drop((unvalidated, handshake));
-        guest.settle();
+        permit.settle();
         match shaken {
-            Ok((quic, chain, links)) => {
+            Ok(Shaken { quic, chain, links }) => {
                 let caller = self.caller(chain.as_deref(), links, address, address_limits);
                 let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
                     return quic.close(H3_EXCESSIVE_LOAD, b"");
@@ -222,6 +233,25 @@ impl Acceptor {
             return Err((Handshake::Protocol, None));
         };
         config.crypto = Arc::new(tls);
+        let quic = match self.handshake_in_time(incoming, config).await {
+            Some(Ok(quic)) => quic,
+            Some(Err(error)) => return Err((failure(&error), None)),
+            None => return Err((Handshake::Timeout, None)),
+        };
+        let chain = client_chain(&quic);
+        match self.vet(chain.as_deref()) {
+            Ok(links) => Ok(Shaken { quic, chain, links }),
+            // Dropped, the connection is closed.
+            Err(result) => Err((result, leaf_serial(chain.as_deref()))),
+        }
+    }
+
+    /// Drives a handshake to its end; `None` when it is out of time, or the gateway drains.
+    async fn handshake_in_time(
+        &self,
+        incoming: Incoming,
+        config: ServerConfig,
+    ) -> Option<Result<quinn::Connection, quinn::ConnectionError>> {
         // The first packet has all of a hello, as a rule, and is answered when it is accepted.
         let handshake = async {
             self.turns
@@ -230,35 +260,26 @@ impl Acceptor {
                 .await
         };
         // quinn does not tell when something arrives.
-        let shaken = tokio::select! {
+        tokio::select! {
             biased;
             shaken = timeout(pace::whole(self.handshake_timeout), handshake) => shaken.ok(),
             () = self.drains_for(HANDSHAKE_GRACE) => None,
-        };
-        let quic = match shaken {
-            Some(quic) => quic.map_err(|error| (failure(&error), None))?,
-            None => return Err((Handshake::Timeout, None)),
-        };
-        let chain = quic
-            .peer_identity()
-            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        // Dropped, the connection is closed.
-        let links = self
-            .vet(chain.as_ref().map(|chain| &chain[..]))
-            .map_err(|result| (result, leaf_serial(chain.as_ref().map(|chain| &chain[..]))))?;
-        Ok((quic, chain.map(|chain| *chain), links))
+        }
     }
 }
 
-/// A connection, its client's certificates, and what is to be asked about them.
-type Shaken = (
-    quinn::Connection,
-    Option<Vec<CertificateDer<'static>>>,
-    Vec<Link>,
-);
+/// A connection whose handshake has ended well.
+struct Shaken {
+    quic: quinn::Connection,
+    chain: Option<Vec<CertificateDer<'static>>>,
+    /// What is to be asked about the chain.
+    links: Vec<Link>,
+}
 
-/// Why not, and the serial number of the certificate, where it is known.
-type Failed = (Handshake, Option<Box<[u8]>>);
+fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    let chain = quic.peer_identity()?.downcast().ok()?;
+    Some(*chain)
+}
 
 /// A failed handshake carries its TLS alert (RFC 9001 section 4.8, RFC 8446 section 6).
 fn failure(error: &quinn::ConnectionError) -> Handshake {

@@ -144,7 +144,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// After each step the counts are the sums of the permits, and no bound is exceeded by a growth.
+    /// After each step the counts are the sums of the permits, and no bound is exceeded by a
+    /// growth.
     #[test]
     fn counts_are_sums_and_bounds_hold(
         bytes_max in BODY_BYTES_MAX + RECORD_OVERHEAD_BYTES..10 * BODY_BYTES_MAX,

@@ -6,6 +6,7 @@ use std::thread;
 use anyhow::anyhow;
 
 use super::alarm::SINK_THREAD;
+use super::foundation::Foundation;
 use super::shutdown::Shutdown;
 use super::threads::DeliveryThread;
 use super::{in_flight_batches_max, local_runtime, spool};
@@ -16,28 +17,17 @@ use crate::lifecycle::Phases;
 use crate::record::Batch;
 use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::observers::Observers;
 
 /// Returns once the sink is open and found fit. A sink that is away is waited for, not ready.
 pub(crate) fn start(
     config: &Config,
+    foundation: &Foundation,
     batches: Receiver<Batch>,
-    health: Arc<Health>,
-    observers: &Observers,
     shutdown: &Shutdown,
 ) -> anyhow::Result<DeliveryThread> {
     shutdown.alarm().raise_at_panics();
-    let (metrics, promised) = (observers.metrics.clone(), Promised::default());
-    let parts = Parts {
-        backlog: spool::open(config, &metrics)?,
-        sink: config.sink.clone(),
-        sink_options: sink_options(config),
-        options: delivery_options(config),
-        health,
-        metrics,
-        promised: promised.clone(),
-        phases: shutdown.phases(),
-    };
+    let parts = Parts::of(config, foundation)?;
+    let promised = parts.promised.clone();
     let ending = shutdown.ending("delivery");
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
@@ -68,7 +58,23 @@ struct Parts {
 }
 
 impl Parts {
-    /// Tells `opened` when the sink is, and delivers until the last batch is home. An error is a sink that could not be opened.
+    /// An error is a spool that cannot be opened.
+    fn of(config: &Config, foundation: &Foundation) -> anyhow::Result<Self> {
+        let metrics = foundation.observers.metrics.clone();
+        Ok(Self {
+            backlog: spool::open(config, &metrics)?,
+            sink: config.sink.clone(),
+            sink_options: sink_options(config),
+            options: delivery_options(config),
+            health: foundation.health.clone(),
+            metrics,
+            promised: Promised::default(),
+            phases: foundation.phases.clone(),
+        })
+    }
+
+    /// Tells `opened` when the sink is, and delivers until the last batch is home. An error is a
+    /// sink that cannot be used.
     fn run(
         self,
         batches: Receiver<Batch>,

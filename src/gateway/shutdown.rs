@@ -1,7 +1,9 @@
-//! From the first signal to the exit code: the gateway's side of the [`lifecycle`](crate::lifecycle).
+//! From the first signal to the exit code: the gateway's side of the
+//! [`lifecycle`](crate::lifecycle).
 //!
-//! What asks the gateway to end is a signal, or the [alarm](super::alarm). Each phase has a bound in time, so the process
-//! ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before it, and [`HURRY_TIMEOUT`] after it.
+//! What asks the gateway to end is a signal, or the [alarm](super::alarm). Each phase has a bound
+//! in time, so the process ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before
+//! it, and [`HURRY_TIMEOUT`] after it.
 
 use std::future::Future;
 use std::io;
@@ -15,14 +17,18 @@ use tokio::time::{sleep, timeout};
 use super::alarm::{Alarm, Ending};
 use super::threads::Threads;
 use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
+use crate::worker;
 
 /// After the deadline of the drain, threads get this long to answer what waits.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
+const _: () = assert!(worker::HURRY_TIMEOUT.as_millis() < HURRY_TIMEOUT.as_millis());
+
 /// Far more than workers need to close their listeners.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the end of the gateway is steered by: its phases, the barriers that others pass on the way, and the alarm.
+/// What the end of the gateway is steered by: its phases, the barriers that others pass on the way,
+/// and the alarm.
 pub(crate) struct Shutdown {
     lifecycle: Lifecycle,
     /// Has a token of each TCP listener that is open.
@@ -49,7 +55,7 @@ impl Shutdown {
         self.lifecycle.phases()
     }
 
-    /// For tasks without which the gateway cannot go on.
+    /// To be told by tasks without which the gateway cannot go on.
     pub(crate) fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
@@ -73,7 +79,8 @@ impl Shutdown {
         self.sockets.clone()
     }
 
-    /// Returns when the gateway is to end: at a signal, or when something has ended without which it cannot go on.
+    /// Returns when the gateway is to end: at a signal, or when something has ended without which
+    /// it cannot go on.
     pub(crate) async fn asked_for(&mut self, signals: &mut Signals) {
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
@@ -84,14 +91,17 @@ impl Shutdown {
         }
     }
 
-    /// Takes the gateway through its phases. Returns when its threads have ended, or their time is up.
+    /// Takes the gateway through its phases. Returns when its threads have ended, or their time is
+    /// up.
     pub(crate) async fn drain(
         &self,
         signals: &mut Signals,
         drain_timeout: Duration,
         threads: Threads,
     ) -> ExitCode {
-        // Connections that are told to go come back at once: by then nobody of this gateway takes them.
+        assert!(!threads.workers.is_empty(), "a gateway has a worker");
+        // Connections that are told to go come back at once: by then nobody of this gateway takes
+        // them.
         self.lifecycle.advance(Phase::Closing);
         within(CLOSE_TIMEOUT, self.listeners.passed()).await;
         self.lifecycle.advance(Phase::Draining);

@@ -41,7 +41,8 @@ impl DeliveryThread {
 }
 
 impl Threads {
-    /// Returns when all threads have ended. They are looked at: at its end a thread cannot wake a runtime that is not its own.
+    /// Returns when all threads have ended. They are looked at: at its end a thread cannot wake a
+    /// runtime that is not its own.
     pub(crate) async fn ended(&self) {
         let mut checks = interval(CHECK_INTERVAL);
         while !self.are_finished() {

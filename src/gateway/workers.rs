@@ -8,16 +8,16 @@ use http::HeaderValue;
 
 use super::alarm::Ending;
 use super::authorities;
+use super::foundation::Foundation;
 use super::shutdown::Shutdown;
 use super::threads::WorkerThread;
 use crate::accept::{Capacity, Trust};
 use crate::config::Config;
 use crate::handover::Sender;
 use crate::identity::Identity;
-use crate::ingest::{Gate, Routes};
-use crate::lifecycle::{Phases, Token};
+use crate::ingest::Routes;
+use crate::lifecycle::Token;
 use crate::record::Batch;
-use crate::telemetry::observers::Observers;
 use crate::tls::Reloader;
 use crate::worker::{self, Blueprint, Own, Sockets};
 
@@ -25,7 +25,7 @@ use crate::worker::{self, Blueprint, Own, Sockets};
 pub(crate) fn start(
     blueprint: Blueprint,
     sockets: Vec<Sockets>,
-    observers: &Observers,
+    foundation: &Foundation,
     delivery: Sender<Batch>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Vec<WorkerThread>> {
@@ -36,7 +36,7 @@ pub(crate) fn start(
         let own = Own {
             index,
             sockets,
-            observers: observers.of_worker(index),
+            observers: foundation.observers.of_worker(index),
             delivery: delivery.clone(),
             listening: shutdown.listener(),
         };
@@ -62,10 +62,9 @@ fn spawn(
 /// What every worker is built of. `port` is the one that they listen on.
 pub(crate) fn blueprint(
     config: &Config,
+    foundation: &Foundation,
     reloader: &Reloader,
-    gate: Gate,
     port: u16,
-    phases: Phases,
 ) -> anyhow::Result<Blueprint> {
     Ok(Blueprint {
         listen: config.listen.clone(),
@@ -75,10 +74,10 @@ pub(crate) fn blueprint(
         streams: u16::try_from(config.streams.len())?,
         alt_svc: config.listen.http3.then(|| alt_svc(port)),
         trust: trust(config, reloader),
-        gate,
+        gate: foundation.gate.clone(),
         capacity: Arc::new(Capacity::new(config.listen.connections)),
         routes: Arc::new(routes(config, reloader)),
-        phases,
+        phases: foundation.phases.clone(),
     })
 }
 
@@ -96,7 +95,8 @@ fn routes(config: &Config, reloader: &Reloader) -> Routes {
     Routes::new(authorities, &config.streams, &config.stream_access)
 }
 
-/// Tells a TCP client that HTTP/3 is served on the same port, and that it may remember that for a day (RFC 7838 section 3).
+/// Tells a TCP client that HTTP/3 is served on the same port, and that it may remember that for a
+/// day (RFC 7838 section 3).
 fn alt_svc(port: u16) -> HeaderValue {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).expect("it is visible ASCII")
 }

@@ -1,7 +1,8 @@
-//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are other ones.
+//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are
+//! other ones.
 //!
-//! A connection looks at one number of its own worker each time it is polled; nothing is shared with other workers. The
-//! worker runs [`Bell::run`], which waits for the news and wakes everyone.
+//! A connection looks at one number of its own worker each time it is polled; nothing is shared
+//! with other workers. The worker runs [`Bell::run`], which waits for the news and wakes everyone.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -23,7 +24,8 @@ pub struct Bell {
     phases: Phases,
     revocation: watch::Receiver<Arc<Revocation>>,
     rings: Cell<u32>,
-    /// The phase as connections see it, which ask at each poll: a thread's own word, set before they are woken.
+    /// The phase as connections see it, which ask at each poll: a thread's own word, set before
+    /// they are woken.
     draining_since: Cell<Option<Instant>>,
     listeners: RefCell<Slab<Waker>>,
 }
@@ -47,7 +49,8 @@ impl Bell {
         }
     }
 
-    /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to make one.
+    /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to
+    /// make one.
     async fn run(&self) {
         let mut revocation = self.revocation.clone();
         let mut draining = pin!(self.phases.reached(Phase::Draining));
