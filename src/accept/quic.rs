@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, lea
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
+use crate::limits::AddressLimits;
 use crate::telemetry::metrics::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
@@ -209,17 +210,23 @@ impl Acceptor {
         drop((unvalidated, handshake));
         permit.settle();
         match shaken {
-            Ok(Shaken { quic, chain, links }) => {
-                let caller = self.caller(chain.as_deref(), links, address, address_limits);
-                let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
-                    return quic.close(H3_EXCESSIVE_LOAD, b"");
-                };
-                self.count(Handshake::Accepted);
-                let connection = Connection::new(Protocol::H3, caller, &self.service);
-                Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
-            }
+            Ok(shaken) => self.serve_h3(shaken, address, address_limits).await,
             Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),
         }
+    }
+
+    /// Serves a connection, or closes it where its device has too many.
+    async fn serve_h3(&self, shaken: Shaken, address: IpAddr, address_limits: AddressLimits) {
+        let Shaken { quic, chain, links } = shaken;
+        let caller = self.caller(chain.as_deref(), links, address, address_limits);
+        let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
+            return quic.close(H3_EXCESSIVE_LOAD, b"");
+        };
+        // What only a handshake needs is not kept for as long as the connection.
+        drop(chain);
+        self.count(Handshake::Accepted);
+        let connection = Connection::new(Protocol::H3, caller, &self.service);
+        Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
     }
 
     async fn shake_quic(
