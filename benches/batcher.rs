@@ -16,6 +16,7 @@ use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::delivery::Health;
 use forebay::internals::handover;
+use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
@@ -43,7 +44,12 @@ impl Readings {
     fn new() -> Self {
         let device = DeviceId::parse("meter-1").expect("an id");
         Self {
-            admission: Admission::new(usize::MAX / 2, 256 * 1024, Arc::new(Health::up(1))),
+            admission: Admission::new(
+                usize::MAX / 2,
+                256 * 1024,
+                Arc::new(Health::up(1)),
+                Phases::serving(),
+            ),
             device,
             memory: DeviceMemory::default(),
         }

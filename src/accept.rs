@@ -1,10 +1,12 @@
 //! Accepting connections: a permit first, then a handshake within its deadline, then HTTP.
 //!
-//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before the next connection
-//! is accepted, so that the process never runs out of file descriptors; a source address must have a handshake token, and
-//! not too many connections, and neither must the device ([`Capacity`]); the steps of handshakes take [`Turns`], and keep a
-//! [`Pace`]. What fails before a certificate is verified is counted and closed, never answered. When the gateway closes its
-//! listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic` return once every connection has ended.
+//! One [`Acceptor`] a worker, for its TCP listener and its QUIC endpoint. Permits are taken before
+//! the next connection is accepted, so that the process never runs out of file descriptors; a
+//! source address must have a handshake token, and not too many connections, and neither must the
+//! device ([`Capacity`]); the steps of handshakes take [`Turns`], and keep a [`Pace`]. What fails
+//! before a certificate is verified is counted and closed, never answered. When the gateway closes
+//! its listeners, what the kernel has accepted is served still; `run_tcp` and `run_quic` return
+//! once every connection has ended.
 
 mod capacity;
 mod pace;
@@ -13,62 +15,97 @@ mod steer;
 mod tcp;
 mod turn;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::config::ListenConfig;
 use crate::http::Service;
 use crate::identity::{self, Identity, Link};
-use crate::ingest::{Caller, KnownDevice};
-use crate::limits::{AddressLimits, Clock, Limits};
+use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice};
+use crate::lifecycle::{Phase, Phases};
+use crate::limits::AddressLimits;
 use crate::record::Timestamp;
-use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::{Handshake, Scope, WorkerMetrics};
+use crate::telemetry::audit::Event;
+use crate::telemetry::metrics::{Handshake, Scope};
 use crate::tls::{Buffers, Status, Tls};
 pub(crate) use capacity::Capacity;
-use capacity::{ConnectionPermit, Guest, HandshakePermit, Seat};
+use capacity::{AddressPermit, ConnectionPermit, HandshakePermit, Seat};
 pub(crate) use quic::{Place, Quic};
 pub(crate) use steer::{WorkerConnectionIds, steer_to_workers};
-pub(crate) use turn::Turns;
+pub(crate) use tcp::LISTENER_QUEUE_MAX;
+use turn::Turns;
 
 /// A handshake that is under way when the gateway drains gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
-/// Accepts for one worker.
-pub(crate) struct Acceptor {
-    pub service: Rc<Service>,
+/// Why a handshake has failed, and the serial number of the client's certificate, where it is
+/// known.
+type Failed = (Handshake, Option<Box<[u8]>>);
+
+/// Decides who is let in, and which device a certificate names.
+#[derive(Clone)]
+pub(crate) struct Trust {
     pub tls: Tls,
     pub identity: Arc<Identity>,
-    pub limits: Arc<Limits>,
-    pub clock: Clock,
-    pub capacity: Arc<Capacity>,
-    pub turns: Turns,
-    pub buffers: Buffers,
-    pub metrics: Arc<WorkerMetrics>,
-    pub audit: Audit,
-    /// For one flight of a handshake.
-    pub handshake_timeout: Duration,
-    pub draining: watch::Receiver<bool>,
+}
+
+/// Accepts for one worker.
+pub(crate) struct Acceptor {
+    service: Rc<Service>,
+    trust: Trust,
+    capacity: Arc<Capacity>,
+    phases: Phases,
+    /// How long one flight of a handshake may take.
+    handshake_timeout: Duration,
+    turns: Turns,
+    buffers: Buffers,
 }
 
 impl Acceptor {
+    pub(crate) fn new(
+        config: &ListenConfig,
+        service: Service,
+        trust: Trust,
+        capacity: Arc<Capacity>,
+        phases: Phases,
+    ) -> Self {
+        Self {
+            service: Rc::new(service),
+            trust,
+            capacity,
+            phases,
+            handshake_timeout: config.handshake_timeout,
+            turns: Turns::default(),
+            buffers: Buffers::default(),
+        }
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.service.ingest.gate
+    }
+
+    /// Counts how a handshake has ended.
+    fn count(&self, result: Handshake) {
+        self.service.metrics.handshake(result);
+    }
+
     /// Returns when the gateway has been draining for so long.
     async fn drains_for(&self, grace: Duration) {
-        let mut draining = self.draining.clone();
-        // The error is that nobody is left to say so.
-        let _ = draining.wait_for(|draining| *draining).await;
+        self.phases.reached(Phase::Draining).await;
         sleep(grace).await;
     }
 
-    /// One more connection of the device. `None`, counted and written down, when it has too many. A certificate that names no
-    /// device stands for itself: its requests are refused, but it could hold as many connections as it likes.
+    /// Seats one more connection of the device. `None`, counted and written down, when it has too
+    /// many. A certificate that names no device stands for itself: its requests are refused, but it
+    /// could hold as many connections as it likes.
     fn seat(
         &self,
         caller: &Caller,
@@ -78,8 +115,8 @@ impl Acceptor {
         let name = caller.id().map_or(leaf(chain), str::as_bytes);
         let seat = self.capacity.seat(name);
         if seat.is_none() {
-            self.metrics.handshake(Handshake::DeviceFull);
-            self.audit.record(Event::ConnectionRefused {
+            self.count(Handshake::DeviceFull);
+            self.service.audit.record(Event::ConnectionRefused {
                 address: caller.address,
                 transport,
                 device: caller.id(),
@@ -89,18 +126,18 @@ impl Acceptor {
         seat
     }
 
-    /// A place and a handshake token of the source address.
-    fn admit(&self, address: IpAddr) -> Result<(Guest, AddressLimits), Handshake> {
-        let guest = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
-        let now = self.clock.now();
-        let limits = self.limits.address(address, now).ok();
+    /// Takes a place and a handshake token of the source address.
+    fn admit(&self, address: IpAddr) -> Result<(AddressPermit, AddressLimits), Handshake> {
+        let permit = self.capacity.admit(address).ok_or(Handshake::AddressFull)?;
+        let now = self.gate().clock.now();
+        let limits = self.gate().limits.address(address, now).ok();
         let limits = limits
             .filter(|limits| limits.take_handshake(now).is_ok())
             .ok_or_else(|| {
-                self.metrics.refused(Scope::Handshake);
+                self.service.metrics.refused(Scope::Handshake);
                 Handshake::RateLimited
             })?;
-        Ok((guest, limits))
+        Ok((permit, limits))
     }
 
     /// Counts a handshake that came to nothing, and writes it down.
@@ -111,8 +148,8 @@ impl Acceptor {
         transport: &'static str,
         serial: Option<&[u8]>,
     ) {
-        self.metrics.handshake(result);
-        self.audit.record(Event::HandshakeRefused {
+        self.count(result);
+        self.service.audit.record(Event::HandshakeRefused {
             address,
             transport,
             reason: result.label(),
@@ -120,24 +157,26 @@ impl Acceptor {
         });
     }
 
-    /// What is to be asked about the chain from now on. A resumed session has not been verified: it ends here when
-    /// nobody knows whether it is revoked. When it is known to be, the device is told so in answer to its request.
+    /// Gives what is to be asked about the chain from now on. A resumed session has not been
+    /// verified: it ends here when nobody knows whether it is revoked. When it is known to be, the
+    /// device is told so in answer to its request.
     fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
-        let revocation = self.tls.revocation.borrow();
+        let revocation = self.trust.tls.revocation.borrow();
         let chain = chain.unwrap_or_default();
         let links = revocation
             .links(chain.iter().map(|certificate| certificate.as_ref()))
             .map_err(|_| Handshake::BadCertificate)?;
         match revocation.status(&links, Timestamp::now()) {
             Status::Good | Status::Revoked => {
-                self.tls.certificates.learn(chain);
+                self.trust.tls.certificates.learn(chain);
                 Ok(links)
             }
             Status::Unknown => Err(Handshake::UnknownIssuer),
         }
     }
 
-    /// Who has connected. Without a usable identity each request is refused, and none has buckets.
+    /// Tells who has connected. Without a usable identity each request is refused, and none has
+    /// buckets.
     fn caller(
         &self,
         chain: Option<&[CertificateDer]>,
@@ -145,21 +184,23 @@ impl Acceptor {
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Caller {
-        let device = self.identity.device(leaf(chain)).map(|device| {
-            let limits = self.limits.device(&device.id, self.clock.now());
-            let memory = self.service.ingest.admission.device(&device.id);
-            KnownDevice {
-                device,
+        let device = self.trust.identity.device(leaf(chain)).map(|device| {
+            let Gate {
+                clock,
                 limits,
-                memory,
+                admission,
+            } = self.gate();
+            KnownDevice {
+                limits: limits.device(&device.id, clock.now()),
+                memory: admission.device(&device.id),
+                device,
             }
         });
-        let (is_revoked, content_types) = Default::default();
         Caller {
             device,
             chain: links,
-            is_revoked,
-            content_types,
+            is_revoked: Cell::new(false),
+            content_types: ContentTypes::default(),
             address,
             address_limits,
         }

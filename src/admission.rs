@@ -1,24 +1,25 @@
-//! May this record come in? The memory budget over all records that are not yet safe, and whether its stream is there.
+//! May this record come in? The memory budget over all records that are not yet safe, and whether
+//! its stream is there.
 //!
-//! Ingest asks before it reads a body, and again as the body arrives: what is reserved is what has come, so a head
-//! alone costs next to nothing. What it gets is a [`Permit`] that travels with the record and gives its bytes back when
-//! the record is dropped, wherever that is. The sum of all permits never exceeds the budget, and no device holds more
-//! than its share of it ([`budget`]).
+//! Ingest asks before it reads a body, and again as the body arrives: what is reserved is what has
+//! come, so a head alone costs next to nothing. What it gets is a [`Permit`] that travels with the
+//! record and gives its bytes back when the record is dropped, wherever that is. The sum of all
+//! permits never exceeds the budget, and no device holds more than its share of it ([`budget`]).
 
 mod budget;
 mod devices;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::MEMORY_HEADROOM_BYTES;
 use crate::delivery::Health;
+use crate::lifecycle::{Phase, Phases};
 use crate::record::{DeviceId, DeviceMemory, Permit, StreamIndex};
 use budget::{Budget, Full};
 use devices::Devices;
 
-/// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the buffers that its
-/// payload pins and that the sink's client makes. In bytes.
+/// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the
+/// buffers that its payload pins and that the sink's client makes. In bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 const _: () = assert!(
@@ -26,7 +27,7 @@ const _: () = assert!(
     "a budget that is accepted holds the largest record"
 );
 
-/// Of what a head declares, so much is reserved with it: most readings are reserved in one go.
+/// So much of what a head declares is reserved with it: most readings are reserved in one go.
 const DECLARED_BYTES_AT_ONCE_MAX: usize = 1024;
 
 /// Why nothing can come in now.
@@ -48,39 +49,39 @@ impl From<Full> for Shed {
     }
 }
 
-/// Shared by all workers.
+/// Judges what may come in, for all workers.
 pub struct Admission {
     budget: Budget,
     devices: Devices,
     sink: Arc<Health>,
-    closed: AtomicBool,
+    phases: Phases,
 }
 
 impl Admission {
     /// The budget holds at least one body of `body_bytes_max` bytes and what it costs beside.
-    pub fn new(bytes_max: usize, body_bytes_max: usize, sink: Arc<Health>) -> Self {
+    pub fn new(bytes_max: usize, body_bytes_max: usize, sink: Arc<Health>, phases: Phases) -> Self {
         Self {
             budget: Budget::new(bytes_max, body_bytes_max + RECORD_OVERHEAD_BYTES),
             devices: Devices::default(),
             sink,
-            closed: AtomicBool::new(false),
+            phases,
         }
     }
 
-    /// What the records of a device hold, to be looked up once per connection.
+    /// Tells what the records of a device hold, to be looked up once per connection.
     pub fn device(&self, device: &DeviceId) -> DeviceMemory {
         self.devices.memory(device)
     }
 
-    /// A permit for a record of the stream whose body is still to come. A body that is declared must
-    /// have room now, which is not kept for it.
+    /// Gives a permit for a record of the stream whose body is still to come. A body that is
+    /// declared must have room now, which is not kept for it.
     pub fn reserve(
         &self,
         stream: StreamIndex,
         device: &DeviceMemory,
         declared_bytes: Option<usize>,
     ) -> Result<Permit, Shed> {
-        if self.closed.load(Ordering::Relaxed) {
+        if self.phases.has_reached(Phase::Hurrying) {
             return Err(Shed::Draining);
         }
         if !self.sink.admits(stream) {
@@ -93,6 +94,7 @@ impl Admission {
             self.budget
                 .has_room(&permit, declared_bytes + RECORD_OVERHEAD_BYTES)?;
         }
+        debug_assert!(permit.bytes() >= RECORD_OVERHEAD_BYTES);
         Ok(permit)
     }
 
@@ -101,11 +103,6 @@ impl Admission {
         Ok(self
             .budget
             .grow(permit, payload_bytes + RECORD_OVERHEAD_BYTES)?)
-    }
-
-    /// From now on nothing comes in.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of all records that are not yet safe.

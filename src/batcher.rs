@@ -67,7 +67,8 @@ pub struct Batcher {
     home: Sender<Settled>,
     metrics: Arc<WorkerMetrics>,
     changed: Notify,
-    draining: Cell<bool>,
+    /// The worker's last record has come: whatever is here leaves without delay.
+    is_emptying: Cell<bool>,
 }
 
 impl Batcher {
@@ -92,7 +93,7 @@ impl Batcher {
         };
         let lanes = (0..streams).map(lane).collect();
         let (agenda, spares) = (RefCell::new(Agenda::new(streams)), Spares::default());
-        let (waiters, changed, draining) = (Waiters::default(), Notify::new(), Cell::new(false));
+        let (waiters, changed, is_emptying) = (Waiters::default(), Notify::new(), Cell::new(false));
         Self {
             lanes,
             agenda,
@@ -103,7 +104,7 @@ impl Batcher {
             home,
             metrics,
             changed,
-            draining,
+            is_emptying,
         }
     }
 
@@ -145,7 +146,7 @@ impl Batcher {
         self.agenda.borrow_mut().note(lane.stream, lane.standing());
     }
 
-    /// Seals what is due, and carries acks home, until the batcher is draining and everything has come back.
+    /// Seals what is due, and carries acks home, until it is to end and everything has come back.
     pub async fn run(&self, mut settled: Receiver<Settled>, lull: Lull) {
         let (mut expiry_at, mut is_lull) = (Instant::now(), false);
         while !self.is_drained() {
@@ -199,7 +200,7 @@ impl Batcher {
 
     /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
     pub fn drain(&self) {
-        self.draining.set(true);
+        self.is_emptying.set(true);
         self.changed.notify_one();
     }
 
@@ -227,7 +228,7 @@ impl Batcher {
             let lane = lane.borrow();
             lane.in_flight == 0 && lane.accumulator.is_empty() && lane.ready.is_empty()
         };
-        self.draining.get() && self.lanes.iter().all(done)
+        self.is_emptying.get() && self.lanes.iter().all(done)
     }
 
     /// Seals and sends what is due; gives the next instant at which a lane will be.
@@ -250,7 +251,7 @@ impl Batcher {
         let agenda = self.agenda.borrow();
         if is_lull && let Some(lane) = agenda.departing() {
             Some((lane, SealReason::Idle))
-        } else if self.draining.get() {
+        } else if self.is_emptying.get() {
             Some((agenda.any()?, SealReason::Drain))
         } else {
             Some((agenda.due(now)?, SealReason::Linger))

@@ -190,7 +190,7 @@ pub struct LimitsConfig {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct HttpConfig {
+pub struct HttpConfig {
     pub body_bytes_max: usize,
     /// Further host names (`*`: any).
     pub authorities: Vec<String>,

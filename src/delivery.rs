@@ -34,6 +34,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
 use crate::config::{BatchConfig, StreamConfig};
 use crate::handover::Receiver;
+use crate::lifecycle::{Phase, Phases};
 use crate::record::{Batch, Outcomes, Record, StreamIndex};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
@@ -117,15 +118,11 @@ impl Delivery {
         answers.into_iter().find(unfit).unwrap_or(Ok(()))
     }
 
-    /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what there is has been
+    /// Delivers until every worker has gone and every batch is home, or the gateway hurries and what there is has been
     /// spooled. Runs on a local runtime.
-    pub async fn run(
-        self,
-        mut batches: Receiver<Batch>,
-        hurried: impl Future<Output = ()> + 'static,
-    ) {
+    pub async fn run(self, mut batches: Receiver<Batch>, phases: Phases) {
         let delivery = Rc::new(self);
-        spawn_local(delivery.clone().hurry_when(hurried));
+        let hurrying = spawn_local(delivery.clone().hurry_in(phases));
         let watching = delivery.start("the watch over the sink", Self::keep_watch);
         let draining = delivery.start("the drain of the spool", Self::drain);
         let queueing = delivery.start("the delivery of queued records", Self::deliver_queued);
@@ -147,6 +144,7 @@ impl Delivery {
             () = delivery.watch.hurried() => {}
         }
         watching.abort();
+        hurrying.abort();
     }
 
     fn start<F: Future<Output = ()> + 'static>(
@@ -172,8 +170,8 @@ impl Delivery {
         under_way.spawn_local(self.guarded("a delivery", delivered));
     }
 
-    async fn hurry_when(self: Rc<Self>, hurried: impl Future<Output = ()>) {
-        hurried.await;
+    async fn hurry_in(self: Rc<Self>, phases: Phases) {
+        phases.reached(Phase::Hurrying).await;
         self.watch.hurry();
     }
 

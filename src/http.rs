@@ -26,19 +26,19 @@ use bytes::Bytes;
 use http::header::{ALT_SVC, DATE, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::HttpConfig;
 use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::telemetry::observers::WorkerObservers;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
-use crate::tls::Revocation;
 use bell::Bell;
-pub use date::Date;
+use date::Date;
 pub(crate) use reply::openapi;
 
 /// Largest head of a request, in bytes, names, values and framing together.
@@ -53,21 +53,19 @@ const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Serves the connections of one worker.
 pub struct Service {
     pub ingest: Ingest,
-    pub metrics: Arc<WorkerMetrics>,
-    pub audit: Audit,
-    pub access: AccessLog,
-    pub spans: Spans,
-    pub top: Top,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) audit: Audit,
+    access: AccessLog,
+    spans: Spans,
+    top: Top,
     /// Tells TCP clients of h3, when it is served.
-    pub alt_svc: Option<HeaderValue>,
-    pub header_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub bell: Rc<Bell>,
-    pub date: Date,
-    /// Who is revoked now.
-    pub revocation: watch::Receiver<Arc<Revocation>>,
+    alt_svc: Option<HeaderValue>,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    bell: Rc<Bell>,
+    date: Date,
     /// The answer that most h1 requests get.
-    pub h1_accepted: h1::Accepted,
+    h1_accepted: h1::Accepted,
 }
 
 /// What becomes of a connection when what is under way on it has ended.
@@ -182,6 +180,29 @@ impl Answer {
 }
 
 impl Service {
+    pub fn new(
+        config: &HttpConfig,
+        ingest: Ingest,
+        observers: WorkerObservers,
+        bell: Rc<Bell>,
+        alt_svc: Option<HeaderValue>,
+    ) -> Self {
+        Self {
+            ingest,
+            metrics: observers.metrics,
+            audit: observers.audit,
+            access: observers.access,
+            spans: observers.spans,
+            top: observers.top,
+            alt_svc,
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            bell,
+            date: Date::default(),
+            h1_accepted: h1::Accepted::default(),
+        }
+    }
+
     /// Answers one request of h2 or h3.
     async fn answer(
         &self,

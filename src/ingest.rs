@@ -26,6 +26,7 @@ pub use routes::{Authorities, Routes};
 
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
+use crate::config::HttpConfig;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
 use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
@@ -101,17 +102,33 @@ impl Moment {
     }
 }
 
-/// What the hot path needs from the gateway.
-pub struct Ingest {
+/// What a connection and its requests have to pass: buckets, and the memory budget. Clones share both.
+#[derive(Clone)]
+pub struct Gate {
     pub clock: Clock,
     pub limits: Arc<Limits>,
     pub admission: Arc<Admission>,
-    pub batcher: Rc<Batcher>,
-    pub routes: Arc<Routes>,
-    pub body_bytes_max: usize,
-    pub body_timeout: Duration,
+}
+
+impl Gate {
+    pub fn new(limits: Limits, admission: Admission) -> Self {
+        Self {
+            clock: Clock::new(),
+            limits: Arc::new(limits),
+            admission: Arc::new(admission),
+        }
+    }
+}
+
+/// The hot path of one worker.
+pub struct Ingest {
+    pub gate: Gate,
+    routes: Arc<Routes>,
+    batcher: Rc<Batcher>,
+    body_bytes_max: usize,
+    body_timeout: Duration,
     /// Bytes a second that a body must keep up; 0 is no such bound.
-    pub body_rate_min: u64,
+    body_rate_min: u64,
 }
 
 /// A request whose head has passed every check: what is left is its body.
@@ -125,6 +142,17 @@ pub(crate) struct Admitted<'c> {
 }
 
 impl Ingest {
+    pub fn new(config: &HttpConfig, gate: Gate, routes: Arc<Routes>, batcher: Rc<Batcher>) -> Self {
+        Self {
+            gate,
+            routes,
+            batcher,
+            body_bytes_max: config.body_bytes_max,
+            body_timeout: config.body_timeout,
+            body_rate_min: config.body_rate_min,
+        }
+    }
+
     /// Whether the request may send its body.
     pub(crate) fn admit<'c>(
         &self,
@@ -132,10 +160,11 @@ impl Ingest {
         head: &RequestHead<'_>,
         at: Moment,
     ) -> Result<Admitted<'c>, Refusal> {
-        let (now, received_at) = (self.clock.at(at.instant.into_std()), at.wall);
+        let (now, received_at) = (self.gate.clock.at(at.instant.into_std()), at.wall);
         let (known, limits) = caller.device(received_at)?;
         let device = &known.device;
-        self.limits
+        self.gate
+            .limits
             .take_request(limits, &caller.address_limits, now)?;
         let stream = self.routes.resolve(head, &device.id)?;
         let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
@@ -143,6 +172,7 @@ impl Ingest {
             self.take_declared(limits, bytes, now)?;
         }
         let permit = self
+            .gate
             .admission
             .reserve(stream, &known.memory, head.declared_bytes)?;
         Ok(Admitted {
@@ -227,12 +257,12 @@ struct Costs<'a> {
 
 impl Ledger for Costs<'_> {
     fn charge(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let now = self.ingest.clock.now();
+        let now = self.ingest.gate.clock.now();
         Ok(self.limits.take_bytes(now, bytes as u64)?)
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bytes = bytes + self.beside_bytes;
-        Ok(self.ingest.admission.grow(&mut self.permit, bytes)?)
+        Ok(self.ingest.gate.admission.grow(&mut self.permit, bytes)?)
     }
 }

@@ -15,8 +15,9 @@ pub mod batcher {
 pub mod config {
     pub use crate::config::variables::{Default, VARIABLES, Variable};
     pub use crate::config::{
-        AckConfig, AckMode, BatchConfig, DeviceClass, FileConfig, IdSource, KafkaConfig,
-        KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess, StreamConfig, WhenFull,
+        AckConfig, AckMode, BatchConfig, DeviceClass, FileConfig, HttpConfig, IdSource,
+        KafkaConfig, KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess,
+        StreamConfig, WhenFull,
     };
 }
 
@@ -35,12 +36,12 @@ pub mod handover {
 pub mod http {
     pub use crate::http::bell::Bell;
     pub use crate::http::openapi::document;
-    pub use crate::http::{Connection, Date, Service};
+    pub use crate::http::{Connection, Service};
 
     pub mod h1 {
         pub use crate::http::h1::chunked::{BrokenFraming, Chunked, Step};
         pub use crate::http::h1::head::{Framing, Parsed, end, parse};
-        pub use crate::http::h1::{Accepted, serve};
+        pub use crate::http::h1::serve;
     }
 
     pub mod h2 {
@@ -64,8 +65,12 @@ pub mod identity {
 
 pub mod ingest {
     pub use crate::ingest::{
-        Authorities, Caller, ContentTypes, Ingest, KnownDevice, Refusal, RequestHead, Routes,
+        Authorities, Caller, ContentTypes, Gate, Ingest, KnownDevice, Refusal, RequestHead, Routes,
     };
+}
+
+pub mod lifecycle {
+    pub use crate::lifecycle::{Phase, Phases};
 }
 
 pub mod limits {
@@ -117,13 +122,10 @@ pub mod spool {
 }
 
 pub mod telemetry {
-    pub use crate::telemetry::access::{AccessLog, Exchange};
-    pub use crate::telemetry::audit::Audit;
     pub use crate::telemetry::metrics::{
         Metrics, ProbedGauge, Protocol, SealReason, SpoolMetrics, WorkerMetrics,
     };
-    pub use crate::telemetry::spans::Spans;
-    pub use crate::telemetry::top::Top;
+    pub use crate::telemetry::observers::WorkerObservers;
 }
 
 pub mod tls {

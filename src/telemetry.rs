@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod journal;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod observers;
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp;
 pub(crate) mod spans;

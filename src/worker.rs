@@ -1,8 +1,10 @@
-//! A worker: one thread, one single-threaded runtime, with its own listeners, connections and lanes.
+//! A worker: one thread, one single-threaded runtime, with its own listeners, connections and
+//! lanes.
 //!
-//! The gateway starts one a core. A connection lives and dies on the worker that accepted it, so that nothing on the
-//! way of a request is shared but buckets, the memory budget and the two hand-over queues. A worker ends when the
-//! gateway has drained: its connections first, then its batches.
+//! The gateway starts one a core, each of the same [`Blueprint`]. A connection lives and dies on
+//! the worker that accepted it, so that nothing on the way of a request is shared but buckets, the
+//! memory budget and the two hand-over queues. A worker ends when the gateway has drained: its
+//! connections first, then its batches.
 
 use std::cell::Cell;
 use std::io;
@@ -13,30 +15,21 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle, spawn_local};
+use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_local};
 use tokio::time::timeout;
 
-use crate::accept::{Acceptor, Capacity, Place, Quic, Turns, WorkerConnectionIds};
-use crate::admission::Admission;
+use crate::accept::{Acceptor, Capacity, Place, Quic, Trust, WorkerConnectionIds};
 use crate::batcher::lull::Lull;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
-use crate::config::{AckConfig, BatchConfig, HttpConfig};
-use crate::handover::{self, Sender};
+use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
+use crate::handover::{self, Receiver, Sender};
+use crate::http::Service;
 use crate::http::bell::Bell;
-use crate::http::h1::Accepted;
-use crate::http::{Date, Service};
-use crate::identity::Identity;
-use crate::ingest::{Ingest, Routes};
-use crate::limits::{Clock, Limits};
-use crate::record::Batch;
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::audit::Audit;
-use crate::telemetry::journal::Journal;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::spans::Spans;
-use crate::telemetry::top::Top;
-use crate::tls::{Buffers, Tls};
+use crate::ingest::{Gate, Ingest, Routes};
+use crate::lifecycle::{Phase, Phases, Token};
+use crate::record::{Batch, Settled};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::observers::WorkerObservers;
 
 /// Batches that are out when the gateway hurries get this long to come home.
 const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,36 +37,30 @@ const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests that wait when the gateway hurries get this long to take their answer.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61 would let handshakes that
-/// are refused, or a flooded connection that gives way, hold up a request for as many of their turns.
+/// From the hurry to the end of a worker, in all.
+pub(crate) const HURRY_TIMEOUT: Duration =
+    LAST_BATCHES_TIMEOUT.saturating_add(LAST_ANSWERS_TIMEOUT);
+
+/// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61
+/// would let handshakes that are refused, or a flooded connection that gives way, hold up a request
+/// for as many of their turns.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
-/// What all workers share.
-pub(crate) struct Shared {
-    pub workers: usize,
-    pub streams: u16,
-    pub tls: Tls,
-    pub identity: Arc<Identity>,
-    pub limits: Arc<Limits>,
-    pub admission: Arc<Admission>,
-    pub routes: Arc<Routes>,
-    pub metrics: Arc<Metrics>,
-    pub clock: Clock,
-    pub capacity: Arc<Capacity>,
-    pub audit: Audit,
-    /// The access log, where there is one, and its share of all requests.
-    pub access: (Option<Journal>, f64),
-    pub spans: Spans,
-    pub top: Top,
+/// What every worker builds its rooms of: their sections of the configuration, and what all workers
+/// share.
+pub(crate) struct Blueprint {
+    pub listen: ListenConfig,
+    pub http: HttpConfig,
     pub batch: BatchConfig,
     pub ack: AckConfig,
-    pub http: HttpConfig,
-    pub handshake_timeout: Duration,
+    pub streams: u16,
+    /// Tells TCP clients of h3, when it is served.
     pub alt_svc: Option<HeaderValue>,
-    /// Turns true when the gateway drains, its TCP listeners being closed: nothing new, finish what there is.
-    pub draining: watch::Receiver<bool>,
-    /// Turns true when there is no time left: answer what waits, and go.
-    pub hurrying: watch::Receiver<bool>,
+    pub trust: Trust,
+    pub gate: Gate,
+    pub capacity: Arc<Capacity>,
+    pub routes: Arc<Routes>,
+    pub phases: Phases,
 }
 
 /// Where one worker listens.
@@ -86,18 +73,16 @@ pub(crate) struct Sockets {
 pub(crate) struct Own {
     pub index: usize,
     pub sockets: Sockets,
-    /// Turns true when TCP listeners are to close; it is dropped when this worker's is.
-    pub closing: watch::Receiver<bool>,
+    pub observers: WorkerObservers,
+    pub delivery: Sender<Batch>,
+    /// It is dropped when the TCP listener is closed.
+    pub listening: Token,
 }
 
-/// Runs a worker until it has drained. Gives the number of records that it has answered and leaves behind; an error is a
-/// worker that could not go on. `place` is dropped when the worker's UDP socket is closed.
-pub(crate) fn run(
-    own: Own,
-    place: watch::Receiver<()>,
-    shared: &Shared,
-    delivery: Sender<Batch>,
-) -> io::Result<usize> {
+/// Runs a worker until it has drained. Gives the number of records that it has answered and leaves
+/// behind; an error is a worker that could not go on. `place` is dropped when the worker's UDP
+/// socket is closed.
+pub(crate) fn run(own: Own, place: Token, blueprint: &Blueprint) -> io::Result<usize> {
     // Declared before the runtime, so that it goes after it, and with it the socket.
     let place = Place::new(Cell::new(Some(place)));
     let mut runtime = Builder::new_current_thread();
@@ -106,129 +91,86 @@ pub(crate) fn run(
         .enable_all()
         .event_interval(POLLS_BETWEEN_EVENTS)
         .build_local(LocalOptions::default())?;
-    runtime.block_on(async { serve(own, place.clone(), shared, delivery, lull).await })
+    runtime.block_on(async { serve(own, place.clone(), blueprint, lull).await })
 }
 
-async fn serve(
-    own: Own,
-    place: Place,
-    shared: &Shared,
-    delivery: Sender<Batch>,
-    lull: Lull,
-) -> io::Result<usize> {
-    let metrics = shared.metrics.worker(own.index);
-    let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);
-    let batcher = Batcher::new(
-        shared.streams,
-        shared.batch,
-        shared.ack,
-        delivery,
-        home,
-        metrics,
-    );
-    let batcher = Rc::new(batcher);
+async fn serve(own: Own, place: Place, blueprint: &Blueprint, lull: Lull) -> io::Result<usize> {
+    let (batcher, settled) = blueprint.batcher(own.delivery, own.observers.metrics.clone());
     let batching = spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled, lull).await }
     });
-    let acceptor = Rc::new(acceptor(own.index, shared, batcher.clone()));
-    let serving = listen(own, place, shared, acceptor)?;
-    finish(shared, &batcher, serving, batching).await
-}
-
-fn acceptor(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Acceptor {
-    Acceptor {
-        service: Rc::new(service(index, shared, batcher)),
-        tls: shared.tls.clone(),
-        identity: shared.identity.clone(),
-        limits: shared.limits.clone(),
-        clock: shared.clock,
-        capacity: shared.capacity.clone(),
-        turns: Turns::default(),
-        buffers: Buffers::default(),
-        metrics: shared.metrics.worker(index),
-        audit: shared.audit.clone(),
-        handshake_timeout: shared.handshake_timeout,
-        draining: shared.draining.clone(),
-    }
-}
-
-fn service(index: usize, shared: &Shared, batcher: Rc<Batcher>) -> Service {
-    let ingest = Ingest {
-        clock: shared.clock,
-        limits: shared.limits.clone(),
-        admission: shared.admission.clone(),
-        batcher,
-        routes: shared.routes.clone(),
-        body_bytes_max: shared.http.body_bytes_max,
-        body_timeout: shared.http.body_timeout,
-        body_rate_min: shared.http.body_rate_min,
-    };
-    Service {
-        ingest,
-        metrics: shared.metrics.worker(index),
-        audit: shared.audit.clone(),
-        access: AccessLog::new(shared.access.0.clone(), shared.access.1),
-        spans: shared.spans.clone(),
-        top: shared.top.clone(),
-        alt_svc: shared.alt_svc.clone(),
-        header_timeout: shared.http.header_timeout,
-        idle_timeout: shared.http.idle_timeout,
-        bell: bell(shared),
-        date: Date::default(),
-        revocation: shared.tls.revocation.clone(),
-        h1_accepted: Accepted::default(),
-    }
-}
-
-/// Rings for as long as the worker runs.
-fn bell(shared: &Shared) -> Rc<Bell> {
-    let bell = Rc::new(Bell::default());
-    spawn_local({
-        let (bell, draining, revocation) = (
-            bell.clone(),
-            shared.draining.clone(),
-            shared.tls.revocation.clone(),
-        );
-        async move { bell.run(draining, revocation).await }
-    });
-    bell
-}
-
-type Serving = tokio::task::JoinSet<()>;
-
-fn listen(own: Own, place: Place, shared: &Shared, acceptor: Rc<Acceptor>) -> io::Result<Serving> {
-    let Own {
-        index,
-        sockets,
-        closing,
-    } = own;
+    let service = blueprint.service(own.observers, batcher.clone());
+    let acceptor = blueprint.acceptor(service);
     let mut serving = Serving::new();
-    if let Some(udp) = sockets.udp {
-        let ids = WorkerConnectionIds::new(index, shared.workers);
-        let tls = shared.tls.configs.load().quic.clone();
-        let reset_key = shared.tls.resets.of_worker(index, shared.workers);
-        let quic = Quic::new(udp, tls, reset_key, ids, shared.http.idle_timeout)?;
+    if let Some(udp) = own.sockets.udp {
+        let quic = blueprint.quic(own.index, udp)?;
         serving.spawn_local(acceptor.clone().run_quic(quic, place));
     }
-    let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
-    serving.spawn_local(acceptor.run_tcp(tcp, closing));
-    Ok(serving)
+    let tcp = tokio::net::TcpListener::from_std(own.sockets.tcp)?;
+    serving.spawn_local(acceptor.run_tcp(tcp, own.listening));
+    finish(&blueprint.phases, &batcher, serving, batching).await
 }
 
-/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the worker, and with it the
-/// gateway.
+/// Builds the rooms of one worker, from the last that a record passes to the first.
+impl Blueprint {
+    fn batcher(
+        &self,
+        delivery: Sender<Batch>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> (Rc<Batcher>, Receiver<Settled>) {
+        let batches_max = usize::from(self.streams) * IN_FLIGHT_BATCHES_MAX;
+        let (home, settled) = handover::channel(batches_max);
+        let batcher = Batcher::new(self.streams, self.batch, self.ack, delivery, home, metrics);
+        (Rc::new(batcher), settled)
+    }
+
+    fn service(&self, observers: WorkerObservers, batcher: Rc<Batcher>) -> Service {
+        let (gate, routes) = (self.gate.clone(), self.routes.clone());
+        let ingest = Ingest::new(&self.http, gate, routes, batcher);
+        let bell = Bell::hang(self.phases.clone(), self.trust.tls.revocation.clone());
+        Service::new(&self.http, ingest, observers, bell, self.alt_svc.clone())
+    }
+
+    fn acceptor(&self, service: Service) -> Rc<Acceptor> {
+        let (trust, capacity) = (self.trust.clone(), self.capacity.clone());
+        let phases = self.phases.clone();
+        Rc::new(Acceptor::new(
+            &self.listen,
+            service,
+            trust,
+            capacity,
+            phases,
+        ))
+    }
+
+    fn quic(&self, index: usize, socket: UdpSocket) -> io::Result<Quic> {
+        let (tls, workers) = (&self.trust.tls, self.listen.workers.get());
+        Quic::new(
+            socket,
+            tls.configs.load().quic.clone(),
+            tls.resets.of_worker(index, workers),
+            WorkerConnectionIds::new(index, workers),
+            self.http.idle_timeout,
+        )
+    }
+}
+
+/// The listeners of a worker, each with its connections.
+type Serving = JoinSet<()>;
+
+/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the
+/// worker, and with it the gateway.
 async fn finish(
-    shared: &Shared,
+    phases: &Phases,
     batcher: &Batcher,
     mut serving: Serving,
     mut batching: JoinHandle<()>,
 ) -> io::Result<usize> {
-    let mut hurrying = shared.hurrying.clone();
     tokio::select! {
         served = served(&mut serving) => served?,
         ended = &mut batching => return Err(ended_early("the batcher", ended)),
-        _ = hurrying.wait_for(|hurrying| *hurrying) => {}
+        () = phases.reached(Phase::Hurrying) => {}
     }
     // What waits goes to the sink, or to the spool, where there is one.
     batcher.drain();
@@ -236,13 +178,15 @@ async fn finish(
         ended = &mut batching => {
             ended.map_err(io::Error::other)?;
             if serving.is_empty() {
+                debug_assert_eq!(batcher.unsafe_records(), 0, "every batch has come home");
                 return Ok(0);
             }
         }
-        _ = hurrying.wait_for(|hurrying| *hurrying) => {
+        () = phases.reached(Phase::Hurrying) => {
             let _ = timeout(LAST_BATCHES_TIMEOUT, &mut batching).await;
         }
     }
+    debug_assert!(phases.has_reached(Phase::Hurrying), "connections go first");
     batcher.give_up();
     let _ = timeout(LAST_ANSWERS_TIMEOUT, served(&mut serving)).await;
     Ok(batcher.unsafe_records())

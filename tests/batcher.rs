@@ -12,6 +12,7 @@ use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::delivery::Health;
 use forebay::internals::handover;
+use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Record, RecordId, Settled,
     StreamIndex, Timestamp,
@@ -42,7 +43,12 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
 }
 
 fn admission() -> Admission {
-    Admission::new(usize::MAX / 2, 1 << 20, Arc::new(Health::up(1)))
+    Admission::new(
+        usize::MAX / 2,
+        1 << 20,
+        Arc::new(Health::up(1)),
+        Phases::serving(),
+    )
 }
 
 struct Bench {

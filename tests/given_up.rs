@@ -45,7 +45,7 @@ fn a_client_that_gives_up_begins_no_more_than_another() {
             body.send_reset(Reason::CANCEL);
             drop(answer);
         }
-        service.ingest.admission.reserved_bytes() / (1 + RECORD_OVERHEAD_BYTES)
+        service.ingest.gate.admission.reserved_bytes() / (1 + RECORD_OVERHEAD_BYTES)
     });
     assert_eq!(taken, REQUESTS_MAX);
 }

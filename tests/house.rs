@@ -16,7 +16,7 @@ use scan::Source;
 
 /// Low to high. A file belongs to the room with the longest name that its module starts with.
 const RANKS: &[&[&str]] = &[
-    &["sync", "durable", "pem"],
+    &["sync", "durable", "pem", "lifecycle"],
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
@@ -24,6 +24,7 @@ const RANKS: &[&[&str]] = &[
     &["telemetry::audit", "telemetry::access"],
     &["telemetry::otlp"],
     &["telemetry::spans"],
+    &["telemetry::observers"],
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],

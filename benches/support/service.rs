@@ -1,7 +1,6 @@
 //! The service of one worker with the null sink, over in-memory pipes: what a request costs the gateway beside TLS and the
 //! kernel. Used by the criterion bench, and by the test that counts instructions.
 
-use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +10,18 @@ use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Lull;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{
-    AckConfig, AckMode, BatchConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
+    AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
 };
 use forebay::internals::delivery::{Delivery, DeliveryOptions, Health};
 use forebay::internals::handover;
-use forebay::internals::http::{Connection, Date, Service, h1, h2};
+use forebay::internals::http::{Bell, Connection, Service, h1, h2};
 use forebay::internals::identity::Device;
-use forebay::internals::ingest::{Authorities, Caller, Ingest, KnownDevice, Routes};
-use forebay::internals::limits::{Clock, Limits};
+use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice, Routes};
+use forebay::internals::lifecycle::Phases;
+use forebay::internals::limits::Limits;
 use forebay::internals::record::{Batch, DeviceId, Timestamp};
 use forebay::internals::sink::{Sink, SinkOptions};
-use forebay::internals::telemetry::AccessLog;
-use forebay::internals::telemetry::Audit;
-use forebay::internals::telemetry::Spans;
-use forebay::internals::telemetry::Top;
-use forebay::internals::telemetry::{Metrics, Protocol};
+use forebay::internals::telemetry::{Metrics, Protocol, WorkerObservers};
 use forebay::internals::tls::Revocation;
 use http_body_util::Full;
 use hyper::client::conn::http2;
@@ -71,6 +67,17 @@ fn limits() -> Limits {
     })
 }
 
+fn http_config() -> HttpConfig {
+    HttpConfig {
+        body_bytes_max: 256 * 1024,
+        authorities: Vec::new(),
+        header_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        body_rate_min: 1024,
+        idle_timeout: Duration::from_secs(300),
+    }
+}
+
 const BATCH: BatchConfig = BatchConfig {
     bytes_max: 512 * 1024,
     records_max: 512,
@@ -104,7 +111,7 @@ impl Null {
             ack_timeout: Duration::from_secs(10),
         };
         Delivery::new(sink, None, self.health, self.metrics, options)
-            .run(self.batches, pending())
+            .run(self.batches, Phases::serving())
             .await;
     }
 }
@@ -145,35 +152,16 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
         let batcher = batcher.clone();
         async move { batcher.run(settled, lull).await }
     });
-    let ingest = Ingest {
-        clock: Clock::new(),
-        limits: Arc::new(limits()),
-        admission: Arc::new(Admission::new(1 << 30, 256 * 1024, health.clone())),
-        batcher,
-        routes: Arc::new(Routes::new(
-            Authorities::new(["localhost"]),
-            &streams(),
-            &[],
-        )),
-        body_bytes_max: 256 * 1024,
-        body_timeout: Duration::from_secs(30),
-        body_rate_min: 1024,
-    };
-    let service = Service {
-        ingest,
-        metrics: metrics.worker(0),
-        audit: Audit::off(),
-        access: AccessLog::off(),
-        spans: Spans::default(),
-        top: Top::default(),
-        alt_svc: Some(http::HeaderValue::from_static("h3=\":8443\"; ma=86400")),
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(300),
-        bell: Rc::default(),
-        date: Date::default(),
-        h1_accepted: h1::Accepted::default(),
-        revocation: watch::channel(Arc::new(Revocation::off())).1,
-    };
+    let phases = Phases::serving();
+    let http = http_config();
+    let admission = Admission::new(1 << 30, http.body_bytes_max, health.clone(), phases.clone());
+    let routes = Routes::new(Authorities::new(["localhost"]), &streams(), &[]);
+    let gate = Gate::new(limits(), admission);
+    let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher);
+    let bell = Bell::hang(phases, watch::channel(Arc::new(Revocation::off())).1);
+    let observers = WorkerObservers::counting(metrics.worker(0));
+    let alt_svc = http::HeaderValue::from_static("h3=\":8443\"; ma=86400");
+    let service = Service::new(&http, ingest, observers, bell, Some(alt_svc));
     (
         Rc::new(service),
         Null {
@@ -186,7 +174,8 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
 
 /// Who calls on a connection of this number.
 pub fn caller(service: &Service, number: usize) -> Caller {
-    let (limits, now) = (&service.ingest.limits, service.ingest.clock.now());
+    let gate = &service.ingest.gate;
+    let (limits, now) = (&gate.limits, gate.clock.now());
     let id = DeviceId::parse(&format!("meter-{number}")).expect("an id");
     let device = Device {
         id: id.clone(),
@@ -198,7 +187,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
     let device = Ok(KnownDevice {
         device,
         limits: limits.device(&id, now),
-        memory: service.ingest.admission.device(&id),
+        memory: gate.admission.device(&id),
     });
     let address_limits = limits
         .address([127, 0, 0, 1].into(), now)

@@ -1,17 +1,22 @@
-//! How many connections and handshakes there may be, in all, from one source address, and of one device.
+//! How many connections and handshakes there may be, in all, from one source address, and of one
+//! device.
 //!
-//! All workers share one [`Capacity`]. TCP waits for its permits before it accepts any further, so that the process never
-//! runs out of file descriptors: what is too much waits in the kernel's queue, and existing connections notice nothing. A worker
-//! asks for them with a connection in its hand, so that idle workers hold no place. QUIC needs no descriptors and cannot be made to wait:
-//! what is too much is refused. An address that has too much is turned away, whatever room is left, and so is a device, once
-//! its handshake has said which it is. Everything is given back when its permit is dropped.
+//! All workers share one [`Capacity`]. TCP waits for its permits before it accepts any further, so
+//! that the process never runs out of file descriptors: what is too much waits in the kernel's
+//! queue, and existing connections notice nothing. A worker asks for them with a connection in its
+//! hand, so that idle workers hold no place. QUIC needs no descriptors and cannot be made to wait:
+//! what is too much is refused. An address that has too much is turned away, whatever room is left,
+//! and so is a device, once its handshake has said which it is. Everything is given back when its
+//! permit is dropped.
 //!
-//! Limits: those of [`ConnectionsConfig`]; one address has half of the handshakes at most. The tables of addresses and devices
-//! hold those that are connected, so they are bounded by the connections.
+//! Limits: those of [`ConnectionsConfig`]; one address has half of the handshakes at most. The
+//! tables of addresses and devices hold those that are connected, so they are bounded by the
+//! connections.
 
 mod seats;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +27,7 @@ use crate::limits::network_of;
 pub(crate) use seats::Seat;
 use seats::Seats;
 
-/// What all workers share.
+/// Counts the connections and handshakes of all workers.
 pub(crate) struct Capacity {
     connections: Arc<Semaphore>,
     files: Arc<Semaphore>,
@@ -32,20 +37,20 @@ pub(crate) struct Capacity {
     devices: Arc<Seats>,
 }
 
-/// What one address has.
+/// What one address has under way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     connections: usize,
     handshakes: usize,
 }
 
-/// A connection's.
+/// The places that one connection occupies; freed on drop.
 pub(crate) struct ConnectionPermit {
     _connection: OwnedSemaphorePermit,
     _file: Option<OwnedSemaphorePermit>,
 }
 
-/// A handshake's, until it has ended.
+/// The place that one handshake occupies; to be dropped when it has ended.
 pub(crate) struct HandshakePermit(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl Capacity {
@@ -79,7 +84,7 @@ impl Capacity {
         (connection, HandshakePermit(handshake))
     }
 
-    /// Room for one more QUIC connection, if there is any.
+    /// Takes room for one more QUIC connection, if there is any.
     pub(crate) fn take_quic(&self) -> Option<(ConnectionPermit, HandshakePermit)> {
         let handshake = self.handshakes.clone().try_acquire_owned().ok()?;
         let connection = self.connections.clone().try_acquire_owned().ok()?;
@@ -92,8 +97,9 @@ impl Capacity {
         ))
     }
 
-    /// One more connection of this address, which begins with a handshake. `None` when the address has too many.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+    /// Admits one more connection of this address, which begins with a handshake. `None` when the
+    /// address has too many.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let network = network_of(address);
         let mut addresses = self.lock();
         let held = addresses.entry(network).or_default();
@@ -103,14 +109,15 @@ impl Capacity {
         }
         held.connections += 1;
         held.handshakes += 1;
-        Some(Guest {
+        debug_assert!(held.handshakes <= held.connections, "each has one at most");
+        Some(AddressPermit {
             capacity: self.clone(),
             network,
             is_shaking_hands: true,
         })
     }
 
-    /// One more connection of the device of this name. `None` when it has too many.
+    /// Seats one more connection of the device of this name. `None` when it has too many.
     pub(crate) fn seat(&self, device: &[u8]) -> Option<Seat> {
         self.devices.take(device)
     }
@@ -127,33 +134,40 @@ async fn wait(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     permit.expect("it is never closed")
 }
 
-/// A connection of an address.
-pub(crate) struct Guest {
+/// The place of one connection among those of its address; freed on drop.
+pub(crate) struct AddressPermit {
     capacity: Arc<Capacity>,
     network: u128,
     is_shaking_hands: bool,
 }
 
-impl Guest {
-    /// The handshake has ended.
+impl AddressPermit {
+    /// Frees the place among the handshakes: this one has ended.
     pub(crate) fn settle(&mut self) {
-        if std::mem::replace(&mut self.is_shaking_hands, false)
-            && let Some(held) = self.capacity.lock().get_mut(&self.network)
-        {
+        if !std::mem::replace(&mut self.is_shaking_hands, false) {
+            return;
+        }
+        let mut addresses = self.capacity.lock();
+        let held = addresses.get_mut(&self.network);
+        debug_assert!(held.is_some(), "an address is known while it has a permit");
+        if let Some(held) = held {
             held.handshakes -= 1;
         }
     }
 }
 
-impl Drop for Guest {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         self.settle();
         let mut addresses = self.capacity.lock();
-        if let Some(held) = addresses.get_mut(&self.network) {
-            held.connections -= 1;
-            if held.connections == 0 {
-                addresses.remove(&self.network);
-            }
+        let Entry::Occupied(mut held) = addresses.entry(self.network) else {
+            debug_assert!(false, "an address is known while it has a permit");
+            return;
+        };
+        held.get_mut().connections -= 1;
+        if held.get().connections == 0 {
+            debug_assert_eq!(held.get().handshakes, 0, "each is of a connection");
+            held.remove();
         }
     }
 }
@@ -196,12 +210,12 @@ mod tests {
     #[test]
     fn an_address_has_its_share_of_connections() {
         let capacity = capacity(9, 9, 2, 9);
-        let guests = [1, 1, 1, 2].map(|last| capacity.admit(address(last)));
+        let permits = [1, 1, 1, 2].map(|last| capacity.admit(address(last)));
         assert_eq!(
-            guests.each_ref().map(Option::is_some),
+            permits.each_ref().map(Option::is_some),
             [true, true, false, true]
         );
-        drop(guests);
+        drop(permits);
         assert!(capacity.lock().is_empty(), "who is gone is forgotten");
         assert!(capacity.admit(address(1)).is_some());
     }
@@ -209,9 +223,9 @@ mod tests {
     #[test]
     fn an_address_has_half_of_the_handshakes() {
         let capacity = capacity(9, 9, 9, 4);
-        let mut guests = [(); 3].map(|()| capacity.admit(address(1)));
-        assert_eq!(guests.each_ref().map(Option::is_some), [true, true, false]);
-        guests[0].as_mut().unwrap().settle();
+        let mut permits = [(); 3].map(|()| capacity.admit(address(1)));
+        assert_eq!(permits.each_ref().map(Option::is_some), [true, true, false]);
+        permits[0].as_mut().unwrap().settle();
         assert!(capacity.admit(address(1)).is_some());
     }
 }

@@ -1,9 +1,10 @@
 //! How long a handshake may take: in flights, for a slow link is slow at each of them.
 //!
-//! A flight is what one side sends before it waits for the other. `accept` gives each flight the handshake time-out: the client
-//! must begin within one (its hello is right behind the packet that opens the connection), it may be silent for two (the
-//! gateway's flight to it, its own back), and the whole may take [`WHOLE_FLIGHTS`]. Who says something, but nothing that
-//! completes the handshake, wins no more than that. How many are under way at once is bounded by `capacity`.
+//! A flight is what one side sends before it waits for the other. `accept` gives each flight the
+//! handshake time-out: the client must begin within one (its hello is right behind the packet that
+//! opens the connection), it may be silent for two (the gateway's flight to it, its own back), and
+//! the whole may take [`WHOLE_FLIGHTS`]. Who says something, but nothing that completes the
+//! handshake, wins no more than that. How many are under way at once is bounded by `capacity`.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,15 +16,21 @@ use tokio::time::{Instant, timeout_at};
 /// Flights in which nothing arrives: one there, one back.
 const SILENT_FLIGHTS: u32 = 2;
 
-/// Flights of a handshake: TLS 1.2 has four, TLS 1.3 three, and two more where it has to ask for another hello.
+/// Flights of a handshake: TLS 1.2 has four, TLS 1.3 three, and two more where it has to ask for
+/// another hello.
 const WHOLE_FLIGHTS: u32 = 5;
+
+const _: () = assert!(
+    1 + SILENT_FLIGHTS < WHOLE_FLIGHTS,
+    "who begins late may go on"
+);
 
 /// How long a handshake may take as a whole, of which it is not known when something arrives.
 pub(crate) fn whole(flight: Duration) -> Duration {
     WHOLE_FLIGHTS * flight
 }
 
-/// One handshake's.
+/// Keeps the time of one handshake.
 pub(crate) struct Pace {
     flight: Duration,
     began_at: Instant,
@@ -82,7 +89,8 @@ mod tests {
 
     const FLIGHT: Duration = Duration::from_secs(5);
 
-    /// A client that says something after each of these times, and then nothing any more: when it is given up.
+    /// A client that says something after each of these times, and then nothing any more: when it
+    /// is given up.
     async fn given_up_after(pauses_seconds: &[u64]) -> u64 {
         let pace = Pace::begin(FLIGHT);
         let handshake = async {

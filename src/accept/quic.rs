@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,13 +14,14 @@ use quinn::{
     VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
+use crate::lifecycle::{Phase, Token};
+use crate::limits::AddressLimits;
 use crate::telemetry::metrics::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
@@ -28,6 +29,8 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
 /// What a connection may send before it is read, in bytes: quinn's own default has no bound.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 
 /// Control and QPACK streams of h3, and a reserved one (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
@@ -37,7 +40,8 @@ const UNI_STREAMS_MAX: u32 = 8;
 /// honest one a round trip.
 const UNVALIDATED_MAX: usize = 64;
 
-/// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section 8.1).
+/// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section
+/// 8.1).
 const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for
@@ -54,7 +58,7 @@ const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A worker's place among the UDP sockets of the port, which the gateway leaves when every worker
 /// has. Who ends before the socket is closed leaves the place to the worker's thread.
-pub(crate) type Place = Rc<Cell<Option<watch::Receiver<()>>>>;
+pub(crate) type Place = Rc<Cell<Option<Token>>>;
 
 /// A worker's QUIC endpoint, and what its connections are made with, but for what changes with the
 /// files of TLS.
@@ -75,11 +79,7 @@ impl Quic {
         ids: WorkerConnectionIds,
         idle_timeout: Duration,
     ) -> io::Result<Self> {
-        let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config
-            .transport_config(Arc::new(transport(idle_timeout)?))
-            .migration(true);
+        let config = server_config(tls, idle_timeout)?;
         let mut endpoint = EndpointConfig::new(reset_key);
         endpoint
             .cid_generator(move || Box::new(ids))
@@ -109,6 +109,18 @@ async fn let_go(endpoint: Endpoint, socket: Weak<dyn AsyncUdpSocket>) {
     }
 }
 
+fn server_config(
+    tls: Arc<rustls::ServerConfig>,
+    idle_timeout: Duration,
+) -> io::Result<ServerConfig> {
+    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(Arc::new(transport(idle_timeout)?))
+        .migration(true);
+    Ok(config)
+}
+
 fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
     let mut transport = TransportConfig::default();
     let idle_timeout = IdleTimeout::try_from(idle_timeout).map_err(io::Error::other)?;
@@ -132,11 +144,10 @@ impl Acceptor {
             socket,
         } = quic;
         let mut connections = JoinSet::new();
-        let mut draining = self.draining.clone();
         let unvalidated = Rc::new(());
         loop {
             tokio::select! {
-                _ = draining.wait_for(|draining| *draining) => break,
+                () = self.phases.reached(Phase::Draining) => break,
                 Some(_) = connections.join_next() => {}
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
@@ -160,7 +171,7 @@ impl Acceptor {
     /// been validated.
     fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
         if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
-            self.metrics.handshake(Handshake::Retry);
+            self.count(Handshake::Retry);
             // It fails only for those that have been validated.
             let _ = incoming.retry();
             return None;
@@ -187,7 +198,7 @@ impl Acceptor {
     ) {
         let address = incoming.remote_address().ip();
         let unvalidated = (!incoming.remote_address_validated()).then_some(unvalidated);
-        let (mut guest, address_limits) = match self.admit(address) {
+        let (mut permit, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
             Err(result) => {
                 incoming.refuse();
@@ -197,19 +208,25 @@ impl Acceptor {
         // Boxed, so that what only a handshake needs is given back when it is over.
         let shaken = Box::pin(self.shake_quic(incoming, config)).await;
         drop((unvalidated, handshake));
-        guest.settle();
+        permit.settle();
         match shaken {
-            Ok((quic, chain, links)) => {
-                let caller = self.caller(chain.as_deref(), links, address, address_limits);
-                let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
-                    return quic.close(H3_EXCESSIVE_LOAD, b"");
-                };
-                self.metrics.handshake(Handshake::Accepted);
-                let connection = Connection::new(Protocol::H3, caller, &self.service);
-                Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
-            }
+            Ok(shaken) => self.serve_h3(shaken, address, address_limits).await,
             Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),
         }
+    }
+
+    /// Serves a connection, or closes it where its device has too many.
+    async fn serve_h3(&self, shaken: Shaken, address: IpAddr, address_limits: AddressLimits) {
+        let Shaken { quic, chain, links } = shaken;
+        let caller = self.caller(chain.as_deref(), links, address, address_limits);
+        let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
+            return quic.close(H3_EXCESSIVE_LOAD, b"");
+        };
+        // What only a handshake needs is not kept for as long as the connection.
+        drop(chain);
+        self.count(Handshake::Accepted);
+        let connection = Connection::new(Protocol::H3, caller, &self.service);
+        Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
     }
 
     async fn shake_quic(
@@ -218,11 +235,30 @@ impl Acceptor {
         mut config: ServerConfig,
     ) -> Result<Shaken, Failed> {
         // One that lacks QUIC's first cipher suite was refused at start.
-        let Ok(tls) = QuicServerConfig::try_from(self.tls.configs.load().quic.clone()) else {
+        let Ok(tls) = QuicServerConfig::try_from(self.trust.tls.configs.load().quic.clone()) else {
             incoming.refuse();
             return Err((Handshake::Protocol, None));
         };
         config.crypto = Arc::new(tls);
+        let quic = match self.handshake_in_time(incoming, config).await {
+            Some(Ok(quic)) => quic,
+            Some(Err(error)) => return Err((failure(&error), None)),
+            None => return Err((Handshake::Timeout, None)),
+        };
+        let chain = client_chain(&quic);
+        match self.vet(chain.as_deref()) {
+            Ok(links) => Ok(Shaken { quic, chain, links }),
+            // Dropped, the connection is closed.
+            Err(result) => Err((result, leaf_serial(chain.as_deref()))),
+        }
+    }
+
+    /// Drives a handshake to its end; `None` when it is out of time, or the gateway drains.
+    async fn handshake_in_time(
+        &self,
+        incoming: Incoming,
+        config: ServerConfig,
+    ) -> Option<Result<quinn::Connection, quinn::ConnectionError>> {
         // The first packet has all of a hello, as a rule, and is answered when it is accepted.
         let handshake = async {
             self.turns
@@ -231,35 +267,26 @@ impl Acceptor {
                 .await
         };
         // quinn does not tell when something arrives.
-        let shaken = tokio::select! {
+        tokio::select! {
             biased;
             shaken = timeout(pace::whole(self.handshake_timeout), handshake) => shaken.ok(),
             () = self.drains_for(HANDSHAKE_GRACE) => None,
-        };
-        let quic = match shaken {
-            Some(quic) => quic.map_err(|error| (failure(&error), None))?,
-            None => return Err((Handshake::Timeout, None)),
-        };
-        let chain = quic
-            .peer_identity()
-            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        // Dropped, the connection is closed.
-        let links = self
-            .vet(chain.as_ref().map(|chain| &chain[..]))
-            .map_err(|result| (result, leaf_serial(chain.as_ref().map(|chain| &chain[..]))))?;
-        Ok((quic, chain.map(|chain| *chain), links))
+        }
     }
 }
 
-/// A connection, its client's certificates, and what is to be asked about them.
-type Shaken = (
-    quinn::Connection,
-    Option<Vec<CertificateDer<'static>>>,
-    Vec<Link>,
-);
+/// A connection whose handshake has ended well.
+struct Shaken {
+    quic: quinn::Connection,
+    chain: Option<Vec<CertificateDer<'static>>>,
+    /// What is to be asked about the chain.
+    links: Vec<Link>,
+}
 
-/// Why not, and the serial number of the certificate, where it is known.
-type Failed = (Handshake, Option<Box<[u8]>>);
+fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    let chain = quic.peer_identity()?.downcast().ok()?;
+    Some(*chain)
+}
 
 /// A failed handshake carries its TLS alert (RFC 9001 section 4.8, RFC 8446 section 6).
 fn failure(error: &quinn::ConnectionError) -> Handshake {

@@ -1,10 +1,11 @@
 //! QUIC packets find the worker that owns their connection.
 //!
-//! The workers' UDP sockets share one port by SO_REUSEPORT. The kernel would pick a socket by the addresses of a
-//! packet, and so lose a connection whose address changes. Instead a classic BPF program picks it by the first byte
-//! of the packet's destination connection id, which each worker chooses for its own connections: byte 1 of a short
-//! header, byte 6 of a long one (RFC 9000 section 17.2, RFC 8999 section 5). A client's first packet carries an id of
-//! its own choosing, so it reaches any one worker, and the retransmissions of it the same.
+//! The workers' UDP sockets share one port by SO_REUSEPORT. The kernel would pick a socket by the
+//! addresses of a packet, and so lose a connection whose address changes. Instead a classic BPF
+//! program picks it by the first byte of the packet's destination connection id, which each worker
+//! chooses for its own connections: byte 1 of a short header, byte 6 of a long one (RFC 9000
+//! section 17.2, RFC 8999 section 5). A client's first packet carries an id of its own choosing, so
+//! it reaches any one worker, and the retransmissions of it the same.
 
 #![allow(unsafe_code)] // one setsockopt that no crate offers
 
@@ -15,8 +16,15 @@ use std::time::Duration;
 
 use quinn::{ConnectionId, ConnectionIdGenerator};
 
+use crate::config::host;
+
 /// Workers that one byte can tell apart.
-pub(crate) const WORKERS_MAX: usize = 256;
+const WORKERS_MAX: usize = 1 << u8::BITS;
+
+const _: () = assert!(
+    host::WORKERS_MAX <= WORKERS_MAX,
+    "each has an id of its own"
+);
 
 /// Length of a connection id, in bytes: one for the worker, the rest random.
 const ID_BYTES: usize = 8;
@@ -38,10 +46,13 @@ impl WorkerConnectionIds {
         }
     }
 
-    /// The largest number that is at most `random` and leads to this worker; past 255, the worker's own index.
+    /// The largest number that is at most `random` and leads to this worker; past 255, the worker's
+    /// own index.
     fn lead(self, random: u8) -> u8 {
         let lead = u16::from(random) / self.workers * self.workers + u16::from(self.worker);
-        u8::try_from(lead).unwrap_or(self.worker)
+        let lead = u8::try_from(lead).unwrap_or(self.worker);
+        debug_assert_eq!(u16::from(lead) % self.workers, u16::from(self.worker));
+        lead
     }
 }
 
@@ -65,14 +76,20 @@ impl ConnectionIdGenerator for WorkerConnectionIds {
     }
 }
 
-/// Steers the packets of all sockets that share `socket`'s port. The sockets were bound in their workers' order.
+/// Steers the packets of all sockets that share `socket`'s port. The sockets were bound in their
+/// workers' order.
 pub(crate) fn steer_to_workers(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+    assert!(
+        (1..=WORKERS_MAX).contains(&workers),
+        "the program divides by it"
+    );
     let mut program = program(workers as u32);
     let filter = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: the option takes a sock_fprog of this size; the kernel copies the program before the call returns.
+    // SAFETY: the option takes a sock_fprog of this size; the kernel copies the program before the
+    // call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -1,4 +1,5 @@
-//! TCP: one listener a worker, its handshakes, and the connections of HTTP/1.1 and HTTP/2 that come of them.
+//! TCP: one listener a worker, its handshakes, and the connections of HTTP/1.1 and HTTP/2 that come
+//! of them.
 
 use std::future::Future;
 use std::io;
@@ -10,15 +11,15 @@ use std::time::Duration;
 use futures_util::{FutureExt, TryFutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::capacity::Seat;
 use super::pace::Pace;
-use super::{Acceptor, HANDSHAKE_GRACE, Permits, leaf_serial};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, leaf_serial};
 use crate::http::{self, Connection};
 use crate::identity::Link;
+use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
 use crate::telemetry::metrics::{Handshake, Protocol};
 use crate::tls::{self, TlsStream};
@@ -27,80 +28,89 @@ use crate::tls::{self, TlsStream};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that are taken from a listener which closes: as many as the kernel may hold.
-const QUEUE_MAX: usize = 4096;
+pub(crate) const LISTENER_QUEUE_MAX: usize = 4096;
 
 /// How long a client that failed its handshake may take to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
-/// What a client of HTTP/2 is told whose device has too many connections: SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM (RFC 9113
-/// sections 3.4, 6.8 and 7). HTTP/1.1 has no words for it.
+/// What a client of HTTP/2 is told whose device has too many connections: SETTINGS, and GOAWAY with
+/// ENHANCE_YOUR_CALM (RFC 9113 sections 3.4, 6.8 and 7). HTTP/1.1 has no words for it.
 const H2_CALM: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
+
+const _: () = assert!(
+    H2_CALM.len() == 9 + 9 + 8,
+    "two frame heads, and what GOAWAY says"
+);
 
 /// A connection being served.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A stream whose handshake has ended well, and what is to be asked about its client's chain.
+type Shaken = (TlsStream<TcpStream>, Vec<Link>);
 
 /// A connection to be served, and its place among those of its device.
 type Seated = (Serving, Seat);
 
 impl Acceptor {
-    /// Accepts TCP connections until listeners close, then waits for the connections to end. `closing` is dropped with
-    /// the listener.
-    pub(crate) async fn run_tcp(
-        self: Rc<Self>,
-        listener: TcpListener,
-        mut closing: watch::Receiver<bool>,
-    ) {
+    /// Accepts TCP connections until listeners close, then waits for the connections to end.
+    /// `listening` is dropped with the listener.
+    pub(crate) async fn run_tcp(self: Rc<Self>, listener: TcpListener, listening: Token) {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = is_true(&mut closing) => break,
+                () = self.phases.reached(Phase::Closing) => break,
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let Some(permits) = self.wait_for_room(&mut connections, &mut closing).await else {
+                        let Some(permits) = self.wait_for_room(&mut connections).await else {
                             break;
                         };
                         connections.spawn_local(self.clone().serve_tcp(stream, peer.ip(), permits));
-                        // Behind those in line: more than can get on at a time wait in the kernel, which costs less.
+                        // Behind those in line: more than can get on at a time wait in the kernel,
+                        // which costs less.
                         self.turns.take(|| ()).await;
                     }
                     Err(error) => pause(&error).await,
                 },
             }
         }
+        debug_assert!(
+            self.phases.has_reached(Phase::Closing),
+            "nothing else ends it"
+        );
         // The error is that nothing waits any more, or what accepting would have paused for.
         let _ = self.empty(listener, &mut connections);
-        drop(closing);
+        drop(listening);
         while connections.join_next().await.is_some() {}
     }
 
-    /// Room for a connection that is there: a worker for which nobody waits holds no place. `None` when listeners close.
-    async fn wait_for_room(
-        &self,
-        connections: &mut JoinSet<()>,
-        closing: &mut watch::Receiver<bool>,
-    ) -> Option<Permits> {
+    /// Room for a connection that is there: a worker for which nobody waits holds no place. `None`
+    /// when listeners close.
+    async fn wait_for_room(&self, connections: &mut JoinSet<()>) -> Option<Permits> {
         let mut room = pin!(self.capacity.wait_for_tcp());
         loop {
             tokio::select! {
                 biased;
                 permits = &mut room => return Some(permits),
-                () = is_true(closing) => return None,
+                () = self.phases.reached(Phase::Closing) => return None,
                 Some(_) = connections.join_next() => {}
             }
         }
     }
 
-    /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener: what is left in the
-    /// queue is reset.
+    /// Takes what waits in the kernel's queue, as far as there is room, and closes the listener:
+    /// what is left in the queue is reset.
     fn empty(
         self: &Rc<Self>,
         listener: TcpListener,
         connections: &mut JoinSet<()>,
     ) -> io::Result<()> {
-        // Not tokio's: it would ask the kernel only when that has had the time to say that something waits.
+        // Not tokio's: it would ask the kernel only when that has had the time to say that
+        // something waits.
         let listener = listener.into_std()?;
-        for permits in (0..QUEUE_MAX).map_while(|_| self.capacity.wait_for_tcp().now_or_never()) {
+        for permits in
+            (0..LISTENER_QUEUE_MAX).map_while(|_| self.capacity.wait_for_tcp().now_or_never())
+        {
             let (stream, peer) = listener.accept()?;
             stream.set_nonblocking(true)?;
             connections.spawn_local(self.clone().serve_tcp(
@@ -118,23 +128,25 @@ impl Acceptor {
         address: IpAddr,
         (_connection, handshake): Permits,
     ) {
-        let (mut guest, address_limits) = match self.admit(address) {
+        let (mut permit, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
             Err(result) => return self.end_handshake(result, address, "tcp", None),
         };
-        // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed ACK.
+        // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed
+        // ACK.
         let _ = stream.set_nodelay(true);
         // Boxed, so that what only a handshake needs is given back when it is over.
         let connecting = self.connect(stream, address, address_limits);
         let serving = Box::pin(self.until_left(connecting, address)).await;
         drop(handshake);
-        guest.settle();
+        permit.settle();
         if let Some((serving, _seat)) = serving {
             serving.await;
         }
     }
 
-    /// Shakes hands for as long as the gateway serves, and a moment more: nobody who is silent holds it up.
+    /// Shakes hands for as long as the gateway serves, and a moment more: nobody who is silent
+    /// holds it up.
     async fn until_left(
         &self,
         connecting: impl Future<Output = Option<Seated>>,
@@ -149,7 +161,8 @@ impl Acceptor {
         }
     }
 
-    /// Shakes hands; what is left to do then is to serve the connection, which has a seat of its device.
+    /// Shakes hands; what is left to do then is to serve the connection, which has a seat of its
+    /// device.
     async fn connect(
         &self,
         stream: TcpStream,
@@ -157,53 +170,56 @@ impl Acceptor {
         address_limits: AddressLimits,
     ) -> Option<Seated> {
         let (stream, links) = self.shake_hands(stream, address).await?;
-        let is_h2 = stream.alpn_protocol() == Some(b"h2");
-        let protocol = if is_h2 { Protocol::H2 } else { Protocol::H1 };
+        let protocol = match stream.alpn_protocol() {
+            Some(b"h2") => Protocol::H2,
+            _ => Protocol::H1,
+        };
         let caller = self.caller(stream.peer_certificates(), links, address, address_limits);
         let Some(seat) = self.seat(&caller, stream.peer_certificates(), "tcp") else {
             turn_away(stream, protocol).await;
             return None;
         };
-        self.metrics.handshake(if stream.is_resumed() {
+        self.count(if stream.is_resumed() {
             Handshake::Resumed
         } else {
             Handshake::Accepted
         });
         let connection = Connection::new(protocol, caller, &self.service);
-        let service = self.service.clone();
-        let serving: Serving = if is_h2 {
-            Box::pin(http::h2::serve(stream, connection, service))
-        } else {
-            Box::pin(http::h1::serve(stream, connection, service))
-        };
-        Some((serving, seat))
+        Some((self.serving(stream, protocol, connection), seat))
     }
 
-    async fn shake_hands(
+    fn serving(
         &self,
-        stream: TcpStream,
-        address: IpAddr,
-    ) -> Option<(TlsStream<TcpStream>, Vec<Link>)> {
+        stream: TlsStream<TcpStream>,
+        protocol: Protocol,
+        connection: Connection,
+    ) -> Serving {
+        let service = self.service.clone();
+        match protocol {
+            Protocol::H2 => Box::pin(http::h2::serve(stream, connection, service)),
+            Protocol::H1 => Box::pin(http::h1::serve(stream, connection, service)),
+            Protocol::H3 => unreachable!("it is served over QUIC"),
+        }
+    }
+
+    async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<Shaken> {
         let pace = Pace::begin(self.handshake_timeout);
         let handshake = TlsStream::accept(
             stream,
-            self.tls.configs.load().tcp.clone(),
+            self.trust.tls.configs.load().tcp.clone(),
             self.buffers.clone(),
             || pace.step(),
         );
         let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
         let (result, serial) = match pace.keep(self.turns.drive(handshake)).await {
-            Some(Ok(stream)) => match self.vet(stream.peer_certificates()) {
-                Ok(links) => return Some((stream, links)),
-                Err(result) => {
-                    let serial = leaf_serial(stream.peer_certificates());
-                    deliver_alert(stream).await;
-                    (result, serial)
-                }
+            Some(Ok(stream)) => match self.vet_client(stream).await {
+                Ok(shaken) => return Some(shaken),
+                Err(failed) => failed,
             },
             Some(Err(((Handshake::Io, _), _))) if !pace.has_begun() => {
-                // A balancer looks whether somebody listens: nobody is refused, and nothing is to be written down.
-                self.metrics.handshake(Handshake::Unused);
+                // A balancer looks whether somebody listens: nobody is refused, and nothing is to
+                // be written down.
+                self.count(Handshake::Unused);
                 return None;
             }
             Some(Err((failed, stream))) => {
@@ -215,15 +231,23 @@ impl Acceptor {
         self.end_handshake(result, address, "tcp", serial.as_deref());
         None
     }
+
+    /// Vets the client's chain, and closes the connection of one that may not go on.
+    async fn vet_client(&self, stream: TlsStream<TcpStream>) -> Result<Shaken, Failed> {
+        match self.vet(stream.peer_certificates()) {
+            Ok(links) => Ok((stream, links)),
+            Err(result) => {
+                let serial = leaf_serial(stream.peer_certificates());
+                deliver_alert(stream).await;
+                Err((result, serial))
+            }
+        }
+    }
 }
 
-/// Waits for it to be, or for nobody to be left who could say so.
-async fn is_true(told: &mut watch::Receiver<bool>) {
-    let _ = told.wait_for(|told| *told).await;
-}
-
-/// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it would be reset, and the
-/// alert lost on its way: in TLS 1.3 a refused client has sent its first request already.
+/// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it
+/// would be reset, and the alert lost on its way: in TLS 1.3 a refused client has sent its first
+/// request already.
 async fn deliver_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut unread = [0; 4096];
     let _ = stream.shutdown().await;
@@ -242,7 +266,8 @@ async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, protocol: Pr
     deliver_alert(stream).await;
 }
 
-/// A connection that broke before it was accepted is nothing to wait for; anything else would fail again at once.
+/// A connection that broke before it was accepted is nothing to wait for; anything else would fail
+/// again at once.
 async fn pause(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if !matches!(
@@ -253,9 +278,9 @@ async fn pause(error: &io::Error) {
     }
 }
 
-/// Why it failed, and the serial number of the certificate that was refused, if one was. To be called before anything
-/// else is awaited: another handshake may fail on this thread.
-fn failure(error: &io::Error) -> (Handshake, Option<Box<[u8]>>) {
+/// Why it failed, and the serial number of the certificate that was refused, if one was. To be
+/// called before anything else is awaited: another handshake may fail on this thread.
+fn failure(error: &io::Error) -> Failed {
     let tls_error = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());

@@ -1,9 +1,10 @@
 //! One step of a handshake at a time on each worker, and news from the sockets before the next one.
 //!
-//! A step is a key exchange and a signature, or the check of a chain: some hundred microseconds, for which the attacker pays
-//! with a packet. Hundreds of hellos that arrive at once would all stand before the next request of a device that is
-//! connected. So they wait in line for their [`Turns`], first come, first served, and whatever has arrived meanwhile is
-//! looked at after each. It costs a handshake no more than one look at the sockets.
+//! A step is a key exchange and a signature, or the check of a chain: some hundred microseconds,
+//! for which the attacker pays with a packet. Hundreds of hellos that arrive at once would all
+//! stand before the next request of a device that is connected. So they wait in line for their
+//! [`Turns`], first come, first served, and whatever has arrived meanwhile is looked at after each.
+//! It costs a handshake no more than one look at the sockets.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -15,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
-/// One worker's.
+/// The line of one worker's handshakes.
 pub(crate) struct Turns(Semaphore);
 
 impl Default for Turns {
@@ -28,6 +29,7 @@ impl Turns {
     /// Does this when its turn has come, and gives the others theirs.
     pub(crate) async fn take<T>(&self, step: impl FnOnce() -> T) -> T {
         let turn = self.wait().await;
+        debug_assert_eq!(self.0.available_permits(), 0, "one step at a time");
         let done = step();
         // Woken after the sockets have been asked for news.
         yield_now().await;
@@ -52,9 +54,8 @@ impl Turns {
         }
     }
 
-    async fn wait(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.0.acquire().await.ok()
+    async fn wait(&self) -> SemaphorePermit<'_> {
+        self.0.acquire().await.expect("it is never closed")
     }
 }
 
@@ -105,7 +106,8 @@ mod tests {
         steps.set(steps.get() + 1);
     }
 
-    /// All hellos are there at once, and then all of what follows: after each step there is time for a request.
+    /// All hellos are there at once, and then all of what follows: after each step there is time
+    /// for a request.
     #[tokio::test]
     async fn a_request_waits_for_no_line_of_handshakes() {
         let (turns, steps) = (Rc::new(Turns::default()), Rc::new(Cell::new(0)));

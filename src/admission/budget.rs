@@ -59,6 +59,8 @@ impl Budget {
         if judged.is_err() {
             permit.shrink_to(before);
         }
+        let held = if judged.is_ok() { bytes } else { before };
+        debug_assert_eq!(permit.bytes(), held, "all of it, or nothing");
         judged
     }
 

@@ -1,8 +1,8 @@
 //! Which device holds how much: one count a device, found once per connection.
 //!
 //! A connection looks its device up under a lock and keeps the count; from then on nothing here is
-//! asked. A count that no connection and no permit shares any more is forgotten when its part of the
-//! table has doubled, so the table holds at most twice the devices that are connected or have a
+//! asked. A count that no connection and no permit shares any more is forgotten when its part of
+//! the table has doubled, so the table holds at most twice the devices that are connected or have a
 //! record in flight.
 
 use std::collections::HashMap;
@@ -70,7 +70,8 @@ impl Devices {
 }
 
 impl Part {
-    /// Forgets whom nobody speaks for, once there are many more than there were after the last time.
+    /// Forgets whom nobody speaks for, once there are many more than there were after the last
+    /// time.
     fn sweep(&mut self) {
         if self.memories.len() < self.sweep_at {
             return;
@@ -85,6 +86,7 @@ impl Part {
             is_shared
         });
         self.sweep_at = UNSWEPT_MAX.max(2 * self.memories.len());
+        debug_assert!(self.memories.len() < self.sweep_at, "there is room for one");
         self.memories.shrink_to(self.sweep_at);
     }
 }

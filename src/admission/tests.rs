@@ -4,12 +4,18 @@ use proptest::prelude::*;
 
 use super::budget::SHARE;
 use super::*;
+use crate::lifecycle::Lifecycle;
 
 const BODY_BYTES_MAX: usize = 4 * 1024;
 const STREAM: StreamIndex = StreamIndex(0);
 
 fn admission(bytes_max: usize) -> Admission {
-    Admission::new(bytes_max, BODY_BYTES_MAX, Arc::new(Health::up(1)))
+    Admission::new(
+        bytes_max,
+        BODY_BYTES_MAX,
+        Arc::new(Health::up(1)),
+        Phases::serving(),
+    )
 }
 
 /// A permit for a payload that has come whole.
@@ -95,9 +101,10 @@ fn a_device_holds_an_eighth_at_most_and_the_next_one_finds_room() {
 }
 
 #[test]
-fn a_sink_that_is_away_and_a_closed_door_shed() {
-    let health = Arc::new(Health::up(1));
-    let admission = Admission::new(1 << 20, BODY_BYTES_MAX, health.clone());
+fn a_sink_that_is_away_and_a_gateway_in_a_hurry_shed() {
+    let (health, lifecycle) = (Arc::new(Health::up(1)), Lifecycle::new());
+    let phases = lifecycle.phases();
+    let admission = Admission::new(1 << 20, BODY_BYTES_MAX, health.clone(), phases);
     let device = DeviceMemory::default();
     health.set_down(STREAM, "gone".into());
     assert_eq!(
@@ -105,8 +112,9 @@ fn a_sink_that_is_away_and_a_closed_door_shed() {
         Shed::SinkAway
     );
     health.set_up(STREAM, None);
+    lifecycle.advance(Phase::Draining);
     assert!(admission.reserve(STREAM, &device, None).is_ok());
-    admission.close();
+    lifecycle.advance(Phase::Hurrying);
     assert_eq!(
         admission.reserve(STREAM, &device, None).unwrap_err(),
         Shed::Draining
@@ -136,7 +144,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// After each step the counts are the sums of the permits, and no bound is exceeded by a growth.
+    /// After each step the counts are the sums of the permits, and no bound is exceeded by a
+    /// growth.
     #[test]
     fn counts_are_sums_and_bounds_hold(
         bytes_max in BODY_BYTES_MAX + RECORD_OVERHEAD_BYTES..10 * BODY_BYTES_MAX,

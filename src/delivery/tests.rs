@@ -15,6 +15,7 @@ use tokio::task::{LocalSet, spawn_blocking, spawn_local, yield_now};
 use super::{Backlog, Delivery, DeliveryOptions, Health, Promised};
 use crate::config::{BatchConfig, SpoolMode, StreamConfig, WhenFull};
 use crate::handover::{self, Receiver, Sender};
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::record::{
     AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,
     Timestamp,
@@ -85,7 +86,7 @@ struct Bench {
     promised: Promised,
     metrics: Arc<Metrics>,
     alarms: Rc<RefCell<Vec<&'static str>>>,
-    hurry: Option<tokio::sync::oneshot::Sender<()>>,
+    lifecycle: Lifecycle,
     ended: Rc<Cell<bool>>,
 }
 
@@ -128,11 +129,12 @@ impl Bench {
             .alarming(move |what| told.borrow_mut().push(what));
         let (batches, received) = handover::channel(1024);
         let (home, settled) = handover::channel(1024);
-        let (hurry, hurried) = tokio::sync::oneshot::channel();
+        let lifecycle = Lifecycle::new();
+        let phases = lifecycle.phases();
         let ended = Rc::new(Cell::new(false));
         let tells = ended.clone();
         spawn_local(async move {
-            delivery.run(received, async { drop(hurried.await) }).await;
+            delivery.run(received, phases).await;
             tells.set(true);
         });
         Self {
@@ -145,7 +147,7 @@ impl Bench {
             promised,
             metrics,
             alarms,
-            hurry: Some(hurry),
+            lifecycle,
             ended,
         }
     }
@@ -375,7 +377,7 @@ fn what_is_left_when_the_gateway_hurries_is_counted() {
             !bench.ended.get(),
             "it is tried for as long as there is time"
         );
-        bench.hurry.take().unwrap().send(()).unwrap();
+        bench.lifecycle.advance(Phase::Hurrying);
         bench.leave().await;
         assert_eq!(bench.promised.unsafe_records(), 2);
     });
@@ -386,7 +388,7 @@ fn what_is_left_when_the_gateway_hurries_is_spooled() {
     on_paused_time(async {
         let dir = tempfile::tempdir().unwrap();
         let mut bench = Bench::start(Some(dir.path()), delivered);
-        bench.hurry.take().unwrap().send(()).unwrap();
+        bench.lifecycle.advance(Phase::Hurrying);
         pass_seconds(1).await;
         bench.send(0, &[(1, 1), (2, 2), (1, 3)], AckSlot::NONE);
         bench.leave().await;

@@ -1,7 +1,8 @@
 //! The alarm: something has ended without which the gateway cannot go on.
 //!
-//! Tasks and threads of the gateway hold it; [`shutdown`](super::shutdown) drains at the first that it is told of, and ends with
-//! exit code 1 where it was raised. What is told later is logged, and no news.
+//! Tasks and threads of the gateway hold it; [`shutdown`](super::shutdown) drains at the first that
+//! it is told of, and ends with exit code 1 where it was raised. What is told later is logged, and
+//! no news.
 
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
@@ -16,13 +17,15 @@ use tokio::task::spawn_local;
 use crate::sink::file;
 use crate::spool;
 
-/// The threads on which records are delivered: the sink's tasks, its writer of files, and the spool.
+/// The threads on which records are delivered: the sink's tasks, its writer of files, and the
+/// spool.
 const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, file::THREAD, spool::THREAD];
 
 /// Where delivery and the sink's client have their tasks.
 pub(crate) const SINK_THREAD: &str = "forebay-sink";
 
-/// Tells that something has ended without which the gateway cannot go on: it drains then, and its exit code is 1.
+/// Tells that something has ended without which the gateway cannot go on: it drains then, and its
+/// exit code is 1.
 #[derive(Clone)]
 pub(crate) struct Alarm {
     ended: mpsc::Sender<&'static str>,
@@ -63,8 +66,8 @@ impl Alarm {
         self.tell(what);
     }
 
-    /// Raises it at every panic of a [`DELIVERY_THREADS`], whichever of the tasks there it ends: what the sink's client or the
-    /// spool has begun would never be answered.
+    /// Raises it at every panic of a [`DELIVERY_THREADS`], whichever of the tasks there it ends:
+    /// what the sink's client or the spool has begun would never be answered.
     pub(crate) fn raise_at_panics(&self) {
         let (alarm, tell) = (self.clone(), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {

@@ -1,4 +1,5 @@
-//! One address, a TCP listener and a UDP socket for each worker; or the sockets that systemd has opened.
+//! One address, a TCP listener and a UDP socket for each worker; or the sockets that systemd has
+//! opened.
 
 mod activated;
 
@@ -8,16 +9,24 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::accept::steer_to_workers;
-use crate::config::ListenConfig;
+use crate::accept::{LISTENER_QUEUE_MAX, steer_to_workers};
+use crate::config::{Config, ListenConfig};
+use crate::telemetry::admin;
 use crate::worker::Sockets;
 
-/// Connections that the kernel holds until a worker accepts them; it cuts this to `net.core.somaxconn`.
+/// Connections that the kernel holds until a worker accepts them; it cuts this to
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Asked of the kernel for what each UDP socket has received, in bytes: some 800 small datagrams with what the kernel adds to
-/// them, which a worker has read in 20 to 40 ms. With room for more they would wait for longer than clients do: each would
-/// send again what stands in line already, and a gateway that has once fallen behind would never catch up.
+const _: () = assert!(
+    BACKLOG as usize == LISTENER_QUEUE_MAX,
+    "all that waits is taken"
+);
+
+/// Asked of the kernel for what each UDP socket has received, in bytes: some 800 small datagrams
+/// with what the kernel adds to them, which a worker has read in 20 to 40 ms. With room for more
+/// they would wait for longer than clients do: each would send again what stands in line already,
+/// and a gateway that has once fallen behind would never catch up.
 const UDP_RECEIVE_BYTES: usize = 512 * 1024;
 
 /// Asked of the kernel for what each UDP socket sends, in bytes: a burst of answers to all devices.
@@ -26,11 +35,45 @@ const UDP_SEND_BYTES: usize = 4 * 1024 * 1024;
 /// How many ports are tried when the kernel picks one, until TCP and UDP can both have it.
 const PORT_TRIES: usize = 16;
 
-/// Binds all sockets, in the order of their workers.
-pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
-    if let Some(passed) = activated::take(config)? {
-        return Ok(passed);
-    }
+/// Where the gateway is to be found, and what the main thread holds of that.
+pub(crate) struct Doors {
+    /// Where devices find it.
+    pub listen: SocketAddr,
+    pub places: Places,
+    /// Where its operators find it.
+    pub admin: TcpListener,
+}
+
+/// The places of UDP sockets among those that share the port, the last first; to be dropped when
+/// the workers have closed theirs.
+///
+/// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the
+/// place of a socket that is closed with the last of all. Closed from the last to the first, all of
+/// this gateway's make room for those of the next one in their order; so they are also where the
+/// process is killed, for the kernel closes the lower descriptors first.
+pub(crate) type Places = Vec<UdpSocket>;
+
+/// Binds all sockets, or takes those that were passed: one pair for each worker, in their order.
+pub(crate) fn bind(config: &Config) -> anyhow::Result<(Doors, Vec<Sockets>)> {
+    let (listen, sockets) = match activated::take(&config.listen)? {
+        Some(passed) => passed,
+        None => bind_own(&config.listen)?,
+    };
+    assert_eq!(sockets.len(), config.listen.workers.get(), "one each");
+    let doors = Doors {
+        listen,
+        places: keep_places(&sockets)?,
+        admin: bind_admin(config.admin_listen)?,
+    };
+    Ok((doors, sockets))
+}
+
+fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    admin::bind(address)
+        .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {address}"))
+}
+
+fn bind_own(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
     let (address, sockets) =
         pick_port(config).and_then(|address| Ok((address, bind_all(config, address)?))).with_context(|| {
             format!(
@@ -45,13 +88,7 @@ pub(crate) fn bind(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Soc
     Ok((address, sockets))
 }
 
-/// Holds the places of UDP sockets among those that share the port, the last first, to be dropped when the workers have
-/// closed theirs.
-///
-/// Packets find their worker by the place of its socket (`accept::steer`), and the kernel fills the place of a socket that
-/// is closed with the last of all. Closed from the last to the first, all of this gateway's make room for those of the
-/// next one in their order; so they are also where the process is killed, for the kernel closes the lower descriptors first.
-pub(crate) fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
+fn keep_places(sockets: &[Sockets]) -> io::Result<Places> {
     sockets
         .iter()
         .rev()
@@ -60,7 +97,8 @@ pub(crate) fn keep_places(sockets: &[Sockets]) -> io::Result<Vec<UdpSocket>> {
         .collect()
 }
 
-/// The port, found free unless it may be shared. Without the look, SO_REUSEPORT would hide that it is taken.
+/// The port, found free unless it may be shared. Without the look, SO_REUSEPORT would hide that it
+/// is taken.
 fn pick_port(config: &ListenConfig) -> io::Result<SocketAddr> {
     if config.reuse_port && config.address.port() != 0 {
         return Ok(config.address);

@@ -1,8 +1,9 @@
 //! Tells systemd how it is: sd_notify's protocol, one datagram a message.
 //!
-//! `gateway` says when it listens, reloads and stops, and beats at half of the watchdog's time with what `/readyz` says
-//! as the unit's status. Where nobody listens (`NOTIFY_SOCKET` is not set), nothing is sent. A message that cannot be sent
-//! is lost: systemd then does what it does to a unit that is silent.
+//! `gateway` says when it listens, reloads and stops, and beats at half of the watchdog's time with
+//! what `/readyz` says as the unit's status. Where nobody listens (`NOTIFY_SOCKET` is not set),
+//! nothing is sent. A message that cannot be sent is lost: systemd then does what it does to a unit
+//! that is silent.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -16,7 +17,7 @@ use crate::telemetry::admin::Status;
 /// How often the status is told where there is no watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who wants to know; clones tell the same.
+/// Tells systemd, where it wants to know; clones tell the same.
 #[derive(Clone)]
 pub(crate) struct Notifier {
     to: Option<Arc<(UnixDatagram, SocketAddr)>>,
@@ -26,20 +27,10 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// As systemd has set `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
     pub(crate) fn from_environment() -> Self {
-        let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| {
-            let opened = address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
-            opened
-                .inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used"))
-                .ok()
-        });
-        let watchdog = std::env::var("WATCHDOG_USEC")
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let name = std::env::var("NOTIFY_SOCKET").ok();
         Self {
-            to: to.map(Arc::new),
-            watchdog: watchdog
-                .filter(|micros| *micros > 0)
-                .map(Duration::from_micros),
+            to: name.and_then(|name| open(&name)).map(Arc::new),
+            watchdog: watchdog(),
         }
     }
 
@@ -56,8 +47,8 @@ impl Notifier {
         self.say("STOPPING=1\nSTATUS=draining");
     }
 
-    /// Says that it lives, and how, until it is dropped. Runs beside the signals and the admin address: what is told
-    /// is that this thread runs; a worker that ends ends the gateway.
+    /// Says that it lives, and how, until it is dropped. Runs beside the signals and the admin
+    /// address: what is told is that this thread runs; a worker that ends ends the gateway.
     pub(crate) async fn beat(self, status: Arc<Status>) {
         if self.to.is_none() {
             return std::future::pending().await;
@@ -67,12 +58,8 @@ impl Notifier {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            let reason = match (status.ready)() {
-                Ok(away) if away.is_empty() => "ready".into(),
-                Ok(away) => format!("ready, but {}", away.escape_debug()),
-                Err(reason) => format!("not ready: {}", reason.escape_debug()),
-            };
-            self.say(&format!("WATCHDOG=1\nSTATUS={reason}"));
+            let readiness = spell(&status.readiness());
+            self.say(&format!("WATCHDOG=1\nSTATUS={readiness}"));
         }
     }
 
@@ -83,6 +70,28 @@ impl Notifier {
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
             tracing::warn!(%error, "systemd cannot be told");
         }
+    }
+}
+
+fn open(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
+    let opened = address(name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
+    opened
+        .inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used"))
+        .ok()
+}
+
+/// How long systemd waits for a beat, where it does.
+fn watchdog() -> Option<Duration> {
+    let micros: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    (micros > 0).then(|| Duration::from_micros(micros))
+}
+
+/// Says in one line what `/readyz` says.
+fn spell(readiness: &Result<String, String>) -> String {
+    match readiness {
+        Ok(away) if away.is_empty() => "ready".into(),
+        Ok(away) => format!("ready, but {}", away.escape_debug()),
+        Err(reason) => format!("not ready: {}", reason.escape_debug()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Looks at the files of TLS every two seconds, and at once after SIGHUP, and makes known what has changed.
+//! Looks at the files of TLS every two seconds, and at once after SIGHUP, and makes known what has
+//! changed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +8,19 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::foundation::Foundation;
 use super::notify::Notifier;
-use super::observers::Observers;
-use crate::config::Config;
+use crate::config::HttpConfig;
+use crate::identity::ServerCertificate;
 use crate::ingest::Routes;
 use crate::telemetry::audit::Event;
-use crate::tls::{Change, Reloader};
+use crate::telemetry::observers::Observers;
+use crate::tls::{Change, Reloader, TlsError};
 
 /// A changed file is in force within 5 s: this, and the time that it takes to read it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+const _: () = assert!(LOOK_INTERVAL.as_secs() < 5);
 
 /// Watches the files.
 pub(crate) struct Watch {
@@ -28,20 +33,24 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(
-        config: &Config,
+        config: &HttpConfig,
         reloader: Reloader,
-        routes: Arc<Routes>,
-        observers: Observers,
+        routes: &Arc<Routes>,
+        foundation: &Foundation,
     ) -> Self {
+        let observers = foundation.observers.clone();
+        let not_after = reloader.certificate().not_after;
+        observers.metrics.set_certificate_expiry(not_after);
         Self {
             reloader,
-            routes,
+            routes: routes.clone(),
             observers,
-            authorities: config.http.authorities.clone(),
+            authorities: config.authorities.clone(),
         }
     }
 
-    /// Runs until it is dropped. Files are read on another thread: a list of a million entries takes a while.
+    /// Runs until it is dropped. Files are read on another thread: a list of a million entries
+    /// takes a while.
     pub(crate) async fn run(mut self, mut hangup: Signal, notifier: Notifier) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,18 +82,7 @@ impl Watch {
 
     fn make_known(&self, change: &Change) {
         match change {
-            Change::Certificate(certificate) => {
-                self.observers
-                    .metrics
-                    .set_certificate_expiry(certificate.not_after);
-                self.routes
-                    .rename(super::authorities(certificate, &self.authorities));
-                let names = certificate.names.join(",");
-                tracing::info!(names, "server certificate reloaded");
-                self.observers
-                    .audit
-                    .record(Event::CertificateReloaded { names: &names });
-            }
+            Change::Certificate(certificate) => self.present(certificate),
             Change::Trust {
                 authorities,
                 revoked,
@@ -95,14 +93,28 @@ impl Watch {
                     revoked: *revoked,
                 });
             }
-            Change::Failed(error) => {
-                self.observers.metrics.reload_failed(error.what());
-                self.observers.audit.record(Event::ReloadFailed {
-                    what: error.what().label(),
-                    error: &error.to_string(),
-                });
-                tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
-            }
+            Change::Failed(error) => self.tell_failure(error),
         }
+    }
+
+    /// The server goes by the names of its new certificate.
+    fn present(&self, certificate: &ServerCertificate) {
+        let Observers { metrics, audit, .. } = &self.observers;
+        metrics.set_certificate_expiry(certificate.not_after);
+        let authorities = super::authorities(certificate, &self.authorities);
+        self.routes.rename(authorities);
+        let names = certificate.names.join(",");
+        tracing::info!(names, "server certificate reloaded");
+        audit.record(Event::CertificateReloaded { names: &names });
+    }
+
+    fn tell_failure(&self, error: &TlsError) {
+        let Observers { metrics, audit, .. } = &self.observers;
+        metrics.reload_failed(error.what());
+        audit.record(Event::ReloadFailed {
+            what: error.what().label(),
+            error: &error.to_string(),
+        });
+        tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
     }
 }

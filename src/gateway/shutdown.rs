@@ -1,216 +1,142 @@
-//! From the first signal to the exit code.
+//! From the first signal to the exit code: the gateway's side of the
+//! [`lifecycle`](crate::lifecycle).
+//!
+//! What asks the gateway to end is a signal, or the [alarm](super::alarm). Each phase has a bound
+//! in time, so the process ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before
+//! it, and [`HURRY_TIMEOUT`] after it.
 
 use std::future::Future;
+use std::io;
 use std::process::ExitCode;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{interval, sleep};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
-use super::Workers;
 use super::alarm::{Alarm, Ending};
-use super::notify::Notifier;
-use crate::admission::Admission;
-use crate::delivery::Promised;
-
-/// How often the threads are looked at while the gateway drains.
-const THREAD_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+use super::threads::Threads;
+use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
+use crate::worker;
 
 /// After the deadline of the drain, threads get this long to answer what waits.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
+const _: () = assert!(worker::HURRY_TIMEOUT.as_millis() < HURRY_TIMEOUT.as_millis());
+
 /// Far more than workers need to close their listeners.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far the gateway is on its way out.
-pub(crate) struct Phases {
-    closing: watch::Sender<bool>,
-    draining: watch::Sender<bool>,
-    places: watch::Sender<()>,
-    hurrying: watch::Sender<bool>,
+/// What the end of the gateway is steered by: its phases, the barriers that others pass on the way,
+/// and the alarm.
+pub(crate) struct Shutdown {
+    lifecycle: Lifecycle,
+    /// Has a token of each TCP listener that is open.
+    listeners: Barrier,
+    /// Has a token of each UDP socket that is open.
+    sockets: Barrier,
     alarm: Alarm,
     ended: mpsc::Receiver<&'static str>,
 }
 
-impl Phases {
+impl Shutdown {
     pub(crate) fn new() -> Self {
-        let [closing, draining, hurrying] = [false; 3].map(watch::Sender::new);
         let (alarm, ended) = Alarm::new();
         Self {
-            closing,
-            draining,
-            places: watch::Sender::new(()),
-            hurrying,
+            lifecycle: Lifecycle::new(),
+            listeners: Barrier::new(),
+            sockets: Barrier::new(),
             alarm,
             ended,
         }
     }
 
-    /// For a thread without which the gateway cannot go on.
-    pub(crate) fn ending(&self, what: &'static str) -> Ending {
-        self.alarm.at_end(what)
+    pub(crate) fn phases(&self) -> Phases {
+        self.lifecycle.phases()
     }
 
-    /// For tasks without which the gateway cannot go on.
+    /// To be told by tasks without which the gateway cannot go on.
     pub(crate) fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
 
-    /// For each TCP listener one, which is dropped when it has closed.
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// To be held by a thread without which the gateway cannot go on.
+    pub(crate) fn ending(&self, what: &'static str) -> Ending {
+        self.alarm.at_end(what)
     }
 
-    /// For each UDP socket one, which is dropped when it has closed.
-    pub(crate) fn place(&self) -> watch::Receiver<()> {
-        self.places.subscribe()
+    /// To be held by a TCP listener.
+    pub(crate) fn listener(&self) -> Token {
+        self.listeners.token()
     }
 
-    /// Returns when all UDP sockets have been closed.
-    pub(crate) fn places_left(&self) -> impl Future<Output = ()> + use<> {
-        let places = self.places.clone();
-        async move { places.closed().await }
+    /// To be held by a UDP socket.
+    pub(crate) fn socket(&self) -> Token {
+        self.sockets.token()
     }
 
-    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
+    pub(crate) fn sockets(&self) -> Barrier {
+        self.sockets.clone()
     }
 
-    pub(crate) fn hurrying(&self) -> watch::Receiver<bool> {
-        self.hurrying.subscribe()
-    }
-}
-
-/// What has to end before the process may.
-pub(crate) struct Threads {
-    pub workers: Workers,
-    pub delivering: JoinHandle<()>,
-    /// What delivery has counted.
-    pub promised: Promised,
-}
-
-impl Threads {
-    fn are_finished(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished) && self.delivering.is_finished()
-    }
-}
-
-/// Returns when a signal has come and the gateway has drained, or its time is up. What runs beside that is spawned by
-/// `run_beside`, which is given SIGHUP. From `on_ready` on, no signal is missed.
-pub(crate) fn serve_until_drained(
-    run_beside: impl FnOnce(Signal),
-    on_ready: impl FnOnce(),
-    mut phases: Phases,
-    notifier: &Notifier,
-    admission: &Admission,
-    drain_timeout: Duration,
-    threads: Threads,
-) -> anyhow::Result<ExitCode> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())?;
-    runtime.block_on(async {
-        let mut signals = Signals::new()?;
-        run_beside(signal(SignalKind::hangup())?);
-        on_ready();
+    /// Returns when the gateway is to end: at a signal, or when something has ended without which
+    /// it cannot go on.
+    pub(crate) async fn asked_for(&mut self, signals: &mut Signals) {
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
-            what = phases.ended.recv() => {
+            what = self.ended.recv() => {
                 tracing::error!(what, "draining, since this has ended");
-                phases.alarm.mark();
+                self.alarm.mark();
             }
         }
-        notifier.stopping();
-        // Connections that are told to go come back at once: by then nobody of this gateway takes them.
-        phases.closing.send_replace(true);
-        within(CLOSE_TIMEOUT, phases.closing.closed()).await;
-        phases.draining.send_replace(true);
-        let drained = ended(|| threads.are_finished());
-        tokio::select! {
-            () = drained => return Ok(exit_code(threads, &phases.alarm)),
-            () = signals.next() => tracing::warn!("a second signal: leaving now"),
-            () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
-        }
-        admission.close();
-        phases.hurrying.send_replace(true);
-        within(HURRY_TIMEOUT, ended(|| threads.are_finished())).await;
-        Ok(exit_code(threads, &phases.alarm))
-    })
-}
+    }
 
-/// 0 when every thread ended well, and with nothing left behind that was answered.
-fn exit_code(threads: Threads, alarm: &Alarm) -> ExitCode {
-    let mut is_clean = !alarm.is_raised();
-    // Every thread is looked at, so that each failure is logged.
-    if threads.delivering.is_finished() && threads.delivering.join().is_err() {
-        tracing::error!("the delivery thread panicked");
-        is_clean = false;
-    }
-    let mut records = threads.promised.unsafe_records();
-    for worker in threads.workers {
-        match left_behind(worker) {
-            Some(left) => records += left,
-            None => is_clean = false,
+    /// Takes the gateway through its phases. Returns when its threads have ended, or their time is
+    /// up.
+    pub(crate) async fn drain(
+        &self,
+        signals: &mut Signals,
+        drain_timeout: Duration,
+        threads: Threads,
+    ) -> ExitCode {
+        assert!(!threads.workers.is_empty(), "a gateway has a worker");
+        // Connections that are told to go come back at once: by then nobody of this gateway takes
+        // them.
+        self.lifecycle.advance(Phase::Closing);
+        within(CLOSE_TIMEOUT, self.listeners.passed()).await;
+        self.lifecycle.advance(Phase::Draining);
+        if !have_ended(&threads, signals, drain_timeout).await {
+            self.lifecycle.advance(Phase::Hurrying);
+            within(HURRY_TIMEOUT, threads.ended()).await;
         }
-    }
-    if records > 0 {
-        tracing::error!(
-            records,
-            "records that were answered 204 are lost, or not known to be safe"
-        );
-        is_clean = false;
-    }
-    tracing::info!(clean = is_clean, "stopped");
-    if is_clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+        threads.exit_code(&self.alarm)
     }
 }
 
-/// How many records a worker has answered and left behind; `None` when it did not end well.
-fn left_behind(worker: JoinHandle<std::io::Result<usize>>) -> Option<usize> {
-    if !worker.is_finished() {
-        tracing::error!("a worker did not end in time");
-        return None;
+/// Waits for the threads to end. `false` when that takes too long, or a second signal has come.
+async fn have_ended(threads: &Threads, signals: &mut Signals, drain_timeout: Duration) -> bool {
+    tokio::select! {
+        () = threads.ended() => return true,
+        () = signals.next() => tracing::warn!("a second signal: leaving now"),
+        () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
     }
-    match worker.join() {
-        Ok(Ok(records)) => Some(records),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a worker failed");
-            None
-        }
-        Err(_) => {
-            tracing::error!("a worker panicked");
-            None
-        }
-    }
+    false
 }
 
-/// Waits for threads: they cannot wake a runtime that is not theirs when they end.
-async fn ended(are_finished: impl Fn() -> bool) {
-    let mut checks = interval(THREAD_CHECK_INTERVAL);
-    while !are_finished() {
-        checks.tick().await;
-    }
-}
-
-async fn within(timeout: Duration, future: impl Future<Output = ()>) {
-    // Past the time-out the gateway leaves, finished or not.
-    let _ = tokio::time::timeout(timeout, future).await;
+async fn within(bound: Duration, future: impl Future<Output = ()>) {
+    // Past its bound the gateway goes on, finished or not.
+    let _ = timeout(bound, future).await;
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    /// From here on, none is missed.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

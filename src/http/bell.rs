@@ -1,42 +1,66 @@
-//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are other ones.
+//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are
+//! other ones.
 //!
-//! A connection looks at one number of its own worker each time it is polled; nothing is shared with other workers. The
-//! worker runs [`Bell::run`], which waits for the news and wakes everyone.
+//! A connection looks at one number of its own worker each time it is polled; nothing is shared
+//! with other workers. The worker runs [`Bell::run`], which waits for the news and wakes everyone.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use crate::identity::Link;
+use crate::lifecycle::{Phase, Phases};
 use crate::tls::Revocation;
 
-/// One worker's.
-#[derive(Default)]
+/// Rings for the connections of one worker.
 pub struct Bell {
+    phases: Phases,
+    revocation: watch::Receiver<Arc<Revocation>>,
     rings: Cell<u32>,
+    /// The phase as connections see it, which ask at each poll: a thread's own word, set before
+    /// they are woken.
     draining_since: Cell<Option<Instant>>,
     listeners: RefCell<Slab<Waker>>,
 }
 
 impl Bell {
-    /// Rings at each change, until nobody is left to make one.
-    pub(crate) async fn run(
-        &self,
-        mut draining: watch::Receiver<bool>,
-        mut revocation: watch::Receiver<Arc<Revocation>>,
-    ) {
+    /// Rings for as long as the local set lives on which this is called.
+    pub fn hang(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Rc<Self> {
+        let bell = Rc::new(Self::new(phases, revocation));
+        let rings = bell.clone();
+        spawn_local(async move { rings.run().await });
+        bell
+    }
+
+    fn new(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Self {
+        Self {
+            phases,
+            revocation,
+            rings: Cell::default(),
+            draining_since: Cell::default(),
+            listeners: RefCell::default(),
+        }
+    }
+
+    /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to
+    /// make one.
+    async fn run(&self) {
+        let mut revocation = self.revocation.clone();
+        let mut draining = pin!(self.phases.reached(Phase::Draining));
         loop {
             tokio::select! {
-                Ok(()) = draining.changed() => {}
+                () = &mut draining, if !self.is_draining() => {
+                    self.draining_since.set(Some(Instant::now()));
+                }
                 Ok(()) = revocation.changed() => {}
                 else => return,
-            }
-            if *draining.borrow_and_update() && !self.is_draining() {
-                self.draining_since.set(Some(Instant::now()));
             }
             self.ring();
         }
@@ -45,6 +69,11 @@ impl Bell {
     /// The gateway drains: finish what there is.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining_since.get().is_some()
+    }
+
+    /// Whether a certificate of the chain has been revoked, as is known now.
+    pub(crate) fn is_revoked(&self, chain: &[Link]) -> bool {
+        self.revocation.borrow().is_revoked(chain)
     }
 
     /// Since when the gateway drains, if it does.
@@ -70,7 +99,7 @@ impl Bell {
     }
 }
 
-/// One connection's.
+/// Hears the bell for one connection.
 pub(crate) struct Listener {
     bell: Rc<Bell>,
     place: usize,
@@ -99,12 +128,13 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
     async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
-        let (draining, listening) = watch::channel(false);
+        let lifecycle = Lifecycle::new();
         let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
-        let bell = Rc::new(Bell::default());
+        let bell = Rc::new(Bell::new(lifecycle.phases(), revoked));
         let (mut stays, leaves) = (bell.listen(), bell.listen());
         drop(leaves);
         let hears = std::future::poll_fn(|context| {
@@ -114,9 +144,9 @@ mod tests {
         });
         hears.await;
         let ringing = async {
-            draining.send_replace(true);
-            drop((draining, revocation));
-            bell.run(listening, revoked).await;
+            lifecycle.advance(Phase::Draining);
+            drop(revocation);
+            bell.run().await;
         };
         tokio::join!(
             std::future::poll_fn(|context| stays.poll_ring(context)),

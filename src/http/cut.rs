@@ -1,11 +1,13 @@
-//! Cutting connections that have no right to go on, or nobody to go on with: a certificate has been revoked while its
-//! connection lives, or before its session was resumed, or its authority has been taken out of the bundle.
+//! Cutting connections that have no right to go on, or nobody to go on with: a certificate has been
+//! revoked while its connection lives, or before its session was resumed, or its authority has been
+//! taken out of the bundle.
 //!
-//! Every adapter serves within [`until_cut`]. From the revocation of its certificate on each further request of a
-//! connection is refused, the connection drains, and after [`CUT_AFTER`] it is closed, whatever is under way. A
-//! connection that has not asked anything yet is not drained: its first request is answered, so that the device learns
-//! why. When the gateway drains, a connection is closed [`LEFT_AFTER`] its last request has been answered, whatever its
-//! client does or leaves undone: it may acknowledge nothing, give no window, stop in the middle of a head, or read no
+//! Every adapter serves within [`until_cut`]. From the revocation of its certificate on each
+//! further request of a connection is refused, the connection drains, and after [`CUT_AFTER`] it is
+//! closed, whatever is under way. A connection that has not asked anything yet is not drained: its
+//! first request is answered, so that the device learns why. When the gateway drains, a connection
+//! is closed [`LEFT_AFTER`] its last request has been answered, whatever its client does or leaves
+//! undone: it may acknowledge nothing, give no window, stop in the middle of a head, or read no
 //! answer.
 
 use std::future::{Future, poll_fn};
@@ -58,7 +60,7 @@ struct Cut {
 impl Cut {
     fn note_revocation(&mut self, connection: &Connection, service: &Service) {
         let caller = &connection.caller;
-        let is_revoked = || service.revocation.borrow().is_revoked(&caller.chain);
+        let is_revoked = || service.bell.is_revoked(&caller.chain);
         if self.revoked_at.is_none() && is_revoked() {
             caller.is_revoked.set(true);
             write_down(connection, service);

@@ -7,7 +7,7 @@ use http::header::HeaderValue;
 use crate::record::Timestamp;
 
 /// A worker's, written once a second.
-pub struct Date {
+pub(crate) struct Date {
     second: Cell<u64>,
     value: RefCell<HeaderValue>,
 }
@@ -23,7 +23,7 @@ impl Default for Date {
 
 impl Date {
     /// What an answer says that is made `at` this time.
-    pub fn at(&self, at: Timestamp) -> HeaderValue {
+    pub(crate) fn at(&self, at: Timestamp) -> HeaderValue {
         let second = at.0 / 1000;
         if self.second.replace(second) != second {
             *self.value.borrow_mut() = at.http_date();

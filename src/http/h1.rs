@@ -28,7 +28,7 @@ use super::{Answer, Busy, Connection, Service, is_head_paid, is_rest_paid};
 use crate::ingest::{Admitted, Body, BrokenBody, Refusal};
 use crate::record::Timestamp;
 use crate::telemetry::metrics::Protocol;
-pub use answer::Accepted;
+pub(crate) use answer::Accepted;
 use chunked::Chunked;
 use head::Framing;
 use wire::Wire;

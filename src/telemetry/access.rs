@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::journal::{Fields, Journal, line};
 
 /// A request that has been answered.
-pub struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     pub address: IpAddr,
     pub protocol: &'static str,
     /// `None` where the certificate names none.
@@ -26,7 +26,7 @@ pub struct Exchange<'a> {
 }
 
 /// One worker's way to the log, where there is one.
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     journal: Option<Journal>,
     share: f64,
     /// What has gathered towards the next line, below 1.
@@ -35,7 +35,7 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// No log.
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self {
             journal: None,
             share: 0.0,
@@ -53,7 +53,7 @@ impl AccessLog {
     }
 
     /// Whether the next request has a line.
-    pub fn picks(&self) -> bool {
+    pub(crate) fn picks(&self) -> bool {
         let due = self.due.get() + self.share;
         let picks = due >= 1.0;
         self.due.set(if picks { due - 1.0 } else { due });

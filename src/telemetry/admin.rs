@@ -28,7 +28,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use super::metrics::Metrics;
 use super::top::Top;
+use crate::delivery::Health;
+use crate::lifecycle::{Phase, Phases};
 use connections::{Asks, Connections};
 
 /// Largest head of a request, in bytes; hyper takes no smaller bound.
@@ -45,15 +48,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin address tells about.
 pub(crate) struct Status {
-    /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
-    pub ready: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
-    /// Whether the gateway is on its way out: a balancer sends it nobody new.
-    pub draining: Box<dyn Fn() -> bool + Send + Sync>,
-    /// The contract of the wire, OpenAPI as JSON.
+    pub health: Arc<Health>,
+    pub phases: Phases,
+    /// Writes the contract of the wire, OpenAPI as JSON.
     pub openapi: fn() -> String,
-    /// Metrics in Prometheus' text format.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<Metrics>,
     pub top: Top,
+}
+
+impl Status {
+    /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
+    pub(crate) fn readiness(&self) -> Result<String, String> {
+        if self.is_leaving() {
+            return Err("draining".into());
+        }
+        self.health.report()
+    }
+
+    /// Whether connections are told to go: a balancer sends nobody new.
+    fn is_leaving(&self) -> bool {
+        self.phases.has_reached(Phase::Draining)
+    }
 }
 
 /// Serves the admin address until it is dropped. Runs on a local runtime. An error is a listener that cannot be used.
@@ -120,11 +135,11 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
     }
     match path {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
-        "/servez" if (status.draining)() => {
+        "/servez" if status.is_leaving() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
         }
         "/servez" => text(StatusCode::OK, "serving\n".into()),
-        "/readyz" => match (status.ready)() {
+        "/readyz" => match status.readiness() {
             Ok(away) if away.is_empty() => text(StatusCode::OK, "ready\n".into()),
             Ok(away) => text(
                 StatusCode::OK,
@@ -137,7 +152,7 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
         },
         "/openapi.json" => json((status.openapi)()),
         "/debug/top" => json(status.top.report()),
-        _ => text(StatusCode::OK, (status.metrics)()),
+        _ => text(StatusCode::OK, status.metrics.render()),
     }
 }
 

@@ -93,7 +93,7 @@ const KINDS: [&str; 10] = [
 
 /// The log, or none. Clones write to the same one.
 #[derive(Clone, Default)]
-pub struct Audit(Option<Arc<Inner>>);
+pub(crate) struct Audit(Option<Arc<Inner>>);
 
 struct Inner {
     journal: Journal,
@@ -105,7 +105,7 @@ type Windows = [Window; KINDS.len()];
 
 impl Audit {
     /// No log.
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self(None)
     }
 
@@ -138,12 +138,12 @@ impl Audit {
     }
 
     /// See [`Journal::reopen`].
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.0.iter().for_each(|inner| inner.journal.reopen());
     }
 
     /// See [`Journal::stop`].
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.iter().for_each(|inner| inner.journal.stop());
     }
 }

@@ -5,7 +5,7 @@ use crate::record::TraceParent;
 
 /// One worker's way to the collector.
 #[derive(Clone, Default)]
-pub struct Spans {
+pub(crate) struct Spans {
     #[cfg(feature = "otlp")]
     pub(crate) tracer: Option<super::otlp::Tracer>,
 }
@@ -13,7 +13,7 @@ pub struct Spans {
 #[cfg(feature = "otlp")]
 impl Spans {
     /// Whether anybody wants to know.
-    pub fn are_on(&self) -> bool {
+    pub(crate) fn are_on(&self) -> bool {
         self.tracer.is_some()
     }
 
@@ -27,9 +27,9 @@ impl Spans {
 
 #[cfg(not(feature = "otlp"))]
 impl Spans {
-    pub fn are_on(&self) -> bool {
+    pub(crate) fn are_on(&self) -> bool {
         false
     }
 
-    pub fn record(&self, _: &Exchange<'_>, _: Option<&TraceParent>) {}
+    pub(crate) fn record(&self, _: &Exchange<'_>, _: Option<&TraceParent>) {}
 }

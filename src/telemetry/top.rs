@@ -40,7 +40,7 @@ type Counts = [u32; 2];
 
 /// For all connections.
 #[derive(Clone)]
-pub struct Top(Arc<Shared>);
+pub(crate) struct Top(Arc<Shared>);
 
 struct Shared {
     queue: ArrayQueue<(DeviceId, Counts)>,
@@ -76,7 +76,7 @@ fn window() -> Window {
 
 impl Top {
     /// Takes in what waits; to be called each [`GATHER_INTERVAL`].
-    pub fn gather(&self) {
+    pub(crate) fn gather(&self) {
         drop(self.gathered());
     }
 
@@ -97,7 +97,7 @@ impl Top {
     }
 
     /// A JSON object: `busiest` and `refused`, each a list of devices, the one with the most requests of that kind first.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let windows = self.gathered();
         let [busiest, refused] = [0, 1].map(|kind| windows.told(kind));
         json!({ "window_seconds_max": 2 * WINDOW.as_secs(), "busiest": busiest, "refused": refused }).to_string()

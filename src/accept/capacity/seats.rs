@@ -1,15 +1,16 @@
 //! How many connections each device has.
 //!
-//! `accept` takes a seat once the handshake has said which device it is, and keeps it for as long as it serves. A device that
-//! reconnects without end, or whose key is a thief's, gets no more than its share; the connection beyond that is closed. The
-//! lock is taken when a connection begins and when it ends. The table is bounded by the connections.
+//! `accept` takes a seat once the handshake has said which device it is, and keeps it for as long
+//! as it serves. A device that reconnects without end, or whose key is a thief's, gets no more than
+//! its share; the connection beyond that is closed. The lock is taken when a connection begins and
+//! when it ends. The table is bounded by the connections.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What all workers share.
+/// Counts the connections of each device, for all workers.
 pub(crate) struct Seats {
     device_max: usize,
     /// Drawn at start, so that nobody can look for two names of one key.
@@ -17,7 +18,7 @@ pub(crate) struct Seats {
     taken: Mutex<HashMap<u64, usize>>,
 }
 
-/// A connection of a device, until it is dropped.
+/// The place of one connection among those of its device; freed on drop.
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     device: u64,
@@ -32,7 +33,7 @@ impl Seats {
         }
     }
 
-    /// `None` when the device of this name has all of its seats.
+    /// Takes a seat. `None` when the device of this name has all of them.
     pub(crate) fn take(self: &Arc<Self>, name: &[u8]) -> Option<Seat> {
         let device = self.secret.hash_one(name);
         let mut taken = self.lock();
@@ -41,6 +42,7 @@ impl Seats {
             return None;
         }
         *seats += 1;
+        debug_assert!(*seats <= self.device_max);
         Some(Seat {
             seats: self.clone(),
             device,

@@ -1,9 +1,11 @@
-//! Sockets that systemd has opened and passes (`LISTEN_FDS`): one TCP listener, and one UDP socket for HTTP/3.
+//! Sockets that systemd has opened and passes (`LISTEN_FDS`): one TCP listener, and one UDP socket
+//! for HTTP/3.
 //!
-//! They stay open while the gateway is restarted, so no connection is refused then: it waits in the kernel. All workers
-//! accept from the one listener, each through a descriptor of its own; what it brings goes to whoever wakes first, not
-//! to each its share as with a listener each. A QUIC connection has to stay with its worker, so the first worker alone serves
-//! the UDP socket. Where it is the processor that bounds the gateway, let it open its own sockets.
+//! They stay open while the gateway is restarted, so no connection is refused then: it waits in the
+//! kernel. All workers accept from the one listener, each through a descriptor of its own; what it
+//! brings goes to whoever wakes first, not to each its share as with a listener each. A QUIC
+//! connection has to stay with its worker, so the first worker alone serves the UDP socket. Where
+//! it is the processor that bounds the gateway, let it open its own sockets.
 
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -40,8 +42,8 @@ pub(crate) fn take(config: &ListenConfig) -> anyhow::Result<Option<(SocketAddr, 
 
 #[allow(unsafe_code)]
 fn own(place: i32) -> std::io::Result<Socket> {
-    // SAFETY: by the protocol of LISTEN_FDS these descriptors were opened for this process and belong to nobody in it;
-    // `take` is called once, before anything else is passed on.
+    // SAFETY: by the protocol of LISTEN_FDS these descriptors were opened for this process and
+    // belong to nobody in it; `take` is called once, before anything else is passed on.
     let descriptor = unsafe { OwnedFd::from_raw_fd(FIRST + place) };
     let socket = Socket::from(descriptor);
     socket.set_nonblocking(true)?;
@@ -50,17 +52,8 @@ fn own(place: i32) -> std::io::Result<Socket> {
 }
 
 fn share(config: &ListenConfig, passed: Vec<Socket>) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
-    let (mut tcp, mut udp) = (None, None);
-    for socket in passed {
-        match socket
-            .r#type()
-            .context("LISTEN_FDS: what was passed is no socket")?
-        {
-            Type::STREAM => tcp = Some(socket),
-            Type::DGRAM => udp = Some(socket),
-            _ => bail!("LISTEN_FDS: a socket that is neither TCP nor UDP was passed"),
-        }
-    }
+    assert!(passed.len() <= PASSED_MAX as usize, "more were refused");
+    let (tcp, udp) = sort(passed)?;
     let tcp = tcp.context("LISTEN_FDS: no TCP listener was passed")?;
     if config.http3 && udp.is_none() {
         bail!(
@@ -79,4 +72,18 @@ fn share(config: &ListenConfig, passed: Vec<Socket>) -> anyhow::Result<(SocketAd
         })
     });
     Ok((address, sockets.collect::<std::io::Result<_>>()?))
+}
+
+/// The last TCP listener and the last UDP socket of those that were passed.
+fn sort(passed: Vec<Socket>) -> anyhow::Result<(Option<Socket>, Option<Socket>)> {
+    let (mut tcp, mut udp) = (None, None);
+    for socket in passed {
+        let kind = socket.r#type();
+        match kind.context("LISTEN_FDS: what was passed is no socket")? {
+            Type::STREAM => tcp = Some(socket),
+            Type::DGRAM => udp = Some(socket),
+            _ => bail!("LISTEN_FDS: a socket that is neither TCP nor UDP was passed"),
+        }
+    }
+    Ok((tcp, udp))
 }

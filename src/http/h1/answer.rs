@@ -20,7 +20,7 @@ const LINE_END: &[u8] = b"\r\n";
 
 /// The head of a 204, all but its last line end, written once a second for all connections of a worker.
 #[derive(Default)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     second: Cell<u64>,
     without_end: RefCell<Bytes>,
     whole: RefCell<Bytes>,
@@ -28,7 +28,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// The whole answer; tells when the device's certificate expires, where that is near.
-    pub fn bytes(
+    pub(crate) fn bytes(
         &self,
         at: Timestamp,
         expires: Option<&HeaderValue>,

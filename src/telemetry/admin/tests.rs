@@ -1,37 +1,45 @@
 //! The admin address over real connections, with a gateway that is in whatever state a test says.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 use super::connections::CONNECTIONS_MAX;
 use super::*;
+use crate::lifecycle::Lifecycle;
+use crate::record::StreamIndex;
+use crate::telemetry::metrics::ProbedGauge;
 
-/// What the gateway is.
-#[derive(Default)]
+/// What a test changes about the gateway.
 struct State {
-    is_away: AtomicBool,
-    is_draining: AtomicBool,
+    health: Arc<Health>,
+    lifecycle: Lifecycle,
+}
+
+impl State {
+    fn lose_the_sink(&self) {
+        let reason = "the sink is\r\naway";
+        self.health.set_down(StreamIndex(0), reason.into());
+    }
 }
 
 /// Runs `test` beside an admin address that is in a state that the test may change.
 fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) -> F) {
-    let state = Arc::new(State::default());
-    let (asked, of_drain) = (state.clone(), state.clone());
-    let ready = move || {
-        if asked.is_away.load(Ordering::Relaxed) {
-            Err("the sink is\r\naway".to_owned())
-        } else {
-            Ok(String::new())
-        }
+    let state = Arc::new(State {
+        health: Arc::new(Health::up(1)),
+        lifecycle: Lifecycle::new(),
+    });
+    let gauge = ProbedGauge {
+        name: "a_gauge",
+        help: "",
+        read: Box::new(|| 1.0),
     };
     let status = Arc::new(Status {
-        ready: Box::new(ready),
-        draining: Box::new(move || of_drain.is_draining.load(Ordering::Relaxed)),
+        health: state.health.clone(),
+        phases: state.lifecycle.phases(),
         openapi: || r#"{"openapi":"3.1.0"}"#.to_owned(),
-        metrics: Box::new(|| "a_total 1\n".to_owned()),
+        metrics: Arc::new(Metrics::new(1, &["telemetry".into()], vec![gauge])),
         top: Top::default(),
     });
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -70,11 +78,7 @@ fn each_path_has_its_answer() {
                 .await
                 .starts_with("HTTP/1.1 200 ")
         );
-        assert!(
-            get(address, "/metrics")
-                .await
-                .ends_with("\r\n\r\na_total 1\n")
-        );
+        assert!(get(address, "/metrics").await.contains("\na_gauge 1\n"));
         let openapi = get(address, "/openapi.json").await;
         assert!(
             openapi.contains("Content-Type: application/json\r\n") && openapi.contains("3.1.0"),
@@ -106,11 +110,11 @@ fn each_path_has_its_answer() {
 #[test]
 fn not_ready_is_503_and_says_why_in_one_line() {
     with_admin(|address, state| async move {
-        state.is_away.store(true, Ordering::Relaxed);
+        state.lose_the_sink();
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(
-            answer.ends_with("\r\n\r\nnot ready: the sink is\\r\\naway\n"),
+            answer.ends_with("\r\n\r\nnot ready: stream stream-0: the sink is\\r\\naway\n"),
             "{answer}"
         );
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
@@ -121,10 +125,10 @@ fn not_ready_is_503_and_says_why_in_one_line() {
 #[test]
 fn a_gateway_serves_until_it_drains() {
     with_admin(|address, state| async move {
-        state.is_away.store(true, Ordering::Relaxed);
+        state.lose_the_sink();
         let serving = get(address, "/servez").await;
         assert!(serving.starts_with("HTTP/1.1 200 "), "{serving}");
-        state.is_draining.store(true, Ordering::Relaxed);
+        state.lifecycle.advance(Phase::Draining);
         let draining = get(address, "/servez").await;
         assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");
         assert!(draining.ends_with("\r\n\r\ndraining\n"), "{draining}");

@@ -1,0 +1,120 @@
+//! Starts the thread of delivery, with the sink and the spool that are configured.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::anyhow;
+
+use super::alarm::SINK_THREAD;
+use super::foundation::Foundation;
+use super::shutdown::Shutdown;
+use super::threads::DeliveryThread;
+use super::{in_flight_batches_max, local_runtime, spool};
+use crate::config::{Config, SinkConfig, host};
+use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health, Promised};
+use crate::handover::Receiver;
+use crate::lifecycle::Phases;
+use crate::record::Batch;
+use crate::sink::{Sink, SinkError, SinkOptions};
+use crate::telemetry::metrics::Metrics;
+
+/// Returns once the sink is open and found fit. A sink that is away is waited for, not ready.
+pub(crate) fn start(
+    config: &Config,
+    foundation: &Foundation,
+    batches: Receiver<Batch>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<DeliveryThread> {
+    shutdown.alarm().raise_at_panics();
+    let parts = Parts::of(config, foundation)?;
+    let promised = parts.promised.clone();
+    let ending = shutdown.ending("delivery");
+    let (opened, was_opened) = mpsc::sync_channel(1);
+    let run = move || {
+        let _told_at_the_end = ending;
+        host::schedule_as_batch();
+        if let Err(error) = parts.run(batches, &opened) {
+            // The starter waits for one message, be it this.
+            let _ = opened.send(Err(error));
+        }
+    };
+    let handle = thread::Builder::new().name(SINK_THREAD.into()).spawn(run)?;
+    was_opened
+        .recv()
+        .map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
+    Ok(DeliveryThread { handle, promised })
+}
+
+/// What the thread is given to make its delivery of.
+struct Parts {
+    backlog: Option<Backlog>,
+    sink: SinkConfig,
+    sink_options: SinkOptions,
+    options: DeliveryOptions,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    promised: Promised,
+    phases: Phases,
+}
+
+impl Parts {
+    /// An error is a spool that cannot be opened.
+    fn of(config: &Config, foundation: &Foundation) -> anyhow::Result<Self> {
+        let metrics = foundation.observers.metrics.clone();
+        Ok(Self {
+            backlog: spool::open(config, &metrics)?,
+            sink: config.sink.clone(),
+            sink_options: sink_options(config),
+            options: delivery_options(config),
+            health: foundation.health.clone(),
+            metrics,
+            promised: Promised::default(),
+            phases: foundation.phases.clone(),
+        })
+    }
+
+    /// Tells `opened` when the sink is, and delivers until the last batch is home. An error is a
+    /// sink that cannot be used.
+    fn run(
+        self,
+        batches: Receiver<Batch>,
+        opened: &mpsc::SyncSender<anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        local_runtime()?.block_on(async {
+            let phases = self.phases.clone();
+            let delivery = self.open().await?;
+            // The starter waits for this one message.
+            let _ = opened.send(Ok(()));
+            delivery.run(batches, phases).await;
+            Ok(())
+        })
+    }
+
+    async fn open(self) -> Result<Delivery, SinkError> {
+        let sink = Sink::open(&self.sink, self.sink_options).await?;
+        let delivery = Delivery::new(sink, self.backlog, self.health, self.metrics, self.options)
+            .counting(self.promised);
+        delivery.verify().await?;
+        Ok(delivery)
+    }
+}
+
+fn sink_options(config: &Config) -> SinkOptions {
+    SinkOptions {
+        streams: config.streams.clone(),
+        body_bytes_max: config.http.body_bytes_max,
+        ack_timeout: config.ack.timeout,
+        memory_bytes_max: config.memory_bytes_max,
+        // Each stream has one from the spool.
+        in_flight_batches_max: in_flight_batches_max(config) + config.streams.len(),
+    }
+}
+
+fn delivery_options(config: &Config) -> DeliveryOptions {
+    DeliveryOptions {
+        streams: config.streams.clone(),
+        batch: config.batch,
+        in_flight_batches_max: in_flight_batches_max(config),
+        ack_timeout: config.ack.timeout,
+    }
+}

@@ -1,0 +1,92 @@
+//! What the main thread does beside the workers: it answers the admin address, looks at files,
+//! waits for signals, and speaks with systemd.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_local;
+
+use super::foundation::Foundation;
+use super::listen::Doors;
+use super::local_runtime;
+use super::notify::Notifier;
+use super::reload::Watch;
+use super::shutdown::{Shutdown, Signals};
+use super::threads::Threads;
+use crate::telemetry::admin::{self, Status};
+use crate::telemetry::audit::Event;
+use crate::telemetry::observers::Observers;
+
+/// What the main thread works with.
+pub(crate) struct Front {
+    doors: Doors,
+    watch: Watch,
+    status: Arc<Status>,
+    observers: Observers,
+    notifier: Notifier,
+}
+
+impl Front {
+    pub(crate) fn new(doors: Doors, watch: Watch, foundation: &Foundation) -> Self {
+        Self {
+            doors,
+            watch,
+            status: foundation.status(),
+            observers: foundation.observers.clone(),
+            notifier: Notifier::from_environment(),
+        }
+    }
+
+    /// Serves until the gateway has drained. `on_bound` learns the address; from then on, no signal
+    /// is missed.
+    pub(crate) fn serve(
+        self,
+        mut shutdown: Shutdown,
+        threads: Threads,
+        drain_timeout: Duration,
+        on_bound: impl FnOnce(SocketAddr),
+    ) -> anyhow::Result<ExitCode> {
+        local_runtime()?.block_on(async {
+            let mut signals = Signals::new()?;
+            let hangup = signal(SignalKind::hangup())?;
+            self.announce(threads.workers.len())?;
+            on_bound(self.doors.listen);
+            let notifier = self.notifier.clone();
+            self.start(hangup, &shutdown);
+            shutdown.asked_for(&mut signals).await;
+            notifier.stopping();
+            Ok(shutdown.drain(&mut signals, drain_timeout, threads).await)
+        })
+    }
+
+    fn announce(&self, workers: usize) -> anyhow::Result<()> {
+        let (listen, admin) = (self.doors.listen, self.doors.admin.local_addr()?);
+        tracing::info!(%listen, %admin, workers, "listening");
+        self.observers.audit.record(Event::Started {
+            listen: &listen.to_string(),
+        });
+        self.notifier.ready();
+        Ok(())
+    }
+
+    /// Starts the tasks of this thread, each of which the gateway cannot do without.
+    fn start(self, hangup: Signal, shutdown: &Shutdown) {
+        let (alarm, sockets) = (shutdown.alarm(), shutdown.sockets());
+        let (Doors { places, admin, .. }, notifier) = (self.doors, self.notifier);
+        spawn_local(async move {
+            sockets.passed().await;
+            drop(places);
+        });
+        let serving = admin::serve(admin, self.status.clone());
+        alarm.start("the admin address", serving);
+        alarm.start(
+            "the watch over files",
+            self.watch.run(hangup, notifier.clone()),
+        );
+        alarm.start("the count of devices", self.observers.keep_top());
+        alarm.start("the heartbeat", notifier.beat(self.status));
+    }
+}

@@ -1,0 +1,103 @@
+//! What watches the gateway, together: metrics, the audit and access logs, spans, and the count of
+//! the busiest devices.
+//!
+//! `gateway` opens them before anything that they watch, gives each worker its share
+//! ([`WorkerObservers`]), and stops them last. Nobody waits for any of them: what cannot be written
+//! is counted.
+
+use std::sync::Arc;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::access::AccessLog;
+use super::audit::{Audit, Event};
+use super::journal::Journal;
+use super::metrics::{Metrics, WorkerMetrics};
+#[cfg(feature = "otlp")]
+use super::otlp::Otlp;
+use super::spans::Spans;
+use super::top::{self, Top};
+
+/// Observe the whole gateway. Clones observe together.
+#[derive(Clone)]
+pub(crate) struct Observers {
+    pub metrics: Arc<Metrics>,
+    pub audit: Audit,
+    pub access: Access,
+    pub top: Top,
+    #[cfg(feature = "otlp")]
+    pub otlp: Otlp,
+}
+
+/// The access log, where there is one, and its share of all requests.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub journal: Option<Journal>,
+    pub share: f64,
+}
+
+/// Observe one worker.
+pub struct WorkerObservers {
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) audit: Audit,
+    pub(crate) access: AccessLog,
+    pub(crate) spans: Spans,
+    pub(crate) top: Top,
+}
+
+impl WorkerObservers {
+    /// Metrics, and no logs, for whoever drives a worker's rooms without a gateway.
+    pub fn counting(metrics: Arc<WorkerMetrics>) -> Self {
+        Self {
+            metrics,
+            audit: Audit::off(),
+            access: AccessLog::off(),
+            spans: Spans::default(),
+            top: Top::default(),
+        }
+    }
+}
+
+impl Observers {
+    pub(crate) fn of_worker(&self, index: usize) -> WorkerObservers {
+        WorkerObservers {
+            metrics: self.metrics.worker(index),
+            audit: self.audit.clone(),
+            access: AccessLog::new(self.access.journal.clone(), self.access.share),
+            spans: self.spans(),
+            top: self.top.clone(),
+        }
+    }
+
+    fn spans(&self) -> Spans {
+        Spans {
+            #[cfg(feature = "otlp")]
+            tracer: self.otlp.tracer(),
+        }
+    }
+
+    /// Opens the files of both logs anew: they may have been moved away.
+    pub(crate) fn reopen(&self) {
+        self.audit.reopen();
+        self.access.journal.iter().for_each(Journal::reopen);
+    }
+
+    /// Writes down that the gateway has stopped, and all that waits.
+    pub(crate) fn stop(&self, is_clean: bool) {
+        self.audit.record(Event::Stopped { clean: is_clean });
+        self.audit.stop();
+        self.access.journal.iter().for_each(Journal::stop);
+        #[cfg(feature = "otlp")]
+        self.otlp.stop();
+    }
+
+    /// Keeps the count of the busiest devices, until it is dropped.
+    pub(crate) async fn keep_top(self) {
+        let mut looks = interval(top::GATHER_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            self.top.gather();
+        }
+    }
+}
