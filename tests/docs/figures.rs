@@ -218,11 +218,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
     (
         "docs/operations.md",
         &[
-            // Measured: docs/capacity.md says how.
-            "Two cores and 4 GiB carry 100,000 devices that post every 5 s;",
-            "| memory | 9 KiB a TCP connection…",
-            "each handshake costs some 20 KiB.",
-            "an idle connection costs 9 KiB, over QUIC 53 KiB",
+            // Measured.
+            "and 100 MiB | the last is for the program",
             // What several constants come to.
             "is closed within 2 s, whatever",
             "5 s more than the drain.",
