@@ -1,5 +1,18 @@
-//! docs/configuration.md lists the variables that the code knows, docs/openapi.json is what `forebay openapi` prints. docs/protocol.md is held to the table of answers by
-//! that table's own test, in `src/http/reply/tests.rs`.
+//! What pages say is what the code does: docs/configuration.md lists the variables that the code knows, docs/openapi.json is what
+//! `forebay openapi` prints, numbers that restate constants are made from these, each bound of docs/security.md has a test that
+//! knows it, and files that are named exist. docs/protocol.md is held to the table of answers by that table's own test, in
+//! `src/http/reply/tests.rs`.
+
+#[path = "docs/bounds.rs"]
+mod bounds;
+#[path = "docs/constants.rs"]
+mod constants;
+#[path = "docs/figures.rs"]
+mod figures;
+#[path = "docs/paths.rs"]
+mod paths;
+#[path = "docs/phrases.rs"]
+mod phrases;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -130,90 +143,4 @@ fn row(variable: &Variable) -> String {
 /// Text that Markdown would take for emphasis.
 fn plain(text: &str) -> String {
     text.replace('*', "\\*").replace('_', "\\_")
-}
-
-/// Each bound of docs/security.md names what proves it: a file, a file of tests/e2e, or a test in the one named before.
-#[test]
-fn every_bound_has_a_test() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md"))
-        .expect("the page");
-    let rows = page
-        .lines()
-        .skip_while(|line| !line.starts_with("| resource |"))
-        .skip(2);
-    let rows: Vec<&str> = rows.take_while(|line| line.starts_with("| ")).collect();
-    assert!(rows.len() > 30, "{rows:?}");
-    let faults: Vec<String> = rows
-        .into_iter()
-        .filter_map(|row| fault_of_bound(row).map(|fault| fault + row))
-        .collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-}
-
-/// Which of the names in the row's last cell leads nowhere.
-fn fault_of_bound(row: &str) -> Option<String> {
-    let proof = row
-        .trim_end_matches(" |")
-        .rsplit("| ")
-        .next()
-        .unwrap_or_default();
-    let mut text = None;
-    for name in proof.split('`').skip(1).step_by(2) {
-        let (file, test) = match name.split_once("::") {
-            Some((file, test)) => (file, Some(test)),
-            None => (name, None),
-        };
-        if let Some(found) = read_proof(file) {
-            text = Some(found);
-        }
-        let test = test.or_else(|| read_proof(file).is_none().then_some(name));
-        let has = |text: &String| test.is_none_or(|test| text.contains(&format!("fn {test}(")));
-        if !text.as_ref().is_some_and(has) {
-            return Some(format!("{name} is not there: "));
-        }
-    }
-    text.is_none().then(|| "nothing proves it: ".to_owned())
-}
-
-/// A path from the root of the repository, or a file of tests/e2e by its name.
-fn read_proof(name: &str) -> Option<String> {
-    let file = if name.contains('/') {
-        name.to_owned()
-    } else {
-        format!("tests/e2e/{name}.rs")
-    };
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).ok()
-}
-
-#[test]
-fn a_bound_without_a_test_is_found() {
-    for (proof, fault) in [
-        ("`limits`", None),
-        (
-            "`limits::a_device_has_one_bucket_on_all_protocols_and_it_is_nobody_elses`",
-            None,
-        ),
-        (
-            "`tests/docs.rs`: `every_bound_has_a_test`, `a_bound_without_a_test_is_found`",
-            None,
-        ),
-        (
-            "`attacks_h2::rapid_reset_is_ended`, `::made_you_reset_is_ended`",
-            None,
-        ),
-        ("quinn", Some("nothing proves it")),
-        ("`limits::no_such_test`", Some("no_such_test")),
-        ("`no_such_file`", Some("no_such_file")),
-        (
-            "`limits`, `::rapid_reset_is_ended`",
-            Some("rapid_reset_is_ended"),
-        ),
-    ] {
-        let found = fault_of_bound(&format!("| x | y | z | {proof} |"));
-        assert_eq!(found.is_some(), fault.is_some(), "{proof}: {found:?}");
-        assert!(
-            fault.is_none_or(|fault| found.is_some_and(|found| found.contains(fault))),
-            "{proof}"
-        );
-    }
 }

@@ -8,7 +8,7 @@ release  request, bytes                      → the rest of that body is sent
 raw      session, bytes                      → as request; h1 only
 pour     session, ask, bytes, times, ends, on → h3 only: status, stopped, reset, closed; bytes as they are on a
                                              stream (`request`, `uni`, `control`), and how the gateway ends it
-churn    session, ask, times                 → h3 only: as closed; requests that are given up at once
+churn    session, ask, times                 → h3 only: as closed, and begun; requests that are given up at once
 told     session                             → h3 only: what the gateway allows
 move     session                             → h3 only: packets come from another port from now on
 vanish   session                             → h3 only: no packets come any more
@@ -147,7 +147,8 @@ class Driver:
 
     async def do_churn(self, command):
         session = self.things[command["session"]]
-        return {"how": await session.churn(self.ask(session, command["ask"]), command["times"])}
+        begun, how = await session.churn(self.ask(session, command["ask"]), command["times"])
+        return {"how": how, "begun": begun}
 
     async def do_told(self, command):
         return self.things[command["session"]].told()

@@ -238,7 +238,8 @@ class H3(QuicConnectionProtocol):
         self.transmit()
 
     async def churn(self, ask, times):
-        """Requests that are given up at once, so many or until the connection ends."""
+        """Requests that are given up at once, so many or until the connection ends: how many there were, and how it ended."""
+        begun = 0
         head = [(name.encode(), value.encode()) for name, value in ask.head()]
         for _ in range(times):
             stream = self._quic.get_next_available_stream_id()
@@ -251,8 +252,9 @@ class H3(QuicConnectionProtocol):
             self._quic.reset_stream(stream, REQUEST_CANCELLED)
             self._quic.stop_stream(stream, REQUEST_CANCELLED)
             self.transmit()
+            begun += 1
             await asyncio.sleep(0)
-        return await self.closed()
+        return begun, await self.closed()
 
     def told(self):
         """What the gateway allows: open streams, bytes under way, datagrams; and bytes ahead of the next handshake."""

@@ -38,6 +38,18 @@ class Broker:
             run(*self.java, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address,
                 "--create", "--topic", topic, "--partitions", "2")
 
+    def alter(self, topic, setting):
+        """Sets one of the topic's settings, as name=value."""
+        self._configure(topic, "--add-config", setting)
+
+    def restore(self, topic, setting):
+        """Takes it back to the broker's own."""
+        self._configure(topic, "--delete-config", setting.split("=")[0])
+
+    def _configure(self, topic, how, setting):
+        run(*self.java, "kafka.admin.ConfigCommand", "--bootstrap-server", self.address, "--alter", "--entity-type", "topics",
+            "--entity-name", topic, how, setting)
+
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
 

@@ -11,6 +11,10 @@ const PROTOCOL_ERROR: u32 = 1;
 const COMPRESSION_ERROR: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// Streams that a client has reset and the gateway has not looked at, and streams that the gateway resets for a fault.
+const PENDING_RESETS_MAX: u32 = 32;
+const ERROR_RESETS_MAX: usize = 128;
+
 /// More than the library answers one by one: some floods are ended by a count, others by their bytes.
 const FLOOD_BYTES: usize = 16 << 20;
 
@@ -66,6 +70,9 @@ fn rapid_reset_is_ended() {
     let cancelled = |stream| frame::frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
     let said = flood_once(&siege, &requests(odd(20_000), cancelled));
     assert_eq!(frame::goaway(&said), Some(ENHANCE_YOUR_CALM));
+    // What else has come in the same packets is looked at together.
+    let streams = frame::last_stream(&said).expect("it names one") / 2;
+    assert!(streams < 20 * PENDING_RESETS_MAX, "after {streams}");
     siege.end();
 }
 
@@ -92,6 +99,9 @@ fn made_you_reset_is_ended() {
         "{:?}",
         frame::goaway(&said)
     );
+    let frames = frame::parse(&said);
+    let resets = frames.iter().filter(|(kind, ..)| *kind == RST_STREAM);
+    assert!(resets.count() <= ERROR_RESETS_MAX);
     siege.end();
 }
 

@@ -59,17 +59,19 @@ fn a_first_packet_is_amplified_three_times_at_most() {
 /// clients do.
 #[test]
 fn many_unvalidated_addresses_are_told_to_retry() {
+    const CLIENTS: usize = 400;
+    const UNVALIDATED_MAX: usize = 64;
     let siege = Siege::begin(Setup::new().set("FOREBAY_HANDSHAKE_TIMEOUT", "5s"));
     std::thread::scope(|scope| {
-        let attack = scope.spawn(|| send_first_packets(&siege.gateway, 400));
+        let attack = scope.spawn(|| send_first_packets(&siege.gateway, CLIENTS));
         eventually("retries", || handshakes(&siege, "retry") > 0.0);
         siege.good_device_can_connect();
         siege.good_device_is_served();
         let answer = attack.join().expect("the attack");
-        assert!(
-            answer["retries"].as_u64().expect("a number") > 100,
-            "{answer}"
-        );
+        let retries = answer["retries"].as_u64().expect("a number");
+        // A place that a handshake has left is taken by another one.
+        let least = CLIENTS - 4 * UNVALIDATED_MAX;
+        assert!(retries > least as u64, "{answer}");
     });
     siege.end();
 }

@@ -251,6 +251,9 @@ fn malformed_trailers_spoil_a_reading() {
     assert_eq!(ends, (End::Answered(204), End::Answered(204)));
 }
 
+/// From so many bytes on a head ends its connection.
+const HEAD_LIST_BYTES: usize = 64 << 10;
+
 /// A head of this many bytes, in frames as large as they may be.
 fn head_of(bytes: usize) -> Vec<Vec<u8>> {
     const FRAME_BYTES: usize = 16 << 10;
@@ -271,15 +274,21 @@ fn head_of(bytes: usize) -> Vec<Vec<u8>> {
 #[test]
 fn a_head_that_is_too_large_costs_no_other_request() {
     let gateway = Setup::new().without_limits().start();
-    for kib in [17, 24, 33, 40, 60] {
-        let ends = block_on(ask(&gateway, &head_of(kib << 10)));
-        assert_eq!(ends, (End::Answered(431), End::Answered(204)), "{kib} KiB");
+    for bytes in [
+        17 << 10,
+        24 << 10,
+        33 << 10,
+        40 << 10,
+        HEAD_LIST_BYTES - 1024,
+    ] {
+        let ends = block_on(ask(&gateway, &head_of(bytes)));
+        assert_eq!(ends, (End::Answered(431), End::Answered(204)), "{bytes}");
     }
     let counted = gateway.metric("forebay_http_requests_total{protocol=\"h2\",status=\"431\"}");
     assert!(counted > 0.0, "a 431 is counted");
-    for kib in [80, 300] {
-        let (end, _) = block_on(ask(&gateway, &head_of(kib << 10)));
-        assert_eq!(end, End::GoneAway(ENHANCE_YOUR_CALM), "{kib} KiB");
+    for bytes in [HEAD_LIST_BYTES + 1024, 5 * HEAD_LIST_BYTES] {
+        let (end, _) = block_on(ask(&gateway, &head_of(bytes)));
+        assert_eq!(end, End::GoneAway(ENHANCE_YOUR_CALM), "{bytes}");
     }
     assert_eq!(stored(&gateway), 0);
 }

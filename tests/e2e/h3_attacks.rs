@@ -25,6 +25,10 @@ const ATTACK_BYTES: usize = 64 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const STREAMS: usize = 16;
 
+/// Requests that a client may give up beyond those that are answered, and have open.
+const UNANSWERED_MAX: u64 = 200;
+const STREAMS_MAX: u64 = 100;
+
 /// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at
 /// hand.
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
@@ -242,8 +246,11 @@ fn streams_of_one_direction_without_end_end_the_connection() {
 fn requests_that_are_given_up_without_end_end_the_connection() {
     let siege = Siege::begin();
     let attacker = siege.attacker();
-    let closed = churn(&attacker, &Ask::post("1"), 20_000);
+    let (closed, begun) = churn(&attacker, &Ask::post("1"), 20_000);
     assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
+    // Those that it may have open are on their way when the connection is closed.
+    let at_most = UNANSWERED_MAX + 3 * STREAMS_MAX;
+    assert!((UNANSWERED_MAX..at_most).contains(&begun), "{begun}");
     siege.has_ended_floods(1.0);
     siege.end();
 }

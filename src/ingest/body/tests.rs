@@ -198,5 +198,6 @@ async fn a_trickle_is_cut_once_it_falls_behind_its_least_rate() {
     // 10 s, and one more for each two bytes, or each byte, that have come by then.
     assert_eq!(ends_after(1000, 2).await, 20);
     assert_eq!(ends_after(4000, 1).await, 14);
+    assert_eq!(ends_after(1000, 1000).await, 10, "nothing is asked before");
     assert_eq!(ends_after(1000, 0).await, 30, "only the time-out counts");
 }

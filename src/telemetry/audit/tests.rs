@@ -73,13 +73,17 @@ fn a_flood_is_sampled_and_says_how_much_was_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.log");
     let audit = started(&file);
+    let began_at = std::time::Instant::now();
     (0..FLOOD).for_each(|_| audit.record(refused("io")));
+    let seconds = began_at.elapsed().as_secs() + 2;
     audit.record(Event::Stopped { clean: true });
     audit.stop();
     let lines = lines(&file);
     let of = |event: &str| lines.iter().filter(|line| line["event"] == event).count() as u64;
     let left_out: u64 = lines.iter().filter_map(|line| line["count"].as_u64()).sum();
     assert_eq!(of("handshake-refused") + left_out, FLOOD);
+    let each_second = u64::from(PER_SECOND_MAX);
+    assert!((each_second..=each_second * seconds).contains(&of("handshake-refused")));
     assert!(
         left_out > 0 && of("stopped") == 1,
         "one kind's flood hides no other"

@@ -128,13 +128,15 @@ impl Fate {
     }
 }
 
-/// Requests that are given up as soon as they are sent, so many or until the gateway ends the connection: how it does.
-pub fn churn(client: &Client, ask: &Ask, times: usize) -> String {
+/// Requests that are given up as soon as they are sent, so many or until the gateway ends the connection: how it does, and how
+/// many there were.
+pub fn churn(client: &Client, ask: &Ask, times: usize) -> (String, u64) {
     let fields = json!({ "session": client.session(), "ask": ask.to_json(), "times": times });
     let ended = Driver::get()
         .call("churn", fields)
         .expect("the connection ends");
-    ended["how"].as_str().expect("how").to_owned()
+    let how = ended["how"].as_str().expect("how").to_owned();
+    (how, ended["begun"].as_u64().expect("how many"))
 }
 
 /// A frame's type and length (RFC 9114 section 7.1): of `payload_bytes` that are sent or not.

@@ -302,13 +302,18 @@ pub mod frame {
 
     /// The error code of the last GOAWAY.
     pub fn goaway(bytes: &[u8]) -> Option<u32> {
-        let goaway = parse(bytes)
-            .into_iter()
-            .rev()
-            .find(|(kind, ..)| *kind == GOAWAY)?
-            .2;
-        Some(u32::from_be_bytes(
-            goaway[4..8].try_into().expect("four bytes"),
-        ))
+        word_of_goaway(bytes, 4)
+    }
+
+    /// The last stream that the last GOAWAY says was looked at.
+    pub fn last_stream(bytes: &[u8]) -> Option<u32> {
+        word_of_goaway(bytes, 0)
+    }
+
+    fn word_of_goaway(bytes: &[u8], at: usize) -> Option<u32> {
+        let mut frames = parse(bytes).into_iter().rev();
+        let (.., payload) = frames.find(|(kind, ..)| *kind == GOAWAY)?;
+        let word = payload[at..at + 4].try_into().expect("four bytes");
+        Some(u32::from_be_bytes(word))
     }
 }

@@ -1,0 +1,204 @@
+//! Each bound of docs/security.md names what proves it, and what proves a fixed one knows its value: one of the row's tests names
+//! each of the row's constants, or its number. So a bound that is moved fails its test, or the test was told of it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use crate::constants::Constants;
+use crate::figures::FIGURES;
+use crate::phrases::{Phrase, read};
+
+/// What proves a row: each test with the text of its file; `None` for a file as a whole.
+type Proofs = Vec<(String, Option<String>)>;
+
+/// Constants that no test of their row knows, and why.
+const UNPROVED: &[(&str, &str)] = &[
+    (
+        "chain::SIGNATURES_MAX",
+        "a decoy that is not looked at any more changes no answer, only what it costs",
+    ),
+    (
+        "stream::PARTIAL_BYTES_MAX",
+        "what follows a hello is encrypted: no client that the tests have cuts it into pieces",
+    ),
+    (
+        "verifier::AUTHORITY_NAMES_BYTES_MAX",
+        "a bundle has names far beyond it, or none: a client cannot tell where it lies",
+    ),
+    (
+        "limits::ADDRESSES_MAX",
+        "the table is the one of devices, whose bound is asked; addresses of loopback are too few",
+    ),
+    (
+        "h2::SEND_BUFFER_BYTES",
+        "answers are shorter: it bounds what h2 would take, which nothing here fills",
+    ),
+    (
+        "admin::CONNECTION_TIMEOUT",
+        "time outside of a worker is not the tests' own, and none waits for ten seconds",
+    ),
+    ("admin::HEAD_TIMEOUT", "likewise, five"),
+    (
+        "journal::QUEUE_MAX",
+        "the channel keeps it; that a full one drops is asked of one with a place for one line",
+    ),
+];
+
+#[test]
+fn every_bound_has_a_test() {
+    let page = read("docs/security.md");
+    let rows = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| resource |"))
+        .skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 30, "{rows:?}");
+    let constants = Constants::of("src");
+    let mut faults = Vec::new();
+    let mut proved = 0;
+    for row in &rows {
+        match proofs(row) {
+            Ok(proofs) => {
+                for path in constants_of(row, &constants) {
+                    proved += 1;
+                    faults.extend(
+                        fault_of_proof(&path, &proofs, &constants)
+                            .map(|fault| format!("{fault}: {row}")),
+                    );
+                }
+            }
+            Err(fault) => faults.push(format!("{fault}: {row}")),
+        }
+    }
+    assert!(proved > 30, "{proved} constants in the table");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Constants of the source in the phrases that this row has.
+fn constants_of(row: &str, constants: &Constants) -> Vec<String> {
+    let (_, phrases) = FIGURES[0];
+    let mut found = Vec::new();
+    for text in phrases {
+        let phrase = Phrase::parse(text, constants).unwrap_or_else(|fault| panic!("{fault}"));
+        if row.contains(&phrase.text()) {
+            found.extend(phrase.constants);
+        }
+    }
+    found.retain(|name| !name.starts_with("FOREBAY_"));
+    found
+}
+
+/// Why none of the tests proves the constant.
+fn fault_of_proof(path: &str, proofs: &Proofs, constants: &Constants) -> Option<String> {
+    let value = match constants.value(path) {
+        Ok(value) => value.numbers(),
+        Err(fault) => return Some(fault),
+    };
+    let name = path.rsplit("::").next().unwrap_or(path);
+    let knows = |(text, test): &(String, Option<String>)| {
+        let test = test.as_ref()?;
+        let (numbers, names) = Constants::told_by(text, test)?;
+        let told = |number: &f64| {
+            value
+                .iter()
+                .any(|value| (number - value).abs() <= 1.0 && *value > 2.0 || number == value)
+        };
+        Some(names.contains(name) || numbers.iter().any(told))
+    };
+    let is_proved = proofs.iter().any(|proof| knows(proof) == Some(true));
+    let is_excused = UNPROVED.iter().any(|(known, _)| *known == path);
+    (!is_proved && !is_excused).then(|| format!("no test of it knows {path}, which is {value:?}"))
+}
+
+/// What the row's last cell names, or which of it leads nowhere.
+fn proofs(row: &str) -> Result<Proofs, String> {
+    let cell = row
+        .trim_end_matches(" |")
+        .rsplit("| ")
+        .next()
+        .unwrap_or_default();
+    let mut found = Proofs::new();
+    let mut text: Option<String> = None;
+    for name in cell.split('`').skip(1).step_by(2) {
+        let (file, test) = match name.split_once("::") {
+            Some((file, test)) => (file, Some(test)),
+            None => (name, None),
+        };
+        let read = read_proof(file);
+        let test = test.or_else(|| read.is_none().then_some(name));
+        text = read.or(text);
+        let has = |text: &&String| test.is_none_or(|test| text.contains(&format!("fn {test}(")));
+        let text = text
+            .as_ref()
+            .filter(has)
+            .ok_or_else(|| format!("{name} is not there"))?;
+        found.push((text.clone(), test.map(str::to_owned)));
+    }
+    if found.is_empty() {
+        return Err("nothing proves it".to_owned());
+    }
+    Ok(found)
+}
+
+/// A path from the root of the repository, or a file of tests/e2e by its name.
+fn read_proof(name: &str) -> Option<String> {
+    let file = if name.contains('/') {
+        name.to_owned()
+    } else {
+        format!("tests/e2e/{name}.rs")
+    };
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).ok()
+}
+
+#[test]
+fn a_bound_without_a_test_is_found() {
+    for (proof, fault) in [
+        ("`limits`", None),
+        (
+            "`limits::a_device_has_one_bucket_on_all_protocols_and_it_is_nobody_elses`",
+            None,
+        ),
+        (
+            "`tests/docs/bounds.rs`: `every_bound_has_a_test`, `a_bound_without_a_test_is_found`",
+            None,
+        ),
+        (
+            "`attacks_h2::rapid_reset_is_ended`, `::made_you_reset_is_ended`",
+            None,
+        ),
+        ("quinn", Some("nothing proves it")),
+        ("`limits::no_such_test`", Some("no_such_test")),
+        ("`no_such_file`", Some("no_such_file")),
+        (
+            "`limits`, `::rapid_reset_is_ended`",
+            Some("rapid_reset_is_ended"),
+        ),
+    ] {
+        let found = proofs(&format!("| x | y | z | {proof} |")).err();
+        assert_eq!(found.is_some(), fault.is_some(), "{proof}: {found:?}");
+        assert!(
+            fault.is_none_or(|fault| found.is_some_and(|found| found.contains(fault))),
+            "{proof}"
+        );
+    }
+}
+
+#[test]
+fn a_test_that_does_not_know_its_bound_is_found() {
+    let text = "const MANY: usize = 3 * LESS; const LESS: usize = 64 << 10; fn other() { 200; }
+                #[test] fn knows() { send(MANY); ask(h3::UNANSWERED_MAX); f(64 * 1024) } #[test] fn does_not() { send(1) }";
+    let (numbers, names) = Constants::told_by(text, "knows").expect("it is there");
+    assert!(
+        numbers.contains(&65536.0) && !numbers.contains(&200.0) && names.contains("UNANSWERED_MAX")
+    );
+    let (numbers, names) = Constants::told_by(text, "does_not").expect("it is there");
+    assert_eq!(
+        (numbers, names),
+        (
+            vec![1.0],
+            HashSet::from(["does_not".to_owned(), "send".to_owned()])
+        )
+    );
+    assert!(Constants::told_by(text, "nobody").is_none());
+}
