@@ -1,12 +1,14 @@
 /* Posts each line of standard input as one reading, in order, and each until it is safe or refused for good.
  *
+ *     cc -o device device.c -lssl -lcrypto
  *     device ingest.example.com 8443 ca.pem device.pem device-key.pem boot-17 <readings
  *
- * The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
- * cc -o device device.c -lssl -lcrypto; OpenSSL 1.1.1 or later.
+ * The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
+ * files are wrong. Needs OpenSSL 1.1.1 or later.
  */
 #define _GNU_SOURCE
 #include <netdb.h>
+#include <openssl/err.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <signal.h>
@@ -18,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAFE = 204, NO_ANSWER = 0, ANSWER_TIMEOUT_S = 15, WAIT_MIN_MS = 1000, WAIT_MAX_MS = 300000 };
+enum { SAFE = 204, NO_ANSWER = 0, ANSWER_TIMEOUT_S = 15, WAIT_MIN_MS = 1000, WAIT_MAX_MS = 300000, BOOT_MAX = 50 };
 
 struct device { const char *host, *port; SSL_CTX *tls; SSL *connection; };
 struct answer { int status; long retry_after_ms; };
@@ -126,23 +128,29 @@ static SSL_CTX *tls(const char *ca, const char *certificate, const char *key) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     if (!SSL_CTX_load_verify_locations(context, ca, NULL) || !SSL_CTX_use_certificate_chain_file(context, certificate) ||
-        !SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM)) exit(2);
+        !SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM)) {
+        fprintf(stderr, "%s, %s or %s cannot be used:\n", ca, certificate, key);
+        ERR_print_errors_fp(stderr);
+        exit(2);
+    }
     return context;
 }
 
 int main(int count, char **arguments) {
-    if (count != 7) return fputs("usage: device HOST PORT CA CERTIFICATE KEY BOOT <readings\n", stderr), 2;
+    if (count != 7 || strlen(arguments[6]) > BOOT_MAX)
+        return fputs("usage: device HOST PORT CA CERTIFICATE KEY BOOT <readings; BOOT has 50 characters at most\n", stderr), 2;
     signal(SIGPIPE, SIG_IGN); /* a lost connection is an answer that did not come, not the end */
     struct device device = {arguments[1], arguments[2], tls(arguments[3], arguments[4], arguments[5]), NULL};
-    char *reading = NULL, name[65];
+    char *reading = NULL, *name;
     size_t room = 0;
     int all_safe = 1;
     ssize_t length;
     for (long sequence = 1; (length = getline(&reading, &room, stdin)) > 0; sequence++) {
         if (reading[length - 1] == '\n') reading[length - 1] = 0;
-        snprintf(name, sizeof name, "%s-%06ld", arguments[6], sequence);
+        if (asprintf(&name, "%s-%06ld", arguments[6], sequence) < 0) abort();
         int status = deliver(&device, name, reading);
         if (status != SAFE) all_safe = 0, fprintf(stderr, "%s: refused, %d\n", name, status);
+        free(name);
         if (is_hopeless(status)) break;
     }
     disconnect(&device);

@@ -1,8 +1,10 @@
 // Posts each line of standard input as one reading, in order, and each until it is safe or refused for good.
 //
+//	go build -o device device.go
 //	device https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
 //
-// The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
+// The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or files
+// are wrong.
 package main
 
 import (
@@ -10,6 +12,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -25,6 +28,7 @@ const (
 	waitMin       = time.Second
 	waitMax       = 5 * time.Minute
 	noAnswer      = 0
+	bootMax       = 50 // a key has 64 at most
 )
 
 var (
@@ -34,21 +38,35 @@ var (
 	stop = map[int]bool{403: true, 404: true, 405: true, 421: true}
 )
 
+type device struct {
+	url    string
+	tls    *tls.Config
+	client *http.Client
+}
+
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 6 {
-		log.Fatal("usage: device URL CA CERTIFICATE KEY BOOT <readings")
+	if len(os.Args) != 6 || len(os.Args[5]) > bootMax {
+		fail("usage: device URL CA CERTIFICATE KEY BOOT <readings; BOOT has 50 characters at most")
 	}
-	url, boot := os.Args[1]+"/v1/telemetry", os.Args[5]
-	client, err := newClient(os.Args[2], os.Args[3], os.Args[4])
+	config, err := newConfig(os.Args[2], os.Args[3], os.Args[4])
 	if err != nil {
-		log.Fatal(err)
+		fail(err)
 	}
-	allSafe := true
-	lines := bufio.NewScanner(os.Stdin)
-	for sequence := 1; lines.Scan(); sequence++ {
+	device := &device{url: os.Args[1] + "/v1/telemetry", tls: config}
+	device.connect()
+	boot, allSafe := os.Args[5], true
+	input := bufio.NewReader(os.Stdin)
+	for sequence := 1; ; sequence++ {
+		line, err := input.ReadBytes('\n') // of any length
+		if len(line) == 0 && err == io.EOF {
+			break
+		}
+		if err != nil && err != io.EOF {
+			log.Fatal(err)
+		}
 		name := fmt.Sprintf("%s-%06d", boot, sequence)
-		status := deliver(client, url, name, lines.Bytes())
+		status := device.deliver(name, bytes.TrimSuffix(line, []byte{'\n'}))
 		if status != http.StatusNoContent {
 			allSafe = false
 			log.Printf("%s: refused, %d", name, status)
@@ -57,32 +75,43 @@ func main() {
 			break
 		}
 	}
-	if !allSafe || lines.Err() != nil {
+	if !allSafe {
 		os.Exit(1)
 	}
 }
 
-// The client keeps its connection and connects anew after a close. It speaks HTTP/2 where the server does.
-func newClient(ca, certificate, key string) (*http.Client, error) {
+func fail(why any) {
+	log.Print(why)
+	os.Exit(2)
+}
+
+func newConfig(ca, certificate, key string) (*tls.Config, error) {
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New(ca + ": has no certificate")
+	}
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
 		return nil, err
 	}
-	config := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
-	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
-	return &http.Client{Transport: transport, Timeout: answerTimeout}, nil
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// connect makes a client, which opens its connection with the first request, keeps it, and opens another after a close. It speaks
+// HTTP/2 where the server does.
+func (d *device) connect() {
+	transport := &http.Transport{TLSClientConfig: d.tls.Clone(), ForceAttemptHTTP2: true}
+	d.client = &http.Client{Transport: transport, Timeout: answerTimeout}
 }
 
 // deliver sends a reading until the answer is final, and returns that.
-func deliver(client *http.Client, url, name string, reading []byte) int {
+func (d *device) deliver(name string, reading []byte) int {
 	for failures := 0; ; failures++ {
-		status, wait := post(client, url, name, reading)
+		status, wait := d.post(name, reading)
 		if !again[status] {
 			return status
 		}
@@ -91,18 +120,23 @@ func deliver(client *http.Client, url, name string, reading []byte) int {
 		}
 		log.Printf("%s: %d, again in %.1f s", name, status, wait.Seconds())
 		time.Sleep(wait)
+		if status == noAnswer {
+			// HTTP/2 would go on with a connection that a NAT has forgotten in silence.
+			d.client.CloseIdleConnections()
+			d.connect()
+		}
 	}
 }
 
 // post returns the status, or noAnswer, and Retry-After.
-func post(client *http.Client, url, name string, reading []byte) (int, time.Duration) {
-	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(reading))
+func (d *device) post(name string, reading []byte) (int, time.Duration) {
+	request, err := http.NewRequest(http.MethodPost, d.url, bytes.NewReader(reading))
 	if err != nil {
 		log.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Idempotency-Key", name)
-	answer, err := client.Do(request)
+	answer, err := d.client.Do(request)
 	if err != nil {
 		log.Printf("%s: %v", name, err)
 		return noAnswer, 0

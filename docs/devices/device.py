@@ -3,7 +3,8 @@
 
     device.py https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
 
-The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
+The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or files
+are wrong.
 """
 
 import http.client
@@ -18,11 +19,17 @@ AGAIN = {408, 429, 503, 504}  # as is no answer at all: the same reading, under 
 STOP = {403, 404, 405, 421}  # the certificate or the address is wrong, for the next reading too
 ANSWER_TIMEOUT = 15
 WAIT_MIN, WAIT_MAX = 1, 300
+BOOT_MAX = 50  # a key has 64 at most
 
 
 def main():
+    if len(sys.argv) != 6 or len(sys.argv[5]) > BOOT_MAX:
+        fail("usage: device.py URL CA CERTIFICATE KEY BOOT <readings; BOOT has 50 characters at most")
     url, ca, certificate, key, boot = sys.argv[1:]
-    connection = connect(urlsplit(url), ca, certificate, key)
+    try:
+        connection = connect(urlsplit(url), ca, certificate, key)
+    except OSError as error:
+        fail(f"{ca}, {certificate} or {key} cannot be used: {error}")
     all_safe = True
     for sequence, line in enumerate(sys.stdin.buffer, start=1):
         name = f"{boot}-{sequence:06}"
@@ -33,6 +40,11 @@ def main():
         if status in STOP:
             break
     sys.exit(0 if all_safe else 1)
+
+
+def fail(why):
+    print(why, file=sys.stderr)
+    sys.exit(2)
 
 
 def connect(address, ca, certificate, key):

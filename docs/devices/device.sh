@@ -3,13 +3,24 @@
 #
 #   device.sh https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
 #
-# The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
-# Needs bash, and curl 7.84 or later. A curl keeps its connection for as long as it runs, so each is given all that waits, 100
-# readings at most, and stops at the first answer that is not 204.
+# The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or files
+# are wrong. Needs bash, and curl 7.84 or later. A curl keeps its connection for as long as it runs, so each is given all that waits,
+# 100 readings at most, and stops at the first answer that is not 204.
 set -euo pipefail
 
+if [ $# != 5 ] || [ ${#5} -gt 50 ]; then # a key has 64 at most
+    echo "usage: device.sh URL CA CERTIFICATE KEY BOOT <readings; BOOT has 50 characters at most" >&2
+    exit 2
+fi
 url=$1 ca=$2 certificate=$3 key=$4 boot=$5
 answer_timeout=15 wait_min=1 wait_max=300
+for file in "$ca" "$certificate" "$key"; do
+    [ -r "$file" ] || { echo "$file cannot be read" >&2 && exit 2; }
+done
+# Readings that wait, each a file: curl needs no quotes then, and no line is too long.
+queue=$(mktemp -d)
+trap 'rm -r "$queue"' EXIT
+first=0 count=0
 
 is_retryable() { # 000: no answer at all
     case $1 in 000 | 408 | 429 | 503 | 504) ;; *) false ;; esac
@@ -22,10 +33,22 @@ is_hopeless() {
 
 name_of() { printf '%s-%06d' "$boot" $(($1 + 1)); }
 
+# Waits for a reading, and takes what else is there already.
+take() {
+    local reading
+    first=$((first + count)) count=0
+    while ((count < 100)) && { ((count == 0)) || read -r -t 0; }; do
+        IFS= read -r reading || [ -n "$reading" ] || break
+        printf %s "$reading" >"$queue/$((first + count))"
+        count=$((count + 1))
+    done
+    ((count > 0))
+}
+
 # What curl shall send from the reading with this index on.
 requests() {
     local index
-    for ((index = $1; index < ${#readings[@]} && index < $1 + 100; index++)); do
+    for ((index = $1; index < first + count; index++)); do
         cat <<END
 next
 url = "$url/v1/telemetry"
@@ -34,7 +57,7 @@ cert = "$certificate"
 key = "$key"
 header = "content-type: application/json"
 header = "idempotency-key: $(name_of "$index")"
-data-raw = "$(sed 's/[\\"]/\\&/g' <<<"${readings[index]}")"
+data-binary = "@$queue/$index"
 max-time = $answer_timeout
 fail
 silent
@@ -63,9 +86,8 @@ wait_again() { # NAME STATUS RETRY-AFTER
     sleep "$wait"
 }
 
-mapfile -t readings
 sent=0 failures=0 all_safe=true
-while ((sent < ${#readings[@]})); do
+while ((sent < first + count)) || take; do
     mapfile -t answers < <(post "$sent")
     for answer in "${answers[@]}"; do
         read -r status retry_after <<<"$answer"
@@ -78,6 +100,7 @@ while ((sent < ${#readings[@]})); do
             echo "$(name_of "$sent"): refused, $status" >&2
         fi
         is_hopeless "$status" && exit 1
+        rm "$queue/$sent"
         sent=$((sent + 1)) failures=0
     done
 done

@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connection_number = self.server.connections
 
     def do_POST(self):
-        reading = self.rfile.read(int(self.headers["content-length"])).decode()
+        reading = self.rfile.read(int(self.headers["content-length"])).decode("latin-1")
         answers = self.server.script.get(reading, [])
         answer = answers.pop(0) if answers else 204
         key = self.headers["idempotency-key"]

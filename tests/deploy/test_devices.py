@@ -3,6 +3,7 @@ answers as a script says."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
-from conftest import FOREBAY, PATIENCE, ROOT, Gateway, run
+from conftest import FOREBAY, PATIENCE, ROOT, Gateway, eventually, run
 from scripted_server import LOST, ScriptedServer
+from silent_relay import SilentRelay
 
 DEVICES = ROOT / "docs/devices"
 LANGUAGES = ["curl", "python", "go", "rust", "java", "c"]
 TOOLS = {"curl": "curl", "python": "python3", "go": "go", "rust": "cargo", "java": "java", "c": "cc"}
+
+SOURCES = {"go": "device.go", "c": "device.c", "rust": "rust/src/main.rs"}
 
 READINGS = [json.dumps({"celsius": number, "text": 'a "quoted" \\ text'}) for number in range(5)]
 # What is answered first, by reading; after that, and to all others, 204.
@@ -45,20 +49,24 @@ def home(folder):
 def commands(home):
     """How each program is started, by language, after it has been compiled where it has to be."""
     rust = ROOT / "target/devices"
-    compilers = {
-        "go": ["go", "build", "-o", home / "device-go", DEVICES / "device.go"],
-        "c": ["cc", "-Wall", "-Wextra", "-Werror", "-o", home / "device-c", DEVICES / "device.c", "-lssl", "-lcrypto"],
-        "rust": ["cargo", "build", "--quiet", "--locked", "--manifest-path", DEVICES / "rust/Cargo.toml", "--target-dir", rust],
-    }
     programs = {
         "curl": ["bash", DEVICES / "device.sh"], "python": [sys.executable, DEVICES / "device.py"],
-        "go": [home / "device-go"], "rust": [rust / "debug/device"],
-        "java": ["java", DEVICES / "Device.java"], "c": [home / "device-c"],
+        "go": [home / "go/device"], "rust": [rust / "debug/device"],
+        "java": ["java", DEVICES / "Device.java"], "c": [home / "c/device"],
     }
     present = {language: program for language, program in programs.items() if shutil.which(TOOLS[language])}
-    for language in present.keys() & compilers.keys():
-        run(*compilers[language], env=os.environ | {"CGO_ENABLED": "0"})
+    for language in present.keys() & SOURCES.keys():
+        build(language, home / language, rust)
     return present
+
+
+def build(language, folder, rust):
+    """As the head of the program says; the one in Rust faster, and nothing else than what its lock file says."""
+    source = DEVICES / SOURCES[language]
+    shutil.copytree(source.parents[1] if language == "rust" else DEVICES, folder, ignore=shutil.ignore_patterns("target", "rust"))
+    line = re.search(r"^\W*((?:cc|go|cargo) .+)$", source.read_text(), re.M)[1]
+    line = line.replace("--release", "--locked --quiet").replace("cc ", "cc -Wall -Wextra -Werror ")
+    run(*line.split(), cwd=folder, env=os.environ | {"CARGO_TARGET_DIR": str(rust), "CGO_ENABLED": "0"})
 
 
 @pytest.fixture(params=LANGUAGES)
@@ -75,16 +83,23 @@ class Devices:
     def __init__(self, home, commands):
         self.home, self.commands = home, commands
 
-    def start(self, language, port, pki="pki", ca="pki"):
-        pki, ca = self.home / pki, self.home / ca / "ca.pem"
+    def start(self, language, port, pki="pki", ca="pki/ca.pem", boot="boot-7"):
+        pki, ca = self.home / pki, self.home / ca
         where = ["localhost", port] if language == "c" else [f"https://localhost:{port}"]
-        identity = [ca, pki / f"devices/{language}.pem", pki / f"devices/{language}.key", "boot-7"]
+        identity = [ca, pki / f"devices/{language}.pem", pki / f"devices/{language}.key", boot]
         command = [str(part) for part in [*self.commands[language], *where, *identity]]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # What a reading holds is no concern of a device: text of any encoding.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="latin-1")
 
-    def post(self, language, port, readings):
+    def misused(self, language, *arguments):
+        """The exit code and what was said, of a start with these arguments alone."""
+        command = [str(part) for part in [*self.commands[language], *arguments]]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        return done.returncode, done.stderr
+
+    def post(self, language, port, readings, **options):
         """The exit code, and what was said on stderr."""
-        process = self.start(language, port)
+        process = self.start(language, port, **options)
         try:
             _, said = process.communicate("".join(f"{reading}\n" for reading in readings), timeout=PATIENCE)
             return process.returncode, said
@@ -163,9 +178,9 @@ def test_a_device_that_is_refused_as_such_stops(devices, language, status):
 @pytest.mark.parametrize("fault", ["authority", "name"])
 def test_a_server_is_believed_only_with_its_certificate(devices, language, fault):
     """`authority`: the right name, signed by an authority that the device does not know. `name`: the other way round."""
-    pki, ca = ("pki", "other") if fault == "authority" else ("other", "other")
+    pki = "pki" if fault == "authority" else "other"
     with ScriptedServer(devices.home / pki, {}) as server:
-        process = devices.start(language, server.server_port, pki, ca)
+        process = devices.start(language, server.server_port, pki, "other/ca.pem")
         process.stdin.write("secret\n")
         process.stdin.close()
         try:
@@ -174,3 +189,69 @@ def test_a_server_is_believed_only_with_its_certificate(devices, language, fault
             process.kill()
             process.wait(PATIENCE)
         assert not server.requests
+
+
+@pytest.fixture(scope="module")
+def forgotten(devices, commands, gateway):
+    """What arrives of two readings between which a NAT forgets the connection, and swallows the next one's handshake as well; and
+    the number of connections. All programs at once, since they mostly wait."""
+    with ThreadPoolExecutor(len(LANGUAGES)) as pool:
+        return dict(zip(commands, pool.map(lambda language: forget(devices, gateway, language), commands)))
+
+
+def forget(devices, gateway, language):
+    def arrived():
+        return [record["payload"] for record in gateway.records() if record["device"] == language and record["record_id"].startswith("nat-")]
+
+    relay = SilentRelay(gateway.port)
+    process = devices.start(language, relay.port, boot="nat")
+    try:
+        process.stdin.write('"first"\n')
+        process.stdin.flush()
+        eventually(f"the first reading of {language}, before the end of its input", arrived)
+        relay.swallow(more=1)
+        process.stdin.write('"second"\n')
+        process.stdin.close()
+        eventually(f"the second reading of {language}", lambda: "second" in arrived())
+        return process.wait(PATIENCE), arrived(), len(relay.connections)
+    finally:
+        process.kill()
+        relay.stop()
+
+
+def test_a_connection_that_a_nat_has_forgotten_is_given_up(forgotten, language):
+    code, arrived, connections = forgotten[language]
+    assert code == 0 and connections >= 3
+    # The first answer may have been swallowed: then that reading is sent again under its key.
+    assert arrived[0] == "first" and arrived[-1] == "second" and set(arrived) == {"first", "second"}
+
+
+def test_no_reading_is_too_long_or_of_a_wrong_encoding(devices, language):
+    """More than 64 KiB, and more than a gateway takes by default, which is for the gateway to say."""
+    script = {"x" * 100_000: [], "y" * 300_000: [413], "k\xf6lsch": [], "last": []}
+    code, said, requests = devices.meet(language, script)
+    assert [request.reading for request in requests] == list(script) and code == 1, said[:1000]
+
+
+def test_every_authority_of_the_bundle_is_trusted(devices, language):
+    bundle = devices.home / "bundle.pem"
+    bundle.write_text("".join((devices.home / pki / "ca.pem").read_text() for pki in ("other", "pki")))
+    with ScriptedServer(devices.home / "pki", {}) as server:
+        code, said = devices.post(language, server.server_port, ["a reading"], ca="bundle.pem")
+    assert code == 0, said
+
+
+def test_no_two_readings_have_one_key_however_long_the_boot_id(devices, language):
+    with ScriptedServer(devices.home / "pki", {}) as server:
+        code, said = devices.post(language, server.server_port, ["a", "b"], boot="b" * 50)
+        assert [request.key for request in server.requests] == [f"{'b' * 50}-00000{number}" for number in (1, 2)] and code == 0, said
+        code, said = devices.post(language, server.server_port, ["a", "b"], boot="b" * 51)
+        assert code == 2 and "BOOT has 50 characters at most" in said and len(server.requests) == 2
+
+
+def test_a_program_says_how_it_is_used(devices, language):
+    code, said = devices.misused(language)
+    assert code == 2 and re.fullmatch(r"usage: .+ CA CERTIFICATE KEY BOOT <readings.*\n", said), said
+    where = ["localhost", "1"] if language == "c" else ["https://localhost:1"]
+    code, said = devices.misused(language, *where, "missing.pem", "missing.pem", "missing.key", "boot-7")
+    assert code == 2 and "missing" in said and "Traceback" not in said, said

@@ -8,7 +8,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "forebay.labels" -}}
-{{ include "forebay.selector" . }}
+{{- with .Values.commonLabels }}
+{{- toYaml . }}
+{{ end }}
+{{- include "forebay.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
@@ -26,12 +29,56 @@ crl: {{ . }}
 {{- end }}
 {{- end }}
 
+{{- /* Further labels of one object: (list $ .Values.podLabels). */ -}}
+{{- define "forebay.labelsAnd" -}}
+{{- mergeOverwrite (include "forebay.labels" (first .) | fromYaml) (last .) | toYaml }}
+{{- end }}
+
+{{- /* A quantity of memory, of Kubernetes or of Forebay (512Mi, 512MiB), in MiB, rounded down; one of CPU in cores, rounded up. */ -}}
+{{- define "forebay.mebibytes" -}}
+{{- $text := kindIs "float64" . | ternary (printf "%.0f" .) . | toString }}
+{{- $number := regexFind "^[0-9.]+" $text }}
+{{- $bytes := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := trimPrefix $number $text | trimSuffix "B" }}
+{{- if not (and $number (hasKey $bytes $unit)) }}{{ fail (printf "%q is not understood as memory; write it like 512Mi" $text) }}{{ end }}
+{{- divf (mulf (float64 $number) (get $bytes $unit)) 1048576 | floor | int }}
+{{- end }}
+
+{{- define "forebay.cores" -}}
+{{- $text := toString . }}
+{{- if hasSuffix "m" $text }}{{ divf (float64 (trimSuffix "m" $text)) 1000 | ceil | int }}{{ else }}{{ ceil (float64 $text) | int }}{{ end }}
+{{- end }}
+
+{{- /* How many threads serve devices, as far as it is known here; else 0. */ -}}
+{{- define "forebay.workers" -}}
+{{- $cpu := (.Values.resources.requests).cpu | default (.Values.resources.limits).cpu }}
+{{- if .Values.workers }}{{ .Values.workers }}
+{{- else if $cpu }}{{ include "forebay.cores" $cpu }}
+{{- else if (.Values.resources.limits).memory }}
+{{- fail "resources: give requests.cpu, or set workers: with neither a worker for each of the node's cores takes 6 MiB of limits.memory" }}
+{{- else }}0{{ end }}
+{{- end }}
+
+{{- /* What the memory limit holds: values.yaml says how it is reckoned. */ -}}
+{{- define "forebay.connectionsMax" -}}
+{{- if .Values.connectionsMax }}{{ .Values.connectionsMax }}
+{{- else if (.Values.resources.limits).memory }}
+{{- $limit := include "forebay.mebibytes" .Values.resources.limits.memory | int }}
+{{- $readings := div $limit 4 }}
+{{- with .Values.config.FOREBAY_MEMORY_MAX }}{{ $readings = include "forebay.mebibytes" . | int }}{{ end }}
+{{- $left := sub $limit (add $readings 100 (mul 6 (include "forebay.workers" . | int))) | int }}
+{{- if lt $left 16 }}{{ fail (printf "resources.limits.memory: %d MiB leave no room for connections beside %s workers; give more" $limit (include "forebay.workers" .)) }}{{ end }}
+{{- if .Values.service.http3 }}{{ mul $left 16 }}{{ else }}{{ min (mul $left 64) 40000 }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- /* The variables that the chart's values stand for; config adds to them. */ -}}
 {{- define "forebay.variables" -}}
+{{- $address := ternary "[::]" .Values.listenAddress (eq .Values.listenAddress "::") }}
 {{- $variables := dict
-  "FOREBAY_LISTEN" (printf "0.0.0.0:%d" (int .Values.service.port))
+  "FOREBAY_LISTEN" (printf "%s:%d" $address (int .Values.service.port))
   "FOREBAY_HTTP3" (toString .Values.service.http3)
-  "FOREBAY_ADMIN_LISTEN" "0.0.0.0:9444"
+  "FOREBAY_ADMIN_LISTEN" (printf "%s:9444" $address)
   "FOREBAY_SINK" .Values.sink.type
   "FOREBAY_STREAMS" .Values.streams
   "FOREBAY_TLS_CERT" "/etc/forebay/server/tls.crt"
@@ -50,16 +97,26 @@ crl: {{ . }}
 {{- $_ := set $variables "FOREBAY_SPOOL_BYTES_MAX" .Values.spool.bytesMax }}
 {{- $_ := set $variables "FOREBAY_SPOOL_FULL" .Values.spool.full }}
 {{- end }}
+{{- with include "forebay.connectionsMax" . }}{{ $_ := set $variables "FOREBAY_CONNECTIONS_MAX" . }}{{ end }}
+{{- if .Values.workers }}{{ $_ := set $variables "FOREBAY_WORKERS" (toString .Values.workers) }}{{ end }}
 {{- range $name, $value := mergeOverwrite $variables .Values.config }}
 - name: {{ $name }}
   value: {{ $value | quote }}
+{{- end }}
+{{- if and (not .Values.workers) (ne (include "forebay.workers" .) "0") }}
+# Where there is a limit alone, Kubernetes makes it the request.
+- name: FOREBAY_WORKERS
+  valueFrom: { resourceFieldRef: { containerName: forebay, resource: requests.cpu, divisor: "1" } }
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
 {{- /* The pod, the same for a Deployment and a StatefulSet. */ -}}
 {{- define "forebay.pod" -}}
 metadata:
-  labels: {{- include "forebay.labels" . | nindent 4 }}
+  labels: {{- include "forebay.labelsAnd" (list . .Values.podLabels) | nindent 4 }}
   {{- with .Values.podAnnotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -76,13 +133,7 @@ spec:
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
-  securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    fsGroup: 65532
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile: { type: RuntimeDefault }
+  securityContext: {{- toYaml .Values.podSecurityContext | nindent 4 }}
   topologySpreadConstraints:
     {{- range tuple "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - maxSkew: 1
@@ -97,15 +148,26 @@ spec:
   {{- with .Values.tolerations }}
   tolerations: {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with .Values.affinity }}
+  affinity: {{- toYaml . | nindent 4 }}
+  {{- end }}
   containers:
     - name: forebay
-      image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+      {{- with .Values.image }}
+      image: "{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}"
+      {{- end }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [serve]
       env: {{- include "forebay.variables" . | trim | nindent 8 }}
-      {{- if and (eq .Values.sink.type "kafka") .Values.sink.kafka.credentialsSecret }}
+      {{- $credentials := and (eq .Values.sink.type "kafka") .Values.sink.kafka.credentialsSecret }}
+      {{- if or $credentials .Values.envFrom }}
       envFrom:
-        - secretRef: { name: {{ .Values.sink.kafka.credentialsSecret }} }
+        {{- with $credentials }}
+        - secretRef: { name: {{ . }} }
+        {{- end }}
+        {{- with .Values.envFrom }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- end }}
       ports:
         - { name: devices, containerPort: {{ .Values.service.port }}, protocol: TCP }
@@ -136,10 +198,7 @@ spec:
           sleep: { seconds: {{ .Values.shutdown.preStopSeconds }} }
       {{- end }}
       resources: {{- toYaml .Values.resources | nindent 8 }}
-      securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities: { drop: [ALL] }
+      securityContext: {{- toYaml .Values.securityContext | nindent 8 }}
       volumeMounts:
         {{- range $folder, $_ := include "forebay.secrets" . | fromYaml }}
         - { name: {{ $folder }}, mountPath: /etc/forebay/{{ $folder }}, readOnly: true }
@@ -147,9 +206,15 @@ spec:
         {{- if .Values.spool.enabled }}
         - { name: data, mountPath: /data }
         {{- end }}
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   # Folders, not single files: only those are changed in place when the Secret is.
   volumes:
     {{- range $folder, $secret := include "forebay.secrets" . | fromYaml }}
     - { name: {{ $folder }}, secret: { secretName: {{ $secret }}, defaultMode: 0440 } }
+    {{- end }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}

@@ -1,8 +1,10 @@
 //! Posts each line of standard input as one reading, in order, and each until it is safe or refused for good.
 //!
-//!     device https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
+//!     cargo build --release
+//!     target/release/device https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
 //!
-//! The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not.
+//! The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
+//! files are wrong.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -18,6 +20,9 @@ const SAFE: u16 = 204;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(300);
+const BOOT_MAX: usize = 50; // a key has 64 at most
+const USAGE: &str =
+    "usage: device URL CA CERTIFICATE KEY BOOT <readings; BOOT has 50 characters at most";
 
 struct Device {
     agent: Agent,
@@ -33,14 +38,23 @@ struct Answer {
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [url, ca, certificate, key, boot] = arguments.as_slice() else {
-        return Err("usage: device URL CA CERTIFICATE KEY BOOT <readings".into());
+        return Ok(fail(USAGE));
     };
-    let device = Device {
-        agent: agent(ca, certificate, key)?,
-        url: format!("{url}/v1/telemetry"),
+    if boot.len() > BOOT_MAX {
+        return Ok(fail(USAGE));
+    }
+    let agent = match agent(ca, certificate, key) {
+        Ok(agent) => agent,
+        Err(error) => {
+            return Ok(fail(&format!(
+                "{ca}, {certificate} or {key} cannot be used: {error}"
+            )));
+        }
     };
+    let url = format!("{url}/v1/telemetry");
+    let device = Device { agent, url };
     let mut all_safe = true;
-    for (sequence, line) in (1..).zip(io::stdin().lock().lines()) {
+    for (sequence, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
         let name = format!("{boot}-{sequence:06}");
         let status = device.deliver(&name, &line?);
         if status != SAFE {
@@ -56,6 +70,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn fail(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(2)
 }
 
 /// It keeps its connection, and connects anew after a close.
@@ -90,7 +109,7 @@ fn certificates(file: &str) -> Result<Vec<Certificate<'static>>, Box<dyn Error>>
 
 impl Device {
     /// Sends a reading until the answer is final, and returns that.
-    fn deliver(&self, name: &str, reading: &str) -> u16 {
+    fn deliver(&self, name: &str, reading: &[u8]) -> u16 {
         let mut failures = 0;
         loop {
             let answer = self.post(name, reading);
@@ -110,7 +129,7 @@ impl Device {
         }
     }
 
-    fn post(&self, name: &str, reading: &str) -> Answer {
+    fn post(&self, name: &str, reading: &[u8]) -> Answer {
         let request = self
             .agent
             .post(&self.url)
