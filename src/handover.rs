@@ -12,7 +12,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
+use crate::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
 
 struct Shared<T> {
     queue: ArrayQueue<T>,

@@ -1,34 +1,24 @@
 //! The spool: records on local disk while the stream cannot take them, and those that it refuses for good.
 //!
 //! Delivery owns a [`Spool`]: two logs of the same making, the backlog in the folder itself and the dead letters in
-//! `dead-letters`. One thread commits to both: [`thread`] runs an [`engine`] a log; [`queue`] is the bounded way there.
-//! What was committed is read back by a [`reader`] and retired when it is done with; [`index`] and [`ranges`] know what
-//! is not. [`frame`], [`segment`] and [`cursor`] say what lies on disk, [`keys`] how it is encrypted, [`recovery`] how it
-//! is found again, [`disk`] what is asked of a disk. `docs/spool.md` tells the whole for those who run it.
+//! `dead-letters`. One thread commits to both. The layers, from above to below; each uses only what is below it:
+//!
+//! 1. [`commit`] makes drafts safe: the queue, the thread, and an engine a log.
+//! 2. [`store`] knows what a folder holds: index, cursor, reader, recovery, quarantine.
+//! 3. [`format`] says what lies on disk: frames, bodies, headers of segments, keys. [`disk`] says what is asked of one.
+//!
+//! `docs/spool.md` tells the whole for those who run it.
 //!
 //! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room where that was asked
 //! for, or damaged. Whatever fails is an answer, never a wait: [`Refused`]. Numbers on disk are little-endian, checksums
 //! CRC32C; readers of damaged bytes answer `None`, never a panic and never other content.
 
-pub(crate) mod cursor;
-pub(crate) mod disk;
-pub(crate) mod engine;
-pub(crate) mod frame;
-pub(crate) mod index;
-pub(crate) mod keys;
-pub(crate) mod log;
-pub(crate) mod opened;
-pub(crate) mod quarantine;
-pub(crate) mod queue;
-pub(crate) mod ranges;
-pub(crate) mod reader;
-pub(crate) mod recovery;
-pub(crate) mod segment;
-pub(crate) mod shared;
+mod commit;
+mod disk;
+mod format;
+mod store;
 #[cfg(test)]
 mod tests;
-pub(crate) mod thread;
-pub(crate) mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,18 +26,26 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::config::{BATCHES_PER_QUOTA, BODY_BYTES_LIMIT, SPOOL_BYTES_MIN, WhenFull};
-use crate::sync;
 use crate::telemetry::metrics::SpoolMetrics;
-use disk::Disk;
-use disk::real::RealDisk;
-pub use engine::Refused;
-use engine::{Engine, LogOptions};
-use keys::Keys;
-use log::Log;
-pub use recovery::OpenError;
-pub(crate) use recovery::Recovery;
-pub(crate) use shared::State;
-use thread::Commits;
+pub use commit::engine::Refused;
+use commit::engine::{Engine, LogOptions};
+pub use commit::log::Log;
+use commit::thread::{self, Commits};
+pub use disk::real::RealDisk;
+pub use disk::{Disk, DiskFile, Entry, write_all_at};
+#[cfg(test)]
+pub(crate) use format::body::READ_BACK_BYTES;
+pub use format::body::{Content, Draft, DraftError, decode};
+pub use format::frame::{HEADER_BYTES, Header};
+pub use format::keys::{KeyId, Keys};
+use format::segment;
+pub use format::segment::FRAMES_START;
+pub(crate) use store::ledger::State;
+pub use store::opened::{NotOpened, Opened};
+pub(crate) use store::quarantine::QUARANTINE;
+pub use store::reader::{Frame, ReadError, Reader};
+pub use store::recovery::OpenError;
+pub(crate) use store::recovery::Recovery;
 
 /// The thread that writes to disk.
 pub(crate) const THREAD: &str = "forebay-spool";

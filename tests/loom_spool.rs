@@ -7,7 +7,7 @@ mod sync {
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 }
 
-#[path = "../src/spool/queue.rs"]
+#[path = "../src/spool/commit/queue.rs"]
 mod queue;
 
 use loom::sync::Arc;

@@ -16,13 +16,9 @@ use super::say;
 use crate::config::WhenFull;
 use crate::record::Timestamp;
 use crate::sink::file::line;
-use crate::spool::disk::real::RealDisk;
-use crate::spool::frame::body::Draft;
-use crate::spool::keys::Keys;
-use crate::spool::log::Log;
-use crate::spool::quarantine::QUARANTINE;
-use crate::spool::reader::Frame;
-use crate::spool::{Found, Options, Recovery, Spool};
+use crate::spool::{
+    Draft, Found, Frame, Keys, Log, Options, QUARANTINE, RealDisk, Recovery, Spool,
+};
 use crate::telemetry::metrics::SpoolMetrics;
 
 const DIR: &str = "FOREBAY_SPOOL_DIR";

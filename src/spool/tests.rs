@@ -6,7 +6,7 @@ mod whole;
 
 use std::time::Duration;
 
-use super::queue::{Bounds, NotTaken, Queue, Taken};
+use crate::spool::commit::queue::{Bounds, NotTaken, Queue, Taken};
 
 fn queue(items: usize, bytes: usize) -> Queue<u32> {
     Queue::new(Bounds { items, bytes })

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use super::super::engine::{Engine, LogOptions, Refused};
-use super::super::frame::body::Draft;
-use super::super::keys::Keys;
-use super::super::reader::Reader;
-use super::super::recovery::Recovery;
-use super::super::shared::State;
 use super::sim::{Random, SimDisk};
 use crate::config::WhenFull;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::spool::commit::engine::{Engine, LogOptions, Refused};
+use crate::spool::format::body::Draft;
+use crate::spool::format::keys::Keys;
+use crate::spool::store::ledger::State;
+use crate::spool::store::reader::Reader;
+use crate::spool::store::recovery::Recovery;
 use crate::telemetry::metrics::SpoolMetrics;
 
 const SEEDS: u64 = 12_000;

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::super::disk::{Disk, DiskFile, Entry};
+use crate::spool::disk::{Disk, DiskFile, Entry};
 
 const SECTOR_BYTES: usize = 512;
 

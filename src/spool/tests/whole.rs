@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::super::disk::real::RealDisk;
-use super::super::engine::{Engine, LogOptions};
-use super::super::frame::body::Draft;
-use super::super::keys::Keys;
-use super::super::log::Log;
-use super::super::reader::{Frame, Reader};
-use super::super::writer::RUN_BYTES_MAX;
 use super::super::{
     Found, OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
 };
 use super::model::record;
 use super::sim::SimDisk;
 use crate::record::Record;
+use crate::spool::commit::engine::{Engine, LogOptions};
+use crate::spool::commit::log::Log;
+use crate::spool::disk::real::RealDisk;
+use crate::spool::format::body::Draft;
+use crate::spool::format::keys::Keys;
+use crate::spool::format::segment::RUN_BYTES_MAX;
+use crate::spool::store::reader::{Frame, Reader};
 use crate::telemetry::metrics::SpoolMetrics;
 
 fn options(dir: &Path, keys: Keys) -> Options {

@@ -94,7 +94,7 @@ impl Keys {
         Self::parse(&text, path)
     }
 
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         let lines = text
             .lines()
             .enumerate()

@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use super::disk::{Disk, DiskFile, write_all_at};
-use super::segment;
+use crate::spool::disk::{Disk, DiskFile, write_all_at};
+use crate::spool::format::segment;
 
 pub(crate) const QUARANTINE: &str = "quarantine";
 

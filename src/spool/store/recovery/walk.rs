@@ -11,10 +11,9 @@ use std::io;
 use std::ops::Range;
 
 use crate::spool::disk::DiskFile;
-use crate::spool::frame::{HEADER_BYTES, Header};
-use crate::spool::opened::Opened;
-use crate::spool::segment::FRAMES_START;
-use crate::spool::writer::RUN_BYTES_MAX;
+use crate::spool::format::frame::{HEADER_BYTES, Header};
+use crate::spool::format::segment::{FRAMES_START, RUN_BYTES_MAX};
+use crate::spool::store::opened::Opened;
 
 /// Where the records of a segment end, and what follows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::disk::Disk;
 use super::engine::Refused;
-use super::frame::body::Draft;
-use super::reader::{Reader, Source};
-use super::shared::State;
 use super::thread::Commits;
+use crate::spool::disk::Disk;
+use crate::spool::format::body::Draft;
+use crate::spool::store::ledger::State;
+use crate::spool::store::reader::{Reader, Source};
 
 pub struct Log<D: Disk> {
     id: usize,
@@ -29,7 +29,7 @@ impl<D: Disk> Clone for Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    pub(super) fn new(id: usize, source: Source<D>, commits: Arc<Commits>) -> Self {
+    pub(crate) fn new(id: usize, source: Source<D>, commits: Arc<Commits>) -> Self {
         let nudged = commits.clone();
         let source = Source {
             nudge: Arc::new(move || nudged.nudge()),

@@ -29,6 +29,10 @@ pub(crate) const HEADER_OFFSETS: [u64; 2] = [0, 4096];
 /// Where the first frame stands.
 pub const FRAMES_START: u64 = 8192;
 
+/// What one sync makes safe at most, a single larger frame aside: what a crash can tear. Recovery reads no bodies before
+/// it.
+pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
+
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 const SEGMENTS_PER_QUOTA: u64 = 64;

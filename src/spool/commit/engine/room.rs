@@ -6,13 +6,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::Engine;
+use super::{Engine, Refused};
 use crate::config::WhenFull;
-use crate::spool::Refused;
-use crate::spool::cursor::Cursor;
 use crate::spool::disk::Disk;
-use crate::spool::segment;
-use crate::spool::shared::State;
+use crate::spool::format::segment;
+use crate::spool::store::cursor::Cursor;
+use crate::spool::store::ledger::State;
 
 const CURSOR_INTERVAL: Duration = Duration::from_millis(200);
 

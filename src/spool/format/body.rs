@@ -20,12 +20,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
-use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use super::frame::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use super::keys::TAG_BYTES;
 use crate::config::{BODY_BYTES_LIMIT, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX};
 use crate::record::{
     DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent,
 };
-use crate::spool::keys::TAG_BYTES;
 
 /// A reason is cut to so many bytes.
 const REASON_BYTES_MAX: usize = 1024;

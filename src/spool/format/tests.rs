@@ -6,7 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::body::{Draft, DraftError, decode};
-use super::*;
+use super::frame::*;
+use super::keys::Salt;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);

@@ -4,7 +4,7 @@
 //! not done with. Damage is passed over: its bytes go to quarantine, its records are done with, a metric and a line of the
 //! log tell of it. A read that fails is reported and tried again; after five times at one place that frame is given up.
 //!
-//! Payloads that were read and are still in memory count into [`READ_BACK_BYTES`](super::frame::body::READ_BACK_BYTES);
+//! Payloads that were read and are still in memory count into [`READ_BACK_BYTES`](crate::spool::format::body::READ_BACK_BYTES);
 //! a reader has one frame in memory, the caller what it was given.
 
 use std::io;
@@ -12,16 +12,16 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::Disk;
-use super::frame::body::{Content, decode};
-use super::frame::{self, Header};
 use super::index::Segment;
-use super::keys::Keys;
+use super::ledger::Shared;
 use super::opened::{NotOpened, Opened};
 use super::quarantine::{PIECE_BYTES_MAX, Quarantine};
-use super::segment::{self, FRAMES_START};
-use super::shared::Shared;
 use crate::record::Record;
+use crate::spool::disk::Disk;
+use crate::spool::format::body::{Content, decode};
+use crate::spool::format::frame::{self, Header};
+use crate::spool::format::keys::Keys;
+use crate::spool::format::segment::{self, FRAMES_START};
 use crate::telemetry::metrics::SpoolMetrics;
 
 /// Failed reads at one place before that frame is given up.

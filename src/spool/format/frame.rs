@@ -15,8 +15,6 @@
 //! where encryption covers them. With a salt that nobody outside can guess and its own offset in the checksum, bytes
 //! from elsewhere (an earlier use of the blocks, another file, a payload) are never taken for a frame.
 
-pub(crate) mod body;
-
 use crc32c::{crc32c, crc32c_append};
 
 use super::keys::Salt;
@@ -31,6 +29,9 @@ pub(crate) const ALIGNMENT: u64 = 8;
 
 /// The longest body on disk: what a reader has in memory at once.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// What the mark of the end takes: a header without a body.
+pub(crate) const MARK_BYTES: u64 = HEADER_BYTES as u64;
 
 pub(crate) const MAGIC: [u8; 4] = *b"FBf1";
 
@@ -107,6 +108,20 @@ impl Header {
     }
 }
 
+/// The bytes of the mark at the end of a finished segment, whose records end before the place `end`; it stands at this
+/// offset.
+pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
+    let mark = Header {
+        records: 0,
+        first: end,
+        number: 0,
+        body_bytes: 0,
+        body_crc: body_crc(salt, &[]),
+    };
+    debug_assert!(mark.marks_end());
+    mark.encode(salt, offset)
+}
+
 /// The room that a frame with such a body takes.
 pub(crate) fn frame_bytes(body_bytes: usize) -> u64 {
     HEADER_BYTES as u64 + (body_bytes as u64).next_multiple_of(ALIGNMENT)
@@ -120,6 +135,3 @@ fn header_crc(header: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> u32 {
     let crc = crc32c_append(crc32c(salt), &offset.to_le_bytes());
     crc32c_append(crc, &header[..36])
 }
-
-#[cfg(test)]
-mod tests;

@@ -19,8 +19,8 @@ use std::path::Path;
 
 use crc32c::crc32c;
 
-use super::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use super::ranges::Ranges;
+use crate::spool::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 
 const MAGIC: &[u8; 8] = b"FBcursr\x01";
 const HEAD_BYTES: usize = 44;

@@ -51,7 +51,7 @@ impl Shared {
 
     /// The first place that is not done with, and so many ranges beyond it that are. They are copied part by part, so
     /// that nobody waits for all of them; what is retired meanwhile may be missing.
-    pub(super) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
+    pub(crate) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
         let (mut done, mut part) = (Ranges::default(), Vec::with_capacity(PART_RANGES));
         let mut from = 0;
         loop {
@@ -79,15 +79,15 @@ impl Shared {
             .clone()
     }
 
-    pub(super) fn set_state(&self, state: State) {
+    pub(crate) fn set_state(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_dirty(&self, dirty: bool) {
+    pub(crate) fn set_dirty(&self, dirty: bool) {
         self.dirty.store(dirty, Ordering::Release);
     }
 }
@@ -95,7 +95,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::index::Segment;
+    use crate::spool::store::index::Segment;
 
     /// Every second record is done with: more ranges than are copied at once.
     #[test]

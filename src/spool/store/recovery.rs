@@ -13,13 +13,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cursor::Cursor;
-use super::disk::Disk;
 use super::index::{Index, Segment};
-use super::keys::Keys;
+use super::mark::mark_end;
 use super::opened::{NotOpened, Opened};
 use super::quarantine::{QUARANTINE, Quarantine};
-use super::segment;
-use super::writer::mark_end;
+use crate::spool::disk::Disk;
+use crate::spool::format::keys::Keys;
+use crate::spool::format::segment;
 use torn::Torn;
 use walk::{Extent, Tail};
 

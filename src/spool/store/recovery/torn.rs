@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::walk::{Extent, Tail};
-use crate::spool::cursor::Cursor;
 use crate::spool::disk::{Disk, DiskFile};
-use crate::spool::opened::Opened;
-use crate::spool::quarantine::{PIECE_BYTES_MAX, Quarantine};
-use crate::spool::segment;
-use crate::spool::writer::{MARK_BYTES, mark};
+use crate::spool::format::frame::{MARK_BYTES, end_mark};
+use crate::spool::format::segment;
+use crate::spool::store::cursor::Cursor;
+use crate::spool::store::opened::Opened;
+use crate::spool::store::quarantine::{PIECE_BYTES_MAX, Quarantine};
 
 /// A tail that held records.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn is_torn_mark<F: DiskFile>(
         return Ok(false);
     }
     let left = opened.raw(extent.bytes, bytes as usize)?;
-    let mark = mark(&opened.header.salt, extent.bytes, extent.end);
+    let mark = end_mark(&opened.header.salt, extent.bytes, extent.end);
     let is_part = |(left, mark): (&u8, &u8)| *left == 0 || left == mark;
     Ok(left.iter().zip(&mark).all(is_part))
 }

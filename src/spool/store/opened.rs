@@ -5,10 +5,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::disk::{DiskFile, read_exact_at, read_up_to};
-use super::frame::{ALIGNMENT, HEADER_BYTES, Header, MAGIC};
-use super::keys::{Cipher, KeyId, Keys};
-use super::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader};
+use crate::spool::disk::{DiskFile, read_exact_at, read_up_to};
+use crate::spool::format::frame::{ALIGNMENT, HEADER_BYTES, Header, MAGIC};
+use crate::spool::format::keys::{Cipher, KeyId, Keys};
+use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader};
 
 /// How much of a file the search for a header reads at once, and passes over when it cannot be read.
 const SEARCH_BYTES: u64 = 4096;

@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::disk::Disk;
 use super::engine::{Engine, Refused};
-use super::frame::body::Draft;
 use super::queue::{Bounds, NotTaken, Queue};
+use crate::spool::disk::Disk;
+use crate::spool::format::body::Draft;
 
 /// Batches that wait for the disk at most.
 const QUEUE_ITEMS_MAX: usize = 16_384;

@@ -8,18 +8,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::record::Timestamp;
-use crate::spool::cursor;
 use crate::spool::disk::{Disk, DiskFile, write_all_at};
-use crate::spool::frame::body::Draft;
-use crate::spool::frame::{ALIGNMENT, HEADER_BYTES, Header, body_crc, frame_bytes};
-use crate::spool::keys::{Cipher, Keys, Salt, TAG_BYTES, new_salt};
-use crate::spool::segment::{self, FRAMES_START, HEADER_OFFSETS};
-
-/// What one sync makes safe at most, a single larger frame aside: what a crash can tear.
-pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
-
-/// What the mark of the end takes.
-pub(crate) const MARK_BYTES: u64 = HEADER_BYTES as u64;
+use crate::spool::format::body::Draft;
+use crate::spool::format::frame::{
+    ALIGNMENT, HEADER_BYTES, Header, MARK_BYTES, body_crc, frame_bytes,
+};
+use crate::spool::format::keys::{Cipher, Keys, Salt, TAG_BYTES, new_salt};
+use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS};
+use crate::spool::store::cursor;
+use crate::spool::store::mark::mark_end;
 
 /// Beside the frames in a segment.
 pub(crate) const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
@@ -182,33 +179,6 @@ impl<F: DiskFile> Writer<F> {
             .and_then(|file| mark_end(&file, &salt, offset, end));
         cut.unwrap_or(allocated_bytes)
     }
-}
-
-/// Cuts the file after the mark and says how long it is then. If it fails, recovery walks the segment, no more.
-pub(crate) fn mark_end(
-    file: &impl DiskFile,
-    salt: &Salt,
-    offset: u64,
-    end: u64,
-) -> io::Result<u64> {
-    file.set_len(offset)?;
-    let mark = mark(salt, offset, end);
-    write_all_at(file, &mut [IoSlice::new(&mark)], offset)?;
-    file.sync()?;
-    Ok(offset + MARK_BYTES)
-}
-
-/// The mark of the end at this offset, behind records that end before the place `end`.
-pub(crate) fn mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
-    let mark = Header {
-        records: 0,
-        first: end,
-        number: 0,
-        body_bytes: 0,
-        body_crc: body_crc(salt, &[]),
-    };
-    debug_assert!(mark.marks_end());
-    mark.encode(salt, offset)
 }
 
 struct Frame<'a> {
