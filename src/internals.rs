@@ -105,9 +105,9 @@ pub mod sink {
 
 pub mod spool {
     pub use crate::spool::{
-        Content, Disk, DiskFile, Draft, DraftError, Entry, FRAMES_START, Found, Frame,
-        HEADER_BYTES, Header, KeyId, Keys, Log, NotOpened, OpenError, Opened, Options, ReadError,
-        Reader, RealDisk, Refused, Spool, decode, write_all_at,
+        Content, Disk, DiskFile, Draft, DraftError, FRAMES_START, FolderEntry, Found, Frame,
+        FrameHeader, HEADER_BYTES, KeyId, Keys, Log, NotOpened, OpenError, Opened, Options,
+        ReadError, Reader, RealDisk, Refused, Spool, decode, write_all_at,
     };
 }
 

@@ -1,4 +1,5 @@
-//! Every interleaving of the queue in front of the commit thread: each item is answered once, no nudge is slept over.
+//! Every interleaving of the queue in front of the commit thread: each item is answered once, no
+//! nudge is slept over.
 
 #![allow(dead_code)]
 

@@ -1,4 +1,5 @@
-//! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its source, so they stand here.
+//! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its
+//! source, so they stand here.
 
 mod model;
 mod sim;

@@ -1,4 +1,5 @@
-//! A log as delivery holds it: hands drafts to the commit thread, gives readers, and takes back what is done with.
+//! A log as delivery holds it: it hands drafts to the commit thread, gives readers, and retires
+//! what was delivered.
 //!
 //! Nothing here waits, not for the disk and not for the thread. Clones are of the same log.
 
@@ -10,11 +11,12 @@ use super::thread::Commits;
 use crate::spool::disk::Disk;
 use crate::spool::format::body::Draft;
 use crate::spool::store::ledger::State;
-use crate::spool::store::reader::{Reader, Source};
+use crate::spool::store::reader::{LogSource, Reader};
 
+/// One log of the spool, for all who append to it, read it and retire its records.
 pub struct Log<D: Disk> {
     id: usize,
-    source: Source<D>,
+    source: LogSource<D>,
     commits: Arc<Commits>,
 }
 
@@ -29,22 +31,20 @@ impl<D: Disk> Clone for Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    pub(crate) fn new(id: usize, source: Source<D>, commits: Arc<Commits>) -> Self {
+    pub(crate) fn new(id: usize, source: LogSource<D>, commits: Arc<Commits>) -> Self {
         let nudged = commits.clone();
-        let source = Source {
-            nudge: Arc::new(move || nudged.nudge()),
-            ..source
-        };
+        let nudge = Arc::new(move || nudged.nudge());
         Self {
             id,
-            source,
+            source: LogSource { nudge, ..source },
             commits,
         }
     }
 
-    /// Hands a draft over. The answer comes on the commit thread, once the draft is safe or refused: record `i` then has
-    /// place `start + i`. When nothing more can be handed over it comes at once, here. Should the thread be lost it is
-    /// dropped without a call, and with it what it owns.
+    /// Hands a draft over. The answer comes on the commit thread, once the draft is safe or
+    /// refused: record `i` then has place `start + i`. When nothing more can be handed over it
+    /// comes at once, here. Should the thread be lost it is dropped without a call, and with it
+    /// what it owns.
     pub fn append(
         &self,
         draft: Draft,
@@ -53,34 +53,35 @@ impl<D: Disk> Log<D> {
         self.commits.push(self.id, draft, Box::new(answer));
     }
 
-    /// These records are done with: they are not read again, and their room is given back in time.
+    /// Retires these records: they are not read again, and their room is given back in time.
     pub(crate) fn retire(&self, places: impl IntoIterator<Item = Range<u64>>) {
         self.source.retire(places);
     }
 
-    /// Whether the record at this place is done with.
+    /// Whether the record at this place is retired.
     pub(crate) fn is_done(&self, place: u64) -> bool {
-        self.source.shared.index().is_done(place)
+        self.source.ledger.index().is_done(place)
     }
 
-    /// Begins with the oldest record that is not done with.
+    /// A reader that begins with the oldest record that waits.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(self.source.clone())
     }
 
     /// Whether drafts are taken now.
     pub(crate) fn state(&self) -> State {
-        self.source.shared.state()
+        self.source.ledger.state()
     }
 
-    /// From the first place that is not done with to the one after the last.
+    /// The places from the first that is not retired to the one after the last.
     pub(crate) fn places(&self) -> Range<u64> {
-        let index = self.source.shared.index();
+        let index = self.source.ledger.index();
+        debug_assert!(index.low() <= index.end());
         index.low()..index.end()
     }
 
-    /// Records that are not done with.
+    /// Records that wait.
     pub fn records(&self) -> u64 {
-        self.source.shared.index().records()
+        self.source.ledger.index().records()
     }
 }

@@ -1,17 +1,19 @@
 //! The queue in front of the commit thread, bounded in items and in bytes.
 //!
-//! Whoever pushes never waits: a full queue gives the item back. The one that takes gets everything that has gathered, up
-//! to a round's bytes, so that all of it shares one sync. A nudge wakes it without an item: there is other work. After
-//! `close` nothing is taken in, and what is there is still given out.
+//! Whoever pushes never waits: a full queue gives the item back. The one that takes gets everything
+//! that has gathered, up to a round's bytes, so that all of it shares one sync. A nudge wakes it
+//! without an item: there is other work. After `close` nothing is taken in, and what is there is
+//! still given out.
 //!
-//! `tests/loom_spool.rs` walks every interleaving: no item and no nudge is left with the taker asleep.
+//! `tests/loom_spool.rs` walks every interleaving: no item and no nudge is left with the taker
+//! asleep.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// What the queue holds at most.
+/// The bounds of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub items: usize,
@@ -25,7 +27,7 @@ pub(crate) enum NotTaken<T> {
     Closed(T),
 }
 
-/// What the taker is to do.
+/// What the taker has got to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken<T> {
     pub items: Vec<T>,
@@ -33,13 +35,15 @@ pub(crate) struct Taken<T> {
     pub closed: bool,
 }
 
+/// A queue of items on their way to one taker.
 pub(crate) struct Queue<T> {
     bounds: Bounds,
-    state: Mutex<State<T>>,
+    waiting: Mutex<Waiting<T>>,
     changed: Condvar,
 }
 
-struct State<T> {
+/// What waits for the taker.
+struct Waiting<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
     nudged: bool,
@@ -48,7 +52,8 @@ struct State<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let state = State {
+        assert!(bounds.items > 0, "an empty queue takes any one item");
+        let waiting = Waiting {
             items: VecDeque::new(),
             bytes: 0,
             nudged: false,
@@ -56,33 +61,32 @@ impl<T> Queue<T> {
         };
         Self {
             bounds,
-            state: Mutex::new(state),
+            waiting: Mutex::new(waiting),
             changed: Condvar::new(),
         }
     }
 
     /// Takes in an item of so many bytes. An empty queue takes any one item.
     pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), NotTaken<T>> {
-        let mut state = self.lock();
-        if state.closed {
+        let mut waiting = self.lock();
+        if waiting.closed {
             return Err(NotTaken::Closed(item));
         }
-        let fits = state.items.len() < self.bounds.items
-            && state.bytes.saturating_add(bytes) <= self.bounds.bytes;
-        if !fits && !state.items.is_empty() {
+        if !waiting.has_room(self.bounds, bytes) {
             return Err(NotTaken::Full(item));
         }
-        state.items.push_back((item, bytes));
-        state.bytes += bytes;
+        debug_assert!(waiting.items.len() < self.bounds.items);
+        waiting.items.push_back((item, bytes));
+        waiting.bytes += bytes;
         self.changed.notify_one();
         Ok(())
     }
 
     /// Wakes the taker.
     pub(crate) fn nudge(&self) {
-        let mut state = self.lock();
-        if !state.nudged {
-            state.nudged = true;
+        let mut waiting = self.lock();
+        if !waiting.nudged {
+            waiting.nudged = true;
             self.changed.notify_one();
         }
     }
@@ -93,49 +97,59 @@ impl<T> Queue<T> {
         self.changed.notify_one();
     }
 
-    /// Waits for items, a nudge, the close or, when there is one, the time-out. Gives items until they have
-    /// `round_bytes` together, one at least if there is one.
+    /// Waits for items, a nudge, the close or, when there is one, the time-out. Gives items until
+    /// they have `round_bytes` together, one at least if there is one.
     pub(crate) fn take(&self, round_bytes: usize, timeout: Option<Duration>) -> Taken<T> {
-        let mut state = self.lock();
-        while state.items.is_empty() && !state.nudged && !state.closed {
-            state = match timeout {
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(timeout) => {
-                    let waited = self.changed.wait_timeout(state, timeout);
-                    let (state, waited) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-                    if waited.timed_out() {
-                        return take_round(state, round_bytes);
-                    }
-                    state
-                }
+        let mut waiting = self.lock();
+        while !waiting.has_work() {
+            let Some(timeout) = timeout else {
+                let woken = self.changed.wait(waiting);
+                waiting = woken.unwrap_or_else(|poisoned| poisoned.into_inner());
+                continue;
             };
+            let woken = self.changed.wait_timeout(waiting, timeout);
+            let (locked, waited) = woken.unwrap_or_else(|poisoned| poisoned.into_inner());
+            waiting = locked;
+            if waited.timed_out() {
+                break;
+            }
         }
-        take_round(state, round_bytes)
+        waiting.take_round(round_bytes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        let locked = self.waiting.lock();
+        locked.unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-fn take_round<T>(mut state: MutexGuard<'_, State<T>>, round_bytes: usize) -> Taken<T> {
-    let mut items = Vec::new();
-    let mut taken_bytes = 0;
-    while taken_bytes < round_bytes
-        && let Some((item, bytes)) = state.items.pop_front()
-    {
-        items.push(item);
-        taken_bytes += bytes;
+impl<T> Waiting<T> {
+    /// Whether another item of so many bytes fits; any one does where there is none.
+    fn has_room(&self, bounds: Bounds, bytes: usize) -> bool {
+        let fits = self.bytes.saturating_add(bytes) <= bounds.bytes;
+        self.items.is_empty() || fits && self.items.len() < bounds.items
     }
-    state.bytes -= taken_bytes;
-    state.nudged = false;
-    Taken {
-        items,
-        closed: state.closed && state.items.is_empty(),
+
+    fn has_work(&self) -> bool {
+        !self.items.is_empty() || self.nudged || self.closed
+    }
+
+    fn take_round(&mut self, round_bytes: usize) -> Taken<T> {
+        let mut items = Vec::new();
+        let mut taken_bytes = 0;
+        while taken_bytes < round_bytes
+            && let Some((item, bytes)) = self.items.pop_front()
+        {
+            items.push(item);
+            taken_bytes += bytes;
+        }
+        debug_assert!(taken_bytes <= self.bytes, "what is taken was counted");
+        self.bytes -= taken_bytes;
+        debug_assert!(!self.items.is_empty() || self.bytes == 0);
+        self.nudged = false;
+        Taken {
+            items,
+            closed: self.closed && self.items.is_empty(),
+        }
     }
 }

@@ -1,9 +1,11 @@
-//! Room for the next segment: the quota, what is deleted to keep it, and the cursor, without which nothing is deleted.
+//! Room for the next segment: the quota, what is deleted to keep it, and the cursor, without which
+//! nothing is deleted.
 //!
-//! The engine calls it, on the commit thread. Records are dropped only while the disk does what makes room of them: a disk
-//! that takes neither the cursor nor a deletion costs no record.
+//! The engine calls it, on the commit thread. Records are dropped only while the disk does what
+//! makes room of them: a disk that takes neither the cursor nor a deletion costs no record.
 
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Engine, Refused};
@@ -31,30 +33,37 @@ impl<D: Disk> Engine<D> {
         if self.has_room(bytes) {
             return Ok(());
         }
-        self.shared.set_state(State::Full);
+        self.ledger.set_state(State::Full);
         Err(Refused::Full)
     }
 
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.shared.index().allocated_bytes() + bytes <= self.options.bytes_max
+        self.ledger.index().allocated_bytes() + bytes <= self.options.bytes_max
     }
 
-    /// Says whether that made room.
+    /// Drops the oldest segment. Says whether that made room.
     fn drop_oldest(&mut self, now: Instant) -> bool {
-        let oldest = {
-            let index = self.shared.index();
-            let oldest = index.oldest().map(|oldest| oldest.base..oldest.end);
-            oldest.filter(|_| !index.has_finished())
-        };
-        // What could not be deleted before, or a cursor that cannot be written, says that nothing can be deleted now.
-        let Some(places) = oldest.filter(|_| self.write_cursor(now, CURSOR_RANGES_MAX)) else {
+        let Some(places) = self.oldest_places() else {
             return false;
         };
-        let records = self.shared.index().retire([places]);
+        if !self.write_cursor(now, CURSOR_RANGES_MAX) {
+            return false;
+        }
+        let records = self.ledger.index().retire([places]);
         self.options.metrics.records_dropped(records);
         self.dropped.add(records);
         self.tell_of_dropped(now);
         self.delete_finished(now)
+    }
+
+    /// The places of the oldest segment; `None` when an older one could not be deleted, which says
+    /// that no other can.
+    fn oldest_places(&self) -> Option<Range<u64>> {
+        let index = self.ledger.index();
+        if index.has_finished() {
+            return None;
+        }
+        index.oldest().map(|oldest| oldest.base..oldest.end)
     }
 
     pub(super) fn tell_of_dropped(&mut self, now: Instant) {
@@ -66,54 +75,56 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Says whether the cursor is safe.
+    /// Writes the cursor, with at most so many ranges. Says whether it is safe.
     pub(super) fn write_cursor(&mut self, now: Instant, ranges_max: usize) -> bool {
-        self.shared.set_dirty(false);
-        let generation = self.generation + 1;
-        let (low, done) = self.shared.done(ranges_max);
+        self.ledger.set_dirty(false);
+        let (low, done) = self.ledger.done(ranges_max);
+        debug_assert!(low <= self.next, "what is retired was written");
         let cursor = Cursor {
-            generation,
+            generation: self.generation + 1,
             low,
             next: self.next,
             next_segment: self.next_segment,
             done,
         };
         self.cursor_due = Some(now + CURSOR_INTERVAL);
-        match cursor.write(&*self.disk, &self.options.dir) {
-            Ok(()) => self.generation = generation,
-            Err(error) => {
-                tracing::debug!(%error, "the cursor of the spool could not be written");
-                self.shared.set_dirty(true);
-                return false;
-            }
+        if let Err(error) = cursor.write(&*self.disk, &self.options.dir) {
+            tracing::debug!(%error, "the cursor of the spool could not be written");
+            self.ledger.set_dirty(true);
+            return false;
         }
+        self.generation = cursor.generation;
         true
     }
 
-    /// Deletes segments whose records are all done with; says whether it did.
+    /// Deletes the segments whose records are all retired; says whether it did.
     pub(super) fn delete_finished(&mut self, now: Instant) -> bool {
-        let finished = self.shared.index().finished();
+        let finished = self.ledger.index().finished();
         if finished.is_empty() || !self.write_cursor(now, CURSOR_RANGES_MAX) {
             return false;
         }
         let mut deleted = false;
         for id in finished {
-            match self
-                .disk
-                .remove(&self.options.dir.join(segment::file_name(id)))
-            {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(%error, id, "a segment could not be deleted");
-                    self.shared.set_dirty(true);
-                }
-                _ => {
-                    self.shared.index().remove(id);
-                    deleted = true;
-                }
-            }
+            deleted |= self.delete(id);
         }
-        // A segment that comes back after a crash is done with, as the cursor says.
+        // A segment that comes back after a crash is retired, as the cursor says.
         let _ = self.disk.sync_folder(&self.options.dir);
         deleted
+    }
+
+    /// Deletes a segment; says whether it is gone.
+    fn delete(&self, id: u64) -> bool {
+        let file = self.options.dir.join(segment::file_name(id));
+        match self.disk.remove(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, id, "a segment could not be deleted");
+                self.ledger.set_dirty(true);
+                false
+            }
+            _ => {
+                self.ledger.index().remove(id);
+                true
+            }
+        }
     }
 }
