@@ -75,7 +75,11 @@ impl Cursor {
         let content = whole_content(bytes)?;
         let mut done = Ranges::default();
         for range in content[HEAD_BYTES..].chunks_exact(RANGE_BYTES) {
-            done.insert(u64_at(range, 0)..u64_at(range, 8));
+            let range = u64_at(range, 0)..u64_at(range, 8);
+            if range.is_empty() {
+                return None;
+            }
+            done.insert(range);
         }
         Some(Self {
             generation: u64_at(content, 8),
@@ -225,5 +229,21 @@ mod tests {
             prop_assert_eq!(Cursor::parse(&bytes), None);
             prop_assert_eq!(Cursor::parse(&bytes[..written - 1]), None);
         }
+    }
+
+    #[test]
+    fn a_range_that_runs_backward_is_damage() {
+        let mut done = Ranges::default();
+        done.insert(7..9);
+        let cursor = Cursor {
+            done,
+            ..Cursor::default()
+        };
+        let mut bytes = cursor.encode();
+        let crc_at = bytes.len() - CRC_BYTES;
+        bytes[HEAD_BYTES] = 10;
+        let crc = crc32c(&bytes[..crc_at]).to_le_bytes();
+        bytes[crc_at..].copy_from_slice(&crc);
+        assert_eq!(Cursor::parse(&bytes), None);
     }
 }
