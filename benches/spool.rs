@@ -1,9 +1,10 @@
 //! The spool against what its disk does: the same bytes, the same group commit, without the spool.
 //!
-//! `always` mode is bounded by the disk, so the figure that counts is the ratio, taken in turns in one run: 1.0 is a thread
-//! that gathers what waits, writes it into a preallocated file and calls `fdatasync`. Then the time to recover after a crash,
-//! nothing of it in the page cache, and after a clean end, and to read back. Needs `FOREBAY_BENCH_DIR` on the disk in question
-//! (the temporary folder otherwise); `FOREBAY_BENCH_BYTES`, 1 GiB if not set, is what is written for recovery.
+//! `always` mode is bounded by the disk, so the figure that counts is the ratio, taken in turns in
+//! one run: 1.0 is a thread that gathers what waits, writes it into a preallocated file and calls
+//! `fdatasync`. Then the time to recover after a crash, nothing of it in the page cache, and after
+//! a clean end, and to read back. Needs `FOREBAY_BENCH_DIR` on the disk in question (the temporary
+//! folder otherwise); `FOREBAY_BENCH_BYTES`, 1 GiB if not set, is what is written for recovery.
 
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
@@ -24,7 +25,7 @@ const QUOTA_BYTES: u64 = 40 << 30;
 const BATCH_RECORDS: usize = 256;
 const PAYLOAD_BYTES: usize = 1000;
 
-/// Batches that wait for one sync while as many are being synced.
+/// How many batches wait for one sync while as many are being synced.
 const GROUPS: [usize; 3] = [1, 4, 16];
 const ROUNDS: usize = 60;
 const TURNS: usize = 9;
@@ -58,18 +59,17 @@ fn records() -> Vec<Record> {
 }
 
 fn open(dir: &Path) -> Spool {
-    let (dir, keys, metrics) = (dir.to_owned(), Keys::default(), SpoolMetrics::unseen());
     let options = Options {
-        dir,
+        dir: dir.to_owned(),
         bytes_max: QUOTA_BYTES,
         when_full: WhenFull::Reject,
-        keys,
-        metrics,
+        keys: Keys::default(),
+        metrics: SpoolMetrics::unseen(),
     };
     Spool::open(options).expect("the spool opens").0
 }
 
-/// The best of several turns each, so that a busy machine weighs on neither.
+/// Compares the best of several turns each, so that a busy machine weighs on neither.
 fn compare(dir: &Path, records: &[Record], group: usize) {
     let scratch = tempfile::tempdir_in(dir).expect("a folder");
     let spool = open(scratch.path());
@@ -95,7 +95,7 @@ fn compare(dir: &Path, records: &[Record], group: usize) {
     );
 }
 
-/// A thread that writes what has gathered and syncs it once.
+/// Writes by a thread that takes what has gathered and syncs it once.
 fn write_plainly(path: &Path, batch_bytes: usize, group: usize) -> Duration {
     let file: File = OpenOptions::new()
         .read(true)
@@ -133,7 +133,7 @@ fn write_plainly(path: &Path, batch_bytes: usize, group: usize) -> Duration {
     took
 }
 
-/// From records to safe, encoding included.
+/// Appends records until they are safe, encoding included.
 fn append(spool: &Spool, records: &[Record], group: usize) -> Duration {
     let (sender, answers) = sync_channel(2 * group);
     let send = || {
@@ -190,21 +190,17 @@ fn recover_once(dir: &Path, how: &str) -> Spool {
     let begun_at = Instant::now();
     let spool = open(dir);
     let took = begun_at.elapsed();
-    let (waiting, bytes) = (
-        spool.backlog.records(),
-        segments(dir)
-            .iter()
-            .map(|segment| file_bytes(segment))
-            .sum::<u64>(),
-    );
+    let segments = segments(dir);
+    let bytes: u64 = segments.iter().map(|segment| file_bytes(segment)).sum();
     println!(
-        "recovery {how}: {waiting} records in {:.1} GiB: {took:?}",
+        "recovery {how}: {} records in {:.1} GiB: {took:?}",
+        spool.backlog.records(),
         bytes as f64 / (1_u64 << 30) as f64
     );
     spool
 }
 
-/// Oldest first.
+/// The segments of a folder, oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir)
         .expect("a folder")
@@ -220,7 +216,8 @@ fn file_bytes(path: &Path) -> u64 {
     path.metadata().expect("a file").len()
 }
 
-/// As a crash leaves it: no mark at the end of the newest segment, its room still there. Nothing stays in the page cache.
+/// Leaves the folder as a crash does: no mark at the end of the newest segment, its room still
+/// there. Nothing stays in the page cache.
 fn crash(dir: &Path) {
     const MARK_BYTES: u64 = 40;
     let segments = segments(dir);

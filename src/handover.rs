@@ -1,39 +1,41 @@
 //! The hand-over: a bounded lock-free queue between two threads that wakes its receiver.
 //!
-//! Sealed batches cross from workers to delivery in one, settled batches cross back in another. A push is one
-//! hand-over and at most one wake; there is no lock, and nothing is allocated after construction. The queue is
-//! bounded: whoever pushes holds a credit for a place (a lane's in-flight cap), so a full queue is a defect of the
-//! caller and gives the item back.
+//! Sealed batches cross from workers to delivery in one, settled batches cross back in another. A
+//! push is one hand-over and at most one wake; there is no lock, and nothing is allocated after
+//! construction. The queue is bounded: whoever pushes holds a credit for a place (a lane's
+//! in-flight cap), so a full queue is a defect of the caller and gives the item back.
 //!
-//! The receiver registers its waker before it looks a second time; a push stores before it wakes. One of the two
-//! sees the other, so no item is left in the queue with its receiver asleep (`tests/loom_handover.rs` walks every
-//! interleaving). When the last sender is gone and the queue is empty, `recv` gives `None`.
+//! The receiver registers its waker before it looks a second time; a push stores before it wakes.
+//! One of the two sees the other, so no item is left in the queue with its receiver asleep
+//! (`tests/loom_handover.rs` walks every interleaving). When the last sender is gone and the queue
+//! is empty, `recv` gives `None`.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
+use crate::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
 
-struct Shared<T> {
+/// What both sides share.
+struct Channel<T> {
     queue: ArrayQueue<T>,
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }
 
 /// The pushing side; clones share the queue.
-pub struct Sender<T>(Arc<Shared<T>>);
+pub struct Sender<T>(Arc<Channel<T>>);
 
 /// The popping side. There is one.
-pub struct Receiver<T>(Arc<Shared<T>>);
+pub struct Receiver<T>(Arc<Channel<T>>);
 
 /// A queue with room for `capacity` items, at least one.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let shared = Arc::new(Shared {
+    let channel = Arc::new(Channel {
         queue: ArrayQueue::new(capacity.max(1)),
         receiver: AtomicWaker::new(),
         senders: AtomicUsize::new(1),
     });
-    (Sender(shared.clone()), Receiver(shared))
+    (Sender(channel.clone()), Receiver(channel))
 }
 
 impl<T> Sender<T> {
@@ -54,7 +56,9 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        if self.0.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let before = self.0.senders.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "each sender goes once");
+        if before == 1 {
             self.0.receiver.wake();
         }
     }
@@ -77,6 +81,7 @@ impl<T> Receiver<T> {
         self.0.queue.pop()
     }
 
+    /// As [`recv`](Self::recv), for whoever polls several things at once.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         if let Some(item) = self.try_recv() {
             return Poll::Ready(Some(item));

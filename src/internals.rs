@@ -109,16 +109,11 @@ pub mod sink {
 }
 
 pub mod spool {
-    pub use crate::spool::disk::real::RealDisk;
-    pub use crate::spool::disk::{Disk, DiskFile, Entry, write_all_at};
-    pub use crate::spool::frame::body::{Content, Draft, DraftError, decode};
-    pub use crate::spool::frame::{HEADER_BYTES, Header};
-    pub use crate::spool::keys::{KeyId, Keys};
-    pub use crate::spool::log::Log;
-    pub use crate::spool::opened::{NotOpened, Opened};
-    pub use crate::spool::reader::{Frame, ReadError, Reader};
-    pub use crate::spool::segment::FRAMES_START;
-    pub use crate::spool::{Found, OpenError, Options, Refused, Spool};
+    pub use crate::spool::{
+        Content, Disk, DiskFile, Draft, DraftError, FRAMES_START, FolderEntry, Found, Frame,
+        FrameHeader, HEADER_BYTES, KeyId, Keys, Log, NotOpened, OpenError, Opened, Options,
+        ReadError, Reader, RealDisk, Refused, Spool, decode, write_all_at,
+    };
 }
 
 pub mod telemetry {

@@ -1,8 +1,9 @@
 //! The vocabulary: what a device sent, and what became of it.
 //!
-//! A [`Record`] is one payload of one device. Records of one stream are sealed into a [`Batch`], which travels
-//! whole from a worker to the sink and, with an [`Outcome`] for each record, back to the same worker. A batch that
-//! is dropped on the way tells its worker that the outcomes are unknown: no request is left waiting.
+//! A [`Record`] is one payload of one device. Records of one stream are sealed into a [`Batch`],
+//! which travels whole from a worker to the sink and, with an [`Outcome`] for each record, back to
+//! the same worker. A batch that is dropped on the way tells its worker that the outcomes are
+//! unknown: no request is left waiting.
 //!
 //! Every other room may use this one; it uses none but the hand-over queue that batches travel in.
 
@@ -30,7 +31,8 @@ pub struct DeviceId(Arc<str>);
 pub(crate) const DEVICE_ID_CHARS_MAX: usize = 128;
 
 impl DeviceId {
-    /// `None` when the text is empty, longer than 128 characters, or has a character outside `A-Za-z0-9._:/@-`.
+    /// `None` when the text is empty, longer than 128 characters, or has a character outside
+    /// `A-Za-z0-9._:/@-`.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=DEVICE_ID_CHARS_MAX).contains(&text.len());
         (fits && text.bytes().all(is_device_id_byte)).then(|| Self(text.into()))
@@ -57,7 +59,7 @@ impl fmt::Debug for DeviceId {
     }
 }
 
-/// Position of a stream in `FOREBAY_STREAMS`; 0 is the default stream.
+/// The position of a stream in `FOREBAY_STREAMS`; 0 is the default stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamIndex(pub u16);
 
@@ -67,7 +69,7 @@ impl StreamIndex {
     }
 }
 
-/// Milliseconds since the Unix epoch: when the gateway received the head of the request.
+/// A time, in milliseconds since the Unix epoch: when the gateway received the head of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub u64);
 
@@ -77,16 +79,18 @@ impl Timestamp {
         Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
     }
 
-    /// As HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for its year is the latest, in certificates too.
+    /// The time as HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for
+    /// its year is the latest, in certificates too.
     pub fn http_date(self) -> HeaderValue {
         const YEAR_9999_ENDS: u64 = 253_402_300_799;
         let at = UNIX_EPOCH + Duration::from_secs((self.0 / 1000).min(YEAR_9999_ENDS));
-        // A date is visible ASCII.
-        HeaderValue::try_from(httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static(""))
+        let date = HeaderValue::try_from(httpdate::fmt_http_date(at));
+        date.expect("a date is visible ASCII")
     }
 }
 
-/// Names one record for good: the client's `Idempotency-Key`, or a UUIDv7 (RFC 9562) made at receipt.
+/// The name of one record for good: the client's `Idempotency-Key`, or a UUIDv7 (RFC 9562) made at
+/// receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordId {
     Uuid(Uuid),
@@ -98,7 +102,8 @@ pub enum RecordId {
 pub(crate) const RECORD_ID_CHARS_MAX: usize = 64;
 
 impl RecordId {
-    /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter behind a lock.
+    /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter
+    /// behind a lock.
     pub fn new(received_at: Timestamp) -> Self {
         let random = Uuid::new_v4().into_bytes();
         let mut bits = [0; 10];
@@ -128,27 +133,35 @@ impl RecordId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(Box<[u8; TRACE_PARENT_BYTES]>);
 
-/// Of version 00, which every later one begins with.
+/// The length of version 00, which every later one begins with.
 pub(crate) const TRACE_PARENT_BYTES: usize = 55;
 
 impl TraceParent {
     /// `None` unless it is `00-<32 hex>-<16 hex>-<2 hex>`, in lower case, neither id all zeros.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes: &[u8; TRACE_PARENT_BYTES] = text.try_into().ok()?;
-        let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let (trace, span, flags) = (&bytes[3..35], &bytes[36..52], &bytes[53..]);
-        let is_id = |id: &[u8]| id.iter().all(is_hex) && id.iter().any(|byte| *byte != b'0');
         let is_framed = bytes.starts_with(b"00-") && bytes[35] == b'-' && bytes[52] == b'-';
-        (is_framed && is_id(trace) && is_id(span) && flags.iter().all(is_hex))
-            .then(|| Self(Box::new(*bytes)))
+        let (trace, span, flags) = (&bytes[3..35], &bytes[36..52], &bytes[53..]);
+        let is_whole = is_framed && is_trace_id(trace) && is_trace_id(span);
+        (is_whole && is_lower_hex(flags)).then(|| Self(Box::new(*bytes)))
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&*self.0).unwrap_or_default()
+        std::str::from_utf8(&*self.0).expect("it was parsed: ASCII")
     }
 }
 
-/// Where a worker finds the request that waits for a record; only the worker that made it may read it.
+fn is_trace_id(id: &[u8]) -> bool {
+    is_lower_hex(id) && id.iter().any(|byte| *byte != b'0')
+}
+
+fn is_lower_hex(text: &[u8]) -> bool {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.iter().all(is_digit)
+}
+
+/// The slot in which a worker finds the request that waits for a record; only the worker that made
+/// it may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckSlot(pub u32);
 
@@ -177,7 +190,8 @@ pub enum Outcome {
     Delivered,
     /// The stream does not have it; the same record may be taken later.
     Retryable(Reason),
-    /// The stream is gone, or closed to this gateway: it does not have the record, nor would it take any other.
+    /// The stream is gone, or closed to this gateway: it does not have the record, nor would it
+    /// take any other.
     Barred(Reason),
     /// The stream refuses this record for good.
     Permanent(Reason),
@@ -192,10 +206,11 @@ impl Outcome {
     }
 }
 
-/// Why the stream did not take a record, in its own words: an error code or name, never the record's content.
+/// The reason why the stream did not take a record, in its own words: an error code or name, never
+/// the record's content.
 pub(crate) type Reason = Arc<str>;
 
-/// Outcomes of a batch, in the order of its records.
+/// The outcomes of a batch, in the order of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcomes {
     /// The same for every record.
@@ -227,13 +242,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// `acks` are the records', in their order; `worker` has room for every batch that its worker may have on the way.
+    /// Seals records with their `acks`, in the same order; `worker` has room for every batch that
+    /// its worker may have on the way.
     pub fn new(
         stream: StreamIndex,
         records: Vec<Record>,
         acks: Vec<AckSlot>,
         worker: handover::Sender<Settled>,
     ) -> Self {
+        debug_assert_eq!(records.len(), acks.len(), "each record has its ack");
         Self {
             stream,
             opened_at: Instant::now(),
@@ -261,7 +278,7 @@ impl Batch {
         self.receipt.settle(self.records, outcomes);
     }
 
-    /// For whoever answers before it is done with the records.
+    /// Takes the batch apart, for whoever answers before it has delivered the records.
     pub(crate) fn into_parts(self) -> (Vec<Record>, Receipt) {
         (self.records, self.receipt)
     }
@@ -305,9 +322,10 @@ impl Drop for Receipt {
 #[derive(Debug)]
 pub struct Settled {
     pub stream: StreamIndex,
-    /// Of each record, in their order.
+    /// The ack slot of each record, in their order.
     pub acks: Vec<AckSlot>,
     pub outcomes: Outcomes,
-    /// To be dropped, and their buffer used again; empty where delivery still needs them.
+    /// The records, to be dropped, and their buffer used again; empty where delivery still needs
+    /// them.
     pub records: Vec<Record>,
 }

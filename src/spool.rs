@@ -1,34 +1,28 @@
-//! The spool: records on local disk while the stream cannot take them, and those that it refuses for good.
+//! The spool keeps records on local disk while the stream cannot take them, and dead letters, which
+//! it refuses for good.
 //!
-//! Delivery owns a [`Spool`]: two logs of the same making, the backlog in the folder itself and the dead letters in
-//! `dead-letters`. One thread commits to both: [`thread`] runs an [`engine`] a log; [`queue`] is the bounded way there.
-//! What was committed is read back by a [`reader`] and retired when it is done with; [`index`] and [`ranges`] know what
-//! is not. [`frame`], [`segment`] and [`cursor`] say what lies on disk, [`keys`] how it is encrypted, [`recovery`] how it
-//! is found again, [`disk`] what is asked of a disk. `docs/spool.md` tells the whole for those who run it.
+//! Delivery owns a [`Spool`]: two logs of the same making, the backlog in the folder itself and the
+//! dead letters in `dead-letters`. One thread commits to both. The layers, from above to below;
+//! each uses only what is below it:
 //!
-//! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room where that was asked
-//! for, or damaged. Whatever fails is an answer, never a wait: [`Refused`]. Numbers on disk are little-endian, checksums
-//! CRC32C; readers of damaged bytes answer `None`, never a panic and never other content.
+//! 1. [`commit`] makes drafts safe: the queue, the thread, and an engine a log.
+//! 2. [`store`] knows what a folder holds: index, cursor, reader, recovery, quarantine.
+//! 3. [`format`] says what lies on disk: frames, bodies, headers of segments, keys. [`disk`] says
+//!    what is asked of one.
+//!
+//! `docs/spool.md` tells the whole for those who run it.
+//!
+//! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room
+//! where that was asked for, or damaged. Whatever fails is an answer, never a wait: [`Refused`].
+//! Numbers on disk are little-endian, checksums CRC32C; readers of damaged bytes answer `None`,
+//! never a panic and never other content.
 
-pub(crate) mod cursor;
-pub(crate) mod disk;
-pub(crate) mod engine;
-pub(crate) mod frame;
-pub(crate) mod index;
-pub(crate) mod keys;
-pub(crate) mod log;
-pub(crate) mod opened;
-pub(crate) mod quarantine;
-pub(crate) mod queue;
-pub(crate) mod ranges;
-pub(crate) mod reader;
-pub(crate) mod recovery;
-pub(crate) mod segment;
-pub(crate) mod shared;
+mod commit;
+mod disk;
+mod format;
+mod store;
 #[cfg(test)]
 mod tests;
-pub(crate) mod thread;
-pub(crate) mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,18 +30,26 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::config::{BATCHES_PER_QUOTA, BODY_BYTES_LIMIT, SPOOL_BYTES_MIN, WhenFull};
-use crate::sync;
 use crate::telemetry::metrics::SpoolMetrics;
-use disk::Disk;
-use disk::real::RealDisk;
-pub use engine::Refused;
-use engine::{Engine, LogOptions};
-use keys::Keys;
-use log::Log;
-pub use recovery::OpenError;
-pub(crate) use recovery::Recovery;
-pub(crate) use shared::State;
-use thread::Commits;
+pub use commit::engine::Refused;
+use commit::engine::{Engine, LogOptions};
+pub use commit::log::Log;
+use commit::thread::{self, Commits};
+pub use disk::real::RealDisk;
+pub use disk::{Disk, DiskFile, FolderEntry, write_all_at};
+#[cfg(test)]
+pub(crate) use format::body::READ_BACK_BYTES;
+pub use format::body::{Content, Draft, DraftError, decode};
+pub use format::frame::{FrameHeader, HEADER_BYTES};
+pub use format::keys::{KeyId, Keys};
+use format::segment;
+pub use format::segment::FRAMES_START;
+pub(crate) use store::ledger::State;
+pub use store::opened::{NotOpened, Opened};
+pub(crate) use store::quarantine::QUARANTINE;
+pub use store::reader::{Frame, ReadError, Reader};
+pub use store::recovery::OpenError;
+pub(crate) use store::recovery::Recovery;
 
 /// The thread that writes to disk.
 pub(crate) const THREAD: &str = "forebay-spool";
@@ -55,22 +57,25 @@ pub(crate) const THREAD: &str = "forebay-spool";
 /// The folder of the dead letters, within the spool's.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 
-/// The quota of the dead letters as a part of the backlog's, on top of it; it is no less than a spool's least.
+/// The quota of the dead letters is a part of the backlog's, on top of it; it is no less than a
+/// spool's least.
 const DEAD_LETTERS_PART: u64 = 8;
 
 /// Below this a log could not roll its segments over, nor take the largest record.
 pub(crate) const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
 
-// A batch has its part of the quota and a record any size that a body may have, and other segments have room beside it.
+// A batch has its part of the quota and a record any size that a body may have, and other segments
+// have room beside it.
 const _: () = assert!(BODY_BYTES_LIMIT as u64 <= QUOTA_BYTES_MIN / 2);
 const _: () = assert!(BATCHES_PER_QUOTA >= 2);
 
+/// Where a spool is, and what it may take.
 pub struct Options {
     pub dir: PathBuf,
-    /// Of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of it in addition, and as much at
-    /// least.
+    /// The quota of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of
+    /// it in addition, and as much at least.
     pub bytes_max: u64,
-    /// For the backlog; full dead letters reject.
+    /// What a full backlog does; full dead letters reject.
     pub when_full: WhenFull,
     pub keys: Keys,
     pub metrics: SpoolMetrics,
@@ -92,13 +97,14 @@ pub struct Spool<D: Disk = RealDisk> {
 }
 
 impl Spool {
-    /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written is no error: the
-    /// backlog is then [`State::Down`] until it can.
+    /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written
+    /// is no error: the backlog is then [`State::Down`] until it can.
     pub fn open(options: Options) -> Result<(Self, Found), OpenError> {
         Self::open_within(options, usize::MAX)
     }
 
-    /// The same where records that are not safe may have so much memory: what waits for the disk is a part of it.
+    /// As [`open`](Self::open), where records that are not safe may have so much memory: what waits
+    /// for the disk is a part of it.
     pub fn open_within(
         options: Options,
         memory_bytes_max: usize,
@@ -118,32 +124,34 @@ impl<D: Disk> Spool<D> {
         let (backlog, dead_letters) = logs(options);
         let (mut backlog, in_backlog) = Engine::open(disk.clone(), backlog)?;
         let (dead_letters, in_dead_letters) = Engine::open(disk, dead_letters)?;
+        let found = Found {
+            backlog: in_backlog,
+            dead_letters: in_dead_letters,
+        };
         backlog.probe(Instant::now());
-        let engines = vec![backlog, dead_letters];
+        let spool = Self::start(vec![backlog, dead_letters], commits)?;
+        Ok((spool, found))
+    }
+
+    /// Starts the thread over both logs, the backlog first.
+    fn start(engines: Vec<Engine<D>>, commits: Commits) -> Result<Self, OpenError> {
+        assert_eq!(engines.len(), 2);
         let commits = Arc::new(commits);
         let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
         let (backlog, dead_letters) = (log(0), log(1));
         let builder = std::thread::Builder::new().name(THREAD.into());
-        let thread = {
-            let commits = commits.clone();
-            builder.spawn(move || thread::run(commits, engines))
-        };
-        let thread = Some(thread.map_err(OpenError::Thread)?);
-        Ok((
-            Self {
-                backlog,
-                dead_letters,
-                commits,
-                thread,
-            },
-            Found {
-                backlog: in_backlog,
-                dead_letters: in_dead_letters,
-            },
-        ))
+        let committing = commits.clone();
+        let thread = builder.spawn(move || thread::run(committing, engines));
+        Ok(Self {
+            backlog,
+            dead_letters,
+            commits,
+            thread: Some(thread.map_err(OpenError::Thread)?),
+        })
     }
 
-    /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk. Dropping does the same.
+    /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk.
+    /// Dropping does the same.
     pub fn close(self) {}
 }
 
@@ -155,36 +163,27 @@ impl<D: Disk> Drop for Spool<D> {
     }
 }
 
-/// Of the backlog and of the dead letters.
+/// The options of the backlog and of the dead letters.
 fn logs(options: Options) -> (LogOptions, LogOptions) {
-    let Options {
-        dir,
-        bytes_max,
-        when_full,
-        keys,
-        metrics,
-    } = options;
-    let keys = Arc::new(keys);
-    let bytes_max = bytes_max.max(QUOTA_BYTES_MIN);
+    let keys = Arc::new(options.keys);
+    let bytes_max = options.bytes_max.max(QUOTA_BYTES_MIN);
     let dead_bytes_max = (bytes_max / DEAD_LETTERS_PART).max(QUOTA_BYTES_MIN);
     let dead_letters = LogOptions {
-        dir: dir.join(DEAD_LETTERS),
+        dir: options.dir.join(DEAD_LETTERS),
         segment_bytes: segment::bytes_for(dead_bytes_max),
         bytes_max: dead_bytes_max,
         when_full: WhenFull::Reject,
         keys: keys.clone(),
-        metrics: metrics.without_backlog(),
+        metrics: options.metrics.without_backlog(),
     };
-    let segment_bytes = segment::bytes_for(bytes_max);
-    (
-        LogOptions {
-            dir,
-            segment_bytes,
-            bytes_max,
-            when_full,
-            keys,
-            metrics,
-        },
-        dead_letters,
-    )
+    let backlog = LogOptions {
+        dir: options.dir,
+        segment_bytes: segment::bytes_for(bytes_max),
+        bytes_max,
+        when_full: options.when_full,
+        keys,
+        metrics: options.metrics,
+    };
+    debug_assert!(dead_letters.bytes_max <= backlog.bytes_max);
+    (backlog, dead_letters)
 }

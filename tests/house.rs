@@ -25,6 +25,9 @@ const RANKS: &[&[&str]] = &[
     &["telemetry::otlp"],
     &["telemetry::spans"],
     &["telemetry::observers"],
+    &["spool::format", "spool::disk"],
+    &["spool::store"],
+    &["spool::commit"],
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],
@@ -98,7 +101,7 @@ const WALLS: &[Wall] = &[
     wall("rcgen", &["pki"], "certificates are made in pki only"),
     wall(
         "aws_lc_rs",
-        &["tls", "identity", "spool::keys"],
+        &["tls", "identity", "spool::format::keys"],
         "the TLS provider, the fingerprint of a certificate, and the spool's encryption",
     ),
     wall("crc32c", &["spool"], "checksums of what lies on disk"),
@@ -459,6 +462,21 @@ fn what_is_out_of_order_is_found() {
             "sink/kafka.rs",
             "use super::file::FileSink;",
             "crate::sink::file::FileSink is forbidden",
+        ),
+        (
+            "spool/store/index.rs",
+            "use crate::spool::commit::engine::Engine;",
+            "crate::spool::commit::engine::Engine is forbidden",
+        ),
+        (
+            "spool/commit/log.rs",
+            "use crate::spool::Spool;",
+            "crate::spool::Spool is forbidden",
+        ),
+        (
+            "spool/format.rs",
+            "use super::disk::Disk;",
+            "crate::spool::disk::Disk is forbidden",
         ),
         (
             "sink/kafka/verify.rs",

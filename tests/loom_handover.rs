@@ -1,7 +1,9 @@
-//! Every interleaving of the hand-over: nothing is lost, nobody sleeps beside a full queue, an ack finds its way home.
+//! Every interleaving of the hand-over: nothing is lost, nobody sleeps beside a full queue, an ack
+//! finds its way home.
 //!
-//! `src/handover.rs` is compiled against loom's primitives. crossbeam's queue, which loom cannot look into, is stood in
-//! for by a bounded queue under loom's mutex: what is proved is the protocol around it.
+//! `src/handover.rs` is compiled against loom's primitives. crossbeam's queue, which loom cannot
+//! look into, is stood in for by a bounded queue under loom's mutex: what is proved is the protocol
+//! around it.
 
 #[path = "../src/handover.rs"]
 mod handover;
@@ -60,8 +62,8 @@ mod sync {
 use loom::future::block_on;
 use loom::thread;
 
-/// Every interleaving with at most three preemptions: a thread that is not made to wait is interrupted that often. All
-/// of them, without that bound, take hours.
+/// Every interleaving with at most three preemptions: a thread that is not made to wait is
+/// interrupted that often. All of them, without that bound, take hours.
 fn model(check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -117,7 +119,8 @@ fn a_full_queue_gives_the_item_back() {
     });
 }
 
-/// The way of a batch: a worker hands it over and waits, delivery takes it and settles it, the worker is woken.
+/// The way of a batch: a worker hands it over and waits, delivery takes it and settles it, the
+/// worker is woken.
 #[test]
 fn an_ack_comes_home() {
     model(|| {

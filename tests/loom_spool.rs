@@ -1,4 +1,5 @@
-//! Every interleaving of the queue in front of the commit thread: each item is answered once, no nudge is slept over.
+//! Every interleaving of the queue in front of the commit thread: each item is answered once, no
+//! nudge is slept over.
 
 #![allow(dead_code)]
 
@@ -7,7 +8,7 @@ mod sync {
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 }
 
-#[path = "../src/spool/queue.rs"]
+#[path = "../src/spool/commit/queue.rs"]
 mod queue;
 
 use loom::sync::Arc;

@@ -8,12 +8,12 @@ use forebay::internals::spool::FRAMES_START;
 use forebay::internals::spool::Keys;
 use forebay::internals::spool::Opened;
 use forebay::internals::spool::{Draft, decode};
-use forebay::internals::spool::{HEADER_BYTES, Header};
+use forebay::internals::spool::{FrameHeader, HEADER_BYTES};
 
 pub fn check(data: &[u8]) {
     read_body(data);
     if let Some(header) = data.first_chunk::<HEADER_BYTES>() {
-        let _ = Header::parse(header, &[0; 16], 0);
+        let _ = FrameHeader::parse(header, &[0; 16], 0);
     }
     read_segment(Memory(data.to_vec()));
 }

@@ -1,7 +1,8 @@
-//! `forebay spool`: look into a spool whose gateway does not run, and hand its dead letters over once more.
+//! `forebay spool`: look into a spool whose gateway does not run, and hand its dead letters over
+//! once more.
 //!
-//! Every command takes the spool as a gateway does: it waits for no other holder, cuts a torn tail, and sets damage aside
-//! in `quarantine`.
+//! Every command takes the spool as a gateway does: it waits for no other holder, cuts a torn tail,
+//! and sets damage aside in `quarantine`.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -14,15 +15,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::say;
 use crate::config::WhenFull;
-use crate::record::Timestamp;
+use crate::record::{Record, Timestamp};
 use crate::sink::file::line;
-use crate::spool::disk::real::RealDisk;
-use crate::spool::frame::body::Draft;
-use crate::spool::keys::Keys;
-use crate::spool::log::Log;
-use crate::spool::quarantine::QUARANTINE;
-use crate::spool::reader::Frame;
-use crate::spool::{Found, Options, Recovery, Spool};
+use crate::spool::{
+    Draft, Found, Frame, Keys, Log, Options, QUARANTINE, RealDisk, Recovery, Spool,
+};
 use crate::telemetry::metrics::SpoolMetrics;
 
 const DIR: &str = "FOREBAY_SPOOL_DIR";
@@ -86,32 +83,20 @@ fn open(arguments: &ArgMatches) -> anyhow::Result<(Spool, Found)> {
     let dir = path("dir", DIR).with_context(|| format!("which spool? Give --dir or set {DIR}"))?;
     // A gateway would make the folder; here it is a mistyped name.
     anyhow::ensure!(dir.is_dir(), "{} is no folder", dir.display());
-    let keys =
-        path("key-file", KEY_FILE).map_or_else(|| Ok(Keys::default()), |file| Keys::read(&file))?;
-    // What is there stays, however much it is.
-    let (bytes_max, when_full, metrics) = (u64::MAX / 2, WhenFull::Reject, SpoolMetrics::unseen());
+    let keys = match path("key-file", KEY_FILE) {
+        Some(file) => Keys::read(&file)?,
+        None => Keys::default(),
+    };
     Ok(Spool::open(Options {
         dir,
-        bytes_max,
-        when_full,
+        bytes_max: u64::MAX / 2, // what is there stays, however much it is
+        when_full: WhenFull::Reject,
         keys,
-        metrics,
+        metrics: SpoolMetrics::unseen(),
     })?)
 }
 
-/// Calls with each frame, oldest first.
-fn each_frame(
-    log: &Log<RealDisk>,
-    mut act: impl FnMut(Frame) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut reader = log.reader();
-    while let Some(frame) = reader.next_frame()? {
-        act(frame)?;
-    }
-    Ok(())
-}
-
-/// Records of one stream and reason.
+/// The records of one stream and reason.
 struct Group {
     records: u64,
     payload_bytes: u64,
@@ -119,59 +104,66 @@ struct Group {
     newest: Timestamp,
 }
 
-type Key = (Arc<str>, Option<Arc<str>>);
+type StreamAndReason = (Arc<str>, Option<Arc<str>>);
 
-fn groups(log: &Log<RealDisk>) -> anyhow::Result<BTreeMap<Key, Group>> {
-    let mut groups = BTreeMap::new();
-    each_frame(log, |frame| {
-        for record in &frame.records {
-            let at = record.received_at;
-            let group = groups
-                .entry((frame.stream.clone(), frame.reason.clone()))
-                .or_insert(Group {
-                    records: 0,
-                    payload_bytes: 0,
-                    oldest: at,
-                    newest: at,
-                });
-            group.records += 1;
-            group.payload_bytes += record.payload.len() as u64;
-            (group.oldest, group.newest) = (group.oldest.min(at), group.newest.max(at));
+impl Group {
+    fn empty() -> Self {
+        Self {
+            records: 0,
+            payload_bytes: 0,
+            oldest: Timestamp(u64::MAX),
+            newest: Timestamp(0),
         }
-        Ok(())
-    })?;
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.records += 1;
+        self.payload_bytes += record.payload.len() as u64;
+        self.oldest = self.oldest.min(record.received_at);
+        self.newest = self.newest.max(record.received_at);
+    }
+
+    fn line(&self, stream: &str, reason: Option<&str>) -> String {
+        debug_assert!(self.records > 0 && self.oldest <= self.newest);
+        let reason = match reason {
+            Some(reason) => format!(", refused: {}", reason.escape_debug()),
+            None => String::new(),
+        };
+        format!(
+            "  {stream}: {}, {} bytes, received {} to {}{reason}",
+            self.records,
+            self.payload_bytes,
+            line::rfc3339(self.oldest),
+            line::rfc3339(self.newest)
+        )
+    }
+}
+
+fn groups(log: &Log<RealDisk>) -> anyhow::Result<BTreeMap<StreamAndReason, Group>> {
+    let mut groups = BTreeMap::new();
+    let mut reader = log.reader();
+    while let Some(frame) = reader.next_frame()? {
+        let group = groups.entry((frame.stream, frame.reason));
+        let group = group.or_insert_with(Group::empty);
+        for record in &frame.records {
+            group.add(record);
+        }
+    }
     Ok(groups)
 }
 
 fn list(spool: &Spool) -> anyhow::Result<()> {
-    for (log, name) in [
-        (&spool.backlog, "waiting record"),
-        (&spool.dead_letters, "dead letter"),
-    ] {
-        let groups = groups(log)?;
-        let records: u64 = groups.values().map(|group| group.records).sum();
-        say(&format!(
-            "{records} {name}{}",
-            if records == 1 { "" } else { "s" }
-        ));
-        for (
-            (stream, reason),
-            Group {
-                records,
-                payload_bytes,
-                oldest,
-                newest,
-            },
-        ) in groups
-        {
-            let (oldest, newest) = (line::rfc3339(oldest), line::rfc3339(newest));
-            let reason = reason.map_or(String::new(), |reason| {
-                format!(", refused: {}", reason.escape_debug())
-            });
-            say(&format!(
-                "  {stream}: {records}, {payload_bytes} bytes, received {oldest} to {newest}{reason}"
-            ));
-        }
+    list_log(&spool.backlog, "waiting record")?;
+    list_log(&spool.dead_letters, "dead letter")
+}
+
+fn list_log(log: &Log<RealDisk>, name: &str) -> anyhow::Result<()> {
+    let groups = groups(log)?;
+    let records: u64 = groups.values().map(|group| group.records).sum();
+    let plural = if records == 1 { "" } else { "s" };
+    say(&format!("{records} {name}{plural}"));
+    for ((stream, reason), group) in &groups {
+        say(&group.line(stream, reason.as_deref()));
     }
     Ok(())
 }
@@ -179,22 +171,28 @@ fn list(spool: &Spool) -> anyhow::Result<()> {
 fn verify(spool: &Spool, found: Found) -> anyhow::Result<ExitCode> {
     let waiting = verify_log(&spool.backlog, "waiting", found.backlog)?;
     let dead_letters = verify_log(&spool.dead_letters, "dead letters", found.dead_letters)?;
-    Ok(if waiting && dead_letters {
-        ExitCode::SUCCESS
+    if waiting && dead_letters {
+        Ok(ExitCode::SUCCESS)
     } else {
-        ExitCode::FAILURE
-    })
+        Ok(ExitCode::FAILURE)
+    }
 }
 
 /// Says whether all of the log is whole, when it was opened and now that it is read.
 fn verify_log(log: &Log<RealDisk>, name: &str, found: Recovery) -> anyhow::Result<bool> {
     let (expected, mut read) = (log.records(), 0);
-    each_frame(log, |frame| {
+    let mut reader = log.reader();
+    while let Some(frame) = reader.next_frame()? {
         read += frame.records.len() as u64;
-        Ok(())
-    })?;
+    }
+    debug_assert!(read <= expected, "nobody else appends");
     let damaged = expected - read + found.torn_records;
     say(&format!("{name}: {read} records read, {damaged} damaged"));
+    say_what_is_in_quarantine(found);
+    Ok(damaged == 0 && found.damaged() == 0)
+}
+
+fn say_what_is_in_quarantine(found: Recovery) {
     if found.torn_records > 0 {
         say(&format!(
             "{} of them at least were in a torn tail, which is now in {QUARANTINE}",
@@ -207,40 +205,41 @@ fn verify_log(log: &Log<RealDisk>, name: &str, found: Recovery) -> anyhow::Resul
             found.lost_segments
         ));
     }
-    Ok(damaged == 0 && found.damaged() == 0)
 }
 
 fn dump(log: &Log<RealDisk>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    each_frame(log, |frame| {
+    let mut reader = log.reader();
+    while let Some(frame) = reader.next_frame()? {
         let mut lines = Vec::new();
-        frame
-            .records
-            .iter()
-            .for_each(|record| line::render(record, &mut lines));
-        out.write_all(&lines).context("stdout")
-    })?;
+        for record in &frame.records {
+            line::render(record, &mut lines);
+        }
+        out.write_all(&lines).context("stdout")?;
+    }
     out.flush().context("stdout")
 }
 
-/// A dead letter is done with once it is safe among the records that wait.
+/// Moves dead letters to the records that wait, each frame once it is safe there.
 fn replay(spool: &Spool) -> anyhow::Result<()> {
     let mut records = 0;
-    each_frame(&spool.dead_letters, |frame| {
-        let draft = Draft::new(&frame.stream, &frame.records)?;
-        let (answer, answered) = mpsc::sync_channel(1);
-        spool
-            .backlog
-            .append(draft, move |places| drop(answer.send(places)));
-        answered.recv().context("the spool has stopped")??;
-        spool
-            .dead_letters
-            .retire(frame.places.iter().map(|place| *place..place + 1));
+    let mut reader = spool.dead_letters.reader();
+    while let Some(frame) = reader.next_frame()? {
+        append(&spool.backlog, &frame)?;
+        let places = frame.places.iter().map(|place| *place..place + 1);
+        spool.dead_letters.retire(places);
         records += frame.records.len();
-        Ok(())
-    })?;
+    }
     say(&format!(
         "{records} dead letters wait for delivery again: start the gateway"
     ));
+    Ok(())
+}
+
+fn append(log: &Log<RealDisk>, frame: &Frame) -> anyhow::Result<()> {
+    let draft = Draft::new(&frame.stream, &frame.records)?;
+    let (answer, answered) = mpsc::sync_channel(1);
+    log.append(draft, move |places| drop(answer.send(places)));
+    answered.recv().context("the spool has stopped")??;
     Ok(())
 }

@@ -16,11 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::SpoolMode;
 use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
-use crate::spool::disk::real::RealDisk;
-use crate::spool::frame::body::{Draft, DraftError};
-use crate::spool::log::Log;
-use crate::spool::reader::Reader;
-use crate::spool::{Refused, Spool, State};
+use crate::spool::{Draft, DraftError, Log, Reader, RealDisk, Refused, Spool, State};
 
 pub struct Backlog {
     spool: Spool,

@@ -23,8 +23,7 @@ use super::holds::Holds;
 use super::read_ahead::{Ended, WINDOW_BYTES, WINDOW_RECORDS, read_frames};
 use super::window::{Entry, Limits, Turn, Wave, Window};
 use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
-use crate::spool::disk::real::RealDisk;
-use crate::spool::reader::{Frame, Reader};
+use crate::spool::{Frame, Reader, RealDisk};
 
 /// How long the disk is left alone that could not be read.
 const READ_BACK_OFF: Duration = Duration::from_secs(1);

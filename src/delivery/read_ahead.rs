@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::spool::disk::real::RealDisk;
-use crate::spool::reader::{Frame, ReadError, Reader};
+use crate::spool::{Frame, ReadError, Reader, RealDisk};
 
 /// What is read ahead: more than a wave, so that it finds many devices.
 pub(crate) const WINDOW_RECORDS: usize = 4096;

@@ -21,8 +21,7 @@ use crate::record::{
     Timestamp,
 };
 use crate::sink::{Scripted, Sink, SinkError};
-use crate::spool::keys::Keys;
-use crate::spool::{Options, Spool};
+use crate::spool::{Keys, Options, Spool};
 use crate::telemetry::metrics::{Metrics, SpoolMetrics};
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);

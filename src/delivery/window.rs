@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::BatchConfig;
 use crate::record::{DeviceId, Record};
-use crate::spool::reader::Frame;
+use crate::spool::Frame;
 
 /// What a record takes of memory beside its payload and its content type, about.
 const ENTRY_OVERHEAD_BYTES: usize = 512;
@@ -403,7 +403,7 @@ mod tests {
 
     use super::*;
     use crate::record::{Permit, RecordId, Timestamp};
-    use crate::spool::frame::body::READ_BACK_BYTES;
+    use crate::spool::READ_BACK_BYTES;
 
     const LIMITS: Limits = Limits {
         bytes_max: 64,

@@ -1,4 +1,5 @@
-//! One gateway a folder: an flock on `.forebay.lock`, which the kernel gives back when its process ends.
+//! One gateway a folder: an flock on `.forebay.lock`, which the kernel gives back when its process
+//! ends.
 //!
 //! Whoever writes in the folder holds it. The file says who has it, for the one that is refused.
 
@@ -22,7 +23,7 @@ pub enum LockError {
     Io { dir: PathBuf, error: io::Error },
 }
 
-/// Held until dropped.
+/// A folder that no other process takes until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
@@ -30,7 +31,8 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Creates the folder if need be and takes it. `variable` is where it was configured, for the one that is refused.
+    /// Creates the folder if need be and takes it. `variable` is where it was configured, for the
+    /// one that is refused.
     pub(crate) fn acquire(dir: &Path, variable: &'static str) -> Result<Self, LockError> {
         let io = |error| LockError::Io {
             dir: dir.to_owned(),
@@ -38,12 +40,7 @@ impl Lock {
         };
         create_durably(dir).map_err(io)?;
         let path = dir.join(".forebay.lock");
-        let mut file = new_file()
-            .read(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io)?;
+        let mut file = open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -56,18 +53,29 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         // Only a help for whoever is refused: a full disk must not keep the gateway from starting.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| write!(file, "process {}", std::process::id()));
+        let _ = note_owner(&mut file);
         Ok(Self { file, path })
     }
 
     /// Whether the lock file is still where it was made: not so when the folder has been removed.
     pub(crate) fn is_in_place(&self) -> bool {
         let inode = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let held = self.file.metadata().map(inode);
-        matches!((held, fs::metadata(&self.path).map(inode)), (Ok(held), Ok(found)) if held == found)
+        match (self.file.metadata(), fs::metadata(&self.path)) {
+            (Ok(held), Ok(found)) => inode(held) == inode(found),
+            _ => false,
+        }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = new_file();
+    options.read(true).create(true).truncate(false);
+    options.open(path)
+}
+
+fn note_owner(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    write!(file, "process {}", std::process::id())
 }
 
 /// The process that has written itself into the file; whatever else stands there is not shown.

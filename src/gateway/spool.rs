@@ -4,8 +4,7 @@ use anyhow::Context;
 
 use crate::config::{Config, SpoolConfig};
 use crate::delivery::Backlog;
-use crate::spool::keys::Keys;
-use crate::spool::{Options, Recovery, Spool};
+use crate::spool::{Keys, Options, Recovery, Spool};
 use crate::telemetry::metrics::Metrics;
 
 /// `None` where none is configured. What a process before this one left in it is told of.

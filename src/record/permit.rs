@@ -1,12 +1,13 @@
 //! A record's share of the memory budget, and the device that it is reckoned to.
 //!
 //! `admission` hands permits out, lets them grow while a body arrives, and keeps them within the
-//! budget. A permit travels with its record and gives its bytes back when it is dropped, on whatever
-//! thread that is: nothing here waits or locks (`tests/loom_admission.rs` walks the interleavings).
+//! budget. A permit travels with its record and gives its bytes back when it is dropped, on
+//! whatever thread that is: nothing here waits or locks (`tests/loom_admission.rs` walks the
+//! interleavings).
 
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// Bytes of the memory budget that the records of one device hold. Clones share the count.
+/// A count of the bytes that the records of one device hold of the memory budget. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceMemory(Arc<AtomicUsize>);
 
@@ -30,7 +31,7 @@ pub struct Permit {
     bytes: usize,
 }
 
-/// What is reserved with a permit's latest growth, in bytes.
+/// The bytes that are reserved, with a permit's latest growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserved {
     pub in_all: usize,
@@ -38,7 +39,7 @@ pub(crate) struct Reserved {
 }
 
 impl Permit {
-    /// Takes over `bytes` that the caller has already added to `reserved_bytes`.
+    /// A permit that takes over `bytes` that the caller has already added to `reserved_bytes`.
     pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
         Self {
             reserved_bytes,
@@ -47,7 +48,7 @@ impl Permit {
         }
     }
 
-    /// Holds nothing yet; what it will hold is the device's.
+    /// A permit that holds nothing yet, and will hold what it does for the device.
     pub fn of_device(reserved_bytes: &'static AtomicUsize, device: DeviceMemory) -> Self {
         Self {
             reserved_bytes,
@@ -69,6 +70,10 @@ impl Permit {
             Some(device) => device.0.fetch_add(bytes, Ordering::Relaxed),
             None => 0,
         };
+        debug_assert!(
+            in_all + bytes >= self.bytes,
+            "the sum has this permit in it"
+        );
         Reserved {
             in_all: in_all + bytes,
             of_device: of_device + bytes,

@@ -1,8 +1,8 @@
-//! What the spool asks of a disk. [`RealDisk`](real::RealDisk) is one; the tests have one that fails in every way
-//! that disks fail.
+//! What the spool asks of a disk, as a trait: [`RealDisk`](real::RealDisk) is one, and the tests
+//! have one that fails in every way that disks fail.
 //!
-//! Names are durable once their folder is synced, bytes once their file is. Nothing is promised of what was written
-//! before a sync that failed, and such a file is not synced again.
+//! Names are durable once their folder is synced, bytes once their file is. Nothing is promised of
+//! what was written before a sync that failed, and such a file is not synced again.
 
 pub(crate) mod real;
 
@@ -12,9 +12,9 @@ use std::path::Path;
 /// Buffers that one gathered write takes (Linux: `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
-/// A file in a folder.
+/// A file as its folder lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct FolderEntry {
     pub name: String,
     pub bytes: u64,
 }
@@ -25,23 +25,23 @@ pub trait Disk: Send + Sync + 'static {
     /// Creates the folder if need be, durably, and makes sure that it is this gateway's.
     fn claim(&self, dir: &Path) -> io::Result<()>;
 
-    /// A new file, to be read and written.
+    /// Creates a file, to be read and written; it is an error where there is one.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// A file that is there, to be read only.
+    /// Opens a file that is there, to be read only.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// A file that is there, to be read and written.
+    /// Opens a file that is there, to be read and written.
     fn open_to_write(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// The files of a folder in no order; folders and names that are not UTF-8 are left out.
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+    /// Lists the files of a folder in no order; folders and names that are not UTF-8 are left out.
+    fn list(&self, dir: &Path) -> io::Result<Vec<FolderEntry>>;
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes what was created, renamed and removed in the folder durable.
+    /// Makes names durable that were created, changed and removed in the folder.
     fn sync_folder(&self, dir: &Path) -> io::Result<()>;
 }
 
@@ -69,19 +69,11 @@ pub trait DiskFile: Send + 'static {
 /// Fills the buffer; `UnexpectedEof` when the file ends before.
 pub(crate) fn read_exact_at(
     file: &impl DiskFile,
-    mut buffer: &mut [u8],
-    mut offset: u64,
+    buffer: &mut [u8],
+    offset: u64,
 ) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match file.read_at(buffer, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                buffer = &mut buffer[read..];
-                offset += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    if read_up_to(file, buffer, offset)? < buffer.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())
 }
@@ -96,7 +88,10 @@ pub(crate) fn read_up_to(
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
-            Ok(read) => filled += read,
+            Ok(read) => {
+                filled += read;
+                debug_assert!(filled <= buffer.len(), "a read stays within its buffer");
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -111,7 +106,7 @@ pub fn write_all_at(
     mut offset: u64,
 ) -> io::Result<()> {
     let mut rest = slices;
-    IoSlice::advance_slices(&mut rest, 0);
+    IoSlice::advance_slices(&mut rest, 0); // empty ones count for nothing written
     while !rest.is_empty() {
         match file.write_at(&rest[..rest.len().min(SLICES_MAX)], offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -1,4 +1,5 @@
-//! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its source, so they stand here.
+//! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its
+//! source, so they stand here.
 
 mod model;
 mod sim;
@@ -6,7 +7,7 @@ mod whole;
 
 use std::time::Duration;
 
-use super::queue::{Bounds, NotTaken, Queue, Taken};
+use crate::spool::commit::queue::{Bounds, NotTaken, Queue, Taken};
 
 fn queue(items: usize, bytes: usize) -> Queue<u32> {
     Queue::new(Bounds { items, bytes })

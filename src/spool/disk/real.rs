@@ -1,4 +1,5 @@
-//! The disk of this machine, through the standard library and two system calls more: `pwritev` and `fallocate`.
+//! The disk of this machine, through the standard library and two system calls more: `pwritev` and
+//! `fallocate`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -9,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry};
+use super::{Disk, DiskFile, FolderEntry};
 use crate::durable::lock::{Lock, LockError};
 use crate::durable::{create_durably, new_file, sync_folder};
 
@@ -62,13 +63,13 @@ impl Disk for RealDisk {
         OpenOptions::new().read(true).write(true).open(path)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<FolderEntry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                entries.push(Entry {
+                entries.push(FolderEntry {
                     name,
                     bytes: metadata.len(),
                 });

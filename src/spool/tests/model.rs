@@ -1,8 +1,10 @@
-//! The spool against a model of what it promised, over a disk that fails: one seed is one life of a spool.
+//! The spool against a model of what it promised, over a disk that fails: one seed is one life of a
+//! spool.
 //!
-//! The promise: what was acknowledged and not retired is read back, at its place, with its content, in order; what bits
-//! flipped away is one frame a flip at most; refused records appear only after a crash; once the disk is well, drafts are
-//! taken again. `FOREBAY_SPOOL_SEEDS=first-last` runs other seeds than CI does.
+//! The promise: what was acknowledged and not retired is read back, at its place, with its content,
+//! in order; what bits flipped away is one frame a flip at most; refused records appear only after
+//! a crash; once the disk is well, drafts are taken again. `FOREBAY_SPOOL_SEEDS=first-last` runs
+//! other seeds than CI does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +12,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use super::super::engine::{Engine, LogOptions, Refused};
-use super::super::frame::body::Draft;
-use super::super::keys::Keys;
-use super::super::reader::Reader;
-use super::super::recovery::Recovery;
-use super::super::shared::State;
 use super::sim::{Random, SimDisk};
 use crate::config::WhenFull;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::spool::commit::engine::{Engine, LogOptions, Refused};
+use crate::spool::format::body::Draft;
+use crate::spool::format::keys::Keys;
+use crate::spool::store::ledger::State;
+use crate::spool::store::reader::Reader;
+use crate::spool::store::recovery::Recovery;
 use crate::telemetry::metrics::SpoolMetrics;
 
 const SEEDS: u64 = 12_000;
@@ -216,8 +218,8 @@ impl Life {
         if self.when_full == WhenFull::Reject {
             return;
         }
-        let shared = self.engine().shared().clone();
-        let index = shared.index();
+        let ledger = self.engine().ledger().clone();
+        let index = ledger.index();
         let safe = self.fates.values_mut().filter_map(|fate| match *fate {
             Fate::Safe { place, .. } => Some((place, fate)),
             _ => None,
@@ -280,7 +282,7 @@ impl Life {
             }
             let at = self.random.below(self.under_way.len() as u64) as usize;
             let (place, content) = self.under_way.swap_remove(at);
-            self.engine().shared().retire(Some(place..place + 1));
+            self.engine().ledger().retire(Some(place..place + 1));
             self.fates.insert(content, Fate::Over);
         }
     }
@@ -310,7 +312,8 @@ impl Life {
         self.reader = None;
         let engine = self.engine.take().unwrap();
         engine.close(self.now);
-        // The tail of a segment that failed and could not be cut is dead only while a later segment is there.
+        // The tail of a segment that failed and could not be cut is dead only while a later segment
+        // is there.
         if self.was_faulty || self.flips > 0 {
             self.ghosts();
         }
@@ -353,10 +356,11 @@ impl Life {
         }
     }
 
-    /// What was safe and is in no segment any more, the reader did not find it damaged either, was told of, once.
+    /// What was safe and is in no segment any more, the reader did not find it damaged either, was
+    /// told of, once.
     fn note_what_is_gone(&mut self, recovery: &Recovery) {
-        let shared = self.engine().shared().clone();
-        let index = shared.index();
+        let ledger = self.engine().ledger().clone();
+        let index = ledger.index();
         let told_before = self.gone.len();
         for fate in self.fates.values() {
             if let Fate::Safe { place, .. } = *fate
@@ -396,7 +400,7 @@ impl Life {
         self.now += Duration::from_secs(6);
         self.engine_tends();
         self.faulty = false;
-        let state = self.engine().shared().state();
+        let state = self.engine().ledger().state();
         assert!(
             !matches!(state, State::Down(_)),
             "{state:?} on a disk that is well"
@@ -448,7 +452,7 @@ impl Life {
         let places = std::mem::take(&mut self.under_way)
             .into_iter()
             .map(|(place, _)| place..place + 1);
-        self.engine().shared().retire(places.collect::<Vec<_>>());
+        self.engine().ledger().retire(places.collect::<Vec<_>>());
         self.tend();
         let draft = Draft::new("telemetry", [&record(0, 10)]).unwrap();
         let now = self.now;

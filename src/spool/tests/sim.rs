@@ -1,9 +1,9 @@
 //! A disk in memory that fails as disks do, from a seed.
 //!
-//! A crash keeps any subset of the sectors and names that were not synced, and tears sectors. A sync that fails keeps a
-//! subset too and then calls everything clean, as Linux does, while readers may see the lost bytes or not. Writes stop
-//! half-way, reads and folders fail, bits flip, folders vanish. Whoever syncs a descriptor again whose sync has failed has
-//! not read the contract.
+//! A crash keeps any subset of the sectors and names that were not synced, and tears sectors. A
+//! sync that fails keeps a subset too and then calls everything clean, as Linux does, while readers
+//! may see the lost bytes or not. Writes stop half-way, reads and folders fail, bits flip, folders
+//! vanish. Whoever syncs a descriptor again whose sync has failed has not read the contract.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::super::disk::{Disk, DiskFile, Entry};
+use crate::spool::disk::{Disk, DiskFile, FolderEntry};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -122,7 +122,8 @@ impl SimDisk {
         sim.durable_names = sim.names.clone();
     }
 
-    /// Flips a bit somewhere in a file, not in the second copy of a segment's header. Says whether there was one.
+    /// Flips a bit somewhere in a file, not in the second copy of a segment's header. Says whether
+    /// there was one.
     pub(crate) fn flip(&self) -> bool {
         let sim = &mut *self.sim();
         let files: Vec<(&PathBuf, &usize)> = sim
@@ -282,7 +283,7 @@ impl Disk for SimDisk {
             .ok_or(io::ErrorKind::NotFound.into())
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<FolderEntry>> {
         let sim = self.look()?;
         let inside = sim
             .names
@@ -290,7 +291,7 @@ impl Disk for SimDisk {
             .filter(|(path, _)| path.parent() == Some(dir));
         let entry = |(path, file): (&PathBuf, &usize)| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            Entry {
+            FolderEntry {
                 name,
                 bytes: sim.files[*file].seen.len() as u64,
             }

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::super::disk::real::RealDisk;
-use super::super::engine::{Engine, LogOptions};
-use super::super::frame::body::Draft;
-use super::super::keys::Keys;
-use super::super::log::Log;
-use super::super::reader::{Frame, Reader};
-use super::super::writer::RUN_BYTES_MAX;
 use super::super::{
     Found, OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
 };
 use super::model::record;
 use super::sim::SimDisk;
 use crate::record::Record;
+use crate::spool::commit::engine::{Engine, LogOptions};
+use crate::spool::commit::log::Log;
+use crate::spool::disk::real::RealDisk;
+use crate::spool::format::body::Draft;
+use crate::spool::format::keys::Keys;
+use crate::spool::format::segment::RUN_BYTES_MAX;
+use crate::spool::store::reader::{Frame, Reader};
 use crate::telemetry::metrics::SpoolMetrics;
 
 fn options(dir: &Path, keys: Keys) -> Options {
@@ -189,7 +189,8 @@ fn a_disk_that_takes_nothing_refuses_and_is_found_again_without_a_restart() {
     );
 }
 
-/// Otherwise a disk that the segments fill would keep them for ever: none is deleted before the cursor is written.
+/// Otherwise a disk that the segments fill would keep them for ever: none is deleted before the
+/// cursor is written.
 #[test]
 fn the_cursor_has_its_room_before_there_is_anything_to_retire() {
     let dir = tempfile::tempdir().unwrap();
@@ -305,7 +306,8 @@ fn frames_in(bytes: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// A segment with these two records and the mark of its end, the log that it is in being the backlog or not.
+/// A segment with these two records and the mark of its end, the log that it is in being the
+/// backlog or not.
 fn two_records(dir: &Path, of_backlog: bool) -> PathBuf {
     let (spool, _) = open(dir);
     for content in [1, 2] {
@@ -332,7 +334,8 @@ fn two_records(dir: &Path, of_backlog: bool) -> PathBuf {
     segments(&log).remove(0)
 }
 
-/// Opens a spool whose second record is torn: the first one is read, and the second one told of, once.
+/// Opens a spool whose second record is torn: the first one is read, and the second one told of,
+/// once.
 #[track_caller]
 fn check_torn(dir: &Path, segment: &Path, of_backlog: bool, kept: Option<(usize, &[u8])>) {
     let (spool, found) = open_both(dir);
@@ -375,7 +378,8 @@ fn a_torn_tail_goes_to_quarantine_and_is_told_of() {
     }
 }
 
-/// The header of the last frame is damaged before the segment was finished: nothing says that it is one.
+/// The header of the last frame is damaged before the segment was finished: nothing says that it is
+/// one.
 #[test]
 fn a_tail_without_a_header_goes_to_quarantine_and_is_told_of() {
     for knows_the_end in [true, false] {
@@ -510,7 +514,7 @@ fn a_place_that_cannot_be_read_is_given_up_after_five_times() {
     disk.set_faults(0, 0);
     let frame = reader.next_frame().unwrap().unwrap();
     assert_eq!(
-        (contents(&[frame]), engine.shared().index().records()),
+        (contents(&[frame]), engine.ledger().index().records()),
         (vec![2], 1)
     );
 }
@@ -534,16 +538,16 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
             }
         );
         assert_eq!(
-            engine.shared().state(),
+            engine.ledger().state(),
             if is_kept { State::Up } else { State::Full }
         );
         let mut reader = Reader::new(engine.source());
         assert_eq!(contents(&[reader.next_frame().unwrap().unwrap()]), [first]);
-        engine.shared().retire(Some(0..9));
+        engine.ledger().retire(Some(0..9));
         engine.tend(now);
         assert_eq!(
             (
-                engine.shared().state(),
+                engine.ledger().state(),
                 engine.commit(&[&draft(9, 11_000)], now)[0].is_ok()
             ),
             (State::Up, true)
@@ -568,7 +572,7 @@ fn a_disk_that_deletes_nothing_drops_nothing() {
     for at in 3..9 {
         assert!(engine.commit(&[&draft(at, 11_000)], now)[0].is_err());
     }
-    assert_eq!(engine.shared().index().records(), 3);
+    assert_eq!(engine.ledger().index().records(), 3);
     disk.set_faults(0, 0);
     assert!(engine.commit(&[&draft(9, 11_000)], now)[0].is_ok());
     let mut reader = Reader::new(engine.source());
@@ -617,8 +621,8 @@ fn dropped_records_are_told_of_once_a_minute() {
     assert_ne!(engine.due(), Some(due));
 }
 
-/// What failed to be cut off a segment must not take the places of what was written again elsewhere, also where the segment
-/// that followed is gone.
+/// What failed to be cut off a segment must not take the places of what was written again
+/// elsewhere, also where the segment that followed is gone.
 #[test]
 fn a_dead_frame_that_reaches_into_the_next_segment_stays_dead() {
     let dir = tempfile::tempdir().unwrap();

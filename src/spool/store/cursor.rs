@@ -4,14 +4,14 @@
 //! |---|---|---|
 //! | 0 | 8 | `FBcursr` and the version of the format, 1 |
 //! | 8 | 8 | generation: the larger one holds |
-//! | 16 | 8 | all records before this place are done with |
+//! | 16 | 8 | all records before this place are retired |
 //! | 24 | 8 | the next record's place |
 //! | 32 | 8 | the next segment's number |
-//! | 40 | 4, then 16 each | ranges of places beyond that are done with as well: start, end |
+//! | 40 | 4, then 16 each | ranges of places beyond that are retired as well: start, end |
 //! | | 4 | CRC32C of everything before |
 //!
-//! A slot that is torn or damaged does not count; the other one, older by a moment, does. What a cursor has forgotten is
-//! delivered again, nothing else.
+//! A slot that is torn or damaged does not count; the other one, older by a moment, does. What a
+//! cursor has forgotten is delivered again, nothing else.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -19,34 +19,41 @@ use std::path::Path;
 
 use crc32c::crc32c;
 
-use super::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use super::ranges::Ranges;
+use crate::spool::disk::{Disk, DiskFile, read_exact_at, write_all_at};
+use crate::spool::format::fields::{u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"FBcursr\x01";
 const HEAD_BYTES: usize = 44;
+const RANGE_BYTES: usize = 16;
+const CRC_BYTES: usize = 4;
 
 /// Ranges of one slot: 16 MiB of them.
 const RANGES_MAX: usize = 1 << 20;
 
 const NAMES: [&str; 2] = ["cursor-0", "cursor-1"];
 
+const _: () = assert!(MAGIC.len() + 4 * size_of::<u64>() + size_of::<u32>() == HEAD_BYTES);
+const _: () = assert!(RANGES_MAX <= u32::MAX as usize);
+
+/// How far a log is delivered, as it was when the cursor was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub generation: u64,
-    /// All records before this place are done with.
+    /// All records before this place are retired.
     pub low: u64,
     /// The next record's place.
     pub next: u64,
     pub next_segment: u64,
-    /// What is done with beyond `low`.
+    /// Places beyond `low` that are retired.
     pub done: Ranges,
 }
 
 impl Cursor {
-    /// As it lies on disk.
+    /// The slot as it lies on disk.
     fn encode(&self) -> Vec<u8> {
         let ranges = self.done.count().min(RANGES_MAX);
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + ranges * 16 + 4);
+        let mut bytes = Vec::with_capacity(slot_bytes(ranges));
         bytes.extend_from_slice(MAGIC);
         for number in [self.generation, self.low, self.next, self.next_segment] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -58,35 +65,27 @@ impl Cursor {
         }
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
+        debug_assert_eq!(bytes.len(), slot_bytes(ranges));
         bytes
     }
 
-    /// `None` when the slot is not whole. What follows it in the file is left over from a longer one.
+    /// `None` when the slot is not whole. What follows it in the file is left over from a longer
+    /// one.
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-        let count = u32::from_le_bytes([head[40], head[41], head[42], head[43]]) as usize;
-        let end = HEAD_BYTES + count.checked_mul(16)?;
-        let crc = bytes.get(end..end + 4)?;
-        if head[..8] != *MAGIC || crc != crc32c(&bytes[..end]).to_le_bytes() {
-            return None;
-        }
-        let number = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte))
-        };
+        let content = whole_content(bytes)?;
         let mut done = Ranges::default();
-        for range in rest[..count * 16].chunks(16) {
-            done.insert(number(&range[..8])..number(&range[8..]));
+        for range in content[HEAD_BYTES..].chunks_exact(RANGE_BYTES) {
+            let range = u64_at(range, 0)..u64_at(range, 8);
+            if range.is_empty() {
+                return None;
+            }
+            done.insert(range);
         }
-        let [generation, low, next, next_segment] =
-            [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
         Some(Self {
-            generation,
-            low,
-            next,
-            next_segment,
+            generation: u64_at(content, 8),
+            low: u64_at(content, 16),
+            next: u64_at(content, 24),
+            next_segment: u64_at(content, 32),
             done,
         })
     }
@@ -97,7 +96,7 @@ impl Cursor {
         last_done.max(self.next).max(self.low)
     }
 
-    /// How many of these records are not done with.
+    /// How many of these records are not retired.
     pub(crate) fn waiting(&self, places: Range<u64>) -> u64 {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
@@ -107,15 +106,19 @@ impl Cursor {
         gaps.iter().map(|gap| gap.end - gap.start).sum()
     }
 
-    /// The newer one of the two slots; `None` when there is none yet, or none is whole.
+    /// Reads the newer one of the two slots; `None` when there is none yet, or none is whole.
     pub(crate) fn read(disk: &impl Disk, dir: &Path) -> io::Result<Option<Self>> {
         let mut newest: Option<Self> = None;
         for name in NAMES {
-            let slot = read_slot(disk, &dir.join(name))?;
-            let generation = newest.as_ref().map(|cursor| cursor.generation);
-            newest = slot
-                .filter(|slot| Some(slot.generation) > generation)
-                .or(newest);
+            let Some(slot) = read_slot(disk, &dir.join(name))? else {
+                continue;
+            };
+            if newest
+                .as_ref()
+                .is_none_or(|newest| newest.generation < slot.generation)
+            {
+                newest = Some(slot);
+            }
         }
         Ok(newest)
     }
@@ -123,40 +126,70 @@ impl Cursor {
     /// Writes the slot whose turn it is and syncs it. The other one stays whole, whatever happens.
     pub(crate) fn write(&self, disk: &impl Disk, dir: &Path) -> io::Result<()> {
         let path = dir.join(NAMES[(self.generation % 2) as usize]);
-        let (file, is_new) = match disk.open_to_write(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.create(&path)?, true),
-            opened => (opened?, false),
-        };
+        let (file, is_new) = open_or_create(disk, &path)?;
         let bytes = self.encode();
         write_all_at(&file, &mut [IoSlice::new(&bytes)], 0)?;
         file.sync()?;
         if is_new {
-            disk.sync_folder(dir)
-        } else {
-            Ok(())
+            disk.sync_folder(dir)?;
         }
+        Ok(())
     }
 }
 
-/// Gives both slots their room where there is none yet, for so many ranges. A slot without content does not count.
+/// Says too whether the file is new.
+fn open_or_create<D: Disk>(disk: &D, path: &Path) -> io::Result<(D::File, bool)> {
+    match disk.open_to_write(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((disk.create(path)?, true)),
+        opened => Ok((opened?, false)),
+    }
+}
+
+/// The bytes of a slot with so many ranges.
+fn slot_bytes(ranges: usize) -> usize {
+    HEAD_BYTES + ranges * RANGE_BYTES + CRC_BYTES
+}
+
+/// The head and the ranges of a slot whose checksum holds.
+fn whole_content(bytes: &[u8]) -> Option<&[u8]> {
+    let head = bytes.first_chunk::<HEAD_BYTES>()?;
+    let ranges = u32_at(head, 40) as usize;
+    if ranges > RANGES_MAX {
+        return None;
+    }
+    let (content, rest) = bytes.split_at_checked(slot_bytes(ranges) - CRC_BYTES)?;
+    let crc = rest.first_chunk::<CRC_BYTES>()?;
+    let is_whole = head.starts_with(MAGIC) && *crc == crc32c(content).to_le_bytes();
+    is_whole.then_some(content)
+}
+
+/// Gives both slots their room where there is none yet, for so many ranges. A slot without content
+/// does not count.
 pub(crate) fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
-    let missing = NAMES.map(|name| dir.join(name)).into_iter().filter(
-        |path| matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound),
-    );
+    debug_assert!(ranges <= RANGES_MAX);
     let mut is_new = false;
-    for path in missing {
-        let file = disk.create(&path)?;
-        let reserved = file
-            .allocate((HEAD_BYTES + ranges * 16 + 4) as u64)
-            .and_then(|()| file.sync());
-        reserved.inspect_err(|_| drop(disk.remove(&path)))?;
-        is_new = true;
+    for name in NAMES {
+        let path = dir.join(name);
+        if is_missing(disk, &path) {
+            reserve_slot(disk, &path, ranges)?;
+            is_new = true;
+        }
     }
     if is_new {
-        disk.sync_folder(dir)
-    } else {
-        Ok(())
+        disk.sync_folder(dir)?;
     }
+    Ok(())
+}
+
+fn is_missing(disk: &impl Disk, path: &Path) -> bool {
+    matches!(disk.open(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+fn reserve_slot(disk: &impl Disk, path: &Path, ranges: usize) -> io::Result<()> {
+    let file = disk.create(path)?;
+    let reserved = file.allocate(slot_bytes(ranges) as u64);
+    let reserved = reserved.and_then(|()| file.sync());
+    reserved.inspect_err(|_| drop(disk.remove(path)))
 }
 
 fn read_slot(disk: &impl Disk, path: &Path) -> io::Result<Option<Cursor>> {
@@ -164,7 +197,7 @@ fn read_slot(disk: &impl Disk, path: &Path) -> io::Result<Option<Cursor>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let bytes_max = (HEAD_BYTES + RANGES_MAX * 16 + 4) as u64;
+    let bytes_max = slot_bytes(RANGES_MAX) as u64;
     let mut bytes = vec![0; file.bytes()?.min(bytes_max) as usize];
     read_exact_at(&file, &mut bytes, 0)?;
     Ok(Cursor::parse(&bytes))
@@ -196,5 +229,21 @@ mod tests {
             prop_assert_eq!(Cursor::parse(&bytes), None);
             prop_assert_eq!(Cursor::parse(&bytes[..written - 1]), None);
         }
+    }
+
+    #[test]
+    fn a_range_that_runs_backward_is_damage() {
+        let mut done = Ranges::default();
+        done.insert(7..9);
+        let cursor = Cursor {
+            done,
+            ..Cursor::default()
+        };
+        let mut bytes = cursor.encode();
+        let crc_at = bytes.len() - CRC_BYTES;
+        bytes[HEAD_BYTES] = 10;
+        let crc = crc32c(&bytes[..crc_at]).to_le_bytes();
+        bytes[crc_at..].copy_from_slice(&crc);
+        assert_eq!(Cursor::parse(&bytes), None);
     }
 }

@@ -1,7 +1,8 @@
-//! What the commit thread, the readers and delivery know in common of one log: its index and its state.
+//! The ledger of one log, which the commit thread, the readers and delivery share: its index and
+//! its state.
 //!
-//! Nobody holds a lock of this room during disk work. Whoever retires records marks the cursor dirty; the engine clears
-//! the mark when it writes the cursor.
+//! Nobody holds a lock of this room during disk work. Whoever retires records marks the cursor
+//! dirty; the engine clears the mark when it writes the cursor.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,14 +24,16 @@ pub(crate) enum State {
     Down(Arc<str>),
 }
 
+/// What is known of one log, for all who have to do with it.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Ledger {
     index: Mutex<Index>,
     state: Mutex<State>,
+    /// Whether records were retired since the cursor was written.
     dirty: AtomicBool,
 }
 
-impl Shared {
+impl Ledger {
     pub(crate) fn new(index: Index) -> Self {
         Self {
             index: Mutex::new(index),
@@ -43,33 +46,45 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These records are done with. Says whether they are the first ones since the cursor was written.
+    /// Retires these records. Says whether they are the first ones since the cursor was written.
     pub(crate) fn retire(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> bool {
         let retired = self.index().retire(ranges);
         retired > 0 && !self.dirty.swap(true, Ordering::AcqRel)
     }
 
-    /// The first place that is not done with, and so many ranges beyond it that are. They are copied part by part, so
-    /// that nobody waits for all of them; what is retired meanwhile may be missing.
-    pub(super) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
-        let (mut done, mut part) = (Ranges::default(), Vec::with_capacity(PART_RANGES));
+    /// The first place that is not retired, and at most so many ranges beyond it that are. They are
+    /// copied part by part, so that nobody waits for all of them; what is retired meanwhile may be
+    /// missing.
+    pub(crate) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
+        let mut done = Ranges::default();
+        let mut part = Vec::with_capacity(PART_RANGES);
         let mut from = 0;
         loop {
-            let index = self.index();
             let wanted = (ranges_max - done.count()).min(PART_RANGES);
-            part.extend(index.done_from(from).take(wanted));
-            let low = index.low();
-            drop(index);
+            let low = self.copy_part_of_done(from, wanted, &mut part);
             let is_last = part.len() < PART_RANGES;
             from = part.last().map_or(from, |range| range.start + 1);
             for range in part.drain(..) {
                 done.insert(range);
             }
+            debug_assert!(done.count() <= ranges_max);
             if is_last || done.count() >= ranges_max {
                 done.forget_below(low);
                 return (low, done);
             }
         }
+    }
+
+    /// Adds at most `wanted` ranges of what is retired, from the place `from` on. Gives the first
+    /// place that is not.
+    fn copy_part_of_done(&self, from: u64, wanted: usize, part: &mut Vec<Range<u64>>) -> u64 {
+        debug_assert!(
+            part.is_empty() && part.capacity() >= wanted,
+            "nothing is allocated under the lock"
+        );
+        let index = self.index();
+        part.extend(index.done_from(from).take(wanted));
+        index.low()
     }
 
     pub(crate) fn state(&self) -> State {
@@ -79,15 +94,15 @@ impl Shared {
             .clone()
     }
 
-    pub(super) fn set_state(&self, state: State) {
+    pub(crate) fn set_state(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_dirty(&self, dirty: bool) {
+    pub(crate) fn set_dirty(&self, dirty: bool) {
         self.dirty.store(dirty, Ordering::Release);
     }
 }
@@ -95,9 +110,9 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::index::Segment;
+    use crate::spool::store::index::Segment;
 
-    /// Every second record is done with: more ranges than are copied at once.
+    /// Every second record is retired: more ranges than are copied at once.
     #[test]
     fn what_is_done_with_is_copied_whole_or_up_to_its_bound() {
         let records = 4 * PART_RANGES as u64 + 10;
@@ -111,12 +126,12 @@ mod tests {
             live: 0,
             active: true,
         });
-        let shared = Shared::new(index);
-        shared.retire((0..records / 2).map(|at| 2 * at + 1..2 * at + 2));
-        let expected: Vec<_> = shared.index().done_from(0).collect();
+        let ledger = Ledger::new(index);
+        ledger.retire((0..records / 2).map(|at| 2 * at + 1..2 * at + 2));
+        let expected: Vec<_> = ledger.index().done_from(0).collect();
         assert_eq!(expected.len() as u64, records / 2);
         for bound in [0, 1, PART_RANGES, PART_RANGES + 1, usize::MAX] {
-            let (low, done) = shared.done(bound);
+            let (low, done) = ledger.done(bound);
             let wanted = &expected[..expected.len().min(bound)];
             assert_eq!((low, done.iter().collect::<Vec<_>>()), (0, wanted.to_vec()));
         }

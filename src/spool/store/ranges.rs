@@ -1,12 +1,12 @@
 //! A set of numbers, kept as the ranges that they form.
 //!
-//! The index keeps in it which records are done with beyond the first that is not. Its size is the number of gaps, which
-//! is at most the number of records that wait.
+//! The index keeps in it which records are retired beyond the first that is not. Its size is the
+//! number of gaps, which is at most the number of records that wait.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Start and end of each range; no two touch.
+/// The ranges of a set, start and end of each. None is empty and no two touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges(BTreeMap<u64, u64>);
 
@@ -17,23 +17,37 @@ impl Ranges {
         if added.is_empty() {
             return added;
         }
-        let before = self
-            .0
-            .range(..=range.start)
-            .next_back()
-            .filter(|(_, end)| **end >= range.start);
-        let start = before.map_or(range.start, |(start, _)| *start);
-        let mut end = range.end;
-        while let Some((&next, &next_end)) = self.0.range(start..=end).next() {
-            self.0.remove(&next);
-            end = end.max(next_end);
-        }
+        let start = self.start_of_touching(range.start);
+        let end = self.take_touching(start..range.end);
+        debug_assert!(start <= range.start && range.end <= end);
+        debug_assert!(self.after(start) == start, "what touched it was taken out");
         self.0.insert(start, end);
         added
     }
 
+    /// The start of the range that holds `number` or ends right before it; `number` where there is
+    /// none.
+    fn start_of_touching(&self, number: u64) -> u64 {
+        match self.0.range(..=number).next_back() {
+            Some((&start, &end)) if end >= number => start,
+            _ => number,
+        }
+    }
+
+    /// Takes out the ranges that begin within `range` or right behind it. Gives the end of all of
+    /// them together.
+    fn take_touching(&mut self, range: Range<u64>) -> u64 {
+        let mut end = range.end;
+        while let Some((&next, &next_end)) = self.0.range(range.start..=end).next() {
+            self.0.remove(&next);
+            end = end.max(next_end);
+        }
+        end
+    }
+
     /// The parts of a range that are not in the set.
     pub(crate) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        debug_assert!(range.start <= range.end, "a range does not run backward");
         let mut gaps = Vec::new();
         let mut at = self.after(range.start);
         for (&start, &end) in self.0.range(range.start..range.end) {
@@ -62,6 +76,7 @@ impl Ranges {
     /// Forgets everything below `number`.
     pub(crate) fn forget_below(&mut self, number: u64) {
         while let Some((start, end)) = self.0.pop_first() {
+            debug_assert!(start < end, "no range is empty");
             if end > number {
                 self.0.insert(start.max(number), end);
                 return;

@@ -1,4 +1,5 @@
-//! A frame: one batch on disk, a header of 40 bytes and a body, padded to 8 bytes. Little-endian throughout.
+//! A frame: one batch on disk, a header of 40 bytes and a body, padded to 8 bytes. Little-endian
+//! throughout.
 //!
 //! | at | bytes | header |
 //! |---|---|---|
@@ -11,20 +12,24 @@
 //! | 32 | 4 | 0 |
 //! | 36 | 4 | CRC32C of the salt, the header's offset in the file, and the 36 bytes before |
 //!
-//! The header has a fixed length so that recovery can hop from one to the next; stream and reason are in the body,
-//! where encryption covers them. With a salt that nobody outside can guess and its own offset in the checksum, bytes
-//! from elsewhere (an earlier use of the blocks, another file, a payload) are never taken for a frame.
-
-pub(crate) mod body;
+//! The header has a fixed length so that recovery can hop from one to the next; stream and reason
+//! are in the body, where encryption covers them. With a salt that nobody outside can guess and its
+//! own offset in the checksum, bytes from elsewhere (an earlier use of the blocks, another file, a
+//! payload) are never taken for a frame.
 
 use crc32c::{crc32c, crc32c_append};
 
+use super::fields::{u32_at, u64_at};
 use super::keys::Salt;
 
 pub const HEADER_BYTES: usize = 40;
 
-/// The part of the header that encryption authenticates: all that is known before the body is sealed.
+/// The part of the header that encryption authenticates: all that is known before the body is
+/// sealed.
 pub(crate) const AUTHENTICATED_BYTES: usize = 28;
+
+/// Where the header's own checksum stands; it covers everything before.
+const CRC_AT: usize = 36;
 
 /// Frames begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 8;
@@ -32,11 +37,19 @@ pub(crate) const ALIGNMENT: u64 = 8;
 /// The longest body on disk: what a reader has in memory at once.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
 
-pub(crate) const MAGIC: [u8; 4] = *b"FBf1";
+/// The bytes of the mark of the end: a header without a body.
+pub(crate) const MARK_BYTES: u64 = HEADER_BYTES as u64;
+
+const MAGIC: [u8; 4] = *b"FBf1";
+
+const _: () = assert!(AUTHENTICATED_BYTES + 4 + 4 == CRC_AT); // the body's checksum and a 0
+const _: () = assert!(CRC_AT + 4 == HEADER_BYTES);
+const _: () = assert!((HEADER_BYTES as u64).is_multiple_of(ALIGNMENT));
+const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);
 
 /// What stands before a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct FrameHeader {
     pub records: u32,
     pub first: u64,
     pub number: u64,
@@ -44,14 +57,27 @@ pub struct Header {
     pub body_crc: u32,
 }
 
-impl Header {
-    /// As it stands at `offset` of the segment with this salt.
+impl FrameHeader {
+    /// The mark behind the last frame of a finished segment, whose records end before the place
+    /// `end`.
+    fn end_mark(salt: &Salt, end: u64) -> Self {
+        Self {
+            records: 0,
+            first: end,
+            number: 0,
+            body_bytes: 0,
+            body_crc: body_crc(salt, &[]),
+        }
+    }
+
+    /// The header as it stands at `offset` of the segment with this salt.
     pub fn encode(&self, salt: &Salt, offset: u64) -> [u8; HEADER_BYTES] {
+        debug_assert!(self.is_possible(), "what is written can be read back");
         let mut bytes = [0; HEADER_BYTES];
         bytes[..AUTHENTICATED_BYTES].copy_from_slice(&self.authenticated());
         bytes[28..32].copy_from_slice(&self.body_crc.to_le_bytes());
         let crc = header_crc(&bytes, salt, offset);
-        bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -65,26 +91,27 @@ impl Header {
         bytes
     }
 
-    /// `None` when these bytes are not a header that was written at `offset` of the segment with this salt.
+    /// `None` when these bytes are not a header that was written at `offset` of the segment with
+    /// this salt.
     pub fn parse(bytes: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> Option<Self> {
-        let u32_at = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        if bytes[..4] != MAGIC || u32_at(36) != header_crc(bytes, salt, offset) {
+        let was_written =
+            bytes.starts_with(&MAGIC) && u32_at(bytes, CRC_AT) == header_crc(bytes, salt, offset);
+        if !was_written {
             return None;
         }
-        let (records, first, number) = (u32_at(4), u64_at(8), u64_at(16));
         let header = Self {
-            records,
-            first,
-            number,
-            body_bytes: u32_at(24),
-            body_crc: u32_at(28),
+            records: u32_at(bytes, 4),
+            first: u64_at(bytes, 8),
+            number: u64_at(bytes, 16),
+            body_bytes: u32_at(bytes, 24),
+            body_crc: u32_at(bytes, 28),
         };
-        let sane = header.body_bytes as usize <= BODY_BYTES_MAX
-            && first.checked_add(records.into()).is_some();
-        sane.then_some(header)
+        header.is_possible().then_some(header)
+    }
+
+    fn is_possible(&self) -> bool {
+        let end = self.first.checked_add(self.records.into());
+        end.is_some() && self.body_bytes as usize <= BODY_BYTES_MAX
     }
 
     /// Whether this is the body that the header was written for.
@@ -97,7 +124,7 @@ impl Header {
         self.first + u64::from(self.records)
     }
 
-    /// Header, body and padding.
+    /// Bytes of the header, the body and its padding.
     pub fn frame_bytes(&self) -> u64 {
         frame_bytes(self.body_bytes as usize)
     }
@@ -105,6 +132,14 @@ impl Header {
     pub fn marks_end(&self) -> bool {
         self.records == 0
     }
+}
+
+/// The mark of the end as it stands at `offset`, behind records that end before the place `end`.
+pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
+    let mark = FrameHeader::end_mark(salt, end);
+    debug_assert!(mark.marks_end());
+    debug_assert_eq!(mark.frame_bytes(), MARK_BYTES);
+    mark.encode(salt, offset)
 }
 
 /// The room that a frame with such a body takes.
@@ -118,8 +153,5 @@ pub(crate) fn body_crc(salt: &Salt, body: &[u8]) -> u32 {
 
 fn header_crc(header: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> u32 {
     let crc = crc32c_append(crc32c(salt), &offset.to_le_bytes());
-    crc32c_append(crc, &header[..36])
+    crc32c_append(crc, &header[..CRC_AT])
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,17 +1,22 @@
-//! A segment that is there, opened to be read: recovery and the readers find its frames through this.
+//! A segment that is there, opened to be read: recovery and the readers find its frames through
+//! this.
 //!
-//! A frame whose header or body is not what was written reads as `None`; only the disk's own failures are errors.
+//! A frame whose header or body is not what was written reads as `None`; only the disk's own
+//! failures are errors.
 
 use std::io;
 use std::ops::Range;
 
-use super::disk::{DiskFile, read_exact_at, read_up_to};
-use super::frame::{ALIGNMENT, HEADER_BYTES, Header, MAGIC};
-use super::keys::{Cipher, KeyId, Keys};
-use super::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader};
+use crate::spool::disk::{DiskFile, read_up_to};
+use crate::spool::format::frame::{ALIGNMENT, FrameHeader, HEADER_BYTES};
+use crate::spool::format::keys::{Cipher, KeyId, Keys};
+use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader, SegmentHeader};
 
-/// How much of a file the search for a header reads at once, and passes over when it cannot be read.
+/// How much of a file the search for a header reads at once, and passes over when it cannot be
+/// read.
 const SEARCH_BYTES: u64 = 4096;
+
+const _: () = assert!(SEARCH_BYTES.is_multiple_of(ALIGNMENT));
 
 /// How much of a file the search for its last byte reads at once.
 const SCAN_BYTES: usize = 64 << 10;
@@ -32,9 +37,10 @@ pub enum NotOpened {
     Key(KeyId),
 }
 
+/// A segment's file, whose header was read and whose key is there.
 pub struct Opened<F> {
     file: F,
-    pub(crate) header: segment::Header,
+    pub(crate) header: SegmentHeader,
     cipher: Cipher,
 }
 
@@ -56,23 +62,29 @@ impl<F: DiskFile> Opened<F> {
     }
 
     /// The frame, or mark of the end, that stands at `offset` and ends by `limit`.
-    pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<Header>> {
+    pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<FrameHeader>> {
+        if offset + HEADER_BYTES as u64 > limit {
+            return Ok(None);
+        }
         let mut bytes = [0; HEADER_BYTES];
-        if offset + HEADER_BYTES as u64 > limit
-            || read_up_to(&self.file, &mut bytes, offset)? < HEADER_BYTES
-        {
+        if read_up_to(&self.file, &mut bytes, offset)? < HEADER_BYTES {
             return Ok(None);
         }
         Ok(self.parse(&bytes, offset, limit))
     }
 
-    fn parse(&self, bytes: &[u8; HEADER_BYTES], offset: u64, limit: u64) -> Option<Header> {
-        Header::parse(bytes, &self.header.salt, offset)
-            .filter(|header| offset + header.frame_bytes() <= limit)
+    fn parse(&self, bytes: &[u8; HEADER_BYTES], offset: u64, limit: u64) -> Option<FrameHeader> {
+        let header = FrameHeader::parse(bytes, &self.header.salt, offset)?;
+        (offset + header.frame_bytes() <= limit).then_some(header)
     }
 
-    /// The first frame, or mark of the end, within these offsets whose records have `place` or come after it.
-    pub fn find_frame(&self, offsets: Range<u64>, place: u64) -> io::Result<Option<(u64, Header)>> {
+    /// The first frame, or mark of the end, within these offsets whose records have `place` or come
+    /// after it.
+    pub fn find_frame(
+        &self,
+        offsets: Range<u64>,
+        place: u64,
+    ) -> io::Result<Option<(u64, FrameHeader)>> {
         for start in offsets.clone().step_by(SEARCH_BYTES as usize) {
             if let Some(found) = self.search(start, offsets.end, place)? {
                 return Ok(Some(found));
@@ -82,23 +94,25 @@ impl<F: DiskFile> Opened<F> {
     }
 
     /// As [`find_frame`](Self::find_frame), and what cannot be read holds none.
-    pub fn find_readable_frame(&self, offsets: Range<u64>, place: u64) -> Option<(u64, Header)> {
+    pub fn find_readable_frame(
+        &self,
+        offsets: Range<u64>,
+        place: u64,
+    ) -> Option<(u64, FrameHeader)> {
         let mut starts = offsets.clone().step_by(SEARCH_BYTES as usize);
         starts.find_map(|start| self.search(start, offsets.end, place).ok().flatten())
     }
 
-    fn search(&self, start: u64, limit: u64, place: u64) -> io::Result<Option<(u64, Header)>> {
+    fn search(&self, start: u64, limit: u64, place: u64) -> io::Result<Option<(u64, FrameHeader)>> {
         let mut buffer = [0; SEARCH_BYTES as usize + HEADER_BYTES];
         let read = read_up_to(&self.file, &mut buffer, start)?;
         for at in (0..SEARCH_BYTES as usize).step_by(ALIGNMENT as usize) {
-            let bytes = buffer[..read]
-                .get(at..)
-                .and_then(|rest| rest.first_chunk::<HEADER_BYTES>());
+            let rest = buffer[..read].get(at..).unwrap_or_default();
+            let Some(bytes) = rest.first_chunk() else {
+                break;
+            };
             let offset = start + at as u64;
-            match bytes
-                .filter(|bytes| bytes[..4] == MAGIC)
-                .and_then(|bytes| self.parse(bytes, offset, limit))
-            {
+            match self.parse(bytes, offset, limit) {
                 Some(header) if header.first >= place => return Ok(Some((offset, header))),
                 _ => {}
             }
@@ -107,14 +121,13 @@ impl<F: DiskFile> Opened<F> {
     }
 
     /// What the frame holds, decrypted; `None` when it is not what was written.
-    pub fn body(&self, offset: u64, header: &Header) -> io::Result<Option<Vec<u8>>> {
+    pub fn body(&self, offset: u64, header: &FrameHeader) -> io::Result<Option<Vec<u8>>> {
         let body = self.raw(offset + HEADER_BYTES as u64, header.body_bytes as usize)?;
-        let is_whole = header.fits(&self.header.salt, &body);
-        let open = || {
-            self.cipher
-                .open(header.number, &header.authenticated(), body)
-        };
-        Ok(if is_whole { open() } else { None })
+        if !header.fits(&self.header.salt, &body) {
+            return Ok(None);
+        }
+        let authenticated = header.authenticated();
+        Ok(self.cipher.open(header.number, &authenticated, body))
     }
 
     /// Where the last byte that is not 0 ends; the first of these offsets when there is none.
@@ -122,26 +135,28 @@ impl<F: DiskFile> Opened<F> {
         content_end(&self.file, offsets)
     }
 
-    /// Bytes as they lie in the file.
+    /// Bytes as they lie in the file; none where it ends before.
     pub fn raw(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut raw = vec![0; bytes];
-        match read_exact_at(&self.file, &mut raw, offset) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
-            read => read.map(|()| raw),
+        if read_up_to(&self.file, &mut raw, offset)? < bytes {
+            raw.clear();
         }
+        Ok(raw)
     }
 }
 
-fn read_header(file: &impl DiskFile) -> Result<segment::Header, NotOpened> {
+fn read_header(file: &impl DiskFile) -> Result<SegmentHeader, NotOpened> {
     let mut problem = None;
     for offset in HEADER_OFFSETS {
         let mut bytes = [0; segment::HEADER_BYTES];
-        let read = read_up_to(file, &mut bytes, offset).map(|_| segment::Header::parse(&bytes));
-        match read {
-            Ok(Ok(header)) => return Ok(header),
-            Ok(Err(NoHeader::Version(version))) => return Err(NotOpened::Version(version)),
-            Ok(Err(NoHeader::Damaged)) => {}
-            Err(error) => problem = Some(error),
+        if let Err(error) = read_up_to(file, &mut bytes, offset) {
+            problem = Some(error);
+            continue;
+        }
+        match SegmentHeader::parse(&bytes) {
+            Ok(header) => return Ok(header),
+            Err(NoHeader::Version(version)) => return Err(NotOpened::Version(version)),
+            Err(NoHeader::Damaged) => {}
         }
     }
     match problem {
@@ -151,7 +166,8 @@ fn read_header(file: &impl DiskFile) -> Result<segment::Header, NotOpened> {
     }
 }
 
-/// Frames are written after the header is safe: without a header and a byte of a frame there were none.
+/// Frames are written after the header is safe: without a header and a byte of a frame there were
+/// none.
 fn is_blank(file: &impl DiskFile) -> io::Result<bool> {
     let frames = FRAMES_START..file.bytes()?.max(FRAMES_START);
     Ok(content_end(file, frames)? == FRAMES_START)

@@ -1,14 +1,16 @@
-//! What the spool holds, in memory: its segments, and which records are done with.
+//! The index of a log, in memory: its segments, and which records are retired.
 //!
-//! The engine and the readers share it under a lock that nobody holds during disk work. Records have places, which count
-//! up through all segments; a segment holds those from its base to its end. A record is done with once it is delivered,
-//! dead, dropped or damaged. A segment whose records are all done with is for the engine to delete.
+//! The engine and the readers share it under a lock that nobody holds during disk work. Records
+//! have places, which count up through all segments; a segment holds those from its base to its
+//! end. A record is retired once it is delivered, dead, dropped or damaged; until then it waits. A
+//! segment whose records are all retired is for the engine to delete.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::ranges::Ranges;
 
+/// A segment as far as it is safe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub id: u64,
@@ -19,20 +21,33 @@ pub(crate) struct Segment {
     pub bytes: u64,
     /// What the file takes of the quota.
     pub allocated_bytes: u64,
-    /// Records that are not done with.
+    /// Records that wait.
     pub live: u64,
     /// Frames are still being appended.
     pub active: bool,
 }
 
 impl Segment {
+    /// A segment that was just created: its first record will have the place `base`.
+    pub(crate) fn begun(id: u64, base: u64, bytes: u64, allocated_bytes: u64) -> Self {
+        Self {
+            id,
+            base,
+            end: base,
+            bytes,
+            allocated_bytes,
+            live: 0,
+            active: true,
+        }
+    }
+
     /// Whether it can be deleted.
     fn is_finished(&self) -> bool {
         self.live == 0 && !self.active
     }
 }
 
-/// Segments are added in the order of their numbers and of their bases.
+/// The segments of a log; they are added in the order of their numbers and of their bases.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     segments: VecDeque<Segment>,
@@ -40,11 +55,11 @@ pub(crate) struct Index {
     /// Numbers of the segments that can be deleted.
     finished: BTreeSet<u64>,
     done: Ranges,
-    /// Everything before this place is done with.
+    /// Everything before this place is retired.
     low: u64,
 }
 
-/// Sums over all segments, so that nobody has to count them under the lock.
+/// The sums over all segments, so that nobody has to count them under the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     records: u64,
@@ -75,7 +90,7 @@ impl Totals {
 }
 
 impl Index {
-    /// Knows what is done with and no segment yet.
+    /// An index that knows what is retired and no segment yet.
     pub(crate) fn new(low: u64, done: Ranges) -> Self {
         Self {
             done,
@@ -85,10 +100,9 @@ impl Index {
     }
 
     pub(crate) fn add(&mut self, mut segment: Segment) {
-        let newest = self.segments.back();
-        debug_assert!(newest.is_none_or(|newest| newest.id < segment.id));
-        let waiting = self.waiting(segment.base..segment.end);
-        segment.live = waiting.iter().map(|gap| gap.end - gap.start).sum();
+        debug_assert!(segment.base <= segment.end);
+        debug_assert!(self.is_behind_all(&segment), "segments come in their order");
+        segment.live = records_in(&self.waiting(segment.base..segment.end));
         self.totals.add(Totals::of(&segment));
         if segment.is_finished() {
             self.finished.insert(segment.id);
@@ -96,11 +110,14 @@ impl Index {
         self.segments.push_back(segment);
     }
 
+    fn is_behind_all(&self, segment: &Segment) -> bool {
+        let newest = self.segments.back();
+        newest.is_none_or(|newest| newest.id < segment.id && newest.end <= segment.base)
+    }
+
     /// Changes the segment at this position, and what is known of all.
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Segment)) {
-        let Some(segment) = self.segments.get_mut(at) else {
-            return;
-        };
+        let segment = &mut self.segments[at];
         self.totals.subtract(Totals::of(segment));
         change(segment);
         self.totals.add(Totals::of(segment));
@@ -112,12 +129,12 @@ impl Index {
     }
 
     fn change_newest(&mut self, change: impl FnOnce(&mut Segment)) {
-        if let Some(newest) = self.segments.len().checked_sub(1) {
-            self.change(newest, change);
-        }
+        let newest = self.segments.len().checked_sub(1);
+        let newest = newest.expect("the engine has added the segment that it writes");
+        self.change(newest, change);
     }
 
-    /// The parts of these places that are not done with.
+    /// The parts of these places that wait.
     pub(crate) fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
@@ -130,6 +147,7 @@ impl Index {
     pub(crate) fn grow(&mut self, end: u64, bytes: u64) {
         self.change_newest(|segment| {
             debug_assert!(segment.active && end >= segment.end);
+            debug_assert!(segment.bytes <= bytes && bytes <= segment.allocated_bytes);
             segment.live += end - segment.end;
             segment.end = end;
             segment.bytes = bytes;
@@ -139,27 +157,29 @@ impl Index {
     /// No more frames come to the newest segment, whose file has this length now.
     pub(crate) fn finish(&mut self, allocated_bytes: u64) {
         self.change_newest(|segment| {
+            debug_assert!(segment.active, "a segment is finished once");
             segment.active = false;
             segment.allocated_bytes = allocated_bytes;
         });
     }
 
     pub(crate) fn remove(&mut self, id: u64) {
-        if let Some(removed) = self.position(id).and_then(|at| self.segments.remove(at)) {
-            self.totals.subtract(Totals::of(&removed));
-            self.finished.remove(&id);
-        }
+        let was_finished = self.finished.remove(&id);
+        debug_assert!(was_finished, "only a segment without records is deleted");
+        let removed = self.position(id).and_then(|at| self.segments.remove(at));
+        let removed = removed.expect("only the engine removes segments, each once");
+        self.totals.subtract(Totals::of(&removed));
     }
 
     fn position(&self, id: u64) -> Option<usize> {
-        let position = self
-            .segments
-            .binary_search_by_key(&id, |segment| segment.id);
-        position.ok()
+        let segments = &self.segments;
+        segments
+            .binary_search_by_key(&id, |segment| segment.id)
+            .ok()
     }
 
-    /// These records are done with. What is not in the spool, or was done with before, counts no more; gives how many
-    /// do.
+    /// Retires these records and gives how many waited: some may not be in the log, or were retired
+    /// before.
     pub(crate) fn retire(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> u64 {
         let before = self.totals.records;
         for range in ranges {
@@ -176,11 +196,14 @@ impl Index {
                 break;
             }
             let part = range.start.max(base).max(self.low)..range.end.min(end);
-            if !part.is_empty() {
-                let added = self.done.insert(part);
-                let records: u64 = added.iter().map(|added| added.end - added.start).sum();
-                self.change(at, |segment| segment.live -= records);
+            if part.is_empty() {
+                continue;
             }
+            let records = records_in(&self.done.insert(part));
+            self.change(at, |segment| {
+                debug_assert!(records <= segment.live, "what was retired had waited");
+                segment.live -= records;
+            });
         }
     }
 
@@ -197,7 +220,7 @@ impl Index {
         segment.is_some_and(|segment| segment.base <= place)
     }
 
-    /// Moves `low` over what is done with, and over places that no segment holds.
+    /// Moves `low` over what is retired, and over places that no segment holds.
     fn advance(&mut self) {
         let waiting = self.segments.iter().find(|segment| segment.live > 0);
         let low = match (waiting, self.segments.back()) {
@@ -207,6 +230,10 @@ impl Index {
         };
         self.low = self.low.max(low);
         self.done.forget_below(self.low);
+        debug_assert!(
+            self.done.after(self.low) == self.low || self.records() == 0,
+            "`low` waits, if anything does"
+        );
     }
 
     pub(crate) fn is_done(&self, place: u64) -> bool {
@@ -218,7 +245,7 @@ impl Index {
         self.done.after(places.start.max(self.low)) >= places.end
     }
 
-    /// Segments that can be deleted.
+    /// Numbers of the segments that can be deleted.
     pub(crate) fn finished(&self) -> Vec<u64> {
         self.finished.iter().copied().collect()
     }
@@ -235,7 +262,8 @@ impl Index {
         self.position(id).map(|at| &self.segments[at])
     }
 
-    /// The first segment with records to deliver behind the one with this number, or the very first.
+    /// The first segment with records to deliver behind the one with this number, or the very
+    /// first.
     pub(crate) fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
         let first = self
             .segments
@@ -255,17 +283,17 @@ impl Index {
             .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
-    /// What is done with beyond `low`, ranges that begin at this place or after it.
+    /// What is retired beyond `low`: ranges that begin at this place or after it.
     pub(crate) fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         self.done.iter_from(place)
     }
 
-    /// Records that are not done with.
+    /// Records that wait.
     pub(crate) fn records(&self) -> u64 {
         self.totals.records
     }
 
-    /// Bytes of the segments that hold such records.
+    /// Bytes of the segments that hold records that wait.
     pub(crate) fn bytes(&self) -> u64 {
         self.totals.bytes
     }
@@ -274,6 +302,10 @@ impl Index {
     pub(crate) fn allocated_bytes(&self) -> u64 {
         self.totals.allocated_bytes
     }
+}
+
+fn records_in(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 #[cfg(test)]
@@ -341,15 +373,7 @@ mod tests {
     #[test]
     fn the_newest_segment_grows_and_is_not_deleted_until_it_is_finished() {
         let mut index = index(&[]);
-        index.add(Segment {
-            id: 4,
-            base: 7,
-            end: 7,
-            bytes: 8192,
-            allocated_bytes: 9000,
-            live: 0,
-            active: true,
-        });
+        index.add(Segment::begun(4, 7, 8192, 9000));
         index.grow(9, 8300);
         assert_eq!(
             (index.records(), index.retire(Some(7..9)), index.finished()),
@@ -408,15 +432,7 @@ mod tests {
             let mut retired = retired.chunks(4);
             let mut end = 0;
             for (id, grown) in (1..).zip(grown) {
-                index.add(Segment {
-                    id,
-                    base: end,
-                    end,
-                    bytes: 100,
-                    allocated_bytes: 200,
-                    live: 0,
-                    active: true,
-                });
+                index.add(Segment::begun(id, end, 100, 200));
                 end += grown;
                 index.grow(end, 100 + grown);
                 check(&index);

@@ -1,12 +1,14 @@
 //! Encryption at rest: AES-256-GCM under a key of each segment's own.
 //!
-//! A segment's key is HKDF-SHA256 of a master key and the segment's random 16-byte salt; the nonce is the number of the
-//! frame within its segment. A nonce cannot repeat under a key: numbers only count up, a segment is written by one
-//! process in one go and never appended to after a restart or a failed write, and two segments never share a salt
-//! (a chance of 2^-64 after 4 billion of them). The header is authenticated with the body.
+//! A segment's key is HKDF-SHA256 of a master key and the segment's random 16-byte salt; the nonce
+//! is the number of the frame within its segment. A nonce cannot repeat under a key: numbers only
+//! count up, a segment is written by one process in one go and never appended to after a restart or
+//! a failed write, and two segments never share a salt (a chance of 2^-64 after 4 billion of them).
+//! The header is authenticated with the body.
 //!
-//! A key file has 64 hex digits a line: the first key writes, all of them read. The id in a segment's header tells
-//! which one it needs; it is derived from the key and tells nothing about it.
+//! A key file has 64 hex digits a line: the first key writes, all of them read. The id in a
+//! segment's header tells which one it needs; it is derived from the key and tells nothing about
+//! it.
 
 use std::fmt;
 use std::fs;
@@ -22,11 +24,15 @@ use crate::durable::warn_of_other_readers;
 pub(crate) const SALT_BYTES: usize = 16;
 /// What encryption adds to a body.
 pub(crate) const TAG_BYTES: usize = 16;
+/// Room for the padding of a frame behind a sealed body.
+const PADDING_BYTES_MAX: usize = 8;
 const KEY_BYTES: usize = 32;
+const _: () = assert!(NONCE_LEN >= 8); // a frame's number fits it
 const KEY_ID_INFO: &[u8] = b"forebay spool key id 1";
 const SEGMENT_INFO: &[u8] = b"forebay spool segment 1";
 
-/// Random, a segment's own: it keeps frames of other segments, and bytes that devices sent, from passing for frames.
+/// Random bytes of one segment: they keep frames of other segments, and bytes that devices sent,
+/// from passing for frames.
 pub(crate) type Salt = [u8; SALT_BYTES];
 
 /// A salt that nobody can guess; fails when the system has no randomness.
@@ -36,7 +42,7 @@ pub(crate) fn new_salt() -> io::Result<Salt> {
     Ok(salt)
 }
 
-/// Names a key in a segment's header; all zeros: not encrypted.
+/// The name of a key in a segment's header; all zeros: not encrypted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyId(pub [u8; 8]);
 
@@ -66,14 +72,36 @@ pub(crate) enum KeyError {
     Empty { path: PathBuf },
 }
 
-struct Key {
+/// A line of the key file, from which each segment's own key is derived.
+struct MasterKey {
     id: KeyId,
     bytes: [u8; KEY_BYTES],
 }
 
+impl MasterKey {
+    /// `None` unless the line is 64 hex digits.
+    fn parse(line: &str) -> Option<Self> {
+        let digits = line.as_bytes();
+        if digits.len() != 2 * KEY_BYTES {
+            return None;
+        }
+        let mut bytes = [0; KEY_BYTES];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+        }
+        let id = KeyId(derive(&bytes, &[], KEY_ID_INFO));
+        Some(Self { id, bytes })
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    Some(value as u8)
+}
+
 /// The master keys; with none, nothing is encrypted.
 #[derive(Default)]
-pub struct Keys(Vec<Key>);
+pub struct Keys(Vec<MasterKey>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,26 +122,22 @@ impl Keys {
         Self::parse(&text, path)
     }
 
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty());
-        let key = |(index, line): (usize, &str)| {
-            let bytes = parse_key(line.trim()).ok_or(KeyError::Line {
-                path: path.to_owned(),
-                line: index + 1,
-            })?;
-            Ok(Key {
-                id: key_id(&bytes),
-                bytes,
-            })
-        };
-        let keys = lines.map(key).collect::<Result<Vec<_>, KeyError>>()?;
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
+        let mut keys = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            let Some(key) = MasterKey::parse(line) else {
+                let path = path.to_owned();
+                return Err(KeyError::Line { path, line: number });
+            };
+            keys.push(key);
+        }
         if keys.is_empty() {
-            return Err(KeyError::Empty {
-                path: path.to_owned(),
-            });
+            let path = path.to_owned();
+            return Err(KeyError::Empty { path });
         }
         Ok(Self(keys))
     }
@@ -131,26 +155,12 @@ impl Keys {
         if id == KeyId::NONE {
             return Some(Cipher(None));
         }
-        self.0
-            .iter()
-            .find(|key| key.id == id)
-            .map(|key| Cipher::aes(key, salt))
+        let key = self.0.iter().find(|key| key.id == id)?;
+        Some(Cipher::aes(key, salt))
     }
 }
 
-fn parse_key(line: &str) -> Option<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    let digits = line.as_bytes();
-    if digits.len() != 2 * KEY_BYTES {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    Some(key)
-}
-
+/// How many bytes HKDF is to give.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -159,6 +169,7 @@ impl KeyType for Length {
     }
 }
 
+/// So many bytes of HKDF-SHA256.
 fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u8; N] {
     let mut derived = [0; N];
     let secret = HkdfSalt::new(HKDF_SHA256, salt).extract(key);
@@ -169,15 +180,12 @@ fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u
     derived
 }
 
-fn key_id(key: &[u8; KEY_BYTES]) -> KeyId {
-    KeyId(derive(key, &[], KEY_ID_INFO))
-}
-
-/// What turns the bodies of one segment into what lies on disk, and back.
+/// Turns the bodies of one segment into what lies on disk, and back; with no key they stay as they
+/// are.
 pub(crate) struct Cipher(Option<LessSafeKey>);
 
 impl Cipher {
-    fn aes(key: &Key, salt: &Salt) -> Self {
+    fn aes(key: &MasterKey, salt: &Salt) -> Self {
         let derived: [u8; KEY_BYTES] = derive(&key.bytes, salt, SEGMENT_INFO);
         let unbound = UnboundKey::new(&AES_256_GCM, &derived).expect("a key of 32 bytes");
         Self(Some(LessSafeKey::new(unbound)))
@@ -188,32 +196,32 @@ impl Cipher {
         bytes + if self.0.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// The encrypted body; `None` when bodies stay as they are. `number` is used once.
+    /// The encrypted body, with room for its padding; `None` when bodies stay as they are. `number`
+    /// is used once.
     pub(crate) fn seal(
         &self,
         number: u64,
         header: &[u8],
         body: &[u8],
-    ) -> Option<io::Result<Vec<u8>>> {
-        let key = self.0.as_ref()?;
-        let mut sealed = Vec::with_capacity(body.len() + TAG_BYTES + 8);
+    ) -> io::Result<Option<Vec<u8>>> {
+        let Some(key) = &self.0 else { return Ok(None) };
+        let mut sealed = Vec::with_capacity(body.len() + TAG_BYTES + PADDING_BYTES_MAX);
         sealed.extend_from_slice(body);
-        let done = key.seal_in_place_append_tag(nonce(number), Aad::from(header), &mut sealed);
-        Some(
-            done.map(|()| sealed)
-                .map_err(|_| io::Error::other("encryption failed")),
-        )
+        key.seal_in_place_append_tag(nonce(number), Aad::from(header), &mut sealed)
+            .map_err(|_| io::Error::other("encryption failed"))?;
+        debug_assert_eq!(sealed.len(), self.sealed_bytes(body.len()));
+        Ok(Some(sealed))
     }
 
     /// The body again; `None` when it is not what was sealed.
     pub(crate) fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
-        if let Some(key) = &self.0 {
-            let bytes = key
-                .open_in_place(nonce(number), Aad::from(header), &mut body)
-                .ok()?
-                .len();
-            body.truncate(bytes);
-        }
+        let Some(key) = &self.0 else {
+            return Some(body);
+        };
+        let opened = key.open_in_place(nonce(number), Aad::from(header), &mut body);
+        let bytes = opened.ok()?.len();
+        debug_assert_eq!(bytes + TAG_BYTES, body.len());
+        body.truncate(bytes);
         Some(body)
     }
 }

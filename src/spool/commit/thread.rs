@@ -1,16 +1,18 @@
-//! The commit thread: takes what has gathered, makes it safe in one go, answers, and tends the logs in between.
+//! The commit thread: takes what has gathered, makes it safe in one go, answers, and tends the logs
+//! in between.
 //!
-//! It is a thin shell around the engines and the only place where the spool reads the clock. It ends once the queue is
-//! closed and empty, leaves the folders in order, and drops the disk, which frees the lock.
+//! It is a thin shell around the engines and the only place where the spool reads the clock. It
+//! ends once the queue is closed and empty, leaves the folders in order, and drops the disk, which
+//! frees the lock.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::disk::Disk;
 use super::engine::{Engine, Refused};
-use super::frame::body::Draft;
-use super::queue::{Bounds, NotTaken, Queue};
+use super::queue::{Bounds, NotTaken, Queue, Taken};
+use crate::spool::disk::Disk;
+use crate::spool::format::body::Draft;
 
 /// Batches that wait for the disk at most.
 const QUEUE_ITEMS_MAX: usize = 16_384;
@@ -32,10 +34,14 @@ pub(crate) fn queue_bytes_within(memory_bytes_max: usize) -> usize {
 /// What is taken for one round: a sync of each log.
 const ROUND_BYTES: usize = 8 << 20;
 
-/// Is told the places of a draft's records, in their order, once they are safe; called once, on the commit thread or,
-/// when there is no way to it, where the draft was handed over.
+const _: () = assert!(QUEUE_BYTES_MIN <= ROUND_BYTES && ROUND_BYTES <= QUEUE_BYTES_MAX);
+
+/// The call that is told the places of a draft's records, in their order, once they are safe;
+/// called once, on the commit thread or, when there is no way to it, where the draft was handed
+/// over.
 pub(crate) type Answer = Box<dyn FnOnce(Result<Range<u64>, Refused>) + Send>;
 
+/// A draft on its way to the log with this number.
 struct Job {
     log: usize,
     draft: Draft,
@@ -46,7 +52,7 @@ struct Job {
 pub(crate) struct Commits(Queue<Job>);
 
 impl Commits {
-    /// Of which so many bytes may wait.
+    /// A way on which so many bytes may wait.
     pub(crate) fn new(queue_bytes_max: usize) -> Self {
         Self(Queue::new(Bounds {
             items: QUEUE_ITEMS_MAX,
@@ -70,6 +76,10 @@ impl Commits {
     pub(crate) fn close(&self) {
         self.0.close();
     }
+
+    fn take(&self, timeout: Option<Duration>) -> Taken<Job> {
+        self.0.take(ROUND_BYTES, timeout)
+    }
 }
 
 /// Should the thread panic, nobody waits for it: what is queued is dropped, what comes is refused.
@@ -78,7 +88,7 @@ struct CloseOnPanic(Arc<Commits>);
 impl Drop for CloseOnPanic {
     fn drop(&mut self) {
         self.0.close();
-        while !self.0.0.take(usize::MAX, None).closed {}
+        while !self.0.take(None).closed {}
     }
 }
 
@@ -86,32 +96,43 @@ impl Drop for CloseOnPanic {
 pub(crate) fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
     let commits = CloseOnPanic(commits);
     loop {
-        engines
-            .iter_mut()
-            .for_each(|engine| engine.tend(Instant::now()));
-        let now = Instant::now();
-        let due = engines.iter().filter_map(Engine::due).min();
-        let timeout = due.map(|due| due.saturating_duration_since(now));
-        let taken = commits.0.0.take(ROUND_BYTES, timeout);
-        round(&mut engines, taken.items);
+        for engine in &mut engines {
+            engine.tend(Instant::now());
+        }
+        let taken = commits.0.take(time_to_tend(&engines));
+        commit_all(&mut engines, taken.items);
         if taken.closed {
             break;
         }
     }
-    engines
-        .into_iter()
-        .for_each(|engine| engine.close(Instant::now()));
+    for engine in engines {
+        engine.close(Instant::now());
+    }
 }
 
-fn round<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
-    let mut of_logs: Vec<Vec<Job>> = engines.iter().map(|_| Vec::new()).collect();
-    jobs.into_iter().for_each(|job| of_logs[job.log].push(job));
-    for (engine, jobs) in engines.iter_mut().zip(of_logs) {
-        let drafts: Vec<&Draft> = jobs.iter().map(|job| &job.draft).collect();
-        let answers = engine.commit(&drafts, Instant::now());
-        jobs.into_iter()
-            .zip(answers)
-            .for_each(|(job, answer)| (job.answer)(answer));
+/// How long until a log has to be tended though nothing happens.
+fn time_to_tend<D: Disk>(engines: &[Engine<D>]) -> Option<Duration> {
+    let due = engines.iter().filter_map(Engine::due).min()?;
+    Some(due.saturating_duration_since(Instant::now()))
+}
+
+/// Commits the jobs of each log together, in their order.
+fn commit_all<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
+    let mut jobs_of_logs: Vec<Vec<Job>> = engines.iter().map(|_| Vec::new()).collect();
+    for job in jobs {
+        jobs_of_logs[job.log].push(job);
+    }
+    for (engine, jobs) in engines.iter_mut().zip(jobs_of_logs) {
+        commit(engine, jobs);
+    }
+}
+
+fn commit<D: Disk>(engine: &mut Engine<D>, jobs: Vec<Job>) {
+    let drafts: Vec<&Draft> = jobs.iter().map(|job| &job.draft).collect();
+    let answers = engine.commit(&drafts, Instant::now());
+    debug_assert_eq!(answers.len(), jobs.len(), "each draft has its answer");
+    for (job, answer) in jobs.into_iter().zip(answers) {
+        (job.answer)(answer);
     }
 }
 

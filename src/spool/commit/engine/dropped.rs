@@ -1,4 +1,5 @@
-//! Records that were dropped to make room, as the log tells of them: at once, then once a minute, and none is left out.
+//! Tells the log of records that were dropped to make room: at once, then once a minute, and none
+//! is left out.
 //!
 //! The metric counts them as they are dropped. Time is an argument.
 
@@ -7,9 +8,9 @@ use std::time::{Duration, Instant};
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The records that were dropped and that the log does not know of yet.
 #[derive(Default)]
 pub(crate) struct Dropped {
-    /// Not told of yet.
     records: u64,
     told_at: Option<Instant>,
 }
@@ -21,18 +22,20 @@ impl Dropped {
 
     /// When to tell next; `None` while there is nothing to tell, or it may be told at once.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.told_at
-            .filter(|_| self.records > 0)
-            .map(|at| at + LOG_INTERVAL)
+        if self.records == 0 {
+            return None;
+        }
+        self.told_at.map(|at| at + LOG_INTERVAL)
     }
 
     /// How many to tell of now, if it is time; they count as told.
     pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         let is_time = self.records > 0 && self.due().is_none_or(|due| now >= due);
-        is_time.then(|| {
-            self.told_at = Some(now);
-            mem::take(&mut self.records)
-        })
+        if !is_time {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(mem::take(&mut self.records))
     }
 }
 

@@ -1,32 +1,35 @@
-//! What a torn tail held: the bytes behind the last whole frame of a segment that was not finished.
+//! Tells what a torn tail held: the bytes behind the last whole frame of a segment that was not
+//! finished.
 //!
-//! Room that was never used is blank, and a mark of the end that is torn holds nothing. Anything else held records: a
-//! header without its body, bytes without a header, or nothing at all where the cursor or the next segment's base say
-//! that records were answered. [`recover`](super::recover) asks, and cuts the tail only when its bytes are kept.
+//! Room that was never used is blank, and a mark of the end that is torn holds nothing. Anything
+//! else held records: a header without its body, bytes without a header, or nothing at all where
+//! the cursor or the next segment's base say that records were answered.
+//! [`recover`](super::recover) asks, and cuts the tail only when its bytes are kept.
 
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use super::walk::{Extent, Tail};
-use crate::spool::cursor::Cursor;
 use crate::spool::disk::{Disk, DiskFile};
-use crate::spool::opened::Opened;
-use crate::spool::quarantine::{PIECE_BYTES_MAX, Quarantine};
-use crate::spool::segment;
-use crate::spool::writer::{MARK_BYTES, mark};
+use crate::spool::format::frame::{MARK_BYTES, end_mark};
+use crate::spool::format::segment;
+use crate::spool::store::cursor::Cursor;
+use crate::spool::store::opened::Opened;
+use crate::spool::store::quarantine::{Quarantine, piece_bytes};
 
 /// A tail that held records.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Torn {
     /// Where its bytes stand; empty where only others tell of its records.
     pub offsets: Range<u64>,
-    /// Records in it that are not done with; one where nothing says how many.
+    /// Records in it that waited; one where nothing says how many.
     pub records: u64,
 }
 
 impl Torn {
-    /// `None` when no record is lost. Records before the place `answered` had been answered.
+    /// Finds a torn tail; `None` when no record is lost. Records before the place `answered` had
+    /// been answered.
     pub(crate) fn find<F: DiskFile>(
         opened: &Opened<F>,
         extent: &Extent,
@@ -40,32 +43,26 @@ impl Torn {
         let lost = cursor.waiting(extent.end..seen.max(answered));
         let has_unseen = bytes_end > seen_bytes && !is_torn_mark(opened, extent, bytes_end)?;
         let records = if has_unseen { lost.max(1) } else { lost };
-        Ok((records > 0).then_some(Self {
-            offsets: extent.bytes..bytes_end,
-            records,
-        }))
+        debug_assert!(extent.bytes <= bytes_end);
+        let offsets = extent.bytes..bytes_end;
+        Ok((records > 0).then_some(Self { offsets, records }))
     }
 
     /// Keeps the bytes and tells of them. Says whether they may be cut off.
     pub(crate) fn keep<D: Disk>(&self, disk: &D, dir: &Path, opened: &Opened<D::File>) -> bool {
-        let Range { start, end } = self.offsets;
-        let bytes = (end - start).min(PIECE_BYTES_MAX);
-        let kept = if bytes == 0 {
+        let kept = if self.offsets.is_empty() {
             Ok(())
         } else {
-            opened
-                .raw(start, bytes as usize)
-                .and_then(|raw| Quarantine::new(dir).keep(disk, &opened.header, start, &raw))
+            Quarantine::new(dir).keep_piece(disk, opened, &self.offsets)
         };
-        let file = dir.join(segment::file_name(opened.header.id));
         let is_kept = kept.is_ok();
-        let not_kept = kept.err().map(|error| error.to_string());
+        let file = dir.join(segment::file_name(opened.header.id));
         tracing::error!(
             file = %file.display(),
-            offset = start,
-            bytes,
+            offset = self.offsets.start,
+            bytes = piece_bytes(&self.offsets),
             records = self.records,
-            not_kept,
+            not_kept = kept.err().map(|error| error.to_string()),
             "a segment ends with records that are torn: a crash tore what was not answered yet, or the disk lost more"
         );
         is_kept
@@ -83,7 +80,7 @@ fn is_torn_mark<F: DiskFile>(
         return Ok(false);
     }
     let left = opened.raw(extent.bytes, bytes as usize)?;
-    let mark = mark(&opened.header.salt, extent.bytes, extent.end);
+    let mark = end_mark(&opened.header.salt, extent.bytes, extent.end);
     let is_part = |(left, mark): (&u8, &u8)| *left == 0 || left == mark;
     Ok(left.iter().zip(&mark).all(is_part))
 }

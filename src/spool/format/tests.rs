@@ -6,7 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::body::{Draft, DraftError, decode};
-use super::*;
+use super::frame::*;
+use super::keys::Salt;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
 
 static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -75,16 +76,16 @@ proptest! {
         offset in any::<u64>(), bit in 0..HEADER_BYTES * 8,
     ) {
         let body_crc = body_crc(&salt, &body);
-        let header = Header { records, first, number: 1, body_bytes: body.len() as u32, body_crc };
+        let header = FrameHeader { records, first, number: 1, body_bytes: body.len() as u32, body_crc };
         let bytes = header.encode(&salt, offset);
-        prop_assert_eq!(Header::parse(&bytes, &salt, offset), Some(header));
-        prop_assert_eq!(Header::parse(&bytes, &salt, offset ^ 8), None);
+        prop_assert_eq!(FrameHeader::parse(&bytes, &salt, offset), Some(header));
+        prop_assert_eq!(FrameHeader::parse(&bytes, &salt, offset ^ 8), None);
         let mut other_salt = salt;
         other_salt[bit % 16] ^= 1;
-        prop_assert!(Header::parse(&bytes, &other_salt, offset).is_none() && !header.fits(&other_salt, &body));
+        prop_assert!(FrameHeader::parse(&bytes, &other_salt, offset).is_none() && !header.fits(&other_salt, &body));
         let mut flipped = bytes;
         flipped[bit / 8] ^= 1 << (bit % 8);
-        prop_assert!(Header::parse(&flipped, &salt, offset).is_none());
+        prop_assert!(FrameHeader::parse(&flipped, &salt, offset).is_none());
         prop_assert!(header.fits(&salt, &body));
     }
 }

@@ -12,7 +12,8 @@
 //! | 2, n | length plus 1 and text of the content type; 0: it has none |
 //! | 4, n | length and bytes of the payload |
 //!
-//! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it refuses. It never panics.
+//! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it
+//! refuses. It never panics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,12 +21,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
-use super::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use super::frame::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
+use super::keys::TAG_BYTES;
 use crate::config::{BODY_BYTES_LIMIT, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX};
 use crate::record::{
-    DeviceId, Permit, Record, RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent,
+    DEVICE_ID_CHARS_MAX, DeviceId, Permit, RECORD_ID_CHARS_MAX, Record, RecordId,
+    TRACE_PARENT_BYTES, Timestamp, TraceParent,
 };
-use crate::spool::keys::TAG_BYTES;
 
 /// A reason is cut to so many bytes.
 const REASON_BYTES_MAX: usize = 1024;
@@ -33,24 +35,28 @@ const REASON_BYTES_MAX: usize = 1024;
 /// Bytes of the smallest record, to bound what a damaged count could allocate.
 const RECORD_BYTES_MIN: usize = 16;
 
-/// Left of a frame for stream, reason and the content type of the last record.
+/// Bytes of a frame that are left for stream, reason and the content type of the last record.
 const BODY_BYTES_SPARE: usize = 128 << 10;
 
-/// What a record takes beside its payload at most, its content type aside: device, id, trace, time and lengths.
+/// Bytes that a record takes beside its payload at most, its content type aside: device, id, trace,
+/// time and lengths.
 const RECORD_BYTES_EXTRA_MAX: usize = 1 + 128 + 1 + 128 + TRACE_PARENT_BYTES + 8 + 2 + 4;
 
-// Any batch that the configuration lets be made is one frame: half of it is for the payloads, the rest for what is
-// beside them.
+// Any batch that the configuration lets be made is one frame: half of it is for the payloads, the
+// rest for what is beside them.
 const _: () = assert!(
     SPOOLED_BATCH_BYTES_MAX + SPOOLED_BATCH_RECORDS_MAX * RECORD_BYTES_EXTRA_MAX + BODY_BYTES_SPARE
         <= BODY_BYTES_MAX
 );
 const _: () = assert!(BODY_BYTES_LIMIT <= SPOOLED_BATCH_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_EXTRA_MAX + u16::MAX as usize <= BODY_BYTES_SPARE);
+const _: () = assert!(DEVICE_ID_CHARS_MAX <= u8::MAX as usize);
+const _: () = assert!(RECORD_ID_CHARS_MAX < TRACE_FOLLOWS as usize);
 
-/// In the byte before a record id, of which the lower seven bits are a length.
+/// The flag in the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
 
-/// Payload bytes that were read back and are still in memory, in the whole process.
+/// Counts payload bytes that were read back and are still in memory, in the whole process.
 pub(crate) static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a batch cannot become a frame.
@@ -67,14 +73,14 @@ pub enum DraftError {
 /// A batch on its way to disk: a frame without its header. Holds a copy of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// Padded to [`ALIGNMENT`].
+    /// The body, padded to [`ALIGNMENT`].
     padded: Vec<u8>,
     body_bytes: usize,
     records: u32,
 }
 
 impl Draft {
-    /// Records of one stream, in their order.
+    /// A draft of records of one stream, in their order.
     pub fn new<'a>(
         stream: &str,
         records: impl IntoIterator<Item = &'a Record>,
@@ -82,7 +88,8 @@ impl Draft {
         Self::encode(stream, "", records)
     }
 
-    /// Records that their stream refuses for good, and why. The reason is cut to 1 KiB.
+    /// A draft of dead letters: records that their stream refuses for good, and why. The reason is
+    /// cut to 1 KiB.
     pub(crate) fn dead<'a>(
         stream: &str,
         reason: &str,
@@ -110,17 +117,20 @@ impl Draft {
             put_record(&mut body, record)?;
             count += 1;
         }
-        let body_bytes = body.len();
-        body.resize(body_bytes.next_multiple_of(ALIGNMENT as usize), 0);
         if count == 0 {
-            Err(DraftError::Empty)
-        } else {
-            Ok(Self {
-                padded: body,
-                body_bytes,
-                records: count,
-            })
+            return Err(DraftError::Empty);
         }
+        let body_bytes = body.len();
+        debug_assert!(
+            body_bytes + TAG_BYTES <= BODY_BYTES_MAX,
+            "each record was checked"
+        );
+        body.resize(body_bytes.next_multiple_of(ALIGNMENT as usize), 0);
+        Ok(Self {
+            padded: body,
+            body_bytes,
+            records: count,
+        })
     }
 
     pub fn records(&self) -> u32 {
@@ -136,72 +146,73 @@ impl Draft {
         &self.padded
     }
 
-    /// What it takes of memory and, about, of the disk.
+    /// The bytes that it takes of memory and, about, of the disk.
     pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.padded.len()
     }
 }
 
 fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
-    let Record {
-        device,
-        payload,
-        content_type,
-        id,
-        trace,
-        received_at,
-        ..
-    } = record;
+    let payload = &record.payload;
     if payload.len() + body.len() + TAG_BYTES > BODY_BYTES_MAX - BODY_BYTES_SPARE {
         return Err(DraftError::TooLarge);
     }
-    body.reserve(payload.len() + device.as_str().len() + 2 * RECORD_BYTES_MIN);
-    put_text_u8(body, device.as_str())?;
-    let (key_bytes, id) = match id {
-        RecordId::Uuid(uuid) => (0, uuid.as_bytes().as_slice()),
-        RecordId::Key(key) => (
-            u8::try_from(key.len()).map_err(|_| DraftError::TextTooLong)?,
-            key.as_bytes(),
-        ),
-    };
-    body.push(key_bytes | if trace.is_some() { TRACE_FOLLOWS } else { 0 });
-    body.extend_from_slice(id);
-    body.extend_from_slice(trace.as_ref().map_or("", TraceParent::as_str).as_bytes());
-    body.extend_from_slice(&received_at.0.to_le_bytes());
-    put_content_type(body, content_type.as_deref())?;
+    let device = record.device.as_str();
+    body.reserve(payload.len() + device.len() + 2 * RECORD_BYTES_MIN);
+    body.push(u8_length(device.len())?);
+    body.extend_from_slice(device.as_bytes());
+    put_id(body, &record.id, record.trace.as_ref())?;
+    body.extend_from_slice(&record.received_at.0.to_le_bytes());
+    put_content_type(body, record.content_type.as_deref())?;
     body.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     body.extend_from_slice(payload);
     Ok(())
 }
 
-fn put_content_type(body: &mut Vec<u8>, content_type: Option<&str>) -> Result<(), DraftError> {
-    let length = content_type.map_or(0, |text| text.len() + 1);
-    body.extend_from_slice(
-        &u16::try_from(length)
-            .map_err(|_| DraftError::TextTooLong)?
-            .to_le_bytes(),
-    );
-    body.extend_from_slice(content_type.unwrap_or_default().as_bytes());
+fn put_id(
+    body: &mut Vec<u8>,
+    id: &RecordId,
+    trace: Option<&TraceParent>,
+) -> Result<(), DraftError> {
+    let (key_bytes, id) = match id {
+        RecordId::Uuid(uuid) => (0, uuid.as_bytes().as_slice()),
+        RecordId::Key(key) => (u8_length(key.len())?, key.as_bytes()),
+    };
+    debug_assert!(key_bytes < TRACE_FOLLOWS, "a key has 64 characters at most");
+    body.push(key_bytes | if trace.is_some() { TRACE_FOLLOWS } else { 0 });
+    body.extend_from_slice(id);
+    if let Some(trace) = trace {
+        body.extend_from_slice(trace.as_str().as_bytes());
+    }
     Ok(())
 }
 
-fn put_text_u8(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
-    body.push(u8::try_from(text.len()).map_err(|_| DraftError::TextTooLong)?);
+fn put_content_type(body: &mut Vec<u8>, content_type: Option<&str>) -> Result<(), DraftError> {
+    let Some(text) = content_type else {
+        body.extend_from_slice(&[0; 2]);
+        return Ok(());
+    };
+    body.extend_from_slice(&u16_length(text.len() + 1)?);
     body.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
 fn put_text_u16(body: &mut Vec<u8>, text: &str) -> Result<(), DraftError> {
-    body.extend_from_slice(
-        &u16::try_from(text.len())
-            .map_err(|_| DraftError::TextTooLong)?
-            .to_le_bytes(),
-    );
+    body.extend_from_slice(&u16_length(text.len())?);
     body.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
-/// What a body holds.
+fn u8_length(length: usize) -> Result<u8, DraftError> {
+    u8::try_from(length).map_err(|_| DraftError::TextTooLong)
+}
+
+fn u16_length(length: usize) -> Result<[u8; 2], DraftError> {
+    let length = u16::try_from(length).map_err(|_| DraftError::TextTooLong)?;
+    Ok(length.to_le_bytes())
+}
+
+/// The records of a body and what they have in common.
 #[derive(Debug)]
 pub struct Content {
     pub stream: Arc<str>,
@@ -213,40 +224,49 @@ pub struct Content {
 /// The content of a body with so many records; `None` for any bytes that no [`Draft`] made.
 pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
     let stream = take_text_u16(&mut body)?;
-    let reason = take_text_u16(&mut body).map(|reason| (!reason.is_empty()).then_some(reason))?;
+    let reason = take_text_u16(&mut body)?;
     let mut decoded = Vec::with_capacity((records as usize).min(body.len() / RECORD_BYTES_MIN));
     for _ in 0..records {
         decoded.push(take_record(&mut body)?);
     }
     body.is_empty().then_some(Content {
         stream,
-        reason,
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
         records: decoded,
     })
 }
 
 fn take_record(body: &mut Bytes) -> Option<Record> {
-    let device_bytes = body.try_get_u8().ok()?;
-    let device = DeviceId::parse(std::str::from_utf8(&take(body, device_bytes.into())?).ok()?)?;
+    let device = take_device(body)?;
     let (id, trace) = take_id(body)?;
     let received_at = Timestamp(body.try_get_u64_le().ok()?);
     let content_type = match body.try_get_u16_le().ok()? {
         0 => None,
         length => Some(take_text(body, usize::from(length) - 1)?),
     };
-    let payload_bytes = body.try_get_u32_le().ok()? as usize;
-    let payload = take(body, payload_bytes)?;
-    READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
-    let permit = Permit::holding(&READ_BACK_BYTES, payload_bytes);
+    let payload_bytes = body.try_get_u32_le().ok()?;
+    let payload = take(body, payload_bytes as usize)?;
     Some(Record {
         device,
+        permit: read_back_permit(payload.len()),
         payload,
         content_type,
         id,
         trace,
         received_at,
-        permit,
     })
+}
+
+/// Counts a payload into [`READ_BACK_BYTES`] for as long as its record lives.
+fn read_back_permit(payload_bytes: usize) -> Permit {
+    READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
+    Permit::holding(&READ_BACK_BYTES, payload_bytes)
+}
+
+fn take_device(body: &mut Bytes) -> Option<DeviceId> {
+    let length = body.try_get_u8().ok()?;
+    let text = take(body, length.into())?;
+    DeviceId::parse(std::str::from_utf8(&text).ok()?)
 }
 
 fn take_id(body: &mut Bytes) -> Option<(RecordId, Option<TraceParent>)> {
@@ -263,7 +283,8 @@ fn take_id(body: &mut Bytes) -> Option<(RecordId, Option<TraceParent>)> {
 }
 
 fn take_text(body: &mut Bytes, length: usize) -> Option<Arc<str>> {
-    take(body, length).and_then(|bytes| std::str::from_utf8(&bytes).ok().map(Arc::from))
+    let bytes = take(body, length)?;
+    std::str::from_utf8(&bytes).ok().map(Arc::from)
 }
 
 fn take_text_u16(body: &mut Bytes) -> Option<Arc<str>> {

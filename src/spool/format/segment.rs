@@ -10,12 +10,15 @@
 //! | 48 | 8 | when it was created, milliseconds since the epoch |
 //! | 56 | 4 | CRC32C of the 56 bytes before |
 //!
-//! The header stands twice, at 0 and at 4096, since without its salt a segment cannot be read; frames begin at 8192. A
-//! finished segment ends with a frame header that has no records, right at the end of the file: recovery then knows
-//! without reading on that the segment is whole, and which place follows it.
+//! The header stands twice, at 0 and at 4096, since without its salt a segment cannot be read;
+//! frames begin at 8192. A finished segment ends with a frame header that has no records, right at
+//! the end of the file: recovery then knows without reading on that the segment is whole, and which
+//! place follows it.
 
 use crc32c::crc32c;
 
+use super::fields::{array_at, u64_at};
+use super::frame::ALIGNMENT;
 use super::keys::{KeyId, SALT_BYTES, Salt};
 use crate::record::Timestamp;
 
@@ -23,15 +26,28 @@ const MAGIC: &[u8; 7] = b"forebay";
 const VERSION: u8 = 1;
 pub(crate) const HEADER_BYTES: usize = 60;
 
+/// Where the header's checksum stands; it covers everything before.
+const CRC_AT: usize = 56;
+
 /// Where the copies of the header stand.
 pub(crate) const HEADER_OFFSETS: [u64; 2] = [0, 4096];
 
 /// Where the first frame stands.
 pub const FRAMES_START: u64 = 8192;
 
+/// What one sync makes safe at most, a single larger frame aside: what a crash can tear. Recovery
+/// reads no bodies before it.
+pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
+
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 const SEGMENTS_PER_QUOTA: u64 = 64;
+
+const _: () = assert!(24 + SALT_BYTES == 40 && CRC_AT + 4 == HEADER_BYTES);
+const _: () = assert!(HEADER_OFFSETS[0] + HEADER_BYTES as u64 <= HEADER_OFFSETS[1]);
+const _: () = assert!(HEADER_OFFSETS[1] + HEADER_BYTES as u64 <= FRAMES_START);
+const _: () = assert!(FRAMES_START.is_multiple_of(ALIGNMENT));
+const _: () = assert!(FRAMES_START + RUN_BYTES_MAX <= SEGMENT_BYTES_MAX);
 
 /// The size of a segment: a 64th of the quota, between 1 and 128 MiB.
 pub(crate) fn bytes_for(quota_bytes: u64) -> u64 {
@@ -39,7 +55,7 @@ pub(crate) fn bytes_for(quota_bytes: u64) -> u64 {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct SegmentHeader {
     pub id: u64,
     pub base: u64,
     pub salt: Salt,
@@ -55,7 +71,7 @@ pub(crate) enum NoHeader {
     Version(u8),
 }
 
-impl Header {
+impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..7].copy_from_slice(MAGIC);
@@ -65,13 +81,13 @@ impl Header {
         bytes[24..24 + SALT_BYTES].copy_from_slice(&self.salt);
         bytes[40..48].copy_from_slice(&self.key.0);
         bytes[48..56].copy_from_slice(&self.created_at.0.to_le_bytes());
-        let crc = crc32c(&bytes[..56]);
-        bytes[56..].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, NoHeader> {
-        let (content, crc) = bytes.split_at(56);
+        let (content, crc) = bytes.split_at(CRC_AT);
         if content[..7] != *MAGIC || crc != crc32c(content).to_le_bytes() {
             return Err(NoHeader::Damaged);
         }
@@ -79,30 +95,24 @@ impl Header {
             return Err(NoHeader::Version(content[7]));
         }
         Ok(Self {
-            id: u64::from_le_bytes(part(bytes, 8)),
-            base: u64::from_le_bytes(part(bytes, 16)),
-            salt: part(bytes, 24),
-            key: KeyId(part(bytes, 40)),
-            created_at: Timestamp(u64::from_le_bytes(part(bytes, 48))),
+            id: u64_at(bytes, 8),
+            base: u64_at(bytes, 16),
+            salt: array_at(bytes, 24),
+            key: KeyId(array_at(bytes, 40)),
+            created_at: Timestamp(u64_at(bytes, 48)),
         })
     }
 }
 
-fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
-    std::array::from_fn(|index| bytes[at + index])
-}
-
+/// The name of the segment with this number: names sort as numbers do.
 pub(crate) fn file_name(id: u64) -> String {
     format!("segment-{id:010}.spool")
 }
 
 /// The number in a segment's name; `None` for any other file.
 pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
-    let id = name
-        .strip_prefix("segment-")?
-        .strip_suffix(".spool")?
-        .parse()
-        .ok()?;
+    let digits = name.strip_prefix("segment-")?.strip_suffix(".spool")?;
+    let id = digits.parse().ok()?;
     (file_name(id) == name).then_some(id)
 }
 
@@ -112,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_no_other_bytes_do() {
-        let header = Header {
+        let header = SegmentHeader {
             id: 7,
             base: 1 << 40,
             salt: [9; 16],
@@ -120,17 +130,21 @@ mod tests {
             created_at: Timestamp(5),
         };
         let bytes = header.encode();
-        assert_eq!(Header::parse(&bytes), Ok(header));
+        assert_eq!(SegmentHeader::parse(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::parse(&flipped), Err(NoHeader::Damaged), "bit {bit}");
+            assert_eq!(
+                SegmentHeader::parse(&flipped),
+                Err(NoHeader::Damaged),
+                "bit {bit}"
+            );
         }
         let mut newer = bytes;
         newer[7] = 2;
         let crc = crc32c(&newer[..56]).to_le_bytes();
         newer[56..].copy_from_slice(&crc);
-        assert_eq!(Header::parse(&newer), Err(NoHeader::Version(2)));
+        assert_eq!(SegmentHeader::parse(&newer), Err(NoHeader::Version(2)));
     }
 
     #[test]
