@@ -1,15 +1,18 @@
 //! The leaf certificate of a device → who it is, and how long that holds.
 //!
-//! `tls` has verified the chain before anything here is called, once per connection; requests borrow the [`Device`].
-//! The id stands in the first source, in the configured order, of which the certificate has any entry, even an empty
-//! one; there must be exactly one entry, and it must be a [`DeviceId`]. Nothing is trimmed, folded or decoded, so a
-//! wildcard, a NUL and a character outside ASCII are refused like any other character that an id cannot have.
+//! `tls` has verified the chain before anything here is called, once per connection; requests
+//! borrow the [`Device`]. The id stands in the first source, in the configured order, of which the
+//! certificate has any entry, even an empty one; there must be exactly one entry, and it must be a
+//! [`DeviceId`]. Nothing is trimmed, folded or decoded, so a wildcard, a NUL and a character
+//! outside ASCII are refused like any other character that an id cannot have.
 //!
-//! Bounds: a certificate as large as the TLS handshake allows, read in one pass, nothing copied but the results.
-//! Failure: [`IdentityError`], which never carries certificate content. Garbage is an error, never a panic.
+//! Bounds: a certificate as large as the TLS handshake allows, read in one pass, nothing copied but
+//! the results. Failure: [`IdentityError`], which never carries certificate content. Garbage is an
+//! error, never a panic.
 //!
-//! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop quietly at what they
-//! cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second candidate must not overlook one.
+//! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop
+//! quietly at what they cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second
+//! candidate must not overlook one.
 
 mod chain;
 mod crl;
@@ -59,7 +62,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Whether the certificate's validity covers `now`, to the second, both ends included (RFC 5280, 4.1.2.5).
+    /// Whether the certificate's validity covers `now`, to the second, both ends included (RFC
+    /// 5280, 4.1.2.5).
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         let second = Timestamp(now.0 - now.0 % 1000);
         self.not_before <= second && second <= self.not_after
@@ -164,8 +168,8 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
 }
 
-/// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName
-/// (RFC 5280, 4.2.1.6).
+/// All entries of one kind in the subject alternative name, `kind` being the number of the choice
+/// in GeneralName (RFC 5280, 4.2.1.6).
 fn alternative_names<'a>(
     certificate: &TbsCertificate<'a>,
     kind: Tag,
@@ -206,7 +210,8 @@ fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>
     Ok(names)
 }
 
-/// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII text.
+/// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII
+/// text.
 fn text<'a>(value: &Element<'a>) -> &'a [u8] {
     let is_text =
         [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());

@@ -1,9 +1,11 @@
-//! The audit: reads a sink back and compares it, record by record, with what the fleet's ledger says.
+//! The audit: reads a sink back and compares it, record by record, with what the fleet's ledger
+//! says.
 //!
-//! A reading that was answered 204 must be there once, unchanged, under its device's name, and before anything that the
-//! device sent later. One that was refused, or never sent, must not be there. One without an answer, or with 504, may be.
-//! Records of other runs, or of nobody's, are counted and left alone: a sink may have been used before.
-//! Memory: about 40 bytes a request; readers hand over one record at a time.
+//! A reading that was answered 204 must be there once, unchanged, under its device's name, and
+//! before anything that the device sent later. One that was refused, or never sent, must not be
+//! there. One without an answer, or with 504, may be. Records of other runs, or of nobody's, are
+//! counted and left alone: a sink may have been used before. Memory: about 40 bytes a request;
+//! readers hand over one record at a time.
 
 mod files;
 #[cfg(feature = "kafka")]

@@ -1,9 +1,11 @@
-//! A closed loop: each connection sends its next request when the last is answered, or makes a new connection for each.
+//! A closed loop: each connection sends its next request when the last is answered, or makes a new
+//! connection for each.
 //!
-//! For what only the server's CPU and memory tell: microseconds of CPU a request, a handshake, bytes of an idle
-//! connection. Latencies of a closed loop hide stalls (a waiting client sends nothing that could be late): none are told.
-//! One thread; every device is a connection with its own certificate. The server's CPU is read when the loop begins and
-//! when it ends, connections are made before that.
+//! For what only the server's CPU and memory tell: microseconds of CPU a request, a handshake,
+//! bytes of an idle connection. Latencies of a closed loop hide stalls (a waiting client sends
+//! nothing that could be late): none are told. One thread; every device is a connection with its
+//! own certificate. The server's CPU is read when the loop begins and when it ends, connections are
+//! made before that.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -130,7 +132,8 @@ impl Bench {
         Ok(())
     }
 
-    /// All connections, in the order of their devices; each is made whole, and has carried a request.
+    /// All connections, in the order of their devices; each is made whole, and has carried a
+    /// request.
     async fn connect_all(self: &Rc<Self>) -> Result<Vec<Connection>> {
         let mut connections = Vec::new();
         let mut connecting = JoinSet::new();

@@ -1,8 +1,10 @@
-//! Device certificates, made in memory: P-256, each with its own key, signed by the authority that the server trusts.
+//! Device certificates, made in memory: P-256, each with its own key, signed by the authority that
+//! the server trusts.
 //!
-//! Workers make a fleet's before the run, on all threads; devices whose certificate changes make one themselves.
-//! The device's name stands as a DNS name and as the common name: the gateway reads its id from either.
-//! Nothing is written to disk. A certificate or key of the authority that cannot be read is an error that names it.
+//! Workers make a fleet's before the run, on all threads; devices whose certificate changes make
+//! one themselves. The device's name stands as a DNS name and as the common name: the gateway reads
+//! its id from either. Nothing is written to disk. A certificate or key of the authority that
+//! cannot be read is an error that names it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -26,7 +26,8 @@ pub enum Command {
     Audit(Audit),
     /// Put one load on several servers, one after the other, and compare
     Peers(Peers),
-    /// Closed loop: as fast as the server answers, or connections that do nothing; for CPU and memory figures
+    /// Closed loop: as fast as the server answers, or connections that do nothing; for CPU and
+    /// memory figures
     Burn(Box<Burn>),
     /// Two results of `fleet` side by side
     Compare(Compare),
@@ -117,19 +118,22 @@ pub struct Fleet {
     /// New connections per second before the run begins
     #[arg(long, default_value_t = 2000.0)]
     pub connect_rate: f64,
-    /// From the last connection to the run: a fleet that has just connected still has a few packets to exchange
+    /// From the last connection to the run: a fleet that has just connected still has a few packets
+    /// to exchange
     #[arg(long, value_parser = duration, default_value = "2s")]
     pub settle: Duration,
     /// Handshakes at the same time, of the whole fleet
     #[arg(long, default_value_t = 2000)]
     pub handshakes_max: u32,
-    /// Worker processes: one can hold about 19,000 TCP connections where the open-file limit is 20,000
+    /// Worker processes: one can hold about 19,000 TCP connections where the open-file limit is
+    /// 20,000
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub processes: u32,
     /// Threads of each process
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
-    /// Connections come from 127.0.0.2 and this many addresses, where the server is at 127.0.0.1: each has 28,000 ports
+    /// Connections come from 127.0.0.2 and this many addresses, where the server is at 127.0.0.1:
+    /// each has 28,000 ports
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=200))]
     pub source_addresses: u8,
     /// UDP sockets of each thread; all HTTP/3 connections of the thread share them
@@ -286,7 +290,8 @@ pub struct Burn {
     /// A new connection for every request
     #[arg(long, value_enum)]
     pub reconnect: Option<Reconnect>,
-    /// Open so many connections, one request on each, and hold them while the server's memory is read
+    /// Open so many connections, one request on each, and hold them while the server's memory is
+    /// read
     #[arg(long, conflicts_with_all = ["reconnect", "requests"])]
     pub idle: Option<u32>,
     /// Answer as JSON

@@ -1,9 +1,11 @@
-//! Connections to the server under test, one kind for each protocol, and what a request on them came to.
+//! Connections to the server under test, one kind for each protocol, and what a request on them
+//! came to.
 //!
-//! Devices of a fleet and the closed loops of `burn` use it. One [`Dialer`] a thread owns the UDP sockets that all QUIC
-//! connections of the thread share, and knows the source addresses that TCP connections take in turn.
-//! Bounds: a connection and its handshake have `timeout`, a request too; of an answer's body at most 1 MiB is read.
-//! Failure: an error that says what went wrong, for the log; a caller counts it and goes on.
+//! Devices of a fleet and the closed loops of `burn` use it. One [`Dialer`] a thread owns the UDP
+//! sockets that all QUIC connections of the thread share, and knows the source addresses that TCP
+//! connections take in turn. Bounds: a connection and its handshake have `timeout`, a request too;
+//! of an answer's body at most 1 MiB is read. Failure: an error that says what went wrong, for the
+//! log; a caller counts it and goes on.
 
 mod h3;
 mod tcp;
@@ -25,7 +27,8 @@ pub use upload::Pace;
 /// Of an answer's body; more is an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Of a UDP socket: with room for more, answers would wait there until their devices have asked again.
+/// Of a UDP socket: with room for more, answers would wait there until their devices have asked
+/// again.
 const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
 /// Of a UDP socket: holds a burst of requests.
@@ -148,8 +151,8 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Sends a body and returns the status of the answer, once all of it has come. After an error the connection is of
-    /// no more use.
+    /// Sends a body and returns the status of the answer, once all of it has come. After an error
+    /// the connection is of no more use.
     pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         match self {
             Self::H1(connection) => connection.send(body, pace).await,

@@ -1,9 +1,10 @@
-//! The conductor: starts worker processes, lets them begin together, gathers what they count, watches server and
-//! generator, runs hooks, and makes the report.
+//! The conductor: starts worker processes, lets them begin together, gathers what they count,
+//! watches server and generator, runs hooks, and makes the report.
 //!
-//! One thread waits for messages; each worker has one that reads its stdout. Setup (certificates, connections) comes
-//! before the run and is reported apart. Bounds: messages wait in a queue of fixed length; setup has
-//! `SETUP_MAX`; workers that have not ended well after the run are killed, and the verdict says so.
+//! One thread waits for messages; each worker has one that reads its stdout. Setup (certificates,
+//! connections) comes before the run and is reported apart. Bounds: messages wait in a queue of
+//! fixed length; setup has `SETUP_MAX`; workers that have not ended well after the run are killed,
+//! and the verdict says so.
 
 mod crew;
 mod device;

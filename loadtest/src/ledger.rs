@@ -1,10 +1,11 @@
 //! What the fleet remembers of every request, for the audit: a file of fixed records.
 //!
-//! The conductor makes the file, every thread of every worker appends to it, the audit reads it whole.
-//! Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes: device u32, sequence u32, digest
-//! u64, status u16, 0 u16, 0 u32. Records of one device stand in the order of their sending.
-//! Invariant: a writer appends whole records in one write to a file opened for appending, so writers do not mix.
-//! A file that is cut off within a record, or is no ledger, is an error.
+//! The conductor makes the file, every thread of every worker appends to it, the audit reads it
+//! whole. Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes:
+//! device u32, sequence u32, digest u64, status u16, 0 u16, 0 u32. Records of one device stand in
+//! the order of their sending. Invariant: a writer appends whole records in one write to a file
+//! opened for appending, so writers do not mix. A file that is cut off within a record, or is no
+//! ledger, is an error.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,10 +1,11 @@
 //! The load generator of Forebay: a fleet of devices, the audit of what arrived, and the figures.
 //!
-//! [`fleet`] puts load on a server, open loop: [`schedule`] says when each device means to send, [`scenario`] what
-//! befalls it, [`client`] speaks the protocols, [`statistics`] counts, [`ledger`] remembers. [`audit`] compares a
-//! sink with the ledger; [`report`] makes results readable and judges whether the generator was fit. [`peers`] runs
-//! fleets against several servers, [`burn`] measures in a closed loop what only CPU and memory figures are taken from.
-//! Exit codes: 0; 1 where an audit found differences or something failed; 2 for a command line that makes no sense.
+//! [`fleet`] puts load on a server, open loop: [`schedule`] says when each device means to send,
+//! [`scenario`] what befalls it, [`client`] speaks the protocols, [`statistics`] counts, [`ledger`]
+//! remembers. [`audit`] compares a sink with the ledger; [`report`] makes results readable and
+//! judges whether the generator was fit. [`peers`] runs fleets against several servers, [`burn`]
+//! measures in a closed loop what only CPU and memory figures are taken from. Exit codes: 0; 1
+//! where an audit found differences or something failed; 2 for a command line that makes no sense.
 
 mod audit;
 mod burn;

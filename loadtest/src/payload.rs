@@ -1,8 +1,9 @@
-//! What devices send: JSON with readings that look real, the device, a sequence number, padded to one size.
+//! What devices send: JSON with readings that look real, the device, a sequence number, padded to
+//! one size.
 //!
-//! The fleet renders it, the audit reads it back. A payload names its run, so that a sink may hold several runs.
-//! Invariant: every payload of a run has exactly the size that was asked for, and `Origin::of` reads from it what it
-//! was made of. A size below [`BYTES_MIN`] is an error.
+//! The fleet renders it, the audit reads it back. A payload names its run, so that a sink may hold
+//! several runs. Invariant: every payload of a run has exactly the size that was asked for, and
+//! `Origin::of` reads from it what it was made of. A size below [`BYTES_MIN`] is an error.
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;

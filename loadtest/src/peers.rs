@@ -1,6 +1,7 @@
 //! The same fleet against several servers, in turn, by the same clock, and one table.
 //!
-//! Each run is this program's own `fleet`, so a peer is measured exactly as Forebay is. The results stay in a folder.
+//! Each run is this program's own `fleet`, so a peer is measured exactly as Forebay is. The results
+//! stay in a folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,8 @@
-//! What /proc says about processes: CPU time and memory of the server, the generator's threads, the whole machine.
+//! What /proc says about processes: CPU time and memory of the server, the generator's threads, the
+//! whole machine.
 //!
-//! Times are in seconds of one core, sizes in bytes. What cannot be read (the process has ended, or belongs to somebody
-//! else) is `None` or left out.
+//! Times are in seconds of one core, sizes in bytes. What cannot be read (the process has ended, or
+//! belongs to somebody else) is `None` or left out.
 
 use std::fs;
 

@@ -1,7 +1,9 @@
-//! The results of a fleet: one document, written as JSON, from which text, HTML page and comparison are made.
+//! The results of a fleet: one document, written as JSON, from which text, HTML page and comparison
+//! are made.
 //!
-//! `fleet` fills a [`Report`], the modules below show it. Its fields are described in `loadtest/README.md`. Times are
-//! microseconds, sizes bytes, CPU seconds or cores. A field that a file lacks reads as nothing measured.
+//! `fleet` fills a [`Report`], the modules below show it. Its fields are described in
+//! `loadtest/README.md`. Times are microseconds, sizes bytes, CPU seconds or cores. A field that a
+//! file lacks reads as nothing measured.
 
 pub mod compare;
 pub mod html;

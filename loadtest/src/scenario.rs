@@ -1,4 +1,5 @@
-//! What a device does in a run beyond sending on time: when it joins, how much it sends, when it is cut off.
+//! What a device does in a run beyond sending on time: when it joins, how much it sends, when it is
+//! cut off.
 //!
 //! A pure function from scenario and device to a [`Plan`]; the device's task follows it.
 

@@ -1,8 +1,10 @@
-//! What was measured: counts and histograms that can be merged, and their form on the pipe between processes.
+//! What was measured: counts and histograms that can be merged, and their form on the pipe between
+//! processes.
 //!
-//! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges them. Times are in
-//! microseconds, exact to 1 %, from 1 µs to an hour; what is longer counts as an hour.
-//! Invariant: merging loses nothing: a tally merged from parts equals the tally of the whole, through JSON as well.
+//! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges
+//! them. Times are in microseconds, exact to 1 %, from 1 µs to an hour; what is longer counts as an
+//! hour. Invariant: merging loses nothing: a tally merged from parts equals the tally of the whole,
+//! through JSON as well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -122,7 +124,8 @@ pub struct Tally {
     /// From the first packet to a connection that can be used.
     pub handshakes: Times,
     pub handshakes_failed: u64,
-    /// Sendings that began late because the device still waited for its last answer or its connection.
+    /// Sendings that began late because the device still waited for its last answer or its
+    /// connection.
     pub behind: u64,
     /// Intended within the run, and not sent before its end.
     pub missed: u64,

@@ -1,4 +1,5 @@
-//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and what may sign one.
+//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and
+//! what may sign one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +16,8 @@ use super::{IdentityError, PublicKey, Signed};
 /// The most certificates that a device may send. A chain that verifies needs no more than eight.
 const CHAIN_MAX: usize = 16;
 
-/// The most signatures of one chain that are verified here. A chain without two authorities of one name needs none.
+/// The most signatures of one chain that are verified here. A chain without two authorities of one
+/// name needs none.
 const SIGNATURES_MAX: usize = 64;
 
 /// One certificate, as the CRL of its issuer names it.
@@ -29,12 +31,13 @@ pub struct Link {
     pub points: Box<[Point]>,
     /// It may itself sign certificates.
     pub is_authority: bool,
-    /// The authorities of the bundle that have signed it. None for one that has not vouched for the leaf.
+    /// The authorities of the bundle that have signed it. None for one that has not vouched for the
+    /// leaf.
     pub anchors: Box<[AuthorityId]>,
 }
 
-/// What a chain that ends with an authority depends on: its name, its key and what names it is held to. A certificate that
-/// is renewed with the same three is the same authority.
+/// What a chain that ends with an authority depends on: its name, its key and what names it is held
+/// to. A certificate that is renewed with the same three is the same authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthorityId([u8; 32]);
 
@@ -45,7 +48,8 @@ pub struct Authority {
     /// Its name in DER.
     pub subject: Box<[u8]>,
     pub link: Link,
-    /// `false` where the certificate says for what its key may be used, and CRLs are not among that.
+    /// `false` where the certificate says for what its key may be used, and CRLs are not among
+    /// that.
     pub may_sign_crls: bool,
     /// Its key, SubjectPublicKeyInfo in DER.
     pub key_info: Box<[u8]>,
@@ -94,9 +98,10 @@ impl Bundle {
     }
 }
 
-/// The leaf of a chain in DER, which has been verified, and those of the others that may vouch for it, from the leaf up;
-/// not those of the bundle, nor what is above them. Which of two of one name has signed is not asked for revocation: both
-/// are in it, so that none hides behind another. For [`Link::anchors`] it is asked.
+/// The leaf of a chain in DER, which has been verified, and those of the others that may vouch for
+/// it, from the leaf up; not those of the bundle, nor what is above them. Which of two of one name
+/// has signed is not asked for revocation: both are in it, so that none hides behind another. For
+/// [`Link::anchors`] it is asked.
 pub fn links<'a>(
     chain: impl IntoIterator<Item = &'a [u8]>,
     bundle: &Bundle,
@@ -147,8 +152,8 @@ fn follow<'a>(mut others: Vec<Certificate<'a>>, bundle: &Bundle) -> Vec<Certific
     followed
 }
 
-/// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified. By names, where each
-/// can mean one issuer only; by signatures, where a name is ambiguous.
+/// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified.
+/// By names, where each can mean one issuer only; by signatures, where a name is ambiguous.
 struct Vouching<'a> {
     chain: &'a [Certificate<'a>],
     bundle: &'a Bundle,
@@ -251,7 +256,8 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     }
 }
 
-/// Distribution points that cannot be read are as none: no list of a partition speaks for such a certificate.
+/// Distribution points that cannot be read are as none: no list of a partition speaks for such a
+/// certificate.
 fn link(certificate: &X509Certificate) -> Link {
     let extension = certificate.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
     let points = match extension {

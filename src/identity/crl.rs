@@ -1,8 +1,10 @@
-//! A certificate revocation list (RFC 5280, section 5): who says it, for whom, until when, and whom it names.
+//! A certificate revocation list (RFC 5280, section 5): who says it, for whom, until when, and whom
+//! it names.
 //!
-//! `tls` reads each list once, when it is loaded, and checks its signature. Nothing is copied but its scope: a list may
-//! have a million entries. A list that would be misread is an error: one that only adds to another, one that speaks for
-//! some reasons only, one with a critical extension that is not understood, one without an end.
+//! `tls` reads each list once, when it is loaded, and checks its signature. Nothing is copied but
+//! its scope: a list may have a million entries. A list that would be misread is an error: one that
+//! only adds to another, one that speaks for some reasons only, one with a critical extension that
+//! is not understood, one without an end.
 
 use x509_parser::asn1_rs::{Class, FromDer, Tag};
 use x509_parser::time::ASN1Time;
@@ -41,7 +43,8 @@ pub(crate) struct Edition {
 }
 
 impl Edition {
-    /// Whether another edition came before this one: by their numbers, and where those say nothing by their dates.
+    /// Whether another edition came before this one: by their numbers, and where those say nothing
+    /// by their dates.
     pub(crate) fn is_after(&self, other: &Self) -> bool {
         let by_number = match (&self.number, &other.number) {
             (Some(own), Some(others)) => (own.len(), own).cmp(&(others.len(), others)),
@@ -128,7 +131,8 @@ impl<'a> Crl<'a> {
     }
 }
 
-/// A serial number without the zeros that stand before it: authorities differ in how many they write.
+/// A serial number without the zeros that stand before it: authorities differ in how many they
+/// write.
 pub fn significant(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     &serial[zeros..]

@@ -1,7 +1,7 @@
 //! Walking DER: elements inside elements, to the last byte.
 //!
-//! For what x509-parser reads too leniently, or would copy: names, and lists of a million entries. Nothing is copied.
-//! What does not fit together is [`IdentityError::Malformed`].
+//! For what x509-parser reads too leniently, or would copy: names, and lists of a million entries.
+//! Nothing is copied. What does not fit together is [`IdentityError::Malformed`].
 
 use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
 

@@ -1,8 +1,9 @@
-//! For which certificates a CRL speaks: its issuingDistributionPoint (RFC 5280, 5.2.5), and what a certificate says of
-//! where its CRL is found, its cRLDistributionPoints (4.2.1.13).
+//! For which certificates a CRL speaks: its issuingDistributionPoint (RFC 5280, 5.2.5), and what a
+//! certificate says of where its CRL is found, its cRLDistributionPoints (4.2.1.13).
 //!
-//! An authority may cut its list into partitions. Each names a place, and each certificate names the place of its own
-//! partition: the two are compared as 6.3.3 says, byte by byte. Nothing is ever fetched from there.
+//! An authority may cut its list into partitions. Each names a place, and each certificate names
+//! the place of its own partition: the two are compared as 6.3.3 says, byte by byte. Nothing is
+//! ever fetched from there.
 
 use x509_parser::asn1_rs::{Class, Tag};
 
@@ -31,8 +32,9 @@ enum Holders {
 }
 
 impl Scope {
-    /// Reads an issuingDistributionPoint. One that names reasons, attribute certificates or other issuers is an error: a
-    /// list like that would not say of any certificate whether it is revoked.
+    /// Reads an issuingDistributionPoint. One that names reasons, attribute certificates or other
+    /// issuers is an error: a list like that would not say of any certificate whether it is
+    /// revoked.
     pub fn read(value: &[u8]) -> Result<Self, CrlError> {
         let mut scope = Self::default();
         for field in elements(only(value, Tag::Sequence)?) {
@@ -61,7 +63,8 @@ impl Scope {
         Ok(())
     }
 
-    /// Whether the list names the place where it is found, and so speaks only for certificates that name it, too.
+    /// Whether the list names the place where it is found, and so speaks only for certificates that
+    /// name it, too.
     pub fn is_partition(&self) -> bool {
         !self.points.is_empty()
     }
@@ -78,8 +81,8 @@ impl Scope {
     }
 }
 
-/// The places that a certificate names for its CRL. One that is for another issuer's list, or for some reasons only,
-/// cannot be that of a list that is read here, and is left out.
+/// The places that a certificate names for its CRL. One that is for another issuer's list, or for
+/// some reasons only, cannot be that of a list that is read here, and is left out.
 pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     let mut points = Vec::new();
     for point in elements(only(value, Tag::Sequence)?) {
@@ -94,7 +97,8 @@ pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     Ok(points)
 }
 
-/// The names in a DistributionPointName: its full names, or the one that is relative to the issuer's.
+/// The names in a DistributionPointName: its full names, or the one that is relative to the
+/// issuer's.
 fn names(field: &Element) -> Result<Vec<Point>, IdentityError> {
     let mut content = field.content;
     let name = take(&mut content)?;

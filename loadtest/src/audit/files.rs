@@ -1,4 +1,5 @@
-//! Reads the file sink: every file below a folder, in the order of their names, one JSON object a line.
+//! Reads the file sink: every file below a folder, in the order of their names, one JSON object a
+//! line.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! Reads a Kafka topic from its beginning to where it ended when the audit began, one partition after the other.
+//! Reads a Kafka topic from its beginning to where it ended when the audit began, one partition
+//! after the other.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Reads a Kinesis stream from its oldest record to its tip, one shard after the other, parents before children.
+//! Reads a Kinesis stream from its oldest record to its tip, one shard after the other, parents
+//! before children.
 
 use std::time::Duration;
 

@@ -1,9 +1,11 @@
-//! HTTP/3 (RFC 9114) over quinn, as much of it as a device needs: one request a stream, the status of the answer.
+//! HTTP/3 (RFC 9114) over quinn, as much of it as a device needs: one request a stream, the status
+//! of the answer.
 //!
-//! Written by hand so that a hundred thousand connections fit on a core: the head of a request is the same bytes every
-//! time, sent with the body in one write. The QPACK dynamic table (RFC 9204) is not offered, so an answer's status,
-//! its first field, comes from the static table or as text. The server's control streams are left unread: its GOAWAY
-//! is met as a refused stream or a closed connection.
+//! Written by hand so that a hundred thousand connections fit on a core: the head of a request is
+//! the same bytes every time, sent with the body in one write. The QPACK dynamic table (RFC 9204)
+//! is not offered, so an answer's status, its first field, comes from the static table or as text.
+//! The server's control streams are left unread: its GOAWAY is met as a refused stream or a closed
+//! connection.
 
 use std::sync::Arc;
 
@@ -177,7 +179,8 @@ fn take_varint(buffer: &mut Bytes) -> Option<u64> {
     Some(buffer.get_uint(bytes) & ((1 << (8 * bytes - 2)) - 1))
 }
 
-/// From the first field of a field section, which is `:status` in every answer (RFC 9114 section 4.3).
+/// From the first field of a field section, which is `:status` in every answer (RFC 9114 section
+/// 4.3).
 fn decode_status(fields: &mut Bytes) -> Option<u16> {
     take_prefixed(fields, 8)?;
     take_prefixed(fields, 7)?;

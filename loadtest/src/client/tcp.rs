@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/2 by hyper over rustls.
 //!
-//! Each connection is driven by a task of its own on the thread's `LocalSet`, which ends with the connection.
+//! Each connection is driven by a task of its own on the thread's `LocalSet`, which ends with the
+//! connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

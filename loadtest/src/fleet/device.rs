@@ -1,9 +1,10 @@
 //! One device: connects, sends on time, is cut off, comes back.
 //!
-//! A task on its thread's `LocalSet`. It sends one reading after the other, as a device does that waits for the 204; a
-//! reading whose time comes meanwhile waits, and its latency counts from the time that was intended for it. Each
-//! reading has its own sequence number and is sent once: what is found twice in the sink, the gateway has doubled.
-//! Bounds: a connection and a request have their timeout; what is not sent by the end of the run is counted as missed.
+//! A task on its thread's `LocalSet`. It sends one reading after the other, as a device does that
+//! waits for the 204; a reading whose time comes meanwhile waits, and its latency counts from the
+//! time that was intended for it. Each reading has its own sequence number and is sent once: what
+//! is found twice in the sink, the gateway has doubled. Bounds: a connection and a request have
+//! their timeout; what is not sent by the end of the run is counted as missed.
 
 use std::rc::Rc;
 use std::sync::Arc;

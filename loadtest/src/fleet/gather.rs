@@ -1,7 +1,8 @@
 //! Puts the workers' snapshots together: per second for the plots, and in total.
 //!
-//! A second is closed when all threads have told theirs, or when three later ones have begun; what comes later still
-//! counts in the total. Closed seconds are kept as a few numbers each, so a day's run fits in memory.
+//! A second is closed when all threads have told theirs, or when three later ones have begun; what
+//! comes later still counts in the total. Closed seconds are kept as a few numbers each, so a day's
+//! run fits in memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Shell commands that run at times of a run: to pause a broker, to kill a gateway, to bring it back.
+//! Shell commands that run at times of a run: to pause a broker, to kill a gateway, to bring it
+//! back.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

@@ -51,7 +51,8 @@ impl Observer {
         }
     }
 
-    /// Reads the counters if it is time, and says whether it was. The last reading is that at the end of the run.
+    /// Reads the counters if it is time, and says whether it was. The last reading is that at the
+    /// end of the run.
     pub fn observe(&mut self, running: Duration, duration: Duration) -> bool {
         let due = self
             .last

@@ -1,4 +1,5 @@
-//! Whether the generator was fit: a figure of a generator that was itself too slow says nothing about the server.
+//! Whether the generator was fit: a figure of a generator that was itself too slow says nothing
+//! about the server.
 
 use super::observer::Usage;
 use crate::report::Verdict;

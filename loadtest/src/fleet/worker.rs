@@ -1,8 +1,10 @@
-//! A worker process: threads, each with its part of the fleet, one single-threaded runtime and its own sockets.
+//! A worker process: threads, each with its part of the fleet, one single-threaded runtime and its
+//! own sockets.
 //!
-//! The conductor starts it and reads its stdout, a [`Line`] as JSON each: certificates once they are made, counts once a
-//! second, that a thread is ready, and the end of the stream. On stdin comes the start of the run, in nanoseconds since
-//! the Unix epoch; where stdin ends before that, so does the worker.
+//! The conductor starts it and reads its stdout, a [`Line`] as JSON each: certificates once they
+//! are made, counts once a second, that a thread is ready, and the end of the stream. On stdin
+//! comes the start of the run, in nanoseconds since the Unix epoch; where stdin ends before that,
+//! so does the worker.
 
 use std::io::{BufRead, Write};
 use std::rc::Rc;

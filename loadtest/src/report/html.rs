@@ -1,4 +1,5 @@
-//! The results as one HTML page that needs nothing else: styles and plots are in it, light and dark.
+//! The results as one HTML page that needs nothing else: styles and plots are in it, light and
+//! dark.
 
 use super::plot::{Plot, Scale, Series, escape, short};
 use super::text::{mebibytes, milliseconds};

@@ -1,7 +1,9 @@
-//! Line and area plots as SVG text: axes with round numbers, marks for events, and what each column holds on hover.
+//! Line and area plots as SVG text: axes with round numbers, marks for events, and what each column
+//! holds on hover.
 //!
-//! Pure text from numbers; colours are classes that the page's style sheet knows in light and dark. At most
-//! [`COLUMNS_MAX`] points a line: longer ones are thinned, keeping the highest of each stretch, so no peak is lost.
+//! Pure text from numbers; colours are classes that the page's style sheet knows in light and dark.
+//! At most [`COLUMNS_MAX`] points a line: longer ones are thinned, keeping the highest of each
+//! stretch, so no peak is lost.
 
 use std::fmt::Write;
 
