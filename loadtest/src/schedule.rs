@@ -10,23 +10,24 @@ use std::time::Duration;
 
 use crate::random::Random;
 
-/// Part of an interval by which a sending may be early or late; below one half, so that the order
-/// holds.
-pub const JITTER: f64 = 0.1;
+/// The part of an interval by which a sending may be early or late.
+pub(crate) const JITTER: f64 = 0.1;
+
+const _: () = assert!(JITTER < 0.5, "the order of sendings holds");
 
 /// The intended times of one device.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     joins_at: Duration,
     interval: Duration,
-    /// In intervals, from 0 up to 1.
+    /// The place within an interval, in intervals, from 0 up to 1.
     phase: f64,
     next: u32,
     random: Random,
 }
 
 impl Schedule {
-    pub fn new(joins_at: Duration, interval: Duration, mut random: Random) -> Self {
+    pub(crate) fn new(joins_at: Duration, interval: Duration, mut random: Random) -> Self {
         Self {
             joins_at,
             interval,
