@@ -16,7 +16,7 @@ pub(crate) type Point = Box<[u8]>;
 /// The certificates of its issuer for which a list speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Empty: whatever place a certificate names.
+    /// The places for which it speaks; empty for whatever place a certificate names.
     points: Vec<Point>,
     holders: Holders,
 }
@@ -38,21 +38,25 @@ impl Scope {
     pub fn read(value: &[u8]) -> Result<Self, CrlError> {
         let mut scope = Self::default();
         for field in elements(only(value, Tag::Sequence)?) {
-            let field = field?;
-            if !field.is(Class::ContextSpecific) {
-                return Err(CrlError::Malformed);
-            }
-            match field.header.tag() {
-                Tag(0) => scope.points = names(&field)?,
-                Tag(1) if is_true(&field) => scope.limit(Holders::Devices)?,
-                Tag(2) if is_true(&field) => scope.limit(Holders::Authorities)?,
-                Tag(1 | 2) => {}
-                Tag(4 | 5) if !is_true(&field) => {}
-                Tag(3..=5) => return Err(CrlError::Partial),
-                _ => return Err(CrlError::Malformed),
-            }
+            scope.add(&field?)?;
         }
         Ok(scope)
+    }
+
+    fn add(&mut self, field: &Element) -> Result<(), CrlError> {
+        if !field.is(Class::ContextSpecific) {
+            return Err(CrlError::Malformed);
+        }
+        match field.header.tag() {
+            Tag(0) => self.points = names(field)?,
+            Tag(1) if is_true(field) => self.limit(Holders::Devices)?,
+            Tag(2) if is_true(field) => self.limit(Holders::Authorities)?,
+            Tag(1 | 2) => {}
+            Tag(4 | 5) if !is_true(field) => {}
+            Tag(3..=5) => return Err(CrlError::Partial),
+            _ => return Err(CrlError::Malformed),
+        }
+        Ok(())
     }
 
     fn limit(&mut self, holders: Holders) -> Result<(), CrlError> {
@@ -88,8 +92,7 @@ pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     for point in elements(only(value, Tag::Sequence)?) {
         let fields = elements(point?.expect(Tag::Sequence)?).collect::<Result<Vec<_>, _>>()?;
         if let [name] = &fields[..]
-            && name.is(Class::ContextSpecific)
-            && name.header.tag() == Tag(0)
+            && name.is_choice(Tag(0))
         {
             points.extend(names(name)?);
         }
@@ -105,14 +108,19 @@ fn names(field: &Element) -> Result<Vec<Point>, IdentityError> {
     if !content.is_empty() || !name.is(Class::ContextSpecific) {
         return Err(IdentityError::Malformed);
     }
-    let names: Vec<Point> = match name.header.tag() {
-        Tag(0) => elements(name.content)
-            .map(|full| Ok(full?.whole.into()))
-            .collect::<Result<_, IdentityError>>()?,
-        Tag(1) => vec![name.whole.into()],
-        _ => return Err(IdentityError::Malformed),
-    };
-    // A list that names no place would pass for one without bounds.
+    match name.header.tag() {
+        Tag(0) => full_names(name.content),
+        Tag(1) => Ok(vec![name.whole.into()]),
+        _ => Err(IdentityError::Malformed),
+    }
+}
+
+/// All full names, at least one: a list that names no place would pass for one without bounds.
+fn full_names(content: &[u8]) -> Result<Vec<Point>, IdentityError> {
+    let mut names: Vec<Point> = Vec::new();
+    for name in elements(content) {
+        names.push(name?.whole.into());
+    }
     if names.is_empty() {
         return Err(IdentityError::Malformed);
     }
