@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells about itself.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells
+//! about itself.
 //!
-//! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing else reads them. A
-//! command that cannot do what it was asked for says why on stderr: exit code 2 for arguments and configurations that
-//! cannot be understood, 1 for the rest.
+//! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing
+//! else reads them. A command that cannot do what it was asked for says why on stderr: exit code 2
+//! for arguments and configurations that cannot be understood, 1 for the rest.
 
 mod dev;
 mod health;
@@ -69,7 +70,8 @@ fn flags(presets: &[Preset]) -> impl Iterator<Item = Arg> {
         .chain(kafka_flags())
 }
 
-/// Flags for those of librdkafka's properties that the arguments name: there are more than a help text could list.
+/// Flags for those of librdkafka's properties that the arguments name: there are more than a help
+/// text could list.
 fn kafka_flags() -> impl Iterator<Item = Arg> {
     let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     let named: BTreeSet<String> = arguments

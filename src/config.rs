@@ -1,8 +1,9 @@
 //! Environment and flags → [`Config`], parsed once at start, every field typed and validated.
 //!
-//! [`Raw`] is what was written, [`Config`] is what it means: every field typed, within its bounds, and consistent with
-//! the others. All faults are found at once, each named with its variable and an example. A room receives its own
-//! section, never the whole; nothing else reads the environment.
+//! [`Raw`] is what was written, [`Config`] is what it means: every field typed, within its bounds,
+//! and consistent with the others. All faults are found at once, each named with its variable and
+//! an example. A room receives its own section, never the whole; nothing else reads the
+//! environment.
 
 pub(crate) mod host;
 mod raw;

@@ -1,15 +1,18 @@
 //! The leaf certificate of a device → who it is, and how long that holds.
 //!
-//! `tls` has verified the chain before anything here is called, once per connection; requests borrow the [`Device`].
-//! The id stands in the first source, in the configured order, of which the certificate has any entry, even an empty
-//! one; there must be exactly one entry, and it must be a [`DeviceId`]. Nothing is trimmed, folded or decoded, so a
-//! wildcard, a NUL and a character outside ASCII are refused like any other character that an id cannot have.
+//! `tls` has verified the chain before anything here is called, once per connection; requests
+//! borrow the [`Device`]. The id stands in the first source, in the configured order, of which the
+//! certificate has any entry, even an empty one; there must be exactly one entry, and it must be a
+//! [`DeviceId`]. Nothing is trimmed, folded or decoded, so a wildcard, a NUL and a character
+//! outside ASCII are refused like any other character that an id cannot have.
 //!
-//! Bounds: a certificate as large as the TLS handshake allows, read in one pass, nothing copied but the results.
-//! Failure: [`IdentityError`], which never carries certificate content. Garbage is an error, never a panic.
+//! Bounds: a certificate as large as the TLS handshake allows, read in one pass, nothing copied but
+//! the results. Failure: [`IdentityError`], which never carries certificate content. Garbage is an
+//! error, never a panic.
 //!
-//! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop quietly at what they
-//! cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second candidate must not overlook one.
+//! x509-parser finds the parts. The names inside them are walked here: its own name parsers stop
+//! quietly at what they cannot read, and take UTF-8 where IA5 belongs; whoever looks for a second
+//! candidate must not overlook one.
 
 mod chain;
 mod crl;
@@ -20,9 +23,10 @@ mod signed;
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
-use x509_parser::asn1_rs::{Class, FromDer, Tag};
-use x509_parser::certificate::{TbsCertificate, X509Certificate};
+use x509_parser::asn1_rs::{Class, Tag};
+use x509_parser::certificate::TbsCertificate;
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME};
 use x509_parser::time::ASN1Time;
 
@@ -32,10 +36,15 @@ pub(crate) use chain::Verify;
 pub use chain::{Authority, AuthorityId, Bundle, Link, authority, links, serial};
 pub(crate) use crl::Edition;
 pub use crl::{Crl, CrlError, significant};
-use der::{Element, elements, only};
+use der::{Element, elements, only, take};
 pub use scope::Scope;
 pub(crate) use server::{ServerCertificate, server};
 pub use signed::{PublicKey, Signed};
+
+/// The choices of GeneralName (RFC 5280, 4.2.1.6) that are read, by their numbers.
+const DNS_NAME: Tag = Tag(2);
+const URI: Tag = Tag(6);
+const IP_ADDRESS: Tag = Tag(7);
 
 /// Where in a certificate the device's id is looked for.
 #[derive(Clone, Debug)]
@@ -48,24 +57,25 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub id: DeviceId,
-    /// Start of the first second in which the certificate is valid.
+    /// The first second in which the certificate is valid: its start.
     pub not_before: Timestamp,
-    /// Start of the last second in which the certificate is valid.
+    /// The last second in which the certificate is valid: its start.
     pub not_after: Timestamp,
-    /// From when on the device is told that its certificate expires.
+    /// Instant from which the device is told that its certificate expires.
     pub notice_from: Timestamp,
-    /// When the certificate expires, as an HTTP-date (RFC 9110 section 5.6.7).
+    /// The end of the certificate, as an HTTP-date (RFC 9110 section 5.6.7).
     pub expires: HeaderValue,
 }
 
 impl Device {
-    /// Whether the certificate's validity covers `now`, to the second, both ends included (RFC 5280, 4.1.2.5).
+    /// Whether the certificate's validity covers `now`, to the second, both ends included (RFC
+    /// 5280, 4.1.2.5).
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         let second = Timestamp(now.0 - now.0 % 1000);
         self.not_before <= second && second <= self.not_after
     }
 
-    /// What the device is to be told of its certificate's end, once that is near.
+    /// The field that tells the device of its certificate's end, once that is near.
     pub fn expiry_notice(&self, now: Timestamp) -> Option<&HeaderValue> {
         (now >= self.notice_from).then_some(&self.expires)
     }
@@ -93,7 +103,7 @@ impl Identity {
         }
     }
 
-    /// Devices are to be told that their certificate expires this long before.
+    /// Has devices told this long before that their certificate expires.
     pub fn with_expiry_notice(self, expiry_notice: Duration) -> Self {
         Self {
             expiry_notice,
@@ -103,20 +113,21 @@ impl Identity {
 
     /// The device that the leaf certificate, in DER, was issued to.
     pub fn device(&self, leaf_der: &[u8]) -> Result<Device, IdentityError> {
-        let (rest, certificate) =
-            X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
-        if !rest.is_empty() {
-            return Err(IdentityError::Malformed);
-        }
-        let not_after = timestamp(certificate.validity().not_after);
-        let notice_millis = u64::try_from(self.expiry_notice.as_millis()).unwrap_or(u64::MAX);
+        let certificate = chain::parse(leaf_der)?;
+        let validity = certificate.validity();
+        let not_after = timestamp(validity.not_after);
         Ok(Device {
             id: self.id(&certificate, leaf_der)?,
-            not_before: timestamp(certificate.validity().not_before),
+            not_before: timestamp(validity.not_before),
             not_after,
-            notice_from: Timestamp(not_after.0.saturating_sub(notice_millis)),
+            notice_from: self.notice_from(not_after),
             expires: not_after.http_date(),
         })
+    }
+
+    fn notice_from(&self, not_after: Timestamp) -> Timestamp {
+        let notice_millis = u64::try_from(self.expiry_notice.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(not_after.0.saturating_sub(notice_millis))
     }
 
     fn id(
@@ -126,46 +137,45 @@ impl Identity {
     ) -> Result<DeviceId, IdentityError> {
         for source in &self.sources {
             let candidates = match source {
-                IdSource::SanUri => alternative_names(certificate, Tag(6))?,
-                IdSource::SanDns => alternative_names(certificate, Tag(2))?,
+                IdSource::SanUri => alternative_names(certificate, URI)?,
+                IdSource::SanDns => alternative_names(certificate, DNS_NAME)?,
                 IdSource::Cn => common_names(certificate)?,
-                IdSource::Fingerprint => {
-                    return fingerprint(leaf_der).ok_or(IdentityError::NotAnId);
-                }
+                IdSource::Fingerprint => return Ok(fingerprint(leaf_der)),
             };
-            match candidates[..] {
-                [] => continue,
-                [candidate] => return parse(candidate).ok_or(IdentityError::NotAnId),
-                _ => return Err(IdentityError::Ambiguous),
+            if let Some(id) = only_candidate(&candidates)? {
+                return Ok(id);
             }
         }
         Err(IdentityError::Missing)
     }
 }
 
-fn parse(candidate: &[u8]) -> Option<DeviceId> {
-    DeviceId::parse(std::str::from_utf8(candidate).ok()?)
+/// The id that a source names; `None` for a source without an entry.
+fn only_candidate(candidates: &[&[u8]]) -> Result<Option<DeviceId>, IdentityError> {
+    match candidates {
+        [] => Ok(None),
+        [candidate] => {
+            let id = std::str::from_utf8(candidate).ok().and_then(DeviceId::parse);
+            id.map(Some).ok_or(IdentityError::NotAnId)
+        }
+        _ => Err(IdentityError::Ambiguous),
+    }
 }
 
-/// SHA-256 in lower-case hex.
-fn fingerprint(der: &[u8]) -> Option<DeviceId> {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    DeviceId::parse(
-        &digest
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>(),
-    )
+/// The SHA-256 of a certificate, in lower-case hex.
+fn fingerprint(der: &[u8]) -> DeviceId {
+    let digest = digest(&SHA256, der);
+    let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    DeviceId::parse(&hex).expect("64 digits and letters are an id")
 }
 
-/// Dates before 1970 are taken for 1970.
+/// The instant of a certificate's date. Dates before 1970 are taken for 1970.
 fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
 }
 
-/// All entries of one kind in the subject alternative name, `kind` being the number of the choice in GeneralName
-/// (RFC 5280, 4.2.1.6).
+/// All entries of one kind in the subject alternative name, `kind` being the number of the choice
+/// in GeneralName (RFC 5280, 4.2.1.6).
 fn alternative_names<'a>(
     certificate: &TbsCertificate<'a>,
     kind: Tag,
@@ -192,28 +202,28 @@ fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>
     let mut names = Vec::new();
     for relative_name in elements(only(certificate.subject().as_raw(), Tag::Sequence)?) {
         for attribute in elements(relative_name?.expect(Tag::Set)?) {
-            let mut parts = elements(attribute?.expect(Tag::Sequence)?);
-            let kind = parts
-                .next()
-                .ok_or(IdentityError::Malformed)??
-                .expect(Tag::Oid)?;
-            let value = parts.next().ok_or(IdentityError::Malformed)??;
-            if kind == OID_X509_COMMON_NAME.as_bytes() {
-                names.push(text(&value));
-            }
+            names.extend(common_name(&attribute?)?);
         }
     }
     Ok(names)
 }
 
-/// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII text.
+/// The value of an attribute that is a common name.
+fn common_name<'a>(attribute: &Element<'a>) -> Result<Option<&'a [u8]>, IdentityError> {
+    let mut parts = attribute.expect(Tag::Sequence)?;
+    let kind = take(&mut parts)?.expect(Tag::Oid)?;
+    let value = take(&mut parts)?;
+    let is_common_name = kind == OID_X509_COMMON_NAME.as_bytes();
+    Ok(is_common_name.then(|| text(&value)))
+}
+
+/// The value of a common name; empty, which is no id, where it has a type whose bytes are not ASCII
+/// text.
 fn text<'a>(value: &Element<'a>) -> &'a [u8] {
-    let is_text =
-        [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&value.header.tag());
-    if is_text && value.is(Class::Universal) {
-        value.content
-    } else {
-        &[]
+    const TEXTS: [Tag; 3] = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String];
+    match TEXTS.iter().any(|text| value.is_universal(*text)) {
+        true => value.content,
+        false => &[],
     }
 }
 

@@ -1,12 +1,14 @@
-//! PEM files (RFC 7468): each section that a file holds, or what is wrong with the file, and in which line.
+//! PEM files (RFC 7468): each section that a file holds, or what is wrong with the file, and in
+//! which line.
 //!
-//! `tls` reads certificates, keys and CRLs with it, `pki` what it has made. The readers of libraries pass over what they do
-//! not take for a section; here that would be an authority that is missing, or a revoked device that is let in. So the
-//! invariant is: **every BEGIN of a file is a section of the answer, or the answer is an error.** Text between sections is
-//! allowed, as OpenSSL writes it, and so are sections that are joined without a line break, and blanks before a BEGIN.
+//! `tls` reads certificates, keys and CRLs with it, `pki` what it has made. The readers of
+//! libraries pass over what they do not take for a section; here that would be an authority that is
+//! missing, or a revoked device that is let in. So the invariant is: **every BEGIN of a file is a
+//! section of the answer, or the answer is an error.** Text between sections is allowed, as OpenSSL
+//! writes it, and so are sections that are joined without a line break, and blanks before a BEGIN.
 //!
-//! An error knows its line and never a byte of the file: what is read here may be a private key. Limits:
-//! [`FILE_BYTES_MAX`]. Nothing is logged.
+//! An error knows its line and never a byte of the file: what is read here may be a private key.
+//! Limits: [`FILE_BYTES_MAX`]. Nothing is logged.
 
 mod kind;
 mod line;
@@ -125,7 +127,8 @@ struct Open<'a> {
     base64: Vec<u8>,
 }
 
-/// The section that a line outside of sections begins; `None` for text. `below` is the rest of the file.
+/// The section that a line outside of sections begins; `None` for text. `below` is the rest of the
+/// file.
 fn begin<'a>(text: &'a [u8], line: usize, below: &[u8]) -> Result<Option<Open<'a>>, PemError> {
     match Line::of(text) {
         Line::Begin { label, after: [] } => Ok(Some(Open {

@@ -1,13 +1,15 @@
-//! Makes certificates: a certificate authority, and what it signs for servers and devices, one by one or by the
-//! thousand; and takes them back.
+//! Makes certificates: a certificate authority, and what it signs for servers and devices, one by
+//! one or by the thousand; and takes them back.
 //!
-//! `cli` calls it; the gateway never does. One folder is one authority: `ca.pem`, `ca.key`, `crl.pem`, `server.pem`,
-//! `server.key` (`server-rsa.pem`, `server-rsa.key`), and for each device `devices/NAME.pem` and `.key`.
+//! `cli` calls it; the gateway never does. One folder is one authority: `ca.pem`, `ca.key`,
+//! `crl.pem`, `server.pem`, `server.key` (`server-rsa.pem`, `server-rsa.key`), and for each device
+//! `devices/NAME.pem` and `.key`.
 //!
-//! Invariant: nothing is overwritten but the CRL, which is replaced as a whole, under a lock, with the next number and
-//! with all that the last one listed: the CRL is the list, there is no other. Keys are P-256, a server's RSA where that is
-//! asked for, readable by their owner only. Serial numbers are random. A certificate does not outlive its authority.
-//! Bounds: [`FLEET_DEVICES_MAX`]; times in whole days. Failure: [`PkiError`], which names the file and says what to do.
+//! Invariant: nothing is overwritten but the CRL, which is replaced as a whole, under a lock, with
+//! the next number and with all that the last one listed: the CRL is the list, there is no other.
+//! Keys are P-256, a server's RSA where that is asked for, readable by their owner only. Serial
+//! numbers are random. A certificate does not outlive its authority. Bounds: [`FLEET_DEVICES_MAX`];
+//! times in whole days. Failure: [`PkiError`], which names the file and says what to do.
 
 mod crl;
 mod files;
@@ -81,8 +83,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes one, and its empty CRL. The name defaults to one with random letters: names of authorities must differ,
-    /// for a CRL is found by its issuer's name.
+    /// Makes one, and its empty CRL. The name defaults to one with random letters: names of
+    /// authorities must differ, for a CRL is found by its issuer's name.
     pub fn init(
         folder: Folder,
         name: Option<&str>,
@@ -149,7 +151,8 @@ impl Authority {
         &self.folder
     }
 
-    /// A server certificate that answers to `names`. Each kind of key has its own files, for a gateway may have both.
+    /// A server certificate that answers to `names`. Each kind of key has its own files, for a
+    /// gateway may have both.
     pub(crate) fn issue_server(
         &self,
         names: &[ServerName],
@@ -189,7 +192,8 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         files::write_key(key_file, &key.serialize_pem())?;
         files::write_public(file, &certificate.pem()).inspect_err(|_| {
-            // A key without its certificate would stand in the way of the next try; if it stays, that one says so.
+            // A key without its certificate would stand in the way of the next try; if it stays,
+            // that one says so.
             let _ = std::fs::remove_file(key_file);
         })
     }

@@ -1,12 +1,15 @@
-//! TLS: rustls configurations for TCP and QUIC that require a client certificate, always, and who may still speak.
+//! TLS: rustls configurations for TCP and QUIC that require a client certificate, always, and who
+//! may still speak.
 //!
-//! [`Reloader`] reads the files at start, and again when they have changed; every worker takes the current [`Configs`]
-//! for each new handshake, and the current [`Revocation`] for each of its connections. Chain, validity and the
-//! clientAuth extended key usage are the verifier's; ALPN offers h2 and http/1.1 on TCP and h3 on QUIC.
+//! [`Reloader`] reads the files at start, and again when they have changed; every worker takes the
+//! current [`Configs`] for each new handshake, and the current [`Revocation`] for each of its
+//! connections. Chain, validity and the clientAuth extended key usage are the verifier's; ALPN
+//! offers h2 and http/1.1 on TCP and h3 on QUIC.
 //!
-//! A resumed session skips the verifier in rustls: `accept` asks for revocation again, and `ingest` looks at the
-//! certificate's dates on every request. Tickets do not outlive a change of authorities, nor does a connection outlive its
-//! own authority. Bad files are an error that names the file and its variable, and shows nothing of the file.
+//! A resumed session skips the verifier in rustls: `accept` asks for revocation again, and `ingest`
+//! looks at the certificate's dates on every request. Tickets do not outlive a change of
+//! authorities, nor does a connection outlive its own authority. Bad files are an error that names
+//! the file and its variable, and shows nothing of the file.
 
 mod files;
 mod pair;
@@ -36,7 +39,7 @@ pub(crate) use verifier::take_refused_serial;
 use crate::record::Timestamp;
 use crate::telemetry::metrics::{Handshake, Reload};
 
-/// What is wrong with the files.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     #[error("{variable}: cannot read {}: {reason}", file.display())]
@@ -50,7 +53,7 @@ pub(crate) enum TlsError {
         variable: &'static str,
         reason: String,
     },
-    /// A list that may be used later.
+    /// A list from the future may be used later.
     #[error(
         "{}: cannot use {}: it is from the future (thisUpdate): look at the clocks of this machine and of the authority",
         files::CRL, file.display()
@@ -71,7 +74,7 @@ impl TlsError {
         }
     }
 
-    /// When the same files may be good, although nobody changes them.
+    /// Instant from which the same files may be good, although nobody changes them.
     fn due(&self) -> Option<Timestamp> {
         match self {
             Self::Early { until, .. } => Some(*until),
@@ -80,20 +83,20 @@ impl TlsError {
     }
 }
 
-/// What new handshakes are made with.
+/// The configurations that new handshakes are made with.
 pub(crate) struct Configs {
     pub tcp: Arc<ServerConfig>,
     pub quic: Arc<ServerConfig>,
 }
 
-/// What the files say now.
+/// What a worker needs of the files, as they are now.
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub configs: Arc<ArcSwap<Configs>>,
-    /// What they said at start.
+    /// The secret of stateless resets, as the files were at start.
     pub resets: Resets,
     pub revocation: watch::Receiver<Arc<Revocation>>,
-    /// What tickets need not hold.
+    /// The certificates that tickets need not hold.
     pub certificates: Arc<SharedCertificates>,
 }
 

@@ -1,9 +1,11 @@
-//! The audit: reads a sink back and compares it, record by record, with what the fleet's ledger says.
+//! The audit: reads a sink back and compares it, record by record, with what the fleet's ledger
+//! says.
 //!
-//! A reading that was answered 204 must be there once, unchanged, under its device's name, and before anything that the
-//! device sent later. One that was refused, or never sent, must not be there. One without an answer, or with 504, may be.
-//! Records of other runs, or of nobody's, are counted and left alone: a sink may have been used before.
-//! Memory: about 40 bytes a request; readers hand over one record at a time.
+//! A reading that was answered 204 must be there once, unchanged, under its device's name, and
+//! before anything that the device sent later. One that was refused, or never sent, must not be
+//! there. One without an answer, or with 504, may be. Records of other runs, or of nobody's, are
+//! counted and left alone: a sink may have been used before. Memory: about 40 bytes a request;
+//! readers hand over one record at a time.
 
 mod files;
 #[cfg(feature = "kafka")]
@@ -25,23 +27,23 @@ use crate::payload::{Origin, RunId, device_name, digest};
 const EXAMPLES_MAX: usize = 5;
 
 /// A record of the sink.
-pub struct Found<'a> {
-    /// The device, as the gateway says it.
+pub(crate) struct Found<'a> {
+    /// The device's name, as the gateway says it.
     pub device: &'a str,
     pub payload: &'a [u8],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Answered 204, and not there.
+    /// It was answered 204, and is not there.
     Lost,
-    /// There more than once.
+    /// It is there more than once.
     Duplicated,
-    /// Answered 204, and there after something that its device sent later.
+    /// It was answered 204, and is there after something that its device sent later.
     Reordered,
-    /// Other bytes than were sent, or another device.
+    /// It has other bytes than were sent, or another device.
     Corrupted,
-    /// There, although it was refused, never sent, or not in the ledger.
+    /// It is there, although it was refused, never sent, or is not in the ledger.
     Unexpected,
 }
 
@@ -66,13 +68,13 @@ impl Fault {
 }
 
 /// Compares; records of one device are shown to it in the sink's order.
-pub struct Comparison {
+pub(crate) struct Comparison {
     run: RunId,
-    /// By device and sequence.
+    /// What the ledger says, sorted by device and sequence.
     entries: Vec<Entry>,
-    /// How often each was found.
+    /// How often each entry was found.
     found: Vec<u32>,
-    /// The latest sequence found, by device.
+    /// The latest sequence that was found of each device.
     latest: HashMap<u32, u32>,
     records: u64,
     foreign: u64,
@@ -82,10 +84,8 @@ pub struct Comparison {
 
 impl Comparison {
     fn new(run: RunId, mut entries: Vec<Entry>) -> Result<Self> {
-        entries.sort_unstable_by_key(|entry| (entry.device, entry.sequence));
-        let is_same = |pair: &[Entry]| {
-            (pair[0].device, pair[0].sequence) == (pair[1].device, pair[1].sequence)
-        };
+        entries.sort_unstable_by_key(Entry::key);
+        let is_same = |pair: &[Entry]| pair[0].key() == pair[1].key();
         ensure!(
             !entries.windows(2).any(is_same),
             "the ledger names a request twice: it is damaged"
@@ -97,13 +97,13 @@ impl Comparison {
             latest: HashMap::new(),
             records: 0,
             foreign: 0,
-            counts: Default::default(),
+            counts: [0; Fault::ALL.len()],
             examples: Vec::new(),
         })
     }
 
     /// Takes the next record of the sink.
-    pub fn take(&mut self, record: &Found) {
+    pub(crate) fn take(&mut self, record: &Found) {
         self.records += 1;
         match Origin::of(record.payload) {
             Some(origin) if origin.run == self.run => self.compare(origin, record),
@@ -117,52 +117,56 @@ impl Comparison {
     }
 
     fn compare(&mut self, origin: Origin, record: &Found) {
-        let name = || format!("{} #{}", device_name(origin.device), origin.sequence);
         let key = (origin.device, origin.sequence);
-        let Ok(place) = self
-            .entries
-            .binary_search_by_key(&key, |entry| (entry.device, entry.sequence))
-        else {
-            return self.fault(Fault::Unexpected, || {
-                format!("{}: not in the ledger", name())
-            });
+        let place = self.entries.binary_search_by_key(&key, Entry::key);
+        let Ok(place) = place else {
+            let example = || format!("{}: not in the ledger", name(key));
+            return self.fault(Fault::Unexpected, example);
         };
-        let Entry {
-            status,
-            digest: sent,
-            ..
-        } = self.entries[place];
+        let entry = self.entries[place];
+        debug_assert_eq!(entry.key(), key, "it has been looked for");
         self.found[place] += 1;
         if self.found[place] > 1 {
-            return self.fault(Fault::Duplicated, || format!("{} ({status})", name()));
+            let example = || format!("{} ({})", name(key), entry.status);
+            return self.fault(Fault::Duplicated, example);
         }
-        if digest(record.payload) != sent || record.device != device_name(origin.device) {
-            self.fault(Fault::Corrupted, || {
-                format!("{}, from {}", name(), record.device)
-            });
+        self.compare_content(entry, record);
+        self.compare_order(entry);
+    }
+
+    /// Whether the record is what was sent, and may be there.
+    fn compare_content(&mut self, entry: Entry, record: &Found) {
+        let is_whole = digest(record.payload) == entry.digest;
+        if !is_whole || record.device != device_name(entry.device) {
+            let example = || format!("{}, from {}", name(entry.key()), record.device);
+            self.fault(Fault::Corrupted, example);
         }
-        if status != Status::SAFE && !status.is_unknown() {
-            self.fault(Fault::Unexpected, || format!("{}: it was {status}", name()));
+        if entry.status != Status::SAFE && !entry.status.is_unknown() {
+            let example = || format!("{}: it was {}", name(entry.key()), entry.status);
+            self.fault(Fault::Unexpected, example);
         }
-        let latest = self.latest.entry(origin.device).or_insert(origin.sequence);
-        let (is_late, before) = (origin.sequence < *latest, *latest);
-        *latest = before.max(origin.sequence);
+    }
+
+    /// Whether the record stands before what its device sent later.
+    fn compare_order(&mut self, entry: Entry) {
+        let latest = self.latest.entry(entry.device).or_insert(entry.sequence);
+        let before = *latest;
+        *latest = before.max(entry.sequence);
         // Of what was not known to be safe, nobody promised the order.
-        if is_late && status == Status::SAFE {
-            self.fault(Fault::Reordered, || format!("{} after #{before}", name()));
+        if entry.sequence < before && entry.status == Status::SAFE {
+            let example = || format!("{} after #{before}", name(entry.key()));
+            self.fault(Fault::Reordered, example);
         }
     }
 
     /// Whether the ledger has that device.
     fn may_be_ours(&self, device: &str) -> bool {
-        let number: Option<u32> = device
-            .strip_prefix("load-")
-            .and_then(|number| number.parse().ok());
-        number.is_some_and(|number| {
-            self.entries
-                .binary_search_by_key(&number, |entry| entry.device)
-                .is_ok()
-        })
+        let number = device.strip_prefix("load-").unwrap_or_default();
+        let Ok(number) = number.parse::<u32>() else {
+            return false;
+        };
+        let place = self.entries.binary_search_by_key(&number, |e| e.device);
+        place.is_ok()
     }
 
     fn fault(&mut self, fault: Fault, example: impl Fn() -> String) {
@@ -173,44 +177,41 @@ impl Comparison {
     }
 
     fn finish(mut self) -> Findings {
-        for place in 0..self.entries.len() {
-            let Entry {
-                device,
-                sequence,
-                status,
-                ..
-            } = self.entries[place];
-            if status == Status::SAFE && self.found[place] == 0 {
-                self.fault(Fault::Lost, || {
-                    format!("{} #{sequence}", device_name(device))
-                });
-            }
-        }
-        let with = |wanted: fn(Status) -> bool| {
-            self.entries
-                .iter()
-                .filter(|entry| wanted(entry.status))
-                .count()
-        };
-        let unknown_there =
-            |(entry, found): (&Entry, &u32)| entry.status.is_unknown() && *found > 0;
-        Findings {
+        self.look_for_lost();
+        debug_assert_eq!(self.entries.len(), self.found.len(), "one count each");
+        let mut findings = Findings {
             run: self.run,
             requests: self.entries.len(),
-            safe: with(|status| status == Status::SAFE),
-            unknown: with(Status::is_unknown),
-            unknown_there: self
-                .entries
-                .iter()
-                .zip(&self.found)
-                .filter(|pair| unknown_there(*pair))
-                .count(),
+            safe: 0,
+            unknown: 0,
+            unknown_there: 0,
             records: self.records,
             foreign: self.foreign,
             counts: self.counts,
             examples: self.examples,
+        };
+        for (entry, found) in self.entries.iter().zip(self.found) {
+            let is_unknown = entry.status.is_unknown();
+            findings.safe += usize::from(entry.status == Status::SAFE);
+            findings.unknown += usize::from(is_unknown);
+            findings.unknown_there += usize::from(is_unknown && found > 0);
+        }
+        findings
+    }
+
+    fn look_for_lost(&mut self) {
+        for place in 0..self.entries.len() {
+            let entry = self.entries[place];
+            if entry.status == Status::SAFE && self.found[place] == 0 {
+                self.fault(Fault::Lost, || name(entry.key()));
+            }
         }
     }
+}
+
+/// A request by its device and sequence, as the findings name it.
+fn name((device, sequence): (u32, u32)) -> String {
+    format!("{} #{sequence}", device_name(device))
 }
 
 /// What an audit has come to.
@@ -219,7 +220,7 @@ struct Findings {
     requests: usize,
     safe: usize,
     unknown: usize,
-    /// Of those without a known outcome, how many are in the sink.
+    /// Requests without a known outcome that are in the sink.
     unknown_there: usize,
     records: u64,
     foreign: u64,
@@ -232,14 +233,16 @@ impl Findings {
         self.counts.iter().all(|count| *count == 0)
     }
 
+    fn count(&self, fault: Fault) -> u64 {
+        self.counts[fault as usize]
+    }
+
     fn to_json(&self) -> Value {
-        let counts =
-            Fault::ALL.map(|fault| (fault.name().to_owned(), json!(self.counts[fault as usize])));
-        let examples: Vec<Value> = self
-            .examples
-            .iter()
-            .map(|(fault, example)| json!({"fault": fault.name(), "what": example}))
-            .collect();
+        let counts = Fault::ALL.map(|fault| (fault.name().to_owned(), json!(self.count(fault))));
+        let mut examples = Vec::new();
+        for (fault, example) in &self.examples {
+            examples.push(json!({"fault": fault.name(), "what": example}));
+        }
         json!({
             "run": self.run.to_string(), "requests": self.requests, "safe": self.safe, "unknown": self.unknown,
             "unknown_there": self.unknown_there, "records": self.records, "of_other_runs": self.foreign,
@@ -248,9 +251,14 @@ impl Findings {
     }
 
     fn to_text(&self) -> String {
-        let mut text = format!(
+        let faults = Fault::ALL.map(|fault| self.fault_to_text(fault));
+        let end = match self.is_good() {
+            true => "good: every 204 is there once, whole and in order",
+            false => "NOT GOOD",
+        };
+        format!(
             "run {}: {} requests, {} of them 204, {} with an unknown outcome ({} of these arrived)\n\
-             sink: {} records, {} of other runs\n\n",
+             sink: {} records, {} of other runs\n\n{}\n{end}\n",
             self.run,
             self.requests,
             self.safe,
@@ -258,26 +266,23 @@ impl Findings {
             self.unknown_there,
             self.records,
             self.foreign,
-        );
-        for fault in Fault::ALL {
-            text += &format!(
-                "  {:<11}{:>10}\n",
-                fault.name(),
-                self.counts[fault as usize]
-            );
-            let examples = self.examples.iter().filter(|(kind, _)| *kind == fault);
-            examples.for_each(|(_, example)| text += &format!("             {example}\n"));
+            faults.concat(),
+        )
+    }
+
+    fn fault_to_text(&self, fault: Fault) -> String {
+        let mut text = format!("  {:<11}{:>10}\n", fault.name(), self.count(fault));
+        for (kind, example) in &self.examples {
+            if *kind == fault {
+                text += &format!("             {example}\n");
+            }
         }
-        text + if self.is_good() {
-            "\ngood: every 204 is there once, whole and in order\n"
-        } else {
-            "\nNOT GOOD\n"
-        }
+        text
     }
 }
 
 /// Runs the audit and returns whether all is good.
-pub fn run(options: &Audit) -> Result<bool> {
+pub(crate) fn run(options: &Audit) -> Result<bool> {
     let (run, entries) = ledger::read(&options.ledger)?;
     let mut comparison = Comparison::new(run, entries)?;
     read_sink(options, &mut comparison)?;

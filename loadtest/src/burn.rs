@@ -1,9 +1,11 @@
-//! A closed loop: each connection sends its next request when the last is answered, or makes a new connection for each.
+//! A closed loop: each connection sends its next request when the last is answered, or makes a new
+//! connection for each.
 //!
-//! For what only the server's CPU and memory tell: microseconds of CPU a request, a handshake, bytes of an idle
-//! connection. Latencies of a closed loop hide stalls (a waiting client sends nothing that could be late): none are told.
-//! One thread; every device is a connection with its own certificate. The server's CPU is read when the loop begins and
-//! when it ends, connections are made before that.
+//! For what only the server's CPU and memory tell: microseconds of CPU a request, a handshake,
+//! bytes of an idle connection. Latencies of a closed loop hide stalls (a waiting client sends
+//! nothing that could be late): none are told. One thread; every device is a connection with its
+//! own certificate. The server's CPU is read when the loop begins and when it ends, connections are
+//! made before that.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -29,12 +31,13 @@ use crate::target::{Target, Tls};
 /// UDP sockets of the thread.
 const SOCKETS: usize = 4;
 
-/// Connections that are made at the same time.
+/// The most connections that are made at the same time.
 const CONNECTING_MAX: usize = 64;
 
-/// Before the memory of idle connections is read: handshakes leave garbage.
+/// The pause before the memory of idle connections is read: handshakes leave garbage.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// A measurement that is under way.
 struct Bench {
     options: Burn,
     dialer: Dialer,
@@ -46,7 +49,7 @@ struct Bench {
     failed: Cell<u64>,
 }
 
-pub fn run(options: Burn) -> Result<()> {
+pub(crate) fn run(options: Burn) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -62,10 +65,11 @@ pub fn run(options: Burn) -> Result<()> {
 
 fn text(result: &Value) -> String {
     let fields: BTreeMap<_, _> = result.as_object().into_iter().flatten().collect();
-    fields
-        .into_iter()
-        .map(|(name, value)| format!("{name:<28}{value}\n"))
-        .collect()
+    let mut text = String::new();
+    for (name, value) in fields {
+        text += &format!("{name:<28}{value}\n");
+    }
+    text
 }
 
 async fn measure(options: Burn) -> Result<Value> {
@@ -80,22 +84,17 @@ async fn measure(options: Burn) -> Result<Value> {
 impl Bench {
     fn new(options: Burn) -> Result<Self> {
         let server = &options.server;
-        let target = Target::parse(&server.url, server.stream.as_deref(), server.method.clone())?;
-        let authority = Authority::read(&server.ca_cert, &server.ca_key)?;
-        let devices: Vec<u32> = (0..options.idle.unwrap_or(options.connections)).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let target = Arc::new(Target::of(server)?);
+        let sources = Sources {
+            addresses: 0,
+            sockets: SOCKETS,
+        };
+        let template = Template::new(RunId(0), server.payload_bytes)?;
         Ok(Self {
-            dialer: Dialer::new(
-                Arc::new(target),
-                server.timeout,
-                &Sources {
-                    addresses: 0,
-                    sockets: SOCKETS,
-                },
-            )?,
+            dialer: Dialer::new(target, server.timeout, &sources)?,
             tls: Tls::new(server.server_ca())?,
-            certificates: authority.fleet(&devices, threads)?,
-            body: Template::new(RunId(0), server.payload_bytes)?.render(0, 0, &mut Random::new(1)),
+            certificates: certificates(&options)?,
+            body: template.render(0, 0, &mut Random::new(1)),
             left: Cell::new(options.requests.unwrap_or(u64::MAX)),
             done: Cell::new(0),
             failed: Cell::new(0),
@@ -104,20 +103,16 @@ impl Bench {
     }
 
     fn tls(&self, device: u32, resume: bool) -> Result<Arc<rustls::ClientConfig>> {
-        self.tls.device(
-            self.options.protocol,
-            &self.certificates[device as usize],
-            resume,
-        )
+        let certificate = &self.certificates[device as usize];
+        self.tls.device(self.options.protocol, certificate, resume)
     }
 
     async fn connect(&self, tls: &Arc<rustls::ClientConfig>, device: u32) -> Result<Connection> {
-        self.dialer
-            .connect(self.options.protocol, tls, device)
-            .await
+        let protocol = self.options.protocol;
+        self.dialer.connect(protocol, tls, device).await
     }
 
-    /// One request that must be answered as expected.
+    /// Sends one request, which must be answered as expected.
     async fn send(&self, connection: &mut Connection) -> Result<()> {
         let server = &self.options.server;
         let answer = timeout(server.timeout, connection.send(self.body.clone(), None)).await;
@@ -130,23 +125,29 @@ impl Bench {
         Ok(())
     }
 
-    /// All connections, in the order of their devices; each is made whole, and has carried a request.
-    async fn connect_all(self: &Rc<Self>) -> Result<Vec<Connection>> {
+    /// Makes a connection and sends one request on it.
+    async fn open(&self, tls: &Arc<rustls::ClientConfig>, device: u32) -> Result<Connection> {
+        let mut connection = self.connect(tls, device).await?;
+        self.send(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Opens a connection for each device.
+    async fn open_all(self: &Rc<Self>) -> Result<Vec<Connection>> {
         let mut connections = Vec::new();
-        let mut connecting = JoinSet::new();
+        let mut opening = JoinSet::new();
         for device in 0..self.certificates.len() as u32 {
-            if connecting.len() >= CONNECTING_MAX {
-                connections.extend(joined(connecting.join_next().await)?);
+            if opening.len() >= CONNECTING_MAX {
+                connections.extend(joined(opening.join_next().await)?);
             }
             let bench = self.clone();
-            connecting.spawn_local(async move {
-                let mut connection = bench.connect(&bench.tls(device, false)?, device).await?;
-                bench.send(&mut connection).await.map(|()| connection)
-            });
+            opening
+                .spawn_local(async move { bench.open(&bench.tls(device, false)?, device).await });
         }
-        while let Some(connection) = joined(connecting.join_next().await)? {
+        while let Some(connection) = joined(opening.join_next().await)? {
             connections.push(connection);
         }
+        assert_eq!(connections.len(), self.certificates.len(), "one each");
         Ok(connections)
     }
 
@@ -157,16 +158,13 @@ impl Bench {
         left > 0 && Instant::now() < end
     }
 
+    /// Counts how a request ended; the first failure is told.
     fn count(&self, result: Result<()>) {
-        let counter = if result.is_ok() {
-            &self.done
-        } else {
-            &self.failed
+        let Err(error) = result else {
+            return self.done.set(self.done.get() + 1);
         };
-        counter.set(counter.get() + 1);
-        if let Err(error) = result
-            && self.failed.get() == 1
-        {
+        self.failed.set(self.failed.get() + 1);
+        if self.failed.get() == 1 {
             eprintln!("loadtest: {error:#}");
         }
     }
@@ -176,15 +174,23 @@ fn joined<T>(joined: Option<Result<Result<T>, tokio::task::JoinError>>) -> Resul
     joined.map(|result| result?).transpose()
 }
 
-/// Requests on connections that stay.
+/// The certificates of all devices that the measurement needs.
+fn certificates(options: &Burn) -> Result<Vec<DeviceCertificate>> {
+    let server = &options.server;
+    let authority = Authority::read(&server.ca_cert, &server.ca_key)?;
+    let devices: Vec<u32> = (0..options.idle.unwrap_or(options.connections)).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    authority.fleet(&devices, threads)
+}
+
+/// Measures requests on connections that stay.
 async fn stream(bench: &Rc<Bench>) -> Result<Value> {
-    let connections = bench.connect_all().await?;
+    let connections = bench.open_all().await?;
     let meter = Meter::start(bench);
     let end = Instant::now() + bench.options.duration;
-    let streams = if bench.options.protocol == Protocol::H1 {
-        1
-    } else {
-        bench.options.streams
+    let streams = match bench.options.protocol {
+        Protocol::H1 => 1,
+        _ => bench.options.streams,
     };
     let mut loops = JoinSet::new();
     for connection in connections {
@@ -198,7 +204,7 @@ async fn stream(bench: &Rc<Bench>) -> Result<Value> {
     Ok(meter.stop(bench))
 }
 
-/// Ends with its connection.
+/// Sends one request after the other, until the end or until the connection is closed.
 async fn send_until(bench: Rc<Bench>, mut connection: Connection, end: Instant) {
     while bench.take(end) {
         let result = bench.send(&mut connection).await;
@@ -210,65 +216,59 @@ async fn send_until(bench: Rc<Bench>, mut connection: Connection, end: Instant) 
     }
 }
 
-/// A connection for each request.
+/// Measures a connection for each request.
 async fn reconnect(bench: &Rc<Bench>, how: Reconnect) -> Result<Value> {
-    let resume = how == Reconnect::Resumed;
-    let configs: Vec<_> = (0..bench.options.connections)
-        .map(|device| bench.tls(device, resume))
-        .collect::<Result<_>>()?;
-    for (device, tls) in configs.iter().enumerate() {
+    let mut configs = Vec::new();
+    for device in 0..bench.options.connections {
+        let tls = bench.tls(device, how == Reconnect::Resumed)?;
         // The first connection brings the ticket.
-        let mut connection = bench.connect(tls, device as u32).await?;
-        bench.send(&mut connection).await?;
+        bench.open(&tls, device).await?;
+        configs.push((device, tls));
     }
     let meter = Meter::start(bench);
     let end = Instant::now() + bench.options.duration;
     let mut loops = JoinSet::new();
-    for (device, tls) in configs.into_iter().enumerate() {
-        let bench = bench.clone();
-        loops.spawn_local(async move {
-            while bench.take(end) {
-                let once = async {
-                    let mut connection = bench.connect(&tls, device as u32).await?;
-                    bench.send(&mut connection).await
-                };
-                let result = once.await;
-                bench.count(result);
-            }
-        });
+    for (device, tls) in configs {
+        loops.spawn_local(open_until(bench.clone(), device, tls, end));
     }
     while loops.join_next().await.is_some() {}
     Ok(meter.stop(bench))
 }
 
-/// Connections that have carried one request each, and what they cost the server in memory.
+/// Opens one connection after the other.
+async fn open_until(bench: Rc<Bench>, device: u32, tls: Arc<rustls::ClientConfig>, end: Instant) {
+    while bench.take(end) {
+        let opened = bench.open(&tls, device).await;
+        bench.count(opened.map(drop));
+    }
+}
+
+/// Measures what connections that have carried one request each cost the server in memory.
 async fn idle(bench: &Rc<Bench>) -> Result<Value> {
     let pid = bench.options.server.pid.context("--idle needs --pid")?;
-    let pss = || {
-        process::tree_pss_bytes(pid)
-            .with_context(|| format!("the memory of process {pid} cannot be read"))
-    };
     // A server's first connection brings things into memory that stay.
-    let mut first = bench.connect(&bench.tls(0, false)?, 0).await?;
-    bench.send(&mut first).await?;
-    let before = pss()?;
-    let connections = bench.connect_all().await?;
+    let _first = bench.open(&bench.tls(0, false)?, 0).await?;
+    let before = pss_bytes(pid)?;
+    let connections = bench.open_all().await?;
     tokio::time::sleep(SETTLING).await;
-    let after = pss()?;
-    let open = connections
-        .iter()
-        .filter(|connection| connection.is_open())
-        .count();
+    let after = pss_bytes(pid)?;
+    let open = connections.iter().filter(|one| one.is_open()).count();
+    let count = connections.len() as u64;
     Ok(json!({
-        "connections": connections.len(), "connections_open": open, "server_pss_before_bytes": before,
+        "connections": count, "connections_open": open, "server_pss_before_bytes": before,
         "server_pss_after_bytes": after,
-        "server_bytes_per_connection": after.saturating_sub(before) / (connections.len() as u64).max(1),
+        "server_bytes_per_connection": after.saturating_sub(before) / count.max(1),
     }))
 }
 
-/// The clocks between start and end of a loop.
+fn pss_bytes(pid: u32) -> Result<u64> {
+    let bytes = process::tree_pss_bytes(pid);
+    bytes.with_context(|| format!("the memory of process {pid} cannot be read"))
+}
+
+/// Readings of the clocks: the wall's, and the CPU time that the server and this process have used.
 struct Meter {
-    began: Instant,
+    at: Instant,
     server: Option<f64>,
     own: Option<f64>,
 }
@@ -277,26 +277,28 @@ impl Meter {
     fn start(bench: &Bench) -> Self {
         let server = bench.options.server.pid.and_then(process::tree_cpu_seconds);
         Self {
-            began: Instant::now(),
+            at: Instant::now(),
             server,
             own: process::tree_cpu_seconds(std::process::id()),
         }
     }
 
+    /// What was used and done since the start.
     fn stop(self, bench: &Bench) -> Value {
-        let seconds = self.began.elapsed().as_secs_f64();
-        let server = bench.options.server.pid.and_then(process::tree_cpu_seconds);
-        let own = process::tree_cpu_seconds(std::process::id());
-        let used = |before: Option<f64>, after: Option<f64>| {
-            before.zip(after).map(|(before, after)| after - before)
-        };
+        let now = Self::start(bench);
+        let seconds = (now.at - self.at).as_secs_f64();
+        let server = used(self.server, now.server);
+        let own = used(self.own, now.own);
         let done = bench.done.get();
         let micros = |cpu: f64| cpu * 1e6 / done.max(1) as f64;
-        let (server, own) = (used(self.server, server), used(self.own, own));
         json!({
             "requests": done, "failed": bench.failed.get(), "seconds": seconds, "requests_per_second": done as f64 / seconds,
             "server_cores": server.map(|cpu| cpu / seconds), "server_cpu_us_per_request": server.map(micros),
             "generator_cores": own.map(|cpu| cpu / seconds), "generator_cpu_us_per_request": own.map(micros),
         })
     }
+}
+
+fn used(before: Option<f64>, after: Option<f64>) -> Option<f64> {
+    Some(after? - before?)
 }

@@ -1,12 +1,14 @@
-//! Device certificates, made in memory: P-256, each with its own key, signed by the authority that the server trusts.
+//! Device certificates, made in memory: P-256, each with its own key, signed by the authority that
+//! the server trusts.
 //!
-//! Workers make a fleet's before the run, on all threads; devices whose certificate changes make one themselves.
-//! The device's name stands as a DNS name and as the common name: the gateway reads its id from either.
-//! Nothing is written to disk. A certificate or key of the authority that cannot be read is an error that names it.
+//! Workers make a fleet's before the run, on all threads; devices whose certificate changes make
+//! one themselves. The device's name stands as a DNS name and as the common name: the gateway reads
+//! its id from either. Nothing is written to disk. A certificate or key of the authority that
+//! cannot be read is an error that names it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use rcgen::{
@@ -19,12 +21,34 @@ use crate::payload::device_name;
 
 const VALIDITY: Duration = Duration::from_secs(24 * 3600);
 
-/// Clocks differ.
+/// Certificates are valid from this long before they were made: clocks differ.
 const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// Devices that a thread takes at a time.
+const PORTION_DEVICES: usize = 64;
+
+/// Devices that wait for their certificates.
+struct Portions<'a> {
+    all: Vec<&'a [u32]>,
+    next: AtomicUsize,
+}
+
+impl<'a> Portions<'a> {
+    fn take(&self) -> Option<(usize, &'a [u32])> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed);
+        Some((place, *self.all.get(place)?))
+    }
+}
+
+/// The certificates of one portion.
+struct Made {
+    place: usize,
+    certificates: Vec<DeviceCertificate>,
+}
 
 /// A certificate and its key, in DER.
 #[derive(Debug)]
-pub struct DeviceCertificate {
+pub(crate) struct DeviceCertificate {
     pub certificate: CertificateDer<'static>,
     pub key: PrivateKeyDer<'static>,
 }
@@ -38,30 +62,32 @@ impl Clone for DeviceCertificate {
     }
 }
 
-/// Who signs devices.
-pub struct Authority {
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| file.display().to_string())
+}
+
+/// The authority that signs devices.
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     since_epoch: Duration,
 }
 
 impl Authority {
-    pub fn read(certificate: &Path, key: &Path) -> Result<Self> {
-        let text =
-            |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-        let signer = KeyPair::from_pem(&text(key)?).with_context(|| key.display().to_string())?;
-        let issuer = Issuer::from_ca_cert_pem(&text(certificate)?, signer);
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        let signer = KeyPair::from_pem(&read(key)?);
+        let signer = signer.with_context(|| key.display().to_string())?;
+        let issuer = Issuer::from_ca_cert_pem(&read(certificate)?, signer);
         Ok(Self {
             issuer: issuer.with_context(|| certificate.display().to_string())?,
-            since_epoch,
+            since_epoch: SystemTime::now().duration_since(UNIX_EPOCH)?,
         })
     }
 
-    pub fn device(&self, device: u32) -> Result<DeviceCertificate> {
+    /// Makes the certificate of a device.
+    pub(crate) fn device(&self, device: u32) -> Result<DeviceCertificate> {
         let key = KeyPair::generate()?;
-        let certificate = self
-            .params(&device_name(device))?
-            .signed_by(&key, &self.issuer)?;
+        let params = self.params(&device_name(device))?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Ok(DeviceCertificate {
             certificate: certificate.der().clone(),
@@ -69,45 +95,47 @@ impl Authority {
         })
     }
 
-    /// The certificates of all of them, in their order, made on so many threads.
-    pub fn fleet(&self, devices: &[u32], threads: usize) -> Result<Vec<DeviceCertificate>> {
-        const PORTION: usize = 64;
-        let portions: Vec<&[u32]> = devices.chunks(PORTION).collect();
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, Vec<DeviceCertificate>)>> {
-            let mut made = Vec::new();
-            loop {
-                let portion = next.fetch_add(1, Ordering::Relaxed);
-                let Some(devices) = portions.get(portion) else {
-                    return Ok(made);
-                };
-                made.push((
-                    portion,
-                    devices
-                        .iter()
-                        .map(|device| self.device(*device))
-                        .collect::<Result<_>>()?,
-                ));
-            }
+    /// Makes the certificates of all devices, in their order, on so many threads.
+    pub(crate) fn fleet(&self, devices: &[u32], threads: usize) -> Result<Vec<DeviceCertificate>> {
+        let portions = Portions {
+            all: devices.chunks(PORTION_DEVICES).collect(),
+            next: AtomicUsize::new(0),
         };
-        let made: Vec<_> = std::thread::scope(|scope| {
+        let mut made = self.on_threads(&portions, threads)?;
+        made.sort_by_key(|portion| portion.place);
+        let mut certificates = Vec::with_capacity(devices.len());
+        for portion in made {
+            certificates.extend(portion.certificates);
+        }
+        assert_eq!(certificates.len(), devices.len(), "one for each device");
+        Ok(certificates)
+    }
+
+    /// What all threads have made, in any order, or the first error.
+    fn on_threads(&self, portions: &Portions, threads: usize) -> Result<Vec<Made>> {
+        let work = || self.work(portions);
+        std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("panicked"))))
-                .collect()
-        });
-        let mut made: Vec<_> = made
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect();
-        made.sort_by_key(|(portion, _)| *portion);
-        Ok(made
-            .into_iter()
-            .flat_map(|(_, certificates)| certificates)
-            .collect())
+            let mut made = Vec::new();
+            for thread in threads {
+                let panicked = |_| Err(anyhow!("a thread that makes certificates panicked"));
+                made.extend(thread.join().unwrap_or_else(panicked)?);
+            }
+            Ok(made)
+        })
+    }
+
+    /// Makes one portion after the other, until none is left.
+    fn work(&self, portions: &Portions) -> Result<Vec<Made>> {
+        let mut made = Vec::new();
+        while let Some((place, devices)) = portions.take() {
+            let certificates = devices.iter().map(|device| self.device(*device));
+            made.push(Made {
+                place,
+                certificates: certificates.collect::<Result<_>>()?,
+            });
+        }
+        Ok(made)
     }
 
     fn params(&self, name: &str) -> Result<CertificateParams> {

@@ -13,20 +13,21 @@ use crate::scenario::Scenario;
 
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Simulate a fleet of devices, open loop, and report what they saw
     Fleet(Box<Fleet>),
     /// Compare what a sink holds with what a fleet's ledger says; exit code 1 where they differ
     Audit(Audit),
     /// Put one load on several servers, one after the other, and compare
     Peers(Peers),
-    /// Closed loop: as fast as the server answers, or connections that do nothing; for CPU and memory figures
+    /// Closed loop: as fast as the server answers, or connections that do nothing; for CPU and
+    /// memory figures
     Burn(Box<Burn>),
     /// Two results of `fleet` side by side
     Compare(Compare),
@@ -34,7 +35,7 @@ pub enum Command {
 
 /// What is under test, and who speaks to it.
 #[derive(Args, Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// https://HOST:PORT, with a path unless the default stream of Forebay is meant
     pub url: String,
     /// Send to this stream, /v1/streams/NAME
@@ -65,13 +66,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn server_ca(&self) -> &PathBuf {
+    pub(crate) fn server_ca(&self) -> &PathBuf {
         self.server_ca.as_ref().unwrap_or(&self.ca_cert)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Protocols {
+pub(crate) enum Protocols {
     H1,
     H2,
     H3,
@@ -80,7 +81,7 @@ pub enum Protocols {
 }
 
 impl Protocols {
-    pub fn of(self, device: u32) -> Protocol {
+    pub(crate) fn of(self, device: u32) -> Protocol {
         match self {
             Self::H1 => Protocol::H1,
             Self::H2 => Protocol::H2,
@@ -91,7 +92,7 @@ impl Protocols {
 }
 
 #[derive(Args, Clone, Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     #[command(flatten)]
     pub server: Server,
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
@@ -117,19 +118,22 @@ pub struct Fleet {
     /// New connections per second before the run begins
     #[arg(long, default_value_t = 2000.0)]
     pub connect_rate: f64,
-    /// From the last connection to the run: a fleet that has just connected still has a few packets to exchange
+    /// From the last connection to the run: a fleet that has just connected still has a few packets
+    /// to exchange
     #[arg(long, value_parser = duration, default_value = "2s")]
     pub settle: Duration,
     /// Handshakes at the same time, of the whole fleet
     #[arg(long, default_value_t = 2000)]
     pub handshakes_max: u32,
-    /// Worker processes: one can hold about 19,000 TCP connections where the open-file limit is 20,000
+    /// Worker processes: one can hold about 19,000 TCP connections where the open-file limit is
+    /// 20,000
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub processes: u32,
     /// Threads of each process
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
-    /// Connections come from 127.0.0.2 and this many addresses, where the server is at 127.0.0.1: each has 28,000 ports
+    /// Connections come from 127.0.0.2 and this many addresses, where the server is at 127.0.0.1:
+    /// each has 28,000 ports
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=200))]
     pub source_addresses: u8,
     /// UDP sockets of each thread; all HTTP/3 connections of the thread share them
@@ -157,28 +161,23 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Of one device.
-    pub fn interval(&self) -> Duration {
+    /// The time in which a device sends once.
+    pub(crate) fn interval(&self) -> Duration {
         self.rate.map_or(self.interval, |rate| {
             Duration::from_secs_f64(f64::from(self.devices) / rate)
         })
     }
 
     /// Threads of all processes.
-    pub fn slots(&self) -> u32 {
+    pub(crate) fn slots(&self) -> u32 {
         self.processes * self.threads
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
-        ensure!(
-            self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0),
-            "--rate is more than 0"
-        );
-        ensure!(
-            self.connect_rate.is_finite() && self.connect_rate > 0.0,
-            "--connect-rate is more than 0"
-        );
+        let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
+        ensure!(self.rate.is_none_or(is_rate), "--rate is more than 0");
+        ensure!(is_rate(self.connect_rate), "--connect-rate is more than 0");
         ensure!(
             self.interval() >= Duration::from_millis(1),
             "a device sends at most 1000 times a second"
@@ -193,7 +192,7 @@ impl Fleet {
 
 /// A shell command and when it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
+pub(crate) struct Hook {
     pub at: Duration,
     pub command: String,
 }
@@ -213,7 +212,7 @@ impl FromStr for Hook {
 }
 
 #[derive(Args)]
-pub struct Audit {
+pub(crate) struct Audit {
     #[arg(long, value_name = "FILE")]
     pub ledger: PathBuf,
     #[command(flatten)]
@@ -231,7 +230,7 @@ pub struct Audit {
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub struct SinkChoice {
+pub(crate) struct SinkChoice {
     /// The file sink's folder, or the folder of one stream in it
     #[arg(long, value_name = "FOLDER")]
     pub files: Option<PathBuf>,
@@ -244,7 +243,7 @@ pub struct SinkChoice {
 }
 
 #[derive(Args)]
-pub struct Peers {
+pub(crate) struct Peers {
     /// NAME=URL, the first is what the others are compared with
     #[arg(required = true, value_name = "NAME=URL")]
     pub servers: Vec<String>,
@@ -260,7 +259,7 @@ pub struct Peers {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Reconnect {
+pub(crate) enum Reconnect {
     /// Every connection makes a full handshake
     Full,
     /// Every connection but the first resumes
@@ -268,7 +267,7 @@ pub enum Reconnect {
 }
 
 #[derive(Args, Clone, Debug)]
-pub struct Burn {
+pub(crate) struct Burn {
     #[command(flatten)]
     pub server: Server,
     #[arg(long, value_enum, default_value_t = Protocol::H1)]
@@ -286,7 +285,8 @@ pub struct Burn {
     /// A new connection for every request
     #[arg(long, value_enum)]
     pub reconnect: Option<Reconnect>,
-    /// Open so many connections, one request on each, and hold them while the server's memory is read
+    /// Open so many connections, one request on each, and hold them while the server's memory is
+    /// read
     #[arg(long, conflicts_with_all = ["reconnect", "requests"])]
     pub idle: Option<u32>,
     /// Answer as JSON
@@ -295,20 +295,17 @@ pub struct Burn {
 }
 
 #[derive(Args)]
-pub struct Compare {
+pub(crate) struct Compare {
     pub first: PathBuf,
     pub second: PathBuf,
 }
 
-/// A number with `ms`, `s`, `m` or `h`.
-pub fn duration(text: &str) -> Result<Duration> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number
-        .parse()
-        .with_context(|| format!("{text}: a number and a unit, like 5s"))?;
+/// Reads a number with `ms`, `s`, `m` or `h`.
+pub(crate) fn duration(text: &str) -> Result<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
+    let number = number.parse::<f64>();
+    let number = number.with_context(|| format!("{text}: a number and a unit, like 5s"))?;
     let seconds = match unit {
         "ms" => number / 1000.0,
         "s" => number,

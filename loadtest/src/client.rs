@@ -1,15 +1,17 @@
-//! Connections to the server under test, one kind for each protocol, and what a request on them came to.
+//! Connections to the server under test, one kind for each protocol, and what a request on them
+//! came to.
 //!
-//! Devices of a fleet and the closed loops of `burn` use it. One [`Dialer`] a thread owns the UDP sockets that all QUIC
-//! connections of the thread share, and knows the source addresses that TCP connections take in turn.
-//! Bounds: a connection and its handshake have `timeout`, a request too; of an answer's body at most 1 MiB is read.
-//! Failure: an error that says what went wrong, for the log; a caller counts it and goes on.
+//! Devices of a fleet and the closed loops of `burn` use it. One [`Dialer`] a thread owns the UDP
+//! sockets that all QUIC connections of the thread share, and knows the source addresses that TCP
+//! connections take in turn. Bounds: a connection and its handshake have `timeout`, a request too;
+//! of an answer's body at most 1 MiB is read. Failure: an error that says what went wrong, for the
+//! log; a caller counts it and goes on.
 
 mod h3;
 mod tcp;
 mod upload;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,19 +22,20 @@ use tokio::time::timeout;
 
 use crate::protocol::Protocol;
 use crate::target::Target;
-pub use upload::Pace;
+pub(crate) use upload::Pace;
 
-/// Of an answer's body; more is an error.
+/// The most that is read of an answer's body; more is an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Of a UDP socket: with room for more, answers would wait there until their devices have asked again.
+/// The receive buffer of a UDP socket: with room for more, answers would wait there until their
+/// devices have asked again.
 const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
-/// Of a UDP socket: holds a burst of requests.
+/// The send buffer of a UDP socket: holds a burst of requests.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// Where the connections of a thread come from.
-pub struct Sources {
+/// The addresses and sockets that the connections of a thread come from.
+pub(crate) struct Sources {
     /// TCP connections come from 127.0.0.2 and so on in turn; 0 leaves the address to the system.
     pub addresses: u8,
     /// UDP sockets for QUIC.
@@ -40,7 +43,7 @@ pub struct Sources {
 }
 
 /// Makes the connections of one thread.
-pub struct Dialer {
+pub(crate) struct Dialer {
     target: Arc<Target>,
     timeout: Duration,
     addresses: u8,
@@ -49,10 +52,13 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Within a tokio runtime.
-    pub fn new(target: Arc<Target>, timeout: Duration, sources: &Sources) -> Result<Self> {
-        let endpoint = |socket: usize| endpoint(source(sources.addresses, socket), target.address);
-        let endpoints = (0..sources.sockets).map(endpoint).collect::<Result<_>>()?;
+    /// Makes the sockets; within a tokio runtime.
+    pub(crate) fn new(target: Arc<Target>, timeout: Duration, sources: &Sources) -> Result<Self> {
+        let mut endpoints = Vec::new();
+        for socket in 0..sources.sockets {
+            let source = source(sources.addresses, socket);
+            endpoints.push(endpoint(source, target.address)?);
+        }
         let mut transport = quinn::TransportConfig::default();
         // The server's idle time-out holds; devices do not probe the path.
         transport.max_idle_timeout(None).mtu_discovery_config(None);
@@ -65,8 +71,8 @@ impl Dialer {
         })
     }
 
-    /// The `number` chooses among the sockets and source addresses.
-    pub async fn connect(
+    /// Connects and shakes hands. The `number` chooses among the sockets and source addresses.
+    pub(crate) async fn connect(
         &self,
         protocol: Protocol,
         tls: &Arc<rustls::ClientConfig>,
@@ -94,63 +100,61 @@ impl Dialer {
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let endpoint = &self.endpoints[number as usize % self.endpoints.len()];
-        let quic = endpoint
-            .connect_with(config, self.target.address, &self.target.host)?
-            .await?;
-        Ok(Connection::H3(
-            h3::Connection::open(quic, &self.target).await?,
-        ))
+        let Target { address, host, .. } = &*self.target;
+        let quic = endpoint.connect_with(config, *address, host)?.await?;
+        let connection = h3::Connection::open(quic, &self.target).await?;
+        Ok(Connection::H3(connection))
     }
 
+    /// The address that a TCP connection comes from, where the system does not choose it.
     fn source(&self, number: u32) -> Option<SocketAddr> {
-        (self.addresses > 0).then(|| source(self.addresses, number as usize))
+        let is_chosen = self.addresses > 0 && has_loopback_sources(self.target.address);
+        is_chosen.then(|| source(self.addresses, number as usize))
     }
 }
 
+/// Whether connections to a server may come from any address of 127.0.0.0/8.
+fn has_loopback_sources(target: SocketAddr) -> bool {
+    target.is_ipv4() && target.ip().is_loopback()
+}
+
 fn source(addresses: u8, number: usize) -> SocketAddr {
-    let last = if addresses == 0 {
-        1
-    } else {
-        2 + (number % usize::from(addresses)) as u8
+    let last = match addresses {
+        0 => 1,
+        addresses => 2 + (number % usize::from(addresses)) as u8,
     };
     (Ipv4Addr::new(127, 0, 0, last), 0).into()
 }
 
 fn endpoint(source: SocketAddr, target: SocketAddr) -> Result<quinn::Endpoint> {
-    let any: SocketAddr = if target.is_ipv4() {
-        (IpAddr::from([0, 0, 0, 0]), 0).into()
-    } else {
-        ([0_u16; 8], 0).into()
+    let any: IpAddr = match target.is_ipv4() {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind(if target.ip().is_loopback() && target.is_ipv4() {
-        source
-    } else {
-        any
-    })?;
+    let socket = match has_loopback_sources(target) {
+        true => UdpSocket::bind(source)?,
+        false => UdpSocket::bind((any, 0))?,
+    };
     let options = socket2::SockRef::from(&socket);
     // The system grants as much as its administrator allows.
     let _ = options.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     let _ = options.set_send_buffer_size(SEND_BUFFER_BYTES);
     let runtime = quinn::default_runtime().context("a runtime")?;
-    Ok(quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        None,
-        socket,
-        runtime,
-    )?)
+    let config = quinn::EndpointConfig::default();
+    Ok(quinn::Endpoint::new(config, None, socket, runtime)?)
 }
 
 /// A connection that takes requests; dropping it closes it.
-pub enum Connection {
+pub(crate) enum Connection {
     H1(tcp::H1),
     H2(tcp::H2),
     H3(h3::Connection),
 }
 
 impl Connection {
-    /// Sends a body and returns the status of the answer, once all of it has come. After an error the connection is of
-    /// no more use.
-    pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    /// Sends a body and returns the status of the answer, once all of it has come. After an error
+    /// the connection is of no more use.
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         match self {
             Self::H1(connection) => connection.send(body, pace).await,
             Self::H2(connection) => connection.send(body, pace).await,
@@ -159,7 +163,7 @@ impl Connection {
     }
 
     /// Whether it has not been closed, as far as is known.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::H1(connection) => connection.is_open(),
             Self::H2(connection) => connection.is_open(),
@@ -168,7 +172,7 @@ impl Connection {
     }
 
     /// A handle to the same connection for a further request at the same time; none on HTTP/1.1.
-    pub fn share(&self) -> Option<Self> {
+    pub(crate) fn share(&self) -> Option<Self> {
         match self {
             Self::H1(_) => None,
             Self::H2(connection) => Some(Self::H2(connection.clone())),

@@ -1,9 +1,10 @@
-//! The conductor: starts worker processes, lets them begin together, gathers what they count, watches server and
-//! generator, runs hooks, and makes the report.
+//! The conductor: starts worker processes, lets them begin together, gathers what they count,
+//! watches server and generator, runs hooks, and makes the report.
 //!
-//! One thread waits for messages; each worker has one that reads its stdout. Setup (certificates, connections) comes
-//! before the run and is reported apart. Bounds: messages wait in a queue of fixed length; setup has
-//! `SETUP_MAX`; workers that have not ended well after the run are killed, and the verdict says so.
+//! One thread waits for messages; each worker has one that reads its stdout. Setup (certificates,
+//! connections) comes before the run and is reported apart. Bounds: messages wait in a queue of
+//! fixed length; setup has `SETUP_MAX`; workers that have not ended well after the run are killed,
+//! and the verdict says so.
 
 mod crew;
 mod device;
@@ -12,10 +13,11 @@ mod hooks;
 mod observer;
 mod results;
 mod verdict;
-pub mod worker;
+pub(crate) mod worker;
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,29 +26,37 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Fleet;
 use crate::payload::{RunId, Template};
+use crate::random::Random;
 use crate::report::{self, Report};
 use crew::Line;
 use gather::Gathered;
 use hooks::Hooks;
 use observer::Observer;
 
-/// Certificates and connections; 100,000 of them take less than a minute.
+/// The most that certificates and connections may take; 100,000 take less than a minute.
 const SETUP_MAX: Duration = Duration::from_secs(1800);
 
-/// From the last worker that is ready to the first sending.
+/// The time from the last worker that is ready to the first sending.
 const LEAD: Duration = Duration::from_millis(500);
 
+/// The time that workers have to end, once the last answer must have come.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often hooks and counters are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Messages that wait for the conductor.
 const MESSAGES_MAX: usize = 4096;
 
-/// What a worker said.
+/// A message of a worker.
 enum Message {
     Line(Line),
-    /// Its stdout has ended, or holds what is no line.
+    /// The worker's stdout has ended, or holds what is no line.
     End,
 }
 
 /// Runs a fleet and returns whether the figures are fit to be trusted.
-pub fn run(options: Fleet) -> Result<bool> {
+pub(crate) fn run(options: Fleet) -> Result<bool> {
     options.check()?;
     let run = options.run.unwrap_or_else(new_run);
     if let Some(worker) = options.worker {
@@ -58,80 +68,56 @@ pub fn run(options: Fleet) -> Result<bool> {
     }
     let report = conduct(&options, run)?;
     if let Some(path) = &options.report {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)
-            .with_context(|| path.display().to_string())?;
+        write(path, &serde_json::to_string_pretty(&report)?)?;
     }
     if let Some(path) = &options.html {
-        std::fs::write(path, report::html::page(&report))
-            .with_context(|| path.display().to_string())?;
+        write(path, &report::html::page(&report))?;
     }
     print!("{}", report::text::summary(&report));
     Ok(report.verdict.fit)
 }
 
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
 fn new_run() -> RunId {
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_nanos() as u64);
-    RunId(crate::random::Random::new(nanos ^ u64::from(std::process::id())).next() as u32)
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanos = since_epoch.map_or(0, |time| time.as_nanos() as u64);
+    let seed = nanos ^ u64::from(std::process::id());
+    RunId(Random::new(seed).next() as u32)
 }
 
 fn conduct(options: &Fleet, run: RunId) -> Result<Report> {
-    let progress =
-        ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     let (sender, messages) = sync_channel(MESSAGES_MAX);
     let mut workers = Workers::start(options, run, &sender)?;
     drop(sender);
-    let mut gathered = Gathered::new(options.slots());
-    set_up(options, &messages, &mut gathered, &progress)?;
-    let start = workers.begin(options.settle)?;
-    let mut hooks = Hooks::new(options.hooks.clone());
-    let mut observer = Observer::new(options.server.pid, workers.ids());
-    let deadline = start + options.duration + 2 * options.server.timeout + Duration::from_secs(10);
-    let mut open = options.processes;
-    while open > 0 {
-        let now = Instant::now();
-        if now > deadline {
-            gathered
-                .faults
-                .push("a worker did not end in time and was killed".into());
-            workers.kill();
-            break;
-        }
-        if let Some(running) = now.checked_duration_since(start) {
-            hooks.run_due(running);
-            if observer.observe(running, options.duration) {
-                progress.set_message(gathered.line(running, options.duration));
-                progress.tick();
-            }
-        }
-        match messages.recv_timeout(Duration::from_millis(50)) {
-            Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(*snapshot),
-            Ok(Message::Line(line)) => bail!("a worker said {line:?} in the run"),
-            Ok(Message::End) => open -= 1,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    progress.finish_and_clear();
-    gathered.faults.extend(workers.end());
-    gathered.finish();
-    Ok(results::of(options, run, gathered, &observer, hooks.end()))
+    let bar = ProgressBar::no_length();
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    let gathered = set_up(options, &messages, &bar)?;
+    let mut running = Running {
+        options,
+        start: workers.begin(options.settle)?,
+        hooks: Hooks::new(options.hooks.clone()),
+        observer: Observer::new(options.server.pid, workers.ids()),
+        workers,
+        messages,
+        gathered,
+        bar,
+    };
+    running.gather()?;
+    Ok(running.end(run))
 }
 
-/// Until every worker's threads have connected their devices.
-fn set_up(
-    options: &Fleet,
-    messages: &Receiver<Message>,
-    gathered: &mut Gathered,
-    bar: &ProgressBar,
-) -> Result<()> {
+/// Waits until the threads of all workers have connected their devices.
+fn set_up(options: &Fleet, messages: &Receiver<Message>, bar: &ProgressBar) -> Result<Gathered> {
     bar.set_message(format!(
         "{} certificates, then connections at {}/s",
         options.devices, options.connect_rate
     ));
     bar.enable_steady_tick(Duration::from_millis(100));
     let began = Instant::now();
+    let mut gathered = Gathered::new(options.slots());
     let mut ready = 0;
     while ready < options.slots() {
         ensure!(
@@ -141,8 +127,7 @@ fn set_up(
         match messages.recv_timeout(Duration::from_secs(1)) {
             Ok(Message::Line(Line::Ready)) => ready += 1,
             Ok(Message::Line(Line::Certificates { count, seconds })) => {
-                gathered.certificates += count;
-                gathered.certificate_seconds = gathered.certificate_seconds.max(seconds);
+                gathered.take_certificates(count, seconds);
             }
             Ok(Message::Line(Line::Counted(snapshot))) => gathered.take(*snapshot),
             Err(RecvTimeoutError::Timeout) => {}
@@ -153,42 +138,108 @@ fn set_up(
     }
     bar.disable_steady_tick();
     gathered.setup_seconds = began.elapsed().as_secs_f64();
-    Ok(())
+    Ok(gathered)
+}
+
+/// A run that is under way.
+struct Running<'a> {
+    options: &'a Fleet,
+    start: Instant,
+    hooks: Hooks,
+    observer: Observer,
+    workers: Workers,
+    messages: Receiver<Message>,
+    gathered: Gathered,
+    bar: ProgressBar,
+}
+
+impl Running<'_> {
+    /// Takes what the workers say, until all of them have ended or the deadline has come.
+    fn gather(&mut self) -> Result<()> {
+        let deadline = self.deadline();
+        let mut open = self.options.processes;
+        while open > 0 {
+            if Instant::now() > deadline {
+                let fault = "a worker did not end in time and was killed";
+                self.gathered.faults.push(fault.into());
+                self.workers.kill();
+                return Ok(());
+            }
+            self.look();
+            match self.messages.recv_timeout(LOOK_INTERVAL) {
+                Ok(Message::Line(Line::Counted(snapshot))) => self.gathered.take(*snapshot),
+                Ok(Message::Line(line)) => bail!("a worker said {line:?} in the run"),
+                Ok(Message::End) => open -= 1,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        let last_answer = self.options.duration + 2 * self.options.server.timeout;
+        self.start + last_answer + GRACE
+    }
+
+    /// Runs the hooks that are due and, once a second, reads the counters.
+    fn look(&mut self) {
+        let Some(running) = Instant::now().checked_duration_since(self.start) else {
+            return;
+        };
+        self.hooks.run_due(running);
+        let duration = self.options.duration;
+        if self.observer.observe(running, duration) {
+            self.bar.set_message(self.gathered.line(running, duration));
+            self.bar.tick();
+        }
+    }
+
+    fn end(mut self, run: RunId) -> Report {
+        self.bar.finish_and_clear();
+        self.gathered.faults.extend(self.workers.end());
+        self.gathered.finish();
+        let events = self.hooks.end();
+        results::of(self.options, run, self.gathered, &self.observer, events)
+    }
+}
+
+/// Starts this program with the same arguments, and the number of the worker.
+fn spawn_worker(number: u32, run: RunId) -> Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1));
+    command.args(["--worker", &number.to_string()]);
+    command.args(["--run", &run.to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+/// Hands on what a worker says, until it has no more to say.
+fn forward(stdout: ChildStdout, messages: &SyncSender<Message>) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let Ok(line) = serde_json::from_str(&line) else {
+            break;
+        };
+        if messages.send(Message::Line(line)).is_err() {
+            return;
+        }
+    }
+    // Where nobody listens any more, the run is over.
+    let _ = messages.send(Message::End);
 }
 
 /// The worker processes; killed when dropped.
 struct Workers(Vec<Child>);
 
 impl Workers {
-    /// The same program with the same arguments, and the number of the worker.
     fn start(options: &Fleet, run: RunId, messages: &SyncSender<Message>) -> Result<Self> {
         let mut workers = Self(Vec::new());
         for number in 0..options.processes {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args(std::env::args_os().skip(1)).args([
-                "--worker",
-                &number.to_string(),
-                "--run",
-                &run.to_string(),
-            ]);
-            let mut child = command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let stdout = child.stdout.take().context("piped")?;
+            let mut child = spawn_worker(number, run)?;
+            let stdout = child.stdout.take().expect("it is piped");
             workers.0.push(child);
             let messages = messages.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    let Ok(line) = serde_json::from_str(&line) else {
-                        break;
-                    };
-                    if messages.send(Message::Line(line)).is_err() {
-                        return;
-                    }
-                }
-                let _ = messages.send(Message::End);
-            });
+            std::thread::spawn(move || forward(stdout, &messages));
         }
         Ok(workers)
     }
@@ -197,12 +248,12 @@ impl Workers {
         self.0.iter().map(Child::id).collect()
     }
 
-    /// Tells all of them when to begin: `settle` from now.
+    /// Tells all workers when to begin: `settle` from now.
     fn begin(&mut self, settle: Duration) -> Result<Instant> {
         let start = SystemTime::now() + LEAD + settle;
         let instant = Instant::now() + LEAD + settle;
         for worker in &mut self.0 {
-            let stdin = worker.stdin.as_mut().context("piped")?;
+            let stdin = worker.stdin.as_mut().expect("it is piped");
             writeln!(stdin, "{}", start.duration_since(UNIX_EPOCH)?.as_nanos())?;
         }
         Ok(instant)
@@ -215,7 +266,7 @@ impl Workers {
         }
     }
 
-    /// Waits for them, whose output has ended; what went wrong.
+    /// Waits for the workers, whose output has ended, and tells what went wrong.
     fn end(mut self) -> Vec<String> {
         let ended = |worker: &mut Child| match worker.wait() {
             Ok(status) if status.success() => None,

@@ -1,10 +1,11 @@
 //! What the fleet remembers of every request, for the audit: a file of fixed records.
 //!
-//! The conductor makes the file, every thread of every worker appends to it, the audit reads it whole.
-//! Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes: device u32, sequence u32, digest
-//! u64, status u16, 0 u16, latency in µs u32. Records of one device stand in the order of their sending.
-//! Invariant: a writer appends whole records in one write to a file opened for appending, so writers do not mix.
-//! A file that is cut off within a record, or is no ledger, is an error.
+//! The conductor makes the file, every thread of every worker appends to it, the audit reads it
+//! whole. Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes:
+//! device u32, sequence u32, digest u64, status u16, 0 u16, latency in µs u32. Records of one
+//! device stand in the order of their sending. Invariant: a writer appends whole records in one write to a file
+//! opened for appending, so writers do not mix. A file that is cut off within a record, or is no
+//! ledger, is an error.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -18,25 +19,31 @@ const MAGIC: &[u8; 8] = b"FBLEDGR1";
 const HEAD_BYTES: usize = 16;
 const RECORD_BYTES: usize = 24;
 
-/// Whole records that a writer holds before it appends them.
+/// The whole records that a writer holds before it appends them, in bytes.
 const BUFFER_BYTES: usize = 2048 * RECORD_BYTES;
+
+const _: () = assert!(MAGIC.len() + size_of::<u32>() <= HEAD_BYTES, "the run fits");
+const _: () = assert!(
+    BUFFER_BYTES.is_multiple_of(RECORD_BYTES),
+    "one write appends whole records"
+);
 
 /// How a request ended.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
-pub struct Status(pub u16);
+pub(crate) struct Status(pub u16);
 
 impl Status {
     /// It was sent, whole or in part, and no answer came.
-    pub const UNANSWERED: Self = Self(0);
+    pub(crate) const UNANSWERED: Self = Self(0);
     /// It was never sent.
-    pub const UNSENT: Self = Self(1);
-    pub const SAFE: Self = Self(204);
+    pub(crate) const UNSENT: Self = Self(1);
+    pub(crate) const SAFE: Self = Self(204);
     const GATEWAY_TIMEOUT: Self = Self(504);
 
     /// Whether the sender cannot know what became of the record.
-    pub fn is_unknown(self) -> bool {
+    pub(crate) fn is_unknown(self) -> bool {
         self == Self::UNANSWERED || self == Self::GATEWAY_TIMEOUT
     }
 }
@@ -53,7 +60,7 @@ impl std::fmt::Display for Status {
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub device: u32,
     pub sequence: u32,
     pub digest: u64,
@@ -63,6 +70,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What tells requests apart: device and sequence.
+    pub(crate) fn key(&self) -> (u32, u32) {
+        (self.device, self.sequence)
+    }
+
     fn encode(self) -> [u8; RECORD_BYTES] {
         let mut record = [0; RECORD_BYTES];
         record[..4].copy_from_slice(&self.device.to_le_bytes());
@@ -74,21 +86,23 @@ impl Entry {
     }
 
     fn decode(record: &[u8; RECORD_BYTES]) -> Self {
-        let u32_at = |at: usize| {
-            u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
-        };
+        let [device, sequence, low, high] = [0, 4, 8, 12].map(|at| u32_at(record, at));
         Self {
-            device: u32_at(0),
-            sequence: u32_at(4),
-            digest: u64::from(u32_at(8)) | u64::from(u32_at(12)) << 32,
+            device,
+            sequence,
+            digest: u64::from(low) | u64::from(high) << 32,
             status: Status(u16::from_le_bytes([record[16], record[17]])),
-            latency_us: u32_at(20),
+            latency_us: u32_at(record, 20),
         }
     }
 }
 
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 /// Makes an empty ledger, in place of one that was there.
-pub fn create(path: &Path, run: RunId) -> Result<()> {
+pub(crate) fn create(path: &Path, run: RunId) -> Result<()> {
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(MAGIC);
     head[8..12].copy_from_slice(&run.0.to_le_bytes());
@@ -96,34 +110,30 @@ pub fn create(path: &Path, run: RunId) -> Result<()> {
 }
 
 /// Run and requests of a ledger.
-pub fn read(path: &Path) -> Result<(RunId, Vec<Entry>)> {
+pub(crate) fn read(path: &Path) -> Result<(RunId, Vec<Entry>)> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    ensure!(
-        bytes.len() >= HEAD_BYTES && bytes.starts_with(MAGIC),
-        "{} is no ledger",
-        path.display()
-    );
-    let run = RunId(u32::from_le_bytes([
-        bytes[8], bytes[9], bytes[10], bytes[11],
-    ]));
-    let (records, rest) = bytes[HEAD_BYTES..].as_chunks();
+    let file = path.display();
+    let is_ledger = bytes.len() >= HEAD_BYTES && bytes.starts_with(MAGIC);
+    ensure!(is_ledger, "{file} is no ledger");
+    let (head, records) = bytes.split_at(HEAD_BYTES);
+    let (records, rest) = records.as_chunks();
+    let rest_bytes = rest.len();
     ensure!(
         rest.is_empty(),
-        "{} is cut off: its last record has {} bytes",
-        path.display(),
-        rest.len()
+        "{file} is cut off: its last record has {rest_bytes} bytes"
     );
-    Ok((run, records.iter().map(Entry::decode).collect()))
+    let entries = records.iter().map(Entry::decode).collect();
+    Ok((RunId(u32_at(head, MAGIC.len())), entries))
 }
 
 /// Appends to a ledger; what it holds is written when it is full and on [`Writer::flush`].
-pub struct Writer {
+pub(crate) struct Writer {
     file: File,
     buffer: Vec<u8>,
 }
 
 impl Writer {
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .append(true)
             .open(path)
@@ -134,7 +144,8 @@ impl Writer {
         })
     }
 
-    pub fn append(&mut self, entry: Entry) -> std::io::Result<()> {
+    /// Appends an entry, once the buffer is full together with the others.
+    pub(crate) fn append(&mut self, entry: Entry) -> std::io::Result<()> {
         self.buffer.extend_from_slice(&entry.encode());
         if self.buffer.len() >= BUFFER_BYTES {
             self.flush()
@@ -143,7 +154,11 @@ impl Writer {
         }
     }
 
-    pub fn flush(&mut self) -> std::io::Result<()> {
+    pub(crate) fn flush(&mut self) -> std::io::Result<()> {
+        debug_assert!(
+            self.buffer.len().is_multiple_of(RECORD_BYTES),
+            "whole records"
+        );
         let written = self.file.write_all(&self.buffer);
         self.buffer.clear();
         written

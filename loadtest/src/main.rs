@@ -1,10 +1,13 @@
 //! The load generator of Forebay: a fleet of devices, the audit of what arrived, and the figures.
 //!
-//! [`fleet`] puts load on a server, open loop: [`schedule`] says when each device means to send, [`scenario`] what
-//! befalls it, [`client`] speaks the protocols, [`statistics`] counts, [`ledger`] remembers. [`audit`] compares a
-//! sink with the ledger; [`report`] makes results readable and judges whether the generator was fit. [`peers`] runs
-//! fleets against several servers, [`burn`] measures in a closed loop what only CPU and memory figures are taken from.
-//! Exit codes: 0; 1 where an audit found differences or something failed; 2 for a command line that makes no sense.
+//! [`fleet`] puts load on a server, open loop: [`schedule`] says when each device means to send,
+//! [`scenario`] what befalls it, [`client`] speaks the protocols, [`statistics`] counts, [`ledger`]
+//! remembers. [`audit`] compares a sink with the ledger; [`report`] makes results readable and
+//! judges whether the generator was fit. [`peers`] runs fleets against several servers, [`burn`]
+//! measures in a closed loop what only CPU and memory figures are taken from. Exit codes: 0; 1
+//! where an audit found differences or something failed; 2 for a command line that makes no sense.
+
+#![deny(unreachable_pub)]
 
 mod audit;
 mod burn;
@@ -34,22 +37,22 @@ use cli::Command;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let done = match cli::Arguments::parse().command {
+    let run = run(cli::Arguments::parse().command);
+    run.unwrap_or_else(|error| {
+        eprintln!("loadtest: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         // A figure that is not to be trusted says so; the run itself has succeeded.
-        Command::Fleet(fleet) => fleet::run(*fleet).map(|_is_fit| true),
-        Command::Audit(audit) => audit::run(&audit),
-        Command::Peers(peers) => peers::run(&peers).map(|()| true),
-        Command::Burn(burn) => burn::run(*burn).map(|()| true),
-        Command::Compare(compare) => {
-            report::compare::run(&compare.first, &compare.second).map(|()| true)
-        }
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("loadtest: {error:#}");
-            ExitCode::FAILURE
-        }
+        Command::Fleet(fleet) => drop(fleet::run(*fleet)?),
+        Command::Audit(audit) if !audit::run(&audit)? => return Ok(ExitCode::FAILURE),
+        Command::Audit(_) => {}
+        Command::Peers(peers) => peers::run(&peers)?,
+        Command::Burn(burn) => burn::run(*burn)?,
+        Command::Compare(compare) => report::compare::run(&compare.first, &compare.second)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

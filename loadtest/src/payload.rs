@@ -1,8 +1,9 @@
-//! What devices send: JSON with readings that look real, the device, a sequence number, padded to one size.
+//! What devices send: JSON with readings that look real, the device, a sequence number, padded to
+//! one size.
 //!
-//! The fleet renders it, the audit reads it back. A payload names its run, so that a sink may hold several runs.
-//! Invariant: every payload of a run has exactly the size that was asked for, and `Origin::of` reads from it what it
-//! was made of. A size below [`BYTES_MIN`] is an error.
+//! The fleet renders it, the audit reads it back. A payload names its run, so that a sink may hold
+//! several runs. Invariant: every payload of a run has exactly the size that was asked for, and
+//! `Origin::of` reads from it what it was made of. A size below [`BYTES_MIN`] is an error.
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -11,17 +12,19 @@ use serde_json::Value;
 use crate::random::Random;
 
 /// The least that holds every field at its longest.
-pub const BYTES_MIN: usize = 256;
+pub(crate) const BYTES_MIN: usize = 256;
 
-/// The most: the gateway's own limit for a body.
-pub const BYTES_MAX: usize = 10 << 20;
+/// The most that a payload has: the gateway's own limit for a body.
+pub(crate) const BYTES_MAX: usize = 10 << 20;
 
 /// The most devices: names have six digits.
-pub const DEVICES_MAX: u32 = 1_000_000;
+pub(crate) const DEVICES_MAX: u32 = 1_000_000;
+
+const _: () = assert!(BYTES_MIN < BYTES_MAX);
 
 /// Names one run of the generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunId(pub u32);
+pub(crate) struct RunId(pub u32);
 
 impl std::fmt::Display for RunId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,14 +40,14 @@ impl std::str::FromStr for RunId {
     }
 }
 
-/// As the certificate says it, and with it the gateway.
-pub fn device_name(device: u32) -> String {
+/// The name of a device, as its certificate says it, and with it the gateway.
+pub(crate) fn device_name(device: u32) -> String {
     format!("load-{device:06}")
 }
 
-/// Who sent a payload, as the payload says it.
+/// The sender of a payload, as the payload says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     pub run: RunId,
     pub device: u32,
     pub sequence: u32,
@@ -52,31 +55,27 @@ pub struct Origin {
 
 impl Origin {
     /// `None` where the payload is not ours, or damaged.
-    pub fn of(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn of(payload: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(payload).ok()?;
-        let device = value["device"]
-            .as_str()?
-            .strip_prefix("load-")?
-            .parse()
-            .ok()?;
-        let sequence = value["sequence"].as_u64()?.try_into().ok()?;
+        let device = value["device"].as_str()?.strip_prefix("load-")?;
+        let sequence = value["sequence"].as_u64()?;
         Some(Self {
             run: value["run"].as_str()?.parse().ok()?,
-            device,
-            sequence,
+            device: device.parse().ok()?,
+            sequence: sequence.try_into().ok()?,
         })
     }
 }
 
 /// The payloads of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Template {
+pub(crate) struct Template {
     run: RunId,
     bytes: usize,
 }
 
 impl Template {
-    pub fn new(run: RunId, bytes: usize) -> Result<Self> {
+    pub(crate) fn new(run: RunId, bytes: usize) -> Result<Self> {
         ensure!(
             (BYTES_MIN..=BYTES_MAX).contains(&bytes),
             "a payload has {BYTES_MIN} to {BYTES_MAX} bytes, not {bytes}"
@@ -85,33 +84,45 @@ impl Template {
     }
 
     /// The reading of a device; its values depend on `random` only.
-    pub fn render(&self, device: u32, sequence: u32, random: &mut Random) -> Bytes {
-        let mut reading = |low, high| random.between(low, high);
+    pub(crate) fn render(&self, device: u32, sequence: u32, random: &mut Random) -> Bytes {
+        const END: &str = "\"}";
+        debug_assert!(device < DEVICES_MAX, "names have six digits");
         let mut text = format!(
-            r#"{{"run":"{}","device":"{}","sequence":{sequence},"temperature_c":{:.2},"humidity_pct":{:.1},"pressure_hpa":{:.1},"vibration_mm_s":{:.3},"battery_v":{:.2},"rssi_dbm":{:.0},"padding":""#,
+            r#"{{"run":"{}","device":"{}","sequence":{sequence},{},"padding":""#,
             self.run,
             device_name(device),
-            reading(18.0, 26.0),
-            reading(30.0, 60.0),
-            reading(990.0, 1030.0),
-            reading(0.1, 4.5),
-            reading(3.3, 4.2),
-            reading(-90.0, -40.0),
+            readings(random),
         );
-        const END: &str = "\"}";
         let padding = self.bytes - text.len() - END.len();
         text.extend(std::iter::repeat_n('.', padding));
         text.push_str(END);
+        debug_assert_eq!(text.len(), self.bytes, "all payloads have one size");
         text.into()
     }
 }
 
+/// The members of an object that a sensor would send.
+fn readings(random: &mut Random) -> String {
+    let mut between = |low, high| random.between(low, high);
+    format!(
+        r#""temperature_c":{:.2},"humidity_pct":{:.1},"pressure_hpa":{:.1},"vibration_mm_s":{:.3},"battery_v":{:.2},"rssi_dbm":{:.0}"#,
+        between(18.0, 26.0),
+        between(30.0, 60.0),
+        between(990.0, 1030.0),
+        between(0.1, 4.5),
+        between(3.3, 4.2),
+        between(-90.0, -40.0),
+    )
+}
+
 /// The first 8 bytes of the SHA-256.
-pub fn digest(payload: &[u8]) -> u64 {
+pub(crate) fn digest(payload: &[u8]) -> u64 {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, payload);
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest.as_ref()[..8]);
-    u64::from_le_bytes(first)
+    let first = digest
+        .as_ref()
+        .first_chunk()
+        .expect("a digest has 32 bytes");
+    u64::from_le_bytes(*first)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The same fleet against several servers, in turn, by the same clock, and one table.
 //!
-//! Each run is this program's own `fleet`, so a peer is measured exactly as Forebay is. The results stay in a folder.
+//! Each run is this program's own `fleet`, so a peer is measured exactly as Forebay is. The results
+//! stay in a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,58 +11,54 @@ use anyhow::{Context, Result, ensure};
 use crate::cli::Peers;
 use crate::report::{Report, compare};
 
-pub fn run(options: &Peers) -> Result<()> {
-    let servers: Vec<(&str, &str)> = options
-        .servers
-        .iter()
-        .map(|server| named(server))
-        .collect::<Result<_>>()?;
-    std::fs::create_dir_all(&options.results)
-        .with_context(|| options.results.display().to_string())?;
-    let mut results: Vec<Vec<Report>> = vec![Vec::new(); servers.len()];
+pub(crate) fn run(options: &Peers) -> Result<()> {
+    let mut servers = Vec::new();
+    for server in &options.servers {
+        servers.push((named(server)?, Vec::new()));
+    }
+    let folder = &options.results;
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     for round in 1..=options.rounds {
-        for ((name, url), results) in servers.iter().zip(&mut results) {
+        for ((name, url), reports) in &mut servers {
             eprintln!("round {round}: {name}");
-            let file = options.results.join(format!("{name}-{round}.json"));
-            results.push(run_fleet(url, &options.load, &file)?);
+            let file = folder.join(format!("{name}-{round}.json"));
+            reports.push(run_fleet(url, &options.load, &file)?);
         }
     }
-    let names = servers.iter().map(|(name, _)| (*name).to_owned());
-    let reports: Vec<(String, Report)> = names.zip(results.into_iter().map(middle)).collect();
-    print!("{}", compare::table(&reports));
+    let mut middles = Vec::new();
+    for ((name, _), reports) in servers {
+        middles.push((name.to_owned(), middle(reports)));
+    }
+    print!("{}", compare::table(&middles));
     Ok(())
 }
 
+/// The name and the URL of `NAME=URL`.
 fn named(server: &str) -> Result<(&str, &str)> {
-    let (name, url) = server
-        .split_once('=')
-        .with_context(|| format!("{server}: NAME=URL"))?;
-    let is_file_name = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let parts = server.split_once('=');
+    let (name, url) = parts.with_context(|| format!("{server}: NAME=URL"))?;
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_file_name = !name.is_empty() && name.bytes().all(may_stand);
     ensure!(is_file_name, "{name}: letters, digits, - and _");
     Ok((name, url))
 }
 
-/// A URL may bring options of its own, as `URL --pid 4711`.
-fn run_fleet(url: &str, load: &[String], file: &PathBuf) -> Result<Report> {
-    let status = Command::new(std::env::current_exe()?)
-        .arg("fleet")
-        .args(url.split(' '))
-        .args(load)
-        .arg("--report")
-        .arg(file)
-        .status()?;
+/// Runs a fleet against a URL, which may bring options of its own, as `URL --pid 4711`.
+fn run_fleet(url: &str, load: &[String], file: &Path) -> Result<Report> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("fleet").args(url.split(' ')).args(load);
+    command.arg("--report").arg(file);
+    let status = command.status()?;
     ensure!(
         status.success(),
         "the fleet against {url} ended with {status}"
     );
-    compare::read(Path::new(file))
+    compare::read(file)
 }
 
-/// By the 99th percentile.
+/// The report in the middle, by the 99th percentile.
 fn middle(mut reports: Vec<Report>) -> Report {
+    assert!(!reports.is_empty(), "there is one round at least");
     reports.sort_by_key(|report| report.total.latency_us.p99);
     let middle = reports.len() / 2;
     reports.swap_remove(middle)

@@ -1,17 +1,17 @@
 //! The HTTP versions that a device may speak.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     H1,
     H2,
     H3,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 3] = [Self::H1, Self::H2, Self::H3];
+    pub(crate) const ALL: [Self; 3] = [Self::H1, Self::H2, Self::H3];
 
     /// As ALPN names it.
-    pub fn alpn(self) -> &'static [u8] {
+    pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Self::H1 => b"http/1.1",
             Self::H2 => b"h2",

@@ -1,12 +1,14 @@
-//! The results of a fleet: one document, written as JSON, from which text, HTML page and comparison are made.
+//! The results of a fleet: one document, written as JSON, from which text, HTML page and comparison
+//! are made.
 //!
-//! `fleet` fills a [`Report`], the modules below show it. Its fields are described in `loadtest/README.md`. Times are
-//! microseconds, sizes bytes, CPU seconds or cores. A field that a file lacks reads as nothing measured.
+//! `fleet` fills a [`Report`], the modules below show it. Its fields are described in
+//! `loadtest/README.md`. Times are microseconds, sizes bytes, CPU seconds or cores. A field that a
+//! file lacks reads as nothing measured.
 
-pub mod compare;
-pub mod html;
+pub(crate) mod compare;
+pub(crate) mod html;
 mod plot;
-pub mod text;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
@@ -15,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use crate::statistics::{Summary, Times};
 
 /// The version of this description.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Requests by the status that they got, as the ledger names it.
-pub type Statuses = BTreeMap<String, u64>;
+pub(crate) type Statuses = BTreeMap<String, u64>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Report {
+pub(crate) struct Report {
     pub version: u32,
     pub run: String,
     pub ended_at: String,
@@ -43,7 +45,7 @@ pub struct Report {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub cores: usize,
     pub cpu: Option<String>,
 }
@@ -51,7 +53,7 @@ pub struct Machine {
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Load {
+pub(crate) struct Load {
     pub url: String,
     pub devices: u32,
     pub protocol: Option<String>,
@@ -73,7 +75,7 @@ pub struct Load {
 /// What came before the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub certificates: u64,
     pub certificates_per_second: f64,
     pub seconds: f64,
@@ -84,7 +86,7 @@ pub struct Setup {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Total {
+pub(crate) struct Total {
     pub requests: u64,
     pub per_second: f64,
     pub expected: u64,
@@ -102,14 +104,14 @@ pub struct Total {
 /// `None` where nobody was in it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Groups {
+pub(crate) struct Groups {
     pub fleet: Option<Group>,
     pub noisy: Option<Group>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Group {
+pub(crate) struct Group {
     pub requests: u64,
     pub statuses: Statuses,
     pub missed: u64,
@@ -119,7 +121,7 @@ pub struct Group {
 /// One second of the run; `t` is its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Second {
+pub(crate) struct Second {
     pub t: u32,
     pub ended: u64,
     pub statuses: Statuses,
@@ -139,7 +141,7 @@ pub struct Second {
 /// Cores and bytes in about a second; `t` is its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct UsageSecond {
+pub(crate) struct UsageSecond {
     pub t: f64,
     pub server_cores: Option<f64>,
     pub server_rss_bytes: Option<u64>,
@@ -150,7 +152,7 @@ pub struct UsageSecond {
 /// A hook that was run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Event {
+pub(crate) struct Event {
     pub t: f64,
     pub what: String,
     pub error: Option<String>,
@@ -158,7 +160,7 @@ pub struct Event {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Server {
+pub(crate) struct Server {
     pub cpu_seconds: f64,
     pub cores: f64,
     pub cpu_us_per_request: f64,
@@ -168,7 +170,7 @@ pub struct Server {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Generator {
+pub(crate) struct Generator {
     pub cores: f64,
     pub busiest_thread_cores: f64,
     pub cpu_us_per_request: f64,
@@ -179,7 +181,7 @@ pub struct Generator {
 /// Whether the generator was fit, so that the figures are the server's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     pub fit: bool,
     /// Why the figures are not to be trusted; none: they are.
     pub reasons: Vec<String>,

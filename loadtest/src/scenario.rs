@@ -1,4 +1,5 @@
-//! What a device does in a run beyond sending on time: when it joins, how much it sends, when it is cut off.
+//! What a device does in a run beyond sending on time: when it joins, how much it sends, when it is
+//! cut off.
 //!
 //! A pure function from scenario and device to a [`Plan`]; the device's task follows it.
 
@@ -8,7 +9,7 @@ use crate::client::Pace;
 use crate::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// All devices are connected before the run begins, and send on time
     Steady,
     /// Devices join one after the other during the first half
@@ -23,9 +24,9 @@ pub enum Scenario {
     CertificateChurn,
 }
 
-/// One device in so many is noisy,
+/// One device in so many is noisy.
 const NOISY_ONE_IN: u32 = 100;
-/// and sends so many times its share.
+/// A noisy device sends so many times its share.
 const NOISY_FACTOR: u32 = 100;
 
 const SLOW: Pace = Pace {
@@ -33,28 +34,30 @@ const SLOW: Pace = Pace {
     pause: Duration::from_millis(50),
 };
 
-/// Whose requests are counted apart.
+/// The devices whose requests are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub(crate) enum Group {
     Fleet = 0,
     Noisy = 1,
 }
 
 impl Group {
-    pub const COUNT: usize = 2;
+    pub(crate) const COUNT: usize = 2;
 }
+
+const _: () = assert!((Group::Noisy as usize) < Group::COUNT, "it is the last one");
 
 /// An interruption of a device's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Break {
-    /// From the start of the run.
+pub(crate) struct Break {
+    /// The time of it, from the start of the run.
     pub at: Duration,
     pub new_certificate: bool,
 }
 
 /// What one device does.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub group: Group,
     pub interval: Duration,
     pub joins_at: Duration,
@@ -64,45 +67,53 @@ pub struct Plan {
     pub pace: Option<Pace>,
 }
 
-impl Scenario {
-    /// `share` is where the device stands in the fleet, from 0 up to 1.
-    pub fn plan(
-        self,
-        device: u32,
-        share: f64,
-        interval: Duration,
-        duration: Duration,
-        random: &mut Random,
-    ) -> Plan {
-        let mut plan = Plan {
+/// How long a run is, and how often a device sends in it.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub interval: Duration,
+    pub duration: Duration,
+}
+
+impl Plan {
+    /// A device that is there from the start and sends on time.
+    fn steady(interval: Duration) -> Self {
+        Self {
             group: Group::Fleet,
             interval,
             joins_at: Duration::ZERO,
             joins_late: false,
             cut: None,
             pace: None,
-        };
+        }
+    }
+}
+
+impl Scenario {
+    /// What a device does in a run; `share` is where it stands in the fleet, from 0 up to 1.
+    pub(crate) fn plan(self, device: u32, share: f64, run: Run, random: &mut Random) -> Plan {
+        debug_assert!((0.0..1.0).contains(&share), "a place in the fleet");
+        let mut plan = Plan::steady(run.interval);
         match self {
             Self::Steady => {}
             Self::Ramp => {
-                plan.joins_at = duration.mul_f64(share / 2.0);
+                plan.joins_at = run.duration.mul_f64(share / 2.0);
                 plan.joins_late = true;
             }
             Self::ReconnectStorm => {
                 plan.cut = Some(Break {
-                    at: duration / 2,
+                    at: run.duration / 2,
                     new_certificate: false,
                 })
             }
             Self::NoisyNeighbour if device.is_multiple_of(NOISY_ONE_IN) => {
                 plan.group = Group::Noisy;
-                plan.interval = interval / NOISY_FACTOR;
+                plan.interval = run.interval / NOISY_FACTOR;
             }
             Self::NoisyNeighbour => {}
             Self::SlowNetwork => plan.pace = Some(SLOW),
             Self::CertificateChurn => {
                 plan.cut = Some(Break {
-                    at: duration.mul_f64(random.fraction()),
+                    at: run.duration.mul_f64(random.fraction()),
                     new_certificate: true,
                 });
             }
@@ -115,18 +126,15 @@ impl Scenario {
 mod tests {
     use super::*;
 
-    const RUN: Duration = Duration::from_secs(60);
+    const RUN: Run = Run {
+        interval: Duration::from_secs(5),
+        duration: Duration::from_secs(60),
+    };
 
     fn plans(scenario: Scenario) -> Vec<Plan> {
         let plan = |device| {
             let share = f64::from(device) / 1000.0;
-            scenario.plan(
-                device,
-                share,
-                Duration::from_secs(5),
-                RUN,
-                &mut Random::of(1, device),
-            )
+            scenario.plan(device, share, RUN, &mut Random::of(1, device))
         };
         (0..1000).map(plan).collect()
     }
@@ -138,7 +146,10 @@ mod tests {
             plans.is_sorted_by_key(|plan| plan.joins_at)
                 && plans.iter().all(|plan| plan.joins_late)
         );
-        assert!(plans[999].joins_at > RUN.mul_f64(0.49) && plans[999].joins_at < RUN / 2);
+        assert!(
+            plans[999].joins_at > RUN.duration.mul_f64(0.49)
+                && plans[999].joins_at < RUN.duration / 2
+        );
     }
 
     #[test]
@@ -146,13 +157,13 @@ mod tests {
         assert!(
             plans(Scenario::ReconnectStorm)
                 .iter()
-                .all(|plan| plan.cut.unwrap().at == RUN / 2)
+                .all(|plan| plan.cut.unwrap().at == RUN.duration / 2)
         );
         let churn: Vec<_> = plans(Scenario::CertificateChurn)
             .iter()
             .map(|plan| plan.cut.unwrap().at)
             .collect();
-        assert!((450..550).contains(&churn.iter().filter(|at| **at < RUN / 2).count()));
+        assert!((450..550).contains(&churn.iter().filter(|at| **at < RUN.duration / 2).count()));
     }
 
     #[test]

@@ -1,29 +1,33 @@
-//! When a device means to send: an endless list of times from the start of the run, made without a clock.
+//! When a device means to send: an endless list of times from the start of the run, made without a
+//! clock.
 //!
-//! Open loop: the list does not know how the server fares. A device begins at a phase of its own within its interval
-//! and then sends once an interval, a little earlier or later each time, as real clocks do.
-//! Invariant: times never go backward, and each lies within `jitter` of an interval around its place.
+//! Open loop: the list does not know how the server fares. A device begins at a phase of its own
+//! within its interval and then sends once an interval, a little earlier or later each time, as
+//! real clocks do. Invariant: times never go backward, and each lies within `jitter` of an interval
+//! around its place.
 
 use std::time::Duration;
 
 use crate::random::Random;
 
-/// Part of an interval by which a sending may be early or late; below one half, so that the order holds.
-pub const JITTER: f64 = 0.1;
+/// The part of an interval by which a sending may be early or late.
+pub(crate) const JITTER: f64 = 0.1;
+
+const _: () = assert!(JITTER < 0.5, "the order of sendings holds");
 
 /// The intended times of one device.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     joins_at: Duration,
     interval: Duration,
-    /// In intervals, from 0 up to 1.
+    /// The place within an interval, in intervals, from 0 up to 1.
     phase: f64,
     next: u32,
     random: Random,
 }
 
 impl Schedule {
-    pub fn new(joins_at: Duration, interval: Duration, mut random: Random) -> Self {
+    pub(crate) fn new(joins_at: Duration, interval: Duration, mut random: Random) -> Self {
         Self {
             joins_at,
             interval,
@@ -42,7 +46,8 @@ impl Iterator for Schedule {
             let intervals =
                 f64::from(self.next) + self.phase + self.random.between(-JITTER, JITTER);
             self.next = self.next.checked_add(1)?;
-            // One whose first time is before the start has missed it: all of these would otherwise begin at once.
+            // One whose first time is before the start has missed it: all of these would otherwise
+            // begin at once.
             if intervals >= 0.0 {
                 return Some(self.joins_at + self.interval.mul_f64(intervals));
             }

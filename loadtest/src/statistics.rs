@@ -1,8 +1,10 @@
-//! What was measured: counts and histograms that can be merged, and their form on the pipe between processes.
+//! What was measured: counts and histograms that can be merged, and their form on the pipe between
+//! processes.
 //!
-//! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges them. Times are in
-//! microseconds, exact to 1 %, from 1 µs to an hour; what is longer counts as an hour.
-//! Invariant: merging loses nothing: a tally merged from parts equals the tally of the whole, through JSON as well.
+//! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges
+//! them. Times are in microseconds, exact to 1 %, from 1 µs to an hour; what is longer counts as an
+//! hour. Invariant: merging loses nothing: a tally merged from parts equals the tally of the whole,
+//! through JSON as well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,20 +18,17 @@ const MICROSECONDS_MAX: u64 = 3_600_000_000;
 /// Times in microseconds. As JSON a list of pairs: a time, and how often it was met.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
-pub struct Times(hdrhistogram::Histogram<u64>);
+pub(crate) struct Times(hdrhistogram::Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        #[expect(
-            clippy::expect_used,
-            reason = "the bounds are constants, and they are good"
-        )]
-        Self(hdrhistogram::Histogram::new_with_bounds(1, MICROSECONDS_MAX, 2).expect("good bounds"))
+        let histogram = hdrhistogram::Histogram::new_with_bounds(1, MICROSECONDS_MAX, 2);
+        Self(histogram.expect("the bounds are constants, and they are good"))
     }
 }
 
 impl Times {
-    pub fn record(&mut self, time: Duration) {
+    pub(crate) fn record(&mut self, time: Duration) {
         self.record_n(time.as_micros().try_into().unwrap_or(u64::MAX), 1);
     }
 
@@ -38,34 +37,33 @@ impl Times {
             .saturating_record_n(microseconds.clamp(1, MICROSECONDS_MAX), count);
     }
 
-    pub fn merge(&mut self, other: &Self) {
-        other
-            .buckets()
-            .for_each(|(microseconds, count)| self.record_n(microseconds, count));
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (microseconds, count) in other.buckets() {
+            self.record_n(microseconds, count);
+        }
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }
 
     /// The value that this part of all (0 to 1) does not exceed, in microseconds.
-    pub fn quantile(&self, quantile: f64) -> u64 {
+    pub(crate) fn quantile(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile).min(self.max())
     }
 
-    pub fn max(&self) -> u64 {
+    pub(crate) fn max(&self) -> u64 {
         if self.0.is_empty() { 0 } else { self.0.max() }
     }
 
     /// Values in microseconds with their counts, rising.
-    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0
-            .iter_recorded()
-            .map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let recorded = self.0.iter_recorded();
+        recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
     }
 
     /// The figures that a reader wants.
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         Summary {
             count: self.count(),
             mean: self.0.mean().round(),
@@ -98,7 +96,7 @@ impl From<Times> for Vec<(u64, u64)> {
 /// The figures of [`Times`], in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub count: u64,
     pub mean: f64,
     pub p50: u64,
@@ -111,29 +109,30 @@ pub struct Summary {
 
 /// What happened in a stretch of time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     pub statuses: BTreeMap<Status, u64>,
-    /// From the intended time to the answer, or to when it was given up.
+    /// The time from the intended one to the answer, or to when it was given up.
     pub latency: Times,
-    /// From the sending to the answer.
+    /// The time from the sending to the answer.
     pub service: Times,
-    /// From the intended time to the sending, where the device was idle: the generator's own fault.
+    /// The time from the intended one to the sending, where the device was idle: the generator's own
+    /// fault.
     pub lateness: Times,
-    /// From the first packet to a connection that can be used.
+    /// The time from the first packet to a connection that can be used.
     pub handshakes: Times,
     pub handshakes_failed: u64,
-    /// Sendings that began late because the device still waited for its last answer or its connection.
+    /// Sendings that began late because the device still waited for its last answer or its
+    /// connection.
     pub behind: u64,
-    /// Intended within the run, and not sent before its end.
+    /// Readings that were intended within the run, and not sent before its end.
     pub missed: u64,
 }
 
 impl Tally {
-    pub fn merge(&mut self, other: &Self) {
-        other
-            .statuses
-            .iter()
-            .for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
         self.latency.merge(&other.latency);
         self.service.merge(&other.service);
         self.lateness.merge(&other.lateness);
@@ -144,16 +143,16 @@ impl Tally {
     }
 
     /// Requests that have ended, however.
-    pub fn ended(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         self.statuses.values().sum()
     }
 
-    pub fn count(&self, status: Status) -> u64 {
+    pub(crate) fn count(&self, status: Status) -> u64 {
         self.statuses.get(&status).copied().unwrap_or(0)
     }
 
     /// The statuses by their names.
-    pub fn statuses_by_name(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn statuses_by_name(&self) -> BTreeMap<String, u64> {
         let mut named = BTreeMap::new();
         for (status, count) in &self.statuses {
             named.insert(status.to_string(), *count);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use http::uri::PathAndQuery;
 use http::{Method, Uri};
 use rustls::RootCertStore;
 use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
@@ -13,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::certificates::DeviceCertificate;
+use crate::cli::Server;
 use crate::protocol::Protocol;
 
 /// Tickets that a device keeps: Forebay sends one a connection, others send two.
@@ -20,66 +22,73 @@ const TICKETS_MAX: usize = 2;
 
 /// A server and a request.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     pub uri: Uri,
     pub address: SocketAddr,
     pub host: String,
-    /// As the client names it: host, and port unless it is 443.
+    /// The authority as the client names it: host, and port unless it is 443.
     pub authority: String,
     pub path: String,
     pub method: Method,
 }
 
 impl Target {
+    /// The server and the request that the command line names.
+    pub(crate) fn of(server: &Server) -> Result<Self> {
+        Self::parse(&server.url, server.stream.as_deref(), server.method.clone())
+    }
+
     /// Without a path in the URL it is the stream's, or `/v1/telemetry`.
-    pub fn parse(url: &str, stream: Option<&str>, method: Method) -> Result<Self> {
+    fn parse(url: &str, stream: Option<&str>, method: Method) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         ensure!(
             uri.scheme_str() == Some("https"),
             "{url}: https is spoken, and nothing else"
         );
-        let authority = uri
-            .authority()
-            .with_context(|| format!("{url} names no host"))?
-            .clone();
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let given = uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned();
-        let path = match stream {
-            Some(stream) => format!("/v1/streams/{stream}"),
-            None if given == "/" => "/v1/telemetry".to_owned(),
-            None => given,
-        };
-        let address = (host.as_str(), authority.port_u16().unwrap_or(443))
-            .to_socket_addrs()?
-            .next();
-        let address = address.with_context(|| format!("{host} has no address"))?;
-        let uri = Uri::builder()
-            .scheme("https")
-            .authority(authority.clone())
-            .path_and_query(&path)
-            .build()?;
+        let authority = uri.authority();
+        let authority = authority.with_context(|| format!("{url} names no host"))?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let path = path(&uri, stream);
         Ok(Self {
-            uri,
-            address,
-            host,
+            address: resolve(host, authority.port_u16().unwrap_or(443))?,
+            host: host.to_owned(),
             authority: authority.to_string(),
+            uri: with_path(&uri, &path)?,
             path,
             method,
         })
     }
 }
 
+fn path(uri: &Uri, stream: Option<&str>) -> String {
+    let given = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    match (stream, given) {
+        (Some(stream), _) => format!("/v1/streams/{stream}"),
+        (None, "/") => "/v1/telemetry".to_owned(),
+        (None, given) => given.to_owned(),
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
+    let mut addresses = (host, port).to_socket_addrs()?;
+    let first = addresses.next();
+    first.with_context(|| format!("{host} has no address"))
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse()?);
+    Ok(Uri::from_parts(parts)?)
+}
+
 /// Makes TLS configurations for devices, all of which trust the same authority.
-pub struct Tls {
+pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl Tls {
-    pub fn new(server_ca: &Path) -> Result<Self> {
+    pub(crate) fn new(server_ca: &Path) -> Result<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         let file = || server_ca.display().to_string();
@@ -96,26 +105,31 @@ impl Tls {
         })
     }
 
-    /// `resume` keeps session tickets with the configuration.
-    pub fn device(
+    /// The configuration of a device; `resume` keeps session tickets with it.
+    pub(crate) fn device(
         &self,
         protocol: Protocol,
         identity: &DeviceCertificate,
         resume: bool,
     ) -> Result<Arc<rustls::ClientConfig>> {
+        let DeviceCertificate { certificate, key } = identity;
         let builder = rustls::ClientConfig::builder_with_provider(self.provider.clone());
-        let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
-        let builder = builder.with_webpki_verifier(self.verifier.clone());
-        let mut config = builder
-            .with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key())?;
+        let builder = builder
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_webpki_verifier(self.verifier.clone());
+        let mut config =
+            builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key())?;
         config.alpn_protocols = vec![protocol.alpn().to_vec()];
-        config.resumption = if resume {
-            Resumption::store(Arc::new(ClientSessionMemoryCache::new(TICKETS_MAX)))
-        } else {
-            Resumption::disabled()
-        };
+        config.resumption = resumption(resume);
         Ok(Arc::new(config))
     }
+}
+
+fn resumption(is_wanted: bool) -> Resumption {
+    if !is_wanted {
+        return Resumption::disabled();
+    }
+    Resumption::store(Arc::new(ClientSessionMemoryCache::new(TICKETS_MAX)))
 }
 
 #[cfg(test)]

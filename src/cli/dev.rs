@@ -1,8 +1,8 @@
 //! `forebay dev`: the gateway on a developer's machine, with nothing set up.
 //!
-//! Makes an authority, a server and a device in `certs/dev` unless they are there, serves on loopback into files, and
-//! prints a `curl` line that works as it stands. Variables and flags win over all of that; the certificates are made
-//! only if the configuration uses one of them.
+//! Makes an authority, a server and a device in `certs/dev` unless they are there, serves on
+//! loopback into files, and prints a `curl` line that works as it stands. Variables and flags win
+//! over all of that; the certificates are made only if the configuration uses one of them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -129,7 +129,8 @@ impl Invitation {
     }
 }
 
-/// The URL at which curl finds the gateway under a name of its certificate; with an option before it, where it needs one.
+/// The URL at which curl finds the gateway under a name of its certificate; with an option before
+/// it, where it needs one.
 fn url(bound: SocketAddr) -> String {
     let ip = match bound {
         SocketAddr::V4(_) if bound.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),

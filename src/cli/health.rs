@@ -1,6 +1,8 @@
-//! `forebay health`: is the gateway of this machine ready? For a container's health check, where there is no curl.
+//! `forebay health`: is the gateway of this machine ready? For a container's health check, where
+//! there is no curl.
 //!
-//! It asks the admin address, and prints the answer. Exit code 0 for yes, 1 for no and for no answer.
+//! It asks the admin address, and prints the answer. Exit code 0 for yes, 1 for no and for no
+//! answer.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! What the program tells about itself: the contract of the wire, completions for shells, man pages.
+//! What the program tells about itself: the contract of the wire, completions for shells, man
+//! pages.
 //!
 //! Packages are made with these, so that none of them is written by hand or kept beside the code.
 

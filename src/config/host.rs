@@ -1,7 +1,7 @@
 //! What the machine allows this process, for defaults that follow from it.
 //!
-//! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files before. Nothing here
-//! fails: where the system does not say, a small machine is assumed.
+//! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files
+//! before. Nothing here fails: where the system does not say, a small machine is assumed.
 
 #![allow(unsafe_code)] // getrlimit, setrlimit, sched_setscheduler
 
@@ -19,11 +19,12 @@ const OTHER_FILES_SHARE: u64 = 4;
 /// Records that are not yet safe may hold one byte in so many.
 const RECORDS_MEMORY_SHARE: u64 = 4;
 
-/// One handshake may be under way for so many bytes of memory. One holds some 20 KiB, and 128 KiB at the very worst: all of them
-/// hold an eighth of the memory at most.
+/// One handshake may be under way for so many bytes of memory. One holds some 20 KiB, and 128 KiB
+/// at the very worst: all of them hold an eighth of the memory at most.
 const MEMORY_BYTES_PER_HANDSHAKE: u64 = 1 << 20;
 
-/// However little memory there is, a small fleet can connect, and however much, nobody waits for more than these.
+/// However little memory there is, a small fleet can connect, and however much, nobody waits for
+/// more than these.
 const HANDSHAKES: std::ops::RangeInclusive<u64> = 256..=16_384;
 
 /// More files than this are not left to everything else, however many there are.
@@ -68,7 +69,8 @@ fn handshakes_within(memory_bytes: u64) -> u64 {
     (memory_bytes / MEMORY_BYTES_PER_HANDSHAKE).clamp(*HANDSHAKES.start(), *HANDSHAKES.end())
 }
 
-/// The memory this process may use, in bytes: the machine's, or what its control groups leave of it.
+/// The memory this process may use, in bytes: the machine's, or what its control groups leave of
+/// it.
 fn memory_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
@@ -86,7 +88,8 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The least limit of the process's memory group and of those above it; `groups` as in `/proc/self/cgroup`.
+/// The least limit of the process's memory group and of those above it; `groups` as in
+/// `/proc/self/cgroup`.
 fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let files = groups.lines().filter_map(limit_files).flatten();
     files
@@ -94,8 +97,8 @@ fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<
         .min()
 }
 
-/// Where the limits of a line's group stand, up to the root: in a container the path may be the host's, and only the
-/// root be there. `0::/path` is cgroup v2, `4:memory:/path` v1 (cgroups(7)).
+/// Where the limits of a line's group stand, up to the root: in a container the path may be the
+/// host's, and only the root be there. `0::/path` is cgroup v2, `4:memory:/path` v1 (cgroups(7)).
 fn limit_files(line: &str) -> Option<impl Iterator<Item = PathBuf>> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -119,7 +122,8 @@ fn connections_within(files: u64) -> u64 {
     (files - files / OTHER_FILES_SHARE).max(1)
 }
 
-/// TCP connections that leave enough of the open files for everything else, be more asked for or not.
+/// TCP connections that leave enough of the open files for everything else, be more asked for or
+/// not.
 pub(crate) fn tcp_connections_max() -> usize {
     tcp_connections_within(open_files_max())
 }
@@ -138,7 +142,8 @@ fn open_files_max() -> u64 {
 pub(crate) fn raise_open_file_limit() {
     let mut limit = open_file_limit();
     limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the pointer is to a valid rlimit for the duration of the call. A refusal leaves the limit as it was.
+    // SAFETY: the pointer is to a valid rlimit for the duration of the call. A refusal leaves the
+    // limit as it was.
     let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
@@ -147,16 +152,19 @@ fn open_file_limit() -> libc::rlimit {
         rlim_cur: 1024,
         rlim_max: 1024,
     };
-    // SAFETY: the pointer is to a valid rlimit that the call may write to. On failure it keeps POSIX's least.
+    // SAFETY: the pointer is to a valid rlimit that the call may write to. On failure it keeps
+    // POSIX's least.
     let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit
 }
 
-/// Tells the kernel that this thread, and those that it will start, work on batches (SCHED_BATCH, sched(7)): when they are
-/// woken, a worker on the same core finishes what it is at. Where that is forbidden they interrupt it.
+/// Tells the kernel that this thread, and those that it will start, work on batches (SCHED_BATCH,
+/// sched(7)): when they are woken, a worker on the same core finishes what it is at. Where that is
+/// forbidden they interrupt it.
 pub(crate) fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the pointer is to a valid sched_param, which the call only reads; 0 is the calling thread.
+    // SAFETY: the pointer is to a valid sched_param, which the call only reads; 0 is the calling
+    // thread.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }
 

@@ -1,8 +1,8 @@
 //! What was written, and where: variables and flags before they are understood.
 //!
-//! Flags win over the environment, that over what `forebay dev` presets, that over defaults. `resolve` asks for values
-//! by name, `forebay check` prints all of them. A `FOREBAY_*` name that nobody knows is a fault; its value, which may be
-//! a secret, is never shown.
+//! Flags win over the environment, that over what `forebay dev` presets, that over defaults.
+//! `resolve` asks for values by name, `forebay check` prints all of them. A `FOREBAY_*` name that
+//! nobody knows is a fault; its value, which may be a secret, is never shown.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -84,7 +84,8 @@ impl Raw {
             .filter_map(|(name, (value, _))| Some((kafka_property(name)?, value.as_str())))
     }
 
-    /// Every variable and property, a line each, with its value and where that comes from; secrets are not shown.
+    /// Every variable and property, a line each, with its value and where that comes from; secrets
+    /// are not shown.
     pub fn describe(&self) -> String {
         let known = VARIABLES.iter().map(|variable| variable.name);
         let properties = self
@@ -170,7 +171,8 @@ fn kafka_property(name: &str) -> Option<String> {
     )
 }
 
-/// Whether a value must not be shown: a secret, or what may be a file's content where its name belongs.
+/// Whether a value must not be shown: a secret, or what may be a file's content where its name
+/// belongs.
 pub(crate) fn is_hidden(name: &str, value: &str) -> bool {
     is_secret(name) || value::is_content(value)
 }

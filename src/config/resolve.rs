@@ -43,7 +43,8 @@ impl Reader<'_> {
     fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let raw = self.raw;
         let (text, _) = raw.get(name)?;
-        // An empty value is a template's mistake, and for a list of what is allowed a dangerous one.
+        // An empty value is a template's mistake, and for a list of what is allowed a dangerous
+        // one.
         let parsed = if text.is_empty() {
             Err("is empty".into())
         } else {
@@ -104,7 +105,8 @@ impl Config {
         }
     }
 
-    /// The environment and the flags, read and resolved. Flags are pairs of variable name and value.
+    /// The environment and the flags, read and resolved. Flags are pairs of variable name and
+    /// value.
     pub(crate) fn load(
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,

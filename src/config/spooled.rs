@@ -1,6 +1,7 @@
 //! What a spool can take at once, and whether the batches fit it.
 //!
-//! The spool asserts that these bounds fit its format; a configuration is held against them before anything is opened.
+//! The spool asserts that these bounds fit its format; a configuration is held against them before
+//! anything is opened.
 
 use super::value::{self, Parsed};
 use super::{BatchConfig, SpoolConfig};

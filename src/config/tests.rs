@@ -170,7 +170,8 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
     );
 }
 
-/// What the spool would refuse for ever is refused at the start; without a spool there is no such bound.
+/// What the spool would refuse for ever is refused at the start; without a spool there is no such
+/// bound.
 #[test]
 fn batches_that_no_spool_takes_are_a_fault() {
     let spool = ("FOREBAY_SPOOL_DIR", "/var/spool/forebay");

@@ -1,8 +1,9 @@
 //! Reading one value: sizes, durations, rates, lists.
 //!
-//! `resolve` calls these with a value that is not empty. A fault is the rest of a sentence that begins with the
-//! variable and its value: "is neither true nor false". Nothing here knows which variable it reads. Units stand at the
-//! edge only: bytes and [`Duration`] come out. What bounds something is never 0; only rates know 0.
+//! `resolve` calls these with a value that is not empty. A fault is the rest of a sentence that
+//! begins with the variable and its value: "is neither true nor false". Nothing here knows which
+//! variable it reads. Units stand at the edge only: bytes and [`Duration`] come out. What bounds
+//! something is never 0; only rates know 0.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -182,7 +183,8 @@ pub(crate) fn files(text: &str) -> Parsed<Vec<PathBuf>> {
     some(parts(text, ',').map(file), "file")
 }
 
-/// Whether a text is a file's content rather than its name: PEM, its base64, digits of a key, or longer than any path.
+/// Whether a text is a file's content rather than its name: PEM, its base64, digits of a key, or
+/// longer than any path.
 pub(crate) fn is_content(text: &str) -> bool {
     const PATH_BYTES_MAX: usize = 4096;
     const KEY_DIGITS: usize = 64;
@@ -305,7 +307,8 @@ pub(crate) fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
     }
 }
 
-/// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared with them; `*` is any.
+/// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared
+/// with them; `*` is any.
 pub(crate) fn authorities(text: &str) -> Parsed<Vec<String>> {
     let authority = |name: &str| {
         authority(name).ok_or_else(|| "has a name that is no host name without a port".into())

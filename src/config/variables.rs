@@ -1,5 +1,5 @@
-//! The table of variables: names, defaults, meanings. Flags, `--help`, `forebay check` and the documentation are made
-//! from it.
+//! The table of variables: names, defaults, meanings. Flags, `--help`, `forebay check` and the
+//! documentation are made from it.
 
 /// One `FOREBAY_*` variable; `--` and the rest of its name in lower case with `-` is its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,8 @@ pub(crate) fn flag_of(name: &str) -> String {
         .replace('_', "-")
 }
 
-/// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` → `FOREBAY_KAFKA_CLIENT_ID`.
+/// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` →
+/// `FOREBAY_KAFKA_CLIENT_ID`.
 pub(crate) fn kafka_variable(argument: &str) -> Option<String> {
     let flag = argument
         .strip_prefix("--")

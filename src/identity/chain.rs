@@ -1,4 +1,5 @@
-//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and what may sign one.
+//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and
+//! what may sign one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +16,8 @@ use super::{IdentityError, PublicKey, Signed};
 /// The most certificates that a device may send. A chain that verifies needs no more than eight.
 const CHAIN_MAX: usize = 16;
 
-/// The most signatures of one chain that are verified here. A chain without two authorities of one name needs none.
+/// The most signatures of one chain that are verified here. A chain without two authorities of one
+/// name needs none.
 const SIGNATURES_MAX: usize = 64;
 
 /// One certificate, as the CRL of its issuer names it.
@@ -25,16 +27,16 @@ pub struct Link {
     pub issuer: Box<[u8]>,
     /// The serial number's content octets in DER.
     pub serial: Box<[u8]>,
-    /// Where it says that its CRL is found.
+    /// The places where it says that its CRL is found.
     pub points: Box<[Point]>,
-    /// It may itself sign certificates.
+    /// Whether it may itself sign certificates.
     pub is_authority: bool,
-    /// The authorities of the bundle that have signed it. None for one that has not vouched for the leaf.
+    /// The authorities of the bundle that have signed it; none where it does not vouch for the leaf.
     pub anchors: Box<[AuthorityId]>,
 }
 
-/// What a chain that ends with an authority depends on: its name, its key and what names it is held to. A certificate that
-/// is renewed with the same three is the same authority.
+/// What a chain that ends with an authority depends on: its name, its key and what names it is held
+/// to. A certificate that is renewed with the same three is the same authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthorityId([u8; 32]);
 
@@ -42,12 +44,13 @@ pub struct AuthorityId([u8; 32]);
 #[derive(Debug)]
 pub struct Authority {
     pub(crate) id: AuthorityId,
-    /// Its name in DER.
+    /// The authority's name in DER.
     pub subject: Box<[u8]>,
     pub link: Link,
-    /// `false` where the certificate says for what its key may be used, and CRLs are not among that.
+    /// Whether the key may sign CRLs: `false` where the certificate says what it may be used for,
+    /// and CRLs are not among that.
     pub may_sign_crls: bool,
-    /// Its key, SubjectPublicKeyInfo in DER.
+    /// The authority's key, SubjectPublicKeyInfo in DER, which has been read as one.
     pub key_info: Box<[u8]>,
 }
 
@@ -85,37 +88,35 @@ impl Bundle {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
-    fn trusts(&self, certificate: &X509Certificate) -> bool {
-        let namesakes = self.named(certificate.subject().as_raw());
-        let key_info = certificate.public_key().raw;
-        namesakes
-            .iter()
-            .any(|authority| *authority.key_info == *key_info)
+    fn has(&self, certificate: &Certificate) -> bool {
+        let mut namesakes = self.named(certificate.subject()).iter();
+        namesakes.any(|authority| *authority.key_info == *certificate.key_info())
     }
 }
 
-/// The leaf of a chain in DER, which has been verified, and those of the others that may vouch for it, from the leaf up;
-/// not those of the bundle, nor what is above them. Which of two of one name has signed is not asked for revocation: both
-/// are in it, so that none hides behind another. For [`Link::anchors`] it is asked.
+/// The leaf of a chain in DER, which has been verified, and those of the others that may vouch for
+/// it, from the leaf up; not those of the bundle, nor what is above them. Which of two of one name
+/// has signed is not asked for revocation: both are in it, so that none hides behind another. For
+/// [`Link::anchors`] it is asked.
 pub fn links<'a>(
     chain: impl IntoIterator<Item = &'a [u8]>,
     bundle: &Bundle,
 ) -> Result<Vec<Link>, IdentityError> {
-    let chain: Vec<Certificate> = chain
-        .into_iter()
-        .map(Certificate::read)
-        .collect::<Result<_, _>>()?;
+    let chain = chain.into_iter().map(Certificate::read);
+    let chain = chain.collect::<Result<Vec<_>, _>>()?;
     if chain.is_empty() || chain.len() > CHAIN_MAX {
         return Err(IdentityError::Malformed);
     }
     let followed = follow(chain, bundle);
     let anchors = Vouching::new(&followed, bundle).anchors();
-    let links = followed.iter().zip(anchors).map(|(certificate, anchors)| {
+    debug_assert_eq!(followed.len(), anchors.len(), "one list a certificate");
+    let mut links = Vec::with_capacity(followed.len());
+    for (certificate, anchors) in followed.iter().zip(anchors) {
         let mut link = link(&certificate.x509);
         link.anchors = anchors.into();
-        link
-    });
-    Ok(links.collect())
+        links.push(link);
+    }
+    Ok(links)
 }
 
 /// A certificate of a chain.
@@ -131,24 +132,38 @@ impl<'a> Certificate<'a> {
             signed: Signed::read(der)?,
         })
     }
+
+    fn subject(&self) -> &[u8] {
+        self.x509.subject().as_raw()
+    }
+
+    fn issuer(&self) -> &[u8] {
+        self.x509.issuer().as_raw()
+    }
+
+    /// SubjectPublicKeyInfo in DER.
+    fn key_info(&self) -> &[u8] {
+        self.x509.public_key().raw
+    }
 }
 
-/// The leaf, and by their names those above it.
+/// The leaf, and the certificates above it by their names, up to the bundle.
 fn follow<'a>(mut others: Vec<Certificate<'a>>, bundle: &Bundle) -> Vec<Certificate<'a>> {
     let mut followed = vec![others.remove(0)];
     let mut at = 0;
     while let Some(below) = followed.get(at) {
-        let issuer = below.x509.issuer().as_raw();
-        let named = others.extract_if(.., |other| other.x509.subject().as_raw() == issuer);
-        let issuers: Vec<Certificate> = named.filter(|named| !bundle.trusts(&named.x509)).collect();
+        let named = others.extract_if(.., |other| other.subject() == below.issuer());
+        let mut issuers: Vec<Certificate> = named.collect();
+        issuers.retain(|issuer| !bundle.has(issuer));
         followed.extend(issuers);
         at += 1;
     }
+    debug_assert!(followed.len() <= CHAIN_MAX, "each is followed once");
     followed
 }
 
-/// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified. By names, where each
-/// can mean one issuer only; by signatures, where a name is ambiguous.
+/// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified.
+/// By names, where each can mean one issuer only; by signatures, where a name is ambiguous.
 struct Vouching<'a> {
     chain: &'a [Certificate<'a>],
     bundle: &'a Bundle,
@@ -159,9 +174,9 @@ struct Vouching<'a> {
 impl<'a> Vouching<'a> {
     fn new(chain: &'a [Certificate<'a>], bundle: &'a Bundle) -> Self {
         let has_many_issuers = |certificate: &Certificate| {
-            let issuer = certificate.x509.issuer().as_raw();
-            let is_issuer = |other: &&Certificate| other.x509.subject().as_raw() == issuer;
-            chain.iter().filter(is_issuer).count() + bundle.named(issuer).len() > 1
+            let name = certificate.issuer();
+            let in_chain = chain.iter().filter(|other| other.subject() == name);
+            in_chain.count() + bundle.named(name).len() > 1
         };
         Self {
             chain,
@@ -174,30 +189,40 @@ impl<'a> Vouching<'a> {
     /// For each certificate the authorities that have signed it, if it vouches for the leaf.
     fn anchors(mut self) -> Vec<Vec<AuthorityId>> {
         let mut anchors = vec![Vec::new(); self.chain.len()];
-        let mut vouch = vec![0];
+        let mut vouching = vec![0];
         let mut at = 0;
-        while let Some(&below) = vouch.get(at) {
-            let signed = &self.chain[below];
-            for authority in self.bundle.named(signed.x509.issuer().as_raw()) {
-                if self.has_signed(&authority.key_info, signed) {
-                    anchors[below].push(authority.id);
-                }
-            }
-            for (index, issuer) in self.chain.iter().enumerate() {
-                let is_named = issuer.x509.subject().as_raw() == signed.x509.issuer().as_raw();
-                if is_named
-                    && !vouch.contains(&index)
-                    && self.has_signed(issuer.x509.public_key().raw, signed)
-                {
-                    vouch.push(index);
-                }
-            }
+        while let Some(&below) = vouching.get(at) {
+            anchors[below] = self.anchors_of(&self.chain[below]);
+            self.add_issuers(&self.chain[below], &mut vouching);
             at += 1;
         }
         anchors
     }
 
-    /// Past the bound nobody has.
+    /// The authorities of the bundle that have signed a certificate.
+    fn anchors_of(&mut self, certificate: &Certificate) -> Vec<AuthorityId> {
+        let mut anchors = Vec::new();
+        for authority in self.bundle.named(certificate.issuer()) {
+            if self.has_signed(&authority.key_info, certificate) {
+                anchors.push(authority.id);
+            }
+        }
+        anchors
+    }
+
+    /// Adds the places of those in the chain that have signed a certificate.
+    fn add_issuers(&mut self, certificate: &Certificate, vouching: &mut Vec<usize>) {
+        for (place, issuer) in self.chain.iter().enumerate() {
+            let may_have_signed =
+                issuer.subject() == certificate.issuer() && !vouching.contains(&place);
+            if may_have_signed && self.has_signed(issuer.key_info(), certificate) {
+                vouching.push(place);
+            }
+        }
+        debug_assert!(vouching.len() <= self.chain.len(), "each vouches once");
+    }
+
+    /// Whether the key has signed the certificate. Past the bound no key has.
     fn has_signed(&mut self, key_info: &[u8], certificate: &Certificate) -> bool {
         if !self.is_ambiguous {
             return true;
@@ -212,9 +237,8 @@ impl<'a> Vouching<'a> {
 /// Reads the certificate of an authority in DER.
 pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
     let certificate = parse(der)?;
-    let key_usage = certificate
-        .key_usage()
-        .map_err(|_| IdentityError::Malformed)?;
+    let key_usage = certificate.key_usage();
+    let key_usage = key_usage.map_err(|_| IdentityError::Malformed)?;
     let key_info = certificate.public_key().raw;
     PublicKey::read(key_info)?;
     Ok(Authority {
@@ -244,14 +268,15 @@ pub fn serial(der: &[u8]) -> Option<Box<[u8]>> {
     Some(parse(der).ok()?.raw_serial().into())
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(IdentityError::Malformed),
     }
 }
 
-/// Distribution points that cannot be read are as none: no list of a partition speaks for such a certificate.
+/// How a CRL names the certificate. Distribution points that cannot be read are as none: no list of
+/// a partition speaks for such a certificate.
 fn link(certificate: &X509Certificate) -> Link {
     let extension = certificate.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
     let points = match extension {

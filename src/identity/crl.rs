@@ -1,8 +1,12 @@
-//! A certificate revocation list (RFC 5280, section 5): who says it, for whom, until when, and whom it names.
+//! A certificate revocation list (RFC 5280, section 5): who says it, for whom, until when, and whom
+//! it names.
 //!
-//! `tls` reads each list once, when it is loaded, and checks its signature. Nothing is copied but its scope: a list may
-//! have a million entries. A list that would be misread is an error: one that only adds to another, one that speaks for
-//! some reasons only, one with a critical extension that is not understood, one without an end.
+//! `tls` reads each list once, when it is loaded, and checks its signature. Nothing is copied but
+//! its scope: a list may have a million entries. A list that would be misread is an error: one that
+//! only adds to another, one that speaks for some reasons only, one with a critical extension that
+//! is not understood, one without an end.
+
+use std::cmp::Ordering;
 
 use x509_parser::asn1_rs::{Class, FromDer, Tag};
 use x509_parser::time::ASN1Time;
@@ -24,7 +28,7 @@ pub struct Crl<'a> {
     /// The issuer's name in DER.
     pub issuer: &'a [u8],
     pub(crate) edition: Edition,
-    /// When the next list is due: this one says nothing from then on.
+    /// Instant at which the next list is due: this one says nothing from then on.
     pub next_update: Timestamp,
     pub scope: Scope,
     pub(crate) signed: Signed<'a>,
@@ -36,20 +40,20 @@ pub struct Crl<'a> {
 pub(crate) struct Edition {
     /// The CRL number, without leading zeros; `None` for a list of version 1.
     pub number: Option<Box<[u8]>>,
-    /// When it was made.
+    /// Instant at which the list was made.
     pub this_update: Timestamp,
 }
 
 impl Edition {
-    /// Whether another edition came before this one: by their numbers, and where those say nothing by their dates.
+    /// Whether another edition came before this one: by their numbers, and where those say nothing
+    /// by their dates.
     pub(crate) fn is_after(&self, other: &Self) -> bool {
         let by_number = match (&self.number, &other.number) {
             (Some(own), Some(others)) => (own.len(), own).cmp(&(others.len(), others)),
-            _ => std::cmp::Ordering::Equal,
+            _ => Ordering::Equal,
         };
-        by_number
-            .then(self.this_update.cmp(&other.this_update))
-            .is_gt()
+        let by_date = self.this_update.cmp(&other.this_update);
+        by_number.then(by_date).is_gt()
     }
 }
 
@@ -85,14 +89,10 @@ impl<'a> Crl<'a> {
         let inner_algorithm = take(&mut fields)?.expect(Tag::Sequence)?;
         let issuer = take(&mut fields)?;
         issuer.expect(Tag::Sequence)?;
-        let this_update = take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?;
-        let next_update = take_if(&mut fields, is_time)?.ok_or(CrlError::NoNextUpdate)?;
+        let this_update = take_time(&mut fields)?.ok_or(CrlError::Malformed)?;
+        let next_update = take_time(&mut fields)?.ok_or(CrlError::NoNextUpdate)?;
         let entries = take_if(&mut fields, |field| field.is_universal(Tag::Sequence))?;
-        let extensions = take_if(&mut fields, |field| field.is(Class::ContextSpecific))?;
-        let Extensions { number, scope } = match extensions {
-            Some(extensions) => Extensions::read(extensions.content)?,
-            None => Extensions::default(),
-        };
+        let Extensions { number, scope } = Extensions::take(&mut fields)?;
         if !fields.is_empty() || inner_algorithm != signed.algorithm {
             return Err(CrlError::Malformed);
         }
@@ -100,9 +100,9 @@ impl<'a> Crl<'a> {
             issuer: issuer.whole,
             edition: Edition {
                 number,
-                this_update: time(&this_update)?,
+                this_update,
             },
-            next_update: time(&next_update)?,
+            next_update,
             scope,
             signed,
             entries: entries.map_or(&[], |entries| entries.content),
@@ -111,24 +111,29 @@ impl<'a> Crl<'a> {
 
     /// The serial numbers of all entries, as [`significant`] has them.
     pub fn serials(&self) -> impl Iterator<Item = Result<&'a [u8], CrlError>> {
-        elements(self.entries).map(|entry| {
-            let mut fields = entry?.expect(Tag::Sequence)?;
-            let serial = take(&mut fields)?.expect(Tag::Integer)?;
-            take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?;
-            if !fields.is_empty() {
-                // A critical one may name another issuer: an indirect list.
-                let has_critical = extensions(only(fields, Tag::Sequence)?)
-                    .any(|found| found.is_ok_and(|e| e.critical));
-                if has_critical {
-                    return Err(CrlError::Critical);
-                }
-            }
-            Ok(significant(serial))
-        })
+        elements(self.entries).map(|entry| serial_of(&entry?))
     }
 }
 
-/// A serial number without the zeros that stand before it: authorities differ in how many they write.
+/// The serial number of an entry.
+fn serial_of<'a>(entry: &Element<'a>) -> Result<&'a [u8], CrlError> {
+    let mut fields = entry.expect(Tag::Sequence)?;
+    let serial = take(&mut fields)?.expect(Tag::Integer)?;
+    take_if(&mut fields, is_time)?.ok_or(CrlError::Malformed)?;
+    // A critical extension may name another issuer: an indirect list.
+    if !fields.is_empty() && has_critical(only(fields, Tag::Sequence)?) {
+        return Err(CrlError::Critical);
+    }
+    Ok(significant(serial))
+}
+
+fn has_critical(list: &[u8]) -> bool {
+    let mut extensions = elements(list).map(|extension| Extension::read(&extension?));
+    extensions.any(|read| read.is_ok_and(|extension| extension.is_critical))
+}
+
+/// A serial number without the zeros that stand before it: authorities differ in how many they
+/// write.
 pub fn significant(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     &serial[zeros..]
@@ -138,30 +143,35 @@ fn is_time(element: &Element) -> bool {
     element.is_universal(Tag::UtcTime) || element.is_universal(Tag::GeneralizedTime)
 }
 
-fn time(element: &Element) -> Result<Timestamp, CrlError> {
+/// Takes a time off `fields`, if one comes next.
+fn take_time(fields: &mut &[u8]) -> Result<Option<Timestamp>, CrlError> {
+    let Some(element) = take_if(fields, is_time)? else {
+        return Ok(None);
+    };
     let time = ASN1Time::from_der(element.whole);
     let (_, time) = time.map_err(|_| CrlError::Malformed)?;
-    Ok(timestamp(time))
+    Ok(Some(timestamp(time)))
 }
 
+/// One extension of a list or of an entry.
 struct Extension<'a> {
     oid: &'a [u8],
-    critical: bool,
+    is_critical: bool,
     value: &'a [u8],
 }
 
-fn extensions(list: &[u8]) -> impl Iterator<Item = Result<Extension<'_>, CrlError>> {
-    elements(list).map(|extension| {
-        let mut fields = extension?.expect(Tag::Sequence)?;
+impl<'a> Extension<'a> {
+    fn read(extension: &Element<'a>) -> Result<Self, CrlError> {
+        let mut fields = extension.expect(Tag::Sequence)?;
         let oid = take(&mut fields)?.expect(Tag::Oid)?;
         let critical = take_if(&mut fields, |field| field.is_universal(Tag::Boolean))?;
         let value = take(&mut fields)?.expect(Tag::OctetString)?;
-        Ok(Extension {
+        Ok(Self {
             oid,
-            critical: critical.is_some_and(|critical| critical.content != [0]),
+            is_critical: critical.is_some_and(|critical| critical.content != [0]),
             value,
         })
-    })
+    }
 }
 
 /// What the extensions of a list say.
@@ -172,25 +182,30 @@ struct Extensions {
 }
 
 impl Extensions {
-    fn read(list: &[u8]) -> Result<Self, CrlError> {
-        let mut read = Self::default();
-        for extension in extensions(only(list, Tag::Sequence)?) {
-            let Extension {
-                oid,
-                critical,
-                value,
-            } = extension?;
-            match oid {
-                [0x55, 0x1d, CRL_NUMBER] => {
-                    read.number = Some(significant(only(value, Tag::Integer)?).into());
-                }
-                [0x55, 0x1d, DISTRIBUTION_POINT] => read.scope = Scope::read(value)?,
-                [0x55, 0x1d, AUTHORITY_KEY] => {}
-                [0x55, 0x1d, DELTA] => return Err(CrlError::Delta),
-                _ if critical => return Err(CrlError::Critical),
-                _ => {}
+    /// Takes the extensions off `fields`, if they come next.
+    fn take(fields: &mut &[u8]) -> Result<Self, CrlError> {
+        let mut all = Self::default();
+        let list = take_if(fields, |field| field.is(Class::ContextSpecific))?;
+        if let Some(list) = list {
+            for extension in elements(only(list.content, Tag::Sequence)?) {
+                all.add(&Extension::read(&extension?)?)?;
             }
         }
-        Ok(read)
+        Ok(all)
+    }
+
+    fn add(&mut self, extension: &Extension) -> Result<(), CrlError> {
+        match extension.oid {
+            [0x55, 0x1d, CRL_NUMBER] => {
+                let number = only(extension.value, Tag::Integer)?;
+                self.number = Some(significant(number).into());
+            }
+            [0x55, 0x1d, DISTRIBUTION_POINT] => self.scope = Scope::read(extension.value)?,
+            [0x55, 0x1d, AUTHORITY_KEY] => {}
+            [0x55, 0x1d, DELTA] => return Err(CrlError::Delta),
+            _ if extension.is_critical => return Err(CrlError::Critical),
+            _ => {}
+        }
+        Ok(())
     }
 }

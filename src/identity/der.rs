@@ -1,7 +1,7 @@
 //! Walking DER: elements inside elements, to the last byte.
 //!
-//! For what x509-parser reads too leniently, or would copy: names, and lists of a million entries. Nothing is copied.
-//! What does not fit together is [`IdentityError::Malformed`].
+//! For what x509-parser reads too leniently, or would copy: names, and lists of a million entries.
+//! Nothing is copied. What does not fit together is [`IdentityError::Malformed`].
 
 use x509_parser::asn1_rs::{Class, FromDer, Header, Length, Tag};
 
@@ -11,7 +11,7 @@ use super::IdentityError;
 pub(crate) struct Element<'a> {
     pub header: Header<'a>,
     pub content: &'a [u8],
-    /// Header and content.
+    /// The header and the content.
     pub whole: &'a [u8],
 }
 
@@ -24,10 +24,18 @@ impl<'a> Element<'a> {
         self.is(Class::Universal) && self.header.tag() == tag
     }
 
+    /// Whether it is the choice, or the field, of this number.
+    pub(crate) fn is_choice(&self, number: Tag) -> bool {
+        self.is(Class::ContextSpecific) && self.header.tag() == number
+    }
+
+    /// The content of an element of this type; an error for any other.
     pub(crate) fn expect(&self, tag: Tag) -> Result<&'a [u8], IdentityError> {
-        self.is_universal(tag)
-            .then_some(self.content)
-            .ok_or(IdentityError::Malformed)
+        if self.is_universal(tag) {
+            Ok(self.content)
+        } else {
+            Err(IdentityError::Malformed)
+        }
     }
 }
 
@@ -45,10 +53,7 @@ pub(crate) fn elements(mut der: &[u8]) -> impl Iterator<Item = Result<Element<'_
         if der.is_empty() {
             return None;
         }
-        let first = split(der).map(|(element, rest)| {
-            der = rest;
-            element
-        });
+        let first = take(&mut der);
         if first.is_err() {
             der = &[];
         }
@@ -84,16 +89,14 @@ fn split(der: &[u8]) -> Result<(Element<'_>, &[u8]), IdentityError> {
     let Length::Definite(bytes) = header.length() else {
         return Err(IdentityError::Malformed);
     };
-    let (content, rest) = rest
-        .split_at_checked(bytes)
-        .ok_or(IdentityError::Malformed)?;
+    let parts = rest.split_at_checked(bytes);
+    let (content, rest) = parts.ok_or(IdentityError::Malformed)?;
     let whole = &der[..der.len() - rest.len()];
-    Ok((
-        Element {
-            header,
-            content,
-            whole,
-        },
-        rest,
-    ))
+    debug_assert!(!whole.is_empty(), "who walks on comes to an end");
+    let element = Element {
+        header,
+        content,
+        whole,
+    };
+    Ok((element, rest))
 }

@@ -1,8 +1,9 @@
-//! For which certificates a CRL speaks: its issuingDistributionPoint (RFC 5280, 5.2.5), and what a certificate says of
-//! where its CRL is found, its cRLDistributionPoints (4.2.1.13).
+//! For which certificates a CRL speaks: its issuingDistributionPoint (RFC 5280, 5.2.5), and what a
+//! certificate says of where its CRL is found, its cRLDistributionPoints (4.2.1.13).
 //!
-//! An authority may cut its list into partitions. Each names a place, and each certificate names the place of its own
-//! partition: the two are compared as 6.3.3 says, byte by byte. Nothing is ever fetched from there.
+//! An authority may cut its list into partitions. Each names a place, and each certificate names
+//! the place of its own partition: the two are compared as 6.3.3 says, byte by byte. Nothing is
+//! ever fetched from there.
 
 use x509_parser::asn1_rs::{Class, Tag};
 
@@ -15,7 +16,7 @@ pub(crate) type Point = Box<[u8]>;
 /// The certificates of its issuer for which a list speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Empty: whatever place a certificate names.
+    /// The places for which it speaks; empty for whatever place a certificate names.
     points: Vec<Point>,
     holders: Holders,
 }
@@ -31,26 +32,31 @@ enum Holders {
 }
 
 impl Scope {
-    /// Reads an issuingDistributionPoint. One that names reasons, attribute certificates or other issuers is an error: a
-    /// list like that would not say of any certificate whether it is revoked.
+    /// Reads an issuingDistributionPoint. One that names reasons, attribute certificates or other
+    /// issuers is an error: a list like that would not say of any certificate whether it is
+    /// revoked.
     pub fn read(value: &[u8]) -> Result<Self, CrlError> {
         let mut scope = Self::default();
         for field in elements(only(value, Tag::Sequence)?) {
-            let field = field?;
-            if !field.is(Class::ContextSpecific) {
-                return Err(CrlError::Malformed);
-            }
-            match field.header.tag() {
-                Tag(0) => scope.points = names(&field)?,
-                Tag(1) if is_true(&field) => scope.limit(Holders::Devices)?,
-                Tag(2) if is_true(&field) => scope.limit(Holders::Authorities)?,
-                Tag(1 | 2) => {}
-                Tag(4 | 5) if !is_true(&field) => {}
-                Tag(3..=5) => return Err(CrlError::Partial),
-                _ => return Err(CrlError::Malformed),
-            }
+            scope.add(&field?)?;
         }
         Ok(scope)
+    }
+
+    fn add(&mut self, field: &Element) -> Result<(), CrlError> {
+        if !field.is(Class::ContextSpecific) {
+            return Err(CrlError::Malformed);
+        }
+        match field.header.tag() {
+            Tag(0) => self.points = names(field)?,
+            Tag(1) if is_true(field) => self.limit(Holders::Devices)?,
+            Tag(2) if is_true(field) => self.limit(Holders::Authorities)?,
+            Tag(1 | 2) => {}
+            Tag(4 | 5) if !is_true(field) => {}
+            Tag(3..=5) => return Err(CrlError::Partial),
+            _ => return Err(CrlError::Malformed),
+        }
+        Ok(())
     }
 
     fn limit(&mut self, holders: Holders) -> Result<(), CrlError> {
@@ -61,7 +67,8 @@ impl Scope {
         Ok(())
     }
 
-    /// Whether the list names the place where it is found, and so speaks only for certificates that name it, too.
+    /// Whether the list names the place where it is found, and so speaks only for certificates that
+    /// name it, too.
     pub fn is_partition(&self) -> bool {
         !self.points.is_empty()
     }
@@ -78,15 +85,14 @@ impl Scope {
     }
 }
 
-/// The places that a certificate names for its CRL. One that is for another issuer's list, or for some reasons only,
-/// cannot be that of a list that is read here, and is left out.
+/// The places that a certificate names for its CRL. One that is for another issuer's list, or for
+/// some reasons only, cannot be that of a list that is read here, and is left out.
 pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     let mut points = Vec::new();
     for point in elements(only(value, Tag::Sequence)?) {
         let fields = elements(point?.expect(Tag::Sequence)?).collect::<Result<Vec<_>, _>>()?;
         if let [name] = &fields[..]
-            && name.is(Class::ContextSpecific)
-            && name.header.tag() == Tag(0)
+            && name.is_choice(Tag(0))
         {
             points.extend(names(name)?);
         }
@@ -94,21 +100,27 @@ pub(crate) fn points(value: &[u8]) -> Result<Vec<Point>, IdentityError> {
     Ok(points)
 }
 
-/// The names in a DistributionPointName: its full names, or the one that is relative to the issuer's.
+/// The names in a DistributionPointName: its full names, or the one that is relative to the
+/// issuer's.
 fn names(field: &Element) -> Result<Vec<Point>, IdentityError> {
     let mut content = field.content;
     let name = take(&mut content)?;
     if !content.is_empty() || !name.is(Class::ContextSpecific) {
         return Err(IdentityError::Malformed);
     }
-    let names: Vec<Point> = match name.header.tag() {
-        Tag(0) => elements(name.content)
-            .map(|full| Ok(full?.whole.into()))
-            .collect::<Result<_, IdentityError>>()?,
-        Tag(1) => vec![name.whole.into()],
-        _ => return Err(IdentityError::Malformed),
-    };
-    // A list that names no place would pass for one without bounds.
+    match name.header.tag() {
+        Tag(0) => full_names(name.content),
+        Tag(1) => Ok(vec![name.whole.into()]),
+        _ => Err(IdentityError::Malformed),
+    }
+}
+
+/// All full names, at least one: a list that names no place would pass for one without bounds.
+fn full_names(content: &[u8]) -> Result<Vec<Point>, IdentityError> {
+    let mut names: Vec<Point> = Vec::new();
+    for name in elements(content) {
+        names.push(name?.whole.into());
+    }
     if names.is_empty() {
         return Err(IdentityError::Malformed);
     }

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use x509_parser::asn1_rs::{FromDer, Tag};
+use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
-use super::{IdentityError, alternative_names, timestamp};
+use super::{DNS_NAME, IP_ADDRESS, IdentityError, alternative_names, timestamp};
 use crate::record::Timestamp;
 
-/// What clients may call the gateway.
+/// The names by which clients may call the gateway, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerCertificate {
     /// DNS names, some with a `*.`, and IP addresses in their canonical form.
@@ -18,18 +18,15 @@ pub(crate) struct ServerCertificate {
 
 /// Reads the subject alternative names of a server certificate in DER.
 pub(crate) fn server(leaf_der: &[u8]) -> Result<ServerCertificate, IdentityError> {
-    let (_, certificate) =
-        X509Certificate::from_der(leaf_der).map_err(|_| IdentityError::Malformed)?;
-    let dns_names = alternative_names(&certificate, Tag(2))?;
-    let addresses = alternative_names(&certificate, Tag(7))?;
-    let dns_names = dns_names
-        .into_iter()
-        .filter_map(|name| Some(std::str::from_utf8(name).ok()?.to_owned()));
-    let addresses = addresses
-        .into_iter()
-        .filter_map(ip_address)
-        .map(|address| address.to_string());
-    let names = dns_names.chain(addresses).collect();
+    let certificate = X509Certificate::from_der(leaf_der);
+    let (_, certificate) = certificate.map_err(|_| IdentityError::Malformed)?;
+    let mut names = Vec::new();
+    for name in alternative_names(&certificate, DNS_NAME)? {
+        names.extend(std::str::from_utf8(name).map(str::to_owned));
+    }
+    for octets in alternative_names(&certificate, IP_ADDRESS)? {
+        names.extend(ip_address(octets).map(|address| address.to_string()));
+    }
     Ok(ServerCertificate {
         names,
         not_after: timestamp(certificate.validity().not_after),
@@ -37,7 +34,9 @@ pub(crate) fn server(leaf_der: &[u8]) -> Result<ServerCertificate, IdentityError
 }
 
 fn ip_address(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
+    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
+        return Some(octets.into());
+    }
+    let octets = <[u8; 16]>::try_from(octets).ok()?;
+    Some(octets.into())
 }

@@ -1,4 +1,5 @@
-//! What X.509 signs: a certificate or a CRL, the name of the algorithm, and the signature; and the key that made it.
+//! What X.509 signs: a certificate or a CRL, the name of the algorithm, and the signature; and the
+//! key that made it.
 //!
 //! Nothing is verified here: `tls` has the algorithms.
 

@@ -13,7 +13,8 @@ pub enum Kind {
     Pkcs1Key,
     Sec1Key,
     EncryptedKey,
-    /// `EC PARAMETERS`: the curve of a key, which the key itself names as well. `openssl ecparam` writes it.
+    /// `EC PARAMETERS`: the curve of a key, which the key itself names as well. `openssl ecparam`
+    /// writes it.
     EcParameters,
     Other,
 }

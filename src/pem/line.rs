@@ -46,8 +46,8 @@ fn marker<'a>(text: &'a [u8], start: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((label, after.trim_ascii_start()))
 }
 
-/// Whether a marker, or what was meant for one, is anywhere in a line: BEGIN or END directly after two dashes, or after one
-/// of those that editors put in the place of two.
+/// Whether a marker, or what was meant for one, is anywhere in a line: BEGIN or END directly after
+/// two dashes, or after one of those that editors put in the place of two.
 fn has_marker(text: &[u8]) -> bool {
     const DASHES: [&[u8]; 4] = [b"--", b"\xe2\x80\x93", b"\xe2\x80\x94", b"\xe2\x88\x92"];
     (0..text.len()).any(|at| {

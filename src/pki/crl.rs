@@ -51,7 +51,8 @@ struct Crl {
 }
 
 impl Authority {
-    /// Signs the next CRL with what this one lists, or a first, empty one. How many certificates it lists.
+    /// Signs the next CRL with what this one lists, or a first, empty one. How many certificates it
+    /// lists.
     pub(crate) fn renew_crl(&self, days: Days) -> Result<usize, PkiError> {
         if self.folder.crl().exists() {
             return self.revoke([], days);

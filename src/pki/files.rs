@@ -1,7 +1,8 @@
 //! The folder of an authority: which file is where, and how they are written.
 //!
-//! A file is new, or it is an error; keys have mode 0600 from their first byte on. A device's file is named after its
-//! id, with `+` for `/` and `=` for `:`, which no id contains: different ids have different files, all of them here.
+//! A file is new, or it is an error; keys have mode 0600 from their first byte on. A device's file
+//! is named after its id, with `+` for `/` and `=` for `:`, which no id contains: different ids
+//! have different files, all of them here.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -169,7 +170,8 @@ pub(crate) fn parse_certificate<'a>(
     Ok(certificate)
 }
 
-/// The first section of the file that is wanted, in DER. An error shows nothing of the file: it may be a key.
+/// The first section of the file that is wanted, in DER. An error shows nothing of the file: it may
+/// be a key.
 pub(crate) fn read_pem(
     file: &Path,
     is_wanted: impl Fn(Kind) -> bool,

@@ -21,8 +21,8 @@ pub(crate) struct Fleet {
 }
 
 impl Authority {
-    /// `prefix` and a number of six digits, from 1 to `count`. Devices that have a certificate keep it, so a fleet can
-    /// grow, and one that was interrupted can be completed.
+    /// `prefix` and a number of six digits, from 1 to `count`. Devices that have a certificate keep
+    /// it, so a fleet can grow, and one that was interrupted can be completed.
     pub(crate) fn issue_fleet(
         &self,
         prefix: &str,

@@ -105,8 +105,8 @@ pub(crate) fn device(id: &DeviceId, days: Days) -> Result<CertificateParams, Pki
     Ok(params)
 }
 
-/// A URI as a URI, a DNS name as a DNS name; anything else is a common name alone. What is too long for one becomes a
-/// URI without a scheme: RFC 5280 has no place for it, verifiers do not mind.
+/// A URI as a URI, a DNS name as a DNS name; anything else is a common name alone. What is too long
+/// for one becomes a URI without a scheme: RFC 5280 has no place for it, verifiers do not mind.
 fn alternative_name(id: &str) -> Result<Option<SanType>, rcgen::Error> {
     if is_absolute_uri(id) {
         return Ok(Some(SanType::URI(id.try_into()?)));

@@ -1,8 +1,9 @@
 //! The access log: a JSON object a line, for a share of all requests.
 //!
-//! `gateway` opens it, each worker has an [`AccessLog`] of its own that picks its share evenly: with a share of 0.01 every
-//! hundredth request has a line. `http` hands over each answered request; one that is not picked costs an addition. Lines
-//! are written as [`Journal`] does: never waited for, counted when they are lost.
+//! `gateway` opens it, each worker has an [`AccessLog`] of its own that picks its share evenly:
+//! with a share of 0.01 every hundredth request has a line. `http` hands over each answered
+//! request; one that is not picked costs an addition. Lines are written as [`Journal`] does: never
+//! waited for, counted when they are lost.
 //!
 //! Invariant: no payload, header or path of a client is ever a field.
 

@@ -1,13 +1,14 @@
-//! The admin address, plain HTTP for probes, people and Prometheus: `/livez`, `/servez`, `/readyz`, `/metrics`,
-//! `/openapi.json`, and `/debug/top`, the devices that send most.
+//! The admin address, plain HTTP for probes, people and Prometheus: `/livez`, `/servez`, `/readyz`,
+//! `/metrics`, `/openapi.json`, and `/debug/top`, the devices that send most.
 //!
-//! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never makes the gateway look
-//! dead. It accepts at once whoever comes: the room for connections is bounded, and a newcomer takes the place of the
-//! one that has waited longest ([`connections`]), so idle clients never stop a probe. A connection carries one request.
-//! Request bodies are not read. No TLS and no secrets: the address is loopback unless an operator says otherwise.
+//! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never
+//! makes the gateway look dead. It accepts at once whoever comes: the room for connections is
+//! bounded, and a newcomer takes the place of the one that has waited longest ([`connections`]), so
+//! idle clients never stop a probe. A connection carries one request. Request bodies are not read.
+//! No TLS and no secrets: the address is loopback unless an operator says otherwise.
 //!
-//! Failure: a request that is wrong is 404 or 405; a gateway that cannot take records is 503 with its reason on
-//! `/readyz`, and one that drains on `/servez`.
+//! Failure: a request that is wrong is 404 or 405; a gateway that cannot take records is 503 with
+//! its reason on `/readyz`, and one that drains on `/servez`.
 
 mod connections;
 
@@ -40,7 +41,8 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// From accepting a connection to the end of its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From accepting a connection to its end: request, answer and all. Prometheus gives up after ten seconds by default.
+/// From accepting a connection to its end: request, answer and all. Prometheus gives up after ten
+/// seconds by default.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
@@ -71,7 +73,8 @@ impl Status {
     }
 }
 
-/// Serves the admin address until it is dropped. Runs on a local runtime. An error is a listener that cannot be used.
+/// Serves the admin address until it is dropped. Runs on a local runtime. An error is a listener
+/// that cannot be used.
 pub(crate) async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;

@@ -1,12 +1,15 @@
-//! The audit log: who was let in no more, who was turned away, and what the operator changed; a JSON object a line.
+//! The audit log: who was let in no more, who was turned away, and what the operator changed; a
+//! JSON object a line.
 //!
-//! `accept`, `http` and `gateway` record events as they happen. [`Audit::record`] never waits: see [`Journal`]. Of each kind
-//! of event at most [`PER_SECOND_MAX`] a second are written, so that a flood fills no disk; what is left out is counted in
-//! `forebay_audit_omitted_events_total` and in a line of its own.
+//! `accept`, `http` and `gateway` record events as they happen. [`Audit::record`] never waits: see
+//! [`Journal`]. Of each kind of event at most [`PER_SECOND_MAX`] a second are written, so that a
+//! flood fills no disk; what is left out is counted in `forebay_audit_omitted_events_total` and in
+//! a line of its own.
 //!
-//! Invariant: no payload, key or text of a client is ever a field: a device is named by its certificate's id, which has a
-//! fixed alphabet, a certificate by the hex of its serial number.
-//! Failure: a file that cannot be opened at start is an error; later the events count as dropped, and the log says so.
+//! Invariant: no payload, key or text of a client is ever a field: a device is named by its
+//! certificate's id, which has a fixed alphabet, a certificate by the hex of its serial number.
+//! Failure: a file that cannot be opened at start is an error; later the events count as dropped,
+//! and the log says so.
 
 use std::io;
 use std::net::IpAddr;
@@ -36,7 +39,8 @@ pub(crate) enum Event<'a> {
         reason: &'static str,
         serial: Option<&'a [u8]>,
     },
-    /// A device has as many connections as it may: one more is closed. Without a device where the certificate names none.
+    /// A device has as many connections as it may: one more is closed. Without a device where the
+    /// certificate names none.
     ConnectionRefused {
         address: IpAddr,
         transport: &'static str,
@@ -160,7 +164,8 @@ fn summary(windows: &Windows) -> Vec<String> {
         .collect()
 }
 
-/// How many of a kind there were in a second, and how many have been left out since that was last said.
+/// How many of a kind there were in a second, and how many have been left out since that was last
+/// said.
 #[derive(Default)]
 struct Window {
     /// The second in the upper half, the count in the lower one.

@@ -1,11 +1,13 @@
 //! A log of JSON lines that nobody waits for: the audit log is one, the access log another.
 //!
-//! [`Journal::write`] puts a line into a queue of [`QUEUE_MAX`], which a thread of its own writes to a file or to stdout;
-//! what does not fit is counted, and said in a line of its own once a second. The file is opened anew after SIGHUP, and
-//! when another one has taken its name or its place is empty.
+//! [`Journal::write`] puts a line into a queue of [`QUEUE_MAX`], which a thread of its own writes
+//! to a file or to stdout; what does not fit is counted, and said in a line of its own once a
+//! second. The file is opened anew after SIGHUP, and when another one has taken its name or its
+//! place is empty.
 //!
-//! Invariant: one event is one line, control characters escaped ([`Fields`], [`line`]).
-//! Failure: a file that cannot be opened at start is an error; later the lines count as dropped, and the log says so.
+//! Invariant: one event is one line, control characters escaped ([`Fields`], [`line`]). Failure: a
+//! file that cannot be opened at start is an error; later the lines count as dropped, and the log
+//! says so.
 
 mod writer;
 
@@ -52,8 +54,8 @@ enum Message {
 }
 
 impl Journal {
-    /// Opens the log that this variable asks for, and starts its thread. `summary` is asked once a second for lines about what
-    /// was left out on purpose.
+    /// Opens the log that this variable asks for, and starts its thread. `summary` is asked once a
+    /// second for lines about what was left out on purpose.
     pub(crate) fn start(
         variable: &'static str,
         target: Target,

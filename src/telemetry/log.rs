@@ -1,12 +1,13 @@
 //! Logs: structured lines on stderr, text for people and JSON for machines.
 //!
-//! `cli` starts it once, before anything else runs. Every room logs by `tracing`'s macros; no payload, head or key is
-//! ever a field.
+//! `cli` starts it once, before anything else runs. Every room logs by `tracing`'s macros; no
+//! payload, head or key is ever a field.
 //!
-//! Invariant: one event is one line, and nothing that a client or a file brought can break it, colour it or move a
-//! terminal's cursor: control characters arrive as `\n` or `\u001b`. tracing-subscriber itself leaves line breaks
-//! as they are in text, and C1 controls in JSON. For the same reason the text has no colours.
-//! Failure: a filter that cannot be read, or that would silence everything by a typing error, is [`LogError`].
+//! Invariant: one event is one line, and nothing that a client or a file brought can break it,
+//! colour it or move a terminal's cursor: control characters arrive as `\n` or `\u001b`.
+//! tracing-subscriber itself leaves line breaks as they are in text, and C1 controls in JSON. For
+//! the same reason the text has no colours. Failure: a filter that cannot be read, or that would
+//! silence everything by a typing error, is [`LogError`].
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -105,7 +106,8 @@ impl<W: io::Write> io::Write for OneLine<W> {
     }
 }
 
-/// The event with its control characters escaped, all but the line break at its end. JSON stays JSON.
+/// The event with its control characters escaped, all but the line break at its end. JSON stays
+/// JSON.
 pub(super) fn one_line(event: &str) -> Cow<'_, str> {
     let body = event.strip_suffix('\n').unwrap_or(event);
     if !body.contains(char::is_control) {

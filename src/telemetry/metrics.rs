@@ -1,11 +1,12 @@
 //! Metrics: what happened, counted where it happens, summed when somebody asks.
 //!
-//! Each worker has a [`WorkerMetrics`] of its own that only its thread writes: plain relaxed loads and stores on cache
-//! lines that no other thread touches until a scrape adds them up. What happens once a batch, or less often, goes to
-//! the exporter's own handles, resolved once. `gateway` makes the [`Metrics`], `telemetry::admin` serves their text.
+//! Each worker has a [`WorkerMetrics`] of its own that only its thread writes: plain relaxed loads
+//! and stores on cache lines that no other thread touches until a scrape adds them up. What happens
+//! once a batch, or less often, goes to the exporter's own handles, resolved once. `gateway` makes
+//! the [`Metrics`], `telemetry::admin` serves their text.
 //!
-//! Names and labels are a contract; no label comes from a client, so the series are fixed at start, and so is the
-//! memory. Units are base units: seconds, bytes, records. Nothing here fails.
+//! Names and labels are a contract; no label comes from a client, so the series are fixed at start,
+//! and so is the memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
 mod cell;
 mod histogram;
@@ -160,7 +161,8 @@ impl Metrics {
         self.dropped_records.increment(records as u64);
     }
 
-    /// How long the sink took for one batch. Only the delivery thread may call this: the histogram has one writer.
+    /// How long the sink took for one batch. Only the delivery thread may call this: the histogram
+    /// has one writer.
     pub fn sink_duration(&self, duration: Duration) {
         self.sink_duration
             .observe(&SINK_DURATION, cell::micros(duration));

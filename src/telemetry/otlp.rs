@@ -1,11 +1,13 @@
 //! OTLP: metrics, and spans of requests, pushed to a collector over HTTP; a cargo feature.
 //!
-//! `gateway` starts it where `OTEL_EXPORTER_OTLP_ENDPOINT`, or the endpoint of one signal, is set; the other `OTEL_*`
-//! variables (sampler, intervals, queues, resource, headers) are the SDK's own. The SDK exports on threads of its own; its
-//! queues are bounded, and what does not fit is dropped. The endpoint is plain HTTP: a collector beside the gateway.
+//! `gateway` starts it where `OTEL_EXPORTER_OTLP_ENDPOINT`, or the endpoint of one signal, is set;
+//! the other `OTEL_*` variables (sampler, intervals, queues, resource, headers) are the SDK's own.
+//! The SDK exports on threads of its own; its queues are bounded, and what does not fit is dropped.
+//! The endpoint is plain HTTP: a collector beside the gateway.
 //!
-//! Metrics are those of `/metrics`, by the same names; a histogram travels as its `_bucket`, `_sum` and `_count`.
-//! Failure: an endpoint or setting that cannot be used is an error at start; later the SDK logs what it could not send.
+//! Metrics are those of `/metrics`, by the same names; a histogram travels as its `_bucket`, `_sum`
+//! and `_count`. Failure: an endpoint or setting that cannot be used is an error at start; later
+//! the SDK logs what it could not send.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -113,7 +115,8 @@ fn metric_provider(
     Ok(provider)
 }
 
-/// As `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they do not.
+/// As `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they
+/// do not.
 fn resource() -> Resource {
     let names_it = |name: &str, what: &str| env::var(name).is_ok_and(|set| set.contains(what));
     let is_named =
@@ -208,7 +211,8 @@ fn observe(meter: &Meter, snapshots: Arc<Snapshots>) {
 pub(crate) struct Tracer(SdkTracer);
 
 impl Tracer {
-    /// A request that has just been answered; where the device has sent a `traceparent`, the span is a child of its span.
+    /// A request that has just been answered; where the device has sent a `traceparent`, the span
+    /// is a child of its span.
     pub(crate) fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
         let parent = trace
             .and_then(span_context)

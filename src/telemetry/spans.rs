@@ -1,4 +1,5 @@
-//! Spans of requests, where the gateway was built with `otlp` and the environment names a collector; else nothing.
+//! Spans of requests, where the gateway was built with `otlp` and the environment names a
+//! collector; else nothing.
 
 use super::access::Exchange;
 use crate::record::TraceParent;

@@ -1,11 +1,14 @@
 //! The devices that send most, and those that are refused most, of the last minutes.
 //!
-//! A connection keeps a [`Tally`] of its answers and hands it over from time to time, into a bounded lock-free queue; what
-//! does not fit is lost, and nobody waits. The admin's thread gathers it into two frequent-items sketches (Apache
-//! DataSketches, Misra-Gries) a window, which hold [`DEVICES_MAX`] devices however many there are: a device with more than
-//! a thousandth of all requests is always among them. Two windows of [`WINDOW`] are told, the last and the one under way.
+//! A connection keeps a [`Tally`] of its answers and hands it over from time to time, into a
+//! bounded lock-free queue; what does not fit is lost, and nobody waits. The admin's thread gathers
+//! it into two frequent-items sketches (Apache DataSketches, Misra-Gries) a window, which hold
+//! [`DEVICES_MAX`] devices however many there are: a device with more than a thousandth of all
+//! requests is always among them. Two windows of [`WINDOW`] are told, the last and the one under
+//! way.
 //!
-//! Limits: some 100 KiB a sketch. Failure: none; counts are estimates, with their bounds beside them.
+//! Limits: some 100 KiB a sketch. Failure: none; counts are estimates, with their bounds beside
+//! them.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +35,8 @@ pub(crate) const GATHER_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(300);
 
-/// A tally is handed over after 1, 2, 4, 8 and 16 answers, and then each time that so many more have gathered.
+/// A tally is handed over after 1, 2, 4, 8 and 16 answers, and then each time that so many more
+/// have gathered.
 const ANSWERS_PER_TALLY: u32 = 16;
 
 /// Answers of two kinds: accepted and refused.
@@ -96,7 +100,8 @@ impl Top {
         windows
     }
 
-    /// A JSON object: `busiest` and `refused`, each a list of devices, the one with the most requests of that kind first.
+    /// A JSON object: `busiest` and `refused`, each a list of devices, the one with the most
+    /// requests of that kind first.
     pub(crate) fn report(&self) -> String {
         let windows = self.gathered();
         let [busiest, refused] = [0, 1].map(|kind| windows.told(kind));

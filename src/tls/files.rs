@@ -1,10 +1,12 @@
 //! Reading PEM and DER files, and noticing that they have changed.
 //!
-//! Each file holds what its variable is for, and nothing beside that is passed over: an authority among the CRLs would be
-//! missed where it belongs. One file may hold the server's certificates and its key, and be named twice. An error names
-//! the file and the line, and has nothing of what stands there.
+//! Each file holds what its variable is for, and nothing beside that is passed over: an authority
+//! among the CRLs would be missed where it belongs. One file may hold the server's certificates and
+//! its key, and be named twice. An error names the file and the line, and has nothing of what
+//! stands there.
 
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,29 +21,34 @@ pub(crate) const KEY: &str = "FOREBAY_TLS_KEY";
 pub(crate) const CLIENT_CA: &str = "FOREBAY_TLS_CLIENT_CA";
 pub(crate) const CRL: &str = "FOREBAY_TLS_CRL";
 
-/// A file that has another one has been replaced or written: device, inode, bytes, and the times of the last change of
-/// its content and of its own, in seconds and nanoseconds.
-pub(crate) type Stamp = (u64, u64, u64, [i64; 4]);
-
-/// `None` for a file that is not there.
-pub(crate) fn stamp(file: &PathBuf) -> Option<Stamp> {
-    let data = std::fs::metadata(file).ok()?;
-    Some((
-        data.dev(),
-        data.ino(),
-        data.len(),
-        [
-            data.mtime(),
-            data.mtime_nsec(),
-            data.ctime(),
-            data.ctime_nsec(),
-        ],
-    ))
+/// What tells a file from itself before: with another stamp it has been replaced or written.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// When its content last changed, in seconds and nanoseconds.
+    modified: (i64, i64),
+    /// When the file itself last changed: its name, owner or mode.
+    changed: (i64, i64),
 }
 
-/// A certificate or a CRL of a file, and where its section begins: `None` for a file that is DER.
+/// The stamp of a file; `None` for one that is not there.
+pub(crate) fn stamp(file: &PathBuf) -> Option<Stamp> {
+    let data = fs::metadata(file).ok()?;
+    Some(Stamp {
+        device: data.dev(),
+        inode: data.ino(),
+        bytes: data.len(),
+        modified: (data.mtime(), data.mtime_nsec()),
+        changed: (data.ctime(), data.ctime_nsec()),
+    })
+}
+
+/// A certificate or a CRL of a file.
 pub(crate) struct Found {
     pub der: Vec<u8>,
+    /// Where its section begins; `None` for a file that is DER.
     line: Option<usize>,
 }
 
@@ -69,17 +76,21 @@ pub(crate) fn read_authorities(file: &Path) -> Result<Vec<Found>, TlsError> {
 /// The server's one key.
 pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     warn_of_other_readers(KEY, file);
-    let failed = |reason: String| failed(KEY, file, reason);
+    let bytes = read_bytes(file);
+    let key = bytes.and_then(|bytes| only_key(&bytes));
+    key.map_err(|reason| failed(KEY, file, reason))
+}
+
+fn only_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let is_beside = |kind| matches!(kind, Kind::Certificate | Kind::EcParameters);
-    let bytes = read_bytes(file).map_err(failed)?;
-    let mut keys = pick(&bytes, "a private key", Kind::is_key, is_beside).map_err(failed)?;
-    let key = keys.swap_remove(0);
-    if let Some(other) = keys.first() {
-        return Err(failed(format!(
+    let mut keys = pick(bytes, "a private key", Kind::is_key, is_beside)?;
+    if let Some(second) = keys.get(1) {
+        return Err(format!(
             "line {}: there is more than one private key: leave the one that belongs to the certificate",
-            other.line
-        )));
+            second.line
+        ));
     }
+    let key = keys.remove(0);
     Ok(match key.kind {
         Kind::Pkcs1Key => PrivateKeyDer::Pkcs1(key.der.into()),
         Kind::Sec1Key => PrivateKeyDer::Sec1(key.der.into()),
@@ -87,16 +98,22 @@ pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> 
     })
 }
 
-/// PEM or DER, by what the file looks like.
+/// The lists of a file, which is PEM or DER, by what it looks like.
 pub(crate) fn read_crls(file: &Path) -> Result<Vec<Found>, TlsError> {
-    let bytes = read_bytes(file).map_err(|reason| failed(CRL, file, reason))?;
-    if pem::is_der(&bytes) {
-        return Ok(vec![Found {
-            der: bytes,
-            line: None,
-        }]);
+    let bytes = read_bytes(file);
+    let lists = bytes.and_then(crls);
+    lists.map_err(|reason| failed(CRL, file, reason))
+}
+
+fn crls(bytes: Vec<u8>) -> Result<Vec<Found>, String> {
+    if !pem::is_der(&bytes) {
+        return find(&bytes, Kind::Crl, |_| false);
     }
-    find(&bytes, Kind::Crl, |_| false).map_err(|reason| failed(CRL, file, reason))
+    let list = Found {
+        der: bytes,
+        line: None,
+    };
+    Ok(vec![list])
 }
 
 fn read(
@@ -118,7 +135,8 @@ fn find(bytes: &[u8], kind: Kind, is_beside: impl Fn(Kind) -> bool) -> Result<Ve
     Ok(found.collect())
 }
 
-/// The sections that are wanted, at least one. Others are an error, but for those that may stand beside them.
+/// The sections that are wanted, at least one. Others are an error, unless they may stand beside
+/// them.
 fn pick(
     bytes: &[u8],
     what: &str,
@@ -131,13 +149,12 @@ fn pick(
         ));
     }
     let mut sections = pem::sections(bytes).map_err(|error| error.to_string())?;
-    for Section { kind, line, .. } in &sections {
-        if !is_wanted(*kind) && !is_beside(*kind) {
-            return Err(format!(
-                "line {line}: it is {}, and {what} is looked for: take it out",
-                kind.name()
-            ));
-        }
+    let is_out_of_place = |section: &&Section| !is_wanted(section.kind) && !is_beside(section.kind);
+    if let Some(Section { kind, line, .. }) = sections.iter().find(is_out_of_place) {
+        return Err(format!(
+            "line {line}: it is {}, and {what} is looked for: take it out",
+            kind.name()
+        ));
     }
     sections.retain(|section| is_wanted(section.kind));
     if sections.is_empty() {
@@ -147,22 +164,23 @@ fn pick(
 }
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>, String> {
-    let limit = pem::FILE_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(file).and_then(|opened| {
-        // As large as it is: a buffer that doubles would be three times a long list.
-        let file_bytes = opened.metadata()?.len().min(limit);
-        bytes.reserve_exact(file_bytes as usize + 1);
-        opened.take(limit).read_to_end(&mut bytes)
-    });
-    match read {
-        Err(error) => Err(error.to_string()),
-        Ok(read) if read > pem::FILE_BYTES_MAX => Err(format!(
-            "it has more than {} MiB",
-            pem::FILE_BYTES_MAX >> 20
-        )),
-        Ok(_) => Ok(bytes),
+    let limit = pem::FILE_BYTES_MAX + 1;
+    let bytes = read_start(file, limit).map_err(|error| error.to_string())?;
+    if bytes.len() == limit {
+        let limit_mib = pem::FILE_BYTES_MAX >> 20;
+        return Err(format!("it has more than {limit_mib} MiB"));
     }
+    Ok(bytes)
+}
+
+/// The first bytes of a file, `limit` at most.
+fn read_start(file: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let opened = fs::File::open(file)?;
+    let file_bytes = opened.metadata()?.len().min(limit as u64);
+    // As large as it is: a buffer that doubles would be three times a long list.
+    let mut bytes = Vec::with_capacity(file_bytes as usize + 1);
+    opened.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 pub(crate) fn failed(variable: &'static str, file: &Path, reason: String) -> TlsError {

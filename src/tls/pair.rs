@@ -1,6 +1,6 @@
-//! The server's certificate chains and their keys, which change together: a key that does not belong to its certificate is
-//! an error, also for the moment in which one of the two files has been replaced. With several pairs a client gets the first one
-//! whose signature it can verify.
+//! The server's certificate chains and their keys, which change together: a key that does not
+//! belong to its certificate is an error, also for the moment in which one of the two files has
+//! been replaced. With several pairs a client gets the first one whose signature it can verify.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::files::{self, CERT};
 use crate::config::TlsConfig;
 use crate::identity::{self, ServerCertificate};
 
-/// The certificate chains with their keys.
+/// What the files of certificates and keys hold.
 pub(crate) struct Pair {
     pub resolver: Arc<Pairs>,
-    /// All names, and the earliest end.
+    /// The names of all certificates, and the earliest end.
     pub certificate: ServerCertificate,
 }
 
@@ -27,41 +27,41 @@ impl Pair {
         let mut pairs = Vec::new();
         let mut certificates = Vec::new();
         for (cert, key) in config.cert.iter().zip(&config.key) {
-            let (certificate, certified) = load(cert, key, provider)?;
+            let (certificate, certified) = load_one(cert, key, provider)?;
             certificates.push(certificate);
             pairs.push(Arc::new(certified));
         }
-        let certificate = certificates
-            .into_iter()
-            .reduce(together)
-            .expect("a list of files has one at least");
+        let certificate = certificates.into_iter().reduce(together);
         Ok(Self {
             resolver: Arc::new(Pairs(pairs)),
-            certificate,
+            certificate: certificate.expect("a list of files has one at least"),
         })
     }
 }
 
-fn load(
+fn load_one(
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<(ServerCertificate, CertifiedKey), TlsError> {
     let chain = files::read_chain(cert)?;
-    let invalid = |reason| TlsError::Invalid {
+    let certificate = identity::server(&chain[0]).map_err(|error| TlsError::Invalid {
         variable: CERT,
-        reason,
-    };
-    let certificate = identity::server(&chain[0]).map_err(|error| invalid(error.to_string()))?;
+        reason: error.to_string(),
+    })?;
     let key = files::read_key(key)?;
-    let certified =
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Invalid {
-            variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
-            reason: format!("{error}; the key must belong to the first certificate of the chain"),
-        })?;
+    let certified = CertifiedKey::from_der(chain, key, provider).map_err(no_pair)?;
     Ok((certificate, certified))
 }
 
+fn no_pair(error: rustls::Error) -> TlsError {
+    TlsError::Invalid {
+        variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
+        reason: format!("{error}; the key must belong to the first certificate of the chain"),
+    }
+}
+
+/// All names of both, and the earlier end.
 fn together(mut all: ServerCertificate, next: ServerCertificate) -> ServerCertificate {
     all.not_after = all.not_after.min(next.not_after);
     for name in next.names {
@@ -72,12 +72,13 @@ fn together(mut all: ServerCertificate, next: ServerCertificate) -> ServerCertif
     all
 }
 
-/// Pairs, the preferred one first.
+/// Certificate chains with their keys, the preferred one first.
 #[derive(Debug)]
 pub(crate) struct Pairs(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Pairs {
-    /// A client that can verify none of them fails with the first one, which says why.
+    /// Picks the first chain that the client can verify. One that can verify none of them fails
+    /// with the first one, which says why.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         let fits = |pair: &&Arc<CertifiedKey>| pair.key.choose_scheme(schemes).is_some();

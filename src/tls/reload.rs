@@ -1,17 +1,22 @@
-//! The files as they are: read at start, looked at every few seconds, read again when they have changed.
+//! The files as they are: read at start, looked at every few seconds, read again when they have
+//! changed.
 //!
-//! The gateway calls [`Reloader::look`] on a thread that may block. Two parts are good or bad by themselves, the server's
-//! certificate with its key, and the authorities with their CRLs: a part that cannot be used leaves the last good one in
-//! force, and is an error once, until its files change again. Connections notice nothing: handshakes under way end with
-//! what they began with, new ones take what is current. Tickets are kept as long as the authorities are the same ones,
-//! so that no session is resumed that they would not let in; rustls changes their keys every six hours.
+//! The gateway calls [`Reloader::look`] on a thread that may block. Two parts are good or bad by
+//! themselves, the server's certificate with its key, and the authorities with their CRLs: a part
+//! that cannot be used leaves the last good one in force, and is an error once, until its files
+//! change again. Connections notice nothing: handshakes under way end with what they began with,
+//! new ones take what is current. Tickets are kept as long as the authorities are the same ones, so
+//! that no session is resumed that they would not let in; rustls changes their keys every six
+//! hours.
 
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ProducesTickets;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
@@ -26,15 +31,13 @@ use crate::config::{TlsConfig, TlsVersion};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
 
-/// TLS 1.3 session tickets that a client is sent; each costs it a resumption and the server a round of encryption.
+/// TLS 1.3 session tickets that a client is sent; each costs the client memory and the server a
+/// round of encryption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// Keeps what the files say current.
 pub(crate) struct Reloader {
-    config: TlsConfig,
-    provider: Arc<CryptoProvider>,
-    pair: Watched<Pair>,
-    trust: Watched<Trust>,
+    loaded: Loaded,
     tickets: Tickets,
     certificates: Arc<SharedCertificates>,
     resets: Resets,
@@ -53,25 +56,23 @@ pub(crate) enum Change {
     Failed(TlsError),
 }
 
+impl Change {
+    fn is_in_force(&self) -> bool {
+        !matches!(self, Self::Failed(_))
+    }
+}
+
 impl Reloader {
     /// Reads all files.
     pub(crate) fn start(config: TlsConfig) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let pair_files = [config.cert.clone(), config.key.clone()].concat();
-        let trust_files = [vec![config.client_ca.clone()], config.crl.clone()].concat();
-        let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
-        let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
+        let resets = Resets::load(&config.key)?;
+        let loaded = Loaded::start(config)?;
         let certificates = Arc::<SharedCertificates>::default();
         let tickets = Tickets::new(&certificates)?;
-        let resets = Resets::load(&config.key)?;
-        let configs = Configs::new(&config, &provider, &pair.value, &trust.value, &tickets)?;
-        let configs = Arc::new(ArcSwap::from_pointee(configs));
-        let revocation = watch::Sender::new(trust.value.revocation.clone());
+        let configs = Arc::new(ArcSwap::from_pointee(loaded.configs(&tickets)?));
+        let revocation = watch::Sender::new(loaded.trust.value.revocation.clone());
         Ok(Self {
-            config,
-            provider,
-            pair,
-            trust,
+            loaded,
             tickets,
             certificates,
             resets,
@@ -91,43 +92,20 @@ impl Reloader {
     }
 
     pub(crate) fn certificate(&self) -> &ServerCertificate {
-        &self.pair.value.certificate
+        &self.loaded.pair.value.certificate
     }
 
-    /// Looks at the files, and reads those parts that have changed, or all of them. May take a second, and blocks.
+    /// Looks at the files, and reads those parts that have changed, or all of them. May take a
+    /// second, and blocks.
     pub(crate) fn look(&mut self, reads_all: bool) -> Vec<Change> {
-        let pair = self
-            .pair
-            .look(reads_all, || Pair::load(&self.config, &self.provider));
-        let authorities = self.trust.value.authorities.clone();
-        let before = self.trust.value.revocation.clone();
-        let trust = self.trust.look(reads_all, || {
-            Trust::load(&self.config, &self.provider, Some(&before))
-        });
-        let mut changes: Vec<Change> = Vec::new();
-        if let Some(looked) = pair {
-            changes.push(looked.map_or_else(Change::Failed, |()| {
-                Change::Certificate(self.certificate().clone())
-            }));
-        }
-        if let Some(looked) = trust {
-            let Trust {
-                authorities,
-                revocation,
-                ..
-            } = &self.trust.value;
-            let trust = || Change::Trust {
-                authorities: authorities.len(),
-                revoked: revocation.revoked_len(),
-            };
-            changes.push(looked.map_or_else(Change::Failed, |()| trust()));
-        }
-        if changes
-            .iter()
-            .any(|change| !matches!(change, Change::Failed(_)))
-        {
-            let has_new_authorities = self.trust.value.authorities != authorities;
-            changes.extend(self.publish(has_new_authorities).err().map(Change::Failed));
+        let authorities_before = self.loaded.trust.value.authorities.clone();
+        let mut changes = Vec::new();
+        changes.extend(self.loaded.look_at_pair(reads_all));
+        changes.extend(self.loaded.look_at_trust(reads_all));
+        if changes.iter().any(Change::is_in_force) {
+            let has_new_authorities = self.loaded.trust.value.authorities != authorities_before;
+            let published = self.publish(has_new_authorities);
+            changes.extend(published.err().map(Change::Failed));
         }
         changes
     }
@@ -136,17 +114,95 @@ impl Reloader {
         if has_new_authorities {
             self.tickets = Tickets::new(&self.certificates)?;
         }
-        let configs = Configs::new(
-            &self.config,
-            &self.provider,
-            &self.pair.value,
-            &self.trust.value,
-            &self.tickets,
-        )?;
+        let configs = self.loaded.configs(&self.tickets)?;
         self.configs.store(Arc::new(configs));
-        self.revocation
-            .send_replace(self.trust.value.revocation.clone());
+        let revocation = &self.loaded.trust.value.revocation;
+        self.revocation.send_replace(revocation.clone());
         Ok(())
+    }
+}
+
+/// What the files held when they were last good, and what it takes to load them again.
+struct Loaded {
+    config: TlsConfig,
+    provider: Arc<CryptoProvider>,
+    pair: Watched<Pair>,
+    trust: Watched<Trust>,
+}
+
+impl Loaded {
+    fn start(config: TlsConfig) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let pair_files = [&config.cert[..], &config.key].concat();
+        let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
+        let trust_files = [slice::from_ref(&config.client_ca), &config.crl].concat();
+        let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
+        Ok(Self {
+            config,
+            provider,
+            pair,
+            trust,
+        })
+    }
+
+    fn look_at_pair(&mut self, reads_all: bool) -> Option<Change> {
+        let load = || Pair::load(&self.config, &self.provider);
+        let looked = self.pair.look(reads_all, load)?;
+        Some(match looked {
+            Ok(()) => Change::Certificate(self.pair.value.certificate.clone()),
+            Err(error) => Change::Failed(error),
+        })
+    }
+
+    fn look_at_trust(&mut self, reads_all: bool) -> Option<Change> {
+        let before = self.trust.value.revocation.clone();
+        let load = || Trust::load(&self.config, &self.provider, Some(&before));
+        let looked = self.trust.look(reads_all, load)?;
+        let trust = &self.trust.value;
+        Some(match looked {
+            Ok(()) => Change::Trust {
+                authorities: trust.authorities.len(),
+                revoked: trust.revocation.revoked_len(),
+            },
+            Err(error) => Change::Failed(error),
+        })
+    }
+
+    /// Makes what new handshakes are made with.
+    fn configs(&self, tickets: &Tickets) -> Result<Configs, TlsError> {
+        let versions: &[_] = match self.config.min_version {
+            TlsVersion::Tls12 => &[&TLS13, &TLS12],
+            TlsVersion::Tls13 => &[&TLS13],
+        };
+        let mut tcp = self.server_config(versions)?;
+        tcp.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(Vec::from).into();
+        tcp.ticketer = tickets.tcp.clone();
+        // Tickets carry the session; this is for clients that know none, and for TLS 1.2 only.
+        tcp.session_storage = tickets.sessions.clone();
+        let mut quic = self.server_config(&[&TLS13])?;
+        quic.alpn_protocols = vec![b"h3".to_vec()];
+        quic.ticketer = tickets.quic.clone();
+        Ok(Configs {
+            tcp: Arc::new(tcp),
+            quic: Arc::new(quic),
+        })
+    }
+
+    /// What TCP and QUIC have in common.
+    fn server_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ServerConfig, TlsError> {
+        let builder = ServerConfig::builder_with_provider(self.provider.clone());
+        let builder = builder.with_protocol_versions(versions);
+        let trust = &self.trust.value;
+        let mut config = builder
+            .map_err(no_config)?
+            .with_client_cert_verifier(trust.verifier.clone())
+            .with_cert_resolver(self.pair.value.resolver.clone());
+        config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+        config.max_early_data_size = 0;
+        Ok(config)
     }
 }
 
@@ -181,6 +237,7 @@ impl<T> Watched<T> {
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Option<Result<(), TlsError>> {
         let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
+        debug_assert_eq!(stamps.len(), self.seen.len(), "the list of files is fixed");
         let is_due = self.due.is_some_and(|due| due <= Timestamp::now());
         if stamps == self.seen && !reads_all && !is_due {
             return None;
@@ -192,8 +249,8 @@ impl<T> Watched<T> {
     }
 }
 
-/// What encrypts session tickets, and the sessions of clients of TLS 1.2 that know no tickets. A session of TCP is not resumed
-/// on QUIC.
+/// What encrypts session tickets, and the sessions of clients of TLS 1.2 that know no tickets. A
+/// session of TCP is not resumed on QUIC.
 struct Tickets {
     tcp: Arc<dyn ProducesTickets>,
     quic: Arc<dyn ProducesTickets>,
@@ -217,44 +274,10 @@ fn ticketer(certificates: &Arc<SharedCertificates>) -> Result<Arc<dyn ProducesTi
     }))
 }
 
-/// Only the system's randomness could fail.
+/// The error of a step in which only the system's randomness could fail.
 fn no_config(error: rustls::Error) -> TlsError {
     TlsError::Invalid {
         variable: CLIENT_CA,
         reason: format!("TLS cannot be set up: {error}"),
-    }
-}
-
-impl Configs {
-    fn new(
-        config: &TlsConfig,
-        provider: &Arc<CryptoProvider>,
-        pair: &Pair,
-        trust: &Trust,
-        tickets: &Tickets,
-    ) -> Result<Self, TlsError> {
-        let versions: &[&SupportedProtocolVersion] = match config.min_version {
-            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::Tls13 => &[&rustls::version::TLS13],
-        };
-        let server_config = |versions, protocols: &[&[u8]], ticketer: &Arc<dyn ProducesTickets>| {
-            let builder = ServerConfig::builder_with_provider(provider.clone());
-            let builder = builder
-                .with_protocol_versions(versions)
-                .map_err(no_config)?;
-            let builder = builder.with_client_cert_verifier(trust.verifier.clone());
-            let mut config = builder.with_cert_resolver(pair.resolver.clone());
-            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-            // Tickets carry the session; this is for clients that know none, and for TLS 1.2 only.
-            config.session_storage = tickets.sessions.clone();
-            config.ticketer = ticketer.clone();
-            config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
-            config.max_early_data_size = 0;
-            Ok(Arc::new(config))
-        };
-        Ok(Self {
-            tcp: server_config(versions, &[b"h2", b"http/1.1", b"http/1.0"], &tickets.tcp)?,
-            quic: server_config(&[&rustls::version::TLS13], &[b"h3"], &tickets.quic)?,
-        })
     }
 }

@@ -1,14 +1,17 @@
-//! Who may still speak: the authorities of the bundle and all CRLs as one table, asked by issuer and serial number.
+//! Who may still speak: the authorities of the bundle and all CRLs as one table, asked by issuer
+//! and serial number.
 //!
-//! Built when the files are loaded and never changed; the verifier asks it for each full handshake, `accept` for each
-//! connection, also a resumed one, and `http` for each live connection when a new table comes. Asking is a hash and a
-//! binary search in packed serial numbers; memory is their bytes, 16 MB for a million of 16 bytes.
+//! Built when the files are loaded and never changed; the verifier asks it for each full handshake,
+//! `accept` for each connection, also a resumed one, and `http` for each live connection when a new
+//! table comes. Asking is a hash and a binary search in packed serial numbers; memory is their
+//! bytes, 16 MB for a million of 16 bytes.
 //!
-//! What is asked about is every certificate of a chain that might vouch for the leaf, but for authorities of the bundle,
-//! and which of those the chain ends with. One that is taken out of the bundle, or that another one revoked, vouches for
-//! nobody, from then on and on connections that live. A certificate that any list of its issuer names is revoked. Whether
-//! it is known not to be depends on the lists that speak for it: those of one scope add up, and the one that is out of date
-//! first decides how long they hold.
+//! What is asked about is every certificate of a chain that might vouch for the leaf, but for
+//! authorities of the bundle, and which of those the chain ends with. One that is taken out of the
+//! bundle, or that another one revoked, vouches for nobody, from then on and on connections that
+//! live. A certificate that any list of its issuer names is revoked. Whether it is known not to be
+//! depends on the lists that speak for it: those of one scope add up, and the one that is out of
+//! date first decides how long they hold.
 
 mod serials;
 
@@ -22,11 +25,11 @@ use crate::identity::{
 use crate::record::Timestamp;
 use serials::Serials;
 
-/// A name in DER.
+/// The name of an authority in DER.
 type Name = Box<[u8]>;
 
-/// SubjectPublicKeyInfo in DER.
-type Key = Box<[u8]>;
+/// The key of an authority: SubjectPublicKeyInfo in DER.
+type KeyInfo = Box<[u8]>;
 
 /// What the bundle and the lists say, all together.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ pub struct Revocation {
     issuers: HashMap<Name, Issuer>,
     /// The authorities that stand; `None`: nobody is asked.
     bundle: Option<Bundle>,
-    /// Names of those that do not stand, and of which no namesake does.
+    /// The names of authorities that do not stand, and of which no namesake does.
     distrusted: HashSet<Name>,
 }
 
@@ -51,30 +54,32 @@ struct Issuer {
 /// One list, but for its entries.
 #[derive(Debug)]
 struct List {
-    signed_by: Key,
+    signed_by: KeyInfo,
     scope: Scope,
     edition: Edition,
     next_update: Timestamp,
     file: Box<Path>,
 }
 
-/// What is known of a certificate and those that vouch for it.
+/// What is known of a certificate and of the authorities that vouch for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Good,
     Revoked,
-    /// No list of its issuer speaks for a certificate, or only one that is out of date, and that matters
-    /// (`FOREBAY_TLS_CRL_STRICT`).
+    /// No list of its issuer speaks for a certificate, or only one that is out of date, and that
+    /// matters (`FOREBAY_TLS_CRL_STRICT`).
     Unknown,
 }
 
 impl Issuer {
-    /// An authority may have cut its list into a thousand: they are merged once, not one by one.
+    /// Merges all lists at once, not one by one: an authority may have cut its list into a
+    /// thousand.
     fn merge(&mut self) {
         if self.revoked.len() > 1 {
             let all = self.revoked.iter().flat_map(Serials::iter).collect();
             self.revoked = vec![Serials::new(all)];
         }
+        debug_assert!(self.revoked.len() <= 1, "they are one set now");
     }
 
     /// Whether a list speaks for the certificate, and all of its scope are current.
@@ -90,15 +95,37 @@ impl Issuer {
     }
 
     /// The newest list of one key and scope.
-    fn newest(&self, signed_by: &Key, scope: &Scope) -> Option<&List> {
+    fn newest_like(&self, kind: &List) -> Option<&List> {
         let mut newest: Option<&List> = None;
         for list in &self.lists {
-            let is_of_kind = list.signed_by == *signed_by && list.scope == *scope;
-            if is_of_kind && newest.is_none_or(|newest| list.edition.is_after(&newest.edition)) {
+            if list.is_of_kind(kind) && newest.is_none_or(|newest| list.is_after(newest)) {
                 newest = Some(list);
             }
         }
         newest
+    }
+
+    /// A list that takes the place of a newer one of `before`.
+    fn stale_list(&self, before: &Self) -> Option<&List> {
+        for list in &self.lists {
+            let newest = self.newest_like(list).expect("it is like itself");
+            let newest_before = before.newest_like(list);
+            if newest_before.is_some_and(|before| before.is_after(newest)) {
+                return Some(newest);
+            }
+        }
+        None
+    }
+}
+
+impl List {
+    /// Whether both are of one key and scope.
+    fn is_of_kind(&self, other: &Self) -> bool {
+        self.signed_by == other.signed_by && self.scope == other.scope
+    }
+
+    fn is_after(&self, other: &Self) -> bool {
+        self.edition.is_after(&other.edition)
     }
 }
 
@@ -132,35 +159,27 @@ impl Revocation {
         Ok(())
     }
 
-    /// The file of a list that takes the place of a newer one of `before`: of one issuer, key and scope.
+    /// The file of a list that takes the place of a newer one of `before`: of one issuer, key and
+    /// scope.
     pub fn stale_file(&self, before: &Self) -> Option<&Path> {
         for (name, issuer) in &self.issuers {
-            let Some(issuer_before) = before.issuers.get(name) else {
-                continue;
-            };
-            for list in &issuer.lists {
-                let newest = issuer.newest(&list.signed_by, &list.scope).unwrap_or(list);
-                let newest_before = issuer_before.newest(&list.signed_by, &list.scope);
-                if newest_before.is_some_and(|before| before.edition.is_after(&newest.edition)) {
-                    return Some(&newest.file);
-                }
+            let issuer_before = before.issuers.get(name);
+            let stale = issuer_before.and_then(|before| issuer.stale_list(before));
+            if let Some(list) = stale {
+                return Some(&list.file);
             }
         }
         None
     }
 
-    /// Takes the bundle, once all lists are there. Revoked authorities do not stand, nor do those that only they vouch
-    /// for. Says of each whether chains may end with it: it stands, or it shall be refused as revoked.
+    /// Takes the bundle, once all lists are there. Revoked authorities do not stand, nor do others
+    /// that only they vouch for. Says of each whether chains may end with it: it stands, or it
+    /// shall be refused as revoked.
     pub(crate) fn judge(&mut self, authorities: Vec<Authority>, verify: Verify) -> Vec<bool> {
+        debug_assert!(self.bundle.is_none(), "a table is judged once");
         self.issuers.values_mut().for_each(Issuer::merge);
         let stands = self.standing(&authorities);
-        let mut standing_names = HashSet::new();
-        for (authority, _) in authorities.iter().zip(&stands).filter(|(_, s)| **s) {
-            standing_names.insert(&authority.subject);
-        }
-        let names = authorities.iter().map(|authority| &authority.subject);
-        let distrusted = names.filter(|name| !standing_names.contains(name));
-        self.distrusted = distrusted.cloned().collect();
+        self.distrusted = distrusted(&authorities, &stands);
         let mut may_end = Vec::new();
         let mut standing = Vec::new();
         for (authority, stands) in authorities.into_iter().zip(stands) {
@@ -171,26 +190,16 @@ impl Revocation {
         may_end
     }
 
+    /// Of each authority whether it stands. Each round takes away others whose issuers have fallen,
+    /// so there are no more rounds than authorities.
     fn standing(&self, authorities: &[Authority]) -> Vec<bool> {
-        let mut stands: Vec<bool> = authorities
-            .iter()
-            .map(|authority| !self.lists_link(&authority.link))
-            .collect();
+        let is_listed = |authority: &Authority| self.lists_link(&authority.link);
+        let mut stands: Vec<bool> = authorities.iter().map(|one| !is_listed(one)).collect();
         loop {
-            let has_standing_issuer = |authority: &Authority| {
-                let is_issuer = |other: &Authority| other.subject == authority.link.issuer;
-                let mut issuers = authorities
-                    .iter()
-                    .zip(&stands)
-                    .filter(|(other, _)| is_issuer(other))
-                    .peekable();
-                issuers.peek().is_none() || issuers.any(|(_, stands)| *stands)
-            };
-            let next: Vec<bool> = authorities
-                .iter()
-                .zip(&stands)
-                .map(|(authority, s)| *s && has_standing_issuer(authority))
-                .collect();
+            let mut next = stands.clone();
+            for (authority, stands_next) in authorities.iter().zip(&mut next) {
+                *stands_next &= has_standing_issuer(authority, authorities, &stands);
+            }
             if next == stands {
                 return stands;
             }
@@ -198,8 +207,8 @@ impl Revocation {
         }
     }
 
-    /// What is to be asked about for a chain of certificates in DER, the leaf first, which has been verified; nothing
-    /// where nobody asks.
+    /// What is to be asked about for a chain of certificates in DER, the leaf first, which has been
+    /// verified; nothing where nobody asks.
     pub(crate) fn links<'a>(
         &self,
         chain: impl IntoIterator<Item = &'a [u8]>,
@@ -215,19 +224,20 @@ impl Revocation {
         if self.is_revoked(chain) {
             return Status::Revoked;
         }
-        let is_known = |link: &Link| {
-            let issuer = self.issuers.get(&link.issuer);
-            issuer.is_some_and(|issuer| issuer.knows(link, now))
-        };
-        let matters = self.is_on && self.is_strict;
-        if matters && !chain.iter().all(is_known) {
-            Status::Unknown
-        } else {
-            Status::Good
+        let must_be_known = self.is_on && self.is_strict;
+        if must_be_known && !chain.iter().all(|link| self.knows(link, now)) {
+            return Status::Unknown;
         }
+        Status::Good
     }
 
-    /// Whether a certificate of the chain is revoked, or no authority of the bundle vouches for it any more.
+    fn knows(&self, link: &Link, now: Timestamp) -> bool {
+        let issuer = self.issuers.get(&link.issuer);
+        issuer.is_some_and(|issuer| issuer.knows(link, now))
+    }
+
+    /// Whether a certificate of the chain is revoked, or no authority of the bundle vouches for it
+    /// any more.
     pub fn is_revoked(&self, chain: &[Link]) -> bool {
         let is_taken_back =
             |link: &Link| self.lists_link(link) || self.distrusted.contains(&link.issuer);
@@ -259,6 +269,35 @@ impl Revocation {
         let serial = significant(&link.serial);
         issuer.is_some_and(|issuer| issuer.revoked.iter().any(|set| set.contains(serial)))
     }
+}
+
+/// Whether an issuer of the authority stands; it need not be in the bundle.
+fn has_standing_issuer(authority: &Authority, bundle: &[Authority], stands: &[bool]) -> bool {
+    debug_assert_eq!(bundle.len(), stands.len(), "each authority is judged");
+    let mut is_in_bundle = false;
+    for (other, stands) in bundle.iter().zip(stands) {
+        if other.subject == authority.link.issuer {
+            if *stands {
+                return true;
+            }
+            is_in_bundle = true;
+        }
+    }
+    !is_in_bundle
+}
+
+/// The names of authorities that do not stand, and of which no namesake does.
+fn distrusted(authorities: &[Authority], stands: &[bool]) -> HashSet<Name> {
+    let names = authorities
+        .iter()
+        .map(|authority| authority.subject.clone());
+    let mut distrusted: HashSet<Name> = names.collect();
+    for (authority, stands) in authorities.iter().zip(stands) {
+        if *stands {
+            distrusted.remove(&authority.subject);
+        }
+    }
+    distrusted
 }
 
 #[cfg(test)]

@@ -1,30 +1,37 @@
 //! Sessions of TLS 1.2 by their ids, for stacks that know no tickets: modems, old embedded ones.
 //!
-//! rustls keeps a session here after each full handshake of TLS 1.2, also where the client takes a ticket: it cannot be told
-//! apart. They go with the authorities, as tickets do, so that no session is resumed that those would not let in. Bounds:
-//! [`SESSIONS_MAX`] of [`SESSION_BYTES_MAX`] bytes, the oldest are forgotten first; a session lasts for [`LIFETIME`], which is
-//! that of a ticket. A session that is not found is a full handshake.
+//! rustls keeps a session here after each full handshake of TLS 1.2, also where the client takes a
+//! ticket: it cannot be told apart. They go with the authorities, as tickets do, so that no session
+//! is resumed that those would not let in. Bounds: [`SESSIONS_MAX`] of [`SESSION_BYTES_MAX`] bytes,
+//! the oldest are forgotten first; a session lasts for [`LIFETIME`], which is that of a ticket. A
+//! session that is not found is a full handshake.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 
-/// Sessions that are remembered.
+/// The most sessions that are remembered.
 const SESSIONS_MAX: usize = 4096;
 
-/// A session with a longer chain is not remembered: all of them together have 32 MiB at the very worst, and 6 MiB as a rule.
+/// The largest session that is remembered, in bytes. All of them together have 6 MiB as a rule.
 const SESSION_BYTES_MAX: usize = 8 * 1024;
+
+const _: () = assert!(
+    SESSIONS_MAX * SESSION_BYTES_MAX <= 32 << 20,
+    "all of them together have 32 MiB at the very worst"
+);
 
 /// The lifetime that rustls gives to tickets.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Bytes of a session's time, which stand before it.
+/// The bytes of a session's time, which stand before the session.
 const TIME_BYTES: usize = size_of::<u64>();
 
 /// The sessions of all workers.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    cache: std::sync::Arc<ServerSessionMemoryCache>,
+    cache: Arc<ServerSessionMemoryCache>,
     since: Instant,
 }
 

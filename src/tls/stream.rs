@@ -1,8 +1,9 @@
 //! TLS over TCP, by rustls' unbuffered interface: a connection that waits holds no buffer.
 //!
-//! Ciphertext is read into a buffer of the worker's and decrypted where it lies, see [`Buffers`]. A connection keeps only what
-//! it must: a record that has not arrived whole, plaintext that nobody has read yet, ciphertext that the socket has not
-//! taken. rustls' own interface would keep 4 KiB for each connection, and read no more than that at a time.
+//! Ciphertext is read into a buffer of the worker's and decrypted where it lies, see [`Buffers`]. A
+//! connection keeps only what it must: a record that has not arrived whole, plaintext that nobody
+//! has read yet, ciphertext that the socket has not taken. rustls' own interface would keep 4 KiB
+//! for each connection, and read no more than that at a time.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,48 +21,53 @@ use rustls::unbuffered::{
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of plaintext in one record at most (RFC 8446 section 5.1).
+/// The most plaintext that one record holds (RFC 8446 section 5.1).
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// What encryption adds at most: RFC 8446 section 5.2 allows 256 bytes and the header; a key update may go ahead.
+/// The most that encryption adds: RFC 8446 section 5.2 allows 256 bytes and the header; a key
+/// update may go ahead.
 const OVERHEAD_BYTES_MAX: usize = 512;
 
-/// Read from the socket at a time: as much as one record has at most, in TLS 1.2 too (RFC 5246 section 6.2.3).
+/// The most that is read from the socket at a time: one record, of TLS 1.2 too (RFC 5246 section
+/// 6.2.3).
 const READ_BYTES: usize = 5 + PLAINTEXT_BYTES_MAX + 2048;
 
-/// A hello that has not arrived whole holds so many bytes at most, in its records: from anybody, before anything is proved. One
-/// has 200 to 2,000 bytes.
+/// The most that a hello holds which has not arrived whole, in its records: from anybody, before
+/// anything is proved. One has 200 to 2,000 bytes.
 const HELLO_BYTES_MAX: usize = 16 * 1024;
 
-/// Any later message, or record, that has not arrived whole holds so many bytes at most. The largest is a client's chain: three
-/// certificates have 2 to 5 kB, of ML-DSA-87 22 kB.
+/// The most that any later message, or record, holds which has not arrived whole. The largest is a
+/// client's chain: three certificates have 2 to 5 kB, of ML-DSA-87 22 kB.
 const PARTIAL_BYTES_MAX: usize = 32 * 1024;
 
 const _: () = assert!(
     READ_BYTES < PARTIAL_BYTES_MAX,
     "a record of data fits, whatever its size"
 );
+const _: () = assert!(
+    HELLO_BYTES_MAX <= PARTIAL_BYTES_MAX,
+    "the buffer has room for either"
+);
 
-/// The buffers of one worker, for whichever of its connections is reading or writing.
+/// The buffers of one worker, lent to whichever of its connections is reading or writing.
 #[derive(Clone)]
-pub(crate) struct Buffers(Rc<Shared>);
+pub(crate) struct Buffers(Rc<WorkerBuffers>);
 
-struct Shared {
+struct WorkerBuffers {
     incoming: RefCell<Box<[u8]>>,
     outgoing: RefCell<Vec<u8>>,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        let incoming = RefCell::new(vec![0; PARTIAL_BYTES_MAX].into());
-        Self(Rc::new(Shared {
-            incoming,
+        Self(Rc::new(WorkerBuffers {
+            incoming: RefCell::new(vec![0; PARTIAL_BYTES_MAX].into()),
             outgoing: RefCell::default(),
         }))
     }
 }
 
-/// The server's side of a connection.
+/// The server's side of one connection.
 pub(crate) struct TlsStream<T> {
     io: T,
     tls: UnbufferedServerConnection,
@@ -80,8 +86,8 @@ pub(crate) struct TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
-    /// Shakes hands, and calls `on_bytes` whenever some have arrived. A failure comes with what is left to close; the client has
-    /// been sent its alert, if it takes it.
+    /// Shakes hands, and calls `on_bytes` whenever some have arrived. A failure comes with what is
+    /// left to close; the client has been sent its alert, if it takes it.
     pub(crate) async fn accept(
         io: T,
         config: Arc<ServerConfig>,
@@ -92,26 +98,28 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             Ok(tls) => tls,
             Err(error) => return Err((broken(error), io)),
         };
-        let (partial, plain, outgoing) = Default::default();
-        let (read_bytes, is_over, is_shut) = Default::default();
-        let mut stream = Self {
+        let mut stream = Self::new(io, tls, buffers);
+        let shaken = poll_fn(|context| stream.poll_handshake(context, &on_bytes)).await;
+        let Err(error) = shaken else {
+            return Ok(stream);
+        };
+        // The alert may stand behind messages that the socket has no room for yet. A client that
+        // is gone takes none.
+        let _ = poll_fn(|context| stream.poll_send(context)).await;
+        Err((error, stream.io))
+    }
+
+    fn new(io: T, tls: UnbufferedServerConnection, buffers: Buffers) -> Self {
+        Self {
             io,
             tls,
             buffers,
-            partial,
-            plain,
-            read_bytes,
-            outgoing,
-            is_over,
-            is_shut,
-        };
-        match poll_fn(|context| stream.poll_handshake(context, &on_bytes)).await {
-            Ok(()) => Ok(stream),
-            Err(error) => {
-                // The alert may stand behind messages that the socket has no room for yet. A client that is gone takes none.
-                let _ = poll_fn(|context| stream.poll_send(context)).await;
-                Err((error, stream.io))
-            }
+            partial: Vec::new(),
+            plain: Vec::new(),
+            read_bytes: 0,
+            outgoing: Vec::new(),
+            is_over: false,
+            is_shut: false,
         }
     }
 
@@ -144,14 +152,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// How much may wait for the rest of it.
+    /// How many bytes of a message may wait for the rest of it.
     fn partial_bytes_max(&self) -> usize {
         // The version is chosen once there is a hello.
-        if self.tls.protocol_version().is_none() {
-            HELLO_BYTES_MAX
-        } else {
-            PARTIAL_BYTES_MAX
+        match self.tls.protocol_version() {
+            None => HELLO_BYTES_MAX,
+            Some(_) => PARTIAL_BYTES_MAX,
         }
+    }
+
+    /// How many bytes may be read next; an error for a message without end.
+    fn room_bytes(&self) -> io::Result<usize> {
+        let room = self.partial_bytes_max().saturating_sub(self.partial.len());
+        if room == 0 {
+            let error = rustls::Error::General("a message without end".into());
+            return Err(broken(error));
+        }
+        Ok(room.min(READ_BYTES))
     }
 
     /// Takes in what arrives next; its plaintext, if it has any, is added to `plain`.
@@ -164,20 +181,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         let _ = self.poll_send(context)?;
         let buffers = self.buffers.clone();
         let incoming = &mut *buffers.0.incoming.borrow_mut();
-        let kept = self.partial.len();
-        let room = self.partial_bytes_max().saturating_sub(kept);
-        if room == 0 {
-            let error = rustls::Error::General("a message without end".into());
-            return Poll::Ready(Err(broken(error)));
-        }
-        let mut arrived = ReadBuf::new(&mut incoming[kept..kept + room.min(READ_BYTES)]);
-        ready!(Pin::new(&mut self.io).poll_read(context, &mut arrived))?;
-        let end = kept + arrived.filled().len();
-        if end == kept {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let end = ready!(self.poll_incoming(context, incoming))?;
         on_bytes();
-        incoming[..kept].copy_from_slice(&self.partial);
         let taken = self.take_in(&mut incoming[..end], |_, _| ());
         // What rustls says by itself: its part of the handshake, a new key, an alert.
         let sent = self.poll_send(context);
@@ -186,41 +191,60 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Has rustls take in `incoming`, and then, where it may send, `seal` a record to what is to be sent. Gives how much of
-    /// `incoming` is not needed any more.
+    /// Fills `incoming` with what is kept and what arrives behind it. Gives where that ends.
+    fn poll_incoming(
+        &mut self,
+        context: &mut Context<'_>,
+        incoming: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let kept = self.partial.len();
+        let room = self.room_bytes()?;
+        let mut arrived = ReadBuf::new(&mut incoming[kept..kept + room]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut arrived))?;
+        let end = kept + arrived.filled().len();
+        if end == kept {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        incoming[..kept].copy_from_slice(&self.partial);
+        Poll::Ready(Ok(end))
+    }
+
+    /// Has rustls take in `incoming`, and then, where it may send, `seal` a record to what is to be
+    /// sent. Gives how much of `incoming` is not needed any more.
     fn take_in(
         &mut self,
         incoming: &mut [u8],
         seal: impl FnOnce(WriteTraffic<'_, ServerConnectionData>, &mut Vec<u8>),
     ) -> Result<usize, rustls::Error> {
+        use ConnectionState::*;
         let mut done = 0;
         loop {
             let UnbufferedStatus { discard, state } =
                 self.tls.process_tls_records(&mut incoming[done..]);
+            done += discard;
             match state {
-                Ok(ConnectionState::ReadTraffic(traffic)) => {
-                    done += read(traffic, &mut self.plain)?
-                }
-                Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outgoing),
-                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-                Ok(ConnectionState::PeerClosed) => self.is_over = true,
-                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                Ok(ReadTraffic(traffic)) => done += read(traffic, &mut self.plain)?,
+                Ok(EncodeTlsData(message)) => encode(message, &mut self.outgoing),
+                Ok(TransmitTlsData(transmit)) => transmit.done(),
+                Ok(PeerClosed) => self.is_over = true,
+                Ok(WriteTraffic(traffic)) => {
                     seal(traffic, &mut self.outgoing);
-                    return Ok(done + discard);
+                    return Ok(done);
                 }
-                Ok(_) => return Ok(done + discard),
+                Ok(_) => return Ok(done),
                 Err(error) => {
-                    self.give_up(&mut incoming[done + discard..]);
+                    self.give_up(&mut incoming[done..]);
                     return Err(error);
                 }
             }
-            done += discard;
         }
     }
 
-    /// After an error: what is left to say is what it was, by an alert, behind the messages that had been made before.
+    /// Says what the error was, by an alert behind the messages that had been made before, and
+    /// nothing after it.
     fn give_up(&mut self, incoming: &mut [u8]) {
-        (self.is_over, self.is_shut) = (true, true);
+        self.is_over = true;
+        self.is_shut = true;
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(message)) =
                 self.tls.process_tls_records(incoming).state
@@ -236,7 +260,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         if self.outgoing.capacity() == 0 {
             self.outgoing = self.buffers.0.outgoing.take();
         }
-        // rustls wants to see what it has not done with, whatever it is asked: it knows where in there it is.
+        debug_assert!(
+            self.outgoing.is_empty() || data.is_none(),
+            "what was written before has left"
+        );
+        // rustls wants to see what it has not done with, whatever it is asked: it knows where in
+        // there it is.
         let mut partial = std::mem::take(&mut self.partial);
         let mut sealed = Err(io::ErrorKind::NotConnected.into());
         let taken = self.take_in(&mut partial, |traffic, outgoing| {
@@ -247,7 +276,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         sealed
     }
 
-    /// Sends what there is to send. When that is done, its buffer is the worker's.
+    /// Sends what there is to send, and then gives its buffer back to the worker.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let bytes = ready!(Pin::new(&mut self.io).poll_write(context, &self.outgoing))?;
@@ -304,7 +333,9 @@ fn seal(
     outgoing: &mut Vec<u8>,
 ) -> io::Result<()> {
     let start = outgoing.len();
-    outgoing.resize(start + data.map_or(0, <[u8]>::len) + OVERHEAD_BYTES_MAX, 0);
+    let data_bytes = data.map_or(0, <[u8]>::len);
+    debug_assert!(data_bytes <= PLAINTEXT_BYTES_MAX, "data fits one record");
+    outgoing.resize(start + data_bytes + OVERHEAD_BYTES_MAX, 0);
     let record = &mut outgoing[start..];
     let bytes = match data {
         Some(data) => traffic.encrypt(data, record),
@@ -325,8 +356,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {
 
     fn consume(mut self: Pin<&mut Self>, bytes: usize) {
         self.read_bytes += bytes;
+        debug_assert!(
+            self.read_bytes <= self.plain.len(),
+            "nobody reads more than there is"
+        );
         if self.read_bytes == self.plain.len() {
-            (self.plain, self.read_bytes) = (Vec::new(), 0);
+            self.plain = Vec::new();
+            self.read_bytes = 0;
         }
     }
 }
@@ -346,7 +382,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
-    /// What has been written before must have left.
+    /// Writes one record, once what was written before has left.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

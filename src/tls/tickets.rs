@@ -1,17 +1,20 @@
 //! Session tickets that are no longer than they need to be.
 //!
-//! rustls writes the client's whole chain into a ticket, which the device then sends with each resumption. What a gateway
-//! needs of it is the device's own certificate; those of the authorities above it are the same for a whole fleet. `accept`
-//! tells of the chains that were let in ([`SharedCertificates::learn`]), and a ticket holds a reference in the place of a
-//! certificate that is known.
+//! rustls writes the client's whole chain into a ticket, which the device then sends with each
+//! resumption. What a gateway needs of it is the device's own certificate; those of the authorities
+//! above it are the same for a whole fleet. `accept` tells of the chains that were let in
+//! ([`SharedCertificates::learn`]), and a ticket holds a reference in the place of a certificate
+//! that is known.
 //!
-//! Limits: [`CERTIFICATES_MAX`] certificates of [`CERTIFICATE_BYTES_MAX`] bytes. They are never forgotten, so a reference
-//! holds for as long as the process and its ticket keys live. What is not known stays in the ticket whole: a device that
-//! fills the table with certificates of its own choice makes the tickets of others longer, and nothing else. A ticket that
-//! cannot be read is a full handshake.
+//! Limits: [`CERTIFICATES_MAX`] certificates of [`CERTIFICATE_BYTES_MAX`] bytes. They are never
+//! forgotten, so a reference holds for as long as the process and its ticket keys live. What is not
+//! known stays in the ticket whole: a device that fills the table with certificates of its own
+//! choice makes the tickets of others longer, and nothing else. A ticket that cannot be read is a
+//! full handshake.
 //!
-//! The text of a ticket: the number of references, in one byte; for each its certificate's place in the table, in one byte,
-//! and where in the rest it belongs, in four bytes, big-endian; then the rest.
+//! The text of a ticket: the number of references, in one byte; for each its certificate's place in
+//! the table, in one byte, and where in the rest it belongs, in four bytes, big-endian; then the
+//! rest.
 
 use std::sync::Arc;
 
@@ -23,7 +26,7 @@ use rustls::server::ProducesTickets;
 /// The certificates that are remembered: the authorities of most fleets are one or two.
 const CERTIFICATES_MAX: usize = 16;
 
-/// The longest certificate that is remembered.
+/// The longest certificate that is remembered, in bytes.
 const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
 const REFERENCE_BYTES: usize = 1 + size_of::<u32>();
@@ -52,6 +55,7 @@ impl SharedCertificates {
             if is_new(&known, certificate) {
                 known.push(certificate.into());
             }
+            debug_assert!(known.len() <= CERTIFICATES_MAX, "a place fits one byte");
             known
         });
     }
@@ -62,18 +66,16 @@ impl SharedCertificates {
         let found = find(&known, text);
         let mut short = Vec::with_capacity(text.len() + 1);
         short.push(found.len() as u8);
-        let mut cut_bytes = 0;
-        for Found { place, at } in &found {
-            short.push(*place as u8);
-            short.extend_from_slice(&((at - cut_bytes) as u32).to_be_bytes());
-            cut_bytes += known[*place].len();
-        }
+        let mut rest = Vec::with_capacity(text.len());
         let mut end = 0;
-        for Found { place, at } in &found {
-            short.extend_from_slice(&text[end..*at]);
+        for Reference { place, at } in &found {
+            rest.extend_from_slice(&text[end..*at]);
+            short.push(*place as u8);
+            short.extend_from_slice(&(rest.len() as u32).to_be_bytes());
             end = at + known[*place].len();
         }
-        short.extend_from_slice(&text[end..]);
+        rest.extend_from_slice(&text[end..]);
+        short.append(&mut rest);
         short
     }
 
@@ -84,9 +86,9 @@ impl SharedCertificates {
         let (references, rest) = short.split_at_checked(usize::from(count) * REFERENCE_BYTES)?;
         let mut text = Vec::with_capacity(rest.len());
         let mut end = 0;
-        for reference in references.chunks_exact(REFERENCE_BYTES) {
-            let (place, at) = reference.split_first()?;
-            let at = u32::from_be_bytes(at.try_into().ok()?) as usize;
+        let (references, _) = references.as_chunks::<REFERENCE_BYTES>();
+        for [place, at @ ..] in references {
+            let at = u32::from_be_bytes(*at) as usize;
             text.extend_from_slice(rest.get(end..at)?);
             text.extend_from_slice(known.get(usize::from(*place))?);
             end = at;
@@ -102,8 +104,8 @@ fn is_new(known: &[Arc<[u8]>], certificate: &[u8]) -> bool {
         && !known.iter().any(|known| **known == *certificate)
 }
 
-/// A known certificate in a text.
-struct Found {
+/// Where in a text a known certificate stands.
+struct Reference {
     /// Its place in the table.
     place: usize,
     /// Where in the text it begins.
@@ -111,16 +113,16 @@ struct Found {
 }
 
 /// The first place of each known certificate, in the order of the text. No two of them overlap.
-fn find(known: &[Arc<[u8]>], text: &[u8]) -> Vec<Found> {
+fn find(known: &[Arc<[u8]>], text: &[u8]) -> Vec<Reference> {
     let mut found = Vec::new();
     for (place, certificate) in known.iter().enumerate() {
         if let Some(at) = memmem::find(text, certificate) {
-            found.push(Found { place, at });
+            found.push(Reference { place, at });
         }
     }
     found.sort_by_key(|found| found.at);
     let mut end = 0;
-    found.retain(|Found { place, at }| {
+    found.retain(|Reference { place, at }| {
         let is_free = *at >= end;
         if is_free {
             end = at + known[*place].len();

@@ -1,8 +1,10 @@
-//! Whom the gateway trusts to name devices, and whom they have taken back: the authorities and their CRLs, which are
-//! good or bad together. A list that no authority of the bundle has signed would leave its devices unchecked, so it is
-//! an error; so is one from the future, and one that is older than the list whose place it takes: whoever can put an old
-//! list in its place would let in whom the new one names.
+//! Whom the gateway trusts to name devices, and whom they have taken back: the authorities and
+//! their CRLs, which are good or bad together. A list that no authority of the bundle has signed
+//! would leave its devices unchecked, so it is an error; so is one from the future, and one that is
+//! older than the list whose place it takes: whoever can put an old list in its place would let in
+//! whom the new one names.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -23,9 +25,9 @@ use crate::record::Timestamp;
 /// How far an authority's clock may be ahead of the gateway's.
 const CLOCK_SKEW_MILLIS: u64 = 300_000;
 
-/// Authorities and what they revoked.
+/// The authorities that name devices, and what they revoked.
 pub(crate) struct Trust {
-    /// Those that chains may end with.
+    /// The certificates that chains may end with.
     pub authorities: Vec<CertificateDer<'static>>,
     pub verifier: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
@@ -39,22 +41,18 @@ impl Trust {
         before: Option<&Revocation>,
     ) -> Result<Self, TlsError> {
         let found = files::read_authorities(&config.client_ca)?;
-        let mut authorities = Vec::new();
-        for found in &found {
-            authorities.push(read_authority(&config.client_ca, found)?);
-        }
+        let read = |found| read_authority(&config.client_ca, found);
+        let authorities = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let mut revocation = Revocation::off();
         if !config.crl.is_empty() {
             revocation = read_lists(config, &authorities)?;
             must_be_newer(&revocation, before)?;
         }
         let may_end = revocation.judge(authorities, has_signed);
-        let ends = found.into_iter().zip(may_end).filter(|(_, ends)| *ends);
-        let authorities: Vec<CertificateDer> = ends.map(|(found, _)| found.der.into()).collect();
+        let authorities = where_chains_end(found, &may_end);
         let revocation = Arc::new(revocation);
-        let chains = chain_verifier(&authorities, provider)?;
         let verifier = Arc::new(Verifier {
-            chains,
+            chains: chain_verifier(&authorities, provider)?,
             revocation: revocation.clone(),
         });
         Ok(Self {
@@ -65,22 +63,36 @@ impl Trust {
     }
 }
 
-/// Verifies all but revocation.
+/// The authorities of the bundle that chains may end with.
+fn where_chains_end(found: Vec<Found>, may_end: &[bool]) -> Vec<CertificateDer<'static>> {
+    assert_eq!(found.len(), may_end.len(), "each authority is judged");
+    let mut authorities = Vec::new();
+    for (found, may_end) in found.into_iter().zip(may_end) {
+        if *may_end {
+            authorities.push(found.der.into());
+        }
+    }
+    authorities
+}
+
+/// What verifies all but revocation.
 fn chain_verifier(
     authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let invalid = |reason| TlsError::Invalid {
-        variable: CLIENT_CA,
-        reason,
-    };
     let mut roots = RootCertStore::empty();
     for certificate in authorities {
-        let added = roots.add(certificate.clone());
-        added.map_err(|error| invalid(error.to_string()))?;
+        roots.add(certificate.clone()).map_err(unusable)?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    builder.build().map_err(|error| invalid(error.to_string()))
+    builder.build().map_err(unusable)
+}
+
+fn unusable(error: impl Display) -> TlsError {
+    TlsError::Invalid {
+        variable: CLIENT_CA,
+        reason: error.to_string(),
+    }
 }
 
 fn read_authority(file: &Path, found: &Found) -> Result<Authority, TlsError> {
@@ -97,7 +109,11 @@ fn read_lists(config: &TlsConfig, authorities: &[Authority]) -> Result<Revocatio
     let mut revocation = Revocation::new(config.crl_strict);
     for file in &config.crl {
         for found in files::read_crls(file)? {
-            add(&mut revocation, file, &found, authorities)?;
+            let list = ListFile {
+                file,
+                found: &found,
+            };
+            list.add_to(&mut revocation, authorities)?;
         }
     }
     let partitions = revocation.partitions();
@@ -110,33 +126,58 @@ fn read_lists(config: &TlsConfig, authorities: &[Authority]) -> Result<Revocatio
     Ok(revocation)
 }
 
-fn add(
-    revocation: &mut Revocation,
-    file: &Path,
-    found: &Found,
-    authorities: &[Authority],
-) -> Result<(), TlsError> {
-    let failed = |reason: &str| files::failed(CRL, file, found.fault(reason));
-    let crl = Crl::parse(&found.der).map_err(|error| failed(&error.to_string()))?;
-    let is_issuer = |authority: &&Authority| *authority.subject == *crl.issuer;
-    let issuers: Vec<&Authority> = authorities.iter().filter(is_issuer).collect();
-    if issuers.is_empty() {
-        return Err(failed(ISSUER_UNKNOWN));
+/// A list, and the file in which it was found.
+struct ListFile<'a> {
+    file: &'a Path,
+    found: &'a Found,
+}
+
+impl ListFile<'_> {
+    fn add_to(
+        &self,
+        revocation: &mut Revocation,
+        authorities: &[Authority],
+    ) -> Result<(), TlsError> {
+        let crl = Crl::parse(&self.found.der).map_err(|error| self.failed(error))?;
+        let signer = self.signer(&crl, authorities)?;
+        let until = Timestamp(crl.edition.this_update.0.saturating_sub(CLOCK_SKEW_MILLIS));
+        if until > Timestamp::now() {
+            return Err(TlsError::Early {
+                file: self.file.to_owned(),
+                until,
+            });
+        }
+        let added = revocation.add(&crl, &signer.key_info, self.file);
+        added.map_err(|error| self.failed(error))
     }
-    let signer = issuers.into_iter().find(|issuer| {
-        let key = PublicKey::read(&issuer.key_info);
-        issuer.may_sign_crls && key.is_ok_and(|key| has_signed(&key, &crl.signed))
-    });
-    let signer = signer.ok_or_else(|| failed(NOT_SIGNED))?;
-    let until = Timestamp(crl.edition.this_update.0.saturating_sub(CLOCK_SKEW_MILLIS));
-    if until > Timestamp::now() {
-        return Err(TlsError::Early {
-            file: file.to_owned(),
-            until,
-        });
+
+    /// The authority of the bundle that has signed the list.
+    fn signer<'b>(
+        &self,
+        crl: &Crl,
+        authorities: &'b [Authority],
+    ) -> Result<&'b Authority, TlsError> {
+        let mut fault = ISSUER_UNKNOWN;
+        for authority in authorities {
+            if *authority.subject != *crl.issuer {
+                continue;
+            }
+            if has_signed_list(authority, crl) {
+                return Ok(authority);
+            }
+            fault = NOT_SIGNED;
+        }
+        Err(self.failed(fault))
     }
-    let added = revocation.add(&crl, &signer.key_info, file);
-    added.map_err(|error| failed(&error.to_string()))
+
+    fn failed(&self, reason: impl Display) -> TlsError {
+        files::failed(CRL, self.file, self.found.fault(&reason.to_string()))
+    }
+}
+
+fn has_signed_list(authority: &Authority, crl: &Crl) -> bool {
+    let key = PublicKey::read(&authority.key_info).expect("read when the authority was");
+    authority.may_sign_crls && has_signed(&key, &crl.signed)
 }
 
 const ISSUER_UNKNOWN: &str = "its issuer is not among the authorities of FOREBAY_TLS_CLIENT_CA";
@@ -144,27 +185,34 @@ const ISSUER_UNKNOWN: &str = "its issuer is not among the authorities of FOREBAY
 const NOT_SIGNED: &str =
     "its signature is not that of its issuer, or its issuer's certificate forbids to sign CRLs";
 
+const STALE: &str = "it is older than the list in force (by CRL number, else by thisUpdate), which stays; if the authority \
+     has begun to count anew, restart the gateway";
+
 fn must_be_newer(revocation: &Revocation, before: Option<&Revocation>) -> Result<(), TlsError> {
     let stale = before.and_then(|before| revocation.stale_file(before));
-    let reason = "it is older than the list in force (by CRL number, else by thisUpdate), which stays; if the authority \
-                  has begun to count anew, restart the gateway";
-    stale.map_or(Ok(()), |file| {
-        Err(files::failed(CRL, file, reason.to_owned()))
-    })
+    match stale {
+        None => Ok(()),
+        Some(file) => Err(files::failed(CRL, file, STALE.to_owned())),
+    }
 }
 
 /// Whether the key has made the signature, by an algorithm that TLS would take as well.
 pub(crate) fn has_signed(key: &PublicKey, signed: &Signed) -> bool {
     static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
         LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
-    let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
-        algorithm.public_key_alg_id().as_ref() == key.algorithm
-            && algorithm.signature_alg_id().as_ref() == signed.algorithm
-    };
-    let mut fitting = ALGORITHMS.all.iter().filter(fits);
-    fitting.any(|algorithm| {
-        algorithm
-            .verify_signature(key.key, signed.content, signed.signature)
-            .is_ok()
-    })
+    for algorithm in ALGORITHMS.all {
+        if !fits(*algorithm, key, signed) {
+            continue;
+        }
+        let verified = algorithm.verify_signature(key.key, signed.content, signed.signature);
+        if verified.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+fn fits(algorithm: &dyn SignatureVerificationAlgorithm, key: &PublicKey, signed: &Signed) -> bool {
+    algorithm.public_key_alg_id().as_ref() == key.algorithm
+        && algorithm.signature_alg_id().as_ref() == signed.algorithm
 }

@@ -1,9 +1,11 @@
 //! What rustls asks of a client's certificate: its chain, by webpki, and then revocation.
 //!
-//! webpki could check CRLs too, but would hash the whole list for each handshake to check its signature: for a million
-//! entries that costs more than the handshake. Here signatures are checked once, when the lists are loaded.
+//! webpki could check CRLs too, but would hash the whole list for each handshake to check its
+//! signature: for a million entries that costs more than the handshake. Here signatures are checked
+//! once, when the lists are loaded.
 
 use std::cell::RefCell;
+use std::iter;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -20,12 +22,18 @@ thread_local! {
     static REFUSED: RefCell<Option<Box<[u8]>>> = const { RefCell::new(None) };
 }
 
-/// The names of authorities that a client is told have so many bytes at most, lengths and all: some 40 ordinary ones. A list is
-/// a hint; beyond this there is none, which every client takes for "any". Small TLS stacks have room for no more, and in 16 bits
-/// (RFC 8446 section 4.2.4) rustls would cut its length.
+/// The most that the names of authorities have which a client is told, lengths and all: some 40
+/// ordinary ones. The list is a hint; beyond this there is none, which every client takes for
+/// "any". Small TLS stacks have room for no more, and its length must fit 16 bits.
 const AUTHORITY_NAMES_BYTES_MAX: usize = 4096;
 
-/// The serial number of the certificate for which a handshake has just failed on this thread: rustls does not tell.
+const _: () = assert!(
+    AUTHORITY_NAMES_BYTES_MAX <= u16::MAX as usize,
+    "rustls would cut its length (RFC 8446 section 4.2.4)"
+);
+
+/// The serial number of the certificate for which a handshake has just failed on this thread:
+/// rustls does not tell.
 pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => None,
@@ -34,7 +42,7 @@ pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
     }
 }
 
-/// webpki for the chain, [`Revocation`] for what its authorities took back.
+/// Asks webpki for the chain, and [`Revocation`] for what its authorities took back.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     pub chains: Arc<dyn ClientCertVerifier>,
@@ -48,30 +56,33 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chains
-            .verify_client_cert(end_entity, intermediates, now)
-            .map_err(without_namesakes)?;
-        let chain = std::iter::once(end_entity)
-            .chain(intermediates)
-            .map(|certificate| certificate.as_ref());
-        let links = self
-            .revocation
-            .links(chain)
-            .map_err(|_| CertificateError::BadEncoding)?;
-        match self
-            .revocation
-            .status(&links, Timestamp(now.as_secs() * 1000))
-        {
+        let chains = &self.chains;
+        let verified = chains.verify_client_cert(end_entity, intermediates, now);
+        let verified = verified.map_err(without_namesakes)?;
+        match self.status(end_entity, intermediates, now)? {
             Status::Good => Ok(verified),
             Status::Revoked => Err(CertificateError::Revoked.into()),
             Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
         }
     }
+
+    /// What is known of a chain that has been verified.
+    fn status(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Status, CertificateError> {
+        let chain = iter::once(end_entity).chain(intermediates);
+        let links = self.revocation.links(chain.map(AsRef::as_ref));
+        let links = links.map_err(|_| CertificateError::BadEncoding)?;
+        let now = Timestamp(now.as_secs() * 1000);
+        Ok(self.revocation.status(&links, now))
+    }
 }
 
-/// A certificate that an authority's key has not signed, or could not have, is one of another authority that has the same name:
-/// it is as unknown as any other.
+/// Takes a certificate that an authority's key has not signed, or could not have, for one of
+/// another authority that has the same name: it is as unknown as any other.
 fn without_namesakes(error: Error) -> Error {
     use CertificateError::{BadSignature, UnsupportedSignatureAlgorithmForPublicKeyContext};
     match error {
@@ -96,6 +107,7 @@ impl ClientCertVerifier for Verifier {
     fn offer_client_auth(&self) -> bool {
         true
     }
+
     fn client_auth_mandatory(&self) -> bool {
         true
     }

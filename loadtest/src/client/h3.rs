@@ -1,9 +1,11 @@
-//! HTTP/3 (RFC 9114) over quinn, as much of it as a device needs: one request a stream, the status of the answer.
+//! HTTP/3 (RFC 9114) over quinn, as much of it as a device needs: one request a stream, the status
+//! of the answer.
 //!
-//! Written by hand so that a hundred thousand connections fit on a core: the head of a request is the same bytes every
-//! time, sent with the body in one write. The QPACK dynamic table (RFC 9204) is not offered, so an answer's status,
-//! its first field, comes from the static table or as text. The server's control streams are left unread: its GOAWAY
-//! is met as a refused stream or a closed connection.
+//! Written by hand so that a hundred thousand connections fit on a core: the head of a request is
+//! the same bytes every time, sent with the body in one write. The QPACK dynamic table (RFC 9204)
+//! is not offered, so an answer's status, its first field, comes from the static table or as text.
+//! The server's control streams are left unread: its GOAWAY is met as a refused stream or a closed
+//! connection.
 
 use std::sync::Arc;
 
@@ -22,42 +24,44 @@ const FRAME_SETTINGS: u64 = 0x04;
 /// RFC 9114 section 8.1: H3_NO_ERROR.
 const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
+/// An HTTP/3 connection; clones are the same.
 #[derive(Clone)]
-pub struct Connection(Arc<Inner>);
+pub(crate) struct Connection(Arc<QuicConnection>);
 
-struct Inner {
+struct QuicConnection {
     quic: quinn::Connection,
-    /// Open as long as the connection: its end would be an error.
+    /// The control stream is open as long as the connection: its end would be an error.
     _control: quinn::SendStream,
     target: Arc<Target>,
 }
 
-impl Drop for Inner {
+impl Drop for QuicConnection {
     fn drop(&mut self) {
         self.quic.close(NO_ERROR, b"");
     }
 }
 
 impl Connection {
-    pub async fn open(quic: quinn::Connection, target: &Arc<Target>) -> Result<Self> {
+    pub(crate) async fn open(quic: quinn::Connection, target: &Arc<Target>) -> Result<Self> {
         let mut control = quic.open_uni().await?;
         let mut settings = BytesMut::new();
         put_varint(&mut settings, STREAM_CONTROL);
         put_varint(&mut settings, FRAME_SETTINGS);
         put_varint(&mut settings, 0);
         control.write_chunk(settings.freeze()).await?;
-        Ok(Self(Arc::new(Inner {
+        let connection = QuicConnection {
             quic,
             _control: control,
             target: target.clone(),
-        })))
+        };
+        Ok(Self(Arc::new(connection)))
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.0.quic.close_reason().is_none()
     }
 
-    pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         let (mut send, mut receive) = self.0.quic.open_bi().await?;
         let head = head(&self.0.target, body.len());
         match pace {
@@ -87,6 +91,17 @@ async fn send_slowly(
 
 /// A HEADERS frame, and the head of the DATA frame that the body belongs in.
 fn head(target: &Target, body_bytes: usize) -> Bytes {
+    let fields = fields(target, body_bytes);
+    let mut head = BytesMut::with_capacity(fields.len() + 16);
+    put_varint(&mut head, FRAME_HEADERS);
+    put_varint(&mut head, fields.len() as u64);
+    head.put_slice(&fields);
+    put_varint(&mut head, FRAME_DATA);
+    put_varint(&mut head, body_bytes as u64);
+    head.freeze()
+}
+
+fn fields(target: &Target, body_bytes: usize) -> BytesMut {
     let mut fields = BytesMut::with_capacity(256);
     fields.put_slice(&[0, 0]); // no dynamic table
     put_literal(&mut fields, 15, target.method.as_str()); // :method
@@ -95,13 +110,7 @@ fn head(target: &Target, body_bytes: usize) -> Bytes {
     put_literal(&mut fields, 1, &target.path); // :path
     fields.put_u8(0xC0 | 46); // content-type application/json
     put_literal(&mut fields, 4, &body_bytes.to_string()); // content-length
-    let mut head = BytesMut::with_capacity(fields.len() + 16);
-    put_varint(&mut head, FRAME_HEADERS);
-    put_varint(&mut head, fields.len() as u64);
-    head.put_slice(&fields);
-    put_varint(&mut head, FRAME_DATA);
-    put_varint(&mut head, body_bytes as u64);
-    head.freeze()
+    fields
 }
 
 /// A literal field with a name from the static table (RFC 9204 section 4.5.4), not Huffman-coded.
@@ -126,8 +135,9 @@ fn put_prefixed(fields: &mut BytesMut, pattern: u8, bits: u32, mut value: u64) {
     fields.put_u8(value as u8);
 }
 
-/// RFC 9000 section 16. Nothing here comes near the 62 bits.
+/// Writes a variable-length integer (RFC 9000 section 16).
 fn put_varint(buffer: &mut BytesMut, value: u64) {
+    debug_assert!(value < 1 << 62, "nothing here comes near the 62 bits");
     match value {
         0..0x40 => buffer.put_u8(value as u8),
         0x40..0x4000 => buffer.put_u16(value as u16 | 0x4000),
@@ -177,44 +187,35 @@ fn take_varint(buffer: &mut Bytes) -> Option<u64> {
     Some(buffer.get_uint(bytes) & ((1 << (8 * bytes - 2)) - 1))
 }
 
-/// From the first field of a field section, which is `:status` in every answer (RFC 9114 section 4.3).
+/// From the first field of a field section, which is `:status` in every answer (RFC 9114 section
+/// 4.3).
 fn decode_status(fields: &mut Bytes) -> Option<u16> {
     take_prefixed(fields, 8)?;
     take_prefixed(fields, 7)?;
-    let first = *fields.first()?;
-    if first & 0xC0 == 0xC0 {
-        return static_status(take_prefixed(fields, 6)?);
-    }
-    // A literal with a name from the static table, or with a name in text.
-    if first & 0xD0 == 0x50 {
-        take_prefixed(fields, 4)?;
-    } else if first & 0xE0 == 0x20 {
-        let bytes = take_prefixed(fields, 3)?;
-        fields.try_advance(bytes)?;
-    } else {
-        return None;
+    match fields.first()? {
+        0xC0.. => return static_status(take_prefixed(fields, 6)?),
+        // A literal with a name from the static table.
+        0x50..=0x5F | 0x70..=0x7F => drop(take_prefixed(fields, 4)?),
+        // A literal with a name in text.
+        0x20..=0x3F => drop(take_text(fields, 3)?),
+        _ => return None,
     }
     let is_huffman = fields.first()? & 0x80 != 0;
-    let bytes = take_prefixed(fields, 7)?;
-    let value = fields.get(..bytes)?;
+    let value = take_text(fields, 7)?;
     if is_huffman {
-        huffman_digits(value)
+        huffman_digits(&value)
     } else {
-        std::str::from_utf8(value).ok()?.parse().ok()
+        std::str::from_utf8(&value).ok()?.parse().ok()
     }
 }
 
-trait TryAdvance {
-    fn try_advance(&mut self, bytes: usize) -> Option<()>;
+/// Takes a text off the fields, whose length stands in the low bits of the first byte.
+fn take_text(fields: &mut Bytes, bits: u32) -> Option<Bytes> {
+    let bytes = take_prefixed(fields, bits)?;
+    (fields.len() >= bytes).then(|| fields.split_to(bytes))
 }
 
-impl TryAdvance for Bytes {
-    fn try_advance(&mut self, bytes: usize) -> Option<()> {
-        (self.len() >= bytes).then(|| self.advance(bytes))
-    }
-}
-
-/// RFC 7541 section 5.1.
+/// Takes an integer off the fields (RFC 7541 section 5.1).
 fn take_prefixed(fields: &mut Bytes, bits: u32) -> Option<usize> {
     let all_ones = (1_usize << bits) - 1;
     let mut value = usize::from(fields.try_get_u8().ok()?) & all_ones;
@@ -230,35 +231,39 @@ fn take_prefixed(fields: &mut Bytes, bits: u32) -> Option<usize> {
     Some(value)
 }
 
-/// RFC 9204 appendix A.
+/// The status at a place of the static table (RFC 9204 appendix A).
 fn static_status(index: usize) -> Option<u16> {
-    const FIRST: [u16; 5] = [103, 200, 304, 404, 503];
-    const SECOND: [u16; 9] = [100, 204, 206, 302, 400, 403, 421, 425, 500];
-    FIRST
-        .get(index.wrapping_sub(24))
-        .or_else(|| SECOND.get(index.wrapping_sub(63)))
-        .copied()
+    const FROM_24: [u16; 5] = [103, 200, 304, 404, 503];
+    const FROM_63: [u16; 9] = [100, 204, 206, 302, 400, 403, 421, 425, 500];
+    let first = FROM_24.get(index.wrapping_sub(24));
+    let status = first.or_else(|| FROM_63.get(index.wrapping_sub(63)));
+    status.copied()
 }
 
 /// Three digits in the code of RFC 7541 appendix B: `0` to `2` have five bits, the others six.
 fn huffman_digits(value: &[u8]) -> Option<u16> {
+    let value = &value[..value.len().min(4)];
     let bits = value
         .iter()
-        .take(4)
-        .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-    let mut left = 8 * value.len().min(4) as u32;
+        .fold(0, |bits, byte| bits << 8 | u32::from(*byte));
+    let mut left = 8 * value.len() as u32;
     let mut number = 0;
     for _ in 0..3 {
-        let five = bits >> left.checked_sub(5)? & 0x1f;
-        let (digit, used) = if five <= 2 {
-            (five, 5)
-        } else {
-            ((bits >> left.checked_sub(6)? & 0x3f).checked_sub(0x16)?, 6)
-        };
+        let (digit, used) = huffman_digit(bits, left)?;
         number = number * 10 + digit as u16;
         left -= used;
     }
     (number < 1000).then_some(number)
+}
+
+/// The digit that the first of the `left` low bits are, and how many it has.
+fn huffman_digit(bits: u32, left: u32) -> Option<(u32, u32)> {
+    let five = bits >> left.checked_sub(5)? & 0x1f;
+    if five <= 2 {
+        return Some((five, 5));
+    }
+    let six = bits >> left.checked_sub(6)? & 0x3f;
+    Some((six.checked_sub(0x16)?, 6))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! HTTP/1.1 and HTTP/2 by hyper over rustls.
 //!
-//! Each connection is driven by a task of its own on the thread's `LocalSet`, which ends with the connection.
+//! Each connection is driven by a task of its own on the thread's `LocalSet`, which ends with the
+//! connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,21 +24,23 @@ use super::upload::{Pace, Upload};
 use super::{ANSWER_BYTES_MAX, Connection, Dialer};
 use crate::target::Target;
 
-/// hyper's least; answers are small.
+/// The buffer of an HTTP/1.1 connection: hyper takes no less, and answers are small.
 const H1_BUFFER_BYTES: usize = 8192;
 
-pub struct H1 {
+/// An HTTP/1.1 connection.
+pub(crate) struct H1 {
     sender: http1::SendRequest<Upload>,
     target: Arc<Target>,
 }
 
+/// An HTTP/2 connection; clones are the same.
 #[derive(Clone)]
-pub struct H2 {
+pub(crate) struct H2 {
     sender: http2::SendRequest<Upload>,
     target: Arc<Target>,
 }
 
-pub async fn connect_h1(
+pub(crate) async fn connect_h1(
     dialer: &Dialer,
     source: Option<SocketAddr>,
     tls: &Arc<rustls::ClientConfig>,
@@ -54,7 +58,7 @@ pub async fn connect_h1(
     }))
 }
 
-pub async fn connect_h2(
+pub(crate) async fn connect_h2(
     dialer: &Dialer,
     source: Option<SocketAddr>,
     tls: &Arc<rustls::ClientConfig>,
@@ -79,45 +83,45 @@ async fn connect(
     source: Option<SocketAddr>,
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<TlsStream<TcpStream>> {
-    let stream =
-        match source.filter(|_| target.address.is_ipv4() && target.address.ip().is_loopback()) {
-            Some(source) => {
-                let socket = TcpSocket::new_v4()?;
-                socket.bind(source)?;
-                socket.connect(target.address).await?
-            }
-            None => TcpStream::connect(target.address).await?,
-        };
+    let stream = match source {
+        Some(source) => connect_from(source, target.address).await?,
+        None => TcpStream::connect(target.address).await?,
+    };
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(target.host.clone())?;
-    Ok(TlsConnector::from(tls.clone())
-        .connect(name, stream)
-        .await?)
+    let connector = TlsConnector::from(tls.clone());
+    Ok(connector.connect(name, stream).await?)
+}
+
+async fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    debug_assert!(source.is_ipv4(), "sources are of 127.0.0.0/8");
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(source)?;
+    socket.connect(target).await
 }
 
 impl H1 {
-    pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         let mut request = request(&self.target, self.target.path.parse()?, body, pace)?;
-        request
-            .headers_mut()
-            .insert(header::HOST, HeaderValue::from_str(&self.target.authority)?);
+        let host = HeaderValue::from_str(&self.target.authority)?;
+        request.headers_mut().insert(header::HOST, host);
         self.sender.ready().await?;
         finish(self.sender.send_request(request).await?).await
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
 }
 
 impl H2 {
-    pub async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
         let request = request(&self.target, self.target.uri.clone(), body, pace)?;
         self.sender.ready().await?;
         finish(self.sender.send_request(request).await?).await
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
 }
@@ -128,13 +132,10 @@ fn request(
     body: Bytes,
     pace: Option<Pace>,
 ) -> Result<Request<Upload>> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let request = Request::builder().method(target.method.clone()).uri(uri);
-    Ok(request
-        .header(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        )
-        .body(Upload::new(body, pace))?)
+    let request = request.header(header::CONTENT_TYPE, JSON);
+    Ok(request.body(Upload::new(body, pace))?)
 }
 
 /// Reads the answer to its end, so that the connection can be used again.
@@ -148,7 +149,7 @@ async fn finish(response: Response<Incoming>) -> Result<u16> {
     Ok(head.status.as_u16())
 }
 
-/// hyper's tasks stay on their thread.
+/// Runs hyper's tasks on their own thread.
 #[derive(Clone, Copy)]
 struct LocalTasks;
 

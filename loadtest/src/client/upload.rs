@@ -9,27 +9,41 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// A piece now, and the next one after a pause.
+/// How a body is sent that comes in pieces: one now, and the next one after a pause.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     pub piece_bytes: usize,
     pub pause: Duration,
 }
 
-/// hyper's view of a body.
-pub struct Upload {
+/// A body as hyper sees it.
+pub(crate) struct Upload {
     rest: Bytes,
     pace: Option<Pace>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upload {
-    pub fn new(body: Bytes, pace: Option<Pace>) -> Self {
+    pub(crate) fn new(body: Bytes, pace: Option<Pace>) -> Self {
         Self {
             rest: body,
             pace,
             pause: None,
         }
+    }
+}
+
+impl Upload {
+    fn next_piece(&mut self) -> Bytes {
+        let Some(pace) = self.pace else {
+            return std::mem::take(&mut self.rest);
+        };
+        debug_assert!(pace.piece_bytes > 0, "a body comes to an end");
+        let bytes = pace.piece_bytes.min(self.rest.len());
+        let piece = self.rest.split_to(bytes);
+        let has_more = !self.rest.is_empty();
+        self.pause = has_more.then(|| Box::pin(sleep(pace.pause)));
+        piece
     }
 }
 
@@ -44,15 +58,7 @@ impl Body for Upload {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(context));
         }
-        let bytes = self
-            .pace
-            .map_or(usize::MAX, |pace| pace.piece_bytes)
-            .min(self.rest.len());
-        let piece = self.rest.split_to(bytes);
-        self.pause = self
-            .pace
-            .filter(|_| !self.rest.is_empty())
-            .map(|pace| Box::pin(sleep(pace.pause)));
+        let piece = self.next_piece();
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 

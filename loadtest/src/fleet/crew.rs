@@ -21,7 +21,8 @@ use crate::target::Tls;
 /// Different errors that a thread tells; the counts hold all.
 const COMPLAINTS_MAX: usize = 5;
 
-pub struct Crew {
+/// What the devices of one thread share.
+pub(crate) struct Crew {
     pub options: Arc<Fleet>,
     pub authority: Arc<Authority>,
     pub tls: Arc<Tls>,
@@ -37,28 +38,27 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Not to be held across a wait.
-    pub fn tally(&self, group: Group) -> RefMut<'_, Tally> {
+    /// The counts of a group; not to be held across a wait.
+    pub(crate) fn tally(&self, group: Group) -> RefMut<'_, Tally> {
         RefMut::map(self.tallies.borrow_mut(), |tallies| {
             &mut tallies[group as usize]
         })
     }
 
-    pub fn keeps_ledger(&self) -> bool {
+    pub(crate) fn keeps_ledger(&self) -> bool {
         self.ledger.is_some()
     }
 
-    pub fn note(&self, entry: Entry) {
-        let written = self
-            .ledger
-            .as_ref()
-            .map_or(Ok(()), |ledger| ledger.borrow_mut().append(entry));
-        if let Err(error) = written {
+    /// Writes a request down, where there is a ledger.
+    pub(crate) fn note(&self, entry: Entry) {
+        let Some(ledger) = &self.ledger else { return };
+        if let Err(error) = ledger.borrow_mut().append(entry) {
             self.complain(&anyhow::anyhow!("the ledger is not complete: {error}"));
         }
     }
 
-    pub fn complain(&self, error: &anyhow::Error) {
+    /// Tells an error, unless it has been told or there are too many.
+    pub(crate) fn complain(&self, error: &anyhow::Error) {
         let complaint = format!("{error:#}");
         let mut complaints = self.complaints.borrow_mut();
         if complaints.len() < COMPLAINTS_MAX && !complaints.contains(&complaint) {
@@ -67,17 +67,17 @@ impl Crew {
         }
     }
 
-    /// Never returns where the conductor has gone: the worker ends then.
-    pub async fn wait_for_start(&self) -> Instant {
+    /// Waits for the start of the run. Never returns where the conductor has gone: the worker ends then.
+    pub(crate) async fn wait_for_start(&self) -> Instant {
         let mut start = self.start.clone();
-        match start.wait_for(Option::is_some).await.map(|start| *start) {
-            Ok(Some(start)) => start,
-            _ => std::future::pending().await,
-        }
+        let Ok(start) = start.wait_for(Option::is_some).await else {
+            return std::future::pending().await;
+        };
+        start.expect("it has been waited for")
     }
 
-    /// What was counted since the last one.
-    pub fn snapshot(&self, second: Option<u32>) -> Snapshot {
+    /// Takes what was counted since the last snapshot.
+    pub(crate) fn snapshot(&self, second: Option<u32>) -> Snapshot {
         let groups = std::mem::take(&mut *self.tallies.borrow_mut());
         Snapshot {
             second,
@@ -89,8 +89,8 @@ impl Crew {
 
 /// The counts of one thread in one second.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// Of the run; `None` before it.
+pub(crate) struct Snapshot {
+    /// The second of the run; `None` before it.
     pub second: Option<u32>,
     /// Connections open at its end.
     pub open: i64,
@@ -100,7 +100,7 @@ pub struct Snapshot {
 /// A line that a worker says to the conductor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Line {
+pub(crate) enum Line {
     /// Certificates were made, in so many seconds.
     Certificates {
         count: u64,

@@ -1,14 +1,17 @@
 //! One device: connects, sends on time, is cut off, comes back.
 //!
-//! A task on its thread's `LocalSet`. It sends one reading after the other, as a device does that waits for the 204; a
-//! reading whose time comes meanwhile waits, and its latency counts from the time that was intended for it. Each
-//! reading has its own sequence number and is sent once: what is found twice in the sink, the gateway has doubled.
-//! Bounds: a connection and a request have their timeout; what is not sent by the end of the run is counted as missed.
+//! A task on its thread's `LocalSet`. It sends one reading after the other, as a device does that
+//! waits for the 204; a reading whose time comes meanwhile waits, and its latency counts from the
+//! time that was intended for it. Each reading has its own sequence number and is sent once: what
+//! is found twice in the sink, the gateway has doubled. Bounds: a connection and a request have
+//! their timeout; what is not sent by the end of the run is counted as missed.
 
+use std::cell::RefMut;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -21,42 +24,54 @@ use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::scenario::{Break, Plan};
 use crate::schedule::Schedule;
+use crate::statistics::Tally;
 
-/// Between attempts to connect, growing and with jitter.
+/// The pause after the first attempt to connect; it doubles each time, and has jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// After the run, so that its last second sees all connections.
+const _: () = assert!(BACKOFF_FIRST.as_millis() <= BACKOFF_MAX.as_millis());
+
+/// How long connections are held after the run, so that its last second sees all of them.
 const LINGER: Duration = Duration::from_millis(200);
 
-pub struct Device {
-    pub number: u32,
-    pub protocol: Protocol,
-    pub plan: Plan,
-    pub certificate: DeviceCertificate,
-    pub crew: Rc<Crew>,
+/// A device of the fleet, with what it has left to do.
+pub(crate) struct Device {
+    number: u32,
+    protocol: Protocol,
+    plan: Plan,
+    certificate: DeviceCertificate,
+    crew: Rc<Crew>,
     random: Random,
     sequence: u32,
+    /// The configuration with the device's tickets, where it keeps some.
     tls: Option<Arc<rustls::ClientConfig>>,
     connection: Option<Connection>,
 }
 
+/// What became of a reading.
+struct Sent {
+    status: Status,
+    /// The digest of the payload; 0 without a ledger.
+    digest: u64,
+    /// The time from the sending to the answer.
+    service: Duration,
+}
+
 impl Device {
-    pub fn new(
+    pub(crate) fn new(
         number: u32,
-        protocol: Protocol,
         plan: Plan,
         certificate: DeviceCertificate,
         crew: Rc<Crew>,
     ) -> Self {
-        let random = Random::of(crew.options.seed, number);
         Self {
             number,
-            protocol,
+            protocol: crew.options.protocol.of(number),
             plan,
             certificate,
+            random: Random::of(crew.options.seed, number),
             crew,
-            random,
             sequence: 0,
             tls: None,
             connection: None,
@@ -64,22 +79,17 @@ impl Device {
     }
 
     /// Lives through a run; `connects_at` is its turn to connect before it.
-    pub async fn live(mut self, connects_at: Instant, ready: Rc<watch::Sender<usize>>) {
+    pub(crate) async fn live(mut self, connects_at: Instant, ready: Rc<watch::Sender<usize>>) {
         if !self.plan.joins_late && !self.crew.options.reconnect {
             sleep_until(connects_at).await;
-            if self.connect().await.is_err() {
-                sleep(BACKOFF_FIRST).await;
-                let _ = self.connect().await;
-            }
+            self.connect_early().await;
         }
         ready.send_modify(|devices| *devices += 1);
         let start = self.crew.wait_for_start().await;
         let end = start + self.crew.options.duration;
         let schedule = Schedule::new(self.plan.joins_at, self.plan.interval, self.random.clone());
-        for due in schedule
-            .map(|intended| start + intended)
-            .take_while(|due| *due < end)
-        {
+        let intended = schedule.map(|at| start + at);
+        for due in intended.take_while(|due| *due < end) {
             if let Some(cut) = self.plan.cut.take_if(|cut| start + cut.at <= due) {
                 self.come_back_after(cut, start, end).await;
             }
@@ -92,120 +102,134 @@ impl Device {
         self.hang_up();
     }
 
+    /// Connects before the run; a device that cannot, connects when it has something to send.
+    async fn connect_early(&mut self) {
+        if self.connect().await.is_err() {
+            sleep(BACKOFF_FIRST).await;
+            let _ = self.connect().await;
+        }
+    }
+
+    fn tally(&self) -> RefMut<'_, Tally> {
+        self.crew.tally(self.plan.group)
+    }
+
+    /// Sends the next reading, which is due at a time of the run.
     async fn send_at(&mut self, due: Instant, end: Instant) {
         if Instant::now() < due {
             sleep_until(due).await;
-            self.crew
-                .tally(self.plan.group)
-                .lateness
-                .record(due.elapsed());
+            self.tally().lateness.record(due.elapsed());
         } else if Instant::now() < end {
-            self.crew.tally(self.plan.group).behind += 1;
+            self.tally().behind += 1;
         } else {
             // It waited in vain: its latency is at least this.
-            let mut tally = self.crew.tally(self.plan.group);
+            let mut tally = self.tally();
             tally.missed += 1;
             return tally.latency.record(due.elapsed());
         }
-        let (status, body_digest, service) = self.send().await;
-        let latency = due.elapsed();
-        let mut tally = self.crew.tally(self.plan.group);
-        *tally.statuses.entry(status).or_default() += 1;
+        let sent = self.send().await;
+        self.count(&sent, due.elapsed());
+        self.sequence += 1;
+    }
+
+    fn count(&self, sent: &Sent, latency: Duration) {
+        let mut tally = self.tally();
+        *tally.statuses.entry(sent.status).or_default() += 1;
         tally.latency.record(latency);
-        tally.service.record(service);
+        tally.service.record(sent.service);
         drop(tally);
         self.crew.note(Entry {
             device: self.number,
             sequence: self.sequence,
-            digest: body_digest,
-            status,
+            digest: sent.digest,
+            status: sent.status,
             latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
         });
-        self.sequence += 1;
     }
 
-    /// Status, digest of the payload, and the time from its sending.
-    async fn send(&mut self) -> (Status, u64, Duration) {
-        let body = self
-            .crew
-            .template
-            .render(self.number, self.sequence, &mut self.random);
-        let body_digest = if self.crew.keeps_ledger() {
-            digest(&body)
-        } else {
-            0
+    async fn send(&mut self) -> Sent {
+        let template = self.crew.template;
+        let body = template.render(self.number, self.sequence, &mut self.random);
+        let digest = match self.crew.keeps_ledger() {
+            true => digest(&body),
+            false => 0,
         };
-        if self
-            .connection
-            .as_ref()
-            .is_none_or(|connection| !connection.is_open())
-        {
+        let Ok(mut connection) = self.take_connection().await else {
+            return Sent {
+                status: Status::UNSENT,
+                digest,
+                service: Duration::ZERO,
+            };
+        };
+        let sent_at = Instant::now();
+        let status = self.exchange(&mut connection, body).await;
+        self.connection = Some(connection);
+        if status == Status::UNANSWERED || self.crew.options.reconnect {
             self.hang_up();
-            if self.connect().await.is_err() {
-                return (Status::UNSENT, body_digest, Duration::ZERO);
-            }
         }
-        let sent = Instant::now();
-        let Some(connection) = &mut self.connection else {
-            return (Status::UNSENT, body_digest, Duration::ZERO);
-        };
-        let answer = timeout(
-            self.crew.options.server.timeout,
-            connection.send(body, self.plan.pace),
-        )
-        .await;
-        let status = match answer {
+        Sent {
+            status,
+            digest,
+            service: sent_at.elapsed(),
+        }
+    }
+
+    /// The connection that is open, or a new one.
+    async fn take_connection(&mut self) -> Result<Connection, ()> {
+        if !self.connection.as_ref().is_some_and(Connection::is_open) {
+            self.hang_up();
+            self.connect().await?;
+        }
+        Ok(self.connection.take().expect("it has just been seen"))
+    }
+
+    /// Sends a body and waits for its answer.
+    async fn exchange(&self, connection: &mut Connection, body: Bytes) -> Status {
+        let answer = connection.send(body, self.plan.pace);
+        match timeout(self.crew.options.server.timeout, answer).await {
             Ok(Ok(status)) => Status(status),
             Ok(Err(error)) => {
                 self.crew.complain(&error);
                 Status::UNANSWERED
             }
             Err(_) => Status::UNANSWERED,
-        };
-        if status == Status::UNANSWERED || self.crew.options.reconnect {
-            self.hang_up();
         }
-        (status, body_digest, sent.elapsed())
     }
 
     async fn connect(&mut self) -> Result<(), ()> {
+        debug_assert!(self.connection.is_none(), "a device has one connection");
         let crew = self.crew.clone();
-        // Never closed.
         let permit = crew.handshakes.acquire().await;
+        let permit = permit.expect("the semaphore is never closed");
         let began = Instant::now();
         let connected = self.try_connect().await;
         drop(permit);
-        let result = connected.map_err(|error| crew.complain(&error));
         let mut tally = crew.tally(self.plan.group);
-        match result {
+        match connected {
             Ok(connection) => {
                 tally.handshakes.record(began.elapsed());
                 crew.open.set(crew.open.get() + 1);
                 self.connection = Some(connection);
                 Ok(())
             }
-            Err(()) => {
+            Err(error) => {
                 tally.handshakes_failed += 1;
+                crew.complain(&error);
                 Err(())
             }
         }
     }
 
     async fn try_connect(&mut self) -> anyhow::Result<Connection> {
-        let keep = self.crew.options.resume;
+        let (crew, keep) = (&self.crew, self.crew.options.resume);
         let tls = match self.tls.take() {
             Some(tls) => tls,
-            None => self
-                .crew
-                .tls
-                .device(self.protocol, &self.certificate, keep)?,
+            None => crew.tls.device(self.protocol, &self.certificate, keep)?,
         };
         // Without tickets to keep it would only take memory.
         self.tls = keep.then(|| tls.clone());
-        self.crew
-            .dialer
-            .connect(self.protocol, &tls, self.number)
-            .await
+        let dialer = &crew.dialer;
+        dialer.connect(self.protocol, &tls, self.number).await
     }
 
     fn hang_up(&mut self) {
@@ -219,17 +243,23 @@ impl Device {
         sleep_until(start + cut.at).await;
         self.hang_up();
         if cut.new_certificate {
-            self.tls = None;
-            match self.crew.authority.device(self.number) {
-                Ok(certificate) => self.certificate = certificate,
-                Err(error) => self.crew.complain(&error),
-            }
+            self.renew_certificate();
+        }
+        if self.crew.options.reconnect {
+            return;
         }
         let mut backoff = BACKOFF_FIRST;
-        while !self.crew.options.reconnect && Instant::now() < end && self.connect().await.is_err()
-        {
+        while Instant::now() < end && self.connect().await.is_err() {
             sleep(backoff.mul_f64(self.random.fraction())).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn renew_certificate(&mut self) {
+        self.tls = None;
+        match self.crew.authority.device(self.number) {
+            Ok(certificate) => self.certificate = certificate,
+            Err(error) => self.crew.complain(&error),
         }
     }
 }

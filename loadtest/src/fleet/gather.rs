@@ -1,7 +1,8 @@
 //! Puts the workers' snapshots together: per second for the plots, and in total.
 //!
-//! A second is closed when all threads have told theirs, or when three later ones have begun; what comes later still
-//! counts in the total. Closed seconds are kept as a few numbers each, so a day's run fits in memory.
+//! A second is closed when all threads have told theirs, or when three later ones have begun; what
+//! comes later still counts in the total. Closed seconds are kept as a few numbers each, so a day's
+//! run fits in memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,92 +18,27 @@ const OPEN_SECONDS_MAX: usize = 4;
 
 /// A second that is not closed yet.
 #[derive(Default)]
-struct Open {
+struct OpenSecond {
     parts: u32,
     connections: i64,
     tally: Tally,
 }
 
-pub struct Gathered {
-    slots: u32,
-    open: BTreeMap<u32, Open>,
-    /// Closed seconds as the report shows them.
-    pub seconds: Vec<Second>,
-    /// Before the run.
-    pub setup: Tally,
-    pub groups: [Tally; Group::COUNT],
-    pub certificates: u64,
-    pub certificate_seconds: f64,
-    pub setup_seconds: f64,
-    /// What went wrong in the generator.
-    pub faults: Vec<String>,
-}
-
-impl Gathered {
-    pub fn new(slots: u32) -> Self {
-        Self {
-            slots,
-            open: BTreeMap::new(),
-            seconds: Vec::new(),
-            setup: Tally::default(),
-            groups: Default::default(),
-            certificates: 0,
-            certificate_seconds: 0.0,
-            setup_seconds: 0.0,
-            faults: Vec::new(),
+impl OpenSecond {
+    fn add(&mut self, snapshot: &Snapshot) {
+        self.parts += 1;
+        self.connections += snapshot.open;
+        for tally in &snapshot.groups {
+            self.tally.merge(tally);
         }
     }
 
-    pub fn take(&mut self, snapshot: Snapshot) {
-        let Some(second) = snapshot.second else {
-            return snapshot
-                .groups
-                .iter()
-                .for_each(|tally| self.setup.merge(tally));
-        };
-        self.groups
-            .iter_mut()
-            .zip(&snapshot.groups)
-            .for_each(|(all, tally)| all.merge(tally));
-        let is_closed = self.seconds.last().is_some_and(|last| last.t > second);
-        if is_closed {
-            return;
-        }
-        let open = self.open.entry(second).or_default();
-        open.parts += 1;
-        open.connections += snapshot.open;
-        snapshot
-            .groups
-            .iter()
-            .for_each(|tally| open.tally.merge(tally));
-        while self
-            .open
-            .first_key_value()
-            .is_some_and(|(_, first)| first.parts == self.slots)
-            || self.open.len() > OPEN_SECONDS_MAX
-        {
-            self.close_first();
-        }
-    }
-
-    pub fn finish(&mut self) {
-        while !self.open.is_empty() {
-            self.close_first();
-        }
-    }
-
-    fn close_first(&mut self) {
-        let Some((
-            second,
-            Open {
-                connections, tally, ..
-            },
-        )) = self.open.pop_first()
-        else {
-            return;
-        };
+    fn close(self, second: u32) -> Second {
+        let Self {
+            connections, tally, ..
+        } = self;
         let latency = &tally.latency;
-        self.seconds.push(Second {
+        Second {
             t: second + 1,
             ended: tally.ended(),
             statuses: tally.statuses_by_name(),
@@ -117,26 +53,101 @@ impl Gathered {
             send_lateness_p99: tally.lateness.quantile(0.99),
             handshakes: tally.handshakes.count(),
             handshakes_failed: tally.handshakes_failed,
-        });
+        }
+    }
+}
+
+/// What all workers have counted so far.
+pub(crate) struct Gathered {
+    slots: u32,
+    open: BTreeMap<u32, OpenSecond>,
+    /// Closed seconds as the report shows them.
+    pub seconds: Vec<Second>,
+    /// What was counted before the run.
+    pub setup: Tally,
+    pub groups: [Tally; Group::COUNT],
+    pub certificates: u64,
+    pub certificate_seconds: f64,
+    pub setup_seconds: f64,
+    /// What went wrong in the generator.
+    pub faults: Vec<String>,
+}
+
+impl Gathered {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            open: BTreeMap::new(),
+            seconds: Vec::new(),
+            setup: Tally::default(),
+            groups: Default::default(),
+            certificates: 0,
+            certificate_seconds: 0.0,
+            setup_seconds: 0.0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Takes in what one thread has counted.
+    pub(crate) fn take(&mut self, snapshot: Snapshot) {
+        let Some(second) = snapshot.second else {
+            let groups = snapshot.groups.iter();
+            return groups.for_each(|tally| self.setup.merge(tally));
+        };
+        for (all, tally) in self.groups.iter_mut().zip(&snapshot.groups) {
+            all.merge(tally);
+        }
+        let is_closed = self.seconds.last().is_some_and(|last| last.t > second);
+        if is_closed {
+            return;
+        }
+        self.open.entry(second).or_default().add(&snapshot);
+        while self.first_is_whole() || self.open.len() > OPEN_SECONDS_MAX {
+            self.close_first();
+        }
+    }
+
+    /// Takes in that certificates were made, in so many seconds.
+    pub(crate) fn take_certificates(&mut self, count: u64, seconds: f64) {
+        self.certificates += count;
+        self.certificate_seconds = self.certificate_seconds.max(seconds);
+    }
+
+    pub(crate) fn finish(&mut self) {
+        while !self.open.is_empty() {
+            self.close_first();
+        }
+    }
+
+    /// Whether all threads have told their part of the first open second.
+    fn first_is_whole(&self) -> bool {
+        let first = self.open.first_key_value();
+        first.is_some_and(|(_, open)| open.parts == self.slots)
+    }
+
+    fn close_first(&mut self) {
+        let (second, open) = self.open.pop_first().expect("who asks has seen one");
+        debug_assert!(
+            self.seconds.last().is_none_or(|last| last.t <= second),
+            "seconds are closed in their order"
+        );
+        self.seconds.push(open.close(second));
     }
 
     /// All groups together.
-    pub fn total(&self) -> Tally {
+    pub(crate) fn total(&self) -> Tally {
         let mut total = Tally::default();
         self.groups.iter().for_each(|group| total.merge(group));
         total
     }
 
-    /// For the terminal, while it runs.
-    pub fn line(&self, running: Duration, duration: Duration) -> String {
+    /// The line that the terminal shows while the fleet runs.
+    pub(crate) fn line(&self, running: Duration, duration: Duration) -> String {
         let Some(last) = self.seconds.last() else {
             return "begun".into();
         };
-        let bad: u64 = self
-            .groups
-            .iter()
-            .map(|tally| tally.ended() - tally.count(Status::SAFE))
-            .sum();
+        let is_bad = |tally: &Tally| tally.ended() - tally.count(Status::SAFE);
+        let bad: u64 = self.groups.iter().map(is_bad).sum();
         format!(
             "{:.0}/{:.0} s · {} /s · p50 {:.1} ms · p99 {:.1} ms · max {:.1} ms · {} open · {} not 204",
             running.as_secs_f64(),

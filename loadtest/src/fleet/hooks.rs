@@ -1,4 +1,5 @@
-//! Shell commands that run at times of a run: to pause a broker, to kill a gateway, to bring it back.
+//! Shell commands that run at times of a run: to pause a broker, to kill a gateway, to bring it
+//! back.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -6,18 +7,19 @@ use std::time::{Duration, Instant};
 use crate::cli::Hook;
 use crate::report::Event;
 
-/// For those that still run when the run is over.
+/// The time that commands have which still run when the run is over.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub struct Hooks {
-    /// The latest first.
+/// The commands of a run: due, running, told.
+pub(crate) struct Hooks {
+    /// The commands that have not been run, the latest first.
     due: Vec<Hook>,
     running: Vec<Child>,
     events: Vec<Event>,
 }
 
 impl Hooks {
-    pub fn new(mut hooks: Vec<Hook>) -> Self {
+    pub(crate) fn new(mut hooks: Vec<Hook>) -> Self {
         hooks.sort_by_key(|hook| std::cmp::Reverse(hook.at));
         Self {
             due: hooks,
@@ -26,8 +28,8 @@ impl Hooks {
         }
     }
 
-    /// Starts those whose time has come; they run beside the fleet.
-    pub fn run_due(&mut self, running: Duration) {
+    /// Starts the commands whose time has come; they run beside the fleet.
+    pub(crate) fn run_due(&mut self, running: Duration) {
         while let Some(hook) = self.due.pop_if(|hook| hook.at <= running) {
             let started = Command::new("sh").args(["-c", &hook.command]).spawn();
             self.events.push(Event {
@@ -39,15 +41,10 @@ impl Hooks {
         }
     }
 
-    /// Waits a while for those that still run, kills them then, and says what was run.
-    pub fn end(mut self) -> Vec<Event> {
+    /// Waits a while for commands that still run, kills them then, and says what was run.
+    pub(crate) fn end(mut self) -> Vec<Event> {
         let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline
-            && self
-                .running
-                .iter_mut()
-                .any(|child| matches!(child.try_wait(), Ok(None)))
-        {
+        while Instant::now() < deadline && self.running.iter_mut().any(is_running) {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         for child in &mut self.running {
@@ -56,6 +53,10 @@ impl Hooks {
         }
         self.events
     }
+}
+
+fn is_running(child: &mut Child) -> bool {
+    matches!(child.try_wait(), Ok(None))
 }
 
 #[cfg(test)]

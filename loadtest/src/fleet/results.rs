@@ -15,7 +15,7 @@ use crate::report::{
 use crate::scenario;
 use crate::statistics::Tally;
 
-pub fn of(
+pub(crate) fn of(
     options: &Fleet,
     run: RunId,
     gathered: Gathered,

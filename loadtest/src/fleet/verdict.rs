@@ -1,58 +1,65 @@
-//! Whether the generator was fit: a figure of a generator that was itself too slow says nothing about the server.
+//! Whether the generator was fit: a figure of a generator that was itself too slow says nothing
+//! about the server.
 
 use super::observer::Usage;
 use crate::report::Verdict;
 use crate::statistics::Tally;
 
-/// Sendings of idle devices may be so late at p99: timers are exact to 1 ms.
+/// The most that idle devices may send late at p99, in microseconds: timers are exact to 1 ms.
 const LATENESS_P99_MAX_US: u64 = 10_000;
 
 /// Above this share of a core, a thread has queues of its own.
 const THREAD_CORES_MAX: f64 = 0.9;
 
-/// Below this, server, generator and others take the cores from each other.
+/// Below this share of idle cores, server, generator and others take the cores from each other.
 const IDLE_MIN: f64 = 0.03;
 
-pub fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Verdict {
-    let mut verdict = Verdict {
-        reasons: faults.to_vec(),
-        ..Verdict::default()
-    };
-    let lateness_us = total.lateness.quantile(0.99);
-    if total.ended() == 0 {
-        verdict.reasons.push("no request ended".into());
+/// Judges a run; `faults` are what went wrong in the generator.
+pub(crate) fn of(total: &Tally, setup: &Tally, usage: &Usage, faults: &[String]) -> Verdict {
+    let mut reasons = faults.to_vec();
+    reasons.extend(weaknesses(total, usage));
+    Verdict {
+        fit: reasons.is_empty(),
+        reasons,
+        notes: notes(total, setup, usage),
     }
+}
+
+/// Why the generator was not fit.
+fn weaknesses(total: &Tally, usage: &Usage) -> Vec<String> {
+    let mut weaknesses = Vec::new();
+    if total.ended() == 0 {
+        weaknesses.push("no request ended".into());
+    }
+    let lateness_us = total.lateness.quantile(0.99);
     if lateness_us > LATENESS_P99_MAX_US {
         let late_ms = lateness_us as f64 / 1e3;
-        verdict
-            .reasons
-            .push(format!("idle devices sent {late_ms:.1} ms late (p99): the generator was too slow or had no core"));
+        weaknesses.push(format!("idle devices sent {late_ms:.1} ms late (p99): the generator was too slow or had no core"));
     }
     if usage.busiest_thread_cores > THREAD_CORES_MAX {
         let percent = usage.busiest_thread_cores * 100.0;
-        verdict.reasons.push(format!(
+        weaknesses.push(format!(
             "a thread of the generator used {percent:.0} % of a core: give it more threads"
         ));
     }
+    weaknesses
+}
+
+/// What a reader should know, and does not spoil the figures.
+fn notes(total: &Tally, setup: &Tally, usage: &Usage) -> Vec<String> {
+    let mut notes = Vec::new();
     if usage.machine_idle < IDLE_MIN && usage.seconds > 0.0 {
-        verdict
-            .notes
-            .push("no core was idle: what runs on this machine held each other up".into());
+        notes.push("no core was idle: what runs on this machine held each other up".into());
     }
     if setup.handshakes_failed > 0 {
-        verdict.notes.push(format!(
-            "{} connections failed before the run",
-            setup.handshakes_failed
-        ));
+        let failed = setup.handshakes_failed;
+        notes.push(format!("{failed} connections failed before the run"));
     }
     if total.missed > 0 {
-        verdict.notes.push(format!(
-            "{} readings were not sent by the end",
-            total.missed
-        ));
+        let missed = total.missed;
+        notes.push(format!("{missed} readings were not sent by the end"));
     }
-    verdict.fit = verdict.reasons.is_empty();
-    verdict
+    notes
 }
 
 #[cfg(test)]

@@ -50,43 +50,42 @@ fn milliseconds(microseconds: u64) -> Option<f64> {
     Some(microseconds as f64 / 1e3)
 }
 
-pub fn run(first: &Path, second: &Path) -> Result<()> {
-    let name = |path: &Path| {
-        path.file_stem()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-    };
-    print!(
-        "{}",
-        table(&[(name(first), read(first)?), (name(second), read(second)?)])
-    );
+pub(crate) fn run(first: &Path, second: &Path) -> Result<()> {
+    let reports = [first, second].map(|file| Ok((name(file), read(file)?)));
+    let [first, second]: [Result<_>; 2] = reports;
+    print!("{}", table(&[first?, second?]));
     Ok(())
 }
 
-pub fn read(path: &Path) -> Result<Report> {
+fn name(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+pub(crate) fn read(path: &Path) -> Result<Report> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// The first is what the others are compared with.
-pub fn table(reports: &[(String, Report)]) -> String {
-    let mut text = format!("{:<22}", "");
-    for (name, _) in reports {
-        text += &format!("{name:>20}");
-    }
-    text.push('\n');
+/// The reports side by side; the first is what the others are compared with.
+pub(crate) fn table(reports: &[(String, Report)]) -> String {
+    let names = reports.iter().map(|(name, _)| name.clone());
+    let mut text = line("", names);
     for (name, read) in ROWS {
-        text += &format!("{name:<22}");
         let first = reports.first().and_then(|(_, report)| read(report));
-        for (_, report) in reports {
-            text += &format!("{:>20}", cell(read(report), first));
-        }
-        text.push('\n');
+        let cells = reports.iter().map(|(_, report)| cell(read(report), first));
+        text += &line(name, cells);
     }
-    text += &format!("{:<22}", "generator");
-    for (_, report) in reports {
-        text += &format!("{:>20}", fitness(&report.verdict));
+    let verdicts = reports.iter().map(|(_, report)| &report.verdict);
+    text + &line("generator", verdicts.map(|verdict| fitness(verdict).into()))
+}
+
+fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
+    let mut line = format!("{name:<22}");
+    for cell in cells {
+        line += &format!("{cell:>20}");
     }
-    text + "\n"
+    line + "\n"
 }
 
 fn cell(value: Option<f64>, first: Option<f64>) -> String {

@@ -1,19 +1,15 @@
-//! The results as one HTML page that needs nothing else: styles and plots are in it, light and dark.
+//! The results as one HTML page that needs nothing else: styles and plots are in it, light and
+//! dark.
 
 use super::plot::{Plot, Scale, Series, escape, short};
 use super::text::{mebibytes, milliseconds};
-use super::{Report, Second, UsageSecond, Verdict};
+use super::{Report, Second, Setup, Total, UsageSecond, Verdict};
+use crate::statistics::Times;
 
 const STYLE: &str = include_str!("page.css");
 
-pub fn page(report: &Report) -> String {
-    let load = &report.load;
-    let title = format!(
-        "{} devices · {} · {}",
-        load.devices,
-        load.protocol.as_deref().unwrap_or_default(),
-        load.scenario.as_deref().unwrap_or_default()
-    );
+pub(crate) fn page(report: &Report) -> String {
+    let title = title(report);
     let parts = [
         verdict(&report.verdict),
         tiles(report),
@@ -30,9 +26,17 @@ pub fn page(report: &Report) -> String {
     )
 }
 
+fn title(report: &Report) -> String {
+    let load = &report.load;
+    let protocol = load.protocol.as_deref().unwrap_or_default();
+    let scenario = load.scenario.as_deref().unwrap_or_default();
+    format!("{} devices · {protocol} · {scenario}", load.devices)
+}
+
 fn subtitle(report: &Report) -> String {
     let load = &report.load;
     let ended_at = report.ended_at.get(..16).unwrap_or_default();
+    let cpu = report.machine.cpu.as_deref();
     format!(
         "{} · {} s · {} bytes each · {} · {} cores, {}",
         load.url,
@@ -40,11 +44,7 @@ fn subtitle(report: &Report) -> String {
         load.payload_bytes,
         ended_at.replace('T', " "),
         report.machine.cores,
-        report
-            .machine
-            .cpu
-            .as_deref()
-            .unwrap_or("an unknown processor"),
+        cpu.unwrap_or("an unknown processor"),
     )
 }
 
@@ -68,12 +68,9 @@ fn verdict(verdict: &Verdict) -> String {
 fn tiles(report: &Report) -> String {
     let total = &report.total;
     let latency = &total.latency_us;
-    let share = 100.0 * total.expected as f64 / total.requests.max(1) as f64;
-    // Rounded down: 100 % means all of them.
-    let share = (share * 1000.0).floor() / 1000.0;
     let mut tiles = vec![
         tile("requests a second", &short(total.per_second), ""),
-        tile("answered as expected", &share.to_string(), "%"),
+        tile("answered as expected", &expected_percent(report), "%"),
         tile("median latency", &milliseconds(latency.p50, 2), "ms"),
         tile("99th percentile", &milliseconds(latency.p99, 1), "ms"),
         tile("99.9th percentile", &milliseconds(latency.p99_9, 1), "ms"),
@@ -88,6 +85,14 @@ fn tiles(report: &Report) -> String {
     format!("<section class=\"tiles\">{}</section>\n", tiles.concat())
 }
 
+/// The share of requests that were answered as expected, rounded down: 100 % means all of them.
+fn expected_percent(report: &Report) -> String {
+    let total = &report.total;
+    debug_assert!(total.expected <= total.requests, "a part of all");
+    let percent = 100.0 * total.expected as f64 / total.requests.max(1) as f64;
+    ((percent * 1000.0).floor() / 1000.0).to_string()
+}
+
 fn tile(name: &str, value: &str, unit: &str) -> String {
     format!(
         "<div class=\"tile\"><span>{name}</span><strong>{value}<small>{unit}</small></strong></div>"
@@ -95,14 +100,11 @@ fn tile(name: &str, value: &str, unit: &str) -> String {
 }
 
 fn plots(report: &Report) -> String {
-    // What comes after the run is the end of requests that were sent in it, in part of a second.
-    let is_in_run = |second: &&Second| f64::from(second.t) <= report.load.duration_s;
-    let seconds: Vec<&Second> = report.seconds.iter().take_while(is_in_run).collect();
-    let events: Vec<(f64, String)> = report
-        .events
-        .iter()
-        .map(|event| (event.t, event.what.clone()))
-        .collect();
+    let seconds = seconds_of_run(report);
+    let mut events = Vec::new();
+    for event in &report.events {
+        events.push((event.t, event.what.clone()));
+    }
     let over_time = |title, unit, note, series| Plot {
         title,
         unit,
@@ -113,27 +115,15 @@ fn plots(report: &Report) -> String {
         series,
         events: &events,
     };
-    let latency = over_time(
-        "Latency over time",
-        "ms",
-        "milliseconds from the intended time",
-        latency(&seconds),
-    );
+    let note = "milliseconds from the intended time";
+    let latency = over_time("Latency over time", "ms", note, latency(&seconds));
     let answers = over_time("Answers a second", "/s", "", answers(report, &seconds));
     let memory = over_time("Server memory", "MiB", "resident, MiB", memory(report));
-    let connections = over_time(
-        "Connections",
-        "",
-        "open at the end of each second",
-        connections(&seconds),
-    );
+    let note = "open at the end of each second";
+    let connections = over_time("Connections", "", note, connections(&seconds));
     [
         stacked(answers).to_html(),
-        Plot {
-            scale: Scale::Log,
-            ..latency
-        }
-        .to_html(),
+        logarithmic(latency).to_html(),
         distribution(report),
         over_time("CPU", "cores", "cores", cores(report)).to_html(),
         stacked(memory).to_html(),
@@ -142,10 +132,24 @@ fn plots(report: &Report) -> String {
     .concat()
 }
 
-/// The same with its area.
+/// The seconds of the run. What comes after it is the end of requests that were sent in it, in part
+/// of a second.
+fn seconds_of_run(report: &Report) -> Vec<&Second> {
+    let is_in_run = |second: &&Second| f64::from(second.t) <= report.load.duration_s;
+    report.seconds.iter().take_while(is_in_run).collect()
+}
+
+/// The plot with the area below its lines.
 fn stacked(plot: Plot<'_>) -> Plot<'_> {
     Plot {
         stacked: true,
+        ..plot
+    }
+}
+
+fn logarithmic(plot: Plot<'_>) -> Plot<'_> {
+    Plot {
+        scale: Scale::Log,
         ..plot
     }
 }
@@ -219,15 +223,11 @@ fn answers(report: &Report, seconds: &[&Second]) -> Vec<Series> {
     let expected = report.load.expect.to_string();
     let mut all = Vec::new();
     for (name, class, is_kind) in KINDS {
-        let count = |second: &Second| -> u64 {
-            let statuses = second.statuses.iter();
-            let of_kind = statuses.filter(|(status, _)| is_kind(status, &expected));
-            of_kind.map(|(_, count)| count).sum()
+        let point = |second: &&Second| {
+            let count = count(second, |status| is_kind(status, &expected));
+            (f64::from(second.t), count as f64)
         };
-        let points = seconds
-            .iter()
-            .map(|second| (f64::from(second.t), count(second) as f64));
-        let line = series(name, class, points);
+        let line = series(name, class, seconds.iter().map(point));
         if class == "c1" || line.points.iter().any(|(_, count)| *count > 0.0) {
             all.push(line);
         }
@@ -235,7 +235,17 @@ fn answers(report: &Report, seconds: &[&Second]) -> Vec<Series> {
     all
 }
 
-/// Percentiles, each nine as wide as the one before it.
+fn count(second: &Second, is_counted: impl Fn(&str) -> bool) -> u64 {
+    let mut all = 0;
+    for (status, count) in &second.statuses {
+        if is_counted(status) {
+            all += count;
+        }
+    }
+    all
+}
+
+/// The latency that each part of all requests did not exceed, each nine as wide as the one before.
 fn distribution(report: &Report) -> String {
     const LABELS: [(f64, &str); 6] = [
         (0.0, "0 %"),
@@ -245,25 +255,31 @@ fn distribution(report: &Report) -> String {
         (4.0, "99.99 %"),
         (5.0, "99.999 %"),
     ];
-    let all = report.latency_histogram.count().max(1) as f64;
-    let mut below = 0;
-    let mut points = Vec::new();
-    for (microseconds, count) in report.latency_histogram.buckets() {
-        let nines = -(1.0 - below as f64 / all).log10();
-        points.push((nines, microseconds as f64 / 1e3));
-        below += count;
-    }
-    Plot {
+    let points = nines(&report.latency_histogram).into_iter();
+    let plot = Plot {
         title: "Latency distribution",
         unit: "ms",
         note: "milliseconds that this part of all requests did not exceed",
         scale: Scale::Log,
         stacked: false,
         x_labels: &LABELS,
-        series: vec![series("latency", "c1", points.into_iter())],
+        series: vec![series("latency", "c1", points)],
         events: &[],
+    };
+    plot.to_html()
+}
+
+/// For each latency, in milliseconds, how many nines the part of the requests below it has.
+fn nines(times: &Times) -> Vec<(f64, f64)> {
+    let all = times.count().max(1) as f64;
+    let mut below = 0;
+    let mut points = Vec::new();
+    for (microseconds, count) in times.buckets() {
+        let nines = -(1.0 - below as f64 / all).log10();
+        points.push((nines, microseconds as f64 / 1e3));
+        below += count;
     }
-    .to_html()
+    points
 }
 
 fn statuses(report: &Report) -> String {
@@ -282,46 +298,52 @@ fn statuses(report: &Report) -> String {
 }
 
 fn details(report: &Report) -> String {
-    let (total, setup, generator) = (&report.total, &report.setup, &report.generator);
-    let handshake = format!(
-        "{}, {}",
-        milliseconds(setup.handshake_us.p50, 1),
-        milliseconds(setup.handshake_us.p99, 1)
-    );
     let rows = [
-        row(
-            "sent late because the last answer was awaited",
-            total.behind,
-        ),
-        row("not sent by the end", total.missed),
-        row("certificates made, a second", setup.certificates_per_second),
-        row("connections before the run", setup.connections),
-        row("handshake, p50 and p99 (ms)", handshake),
-        row(
-            "connections during the run, failed",
-            format!("{}, {}", total.handshakes, total.handshakes_failed),
-        ),
-        row(
-            "generator's CPU a request (µs)",
-            format!("{:.1}", generator.cpu_us_per_request),
-        ),
-        row(
-            "generator's busiest thread (% of a core)",
-            format!("{:.0}", generator.busiest_thread_cores * 100.0),
-        ),
-        row(
-            "idle devices sent late by, p99 (ms)",
-            milliseconds(total.send_lateness_us.p99, 2),
-        ),
-        row(
-            "idle part of the machine (%)",
-            format!("{:.0}", generator.machine_idle * 100.0),
-        ),
+        requests_details(&report.total),
+        setup_details(&report.setup),
+        generator_details(report),
     ];
     format!(
         "<figure><figcaption><b>Details</b></figcaption><table>{}</table></figure>\n",
         rows.concat()
     )
+}
+
+fn requests_details(total: &Total) -> String {
+    let handshakes = format!("{}, {}", total.handshakes, total.handshakes_failed);
+    let behind = "sent late because the last answer was awaited";
+    [
+        row(behind, total.behind),
+        row("not sent by the end", total.missed),
+        row("connections during the run, failed", handshakes),
+    ]
+    .concat()
+}
+
+fn setup_details(setup: &Setup) -> String {
+    let times = [setup.handshake_us.p50, setup.handshake_us.p99];
+    let handshake = times.map(|time| milliseconds(time, 1)).join(", ");
+    [
+        row("certificates made, a second", setup.certificates_per_second),
+        row("connections before the run", setup.connections),
+        row("handshake, p50 and p99 (ms)", handshake),
+    ]
+    .concat()
+}
+
+fn generator_details(report: &Report) -> String {
+    let generator = &report.generator;
+    let cpu_us = format!("{:.1}", generator.cpu_us_per_request);
+    let busiest = format!("{:.0}", generator.busiest_thread_cores * 100.0);
+    let late = milliseconds(report.total.send_lateness_us.p99, 2);
+    let idle = format!("{:.0}", generator.machine_idle * 100.0);
+    [
+        row("generator's CPU a request (µs)", cpu_us),
+        row("generator's busiest thread (% of a core)", busiest),
+        row("idle devices sent late by, p99 (ms)", late),
+        row("idle part of the machine (%)", idle),
+    ]
+    .concat()
 }
 
 fn row(name: &str, value: impl std::fmt::Display) -> String {

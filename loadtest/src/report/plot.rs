@@ -1,7 +1,9 @@
-//! Line and area plots as SVG text: axes with round numbers, marks for events, and what each column holds on hover.
+//! Line and area plots as SVG text: axes with round numbers, marks for events, and what each column
+//! holds on hover.
 //!
-//! Pure text from numbers; colours are classes that the page's style sheet knows in light and dark. At most
-//! [`COLUMNS_MAX`] points a line: longer ones are thinned, keeping the highest of each stretch, so no peak is lost.
+//! Pure text from numbers; colours are classes that the page's style sheet knows in light and dark.
+//! At most [`COLUMNS_MAX`] points a line: longer ones are thinned, keeping the highest of each
+//! stretch, so no peak is lost.
 
 use std::fmt::Write;
 
@@ -14,22 +16,25 @@ const BOTTOM: f64 = 28.0;
 
 const COLUMNS_MAX: usize = 440;
 
+/// Points from left to right: where they stand, and their values.
+type Line = Vec<(f64, f64)>;
+
 /// A named line; its class is one of `c1` to `c6`.
-pub struct Series {
+pub(crate) struct Series {
     pub name: String,
     pub class: &'static str,
-    pub points: Vec<(f64, f64)>,
+    pub points: Line,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Scale {
+pub(crate) enum Scale {
     Linear,
     Log,
 }
 
-pub struct Plot<'a> {
+pub(crate) struct Plot<'a> {
     pub title: &'a str,
-    /// Of the values.
+    /// The unit of the values.
     pub unit: &'a str,
     pub note: &'a str,
     pub scale: Scale,
@@ -38,7 +43,7 @@ pub struct Plot<'a> {
     /// Values with what stands below them; empty: seconds.
     pub x_labels: &'a [(f64, &'a str)],
     pub series: Vec<Series>,
-    /// Times with a text.
+    /// What happened in the run: times with a text.
     pub events: &'a [(f64, String)],
 }
 
@@ -50,18 +55,19 @@ struct Axes {
 }
 
 impl Axes {
+    fn has_x(&self, value: f64) -> bool {
+        (self.x.0..=self.x.1).contains(&value)
+    }
+
     fn x(&self, value: f64) -> f64 {
         LEFT + (value - self.x.0) / (self.x.1 - self.x.0).max(1e-9) * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, value: f64) -> f64 {
+        let (low, high) = self.y;
         let (low, high, value) = match self.scale {
-            Scale::Linear => (self.y.0, self.y.1, value),
-            Scale::Log => (
-                self.y.0.log10(),
-                self.y.1.log10(),
-                value.max(self.y.0).log10(),
-            ),
+            Scale::Linear => (low, high, value),
+            Scale::Log => (low.log10(), high.log10(), value.max(low).log10()),
         };
         HEIGHT - BOTTOM - (value - low) / (high - low).max(1e-9) * (HEIGHT - TOP - BOTTOM)
     }
@@ -69,73 +75,61 @@ impl Axes {
 
 impl Plot<'_> {
     /// A figure with its caption and legend; nothing where there are no points.
-    pub fn to_html(&self) -> String {
+    pub(crate) fn to_html(&self) -> String {
         if self.series.iter().all(|series| series.points.is_empty()) {
             return String::new();
         }
-        let mut lines: Vec<Vec<(f64, f64)>> = self
-            .series
-            .iter()
-            .map(|series| thinned(&series.points))
-            .collect();
-        let own = lines.clone();
+        let title = escape(self.title);
+        format!(
+            "<figure><figcaption><b>{title}</b> <span>{}</span>{}</figcaption>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{}</svg></figure>\n",
+            escape(self.note),
+            self.legend(),
+            self.drawing(),
+        )
+    }
+
+    /// What the sheet shows, from the bottom up.
+    fn drawing(&self) -> String {
+        let thin = self.series.iter().map(|series| thinned(&series.points));
+        let own: Vec<Line> = thin.collect();
+        let mut lines = own.clone();
         if self.stacked {
             stack(&mut lines);
         }
         let axes = self.axes(&lines);
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-            escape(self.title)
-        );
+        let mut svg = String::new();
         self.draw_grid(&axes, &mut svg);
-        for at in (0..lines.len()).rev() {
-            self.draw_line(&axes, &lines, at, &mut svg);
+        for (series, line) in self.series.iter().zip(&lines).rev() {
+            self.draw_line(&axes, series.class, line, &mut svg);
         }
         self.draw_events(&axes, &mut svg);
         self.draw_hover(&axes, &own, &mut svg);
-        svg += "</svg>";
-        format!(
-            "<figure><figcaption><b>{}</b> <span>{}</span>{}</figcaption>{svg}</figure>\n",
-            escape(self.title),
-            escape(self.note),
-            self.legend()
-        )
+        svg
     }
 
     fn legend(&self) -> String {
         if self.series.len() < 2 {
             return String::new();
         }
-        let entry =
-            |series: &Series| format!("<i class=\"{}\">{}</i>", series.class, escape(&series.name));
-        format!(
-            "<div class=\"legend\">{}</div>",
-            self.series.iter().map(entry).collect::<String>()
-        )
+        let mut entries = String::new();
+        for Series { name, class, .. } in &self.series {
+            entries += &format!("<i class=\"{class}\">{}</i>", escape(name));
+        }
+        format!("<div class=\"legend\">{entries}</div>")
     }
 
-    fn axes(&self, lines: &[Vec<(f64, f64)>]) -> Axes {
-        let all = || lines.iter().flatten();
-        let x = all().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| {
-            (low.min(*x), high.max(*x))
-        });
-        let high = all().map(|(_, y)| *y).fold(0.0, f64::max);
+    fn axes(&self, lines: &[Line]) -> Axes {
+        let mut x = (f64::MAX, f64::MIN);
+        let mut high = 0.0_f64;
+        for (at, value) in lines.iter().flatten() {
+            x = (x.0.min(*at), x.1.max(*at));
+            high = high.max(*value);
+        }
+        debug_assert!(x.0 <= x.1, "there is a point");
         let y = match self.scale {
-            Scale::Linear => (
-                0.0,
-                nice_step(high.max(1e-6)) * (high.max(1e-6) / nice_step(high.max(1e-6))).ceil(),
-            ),
-            Scale::Log => {
-                let low = all()
-                    .map(|(_, y)| *y)
-                    .filter(|y| *y > 0.0)
-                    .fold(high, f64::min)
-                    .max(1e-3);
-                (
-                    10_f64.powf(low.log10().floor()),
-                    10_f64.powf(high.max(low * 1.01).log10().ceil()),
-                )
-            }
+            Scale::Linear => linear_range(high),
+            Scale::Log => logarithmic_range(lines, high),
         };
         Axes {
             x,
@@ -146,118 +140,152 @@ impl Plot<'_> {
 
     fn draw_grid(&self, axes: &Axes, svg: &mut String) {
         for value in self.y_ticks(axes) {
-            let y = axes.y(value);
-            let right = WIDTH - RIGHT;
-            let _ = write!(
-                svg,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
-            );
-            let _ = write!(
-                svg,
-                "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                LEFT - 8.0,
-                y + 4.0,
-                short(value)
-            );
+            draw_y_tick(axes, value, svg);
         }
-        let mut label = |value: f64, text: &str| {
-            let _ = write!(
-                svg,
-                "<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
-                axes.x(value),
-                HEIGHT - 8.0
-            );
-        };
-        self.x_labels
-            .iter()
-            .filter(|(value, _)| (axes.x.0..=axes.x.1).contains(value))
-            .for_each(|(value, text)| label(*value, text));
-        if self.x_labels.is_empty() {
-            let step = nice_step(axes.x.1 - axes.x.0);
-            let mut value = (axes.x.0 / step).ceil() * step;
-            while value <= axes.x.1 {
-                label(value, &format!("{} s", short(value)));
-                value += step;
+        for (value, text) in self.x_labels {
+            if axes.has_x(*value) {
+                draw_x_label(axes, *value, text, svg);
             }
+        }
+        if self.x_labels.is_empty() {
+            draw_seconds(axes, svg);
         }
     }
 
     fn y_ticks(&self, axes: &Axes) -> Vec<f64> {
+        let (low, high) = axes.y;
         match self.scale {
             Scale::Linear => {
-                let step = nice_step(axes.y.1);
-                (0..=(axes.y.1 / step).round() as u32)
-                    .map(|tick| f64::from(tick) * step)
-                    .collect()
+                let step = nice_step(high);
+                let ticks = 0..=(high / step).round() as u32;
+                ticks.map(|tick| f64::from(tick) * step).collect()
             }
             Scale::Log => {
-                let decades = (axes.y.1 / axes.y.0).log10().round() as i32;
-                (0..=decades)
-                    .map(|decade| axes.y.0 * 10_f64.powi(decade))
-                    .collect()
+                let decades = 0..=(high / low).log10().round() as i32;
+                decades.map(|decade| low * 10_f64.powi(decade)).collect()
             }
         }
     }
 
-    fn draw_line(&self, axes: &Axes, lines: &[Vec<(f64, f64)>], at: usize, svg: &mut String) {
-        let class = self.series[at].class;
-        let path = path(axes, lines[at].iter());
-        if let (true, Some(first), Some(last)) = (self.stacked, lines[at].first(), lines[at].last())
-        {
+    fn draw_line(&self, axes: &Axes, class: &str, line: &[(f64, f64)], svg: &mut String) {
+        let path = path(axes, line.iter());
+        if let (true, [first, .., last] | [first @ last]) = (self.stacked, line) {
             let floor = HEIGHT - BOTTOM;
+            let (left, right) = (axes.x(first.0), axes.x(last.0));
             let _ = write!(
                 svg,
-                "<path class=\"area {class}\" d=\"{path}L{:.1} {floor}L{:.1} {floor}Z\"/>",
-                axes.x(last.0),
-                axes.x(first.0)
+                "<path class=\"area {class}\" d=\"{path}L{right:.1} {floor}L{left:.1} {floor}Z\"/>"
             );
         }
         let _ = write!(svg, "<path class=\"line {class}\" d=\"{path}\"/>");
     }
 
     fn draw_events(&self, axes: &Axes, svg: &mut String) {
-        for (at, text) in self
-            .events
-            .iter()
-            .filter(|(at, _)| (axes.x.0..=axes.x.1).contains(at))
-        {
-            let (x, bottom) = (axes.x(*at), HEIGHT - BOTTOM);
-            let _ = write!(
-                svg,
-                "<g class=\"event\"><line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-                 <circle cx=\"{x:.1}\" cy=\"{TOP}\" r=\"4\"/><title>{}</title></g>",
-                escape(text)
-            );
+        for (at, text) in self.events {
+            if axes.has_x(*at) {
+                draw_event(axes.x(*at), text, svg);
+            }
         }
     }
 
-    /// A column for each point, which tells its values.
-    fn draw_hover(&self, axes: &Axes, lines: &[Vec<(f64, f64)>], svg: &mut String) {
+    /// Draws a column for each point, which tells its values.
+    fn draw_hover(&self, axes: &Axes, lines: &[Line], svg: &mut String) {
+        const COLUMN: f64 = HEIGHT - TOP - BOTTOM;
         let Some(longest) = lines.iter().max_by_key(|line| line.len()) else {
             return;
         };
         let width = (WIDTH - LEFT - RIGHT) / longest.len().max(1) as f64;
-        for (at, (x, _)) in longest.iter().enumerate() {
+        for (place, (x, _)) in longest.iter().enumerate() {
             let left = (axes.x(*x) - width / 2.0).max(LEFT);
-            let (height, mut text) = (HEIGHT - TOP - BOTTOM, String::new());
-            if self.x_labels.is_empty() {
-                let _ = writeln!(text, "{} s", short(*x));
-            }
-            for (series, line) in self.series.iter().zip(lines) {
-                if let Some((_, y)) = line.get(at) {
-                    let _ = writeln!(text, "{}: {} {}", series.name, short(*y), self.unit);
-                }
-            }
+            let text = escape(self.values_at(place, *x, lines).trim_end());
             let _ = write!(
                 svg,
-                "<rect class=\"hover\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"><title>{}</title></rect>",
-                escape(text.trim_end())
+                "<rect class=\"hover\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{COLUMN}\"><title>{text}</title></rect>"
             );
         }
     }
+
+    /// The values of all lines at a place, a line of text each.
+    fn values_at(&self, place: usize, x: f64, lines: &[Line]) -> String {
+        let mut text = String::new();
+        if self.x_labels.is_empty() {
+            let _ = writeln!(text, "{} s", short(x));
+        }
+        for (series, line) in self.series.iter().zip(lines) {
+            if let Some((_, y)) = line.get(place) {
+                let _ = writeln!(text, "{}: {} {}", series.name, short(*y), self.unit);
+            }
+        }
+        text
+    }
 }
 
-/// Where a logarithm has no place for a value, nothing was measured: the line has a gap.
+/// From 0 to a round number that is not less than `high`.
+fn linear_range(high: f64) -> (f64, f64) {
+    let high = high.max(1e-6);
+    let step = nice_step(high);
+    (0.0, step * (high / step).ceil())
+}
+
+/// From one power of ten to another, with all values that have a logarithm between them.
+fn logarithmic_range(lines: &[Line], high: f64) -> (f64, f64) {
+    let mut low = high;
+    for (_, value) in lines.iter().flatten() {
+        if *value > 0.0 {
+            low = low.min(*value);
+        }
+    }
+    let low = low.max(1e-3);
+    let high = high.max(low * 1.01);
+    let from = 10_f64.powf(low.log10().floor());
+    (from, 10_f64.powf(high.log10().ceil()))
+}
+
+fn draw_y_tick(axes: &Axes, value: f64, svg: &mut String) {
+    const RIGHT_END: f64 = WIDTH - RIGHT;
+    const TEXT_END: f64 = LEFT - 8.0;
+    let y = axes.y(value);
+    let baseline = y + 4.0;
+    // Writing to a String cannot fail, here and elsewhere.
+    let _ = write!(
+        svg,
+        "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT_END}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+         <text class=\"tick\" x=\"{TEXT_END}\" y=\"{baseline:.1}\" text-anchor=\"end\">{}</text>",
+        short(value)
+    );
+}
+
+fn draw_x_label(axes: &Axes, value: f64, text: &str, svg: &mut String) {
+    const BASELINE: f64 = HEIGHT - 8.0;
+    let x = axes.x(value);
+    let _ = write!(
+        svg,
+        "<text class=\"tick\" x=\"{x:.1}\" y=\"{BASELINE}\" text-anchor=\"middle\">{text}</text>"
+    );
+}
+
+fn draw_seconds(axes: &Axes, svg: &mut String) {
+    let (from, to) = axes.x;
+    let step = nice_step(to - from);
+    let mut value = (from / step).ceil() * step;
+    while value <= to {
+        draw_x_label(axes, value, &format!("{} s", short(value)), svg);
+        value += step;
+    }
+}
+
+fn draw_event(x: f64, text: &str, svg: &mut String) {
+    const FLOOR: f64 = HEIGHT - BOTTOM;
+    let _ = write!(
+        svg,
+        "<g class=\"event\"><line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{FLOOR}\"/>\
+         <circle cx=\"{x:.1}\" cy=\"{TOP}\" r=\"4\"/><title>{}</title></g>",
+        escape(text)
+    );
+}
+
+/// The path of a line. Where a logarithm has no place for a value, nothing was measured: the line
+/// has a gap.
 fn path<'a>(axes: &Axes, points: impl Iterator<Item = &'a (f64, f64)>) -> String {
     let mut path = String::new();
     let mut command = 'M';
@@ -272,69 +300,68 @@ fn path<'a>(axes: &Axes, points: impl Iterator<Item = &'a (f64, f64)>) -> String
     path
 }
 
-/// Each line on top of those before it.
-fn stack(lines: &mut [Vec<(f64, f64)>]) {
+/// Puts each line on top of the one before it.
+fn stack(lines: &mut [Line]) {
     for at in 1..lines.len() {
         let (below, above) = lines.split_at_mut(at);
-        above[0]
-            .iter_mut()
-            .zip(&below[at - 1])
-            .for_each(|(point, under)| point.1 += under.1);
+        for (point, under) in above[0].iter_mut().zip(&below[at - 1]) {
+            point.1 += under.1;
+        }
     }
 }
 
 /// The highest point of each stretch.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+fn thinned(points: &[(f64, f64)]) -> Line {
     let stretch = points.len().div_ceil(COLUMNS_MAX).max(1);
-    points
-        .chunks(stretch)
-        .map(|chunk| {
-            chunk.iter().fold(
-                chunk[0],
-                |high, point| if point.1 > high.1 { *point } else { high },
-            )
-        })
-        .collect()
+    let thin: Line = points.chunks(stretch).map(highest).collect();
+    debug_assert!(thin.len() <= COLUMNS_MAX, "a column each");
+    thin
+}
+
+/// The first of the highest points.
+fn highest(points: &[(f64, f64)]) -> (f64, f64) {
+    let mut highest = points[0];
+    for point in points {
+        if point.1 > highest.1 {
+            highest = *point;
+        }
+    }
+    highest
 }
 
 /// 1, 2 or 5 times a power of ten, four to nine times in `range`.
 fn nice_step(range: f64) -> f64 {
     let rough = range.max(1e-9) / 4.0;
     let power = 10_f64.powf(rough.log10().floor());
-    let factor = [5.0, 2.0, 1.0]
-        .into_iter()
-        .find(|factor| factor * power <= rough * 1.000_001)
-        .unwrap_or(1.0);
-    factor * power
+    let fits = |factor: &f64| factor * power <= rough * 1.000_001;
+    let factor = [5.0, 2.0, 1.0].into_iter().find(fits);
+    factor.unwrap_or(1.0) * power
 }
 
-/// At most three digits that matter.
-pub fn short(value: f64) -> String {
-    let with_unit = |value: f64, unit: &str| {
-        let digits = if value.abs() >= 100.0 || value.fract().abs() < 1e-9 {
-            0
-        } else if value.abs() >= 10.0 {
-            1
-        } else {
-            2
-        };
-        let text = format!("{value:.digits$}");
-        let text = if text.contains('.') {
-            text.trim_end_matches('0').trim_end_matches('.')
-        } else {
-            &text
-        };
-        format!("{text}{unit}")
-    };
+/// The number with at most three digits that matter.
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
-        size if size >= 1e6 => with_unit(value / 1e6, "M"),
-        size if size >= 1e4 => with_unit(value / 1e3, "k"),
+        size if size >= 1e6 => format!("{}M", three_digits(value / 1e6)),
+        size if size >= 1e4 => format!("{}k", three_digits(value / 1e3)),
         size if size > 0.0 && size < 0.01 => format!("{value:.3}"),
-        _ => with_unit(value, ""),
+        _ => three_digits(value),
     }
 }
 
-pub fn escape(text: &str) -> String {
+fn three_digits(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 || value.fract().abs() < 1e-9 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.digits$}");
+    if !text.contains('.') {
+        return text;
+    }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -1,32 +1,11 @@
 //! The results in the terminal.
 
-use super::{Group, Report, Statuses, Verdict};
+use super::{Group, Report, Statuses, Total, Verdict};
 use crate::statistics::Summary;
 
-pub fn summary(report: &Report) -> String {
-    let (load, total) = (&report.load, &report.total);
-    let mut text = format!(
-        "\n{} devices, {}, {}: {} requests in {} s, {:.0}/s\n",
-        load.devices,
-        load.protocol.as_deref().unwrap_or("?"),
-        load.scenario.as_deref().unwrap_or("?"),
-        total.requests,
-        load.duration_s,
-        total.per_second,
-    );
-    text += &format!("statuses      {}\n", statuses(&total.statuses));
-    text += &format!(
-        "latency ms    {}   (from the intended time)\n",
-        quantiles(&total.latency_us)
-    );
-    text += &format!(
-        "service ms    {}   (from the sending)\n",
-        quantiles(&total.service_us)
-    );
-    text += &format!(
-        "behind {}, missed {}; handshakes {} ({} failed)\n",
-        total.behind, total.missed, total.handshakes, total.handshakes_failed
-    );
+pub(crate) fn summary(report: &Report) -> String {
+    let mut text = head(report);
+    text += &requests(&report.total);
     if report.groups.noisy.is_some() {
         text += &group("fleet", report.groups.fleet.as_ref());
         text += &group("noisy", report.groups.noisy.as_ref());
@@ -34,6 +13,35 @@ pub fn summary(report: &Report) -> String {
     text += &setup(report);
     text += &usage(report);
     text + &verdict(&report.verdict)
+}
+
+fn head(report: &Report) -> String {
+    let (load, total) = (&report.load, &report.total);
+    format!(
+        "\n{} devices, {}, {}: {} requests in {} s, {:.0}/s\n",
+        load.devices,
+        load.protocol.as_deref().unwrap_or("?"),
+        load.scenario.as_deref().unwrap_or("?"),
+        total.requests,
+        load.duration_s,
+        total.per_second,
+    )
+}
+
+fn requests(total: &Total) -> String {
+    format!(
+        "statuses      {}\n\
+         latency ms    {}   (from the intended time)\n\
+         service ms    {}   (from the sending)\n\
+         behind {}, missed {}; handshakes {} ({} failed)\n",
+        statuses(&total.statuses),
+        quantiles(&total.latency_us),
+        quantiles(&total.service_us),
+        total.behind,
+        total.missed,
+        total.handshakes,
+        total.handshakes_failed
+    )
 }
 
 fn group(name: &str, group: Option<&Group>) -> String {
@@ -87,7 +95,7 @@ fn verdict(verdict: &Verdict) -> String {
     text
 }
 
-pub fn fitness(verdict: &Verdict) -> &'static str {
+pub(crate) fn fitness(verdict: &Verdict) -> &'static str {
     if verdict.fit {
         "fit"
     } else {
@@ -96,10 +104,11 @@ pub fn fitness(verdict: &Verdict) -> &'static str {
 }
 
 fn statuses(statuses: &Statuses) -> String {
-    let pairs = statuses
-        .iter()
-        .map(|(status, count)| format!("{status}: {count}"));
-    pairs.collect::<Vec<_>>().join(", ")
+    let mut pairs = Vec::new();
+    for (status, count) in statuses {
+        pairs.push(format!("{status}: {count}"));
+    }
+    pairs.join(", ")
 }
 
 fn quantiles(times: &Summary) -> String {
@@ -114,12 +123,12 @@ fn quantiles(times: &Summary) -> String {
     .join("  ")
 }
 
-pub fn milliseconds(microseconds: u64, digits: usize) -> String {
+pub(crate) fn milliseconds(microseconds: u64, digits: usize) -> String {
     format!("{:.digits$}", microseconds as f64 / 1e3)
 }
 
-/// `-` where there is none.
-pub fn mebibytes(bytes: Option<u64>, digits: usize) -> String {
+/// Bytes in MiB; `-` where there are none.
+pub(crate) fn mebibytes(bytes: Option<u64>, digits: usize) -> String {
     match bytes {
         Some(bytes) => format!("{:.digits$}", bytes as f64 / 1_048_576.0),
         None => "-".to_owned(),

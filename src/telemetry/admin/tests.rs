@@ -142,7 +142,8 @@ async fn dawdler(address: SocketAddr, sends: &str) -> TcpStream {
     stream
 }
 
-/// Every place is taken by a client that never ends its head: the probe takes that of the first one, at once.
+/// Every place is taken by a client that never ends its head: the probe takes that of the first
+/// one, at once.
 #[test]
 fn clients_that_dawdle_do_not_lock_the_probes_out() {
     with_admin(|address, _| async move {

@@ -1,10 +1,12 @@
 //! Histograms with fixed buckets and one writer, and their text.
 //!
-//! The exporter keeps every observation in memory until somebody scrapes, so it would hold more than any bound where
-//! nobody does. Here an observation is two additions into an array that is there from the start.
+//! The exporter keeps every observation in memory until somebody scrapes, so it would hold more
+//! than any bound where nobody does. Here an observation is two additions into an array that is
+//! there from the start.
 //!
-//! Values are whole numbers of the family's small unit (microseconds, bytes, records); the text is in base units.
-//! Failure: none. A sum wraps after 2^64 of its small unit: half a million years of microseconds.
+//! Values are whole numbers of the family's small unit (microseconds, bytes, records); the text is
+//! in base units. Failure: none. A sum wraps after 2^64 of its small unit: half a million years of
+//! microseconds.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! What a log of JSON lines could not say.
 //!
-//! Written where an event happens, through the exporter's handles: an event that is left out is rare, or one of a flood
-//! that has cost more already.
+//! Written where an event happens, through the exporter's handles: an event that is left out is
+//! rare, or one of a flood that has cost more already.
 
 use metrics::{Counter, counter, describe_counter};
 

@@ -1,16 +1,17 @@
 //! What the process itself takes: processor time and memory, as the kernel counts them.
 //!
-//! Read from /proc/self (proc(5)) when somebody asks, and named as Prometheus' own client libraries name it, so that
-//! dashboards made for those find it. What cannot be read is 0.
+//! Read from /proc/self (proc(5)) when somebody asks, and named as Prometheus' own client libraries
+//! name it, so that dashboards made for those find it. What cannot be read is 0.
 
 use std::fmt::Write as _;
 use std::fs;
 
-/// A tick in /proc is a hundredth of a second on every architecture that the gateway is built for: USER_HZ, whatever the
-/// kernel's own clock.
+/// A tick in /proc is a hundredth of a second on every architecture that the gateway is built for:
+/// USER_HZ, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Places in /proc/self/stat after the program's name, which may hold spaces and ends with the last parenthesis.
+/// Places in /proc/self/stat after the program's name, which may hold spaces and ends with the last
+/// parenthesis.
 const USER_TICKS: usize = 11;
 const SYSTEM_TICKS: usize = 12;
 

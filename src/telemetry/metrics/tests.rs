@@ -123,7 +123,8 @@ fn what_workers_count_is_summed_and_rendered() {
     }
 }
 
-/// A connection that one scrape saw open is gone in the next: gauges go down, also where the sum wraps.
+/// A connection that one scrape saw open is gone in the next: gauges go down, also where the sum
+/// wraps.
 #[test]
 fn closed_connections_are_not_counted() {
     let metrics = metrics(1);
@@ -227,7 +228,8 @@ fn the_check_finds_what_is_malformed() {
     }
 }
 
-/// Prometheus' own checker, where it is installed: on the PATH or in the folder of the tests' tools.
+/// Prometheus' own checker, where it is installed: on the PATH or in the folder of the tests'
+/// tools.
 #[test]
 fn promtool_accepts_the_text() {
     let Some(promtool) = promtool() else {
@@ -307,7 +309,8 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// `None` for a comment, an empty line and what is no sample. Label values must hold no comma or brace.
+    /// `None` for a comment, an empty line and what is no sample. Label values must hold no comma
+    /// or brace.
     fn read(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
@@ -346,7 +349,8 @@ fn faults(text: &str) -> Vec<String> {
         .filter_map(|(name, family)| name_fault(name, family))
         .collect();
     let mut seen = HashSet::new();
-    // The bucket that came before in the same series; `_sum` may stand between the last one and `_count`.
+    // The bucket that came before in the same series; `_sum` may stand between the last one and
+    // `_count`.
     let mut below = 0.0;
     for line in text
         .lines()

@@ -1,8 +1,10 @@
-//! A set of serial numbers, packed: those of one length stand sorted, one after another, without anything between.
+//! A set of serial numbers, packed: those of one length stand sorted, one after another, without
+//! anything between.
 //!
-//! Made once, asked by binary search. Authorities write serial numbers of one or two lengths, so a million of them cost
-//! their own bytes and nothing more.
+//! Made once, asked by binary search. Authorities write serial numbers of one or two lengths, so a
+//! million of them cost their own bytes and nothing more.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Serial numbers without leading zeros.
@@ -14,17 +16,15 @@ pub(crate) struct Serials {
 }
 
 impl Serials {
-    /// In any order; what is there twice counts once.
+    /// Packs serial numbers of any order; what is there twice counts once.
     pub(crate) fn new(mut serials: Vec<&[u8]>) -> Self {
         serials.sort_unstable_by_key(|serial| (serial.len(), *serial));
         serials.dedup();
-        let has_zero = serials.first().is_some_and(|serial| serial.is_empty());
-        let same_length = serials
-            .chunk_by(|one, next| one.len() == next.len())
-            .filter(|chunk| !chunk[0].is_empty());
-        let packed = same_length
-            .map(|chunk| (chunk[0].len(), chunk.concat().into()))
-            .collect();
+        let mut packed = BTreeMap::new();
+        for same_length in serials.chunk_by(|one, next| one.len() == next.len()) {
+            packed.insert(same_length[0].len(), same_length.concat().into());
+        }
+        let has_zero = packed.remove(&0).is_some();
         Self { packed, has_zero }
     }
 
@@ -35,34 +35,39 @@ impl Serials {
         let Some(packed) = self.packed.get(&serial.len()) else {
             return false;
         };
-        let (mut from, mut to) = (0, packed.len() / serial.len());
-        while from < to {
-            let middle = from.midpoint(to);
-            match packed[middle * serial.len()..][..serial.len()].cmp(serial) {
-                std::cmp::Ordering::Equal => return true,
-                std::cmp::Ordering::Less => from = middle + 1,
-                std::cmp::Ordering::Greater => to = middle,
-            }
-        }
-        false
+        contains(packed, serial)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.packed
-            .iter()
-            .map(|(length, packed)| packed.len() / length)
-            .sum::<usize>()
-            + usize::from(self.has_zero)
+        let mut len = usize::from(self.has_zero);
+        for (length, packed) in &self.packed {
+            len += packed.len() / length;
+        }
+        len
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let zero = self.has_zero.then_some(&[][..]);
-        zero.into_iter().chain(
-            self.packed
-                .iter()
-                .flat_map(|(length, packed)| packed.chunks_exact(*length)),
-        )
+        let by_length = self.packed.iter();
+        let others = by_length.flat_map(|(length, packed)| packed.chunks_exact(*length));
+        zero.into_iter().chain(others)
     }
+}
+
+/// Looks for a serial number among sorted ones of its length.
+fn contains(packed: &[u8], serial: &[u8]) -> bool {
+    debug_assert!(packed.len().is_multiple_of(serial.len()), "all are as long");
+    let mut from = 0;
+    let mut to = packed.len() / serial.len();
+    while from < to {
+        let middle = from.midpoint(to);
+        match packed[middle * serial.len()..][..serial.len()].cmp(serial) {
+            Ordering::Equal => return true,
+            Ordering::Less => from = middle + 1,
+            Ordering::Greater => to = middle,
+        }
+    }
+    false
 }
 
 #[cfg(test)]

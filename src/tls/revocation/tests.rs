@@ -424,14 +424,16 @@ fn an_authority_that_is_gone_vouches_for_nobody() {
     assert_eq!(ends(&off(&[&renewed])), [false, true, false]);
 }
 
-/// A device whose authority will go sends an intermediate along that names another one as its issuer.
+/// A device whose authority will go sends an intermediate along that names another one as its
+/// issuer.
 #[test]
 fn no_decoy_keeps_a_connection_of_an_authority_that_is_gone() {
     let (good, bad) = (root("good"), root("bad"));
     let line = below(&bad, "line", 50);
     let leaf = device(&line, 7);
     let forged = |key: &KeyPair| {
-        // The same name and key as the real one, said to be issued by the good root, signed by nobody who may.
+        // The same name and key as the real one, said to be issued by the good root, signed by
+        // nobody who may.
         let forger =
             CertifiedIssuer::self_signed(issuer_params("good", 1), KeyPair::generate().unwrap());
         let key = KeyPair::try_from(key.serialize_der()).unwrap();

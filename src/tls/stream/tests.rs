@@ -111,7 +111,8 @@ async fn keys_are_updated() {
     }
 }
 
-/// A client that says goodbye is at its end, one that is cut off is an error, and both ends close in their turn.
+/// A client that says goodbye is at its end, one that is cut off is an error, and both ends close
+/// in their turn.
 #[tokio::test]
 async fn an_end_is_told_from_a_cut() {
     let (mut server, mut client) = connect(1 << 16).await;
@@ -180,7 +181,8 @@ fn first_record(secrets: rustls::ExtractedSecrets, content: &[u8]) -> Vec<u8> {
     [&header[..], &sealed].concat()
 }
 
-/// Half of a handshake message, after the handshake: rustls holds its place in bytes that it must be shown again.
+/// Half of a handshake message, after the handshake: rustls holds its place in bytes that it must
+/// be shown again.
 #[tokio::test]
 async fn a_message_under_way_does_not_hinder_an_answer() {
     let (mut server, client) = connect(1 << 16).await;
@@ -236,8 +238,8 @@ async fn a_message_without_end_is_given_up() {
     );
 }
 
-/// A client whose protocols are none of the server's: in TLS 1.3 the alert stands behind the server's hello, also where the
-/// pipe has no room for both.
+/// A client whose protocols are none of the server's: in TLS 1.3 the alert stands behind the
+/// server's hello, also where the pipe has no room for both.
 #[tokio::test]
 async fn an_alert_behind_other_messages_arrives() {
     let (server, client) = configs();
