@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
+
+use crate::jitter;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
@@ -106,7 +107,7 @@ impl Holds {
             refusal: None,
         });
         if hold.until <= now {
-            hold.until = now + jittered(hold.back_off);
+            hold.until = now + jitter::equal(hold.back_off);
             hold.back_off = (2 * hold.back_off).min(BACK_OFF_MAX);
         }
         hold
@@ -116,12 +117,6 @@ impl Holds {
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
-}
-
-/// A half to the whole of it.
-fn jittered(time: Duration) -> Duration {
-    let random = f64::from(Uuid::new_v4().as_bytes()[0]) / 255.0;
-    time.mul_f64(0.5 + random / 2.0)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::admission::Shed;
 use crate::ingest::Refusal;
+use crate::jitter;
 use crate::limits::Refused;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -112,8 +113,8 @@ fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, Hea
 
 /// At least `wait`, in whole seconds, with jitter.
 fn retry_after(wait: Duration) -> HeaderValue {
-    let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    HeaderValue::from(wait.as_secs() + 1 + random % RETRY_AFTER_SECONDS_MAX)
+    let spread = jitter::full(Duration::from_secs(RETRY_AFTER_SECONDS_MAX));
+    HeaderValue::from(wait.as_secs() + 1 + spread.as_secs())
 }
 
 impl Problem {

@@ -17,7 +17,6 @@ mod due;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use super::entry::{Entry, Put, Verdict};
 use super::pace::Load;
 use super::queue::Queue;
 use super::shards::{ShardId, Shards};
+use crate::jitter;
 use crate::record::{DeviceId, Outcome, Reason};
 use device::Device;
 
@@ -340,14 +340,11 @@ enum Next {
     None,
 }
 
-/// Anything up to the pause that `failures` call for, at random ("full jitter"), so that failed calls do not meet again:
-/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
+/// Returns how long a device rests after so many failures in a row, so that failed calls do not meet again.
 fn backoff(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let pause = BACKOFF_MAX.min(BACKOFF_MIN * 2u32.pow(doublings));
-    // The standard library's only source of randomness; its quality is enough here.
-    let random = RandomState::new().build_hasher().finish() as u32;
-    pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    debug_assert!(failures > 0, "a rest follows a failure");
+    let doublings = (failures - 1).min(16);
+    jitter::full(BACKOFF_MAX.min(BACKOFF_MIN * 2u32.pow(doublings)))
 }
 
 #[cfg(test)]
