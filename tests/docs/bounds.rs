@@ -23,6 +23,10 @@ const UNPROVED: &[(&str, &str)] = &[
         "what follows a hello is encrypted: no client that the tests have cuts it into pieces",
     ),
     (
+        "accept::quic::RESET_INTERVAL",
+        "quinn drops what comes sooner, and counts it nowhere",
+    ),
+    (
         "verifier::AUTHORITY_NAMES_BYTES_MAX",
         "a bundle has names far beyond it, or none: a client cannot tell where it lies",
     ),
@@ -45,6 +49,20 @@ const UNPROVED: &[(&str, &str)] = &[
     ),
 ];
 
+/// What stands in bounds and is no constant of the source: statuses, specifications, and what other people's code does.
+const GIVEN: &[&str] = &[
+    "over QUIC 64 KiB (rustls)",
+    "16 bytes each, a binary search",
+    "or 400 and the end",
+    "RFC 9113 section 8: 400,",
+    "RFC 9114 sections 4.1.2 to 4.3",
+    "a 5xx",
+    "429s that",
+    "fixed: 503 `device-overloaded`",
+    "heads of 16 KiB beside",
+    "holds 64 KiB of datagrams",
+];
+
 #[test]
 fn every_bound_has_a_test() {
     let page = read("docs/security.md");
@@ -56,12 +74,16 @@ fn every_bound_has_a_test() {
     assert!(rows.len() > 30, "{rows:?}");
     let constants = Constants::of("src");
     let mut faults = Vec::new();
+    let mut excused: HashSet<&str> = UNPROVED.iter().map(|(path, _)| *path).collect();
     let mut proved = 0;
     for row in &rows {
+        let left = numbers_left(row, &constants);
+        faults.extend(left.map(|number| format!("{number} is no constant's: {row}")));
         match proofs(row) {
             Ok(proofs) => {
                 for path in constants_of(row, &constants) {
                     proved += 1;
+                    excused.remove(&*path);
                     faults.extend(
                         fault_of_proof(&path, &proofs, &constants)
                             .map(|fault| format!("{fault}: {row}")),
@@ -72,7 +94,28 @@ fn every_bound_has_a_test() {
         }
     }
     assert!(proved > 30, "{proved} constants in the table");
+    assert!(excused.is_empty(), "in no row: {excused:?}");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Numbers of a row's bound and default that no phrase has, and that no specification or library gives.
+fn numbers_left(row: &str, constants: &Constants) -> impl Iterator<Item = String> {
+    let (_, phrases) = FIGURES[0];
+    let mut text = row
+        .rsplit_once("| ")
+        .map_or(row, |(text, _)| text)
+        .to_owned();
+    for phrase in phrases {
+        let phrase = Phrase::parse(phrase, constants).unwrap_or_else(|fault| panic!("{fault}"));
+        text = text.replace(&phrase.text(), "| |");
+    }
+    let cells: Vec<&str> = text.split(" | ").skip(1).take(2).collect();
+    let text = GIVEN
+        .iter()
+        .fold(cells.join(" "), |text, given| text.replace(given, ""));
+    let numbers = text.split(|letter: char| letter.is_whitespace() || ";:()/".contains(letter));
+    let numbers = numbers.filter(|word| word.starts_with(|letter: char| letter.is_ascii_digit()));
+    numbers.map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
 /// Constants of the source in the phrases that this row has.
@@ -99,10 +142,10 @@ fn fault_of_proof(path: &str, proofs: &Proofs, constants: &Constants) -> Option<
     let knows = |(text, test): &(String, Option<String>)| {
         let test = test.as_ref()?;
         let (numbers, names) = Constants::told_by(text, test)?;
+        // One or two are everywhere: only the constant's name tells of them.
         let told = |number: &f64| {
-            value
-                .iter()
-                .any(|value| (number - value).abs() <= 1.0 && *value > 2.0 || number == value)
+            let is_near = |value: &f64| (number - value).abs() <= 1.0 && *value > 2.0;
+            value.iter().any(is_near)
         };
         Some(names.contains(name) || numbers.iter().any(told))
     };
