@@ -223,6 +223,27 @@ class Journal:
         return [event["message"] for line in self.sent_file.read_text().splitlines() for event in json.loads(line)]
 
 
+def test_what_one_call_takes_is_not_exceeded(folder):
+    """A MiB, 10,000 events, a day; and a line is cut long before that."""
+    journal = Journal(folder / "many-logs")
+    journal.write(*["x" * 60_000] * 30)
+    journal.number += 86_400_000
+    journal.write("a day later")
+    process = journal.start()
+    try:
+        eventually("all of it", lambda: journal.sent()[-1:] == ["a day later"])
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        journal.server.shutdown()
+        journal.server.server_close()
+    calls = [json.loads(line) for line in journal.sent_file.read_text().splitlines()]
+    assert len(calls) >= 3 and len(journal.sent()) == 31
+    for events in calls:
+        assert sum(len(event["message"]) + 26 for event in events) <= 1_048_576
+        assert events[-1]["timestamp"] - events[0]["timestamp"] < 86_400_000
+
+
 def test_the_journal_leaves_the_instance_once_and_in_order(folder):
     journal = Journal(folder / "logs")
     journal.write("one", "two", list(b"tw\xf6"), None)

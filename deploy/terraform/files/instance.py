@@ -32,7 +32,7 @@ LOG_SECONDS = float(os.environ.get("LOG_SECONDS", 15))
 LOGGED = ("forebay.service", "forebay-tls.service", "forebay-lifecycle.service", "cloud-final.service")
 # Of one call: a MiB with 26 bytes an event, 10,000 events, within a day.
 LOG_BYTES, LOG_EVENTS, LOG_SPAN_MS = 1_000_000, 10_000, 23 * 3_600_000
-LOG_MESSAGE_MAX = 200_000
+LOG_CHARACTERS_MAX = 50_000
 
 
 def main():
@@ -81,9 +81,14 @@ def kafka():
     user = secret("KAFKA_SECRET")
     quoted = {name: re.sub(r'(["\\$`])', r"\\\1", user[name]) for name in ("username", "password")}
     file = CERTIFICATES.parent / "kafka.env"
-    beside = file.with_suffix(".new")
-    beside.write_text("".join(f'FOREBAY_KAFKA_SASL_{name.upper()}="{value}"\n' for name, value in quoted.items()))
-    beside.chmod(0o600)
+    replace(file, "".join(f'FOREBAY_KAFKA_SASL_{name.upper()}="{value}"\n' for name, value in quoted.items()))
+
+
+def replace(file, text):
+    """In one step; for root alone."""
+    beside = file.with_name(f"{file.name}.new")
+    beside.touch(mode=0o600)
+    beside.write_text(text)
     beside.replace(file)
 
 
@@ -110,23 +115,21 @@ def logs():
     name = ("--log-group-name", group, "--log-stream-name", stream)
     aws("logs", "create-log-stream", *name, check=False)  # it may be there
     while True:
-        events, cursor = next_events(sent.read_text() if sent.exists() else None)
-        if not events:
-            time.sleep(LOG_SECONDS)
-            continue
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(events, file)
-            file.flush()
-            aws("logs", "put-log-events", *name, "--log-events", f"file://{file.name}")
-        sent.write_text(cursor)
-        if len(events) < LOG_EVENTS:
+        events, cursor, is_last = next_events(sent.read_text() if sent.exists() else None)
+        if events:
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                json.dump(events, file)
+                file.flush()
+                aws("logs", "put-log-events", *name, "--log-events", f"file://{file.name}")
+            replace(sent, cursor)
+        if is_last:
             time.sleep(LOG_SECONDS)
 
 
 def next_events(cursor):
-    """As many events after the cursor as one call takes, and the cursor of the last."""
-    events, size = [], 0
-    command = ["journalctl", "--output=json", "--all", "--no-pager", *(f"--unit={unit}" for unit in LOGGED)]
+    """As many events after the cursor as one call takes, the cursor of the last, and whether these are all that there are."""
+    events, size, is_last = [], 0, False
+    command = ["journalctl", "--quiet", "--output=json", "--all", "--no-pager", *(f"--unit={unit}" for unit in LOGGED)]
     with subprocess.Popen([*command, *([f"--after-cursor={cursor}"] if cursor else [])], stdout=subprocess.PIPE) as journal:
         for line in journal.stdout:
             entry = json.loads(line)
@@ -137,13 +140,17 @@ def next_events(cursor):
                 break
             events.append(event)
             cursor = entry["__CURSOR"]
-    return sorted(events, key=lambda event: event["timestamp"]), cursor
+        else:
+            if journal.wait():
+                raise subprocess.CalledProcessError(journal.returncode, command)
+            is_last = True
+    return sorted(events, key=lambda event: event["timestamp"]), cursor, is_last
 
 
 def message_of(entry):
     """The journal gives a line that is not UTF-8 as a list of its bytes."""
     message = entry.get("MESSAGE") or " "
-    return (message if isinstance(message, str) else bytes(message).decode(errors="replace"))[:LOG_MESSAGE_MAX // 4]
+    return (message if isinstance(message, str) else bytes(message).decode(errors="replace"))[:LOG_CHARACTERS_MAX]
 
 
 def lifecycle():
