@@ -8,9 +8,26 @@ locals {
   }
 }
 
+# The instances report it every five minutes.
 resource "aws_cloudwatch_metric_alarm" "unready" {
   alarm_name          = "${var.name}-unready"
-  alarm_description   = "A gateway is not ready: it has ended, or cannot reach Kinesis. Its /readyz and its journal say why."
+  alarm_description   = "A gateway cannot make readings safe: it cannot reach its stream, or has ended. Its /readyz and its log say why."
+  namespace           = local.metrics_namespace
+  metric_name         = "Ready"
+  dimensions          = { Gateway = var.name }
+  statistic           = "Minimum"
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  period              = 300
+  evaluation_periods  = 2
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_topic_arns
+  ok_actions          = var.alarm_topic_arns
+}
+
+resource "aws_cloudwatch_metric_alarm" "dead" {
+  alarm_name          = "${var.name}-dead"
+  alarm_description   = "A gateway does not serve, and its machine has not been replaced yet. Its log says why."
   namespace           = "AWS/NetworkELB"
   metric_name         = "UnHealthyHostCount"
   dimensions          = local.balancer_dimensions
@@ -26,7 +43,7 @@ resource "aws_cloudwatch_metric_alarm" "unready" {
 
 resource "aws_cloudwatch_metric_alarm" "too_few" {
   alarm_name          = "${var.name}-too-few"
-  alarm_description   = "Fewer gateways are ready than the group has at least."
+  alarm_description   = "Fewer gateways serve than the group has at least."
   namespace           = "AWS/NetworkELB"
   metric_name         = "HealthyHostCount"
   dimensions          = local.balancer_dimensions

@@ -4,7 +4,7 @@ locals {
   # Of any account: a role has rights in its own only.
   groups = "arn:${data.aws_partition.current.partition}:autoscaling:${data.aws_region.current.id}:*:autoScalingGroup"
 
-  streams_allowed = [{
+  streams_allowed = [for sink in(var.kafka == null ? ["kinesis"] : []) : {
     Sid      = "Streams"
     Effect   = "Allow"
     Action   = ["kinesis:PutRecords", "kinesis:DescribeStreamSummary", "kinesis:ListShards"]
@@ -14,7 +14,7 @@ locals {
     Sid      = "Secrets"
     Effect   = "Allow"
     Action   = ["secretsmanager:GetSecretValue"]
-    Resource = distinct([var.server_secret_arn, var.devices_secret_arn])
+    Resource = distinct(compact([var.server_secret_arn, var.devices_secret_arn, local.kafka_secret]))
   }]
   launch_allowed = [{
     Sid      = "Launch"
@@ -30,14 +30,30 @@ locals {
     Resource  = ["*"]
     Condition = { StringEquals = { "cloudwatch:namespace" = local.metrics_namespace } }
   }]
+  logs_allowed = [{
+    Sid      = "Logs"
+    Effect   = "Allow"
+    Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    Resource = ["arn:${data.aws_partition.current.partition}:logs:${data.aws_region.current.id}:*:log-group:/forebay/${var.name}:*"]
+  }]
+  # What Session Manager needs, and no more: AWS's own policy lets it read all parameters besides.
+  sessions_allowed = [for agent in(var.session_manager ? ["ssm"] : []) : {
+    Sid    = "Sessions"
+    Effect = "Allow"
+    Action = [
+      "ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+    ]
+    Resource = ["*"]
+  }]
   stream_key_allowed = [for key in compact([var.stream_kms_key_arn]) : {
     Sid      = "StreamKey"
     Effect   = "Allow"
     Action   = ["kms:GenerateDataKey"]
     Resource = [key]
   }]
-  secrets_key_allowed = [for key in compact([var.secrets_kms_key_arn]) : {
-    Sid      = "SecretsKey"
+  secrets_key_allowed = [for key in distinct(compact([var.secrets_kms_key_arn, try(var.kafka.secret_kms_key_arn, null)])) : {
+    Sid      = "SecretsKey${key == var.secrets_kms_key_arn ? "" : "Kafka"}"
     Effect   = "Allow"
     Action   = ["kms:Decrypt"]
     Resource = [key]
@@ -63,7 +79,7 @@ resource "aws_iam_role_policy" "instance" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = concat(
-      local.streams_allowed, local.secrets_allowed, local.launch_allowed, local.metrics_allowed,
+      local.streams_allowed, local.secrets_allowed, local.launch_allowed, local.metrics_allowed, local.logs_allowed, local.sessions_allowed,
       local.stream_key_allowed, local.secrets_key_allowed,
     )
   })

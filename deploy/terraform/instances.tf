@@ -8,22 +8,31 @@ locals {
   warmup_seconds = 180
 
   # What settings cannot name: the module needs to know it.
+  listen = var.ipv6 ? "[::]" : "0.0.0.0"
   own_environment = merge(
     {
-      AWS_REGION            = data.aws_region.current.id
-      FOREBAY_LISTEN        = "0.0.0.0:${var.port}"
-      FOREBAY_ADMIN_LISTEN  = "0.0.0.0:${local.admin_port}"
+      FOREBAY_LISTEN        = "${local.listen}:${var.port}"
+      FOREBAY_ADMIN_LISTEN  = "${local.listen}:${local.admin_port}"
       FOREBAY_TLS_CERT      = "${local.certificates}/server.pem"
       FOREBAY_TLS_KEY       = "${local.certificates}/server.key"
       FOREBAY_TLS_CLIENT_CA = "${local.certificates}/devices-ca.pem"
-      FOREBAY_SINK          = "kinesis"
-      FOREBAY_STREAMS       = join(",", [for name in var.streams : "${name}=${module.stream[name].name}"])
+      FOREBAY_SINK          = var.kafka == null ? "kinesis" : "kafka"
+      FOREBAY_STREAMS       = join(",", [for name in var.streams : "${name}=${var.kafka == null ? module.stream[name].name : "${var.name}-${name}"}"])
       FOREBAY_DRAIN_TIMEOUT = "${var.drain_seconds}s"
     },
     var.crl ? { FOREBAY_TLS_CRL = "${local.certificates}/devices-crl.pem" } : {},
+    var.kafka == null ? { AWS_REGION  = data.aws_region.current.id } : {
+      FOREBAY_KAFKA_BOOTSTRAP_SERVERS = var.kafka.bootstrap_servers
+      FOREBAY_KAFKA_SECURITY_PROTOCOL = local.kafka_secret == "" ? "ssl" : "sasl_ssl"
+      FOREBAY_KAFKA_SSL_CA_LOCATION   = "/etc/ssl/certs/ca-certificates.crt"
+    },
+    local.kafka_secret == "" ? {} : { FOREBAY_KAFKA_SASL_MECHANISMS = "SCRAM-SHA-512" },
   )
-  reserved    = sort(distinct(concat(keys(local.own_environment), ["FOREBAY_TLS_CRL"])))
-  environment = merge(var.settings, local.own_environment)
+  reserved = sort(distinct(concat(keys(local.own_environment), [
+    "AWS_REGION", "FOREBAY_TLS_CRL", "FOREBAY_KAFKA_SASL_USERNAME", "FOREBAY_KAFKA_SASL_PASSWORD",
+  ])))
+  # The audit log goes to the journal, and with it to CloudWatch Logs.
+  environment = merge({ FOREBAY_AUDIT_LOG = "stdout" }, var.settings, local.own_environment)
 
   # For files/instance.py and files/boot.
   instance_environment = {
@@ -31,18 +40,19 @@ locals {
     GATEWAY        = var.name
     SERVER_SECRET  = var.server_secret_arn
     DEVICES_SECRET = var.devices_secret_arn
+    KAFKA_SECRET   = local.kafka_secret
+    LOG_GROUP      = aws_cloudwatch_log_group.this.name
+    SESSIONS_URL   = var.session_manager ? "https://s3.${data.aws_region.current.id}.${data.aws_partition.current.dns_suffix}/amazon-ssm-${data.aws_region.current.id}/latest" : ""
     PACKAGE_URL    = try(var.package.url, "")
     PACKAGE_SHA256 = try(var.package.sha256, "")
   }
 
+  # It needs no service that fetches: after a reboot the files on disk serve, whether Secrets Manager answers or not.
   unit = <<-E
-    [Unit]
-    Requires=forebay-tls.service
-    After=forebay-tls.service
-
     [Service]
     EnvironmentFile=
     EnvironmentFile=/etc/forebay/gateway.env
+    EnvironmentFile=-/etc/forebay/kafka.env
     TimeoutStopSec=${var.drain_seconds + 15}s
   E
 
@@ -55,6 +65,7 @@ locals {
     "/etc/sysctl.d/61-forebay-port.conf"             = { mode = "0644", text = local.unprivileged_ports }
     "/etc/systemd/system/forebay.service.d/aws.conf" = { mode = "0644", text = local.unit }
     "/etc/systemd/system/forebay-lifecycle.service"  = { mode = "0644", text = file("${path.module}/files/forebay-lifecycle.service") }
+    "/etc/systemd/system/forebay-logs.service"       = { mode = "0644", text = file("${path.module}/files/forebay-logs.service") }
     "/etc/systemd/system/forebay-tls.service"        = { mode = "0644", text = file("${path.module}/files/forebay-tls.service") }
     "/etc/systemd/system/forebay-tls.timer"          = { mode = "0644", text = file("${path.module}/files/forebay-tls.timer") }
     "/usr/local/lib/forebay/boot"                    = { mode = "0755", text = file("${path.module}/files/boot") }
@@ -87,6 +98,8 @@ resource "aws_launch_template" "this" {
 
   network_interfaces {
     associate_public_ip_address = var.public_addresses
+    ipv6_address_count          = var.ipv6 ? 1 : null
+    primary_ipv6                = var.ipv6 ? true : null # by which a target group knows it
     security_groups             = [aws_security_group.instance.id]
     delete_on_termination       = true
   }
@@ -126,11 +139,13 @@ resource "aws_autoscaling_group" "this" {
   min_size                  = var.size.min
   max_size                  = var.size.max
   vpc_zone_identifier       = coalesce(var.instance_subnet_ids, var.subnet_ids)
-  target_group_arns         = [aws_lb_target_group.this.arn]
+  target_group_arns         = concat([aws_lb_target_group.this.arn], aws_lb_target_group.ipv6[*].arn)
   default_instance_warmup   = local.warmup_seconds
   wait_for_capacity_timeout = "20m"
-  # Not ELB: while Kinesis is away no gateway is ready, and new ones would be no better.
-  health_check_type = "EC2"
+  # The balancer asks whether the gateway serves, not whether it is ready: a machine whose gateway is dead is replaced, and while the
+  # stream is away none is, since new ones would be no better.
+  health_check_type         = "ELB"
+  health_check_grace_period = local.warmup_seconds
 
   launch_template {
     id      = aws_launch_template.this.id

@@ -42,11 +42,12 @@ resource "aws_lb_target_group" "this" {
     type    = "source_ip"
   }
 
-  # Ready, not only there: it can make readings safe.
+  # It serves, and does not drain. Whether it is ready is no question here: while the stream is away, a device is better told to wait
+  # than refused.
   health_check {
     protocol            = "HTTP"
     port                = local.admin_port
-    path                = "/readyz"
+    path                = "/servez"
     matcher             = "200"
     interval            = 10
     healthy_threshold   = 2

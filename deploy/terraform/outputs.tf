@@ -8,13 +8,23 @@ output "zone_id" {
   value       = aws_lb.this.zone_id
 }
 
+output "ipv6_dns_name" {
+  description = "Name of the balancer for IPv6, for an AAAA record; null without ipv6."
+  value       = one(aws_lb.ipv6[*].dns_name)
+}
+
+output "log_group_name" {
+  description = "Group of CloudWatch Logs that has what the instances write."
+  value       = aws_cloudwatch_log_group.this.name
+}
+
 output "port" {
   description = "Port for TCP and UDP."
   value       = var.port
 }
 
 output "stream_arns" {
-  description = "ARNs of the Kinesis streams, by the names that devices know."
+  description = "ARNs of the Kinesis streams, by the names that devices know; none with kafka."
   value       = { for name, stream in module.stream : name => stream.arn }
 }
 
@@ -24,7 +34,7 @@ output "autoscaling_group_name" {
 }
 
 output "role_name" {
-  description = "Role of the instances, for policies of your own, such as AmazonSSMManagedInstanceCore."
+  description = "Role of the instances, for policies of your own."
   value       = aws_iam_role.instance.name
 }
 

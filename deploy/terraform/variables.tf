@@ -55,6 +55,23 @@ variable "allowed_cidrs" {
   }
 }
 
+variable "ipv6" {
+  description = "A second balancer, for IPv6 by TCP: HTTP/1.1 and HTTP/2. The subnets need IPv6, those of the instances too."
+  type        = bool
+  default     = false
+}
+
+variable "allowed_ipv6_cidrs" {
+  description = "IPv6 networks that may reach the gateway's port, where ipv6 is set."
+  type        = list(string)
+  default     = ["::/0"]
+
+  validation {
+    condition     = alltrue([for cidr in var.allowed_ipv6_cidrs : can(cidrhost(cidr, 0)) && strcontains(cidr, ":")])
+    error_message = "Networks are written like 2001:db8::/32."
+  }
+}
+
 variable "port" {
   description = "Port for TCP and UDP, at the balancer and at the instances: HTTP/3 is announced for the port that it is served on."
   type        = number
@@ -145,8 +162,28 @@ variable "drain_seconds" {
 
 # --- Gateway
 
+variable "kafka" {
+  description = "Kafka in the place of Kinesis, such as MSK: its brokers, by TLS; their security group; the secret of a SCRAM user, {\"username\", \"password\"}, and the key that encrypts it. Without a secret no user is named."
+  type = object({
+    bootstrap_servers  = string
+    security_group_id  = string
+    secret_arn         = optional(string)
+    secret_kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.kafka == null || can(regex("^[A-Za-z0-9.-]+:[0-9]+(,[A-Za-z0-9.-]+:[0-9]+)*$", var.kafka.bootstrap_servers))
+    error_message = "Brokers are written like b-1.example.com:9096,b-2.example.com:9096."
+  }
+  validation {
+    condition     = try(var.kafka.secret_arn, null) == null || can(regex("^arn:[a-z-]+:secretsmanager:", var.kafka.secret_arn))
+    error_message = "The whole ARN of a secret, with the six characters that AWS puts at its end."
+  }
+}
+
 variable "streams" {
-  description = "Streams as devices name them; the first is the default one. Each is a Kinesis stream of the name <name>-<stream>."
+  description = "Streams as devices name them; the first is the default one. Each is a Kinesis stream, or a Kafka topic that is there, called <name>-<stream>."
   type        = list(string)
   default     = ["telemetry"]
 
@@ -218,8 +255,12 @@ variable "settings" {
     error_message = "The module itself sets ${join(", ", local.reserved)}: see its other variables."
   }
   validation {
-    condition     = alltrue([for name in keys(var.settings) : !can(regex("^FOREBAY_(SPOOL|KAFKA)_", name))])
-    error_message = "Readings go to Kinesis, and there is no spool: an instance's disk ends with it, and readings that devices believe safe would end too."
+    condition     = alltrue([for name in keys(var.settings) : var.kafka != null || !can(regex("^FOREBAY_KAFKA_", name))])
+    error_message = "Readings go to Kinesis, unless kafka says otherwise."
+  }
+  validation {
+    condition     = alltrue([for name in keys(var.settings) : !can(regex("^FOREBAY_SPOOL_", name))])
+    error_message = "There is no spool: an instance's disk ends with it, and readings that devices believe safe would end too."
   }
   validation {
     condition     = alltrue([for value in values(var.settings) : can(regex("^[^\\s'\"\\\\]([^\\r\\n'\"\\\\]*[^\\s'\"\\\\])?$", value))])
@@ -227,7 +268,24 @@ variable "settings" {
   }
 }
 
-# --- Alarms, tags
+# --- Logs, sessions, alarms, tags
+
+variable "log_retention_days" {
+  description = "How long CloudWatch Logs keeps what the instances write."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "CloudWatch Logs keeps for 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365 days, and some longer times."
+  }
+}
+
+variable "session_manager" {
+  description = "Whoever IAM lets start a session can look at an instance. The agent of Session Manager is installed at the first boot, unless the image has it."
+  type        = bool
+  default     = true
+}
 
 variable "alarm_topic_arns" {
   description = "SNS topics that alarms are sent to."

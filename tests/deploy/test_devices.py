@@ -196,7 +196,7 @@ def forgotten(devices, commands, gateway):
     """What arrives of two readings between which a NAT forgets the connection, and swallows the next one's handshake as well; and
     the number of connections. All programs at once, since they mostly wait."""
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(zip(commands, pool.map(lambda language: forget(devices, gateway, language), commands)))
+        return {language: pool.submit(forget, devices, gateway, language) for language in commands}
 
 
 def forget(devices, gateway, language):
@@ -220,7 +220,7 @@ def forget(devices, gateway, language):
 
 
 def test_a_connection_that_a_nat_has_forgotten_is_given_up(forgotten, language):
-    code, arrived, connections = forgotten[language]
+    code, arrived, connections = forgotten[language].result()
     assert code == 0 and connections >= 3
     # The first answer may have been swallowed: then that reading is sent again under its key.
     assert arrived[0] == "first" and arrived[-1] == "second" and set(arrived) == {"first", "second"}

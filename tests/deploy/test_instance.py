@@ -152,11 +152,123 @@ def test_a_secret_that_cannot_be_used_changes_nothing(machine, pki, wrong):
 
 def test_the_certificate_that_is_in_force_is_reported(machine, gateway):
     assert machine.run("report", ADMIN=f"http://{gateway.admin}").returncode == 0
-    *call, days = machine.noted()[-1]
-    assert call == ["aws", "--output", "json", "cloudwatch", "put-metric-data", "--namespace", "Forebay",
-                    "--metric-name", "CertificateDaysLeft", "--dimensions", "Gateway=forebay", "--value"]
+    (*first, ready), (*call, days) = machine.noted()[-2:]
+    metric = ["aws", "--output", "json", "cloudwatch", "put-metric-data", "--namespace", "Forebay", "--metric-name"]
+    assert (first, ready) == ([*metric, "Ready", "--dimensions", "Gateway=forebay", "--value"], "1")
+    assert call == [*metric, "CertificateDaysLeft", "--dimensions", "Gateway=forebay", "--value"]
     ends = ssl.cert_time_to_seconds(presented(gateway)["notAfter"])
     assert abs(float(days) - (ends - time.time()) / 86400) < 0.1
+
+
+def test_a_gateway_that_is_dead_is_reported(machine):
+    machine.run("report", ADMIN="http://127.0.0.1:1")
+    assert machine.noted()[-1][-5:] == ["Ready", "--dimensions", "Gateway=forebay", "--value", "0"]
+
+
+def test_the_gateway_gets_the_user_of_kafka_as_the_secret_has_it(folder, pki):
+    machine = Machine(folder / "kafka", aws=AWS)
+    machine.put_secrets(pki)
+    user = {"username": "forebay", "password": "a \"$(b)`c\\d'"}
+    (folder / "kafka/user.json").write_text(json.dumps(user))
+    done = machine.run("certificates", KAFKA_SECRET=str(folder / "kafka/user.json"))
+    file = folder / "kafka/kafka.env"
+    assert done.returncode == 0 and file.stat().st_mode & 0o777 == 0o600, done.stderr
+    # A shell reads what stands in double quotes as systemd does.
+    said = run("sh", "-c", f'. {file} && printf "%s\n" "$FOREBAY_KAFKA_SASL_USERNAME" "$FOREBAY_KAFKA_SASL_PASSWORD"')
+    assert said.splitlines() == list(user.values())
+
+
+JOURNALCTL = NOTE + """
+lines = [line for line in open(os.environ["JOURNAL"]).read().splitlines() if line]
+after = [argument.split("=", 1)[1] for argument in sys.argv if argument.startswith("--after-cursor=")]
+cursors = [json.loads(line)["__CURSOR"] for line in lines]
+print("\\n".join(lines[cursors.index(after[0]) + 1 if after else 0:]))
+"""
+LOGS = """
+if "put-log-events" in sys.argv:
+    if os.path.exists(os.environ["AWAY"]):
+        sys.exit(255)
+    with open(sys.argv[-1].removeprefix("file://")) as events, open(os.environ["SENT"], "a") as sent:
+        sent.write(events.read() + chr(10))
+"""
+
+
+class Journal:
+    """What the journal has, and what CloudWatch Logs has got."""
+
+    def __init__(self, folder):
+        self.machine = Machine(folder, aws=NOTE + LOGS, journalctl=JOURNALCTL)
+        self.file, self.away, self.sent_file = folder / "journal", folder / "away", folder / "sent.jsonl"
+        for path in (self.file, self.sent_file):
+            path.touch()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+        server.machine = self.machine
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.server, self.number = server, 0
+        self.environment = self.machine.environment | {
+            "METADATA": f"http://127.0.0.1:{server.server_port}", "LOG_GROUP": "/forebay/forebay", "LOG_SECONDS": "0.01",
+            "STATE_DIRECTORY": str(folder), "JOURNAL": str(self.file), "SENT": str(self.sent_file), "AWAY": str(self.away)}
+
+    def write(self, *messages):
+        with self.file.open("a") as file:
+            for message in messages:
+                self.number += 1
+                entry = {"__CURSOR": f"s={self.number}", "__REALTIME_TIMESTAMP": str(1_700_000_000_000_000 + self.number * 1000)}
+                file.write(json.dumps(entry | {"MESSAGE": message}) + "\n")
+
+    def start(self):
+        return subprocess.Popen([sys.executable, "-B", FILES / "instance.py", "logs"], env=self.environment, stderr=subprocess.DEVNULL)
+
+    def sent(self):
+        return [event["message"] for line in self.sent_file.read_text().splitlines() for event in json.loads(line)]
+
+
+def test_what_one_call_takes_is_not_exceeded(folder):
+    """A MiB, 10,000 events, a day; and a line is cut long before that."""
+    journal = Journal(folder / "many-logs")
+    journal.write(*["x" * 60_000] * 30)
+    journal.number += 86_400_000
+    journal.write("a day later")
+    process = journal.start()
+    try:
+        eventually("all of it", lambda: journal.sent()[-1:] == ["a day later"])
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        journal.server.shutdown()
+        journal.server.server_close()
+    calls = [json.loads(line) for line in journal.sent_file.read_text().splitlines()]
+    assert len(calls) >= 3 and len(journal.sent()) == 31
+    for events in calls:
+        assert sum(len(event["message"]) + 26 for event in events) <= 1_048_576
+        assert events[-1]["timestamp"] - events[0]["timestamp"] < 86_400_000
+
+
+def test_the_journal_leaves_the_instance_once_and_in_order(folder):
+    journal = Journal(folder / "logs")
+    journal.write("one", "two", list(b"tw\xf6"), None)
+    expected = ["one", "two", "tw\ufffd", " "]
+    process = journal.start()
+    try:
+        eventually("what was there", lambda: journal.sent() == expected)
+        journal.write("three")
+        eventually("what came after it", lambda: journal.sent() == [*expected, "three"])
+        journal.away.touch()
+        journal.write("four")
+        assert process.wait(PATIENCE) != 0, "systemd starts it anew"
+        journal.away.unlink()
+        journal.write("five")
+        process = journal.start()
+        eventually("what had to wait", lambda: journal.sent() == [*expected, "three", "four", "five"])
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        journal.server.shutdown()
+        journal.server.server_close()
+    put = next(call for call in journal.machine.noted() if "put-log-events" in call)
+    assert put[put.index("--log-group-name"):-2] == ["--log-group-name", "/forebay/forebay", "--log-stream-name", "i-1"]
+    (first,) = {call[-1] for call in journal.machine.noted() if call[0] == "journalctl"} & {"--unit=cloud-final.service"}
+    assert first, "the first boot too"
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -208,13 +320,23 @@ def test_an_instance_counts_once_it_is_ready_and_ends_its_gateway_when_it_is_tak
     assert machine.noted() == [*[["readyz"]] * 3, ready, *[["state"]] * 2, stop]
 
 
-def boot(folder, url, checksum):
+# Secrets Manager is away.
+SYSTEMCTL = NOTE + """
+sys.exit("forebay-tls.service" in sys.argv)
+"""
+DPKG = NOTE + """
+if "--print-architecture" in sys.argv:
+    print("arm64")
+"""
+
+
+def boot(folder, url, checksum, sessions=""):
     """The script with its paths below `folder`; what it called, and whether it came to its end."""
-    machine = Machine(folder, aws=NOTE, apt_get=NOTE, curl=CURL, sysctl=NOTE, systemctl=NOTE)
+    machine = Machine(folder, aws=NOTE, apt_get=NOTE, curl=CURL, sysctl=NOTE, systemctl=SYSTEMCTL, dpkg=DPKG)
     for path in ("etc/forebay", "etc/sysctl.d", "usr/share/doc/forebay/examples"):
         (folder / path).mkdir(parents=True)
     (folder / "usr/share/doc/forebay/examples/sysctl.conf").touch()
-    (folder / "etc/forebay/instance.env").write_text(f"PACKAGE_URL='{url}'\nPACKAGE_SHA256='{checksum}'\n")
+    (folder / "etc/forebay/instance.env").write_text(f"PACKAGE_URL='{url}'\nPACKAGE_SHA256='{checksum}'\nSESSIONS_URL='{sessions}'\n")
     (folder / "boot").write_text(re.sub(r"(?<=[ (])/(?=etc|usr)", f"{folder}/", (FILES / "boot").read_text()))
     done = subprocess.run(["sh", folder / "boot"], env=machine.environment | {"TMPDIR": str(folder)}, capture_output=True, text=True,
                           timeout=PATIENCE)
@@ -228,22 +350,33 @@ def test_the_first_boot_installs_the_package_and_starts_the_gateway(folder):
     checksum = hashlib.sha256(b"a package").hexdigest()
     url = "https://example.com/forebay.deb?a=1&b=2"
     status, calls = boot(folder / "boot", url, checksum)
-    assert status == 0 and calls[0][0] == "curl" and calls[0][-1] == url and calls[-1] == STARTED
+    (fetched,) = [call for call in calls if call[0] == "curl"]
+    assert status == 0 and fetched[-1] == url and calls[-1] == STARTED
     (installed,) = [call for call in calls if call[:3] == ["apt-get", "-qq", "install"]]
-    assert installed[-1] == calls[0][calls[0].index("--output") + 1]
+    assert installed[-1] == fetched[fetched.index("--output") + 1]
     status, calls = boot(folder / "boot-image", "", "")
     assert status == 0 and calls[-1] == STARTED and {call[0] for call in calls} == {"sysctl", "systemctl"}
 
 
+def test_logs_leave_and_somebody_can_look_before_anything_can_fail(folder):
+    sessions = "https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest"
+    status, calls = boot(folder / "boot-look", "https://example.com/forebay.deb", "0" * 64, sessions)
+    assert status != 0, "the package is not the one that was meant"
+    assert ["systemctl", "enable", "--now", "forebay-logs.service"] in calls
+    (installed,) = [call for call in calls if call[:2] == ["dpkg", "--install"]]
+    fetched = next(call for call in calls if call[0] == "curl")
+    assert fetched[-1] == f"{sessions}/debian_arm64/amazon-ssm-agent.deb" and fetched[-2] == installed[-1]
+
+
 def test_another_package_than_the_one_that_was_meant_is_not_installed(folder):
     status, calls = boot(folder / "boot-wrong", "https://example.com/forebay.deb", "0" * 64)
-    assert status != 0 and [call[0] for call in calls] == ["curl"]
+    assert status != 0 and [call[0] for call in calls if call[0] != "systemctl"] == ["curl"] and STARTED not in calls
 
 
 def test_units_run_what_is_there():
     for file in FILES.glob("*.service"):
         unit = Unit(file)
-        for command in unit.all("ExecStart") + unit.all("ExecStartPost"):
+        for command in unit.all("ExecStart") + unit.all("ExecStopPost"):
             path, argument = command.lstrip("-").split()
             assert path == "/usr/local/lib/forebay/instance" and f'"{argument}": {argument}' in (FILES / "instance.py").read_text()
         assert unit.one("EnvironmentFile") == "/etc/forebay/instance.env"

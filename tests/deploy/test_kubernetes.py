@@ -68,9 +68,9 @@ SCALED = KAFKA | {"autoscaling": {"enabled": True}, "sink": {
 SETS = {"kafka": KAFKA, "everything": EVERYTHING, "bare": BARE, "scaled": SCALED}
 
 
-def render(values, name="forebay"):
+def render(values, name="forebay", chart=CHART):
     """Every object that the chart makes, by kind and name."""
-    with helm_python.Chart.load(str(CHART)) as chart:
+    with helm_python.Chart.load(str(chart)) as chart:
         chart.validate_schema(chart.merge_values(values))
         files = chart.render(values, name=name, namespace="ingest")
     objects = [found for file, text in files.items() if not file.endswith(".txt")
@@ -291,6 +291,12 @@ def test_a_pod_monitor_finds_the_pods():
     assert endpoint["port"] in {port["name"] for port in pod(objects)["containers"][0]["ports"]}
     labels = objects[("Deployment", "forebay")]["spec"]["template"]["metadata"]["labels"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items() and labels[monitor["jobLabel"]] == "forebay"
+
+
+def test_a_packaged_chart_makes_the_same(folder):
+    """Rules and dashboard are links in the source, and files in the package."""
+    package = helm_python.package(str(CHART), destination=str(folder))
+    assert render(EVERYTHING, chart=package) == render(EVERYTHING)
 
 
 def test_rules_and_dashboard_are_those_of_the_repository(folder):

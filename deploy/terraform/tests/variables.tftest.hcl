@@ -191,3 +191,108 @@ run "refused_ranges" {
     var.certificate_days, var.server_secret_arn, var.devices_secret_arn,
   ]
 }
+
+run "kafka" {
+  command = plan
+  variables {
+    streams = ["telemetry", "alarms"]
+    kafka = {
+      bootstrap_servers  = "b-1.example.com:9096,b-2.example.com:9096"
+      security_group_id  = "sg-brokers"
+      secret_arn         = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:AmazonMSK_forebay-AbCdEf"
+      secret_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/3"
+    }
+    settings = { FOREBAY_KAFKA_COMPRESSION_TYPE = "zstd" }
+  }
+
+  assert {
+    condition     = length(module.stream) == 0 && length(output.stream_arns) == 0 && length(local.streams_allowed) == 0
+    error_message = "No Kinesis, and no right to it."
+  }
+  assert {
+    condition = (output.environment.FOREBAY_SINK == "kafka" && output.environment.FOREBAY_STREAMS == "telemetry=forebay-telemetry,alarms=forebay-alarms"
+      && output.environment.FOREBAY_KAFKA_SECURITY_PROTOCOL == "sasl_ssl" && output.environment.FOREBAY_KAFKA_SASL_MECHANISMS == "SCRAM-SHA-512"
+    && !can(output.environment.FOREBAY_KAFKA_SASL_PASSWORD) && !can(output.environment.AWS_REGION))
+    error_message = "The brokers by TLS and SCRAM; the password is not in the launch template."
+  }
+  assert {
+    condition     = contains(local.secrets_allowed[0].Resource, var.kafka.secret_arn) && local.secrets_key_allowed[0].Resource == [var.kafka.secret_kms_key_arn]
+    error_message = "An instance may read the user."
+  }
+  assert {
+    condition     = keys(aws_vpc_security_group_egress_rule.kafka) == ["9096"] && aws_vpc_security_group_ingress_rule.kafka["9096"].security_group_id == "sg-brokers"
+    error_message = "A way to the brokers and into them."
+  }
+}
+
+run "kafka_without_a_user" {
+  command = plan
+  variables {
+    kafka = { bootstrap_servers = "b-1.example.com:9094", security_group_id = "sg-brokers" }
+  }
+
+  assert {
+    condition     = output.environment.FOREBAY_KAFKA_SECURITY_PROTOCOL == "ssl" && !can(output.environment.FOREBAY_KAFKA_SASL_MECHANISMS)
+    error_message = "TLS alone."
+  }
+}
+
+run "ipv6" {
+  command = plan
+  variables {
+    ipv6 = true
+  }
+
+  assert {
+    condition     = output.environment.FOREBAY_LISTEN == "[::]:8443" && output.environment.FOREBAY_ADMIN_LISTEN == "[::]:9444"
+    error_message = "The gateway listens on both families."
+  }
+  assert {
+    condition = (aws_lb.ipv6[0].ip_address_type == "dualstack" && aws_lb_listener.ipv6[0].protocol == "TCP"
+    && aws_lb_target_group.ipv6[0].ip_address_type == "ipv6" && tobool(aws_launch_template.this.network_interfaces[0].primary_ipv6))
+    error_message = "Devices' addresses are kept, by IPv6 to IPv6."
+  }
+  assert {
+    condition     = keys(aws_vpc_security_group_ingress_rule.devices_ipv6) == ["::/0"]
+    error_message = "Devices may come in."
+  }
+}
+
+run "without_sessions" {
+  command = plan
+  variables {
+    session_manager = false
+  }
+
+  assert {
+    condition     = length(local.sessions_allowed) == 0 && local.instance_environment.SESSIONS_URL == ""
+    error_message = "No right, and no agent."
+  }
+}
+
+run "refused_kafka_beside_kinesis" {
+  command = plan
+  variables {
+    settings = { FOREBAY_KAFKA_BOOTSTRAP_SERVERS = "b-1.example.com:9096" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_kafka_password" {
+  command = plan
+  variables {
+    kafka    = { bootstrap_servers = "b-1.example.com:9096", security_group_id = "sg-brokers" }
+    settings = { FOREBAY_KAFKA_SASL_PASSWORD = "a" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "refused_ranges_of_logs_ipv6_and_kafka" {
+  command = plan
+  variables {
+    log_retention_days = 8
+    allowed_ipv6_cidrs = ["10.0.0.0/8"]
+    kafka              = { bootstrap_servers = "b-1.example.com", security_group_id = "sg-brokers" }
+  }
+  expect_failures = [var.log_retention_days, var.allowed_ipv6_cidrs, var.kafka]
+}
