@@ -1,7 +1,5 @@
 //! The frame codec: what is written reads back, what is damaged does not.
 
-use std::sync::atomic::AtomicUsize;
-
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -9,8 +7,6 @@ use super::body::{Draft, DraftError, decode};
 use super::frame::*;
 use super::keys::Salt;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
-
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 prop_compose! {
     fn records()(record in (
@@ -30,7 +26,7 @@ prop_compose! {
             id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
             trace: trace.map(|trace| TraceParent::parse(trace.as_bytes()).unwrap()),
             received_at,
-            permit: Permit::holding(&RESERVED_BYTES, 0),
+            permit: Permit::without_budget(),
         }
     }
 }
