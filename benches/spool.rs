@@ -9,7 +9,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -29,8 +28,6 @@ const PAYLOAD_BYTES: usize = 1000;
 const GROUPS: [usize; 3] = [1, 4, 16];
 const ROUNDS: usize = 60;
 const TURNS: usize = 9;
-
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
     // `cargo test --benches` only builds it.
@@ -53,7 +50,7 @@ fn records() -> Vec<Record> {
         id: RecordId::new(Timestamp(1)),
         trace: None,
         received_at: Timestamp::now(),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     };
     (0..BATCH_RECORDS).map(record).collect()
 }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
 use crate::handover;
+use crate::sync::AtomicUsize;
 pub(crate) use permit::Reserved;
 pub use permit::{DeviceMemory, Permit};
 
@@ -181,6 +182,15 @@ pub struct Record {
     pub received_at: Timestamp,
     /// Released when the record is dropped.
     pub permit: Permit,
+}
+
+impl Permit {
+    /// A permit that holds nothing, of no budget: for records that were read back from disk, whose
+    /// number delivery bounds, and for those that tests make.
+    pub fn without_budget() -> Self {
+        static NOTHING: AtomicUsize = AtomicUsize::new(0);
+        Self::of_nobody(&NOTHING)
+    }
 }
 
 /// What became of one record.

@@ -37,8 +37,6 @@ pub use commit::log::Log;
 use commit::thread::{self, Commits};
 pub use disk::real::RealDisk;
 pub use disk::{Disk, DiskFile, FolderEntry, write_all_at};
-#[cfg(test)]
-pub(crate) use format::body::READ_BACK_BYTES;
 pub use format::body::{Content, Draft, DraftError, decode};
 pub use format::frame::{FrameHeader, HEADER_BYTES};
 pub use format::keys::{KeyId, Keys};

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use forebay::internals::config::{FileConfig, StreamConfig};
@@ -16,7 +15,6 @@ use forebay::internals::sink::FileSink;
 use forebay::internals::sink::{SinkError, SinkOptions};
 use futures_util::future::join_all;
 
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 const TELEMETRY: StreamIndex = StreamIndex(0);
 const ALARMS: StreamIndex = StreamIndex(1);
 
@@ -28,7 +26,7 @@ fn record(device: &str, body: &str) -> Record {
         id: RecordId::new(Timestamp::now()),
         trace: None,
         received_at: Timestamp::now(),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

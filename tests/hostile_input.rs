@@ -15,7 +15,6 @@ mod pem;
 mod spool_frame;
 
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use base64::Engine;
@@ -113,7 +112,6 @@ static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// A frame's body after the number of its records, and a segment with that frame.
 static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
-    static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
     let record = Record {
         device: DeviceId::parse("plc-1").expect("an id"),
         payload: b"21.5".to_vec().into(),
@@ -121,7 +119,7 @@ static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         id: RecordId::new(Timestamp(1)),
         trace: None,
         received_at: Timestamp(1),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     };
     let draft = || Draft::new("telemetry", [&record]).expect("a draft");
     let dir = tempfile::tempdir().expect("a folder");

@@ -10,7 +10,6 @@ mod properties;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,7 +23,6 @@ use futures_util::future::join_all;
 
 use self::kafka::{Kafka, Properties, Stored};
 
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 const STREAM: StreamIndex = StreamIndex(0);
 
 fn record(device: &str, body: impl Into<Bytes>) -> Record {
@@ -35,7 +33,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         id: RecordId::new(Timestamp::now()),
         trace: None,
         received_at: Timestamp::now(),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

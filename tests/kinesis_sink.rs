@@ -10,7 +10,6 @@ mod ferrokinesis;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::ferrokinesis::{Ferrokinesis, settings};
 
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 const STREAM: StreamIndex = StreamIndex(0);
 
 fn record(device: &str, body: impl Into<Bytes>) -> Record {
@@ -40,7 +38,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         id: RecordId::new(Timestamp::now()),
         trace: None,
         received_at: Timestamp::now(),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

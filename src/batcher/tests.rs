@@ -12,8 +12,6 @@ use crate::telemetry::metrics::Metrics;
 const STREAMS: u16 = 64;
 const RECORDS_MAX: usize = 512;
 
-static RESERVED_BYTES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
 fn record() -> Record {
     Record {
         device: DeviceId::parse("meter-1").unwrap(),
@@ -22,7 +20,7 @@ fn record() -> Record {
         id: RecordId::new(Timestamp(0)),
         trace: None,
         received_at: Timestamp(0),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

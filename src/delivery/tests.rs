@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -23,8 +22,6 @@ use crate::record::{
 use crate::sink::{Scripted, Sink, SinkError};
 use crate::spool::{Keys, Options, Spool};
 use crate::telemetry::metrics::{Metrics, SpoolMetrics};
-
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 const STREAMS: [&str; 2] = ["telemetry", "alarms"];
 
@@ -225,7 +222,7 @@ fn record(device: u8, number: u64) -> Record {
         id: RecordId::new(Timestamp(number)),
         trace: None,
         received_at: Timestamp(number),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

@@ -403,7 +403,6 @@ mod tests {
 
     use super::*;
     use crate::record::{Permit, RecordId, Timestamp};
-    use crate::spool::READ_BACK_BYTES;
 
     const LIMITS: Limits = Limits {
         bytes_max: 64,
@@ -419,7 +418,7 @@ mod tests {
             id: RecordId::new(Timestamp(0)),
             trace: None,
             received_at: Timestamp(0),
-            permit: Permit::holding(&READ_BACK_BYTES, 0),
+            permit: Permit::without_budget(),
         }
     }
 

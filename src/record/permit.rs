@@ -39,12 +39,12 @@ pub(crate) struct Reserved {
 }
 
 impl Permit {
-    /// A permit that takes over `bytes` that the caller has already added to `reserved_bytes`.
-    pub fn holding(reserved_bytes: &'static AtomicUsize, bytes: usize) -> Self {
+    /// A permit that holds nothing yet, and will hold what it does for no device.
+    pub(crate) fn of_nobody(reserved_bytes: &'static AtomicUsize) -> Self {
         Self {
             reserved_bytes,
             device: None,
-            bytes,
+            bytes: 0,
         }
     }
 

@@ -193,12 +193,9 @@ fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::record::{DeviceId, Permit, RecordId, Timestamp};
-
-    static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
     pub(super) fn record(device: &str, body: &[u8]) -> Record {
         Record {
@@ -208,7 +205,7 @@ mod tests {
             id: RecordId::new(Timestamp::now()),
             trace: None,
             received_at: Timestamp::now(),
-            permit: Permit::holding(&RESERVED_BYTES, 0),
+            permit: Permit::without_budget(),
         }
     }
 

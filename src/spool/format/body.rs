@@ -16,7 +16,6 @@
 //! refuses. It never panics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
@@ -55,9 +54,6 @@ const _: () = assert!(RECORD_ID_CHARS_MAX < TRACE_FOLLOWS as usize);
 
 /// The flag in the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
-
-/// Counts payload bytes that were read back and are still in memory, in the whole process.
-pub(crate) static READ_BACK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a batch cannot become a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -248,19 +244,13 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     let payload = take(body, payload_bytes as usize)?;
     Some(Record {
         device,
-        permit: read_back_permit(payload.len()),
         payload,
         content_type,
         id,
         trace,
         received_at,
+        permit: Permit::without_budget(),
     })
-}
-
-/// Counts a payload into [`READ_BACK_BYTES`] for as long as its record lives.
-fn read_back_permit(payload_bytes: usize) -> Permit {
-    READ_BACK_BYTES.fetch_add(payload_bytes, Ordering::Relaxed);
-    Permit::holding(&READ_BACK_BYTES, payload_bytes)
 }
 
 fn take_device(body: &mut Bytes) -> Option<DeviceId> {

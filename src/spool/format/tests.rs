@@ -1,16 +1,14 @@
 //! The frame codec: what is written reads back, what is damaged does not.
 
-use std::sync::atomic::AtomicUsize;
-
 use bytes::Bytes;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::body::{Draft, DraftError, decode};
 use super::frame::*;
-use super::keys::Salt;
+use super::keys::{KeyId, Salt};
+use super::segment::SegmentHeader;
 use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
-
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 prop_compose! {
     fn records()(record in (
@@ -30,7 +28,7 @@ prop_compose! {
             id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
             trace: trace.map(|trace| TraceParent::parse(trace.as_bytes()).unwrap()),
             received_at,
-            permit: Permit::holding(&RESERVED_BYTES, 0),
+            permit: Permit::without_budget(),
         }
     }
 }
@@ -93,4 +91,68 @@ proptest! {
 #[test]
 fn a_batch_without_records_is_no_frame() {
     assert_eq!(Draft::new("telemetry", []), Err(DraftError::Empty));
+}
+
+/// The bytes were made from the tables in the headers of the modules, by another program.
+#[test]
+fn what_lies_on_disk_stays_as_it_is() {
+    let salt: Salt = std::array::from_fn(|at| at as u8 + 1);
+    let frame = FrameHeader {
+        records: 2,
+        first: 5,
+        number: 3,
+        body_bytes: 7,
+        body_crc: 0x0102_0304,
+    };
+    assert_eq!(
+        hex(&frame.encode(&salt, 8192)),
+        "46426631020000000500000000000000030000000000000007000000040302010000000042012951"
+    );
+    let segment = SegmentHeader {
+        id: 7,
+        base: 9,
+        salt,
+        key: KeyId([8; 8]),
+        created_at: Timestamp(11),
+    };
+    assert_eq!(
+        hex(&segment.encode()),
+        "666f726562617901070000000000000009000000000000000102030405060708090a0b0c0d0e0f10\
+         08080808080808080b00000000000000bb30f583"
+    );
+    let draft = Draft::dead("alarms", "why", &two_records()).unwrap();
+    assert_eq!(
+        hex(draft.body()),
+        "0600616c61726d730300776879026d37836b657930302d3131313131313131313131313131313131\
+         3131313131313131313131313131312d323232323232323232323232323232322d30310500000000\
+         0000000400612f62020000006869026d3700000102030405060708090a0b0c0d0e0f060000000000\
+         000000000100000021"
+    );
+}
+
+fn two_records() -> [Record; 2] {
+    let trace = format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16));
+    let first = Record {
+        device: DeviceId::parse("m7").unwrap(),
+        payload: "hi".into(),
+        content_type: Some("a/b".into()),
+        id: RecordId::from_key(b"key").unwrap(),
+        trace: TraceParent::parse(trace.as_bytes()),
+        received_at: Timestamp(5),
+        permit: Permit::without_budget(),
+    };
+    let second = Record {
+        device: DeviceId::parse("m7").unwrap(),
+        payload: "!".into(),
+        content_type: None,
+        id: RecordId::Uuid(Uuid::from_bytes(std::array::from_fn(|at| at as u8))),
+        trace: None,
+        received_at: Timestamp(6),
+        permit: Permit::without_budget(),
+    };
+    [first, second]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

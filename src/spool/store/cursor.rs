@@ -231,6 +231,28 @@ mod tests {
         }
     }
 
+    /// The bytes were made from the table in the module's header, by another program.
+    #[test]
+    fn what_lies_on_disk_stays_as_it_is() {
+        let mut done = Ranges::default();
+        done.insert(5..6);
+        let (generation, low, next, next_segment) = (1, 2, 9, 4);
+        let cursor = Cursor {
+            generation,
+            low,
+            next,
+            next_segment,
+            done,
+        };
+        let bytes = cursor.encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "46426375727372010100000000000000020000000000000009000000000000000400000000000000\
+             0100000005000000000000000600000000000000ea7c6341"
+        );
+    }
+
     #[test]
     fn a_range_that_runs_backward_is_damage() {
         let mut done = Ranges::default();

@@ -5,8 +5,8 @@
 //! retired, a metric and a line of the log tell of it. A read that fails is reported and tried
 //! again; after five times at one place that frame is given up.
 //!
-//! Payloads that were read and are still in memory count into `READ_BACK_BYTES`;
-//! a reader has one frame in memory, the caller what it was given.
+//! A reader holds one frame in memory while it reads it; what it has given is the caller's to
+//! bound.
 
 use std::io;
 use std::ops::Range;

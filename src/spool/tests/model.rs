@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::sim::{Random, SimDisk};
@@ -27,8 +26,6 @@ const SEEDS: u64 = 12_000;
 const STEPS: u64 = 40;
 const SEGMENT_BYTES: u64 = 16 << 10;
 
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
-
 pub(crate) fn record(content: u64, bytes: usize) -> Record {
     let mut payload = content.to_le_bytes().to_vec();
     payload.resize(8 + bytes, content as u8);
@@ -39,7 +36,7 @@ pub(crate) fn record(content: u64, bytes: usize) -> Record {
         id: RecordId::from_key(b"key").unwrap(),
         trace: None,
         received_at: Timestamp(content),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 

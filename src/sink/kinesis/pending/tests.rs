@@ -1,7 +1,6 @@
 //! Random histories of arrivals, calls, answers, reshards and time, against what the module promises.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -14,8 +13,6 @@ use crate::record::{Permit, Record, RecordId, Timestamp};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(12);
 const DEVICES: u8 = 6;
-
-static RESERVED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -87,7 +84,7 @@ impl World {
             id: RecordId::new(Timestamp(0)),
             trace: None,
             received_at: Timestamp(0),
-            permit: Permit::holding(&RESERVED_BYTES, 0),
+            permit: Permit::without_budget(),
         };
         let reply = Reply::new(self.arrived, self.reply.clone());
         let entry = Entry::new(&record, Deadlines::from(self.now, ACK_TIMEOUT), reply);
@@ -323,7 +320,7 @@ fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry
         id: RecordId::from_key(b"k").unwrap(),
         trace: None,
         received_at: Timestamp(0),
-        permit: Permit::holding(&RESERVED_BYTES, 0),
+        permit: Permit::without_budget(),
     };
     Entry::new(
         &record,
