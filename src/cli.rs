@@ -12,8 +12,9 @@ mod pki;
 mod spool;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
@@ -64,28 +65,27 @@ type Preset = (&'static str, String);
 /// A flag for each variable.
 fn flags(presets: &[Preset]) -> impl Iterator<Item = Arg> {
     let preset = |variable: &Variable| presets.iter().find(|(name, _)| *name == variable.name);
-    VARIABLES
-        .iter()
-        .map(move |variable| flag(variable, preset(variable)))
-        .chain(kafka_flags())
+    let listed = VARIABLES.iter();
+    let flags = listed.map(move |variable| flag(variable, preset(variable)));
+    flags.chain(kafka_flags())
 }
 
-/// Flags for those of librdkafka's properties that the arguments name: there are more than a help
-/// text could list.
+/// Flags for the properties of librdkafka that the arguments name: there are more than a help text
+/// could list.
 fn kafka_flags() -> impl Iterator<Item = Arg> {
-    let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
-    let named: BTreeSet<String> = arguments
-        .filter_map(|argument| kafka_variable(&argument))
-        .collect();
-    let unlisted = named
-        .into_iter()
-        .filter(|name| Variable::find(name).is_none());
-    unlisted.map(|name| {
-        Arg::new(name.clone())
-            .long(flag_of(&name))
-            .value_name("VALUE")
-            .help(name)
-    })
+    let mut named = BTreeSet::new();
+    for argument in std::env::args_os() {
+        named.extend(argument.to_str().and_then(kafka_variable));
+    }
+    named.retain(|name| Variable::find(name).is_none());
+    named.into_iter().map(kafka_flag)
+}
+
+fn kafka_flag(variable: String) -> Arg {
+    Arg::new(variable.clone())
+        .long(flag_of(&variable))
+        .value_name("VALUE")
+        .help(variable)
 }
 
 fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
@@ -95,34 +95,33 @@ fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
         (None, Default::Unset(meaning)) => format!("[default: {meaning}]"),
         (None, Default::Required) => "[required]".into(),
     };
-    Arg::new(variable.name)
+    let Variable {
+        name,
+        meaning,
+        group,
+        ..
+    } = variable;
+    Arg::new(*name)
         .long(variable.flag())
         .value_name("VALUE")
-        .help(format!(
-            "{} {default} [{}]",
-            variable.meaning, variable.name
-        ))
-        .help_heading(variable.group)
+        .help(format!("{meaning} {default} [{name}]"))
+        .help_heading(*group)
 }
 
 /// The flags that were given, by variable: an argument's id is its variable.
 fn given(matches: &ArgMatches) -> Vec<(String, String)> {
     let flag = |id: &clap::Id| {
-        Some((
-            id.to_string(),
-            matches.get_one::<String>(id.as_str())?.clone(),
-        ))
+        let value = matches.get_one::<String>(id.as_str())?;
+        Some((id.to_string(), value.clone()))
     };
     matches.ids().filter_map(flag).collect()
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((
-            name.into_string().ok()?,
-            value.to_string_lossy().into_owned(),
-        ))
-    })
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into()))
+    };
+    std::env::vars_os().filter_map(text)
 }
 
 fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -140,7 +139,7 @@ fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<Ex
     }
 }
 
-/// Only the log knows whether its filter can be read.
+/// Starts the log, which alone knows whether its filter can be read.
 fn start_log(config: &Config) -> Result<(), ConfigErrors> {
     telemetry::log::start(&config.log)
         .map_err(|error| ConfigErrors(vec![format!("FOREBAY_LOG: {error}")]))
@@ -157,6 +156,17 @@ fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn wrong(errors: &ConfigErrors) -> ExitCode {
     eprintln!("{errors}");
     ExitCode::from(USAGE)
+}
+
+/// The address at which this machine reaches what listens on a bound one: whoever listens on every
+/// address is found on the loopback one.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
 }
 
 /// Prints a line for people. Where nobody reads, that is no fault.

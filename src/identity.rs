@@ -155,7 +155,9 @@ fn only_candidate(candidates: &[&[u8]]) -> Result<Option<DeviceId>, IdentityErro
     match candidates {
         [] => Ok(None),
         [candidate] => {
-            let id = std::str::from_utf8(candidate).ok().and_then(DeviceId::parse);
+            let id = std::str::from_utf8(candidate)
+                .ok()
+                .and_then(DeviceId::parse);
             id.map(Some).ok_or(IdentityError::NotAnId)
         }
         _ => Err(IdentityError::Ambiguous),

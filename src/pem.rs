@@ -23,7 +23,7 @@ use line::Line;
 /// The largest file that is read. Lists of revoked certificates have been seen with 135 MB.
 pub(crate) const FILE_BYTES_MAX: usize = 256 << 20;
 
-/// Some programs leave the padding out.
+/// Base64 with or without its padding: some programs leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -86,27 +86,22 @@ pub fn sections(file: &[u8]) -> Result<Vec<Section>, PemError> {
         return Err(Fault::ByteOrderMark.at(1));
     }
     let mut sections = Vec::new();
-    let mut open: Option<Open> = None;
+    let mut open: Option<OpenSection> = None;
     for (number, whole, below) in line::lines(file) {
-        let mut rest = whole.trim_ascii();
+        let mut text = whole.trim_ascii();
         // More than once only where an END is followed by a BEGIN in its line.
-        while !rest.is_empty() {
-            rest = match open.take() {
-                None => {
-                    open = begin(rest, number, below)?;
-                    &[]
-                }
-                Some(mut section) => match section.take(rest, number)? {
-                    Some(after) => {
-                        sections.push(section.close()?);
-                        after
-                    }
-                    None => {
-                        open = Some(section);
-                        &[]
-                    }
-                },
+        while !text.is_empty() {
+            let Some(mut section) = open.take() else {
+                open = begin(text, number, below)?;
+                break;
             };
+            let Some(after) = section.take(text, number)? else {
+                open = Some(section);
+                break;
+            };
+            sections.push(section.close()?);
+            debug_assert!(after.len() < text.len(), "an END has been taken off");
+            text = after;
         }
     }
     match open {
@@ -121,7 +116,7 @@ pub(crate) fn is_der(file: &[u8]) -> bool {
 }
 
 /// A section whose END has not come.
-struct Open<'a> {
+struct OpenSection<'a> {
     label: &'a [u8],
     line: usize,
     base64: Vec<u8>,
@@ -129,44 +124,51 @@ struct Open<'a> {
 
 /// The section that a line outside of sections begins; `None` for text. `below` is the rest of the
 /// file.
-fn begin<'a>(text: &'a [u8], line: usize, below: &[u8]) -> Result<Option<Open<'a>>, PemError> {
-    match Line::of(text) {
-        Line::Begin { label, after: [] } => Ok(Some(Open {
-            label,
-            line,
-            base64: Vec::with_capacity(line::bytes_to_end(below)),
-        })),
-        Line::Begin { after, .. } if line::has_escaped_breaks(after) => {
-            Err(Fault::EscapedLineBreaks.at(line))
+fn begin<'a>(
+    text: &'a [u8],
+    line: usize,
+    below: &[u8],
+) -> Result<Option<OpenSection<'a>>, PemError> {
+    let is_escaped = line::has_escaped_breaks;
+    let fault = match Line::of(text) {
+        Line::Begin { label, after: [] } => {
+            return Ok(Some(OpenSection {
+                label,
+                line,
+                base64: Vec::with_capacity(line::bytes_to_end(below)),
+            }));
         }
-        Line::Begin { .. } => Err(Fault::NoLineBreaks.at(line)),
-        Line::End { .. } => Err(Fault::NoBegin.at(line)),
-        Line::Broken if line::has_escaped_breaks(text) => Err(Fault::EscapedLineBreaks.at(line)),
-        Line::Broken => Err(Fault::BrokenMarker.at(line)),
-        Line::Text => Ok(None),
-    }
+        Line::Text => return Ok(None),
+        Line::Begin { after, .. } if is_escaped(after) => Fault::EscapedLineBreaks,
+        Line::Begin { .. } => Fault::NoLineBreaks,
+        Line::End { .. } => Fault::NoBegin,
+        Line::Broken if is_escaped(text) => Fault::EscapedLineBreaks,
+        Line::Broken => Fault::BrokenMarker,
+    };
+    Err(fault.at(line))
 }
 
-impl<'a> Open<'a> {
-    /// Takes a line in; what is left of it after this section's END.
+impl<'a> OpenSection<'a> {
+    /// Takes a line in, and gives what is left of it after this section's END.
     fn take(&mut self, text: &'a [u8], line: usize) -> Result<Option<&'a [u8]>, PemError> {
         // Nearly all lines of a long list, and none of them is a marker.
         if text.iter().all(|byte| line::is_base64(*byte)) {
             self.base64.extend_from_slice(text);
             return Ok(None);
         }
-        match Line::of(text) {
-            Line::End { label, after } if label == self.label => Ok(Some(after)),
-            Line::End { .. } | Line::Begin { .. } => Err(Fault::NoEnd.at(self.line)),
-            _ if line::has_escaped_breaks(text) => Err(Fault::EscapedLineBreaks.at(line)),
-            Line::Broken if line::starts_with_base64(text) => Err(Fault::NoLineBreaks.at(line)),
-            Line::Broken => Err(Fault::BrokenMarker.at(line)),
-            Line::Text if line::says_encrypted(text) => Err(Fault::Encrypted.at(self.line)),
-            Line::Text => match self.take_words(text) {
-                true => Ok(None),
-                false => Err(Fault::NotBase64.at(line)),
-            },
-        }
+        let fault = match Line::of(text) {
+            Line::End { label, after } if label == self.label => return Ok(Some(after)),
+            Line::End { .. } | Line::Begin { .. } => return Err(Fault::NoEnd.at(self.line)),
+            _ if line::has_escaped_breaks(text) => Fault::EscapedLineBreaks,
+            Line::Broken if line::starts_with_base64(text) => Fault::NoLineBreaks,
+            Line::Broken => Fault::BrokenMarker,
+            Line::Text if line::says_encrypted(text) => {
+                return Err(Fault::Encrypted.at(self.line));
+            }
+            Line::Text if self.take_words(text) => return Ok(None),
+            Line::Text => Fault::NotBase64,
+        };
+        Err(fault.at(line))
     }
 
     /// Takes a line with blanks in it; whether all of it is base64.

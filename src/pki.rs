@@ -18,7 +18,7 @@ mod profile;
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::time::ASN1Time;
@@ -27,7 +27,7 @@ use crate::pem::Kind;
 use crate::record::DeviceId;
 pub(crate) use crl::Serial;
 pub use files::Folder;
-pub(crate) use fleet::FLEET_DEVICES_MAX;
+pub(crate) use fleet::{FLEET_DEVICES_MAX, Fleet};
 pub use profile::Days;
 pub(crate) use profile::ServerName;
 
@@ -57,7 +57,7 @@ pub enum PkiError {
     Make(#[from] rcgen::Error),
 }
 
-/// What kind of key a server has.
+/// The kind of key that a server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
     P256,
@@ -93,15 +93,10 @@ impl Authority {
     ) -> Result<Self, PkiError> {
         folder.must_be_free([folder.ca(), folder.ca_key(), folder.crl()])?;
         let key = KeyPair::generate()?;
+        let key_pem = key.serialize_pem();
         let params = profile::authority(name, days);
         let certificate = params.self_signed(&key)?;
-        let key_pem = key.serialize_pem();
-        let authority = Self {
-            key_id: params.key_identifier(&key),
-            not_after: ASN1Time::new(params.not_after),
-            issuer: Issuer::new(params, key),
-            folder,
-        };
+        let authority = Self::new(folder, params, key);
         let folder = &authority.folder;
         folder.make()?;
         files::write_key(&folder.ca_key(), &key_pem)?;
@@ -111,39 +106,37 @@ impl Authority {
         Ok(authority)
     }
 
+    fn new(folder: Folder, params: CertificateParams, key: KeyPair) -> Self {
+        Self {
+            folder,
+            key_id: params.key_identifier(&key),
+            not_after: ASN1Time::new(params.not_after),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
     /// Reads `ca.pem` and `ca.key`, which may come from elsewhere.
     pub(crate) fn open(folder: Folder) -> Result<Self, PkiError> {
-        let remedy = || {
-            format!(
-                "`forebay pki init --dir {}` makes an authority there",
-                folder.dir().display()
-            )
-        };
+        let dir = folder.dir().display();
+        let remedy = || format!("`forebay pki init --dir {dir}` makes an authority there");
         files::must_exist(&folder.ca(), remedy)?;
         files::must_exist(&folder.ca_key(), remedy)?;
-        let unreadable = |file, reason| PkiError::Unreadable { file, reason };
-        let key = files::read_pem(&folder.ca_key(), Kind::is_key, "a private key")?;
-        let key = KeyPair::try_from(key).map_err(|_| {
-            let reason = "it is not a private key of a kind that is known, or is damaged";
-            unreadable(folder.ca_key(), reason.into())
-        })?;
+        let key = read_key(&folder.ca_key())?;
         let der = files::read_certificate(&folder.ca())?;
         let certificate = files::parse_certificate(&folder.ca(), &der)?;
         if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
-            return Err(unreadable(
-                folder.ca_key(),
-                "it is not the key of ca.pem".into(),
+            return Err(files::unreadable(
+                &folder.ca_key(),
+                "it is not the key of ca.pem",
             ));
         }
-        let key_id = subject_key_id(&certificate)
-            .ok_or_else(|| unreadable(folder.ca(), "it has no subject key identifier".into()))?;
-        let not_after = certificate.validity().not_after;
-        let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
+        let key_id = subject_key_id(&certificate);
+        let no_key_id = || files::unreadable(&folder.ca(), "it has no subject key identifier");
         Ok(Self {
+            key_id: key_id.ok_or_else(no_key_id)?,
+            not_after: certificate.validity().not_after,
+            issuer: Issuer::from_ca_cert_der(&der.as_slice().into(), key)?,
             folder,
-            issuer,
-            key_id,
-            not_after,
         })
     }
 
@@ -180,14 +173,15 @@ impl Authority {
 
     fn issue(
         &self,
-        mut params: rcgen::CertificateParams,
+        mut params: CertificateParams,
         kind: KeyKind,
         file: &Path,
         key_file: &Path,
     ) -> Result<(), PkiError> {
+        // A certificate does not outlive its authority.
         params.not_after = params.not_after.min(self.not_after.to_datetime());
-        self.folder
-            .must_be_free([file.to_owned(), key_file.to_owned()])?;
+        let files = [file, key_file].map(Path::to_owned);
+        self.folder.must_be_free(files)?;
         let key = kind.generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         files::write_key(key_file, &key.serialize_pem())?;
@@ -199,11 +193,17 @@ impl Authority {
     }
 }
 
+fn read_key(file: &Path) -> Result<KeyPair, PkiError> {
+    let der = files::read_pem(file, Kind::is_key, "a private key")?;
+    let reason = "it is not a private key of a kind that is known, or is damaged";
+    KeyPair::try_from(der).map_err(|_| files::unreadable(file, reason))
+}
+
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate
-        .iter_extensions()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-            _ => None,
-        })
+    for extension in certificate.iter_extensions() {
+        if let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() {
+            return Some(id.0.to_vec());
+        }
+    }
+    None
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{ArgMatches, Command};
 
-use super::{Preset, environment, flags, given, say, start, wrong};
+use super::{Preset, environment, flags, given, reachable, say, start, wrong};
 use crate::config::{Config, SinkConfig, TlsConfig, raise_open_file_limit};
 use crate::pki::{Authority, Days, Folder, KeyKind, PkiError, ServerName};
 use crate::record::DeviceId;
@@ -53,32 +53,33 @@ pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn uses_dev_certificates(tls: &TlsConfig) -> bool {
-    let files = [&tls.cert, &tls.key, &tls.crl].into_iter().flatten();
-    files
-        .chain([&tls.client_ca])
-        .any(|file| file.starts_with(DIR))
+    let lists = [&tls.cert, &tls.key, &tls.crl];
+    let mut files = lists.into_iter().flatten().chain([&tls.client_ca]);
+    files.any(|file| file.starts_with(DIR))
 }
 
 /// Makes what is not there; what is there stays as it is.
 fn make_missing(device: &DeviceId) -> Result<(), PkiError> {
     let folder = Folder::new(DIR);
-    let authority = if folder.ca().exists() {
-        Authority::open(folder.clone())?
-    } else {
-        Authority::init(folder.clone(), None, Days::AUTHORITY, Days::CERTIFICATE)?
+    let authority = match folder.ca().exists() {
+        true => Authority::open(folder.clone())?,
+        false => Authority::init(folder.clone(), None, Days::AUTHORITY, Days::CERTIFICATE)?,
     };
     if !folder.server(KeyKind::P256).exists() {
-        let local: [std::net::IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let names = [ServerName::Dns("localhost".into())]
-            .into_iter()
-            .chain(local.map(ServerName::Ip));
-        let names: Vec<_> = names.collect();
-        authority.issue_server(&names, KeyKind::P256, Days::CERTIFICATE)?;
+        authority.issue_server(&local_names(), KeyKind::P256, Days::CERTIFICATE)?;
     }
     if !folder.device(device).exists() {
         authority.issue_device(device, Days::CERTIFICATE)?;
     }
     folder.must_be_current()
+}
+
+fn local_names() -> [ServerName; 3] {
+    [
+        ServerName::Dns("localhost".into()),
+        ServerName::Ip(Ipv4Addr::LOCALHOST.into()),
+        ServerName::Ip(Ipv6Addr::LOCALHOST.into()),
+    ]
 }
 
 /// What a developer is told once the gateway listens.
@@ -93,19 +94,8 @@ impl Invitation {
         let folder = Folder::new(DIR);
         let is_ours = config.tls.cert == [folder.server(KeyKind::P256)]
             && config.tls.client_ca == folder.ca();
-        let (ca, cert, key) = (
-            folder.ca(),
-            folder.device(device),
-            folder.device_key(device),
-        );
-        let credentials = format!(
-            "--cacert {} --cert {} --key {}",
-            ca.display(),
-            cert.display(),
-            key.display()
-        );
         Self {
-            credentials: is_ours.then_some(credentials),
+            credentials: is_ours.then(|| credentials(&folder, device)),
             records: records(config),
         }
     }
@@ -129,34 +119,34 @@ impl Invitation {
     }
 }
 
+fn credentials(folder: &Folder, device: &DeviceId) -> String {
+    format!(
+        "--cacert {} --cert {} --key {}",
+        folder.ca().display(),
+        folder.device(device).display(),
+        folder.device_key(device).display()
+    )
+}
+
 /// The URL at which curl finds the gateway under a name of its certificate; with an option before
 /// it, where it needs one.
 fn url(bound: SocketAddr) -> String {
-    let ip = match bound {
-        SocketAddr::V4(_) if bound.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(_) if bound.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        _ => bound.ip(),
-    };
-    let reached = SocketAddr::new(ip, bound.port());
+    let reached = reachable(bound);
+    let (ip, port) = (reached.ip(), reached.port());
     if ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST {
         return format!("'https://{reached}/v1/telemetry'");
     }
-    let port = bound.port();
     format!("--resolve 'localhost:{port}:{ip}' https://localhost:{port}/v1/telemetry")
 }
 
 /// Where the readings of the default stream go.
 fn records(config: &Config) -> String {
-    let target = config
-        .streams
-        .first()
-        .map_or("telemetry", |stream| stream.target.as_str());
+    let target = &config.streams.first().expect("one at least").target;
     match &config.sink {
-        SinkConfig::File(file) => Path::new(&file.dir)
-            .join(target)
-            .join("*.jsonl")
-            .display()
-            .to_string(),
+        SinkConfig::File(file) => {
+            let files = Path::new(&file.dir).join(target).join("*.jsonl");
+            files.display().to_string()
+        }
         SinkConfig::Null => "nothing: the null sink keeps no record".into(),
         #[cfg(feature = "kafka")]
         SinkConfig::Kafka(_) => format!("the Kafka topic {target}"),

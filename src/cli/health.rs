@@ -5,19 +5,20 @@
 //! answer.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::say;
+use super::{reachable, say};
 use crate::config::variables::{Default, Variable};
 
 const ADDRESS: &str = "FOREBAY_ADMIN_LISTEN";
 
-/// For connecting, and for each read and write: well below what an orchestrator waits.
+/// The most that connecting, and each read and write, may take: well below what an orchestrator
+/// waits.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most of an answer that is read, in bytes.
@@ -41,31 +42,28 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let given = arguments
-        .get_one::<String>(ADDRESS)
-        .cloned()
-        .or_else(|| std::env::var(ADDRESS).ok());
-    let address = given.unwrap_or_else(|| default_address().into());
-    let address: SocketAddr = address
-        .parse()
-        .with_context(|| format!("{ADDRESS}: {address:?} is not an IP address and a port"))?;
-    let path = if arguments.get_flag("live") {
-        "/livez"
-    } else {
-        "/readyz"
+    let path = match arguments.get_flag("live") {
+        true => "/livez",
+        false => "/readyz",
     };
-    let address = reachable(address);
+    let address = reachable(address(arguments)?);
     let answer = ask(address, path).with_context(|| format!("http://{address}{path}"))?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the answer is not HTTP")?;
+    let parts = answer.split_once("\r\n\r\n");
+    let (head, body) = parts.context("the answer is not HTTP")?;
     say(body.trim_end());
-    let is_ok = head.split(' ').nth(1) == Some("200");
-    Ok(if is_ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// The admin address: as the flag says it, or the variable, or the default.
+fn address(arguments: &ArgMatches) -> anyhow::Result<SocketAddr> {
+    let flag = arguments.get_one::<String>(ADDRESS).cloned();
+    let given = flag.or_else(|| std::env::var(ADDRESS).ok());
+    let text = given.unwrap_or_else(|| default_address().into());
+    let address = text.parse();
+    address.with_context(|| format!("{ADDRESS}: {text:?} is not an IP address and a port"))
 }
 
 fn default_address() -> &'static str {
@@ -73,16 +71,6 @@ fn default_address() -> &'static str {
         Some(Default::Value(value)) => value,
         _ => unreachable!("the admin address has a default"),
     }
-}
-
-/// Who listens on every address is asked on the loopback one.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {

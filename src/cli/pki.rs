@@ -1,17 +1,18 @@
 //! `forebay pki`: an authority, its certificates, its revocations. Prints what it has written.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use super::say;
 use crate::pki::{
-    Authority, Days, FLEET_DEVICES_MAX, Folder, KeyKind, PkiError, Serial, ServerName,
+    Authority, Days, FLEET_DEVICES_MAX, Fleet, Folder, KeyKind, PkiError, Serial, ServerName,
 };
 use crate::record::DeviceId;
 
-/// As `--key` has it.
+/// The kind of key for clients that know no ECDSA, as `--key` has it.
 const RSA: &str = "rsa2048";
 
 pub(crate) fn command() -> Command {
@@ -165,11 +166,10 @@ pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn make_authority(arguments: &ArgMatches) -> Result<(), PkiError> {
     let name = arguments.get_one::<String>("name");
-    let days = (
-        given_days(arguments, "days"),
-        given_days(arguments, "crl-days"),
-    );
-    let authority = Authority::init(folder(arguments), name.map(String::as_str), days.0, days.1)?;
+    let name = name.map(String::as_str);
+    let days = given_days(arguments, "days");
+    let crl_days = given_days(arguments, "crl-days");
+    let authority = Authority::init(folder(arguments), name, days, crl_days)?;
     let folder = authority.folder();
     say(&format!(
         "{}, {}, {}",
@@ -182,22 +182,14 @@ fn make_authority(arguments: &ArgMatches) -> Result<(), PkiError> {
 
 fn make_server(arguments: &ArgMatches) -> Result<(), PkiError> {
     let names: Vec<ServerName> = given(arguments, "name");
-    let is_rsa = arguments
-        .get_one("key")
-        .is_some_and(|key: &String| key == RSA);
-    let kind = if is_rsa {
-        KeyKind::Rsa2048
-    } else {
-        KeyKind::P256
+    let kind = match arguments.get_one::<String>("key") {
+        Some(key) if key == RSA => KeyKind::Rsa2048,
+        _ => KeyKind::P256,
     };
     let authority = Authority::open(folder(arguments))?;
     authority.issue_server(&names, kind, given_days(arguments, "days"))?;
     let folder = authority.folder();
-    say(&format!(
-        "{}, {}",
-        folder.server(kind).display(),
-        folder.server_key(kind).display()
-    ));
+    say_pair(&folder.server(kind), &folder.server_key(kind));
     Ok(())
 }
 
@@ -206,43 +198,42 @@ fn make_devices(arguments: &ArgMatches) -> Result<(), PkiError> {
     for id in &given(arguments, "id") {
         authority.issue_device(id, given_days(arguments, "days"))?;
         let folder = authority.folder();
-        say(&format!(
-            "{}, {}",
-            folder.device(id).display(),
-            folder.device_key(id).display()
-        ));
+        say_pair(&folder.device(id), &folder.device_key(id));
     }
     Ok(())
+}
+
+/// Says where a certificate and its key have been written.
+fn say_pair(certificate: &Path, key: &Path) {
+    say(&format!("{}, {}", certificate.display(), key.display()));
 }
 
 fn make_fleet(arguments: &ArgMatches) -> Result<(), PkiError> {
     let start = Instant::now();
     let authority = Authority::open(folder(arguments))?;
-    let prefix = arguments
-        .get_one::<String>("prefix")
-        .map_or("device-", String::as_str);
-    let count = arguments.get_one("count").copied().unwrap_or(1);
+    let prefix: &String = only(arguments, "prefix");
+    let count = *only(arguments, "count");
     let fleet = authority.issue_fleet(prefix, count, given_days(arguments, "days"))?;
-    let (seconds, devices) = (start.elapsed().as_secs_f64(), authority.folder().devices());
-    let kept = if fleet.kept == 0 {
-        String::new()
-    } else {
-        format!(" ({} were there before)", fleet.kept)
-    };
-    let rate = f64::from(fleet.made) / seconds;
-    say(&format!(
-        "{} certificates and keys in {}{kept}: {seconds:.1} s, {rate:.0} a second",
-        fleet.made,
-        devices.display()
-    ));
+    say_fleet(&authority.folder().devices(), fleet, start.elapsed());
     Ok(())
 }
 
+fn say_fleet(folder: &Path, Fleet { made, kept }: Fleet, took: Duration) {
+    let folder = folder.display();
+    let kept = match kept {
+        0 => String::new(),
+        kept => format!(" ({kept} were there before)"),
+    };
+    let seconds = took.as_secs_f64();
+    let rate = f64::from(made) / seconds;
+    say(&format!(
+        "{made} certificates and keys in {folder}{kept}: {seconds:.1} s, {rate:.0} a second"
+    ));
+}
+
 fn revoke_devices(arguments: &ArgMatches) -> Result<(), PkiError> {
-    let (authority, days) = (
-        Authority::open(folder(arguments))?,
-        given_days(arguments, "days"),
-    );
+    let authority = Authority::open(folder(arguments))?;
+    let days = given_days(arguments, "days");
     let ids: Vec<DeviceId> = given(arguments, "id");
     let mut serials: Vec<Serial> = given(arguments, "serial");
     for id in &ids {
@@ -253,10 +244,8 @@ fn revoke_devices(arguments: &ArgMatches) -> Result<(), PkiError> {
 }
 
 fn renew_crl(arguments: &ArgMatches) -> Result<(), PkiError> {
-    let (authority, days) = (
-        Authority::open(folder(arguments))?,
-        given_days(arguments, "days"),
-    );
+    let authority = Authority::open(folder(arguments))?;
+    let days = given_days(arguments, "days");
     say_crl(&authority, authority.renew_crl(days)?, days);
     Ok(())
 }
@@ -270,27 +259,20 @@ fn say_crl(authority: &Authority, revoked: usize, days: Days) {
 }
 
 fn folder(arguments: &ArgMatches) -> Folder {
-    Folder::new(
-        arguments
-            .get_one::<String>("dir")
-            .map_or("", String::as_str),
-    )
+    Folder::new(only::<String>(arguments, "dir"))
+}
+
+/// The value of an argument that is required or has a default.
+fn only<'a, T: Clone + Send + Sync + 'static>(arguments: &'a ArgMatches, name: &str) -> &'a T {
+    let value = arguments.get_one(name);
+    value.expect("it is required, or has a default")
 }
 
 fn given<T: Clone + Send + Sync + 'static>(arguments: &ArgMatches, name: &str) -> Vec<T> {
-    arguments
-        .get_many(name)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
+    let values = arguments.get_many(name);
+    values.into_iter().flatten().cloned().collect()
 }
 
-/// clap has checked the range, and knows the default.
 fn given_days(arguments: &ArgMatches, name: &str) -> Days {
-    arguments
-        .get_one(name)
-        .copied()
-        .and_then(Days::new)
-        .unwrap_or(Days::CERTIFICATE)
+    Days::new(*only(arguments, name)).expect("clap has checked the range")
 }

@@ -68,26 +68,29 @@ fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
 /// All lines with their numbers, from 1, and what is below each. They end with LF, CR LF or CR.
 pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
     let mut rest = Some(file);
-    let lines = std::iter::from_fn(move || {
-        let text = rest?;
-        let end = memchr::memchr2(b'\n', b'\r', text);
-        let (line, after) = text.split_at(end.unwrap_or(text.len()));
-        rest = match after {
-            [] => None,
-            [b'\r', b'\n', after @ ..] | [_, after @ ..] => Some(after),
-        };
-        Some((line, rest.unwrap_or_default()))
-    });
-    (1..)
-        .zip(lines)
-        .map(|(number, (line, below))| (number, line, below))
+    let mut number = 0;
+    std::iter::from_fn(move || {
+        let (line, below) = split_line(rest?);
+        rest = below;
+        number += 1;
+        Some((number, line, below.unwrap_or_default()))
+    })
 }
 
-/// Of UTF-8, or of UTF-16 in either order.
+/// The first line of a text, and what is below it; `None` for the last line.
+fn split_line(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let end = memchr::memchr2(b'\n', b'\r', text);
+    let (line, after) = text.split_at(end.unwrap_or(text.len()));
+    match after {
+        [] => (line, None),
+        [b'\r', b'\n', below @ ..] | [_, below @ ..] => (line, Some(below)),
+    }
+}
+
+/// Whether a file begins with the mark of UTF-8, or of UTF-16 in either order.
 pub(crate) fn has_byte_order_mark(file: &[u8]) -> bool {
-    [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
-        .iter()
-        .any(|mark| file.starts_with(mark))
+    let marks = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"];
+    marks.iter().any(|mark| file.starts_with(mark))
 }
 
 pub(crate) fn has_escaped_breaks(text: &[u8]) -> bool {
@@ -100,7 +103,7 @@ pub(crate) fn starts_with_base64(text: &[u8]) -> bool {
     text.first().is_some_and(|byte| is_base64(*byte))
 }
 
-/// RFC 1421's headers of an encrypted section.
+/// Whether the line is a header of an encrypted section (RFC 1421).
 pub(crate) fn says_encrypted(text: &[u8]) -> bool {
     text.starts_with(b"Proc-Type:") || text.starts_with(b"DEK-Info:")
 }

@@ -2,6 +2,8 @@
 //!
 //! Serial numbers are unsigned and without leading zeros, as `openssl x509 -serial` shows them.
 
+use std::path::{Path, PathBuf};
+
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::num_bigint::BigUint;
@@ -22,14 +24,11 @@ pub(crate) struct Serial(BigUint);
 impl Serial {
     /// Hex digits, also with colons between them.
     pub(crate) fn parse(text: &str) -> Result<Self, PkiError> {
-        let digits = text.replace(':', "");
-        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let number = BigUint::parse_bytes(digits.as_bytes(), 16).filter(|_| is_hex);
-        let fits = |number: &BigUint| (1..=SERIAL_BITS_MAX).contains(&number.bits());
-        number
-            .filter(fits)
-            .map(Self)
-            .ok_or_else(|| PkiError::NotASerial(text.to_owned()))
+        let number = serial_number(&text.replace(':', ""));
+        match number {
+            Some(number) => Ok(Self(number)),
+            None => Err(PkiError::NotASerial(text.to_owned())),
+        }
     }
 
     /// The serial number of a device's certificate.
@@ -44,9 +43,19 @@ impl Serial {
     }
 }
 
+fn serial_number(digits: &str) -> Option<BigUint> {
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let number = BigUint::parse_bytes(digits.as_bytes(), 16)?;
+    let fits = (1..=SERIAL_BITS_MAX).contains(&number.bits());
+    fits.then_some(number)
+}
+
 /// What a CRL says.
-struct Crl {
+struct CrlContent {
     number: BigUint,
+    /// The certificates that are revoked, and since when.
     revoked: Vec<(Serial, ASN1Time)>,
 }
 
@@ -80,39 +89,35 @@ impl Authority {
     }
 
     pub(super) fn empty_crl(&self, days: Days) -> Result<String, PkiError> {
-        self.sign(
-            &Crl {
-                number: BigUint::from(1_u32),
-                revoked: Vec::new(),
-            },
-            days,
-        )
+        let first = CrlContent {
+            number: BigUint::from(1_u32),
+            revoked: Vec::new(),
+        };
+        self.sign(&first, days)
     }
 
-    fn read_crl(&self) -> Result<Crl, PkiError> {
+    fn read_crl(&self) -> Result<CrlContent, PkiError> {
         let file = self.folder.crl();
         let dir = self.folder.dir().display();
         files::must_exist(&file, || {
             format!("`forebay pki crl --dir {dir}` makes a first one, which lists nothing")
         })?;
         let der = files::read_crl(&file)?;
-        let (_, crl) = CertificateRevocationList::from_der(&der)
-            .map_err(|_| files::unreadable(&file, "it is not a CRL, or is damaged"))?;
-        let revoked = crl.iter_revoked_certificates();
-        Ok(Crl {
+        let crl = CertificateRevocationList::from_der(&der);
+        let damaged = |_| files::unreadable(&file, "it is not a CRL, or is damaged");
+        let (_, crl) = crl.map_err(damaged)?;
+        let mut revoked = Vec::new();
+        for entry in crl.iter_revoked_certificates() {
+            let serial = Serial(entry.user_certificate.clone());
+            revoked.push((serial, entry.revocation_date));
+        }
+        Ok(CrlContent {
             number: crl.crl_number().cloned().unwrap_or_default(),
-            revoked: revoked
-                .map(|entry| {
-                    (
-                        Serial(entry.user_certificate.clone()),
-                        entry.revocation_date,
-                    )
-                })
-                .collect(),
+            revoked,
         })
     }
 
-    fn sign(&self, crl: &Crl, days: Days) -> Result<String, PkiError> {
+    fn sign(&self, crl: &CrlContent, days: Days) -> Result<String, PkiError> {
         let now = ASN1Time::now().to_datetime();
         let entry = |(serial, revoked_at): &(Serial, ASN1Time)| RevokedCertParams {
             serial_number: number(&serial.0),
@@ -133,33 +138,35 @@ impl Authority {
 }
 
 impl Folder {
-    /// That the server's certificate and the CRL are still valid.
+    /// An error unless the server's certificate and the CRL are still valid.
     pub(crate) fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
-        let server_file = self.server(KeyKind::P256);
-        let server = files::read_certificate(&server_file)?;
-        let crl = files::read_crl(&self.crl())?;
-        let server_until = files::parse_certificate(&server_file, &server)
-            .ok()
-            .map(|certificate| certificate.validity().not_after);
-        let crl = CertificateRevocationList::from_der(&crl).ok();
-        let crl_until = crl.and_then(|(_, crl)| crl.next_update());
-        let has_expired =
-            |until: Option<ASN1Time>| until.is_some_and(|until| until < ASN1Time::now());
-        if has_expired(server_until) {
-            let remedy = format!("move {dir} away, and a new one is made");
-            return Err(PkiError::Expired {
-                file: self.server(KeyKind::P256),
-                remedy,
-            });
-        }
-        if has_expired(crl_until) {
-            return Err(PkiError::Expired {
-                file: self.crl(),
-                remedy: format!("run `forebay pki crl --dir {dir}`"),
-            });
-        }
-        Ok(())
+        let server = self.server(KeyKind::P256);
+        let remedy = format!("move {dir} away, and a new one is made");
+        must_be_ahead(server_until(&server)?, server, remedy)?;
+        let remedy = format!("run `forebay pki crl --dir {dir}`");
+        must_be_ahead(crl_until(&self.crl())?, self.crl(), remedy)
+    }
+}
+
+/// The end of a certificate; `None` for one that cannot be read: the gateway says so.
+fn server_until(file: &Path) -> Result<Option<ASN1Time>, PkiError> {
+    let der = files::read_certificate(file)?;
+    let certificate = files::parse_certificate(file, &der).ok();
+    Ok(certificate.map(|certificate| certificate.validity().not_after))
+}
+
+/// When the next list is due; `None` for a list that cannot be read, or has no end.
+fn crl_until(file: &Path) -> Result<Option<ASN1Time>, PkiError> {
+    let der = files::read_crl(file)?;
+    let crl = CertificateRevocationList::from_der(&der).ok();
+    Ok(crl.and_then(|(_, crl)| crl.next_update()))
+}
+
+fn must_be_ahead(until: Option<ASN1Time>, file: PathBuf, remedy: String) -> Result<(), PkiError> {
+    match until {
+        Some(until) if until < ASN1Time::now() => Err(PkiError::Expired { file, remedy }),
+        _ => Ok(()),
     }
 }
 

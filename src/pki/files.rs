@@ -17,7 +17,7 @@ use super::{KeyKind, PkiError};
 use crate::pem::{self, Kind};
 use crate::record::DeviceId;
 
-/// Where an authority's files are.
+/// The folder in which an authority's files are.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
@@ -70,19 +70,21 @@ impl Folder {
         fs::create_dir_all(self.devices()).map_err(failed(&self.devices()))
     }
 
-    /// That none of the files exists.
+    /// An error where one of the files exists.
     pub(super) fn must_be_free(
         &self,
         files: impl IntoIterator<Item = PathBuf>,
     ) -> Result<(), PkiError> {
-        files
-            .into_iter()
-            .find(|file| file.symlink_metadata().is_ok())
-            .map_or(Ok(()), |file| Err(PkiError::Exists(file)))
+        for file in files {
+            if file.symlink_metadata().is_ok() {
+                return Err(PkiError::Exists(file));
+            }
+        }
+        Ok(())
     }
 }
 
-/// That the file exists; else the error says what to do.
+/// An error unless the file exists: it the error says what to do.
 pub(crate) fn must_exist(file: &Path, remedy: impl Fn() -> String) -> Result<(), PkiError> {
     if file.exists() {
         Ok(())
@@ -107,24 +109,19 @@ pub(crate) fn write_public(file: &Path, pem: &str) -> Result<(), PkiError> {
 }
 
 fn write_new(file: &Path, pem: &str, mode: u32) -> Result<(), PkiError> {
-    let mut opened = match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(file)
-    {
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(mode).open(file);
+    let mut opened = match opened {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(PkiError::Exists(file.to_owned()));
         }
         opened => opened.map_err(failed(file))?,
     };
-    opened
-        .write_all(pem.as_bytes())
-        .map_err(failed(file))
-        .inspect_err(|_| {
-            // Half a file would stand in the way of the next try; if it stays, that one says so.
-            let _ = fs::remove_file(file);
-        })
+    opened.write_all(pem.as_bytes()).map_err(|error| {
+        // Half a file would stand in the way of the next try; if it stays, that one says so.
+        let _ = fs::remove_file(file);
+        failed(file)(error)
+    })
 }
 
 /// Puts a whole new file in the place of the old one; who reads it sees one or the other.

@@ -1,15 +1,17 @@
 //! Devices by the thousand, on all cores.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use super::{Authority, Days, PkiError};
 use crate::record::DeviceId;
 
-/// Devices of one fleet.
+/// The most devices of one fleet.
 pub(crate) const FLEET_DEVICES_MAX: u32 = 1_000_000;
 
+/// The digits that a number has at least.
 const DIGITS: usize = 6;
 
 /// What a fleet has come to.
@@ -44,6 +46,7 @@ impl Authority {
             }
         };
         let made = on_all_cores(work)?;
+        debug_assert!(made <= count, "each number is taken once");
         Ok(Fleet {
             made,
             kept: count - made,
@@ -69,11 +72,11 @@ fn on_all_cores(work: impl Fn() -> Result<u32, PkiError> + Sync) -> Result<u32, 
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        let panicked = |panic| std::panic::resume_unwind(panic);
-        results
-            .into_iter()
-            .map(|result| result.unwrap_or_else(panicked))
-            .sum()
+        let mut made = Ok(0);
+        for thread in threads {
+            let result = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            made = made.and_then(|made| Ok(made + result?));
+        }
+        made
     })
 }

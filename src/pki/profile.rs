@@ -2,6 +2,7 @@
 //!
 //! The profiles follow RFC 5280, and `certs/README.md` describes them to those who bring their own.
 
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -54,6 +55,24 @@ pub(crate) enum ServerName {
     Ip(IpAddr),
 }
 
+impl ServerName {
+    fn alternative_name(&self) -> Result<SanType, rcgen::Error> {
+        match self {
+            Self::Dns(name) => Ok(SanType::DnsName(name.as_str().try_into()?)),
+            Self::Ip(address) => Ok(SanType::IpAddress(*address)),
+        }
+    }
+}
+
+impl Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
 impl FromStr for ServerName {
     type Err = PkiError;
 
@@ -61,10 +80,10 @@ impl FromStr for ServerName {
         if let Ok(address) = text.parse() {
             return Ok(Self::Ip(address));
         }
-        let is_name = is_dns_name(text.strip_prefix("*.").unwrap_or(text));
-        is_name
-            .then(|| Self::Dns(text.to_ascii_lowercase()))
-            .ok_or_else(|| PkiError::NotAName(text.to_owned()))
+        match is_dns_name(text.strip_prefix("*.").unwrap_or(text)) {
+            true => Ok(Self::Dns(text.to_ascii_lowercase())),
+            false => Err(PkiError::NotAName(text.to_owned())),
+        }
     }
 }
 
@@ -80,19 +99,11 @@ pub(crate) fn authority(name: Option<&str>, days: Days) -> CertificateParams {
 
 /// A server that answers to `names`.
 pub(crate) fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
-    let name = names.first().map(|name| match name {
-        ServerName::Dns(name) => name.clone(),
-        ServerName::Ip(address) => address.to_string(),
-    });
-    let alternative = |name: &ServerName| match name {
-        ServerName::Dns(name) => Ok(SanType::DnsName(name.as_str().try_into()?)),
-        ServerName::Ip(address) => Ok(SanType::IpAddress(*address)),
-    };
+    let name = names.first().map(ServerName::to_string);
     let mut params = params(name.as_deref(), days);
-    params.subject_alt_names = names
-        .iter()
-        .map(alternative)
-        .collect::<Result<_, rcgen::Error>>()?;
+    for name in names {
+        params.subject_alt_names.push(name.alternative_name()?);
+    }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }
@@ -114,41 +125,39 @@ fn alternative_name(id: &str) -> Result<Option<SanType>, rcgen::Error> {
     if is_dns_name(id) {
         return Ok(Some(SanType::DnsName(id.try_into()?)));
     }
-    if id.len() > COMMON_NAME_CHARS_MAX {
-        Ok(Some(SanType::URI(id.try_into()?)))
-    } else {
-        Ok(None)
+    if id.len() <= COMMON_NAME_CHARS_MAX {
+        return Ok(None);
     }
+    Ok(Some(SanType::URI(id.try_into()?)))
 }
 
 fn is_absolute_uri(id: &str) -> bool {
-    let is_scheme = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b".-+".contains(&byte);
+    let Some((scheme, rest)) = id.split_once(':') else {
+        return false;
     };
-    id.split_once(':')
-        .is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(may_stand)
+        && !rest.is_empty()
 }
 
 /// Labels of letters, digits, `-` and `_`, the last one not a number: that would be an address.
 fn is_dns_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     name.len() <= 253
         && name.split('.').all(is_label)
         && !name.rsplit('.').next().is_some_and(is_number)
 }
 
-/// What all profiles share; as the last of them, a leaf's.
+fn is_label(label: &str) -> bool {
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=63).contains(&label.len())
+        && label.bytes().all(may_stand)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// What all profiles share: a leaf that may sign for itself.
 fn params(common_name: Option<&str>, days: Days) -> CertificateParams {
     let mut params = CertificateParams::default();
     let now = ASN1Time::now().to_datetime();
@@ -169,5 +178,6 @@ fn params(common_name: Option<&str>, days: Days) -> CertificateParams {
 fn serial() -> SerialNumber {
     let mut bytes = Uuid::new_v4().into_bytes();
     bytes[0] = bytes[0] & 0x3f | 0x40;
+    debug_assert!(bytes[0] < 0x80, "it is positive, without a zero before it");
     SerialNumber::from_slice(&bytes)
 }

@@ -17,12 +17,12 @@ use super::journal::{Fields, Journal, line};
 pub(crate) struct Exchange<'a> {
     pub address: IpAddr,
     pub protocol: &'static str,
-    /// `None` where the certificate names none.
+    /// The device; `None` where the certificate names none.
     pub device: Option<&'a str>,
     pub status: u16,
-    /// Of the problem, where it is one.
+    /// The code of the problem, where the answer is one.
     pub code: Option<&'static str>,
-    /// From the head's end to the answer.
+    /// The time from the head's end to the answer.
     pub duration: Duration,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Exchange<'a> {
 pub(crate) struct AccessLog {
     journal: Option<Journal>,
     share: f64,
-    /// What has gathered towards the next line, below 1.
+    /// The part of a line that has gathered, below 1.
     due: Cell<f64>,
 }
 
@@ -56,6 +56,7 @@ impl AccessLog {
     /// Whether the next request has a line.
     pub(crate) fn picks(&self) -> bool {
         let due = self.due.get() + self.share;
+        debug_assert!(due < 2.0, "a share is 1 at most");
         let picks = due >= 1.0;
         self.due.set(if picks { due - 1.0 } else { due });
         picks
@@ -67,9 +68,7 @@ impl AccessLog {
         let Some(journal) = &self.journal else { return };
         let mut fields = Fields::default();
         fields
-            .of(exchange.address, exchange.protocol)
-            .optional("device", exchange.device);
-        fields
+            .of(exchange.address, exchange.protocol, exchange.device)
             .raw("status", exchange.status)
             .optional("code", exchange.code);
         fields.raw("duration_seconds", exchange.duration.as_secs_f64());

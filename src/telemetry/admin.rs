@@ -35,14 +35,24 @@ use crate::delivery::Health;
 use crate::lifecycle::{Phase, Phases};
 use connections::{Asks, Connections};
 
-/// Largest head of a request, in bytes; hyper takes no smaller bound.
+/// What may be asked for.
+const PATHS: [&str; 6] = [
+    "/livez",
+    "/servez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/debug/top",
+];
+
+/// The largest head of a request, in bytes; hyper takes no smaller bound.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// From accepting a connection to the end of its request's head.
+/// The time from accepting a connection to the end of its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From accepting a connection to its end: request, answer and all. Prometheus gives up after ten
-/// seconds by default.
+/// The time from accepting a connection to its end: request, answer and all. Prometheus gives up
+/// after ten seconds by default.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
@@ -113,29 +123,24 @@ async fn answer_connection(stream: TcpStream, status: Arc<Status>, asks: Asks) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
     // A connection that broke or ran out of time is the client's to notice.
-    let _ = timeout(
-        CONNECTION_TIMEOUT,
-        builder.serve_connection(TokioIo::new(stream), service),
-    )
-    .await;
+    let _ = timeout(CONNECTION_TIMEOUT, served).await;
 }
 
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !matches!(
-        path,
-        "/livez" | "/servez" | "/readyz" | "/metrics" | "/openapi.json" | "/debug/top"
-    ) {
-        let known = "there are /livez, /servez, /readyz, /metrics, /openapi.json and /debug/top\n";
-        return text(StatusCode::NOT_FOUND, known.into());
+    if !PATHS.contains(&path) {
+        let (last, others) = PATHS.split_last().expect("there are some");
+        let known = format!("there are {} and {last}\n", others.join(", "));
+        return text(StatusCode::NOT_FOUND, known);
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+        return method_not_allowed();
     }
+    page(path, status)
+}
+
+fn page(path: &str, status: &Status) -> Response<Full<Bytes>> {
     match path {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/servez" if status.is_leaving() => {
@@ -159,11 +164,17 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
     }
 }
 
+fn method_not_allowed() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
 fn json(body: String) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::OK, body);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 

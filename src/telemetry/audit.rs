@@ -20,7 +20,7 @@ use super::journal::{Fields, Journal, line, omitted};
 use super::metrics::JournalMetrics;
 use crate::config::JournalTarget as Target;
 
-/// Lines of one kind in one second.
+/// The most lines of one kind in one second.
 const PER_SECOND_MAX: u32 = 100;
 
 /// What has happened.
@@ -32,7 +32,7 @@ pub(crate) enum Event<'a> {
     Stopped {
         clean: bool,
     },
-    /// A handshake that came to nothing. The serial number is the leaf's, where it has been seen.
+    /// A handshake has come to nothing. The serial number is the leaf's, where it has been seen.
     HandshakeRefused {
         address: IpAddr,
         transport: &'static str,
@@ -81,7 +81,7 @@ pub(crate) enum Event<'a> {
     },
 }
 
-/// One for each [`Event`].
+/// The name of each [`Event`], in their order.
 const KINDS: [&str; 10] = [
     "started",
     "stopped",
@@ -97,14 +97,15 @@ const KINDS: [&str; 10] = [
 
 /// The log, or none. Clones write to the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Audit(Option<Arc<Inner>>);
+pub(crate) struct Audit(Option<Arc<AuditLog>>);
 
-struct Inner {
+struct AuditLog {
     journal: Journal,
     metrics: JournalMetrics,
     windows: Arc<Windows>,
 }
 
+/// A window for each kind of event.
 type Windows = [Window; KINDS.len()];
 
 impl Audit {
@@ -121,7 +122,7 @@ impl Audit {
             move || summary(&windows)
         };
         let journal = Journal::start("FOREBAY_AUDIT_LOG", target, metrics.clone(), summary)?;
-        Ok(Self(Some(Arc::new(Inner {
+        Ok(Self(Some(Arc::new(AuditLog {
             journal,
             metrics,
             windows,
@@ -130,38 +131,34 @@ impl Audit {
 
     /// Writes the event down, unless there are too many.
     pub(crate) fn record(&self, event: Event<'_>) {
-        let Some(inner) = &self.0 else { return };
-        let now = jiff::Timestamp::now();
-        if inner.windows[event.kind()].admits(now.as_second().unsigned_abs()) {
-            inner
-                .journal
-                .write(line(now, KINDS[event.kind()], &event.fields()));
+        let Some(log) = &self.0 else { return };
+        let (now, kind) = (jiff::Timestamp::now(), event.kind());
+        if log.windows[kind].admits(now.as_second().unsigned_abs()) {
+            log.journal.write(line(now, KINDS[kind], &event.fields()));
         } else {
-            inner.metrics.sampled();
+            log.metrics.sampled();
         }
     }
 
     /// See [`Journal::reopen`].
     pub(crate) fn reopen(&self) {
-        self.0.iter().for_each(|inner| inner.journal.reopen());
+        self.0.iter().for_each(|log| log.journal.reopen());
     }
 
     /// See [`Journal::stop`].
     pub(crate) fn stop(&self) {
-        self.0.iter().for_each(|inner| inner.journal.stop());
+        self.0.iter().for_each(|log| log.journal.stop());
     }
 }
 
-/// How many events have no line because there were too many.
+/// The lines that say how many events have none because there were too many.
 fn summary(windows: &Windows) -> Vec<String> {
-    let left_out = windows
-        .iter()
-        .map(|window| window.left_out.swap(0, Ordering::Relaxed));
-    KINDS
-        .iter()
-        .zip(left_out)
-        .filter_map(|(kind, count)| omitted("sampled", Some(kind), count))
-        .collect()
+    let mut lines = Vec::new();
+    for (kind, window) in KINDS.iter().zip(windows) {
+        let left_out = window.left_out.swap(0, Ordering::Relaxed);
+        lines.extend(omitted("sampled", Some(kind), left_out));
+    }
+    lines
 }
 
 /// How many of a kind there were in a second, and how many have been left out since that was last
@@ -175,24 +172,25 @@ struct Window {
 
 impl Window {
     fn admits(&self, second: u64) -> bool {
-        let second = second << 32;
-        let count = |counted: u64| {
-            if counted & !u64::from(u32::MAX) == second {
-                counted + 1
-            } else {
-                second | 1
-            }
-        };
-        let before = self
-            .counted
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counted| {
-                Some(count(counted))
-            });
-        let admits = before.is_ok_and(|before| count(before) as u32 <= PER_SECOND_MAX);
+        let count = |counted: u64| Some(with_one_more(counted, second));
+        let relaxed = Ordering::Relaxed;
+        let before = self.counted.fetch_update(relaxed, relaxed, count);
+        let before = before.expect("every update is made");
+        let admits = with_one_more(before, second) as u32 <= PER_SECOND_MAX;
         if !admits {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.left_out.fetch_add(1, relaxed);
         }
         admits
+    }
+}
+
+/// The count of a window after one more event in a second.
+fn with_one_more(counted: u64, second: u64) -> u64 {
+    let second = second << 32;
+    if counted & !u64::from(u32::MAX) == second {
+        counted + 1
+    } else {
+        second | 1
     }
 }
 
@@ -225,7 +223,7 @@ impl Event<'_> {
                 reason,
                 serial,
             } => fields
-                .of(address, transport)
+                .of(address, transport, None)
                 .text("reason", reason)
                 .hex("serial", serial),
             Self::ConnectionRefused {
@@ -233,33 +231,24 @@ impl Event<'_> {
                 transport,
                 device,
                 serial,
-            } => fields
-                .of(address, transport)
-                .optional("device", device)
-                .hex("serial", serial),
+            } => fields.of(address, transport, device).hex("serial", serial),
             Self::Forbidden {
                 address,
                 protocol,
                 device,
                 code,
-            } => fields
-                .of(address, protocol)
-                .optional("device", device)
-                .text("code", code),
+            } => fields.of(address, protocol, device).text("code", code),
             Self::ConnectionCut {
                 address,
                 protocol,
                 device,
                 serial,
-            } => fields
-                .of(address, protocol)
-                .optional("device", device)
-                .hex("serial", serial),
+            } => fields.of(address, protocol, device).hex("serial", serial),
             Self::FloodEnded {
                 address,
                 protocol,
                 device,
-            } => fields.of(address, protocol).optional("device", device),
+            } => fields.of(address, protocol, device),
             Self::CertificateReloaded { names } => fields.text("names", names),
             Self::RevocationsApplied {
                 authorities,

@@ -14,35 +14,37 @@ mod writer;
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use super::log::one_line;
 use super::metrics::JournalMetrics;
 use crate::config::JournalTarget as Target;
-use writer::Writer;
+use writer::JournalWriter;
 
-/// Lines that wait to be written.
+/// The most lines that wait to be written.
 const QUEUE_MAX: usize = 4096;
 
 /// At the end of the process, what waits gets this long to be written.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Clones write to the same log.
+/// A log of lines; clones write to the same one.
 #[derive(Clone)]
-pub(crate) struct Journal(Arc<Inner>);
+pub(crate) struct Journal(Arc<WriterHandle>);
 
-struct Inner {
+/// What it takes to write to the log's thread.
+struct WriterHandle {
     queue: SyncSender<Message>,
-    state: Arc<State>,
-    /// Only [`Journal::stop`] takes it.
-    ended: std::sync::Mutex<Receiver<()>>,
+    losses: Arc<Losses>,
+    /// Tells that the writer has ended; only [`Journal::stop`] takes it.
+    ended: Mutex<Receiver<()>>,
 }
 
-/// What threads share with the writer.
-struct State {
+/// Lines that are lost, counted by whoever loses them and told by the writer.
+struct Losses {
     metrics: JournalMetrics,
     dropped: AtomicU64,
 }
@@ -64,21 +66,20 @@ impl Journal {
     ) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE_MAX);
         let (ends, ended) = sync_channel(1);
-        let state = Arc::new(State {
+        let losses = Arc::new(Losses {
             metrics,
             dropped: AtomicU64::new(0),
         });
-        let writer = Writer::open(variable, target, state.clone(), summary)?;
-        std::thread::Builder::new()
-            .name("forebay-journal".into())
-            .spawn(move || {
-                writer.run(&lines);
-                // Nobody waits where the process does not end.
-                let _ = ends.send(());
-            })?;
-        Ok(Self(Arc::new(Inner {
+        let writer = JournalWriter::open(variable, target, losses.clone(), summary)?;
+        let thread = thread::Builder::new().name("forebay-journal".into());
+        thread.spawn(move || {
+            writer.run(&lines);
+            // Nobody waits where the process does not end.
+            let _ = ends.send(());
+        })?;
+        Ok(Self(Arc::new(WriterHandle {
             queue,
-            state,
+            losses,
             ended: ended.into(),
         })))
     }
@@ -86,11 +87,11 @@ impl Journal {
     /// Writes the line down, unless too many wait.
     pub(crate) fn write(&self, line: String) {
         if self.0.queue.try_send(Message::Line(line)).is_err() {
-            self.0.state.drop_one();
+            self.0.losses.drop_one();
         }
     }
 
-    /// The file may have been moved away.
+    /// Has the file opened anew: it may have been moved away.
     pub(crate) fn reopen(&self) {
         // A full queue is being written: the writer looks at the file by itself.
         let _ = self.0.queue.try_send(Message::Reopen);
@@ -106,7 +107,7 @@ impl Journal {
     }
 }
 
-impl State {
+impl Losses {
     fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         self.metrics.dropped();
@@ -128,9 +129,16 @@ impl Fields {
         self.raw(name, serde_json::Value::from(value))
     }
 
-    pub(crate) fn of(&mut self, address: IpAddr, protocol: &str) -> &mut Self {
+    /// Who it was: without a device where the certificate names none.
+    pub(crate) fn of(
+        &mut self,
+        address: IpAddr,
+        protocol: &str,
+        device: Option<&str>,
+    ) -> &mut Self {
         self.text("address", &address.to_canonical().to_string())
             .text("protocol", protocol)
+            .optional("device", device)
     }
 
     pub(crate) fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
@@ -142,33 +150,30 @@ impl Fields {
 
     /// Bytes, as hex.
     pub(crate) fn hex(&mut self, name: &str, bytes: Option<&[u8]>) -> &mut Self {
-        let hex = bytes.map(|bytes| {
-            bytes
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        });
-        self.optional(name, hex.as_deref())
+        let Some(bytes) = bytes else { return self };
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+        self.text(name, &digits.collect::<String>())
     }
 }
 
 /// What happened, and when, in RFC 3339.
 pub(crate) fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
-    one_line(&format!(
-        "{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{}}}\n",
-        fields.0
-    ))
-    .into_owned()
+    let Fields(fields) = fields;
+    let line = format!("{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{fields}}}\n");
+    one_line(&line).into_owned()
 }
 
-/// That so many were left out.
+/// The line that says that so many were left out; none where there are none.
 pub(crate) fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<String> {
+    if count == 0 {
+        return None;
+    }
     let mut fields = Fields::default();
     fields
         .optional("kind", kind)
         .text("why", why)
         .raw("count", count);
-    (count > 0).then(|| line(jiff::Timestamp::now(), "omitted", &fields))
+    Some(line(jiff::Timestamp::now(), "omitted", &fields))
 }
 
 #[cfg(test)]
@@ -180,17 +185,17 @@ mod tests {
     fn a_full_queue_drops_and_never_waits() {
         let (queue, _lines) = sync_channel(1);
         let (_ends, ended) = sync_channel(1);
-        let state = Arc::new(State {
+        let losses = Arc::new(Losses {
             metrics: JournalMetrics::unseen(),
             dropped: AtomicU64::new(0),
         });
-        let journal = Journal(Arc::new(Inner {
+        let journal = Journal(Arc::new(WriterHandle {
             queue,
-            state: state.clone(),
+            losses: losses.clone(),
             ended: ended.into(),
         }));
         (0..3).for_each(|_| journal.write("{}\n".into()));
         journal.stop();
-        assert_eq!(state.dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(losses.dropped.load(Ordering::Relaxed), 2);
     }
 }

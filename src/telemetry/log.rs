@@ -40,32 +40,29 @@ pub(crate) enum LogError {
 /// Starts logging, once a process.
 pub(crate) fn start(config: &LogConfig) -> Result<(), LogError> {
     let filter = parse_filter(&config.filter)?;
-    Ok(tracing::subscriber::set_global_default(subscriber(
-        filter,
-        config.json,
-        io::stderr,
-    ))?)
+    let subscriber = subscriber(filter, config.json, io::stderr);
+    Ok(tracing::subscriber::set_global_default(subscriber)?)
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
-    let mut directives = filter
-        .split(',')
-        .map(str::trim)
-        .filter(|directive| !directive.is_empty())
-        .peekable();
-    directives.peek().ok_or(LogError::Empty)?;
-    // Braces and brackets belong to span filters, which may hold commas.
-    let is_typo = |directive: &&str| {
-        !directive.contains(['=', '[', ']', '{', '}']) && level(directive).is_none()
-    };
-    match directives.find(is_typo) {
-        Some(typo) => Err(LogError::NotALevel(typo.to_owned())),
-        None => Ok(EnvFilter::builder().parse(filter)?),
+    let mut is_empty = true;
+    for directive in filter.split(',').map(str::trim) {
+        if is_typo(directive) {
+            return Err(LogError::NotALevel(directive.to_owned()));
+        }
+        is_empty &= directive.is_empty();
     }
+    if is_empty {
+        return Err(LogError::Empty);
+    }
+    Ok(EnvFilter::builder().parse(filter)?)
 }
 
-fn level(text: &str) -> Option<LevelFilter> {
-    text.parse().ok()
+/// Whether a directive is neither a level nor has one.
+fn is_typo(directive: &str) -> bool {
+    // Braces and brackets belong to span filters, which may hold commas.
+    let is_word = !directive.contains(['=', '[', ']', '{', '}']);
+    is_word && !directive.is_empty() && directive.parse::<LevelFilter>().is_err()
 }
 
 fn subscriber<M>(filter: EnvFilter, json: bool, to: M) -> Box<dyn tracing::Subscriber + Send + Sync>
@@ -115,16 +112,21 @@ pub(super) fn one_line(event: &str) -> Cow<'_, str> {
     }
     let mut line = String::with_capacity(event.len() + 16);
     for character in body.chars() {
-        match character {
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            control if control.is_control() => drop(write!(line, "\\u{:04x}", control as u32)),
-            other => line.push(other),
-        }
+        push_escaped(&mut line, character);
     }
     line.push('\n');
     line.into()
+}
+
+fn push_escaped(line: &mut String, character: char) {
+    match character {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        // Writing to a String cannot fail.
+        control if control.is_control() => drop(write!(line, "\\u{:04x}", control as u32)),
+        other => line.push(other),
+    }
 }
 
 #[cfg(test)]

@@ -13,17 +13,17 @@ mod histogram;
 mod hot;
 mod journal;
 mod process;
+mod register;
 mod spool;
 #[cfg(test)]
 mod tests;
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use metrics::{
-    Counter, Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder,
-};
+use metrics::{Counter, Gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
@@ -33,6 +33,7 @@ use histogram::{
 pub(crate) use hot::{Handshake, Reload, Scope};
 pub use hot::{Protocol, SealReason, WorkerMetrics};
 pub(crate) use journal::JournalMetrics;
+use register::{counter, counters, each, gauge, gauges};
 pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
@@ -44,20 +45,21 @@ pub struct Metrics {
     workers: Vec<Arc<WorkerMetrics>>,
     handle: PrometheusHandle,
     totals: Totals,
+    /// Of each stream a counter for each outcome.
     sink_records: Vec<[Counter; OUTCOMES.len()]>,
     dropped_records: Counter,
     sink_duration: CachePadded<Histogram>,
     sink_up: Vec<Gauge>,
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
-    reload_failures: [Counter; Reload::LABELS.len()],
+    reload_failures: Vec<Counter>,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
-/// Handles for what the workers count.
+/// Handles for what the workers count: each is the sum over all of them.
 struct Totals {
     requests: Vec<Counter>,
     connections: Vec<Gauge>,
@@ -66,7 +68,7 @@ struct Totals {
     sealed: Vec<Counter>,
     certificates_expiring: [Counter; 1],
     floods_ended: [Counter; 1],
-    queued_batches: Gauge,
+    queued_batches: [Gauge; 1],
 }
 
 /// A gauge that is read when somebody asks.
@@ -92,34 +94,42 @@ impl Metrics {
         streams: &[String],
         probed: Vec<ProbedGauge>,
     ) -> Self {
-        describe();
-        let of_stream = |stream: &String| {
-            OUTCOMES
-                .map(|outcome| counter!("forebay_sink_records_total", "stream" => stream.clone(), "outcome" => outcome))
-        };
-        let probe = |probed: ProbedGauge| {
-            describe_gauge!(probed.name, probed.help);
-            (gauge!(probed.name), probed.read)
-        };
+        let mut probes = Vec::new();
+        for ProbedGauge { name, help, read } in probed {
+            probes.push((gauge(name, help), read));
+        }
         Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             handle,
             totals: Totals::register(),
-            sink_records: streams.iter().map(of_stream).collect(),
-            dropped_records: counter!("forebay_delivery_dropped_records_total"),
+            sink_records: sink_records(streams),
+            dropped_records: counter(
+                "forebay_delivery_dropped_records_total",
+                "Records that were answered 204 and dropped: refused for good, and no spool to set them aside",
+            ),
             sink_duration: CachePadded::default(),
-            sink_up: streams
-                .iter()
-                .map(|stream| gauge!("forebay_sink_up", "stream" => stream.clone()))
-                .collect(),
-            in_flight_batches: gauge!("forebay_sink_in_flight_batches"),
-            certificate_expiry: gauge!("forebay_tls_certificate_expiry_timestamp_seconds"),
-            reload_failures: Reload::LABELS
-                .map(|what| counter!("forebay_tls_reload_failures_total", "what" => what)),
+            sink_up: gauges(
+                "forebay_sink_up",
+                "Whether the sink takes the stream's records",
+                each("stream", streams),
+            ),
+            in_flight_batches: gauge(
+                "forebay_sink_in_flight_batches",
+                "Batches that the sink has not answered",
+            ),
+            certificate_expiry: gauge(
+                "forebay_tls_certificate_expiry_timestamp_seconds",
+                "When the server certificate expires",
+            ),
+            reload_failures: counters(
+                "forebay_tls_reload_failures_total",
+                "Changed files that could not be used, by what they hold",
+                each("what", &Reload::LABELS),
+            ),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
-            probes: probed.into_iter().map(probe).collect(),
+            probes,
         }
     }
 
@@ -143,49 +153,47 @@ impl Metrics {
         self.access.clone()
     }
 
-    /// Outcomes of a batch of `records` records.
+    /// Counts the outcomes of a batch of `records` records.
     pub fn sink_outcomes(&self, stream: StreamIndex, outcomes: &Outcomes, records: usize) {
-        let Some(counters) = self.sink_records.get(stream.get()) else {
-            return;
-        };
+        let counters = &self.sink_records[stream.get()];
         match outcomes {
-            Outcomes::All(outcome) => counters[label(outcome)].increment(records as u64),
-            Outcomes::Each(outcomes) => outcomes
-                .iter()
-                .for_each(|outcome| counters[label(outcome)].increment(1)),
+            Outcomes::All(outcome) => counters[place(outcome)].increment(records as u64),
+            Outcomes::Each(outcomes) => {
+                for outcome in outcomes {
+                    counters[place(outcome)].increment(1);
+                }
+            }
         }
     }
 
-    /// Records that were answered and are lost.
+    /// Counts records that were answered and are lost.
     pub fn records_dropped(&self, records: usize) {
         self.dropped_records.increment(records as u64);
     }
 
-    /// How long the sink took for one batch. Only the delivery thread may call this: the histogram
-    /// has one writer.
+    /// Observes how long the sink took for one batch. Only the delivery thread may call this: the
+    /// histogram has one writer.
     pub fn sink_duration(&self, duration: Duration) {
         self.sink_duration
             .observe(&SINK_DURATION, cell::micros(duration));
     }
 
-    /// Whether the sink takes the stream's records.
+    /// Says whether the sink takes the stream's records.
     pub fn set_sink_up(&self, stream: StreamIndex, up: bool) {
-        if let Some(gauge) = self.sink_up.get(stream.get()) {
-            gauge.set(u8::from(up));
-        }
+        self.sink_up[stream.get()].set(u8::from(up));
     }
 
-    /// Batches that the sink has and has not answered.
+    /// Says how many batches the sink has and has not answered.
     pub fn set_in_flight_batches(&self, batches: usize) {
         self.in_flight_batches.set(batches as f64);
     }
 
-    /// When the server's own certificate expires.
+    /// Says when the server's own certificate expires.
     pub fn set_certificate_expiry(&self, at: Timestamp) {
         self.certificate_expiry.set((at.0 / 1000) as f64);
     }
 
-    /// A changed file could not be used; what was there before stays in force.
+    /// Counts a changed file that could not be used; what was there before stays in force.
     pub(crate) fn reload_failed(&self, what: Reload) {
         self.reload_failures[what as usize].increment(1);
     }
@@ -193,9 +201,9 @@ impl Metrics {
     /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.totals.update(&self.workers);
-        self.probes
-            .iter()
-            .for_each(|(gauge, read)| gauge.set(read()));
+        for (gauge, read) in &self.probes {
+            gauge.set(read());
+        }
         let mut text = self.handle.render();
         self.write_histograms(&mut text);
         process::write(&mut text);
@@ -206,20 +214,15 @@ impl Metrics {
         REQUEST_DURATION.write_head(text);
         for (place, protocol) in Protocol::LABELS.iter().enumerate() {
             let label = format!("protocol=\"{protocol}\"");
-            REQUEST_DURATION.write(
-                text,
-                &label,
-                self.workers
-                    .iter()
-                    .map(|worker| &worker.cells.durations[place]),
-            );
+            let durations = self.workers.iter().map(|one| &one.cells.durations[place]);
+            REQUEST_DURATION.write(text, &label, durations);
         }
         for (family, of) in BATCH_HISTOGRAMS {
             family.write_head(text);
             family.write(text, "", self.workers.iter().map(|worker| of(worker)));
         }
         SINK_DURATION.write_head(text);
-        SINK_DURATION.write(text, "", std::iter::once(&*self.sink_duration));
+        SINK_DURATION.write(text, "", iter::once(&*self.sink_duration));
     }
 }
 
@@ -231,7 +234,23 @@ const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
     (&BATCH_AGE, |worker| &worker.cells.batch_age),
 ];
 
-fn label(outcome: &Outcome) -> usize {
+/// The counters of each stream, in the order of [`OUTCOMES`].
+fn sink_records(streams: &[String]) -> Vec<[Counter; OUTCOMES.len()]> {
+    let of_stream = |stream: &String| {
+        OUTCOMES.map(|outcome| [("stream", stream.clone()), ("outcome", outcome.to_owned())])
+    };
+    let series = counters(
+        "forebay_sink_records_total",
+        "Records that the sink answered for, by outcome",
+        streams.iter().flat_map(of_stream),
+    );
+    let (streams, rest) = series.as_chunks();
+    assert!(rest.is_empty(), "each stream has one counter an outcome");
+    streams.to_vec()
+}
+
+/// The place of an outcome in [`OUTCOMES`].
+fn place(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Delivered => 0,
         Outcome::Retryable(_) => 1,
@@ -243,111 +262,89 @@ fn label(outcome: &Outcome) -> usize {
 
 impl Totals {
     fn register() -> Self {
-        let request = |(protocol, status)| counter!("forebay_http_requests_total", "protocol" => protocol, "status" => status);
-        let handshake = |result| counter!("forebay_tls_handshakes_total", "result" => result);
-        let refused = |scope| counter!("forebay_limits_refused_total", "scope" => scope);
-        let sealed = |reason| counter!("forebay_batcher_sealed_total", "reason" => reason);
-        let connections = |protocol| gauge!("forebay_http_connections", "protocol" => protocol);
+        let requests = hot::request_labels();
+        let requests = requests
+            .map(|(protocol, status)| [("protocol", protocol.to_owned()), ("status", status)]);
         Self {
-            requests: hot::request_labels().map(request).collect(),
-            connections: Protocol::LABELS.into_iter().map(connections).collect(),
-            handshakes: Handshake::LABELS.into_iter().map(handshake).collect(),
-            refused: Scope::LABELS.into_iter().map(refused).collect(),
-            sealed: SealReason::LABELS.into_iter().map(sealed).collect(),
-            certificates_expiring: [counter!("forebay_identity_certificates_expiring_total")],
-            floods_ended: [counter!("forebay_http_floods_ended_total")],
-            queued_batches: gauge!("forebay_batcher_queued_batches"),
+            requests: counters(
+                "forebay_http_requests_total",
+                "Requests answered, by protocol and status",
+                requests,
+            ),
+            connections: gauges(
+                "forebay_http_connections",
+                "Open connections",
+                each("protocol", &Protocol::LABELS),
+            ),
+            handshakes: counters(
+                "forebay_tls_handshakes_total",
+                "TLS and QUIC handshakes, by result",
+                each("result", &Handshake::LABELS),
+            ),
+            refused: counters(
+                "forebay_limits_refused_total",
+                "Requests and connections refused by a bucket",
+                each("scope", &Scope::LABELS),
+            ),
+            sealed: counters(
+                "forebay_batcher_sealed_total",
+                "Batches sealed, by reason",
+                each("reason", &SealReason::LABELS),
+            ),
+            certificates_expiring: [counter(
+                "forebay_identity_certificates_expiring_total",
+                "Connections whose device was told that its certificate expires soon",
+            )],
+            floods_ended: [counter(
+                "forebay_http_floods_ended_total",
+                "Connections ended because of what they sent that came to nothing",
+            )],
+            queued_batches: [gauge(
+                "forebay_batcher_queued_batches",
+                "Sealed batches that wait until the sink has taken others",
+            )],
         }
     }
 
+    /// Adds up what the workers have counted.
     fn update(&self, workers: &[Arc<WorkerMetrics>]) {
-        set(&self.requests, workers, WorkerMetrics::requests);
-        set(&self.handshakes, workers, |worker| {
-            worker.cells.handshakes.iter()
+        count(&self.requests, workers, WorkerMetrics::requests);
+        count(&self.handshakes, workers, |one| &one.cells.handshakes);
+        count(&self.refused, workers, |one| &one.cells.refused);
+        count(&self.sealed, workers, |one| &one.cells.sealed);
+        count(&self.certificates_expiring, workers, |one| {
+            iter::once(&one.cells.certificates_expiring)
         });
-        set(&self.refused, workers, |worker| worker.cells.refused.iter());
-        set(&self.sealed, workers, |worker| worker.cells.sealed.iter());
-        set(&self.certificates_expiring, workers, |worker| {
-            std::iter::once(&worker.cells.certificates_expiring)
+        count(&self.floods_ended, workers, |one| {
+            iter::once(&one.cells.floods_ended)
         });
-        set(&self.floods_ended, workers, |worker| {
-            std::iter::once(&worker.cells.floods_ended)
+        measure(&self.connections, workers, |one| &one.cells.connections);
+        measure(&self.queued_batches, workers, |one| {
+            iter::once(&one.cells.queued_batches)
         });
-        let connections = hot::sums(workers, |worker| worker.cells.connections.iter());
-        self.connections
-            .iter()
-            .zip(connections)
-            .for_each(|(gauge, value)| gauge.set(value as f64));
-        let queued = hot::sums(workers, |worker| {
-            std::iter::once(&worker.cells.queued_batches)
-        });
-        queued
-            .into_iter()
-            .for_each(|value| self.queued_batches.set(value as f64));
     }
 }
 
-fn set<'a, I: Iterator<Item = &'a cell::Local>>(
+fn count<'a, I: IntoIterator<Item = &'a cell::Local>>(
     counters: &[Counter],
     workers: &'a [Arc<WorkerMetrics>],
     cells: impl Fn(&'a WorkerMetrics) -> I,
 ) {
-    let sums = hot::sums(workers, cells);
-    counters
-        .iter()
-        .zip(sums)
-        .for_each(|(counter, value)| counter.absolute(value));
+    let sums = hot::sums(workers, |worker| cells(worker).into_iter());
+    debug_assert!(sums.is_empty() || sums.len() == counters.len(), "one each");
+    for (counter, sum) in counters.iter().zip(sums) {
+        counter.absolute(sum);
+    }
 }
 
-fn describe() {
-    describe_counter!(
-        "forebay_http_requests_total",
-        "Requests answered, by protocol and status"
-    );
-    describe_gauge!("forebay_http_connections", "Open connections");
-    describe_counter!(
-        "forebay_tls_handshakes_total",
-        "TLS and QUIC handshakes, by result"
-    );
-    describe_gauge!(
-        "forebay_tls_certificate_expiry_timestamp_seconds",
-        "When the server certificate expires"
-    );
-    describe_counter!(
-        "forebay_tls_reload_failures_total",
-        "Changed files that could not be used, by what they hold"
-    );
-    describe_counter!(
-        "forebay_identity_certificates_expiring_total",
-        "Connections whose device was told that its certificate expires soon"
-    );
-    describe_counter!(
-        "forebay_http_floods_ended_total",
-        "Connections ended because of what they sent that came to nothing"
-    );
-    describe_counter!(
-        "forebay_limits_refused_total",
-        "Requests and connections refused by a bucket"
-    );
-    describe_counter!("forebay_batcher_sealed_total", "Batches sealed, by reason");
-    describe_gauge!(
-        "forebay_batcher_queued_batches",
-        "Sealed batches that wait until the sink has taken others"
-    );
-    describe_counter!(
-        "forebay_sink_records_total",
-        "Records that the sink answered for, by outcome"
-    );
-    describe_counter!(
-        "forebay_delivery_dropped_records_total",
-        "Records that were answered 204 and dropped: refused for good, and no spool to set them aside"
-    );
-    describe_gauge!(
-        "forebay_sink_up",
-        "Whether the sink takes the stream's records"
-    );
-    describe_gauge!(
-        "forebay_sink_in_flight_batches",
-        "Batches that the sink has not answered"
-    );
+fn measure<'a, I: IntoIterator<Item = &'a cell::Local>>(
+    gauges: &[Gauge],
+    workers: &'a [Arc<WorkerMetrics>],
+    cells: impl Fn(&'a WorkerMetrics) -> I,
+) {
+    let sums = hot::sums(workers, |worker| cells(worker).into_iter());
+    debug_assert!(sums.is_empty() || sums.len() == gauges.len(), "one each");
+    for (gauge, sum) in gauges.iter().zip(sums) {
+        gauge.set(sum as f64);
+    }
 }

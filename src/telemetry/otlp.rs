@@ -14,7 +14,7 @@ use std::env;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
 use opentelemetry::trace::{
     Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
     TraceState, Tracer as _, TracerProvider as _,
@@ -22,6 +22,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
@@ -53,7 +54,7 @@ impl Otlp {
         Ok(Self { spans, metrics })
     }
 
-    /// For each worker one.
+    /// Makes the tracer of a worker.
     pub(crate) fn tracer(&self) -> Option<Tracer> {
         self.spans
             .as_ref()
@@ -62,21 +63,18 @@ impl Otlp {
 
     /// Sends what waits, within a bound.
     pub(crate) fn stop(&self) {
-        let spans = self
-            .spans
-            .as_ref()
-            .map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
-        let metrics = self
-            .metrics
-            .as_ref()
-            .map(|provider| provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
-        for error in [spans, metrics]
-            .into_iter()
-            .flatten()
-            .filter_map(Result::err)
-        {
-            tracing::warn!(%error, "OTLP: what waited could not be sent");
+        if let Some(spans) = &self.spans {
+            must_be_sent(spans.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
         }
+        if let Some(metrics) = &self.metrics {
+            must_be_sent(metrics.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
+        }
+    }
+}
+
+fn must_be_sent(sent: OTelSdkResult) {
+    if let Err(error) = sent {
+        tracing::warn!(%error, "OTLP: what waited could not be sent");
     }
 }
 
@@ -84,15 +82,12 @@ impl Otlp {
 fn wants(signal: &str) -> bool {
     let is =
         |name: &str, value: &str| env::var(name).is_ok_and(|set| set.eq_ignore_ascii_case(value));
-    let is_off = is("OTEL_SDK_DISABLED", "true") || is(&format!("OTEL_{signal}_EXPORTER"), "none");
-    let endpoints = [
-        "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
-        format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"),
-    ];
-    !is_off
-        && endpoints
-            .iter()
-            .any(|name| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty()))
+    if is("OTEL_SDK_DISABLED", "true") || is(&format!("OTEL_{signal}_EXPORTER"), "none") {
+        return false;
+    }
+    let is_set = |name: &str| env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
+    is_set("OTEL_EXPORTER_OTLP_ENDPOINT")
+        || is_set(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 }
 
 fn span_provider() -> Result<SdkTracerProvider, ExporterBuildError> {
@@ -115,7 +110,7 @@ fn metric_provider(
     Ok(provider)
 }
 
-/// As `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they
+/// What the spans and metrics are of, as `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they
 /// do not.
 fn resource() -> Resource {
     let names_it = |name: &str, what: &str| env::var(name).is_ok_and(|set| set.contains(what));
@@ -147,6 +142,13 @@ impl Snapshots {
         })
     }
 
+    /// Tells an instrument the series of its name.
+    fn tell(&self, name: &str, to: &dyn AsyncInstrument<f64>) {
+        for (labels, value) in self.get().get(name).into_iter().flatten() {
+            to.observe(*value, labels);
+        }
+    }
+
     fn get(&self) -> Arc<BTreeMap<String, Series>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0.elapsed() > SNAPSHOT_LIFETIME {
@@ -165,18 +167,22 @@ fn parse(text: &str) -> BTreeMap<String, Series> {
         };
         let Ok(value) = value.parse() else { continue };
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
-        let labels = labels
-            .trim_end_matches('}')
-            .split(',')
-            .filter_map(|label| label.split_once('='));
-        let labels = labels
-            .map(|(key, value)| KeyValue::new(key.to_owned(), value.trim_matches('"').to_owned()));
-        series
-            .entry(name.to_owned())
-            .or_default()
-            .push((labels.collect(), value));
+        let of_name = series.entry(name.to_owned()).or_default();
+        of_name.push((parse_labels(labels), value));
     }
     series
+}
+
+/// The labels of `protocol="h1",status="204"}`.
+fn parse_labels(labels: &str) -> Vec<KeyValue> {
+    let mut parsed = Vec::new();
+    for label in labels.trim_end_matches('}').split(',') {
+        if let Some((key, value)) = label.split_once('=') {
+            let value = value.trim_matches('"').to_owned();
+            parsed.push(KeyValue::new(key.to_owned(), value));
+        }
+    }
+    parsed
 }
 
 /// Makes an instrument of each name; the series of all are fixed when the gateway starts.
@@ -184,23 +190,15 @@ fn observe(meter: &Meter, snapshots: Arc<Snapshots>) {
     const COUNTERS: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
     for name in snapshots.get().keys().cloned() {
         let (snapshots, of) = (snapshots.clone(), name.clone());
-        let each = move |observe: &dyn Fn(f64, &[KeyValue])| {
-            snapshots
-                .get()
-                .get(&of)
-                .into_iter()
-                .flatten()
-                .for_each(|(labels, value)| observe(*value, labels));
-        };
         if COUNTERS.iter().any(|end| name.ends_with(end)) {
             let counter = meter.f64_observable_counter(name);
             counter
-                .with_callback(move |to| each(&|value, labels| to.observe(value, labels)))
+                .with_callback(move |to| snapshots.tell(&of, to))
                 .build();
         } else {
             let gauge = meter.f64_observable_gauge(name);
             gauge
-                .with_callback(move |to| each(&|value, labels| to.observe(value, labels)))
+                .with_callback(move |to| snapshots.tell(&of, to))
                 .build();
         }
     }
@@ -211,19 +209,17 @@ fn observe(meter: &Meter, snapshots: Arc<Snapshots>) {
 pub(crate) struct Tracer(SdkTracer);
 
 impl Tracer {
-    /// A request that has just been answered; where the device has sent a `traceparent`, the span
-    /// is a child of its span.
+    /// Makes the span of a request that has just been answered; where the device has sent a
+    /// `traceparent`, it is a child of that one's span.
     pub(crate) fn record(&self, exchange: &Exchange<'_>, trace: Option<&TraceParent>) {
-        let parent = trace
-            .and_then(span_context)
-            .map_or_else(Context::new, |parent| {
-                Context::new().with_remote_span_context(parent)
-            });
+        let parent = match trace.and_then(span_context) {
+            Some(parent) => Context::new().with_remote_span_context(parent),
+            None => Context::new(),
+        };
         let ended = SystemTime::now();
         let span = self.0.span_builder("ingest").with_kind(SpanKind::Server);
-        let span = span
-            .with_start_time(ended - exchange.duration)
-            .with_attributes(attributes(exchange));
+        let span = span.with_start_time(ended - exchange.duration);
+        let span = span.with_attributes(attributes(exchange));
         let mut span = span.start_with_context(&self.0, &parent);
         if exchange.status >= 500 {
             span.set_status(Status::error(exchange.code.unwrap_or_default()));
@@ -232,25 +228,21 @@ impl Tracer {
     }
 }
 
-/// By OpenTelemetry's semantic conventions for HTTP servers.
+/// The attributes of a span, by OpenTelemetry's semantic conventions for HTTP servers.
 fn attributes(exchange: &Exchange<'_>) -> Vec<KeyValue> {
     let version = match exchange.protocol {
         "h1" => "1.1",
         protocol => protocol.trim_start_matches('h'),
     };
+    let address = exchange.address.to_canonical().to_string();
     let mut attributes = vec![
         KeyValue::new("http.response.status_code", i64::from(exchange.status)),
         KeyValue::new("network.protocol.version", version.to_owned()),
-        KeyValue::new(
-            "client.address",
-            exchange.address.to_canonical().to_string(),
-        ),
+        KeyValue::new("client.address", address),
     ];
-    attributes.extend(
-        exchange
-            .device
-            .map(|device| KeyValue::new("forebay.device", device.to_owned())),
-    );
+    if let Some(device) = exchange.device {
+        attributes.push(KeyValue::new("forebay.device", device.to_owned()));
+    }
     attributes.extend(exchange.code.map(|code| KeyValue::new("error.type", code)));
     attributes
 }

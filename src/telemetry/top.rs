@@ -20,61 +20,63 @@ use serde_json::{Value, json};
 
 use crate::record::DeviceId;
 
-/// Devices in a sketch; a power of two, of which three quarters are used.
+/// The most devices in a sketch, of which three quarters are used.
 const DEVICES_MAX: usize = 4096;
 
-/// Devices in an answer, of each kind.
+/// The most devices in an answer, of each kind.
 const TOLD_MAX: usize = 100;
 
-/// Tallies that wait for the admin's thread.
+/// The most tallies that wait for the admin's thread.
 const QUEUE_MAX: usize = 8192;
+
+const _: () = assert!(DEVICES_MAX.is_power_of_two(), "a sketch wants it so");
 
 /// How often they are gathered.
 pub(crate) const GATHER_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a window is.
+/// The length of a window.
 const WINDOW: Duration = Duration::from_secs(300);
 
 /// A tally is handed over after 1, 2, 4, 8 and 16 answers, and then each time that so many more
 /// have gathered.
 const ANSWERS_PER_TALLY: u32 = 16;
 
-/// Answers of two kinds: accepted and refused.
+/// How many answers there were of two kinds: accepted and refused.
 type Counts = [u32; 2];
 
-/// For all connections.
+/// The counts of all connections; clones are the same.
 #[derive(Clone)]
-pub(crate) struct Top(Arc<Shared>);
+pub(crate) struct Top(Arc<Gatherer>);
 
-struct Shared {
+struct Gatherer {
     queue: ArrayQueue<(DeviceId, Counts)>,
-    windows: Mutex<Windows>,
+    windows: Mutex<SketchWindows>,
 }
 
-/// The sketches of accepted and of refused requests.
-type Window = [FrequentItemsSketch<DeviceId>; 2];
+/// The sketches of accepted and of refused requests in one window.
+type Sketches = [FrequentItemsSketch<DeviceId>; 2];
 
-struct Windows {
+struct SketchWindows {
     since: Instant,
-    current: Window,
-    last: Window,
+    current: Sketches,
+    last: Sketches,
 }
 
 impl Default for Top {
     fn default() -> Self {
-        let windows = Windows {
+        let windows = SketchWindows {
             since: Instant::now(),
-            current: window(),
-            last: window(),
+            current: sketches(),
+            last: sketches(),
         };
-        Self(Arc::new(Shared {
+        Self(Arc::new(Gatherer {
             queue: ArrayQueue::new(QUEUE_MAX),
             windows: windows.into(),
         }))
     }
 }
 
-fn window() -> Window {
+fn sketches() -> Sketches {
     [(); 2].map(|()| FrequentItemsSketch::new(DEVICES_MAX).expect("a power of two"))
 }
 
@@ -84,15 +86,12 @@ impl Top {
         drop(self.gathered());
     }
 
-    fn gathered(&self) -> MutexGuard<'_, Windows> {
-        let mut windows = self
-            .0
-            .windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn gathered(&self) -> MutexGuard<'_, SketchWindows> {
+        let Gatherer { queue, windows } = &*self.0;
+        let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(Instant::now());
         for _ in 0..QUEUE_MAX {
-            let Some((device, counts)) = self.0.queue.pop() else {
+            let Some((device, counts)) = queue.pop() else {
                 break;
             };
             windows.add(&device, counts);
@@ -109,12 +108,12 @@ impl Top {
     }
 }
 
-impl Windows {
+impl SketchWindows {
     /// Begins a window when the current one has had its time.
     fn turn(&mut self, now: Instant) {
         if now.duration_since(self.since) >= WINDOW {
             self.since = now;
-            self.last = std::mem::replace(&mut self.current, window());
+            self.last = std::mem::replace(&mut self.current, sketches());
         }
     }
 
@@ -127,11 +126,8 @@ impl Windows {
     fn told(&self, kind: usize) -> Vec<Value> {
         let mut both = self.last[kind].clone();
         both.merge(&self.current[kind]);
-        both.frequent_items(ErrorType::NoFalseNegatives)
-            .iter()
-            .take(TOLD_MAX)
-            .map(told)
-            .collect()
+        let devices = both.frequent_items(ErrorType::NoFalseNegatives);
+        devices.iter().take(TOLD_MAX).map(told).collect()
     }
 }
 
@@ -143,7 +139,7 @@ fn told(row: &Row<DeviceId>) -> Value {
 /// The answers of one connection; handed over when it ends, too.
 pub(crate) struct Tally {
     top: Top,
-    /// `None` where the certificate names none.
+    /// The device; `None` where the certificate names none.
     device: Option<DeviceId>,
     answers: Cell<u32>,
     held: Cell<Counts>,
@@ -159,7 +155,7 @@ impl Tally {
         }
     }
 
-    /// A request was answered.
+    /// Counts a request that was answered.
     pub(crate) fn count(&self, is_accepted: bool) {
         let answers = self.answers.get().wrapping_add(1);
         self.answers.set(answers);

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections at once.
+/// The most connections at once.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Tells that a connection's request has been read.
@@ -25,16 +25,16 @@ impl Asks {
     }
 }
 
-struct Open {
+struct OpenConnection {
     task: AbortHandle,
     asks: Asks,
 }
 
-/// Those that are open, oldest first. They end with this.
+/// The connections that are open, oldest first. They end with this.
 #[derive(Default)]
 pub(crate) struct Connections {
     tasks: JoinSet<()>,
-    open: VecDeque<Open>,
+    open: VecDeque<OpenConnection>,
 }
 
 impl Connections {
@@ -47,8 +47,8 @@ impl Connections {
         }
         let asks = Asks::default();
         let task = self.tasks.spawn_local(run(asks.clone()));
-        self.open.push_back(Open { task, asks });
-        debug_assert!(self.open.len() <= CONNECTIONS_MAX);
+        self.open.push_back(OpenConnection { task, asks });
+        debug_assert!(self.open.len() <= CONNECTIONS_MAX, "one has given way");
     }
 
     /// Ends the idlest connection, if there is one.

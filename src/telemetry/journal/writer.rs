@@ -9,20 +9,21 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{Message, State, Target, omitted};
+use super::{Losses, Message, Target, omitted};
 use crate::durable::new_file;
 
 /// How often it is looked whether something was left out, or the file moved away.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) struct Writer<F> {
-    /// What names the target.
+/// Writes lines until it is told to stop.
+pub(crate) struct JournalWriter<F> {
+    /// The variable that names the target.
     variable: &'static str,
     target: Target,
-    state: Arc<State>,
+    losses: Arc<Losses>,
     /// `None` while the file cannot be opened.
     output: Option<Output>,
-    /// The log has been told that lines cannot be written.
+    /// Whether it has been logged that lines cannot be written.
     is_failing: bool,
     summary: F,
 }
@@ -46,9 +47,10 @@ impl Output {
 
     fn write(&mut self, line: &str) -> io::Result<()> {
         match self {
-            Self::Stdout(stdout) => stdout
-                .write_all(line.as_bytes())
-                .and_then(|()| stdout.flush()),
+            Self::Stdout(stdout) => {
+                stdout.write_all(line.as_bytes())?;
+                stdout.flush()
+            }
             Self::File(file) => file.write_all(line.as_bytes()),
         }
     }
@@ -62,18 +64,18 @@ impl Output {
     }
 }
 
-impl<F: FnMut() -> Vec<String>> Writer<F> {
+impl<F: FnMut() -> Vec<String>> JournalWriter<F> {
     pub(crate) fn open(
         variable: &'static str,
         target: Target,
-        state: Arc<State>,
+        losses: Arc<Losses>,
         summary: F,
     ) -> io::Result<Self> {
         let output = Some(Output::open(&target)?);
         Ok(Self {
             variable,
             target,
-            state,
+            losses,
             output,
             is_failing: false,
             summary,
@@ -123,27 +125,24 @@ impl<F: FnMut() -> Vec<String>> Writer<F> {
             Some(Ok(())) => self.is_failing = false,
             Some(Err(error)) => {
                 self.fail(&error);
-                self.state.drop_one();
+                self.losses.drop_one();
             }
-            None => self.state.drop_one(),
+            None => self.losses.drop_one(),
         }
     }
 
     /// Says how many events have no line.
     fn summarize(&mut self) {
         // Saying it may fail too, which is one more for the next time.
-        let dropped = omitted(
-            "dropped",
-            None,
-            self.state.dropped.swap(0, Ordering::Relaxed),
-        );
-        (self.summary)()
-            .into_iter()
-            .chain(dropped)
-            .for_each(|line| self.write(&line));
+        let dropped = self.losses.dropped.swap(0, Ordering::Relaxed);
+        let mut lines = (self.summary)();
+        lines.extend(omitted("dropped", None, dropped));
+        for line in lines {
+            self.write(&line);
+        }
     }
 
-    /// Logged once, until a line has been written again.
+    /// Logs an error once, until a line has been written again.
     fn fail(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::error!(%error, "{}: lines cannot be written down", self.variable);

@@ -12,19 +12,20 @@ use std::fmt::Write;
 
 use super::cell::Local;
 
+/// The bounds that every family has.
 const BOUNDS: usize = 14;
 
-/// One metric name: what it is and where its buckets end.
+/// A metric by its name: what it is and where its buckets end.
 pub(crate) struct Family {
     pub name: &'static str,
     pub help: &'static str,
-    /// Largest value of each bucket, ascending, in the small unit.
+    /// The largest value of each bucket, ascending, in the small unit.
     pub bounds: [u64; BOUNDS],
-    /// Small units in one base unit.
+    /// The small units of one base unit.
     pub per_base_unit: f64,
 }
 
-/// Microseconds, 0.5 ms to 10 s.
+/// The bounds of durations in microseconds, 0.5 ms to 10 s.
 const DURATION_BOUNDS: [u64; BOUNDS] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
@@ -66,16 +67,16 @@ pub(crate) static BATCH_BYTES: Family = Family {
     per_base_unit: 1.0,
 };
 
-/// Observations of one thread.
+/// The observations of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    /// One for each bound, and one for what is larger.
+    /// A count for each bound, and one for what is larger.
     buckets: [Local; BOUNDS + 1],
     sum: Local,
 }
 
 impl Histogram {
-    /// `value` is in the family's small unit.
+    /// Counts a value, which is in the family's small unit.
     pub(crate) fn observe(&self, family: &Family, value: u64) {
         self.buckets[family.bounds.partition_point(|bound| *bound < value)].add(1);
         self.sum.add(value);
@@ -97,18 +98,11 @@ impl Family {
         label: &str,
         histograms: impl Iterator<Item = &'a Histogram>,
     ) {
-        let (mut counts, mut sum) = ([0_u64; BOUNDS + 1], 0_u64);
-        for histogram in histograms {
-            sum = sum.wrapping_add(histogram.sum.get());
-            for (count, bucket) in counts.iter_mut().zip(&histogram.buckets) {
-                *count += bucket.get();
-            }
-        }
+        let Sum { counts, sum } = Sum::of(histograms);
         let name = self.name;
-        let (labels, more) = if label.is_empty() {
-            (String::new(), String::new())
-        } else {
-            (format!("{{{label}}}"), format!("{label},"))
+        let (labels, more) = match label {
+            "" => (String::new(), String::new()),
+            label => (format!("{{{label}}}"), format!("{label},")),
         };
         let mut count = 0;
         for (bucket, bound) in counts.iter().zip(self.bounds) {
@@ -119,11 +113,31 @@ impl Family {
         // The count is that of the buckets, so that a scrape never contradicts itself.
         count += counts[BOUNDS];
         let sum = sum as f64 / self.per_base_unit;
-        let _ = writeln!(text, "{name}_bucket{{{more}le=\"+Inf\"}} {count}");
         let _ = writeln!(
             text,
-            "{name}_sum{labels} {sum}\n{name}_count{labels} {count}"
+            "{name}_bucket{{{more}le=\"+Inf\"}} {count}\n\
+             {name}_sum{labels} {sum}\n{name}_count{labels} {count}"
         );
+    }
+}
+
+/// What several histograms have observed together.
+struct Sum {
+    counts: [u64; BOUNDS + 1],
+    sum: u64,
+}
+
+impl Sum {
+    fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Self {
+        let mut counts = [0_u64; BOUNDS + 1];
+        let mut sum = 0_u64;
+        for histogram in histograms {
+            sum = sum.wrapping_add(histogram.sum.get());
+            for (count, bucket) in counts.iter_mut().zip(&histogram.buckets) {
+                *count += bucket.get();
+            }
+        }
+        Self { counts, sum }
     }
 }
 

@@ -3,7 +3,9 @@
 //! Written where an event happens, through the exporter's handles: an event that is left out is
 //! rare, or one of a flood that has cost more already.
 
-use metrics::{Counter, counter, describe_counter};
+use metrics::Counter;
+
+use super::register::{counter, counters, each};
 
 /// Handles of one log's metrics; clones count into the same ones.
 #[derive(Clone)]
@@ -14,30 +16,26 @@ pub(crate) struct JournalMetrics {
 
 impl JournalMetrics {
     pub(super) fn audit() -> Self {
-        const NAME: &str = "forebay_audit_omitted_events_total";
-        describe_counter!(
-            NAME,
-            "Events without a line in the audit log: too many of a kind, or not written in time"
+        let omitted = counters(
+            "forebay_audit_omitted_events_total",
+            "Events without a line in the audit log: too many of a kind, or not written in time",
+            each("why", &["sampled", "dropped"]),
         );
-        Self {
-            sampled: counter!(NAME, "why" => "sampled"),
-            dropped: counter!(NAME, "why" => "dropped"),
-        }
+        let [sampled, dropped] = omitted.try_into().expect("one for each reason");
+        Self { sampled, dropped }
     }
 
     pub(super) fn access() -> Self {
-        const NAME: &str = "forebay_access_dropped_lines_total";
-        describe_counter!(
-            NAME,
-            "Lines of the access log that could not be written in time"
-        );
         Self {
             sampled: Counter::noop(),
-            dropped: counter!(NAME),
+            dropped: counter(
+                "forebay_access_dropped_lines_total",
+                "Lines of the access log that could not be written in time",
+            ),
         }
     }
 
-    /// Counts for nobody.
+    /// Handles that count for nobody.
     #[cfg(test)]
     pub(crate) fn unseen() -> Self {
         Self {
@@ -46,12 +44,12 @@ impl JournalMetrics {
         }
     }
 
-    /// There were too many of its kind in this second.
+    /// Counts an event of whose kind there were too many in this second.
     pub(crate) fn sampled(&self) {
         self.sampled.increment(1);
     }
 
-    /// The queue was full, or the file could not be written.
+    /// Counts a line for which the queue was full, or the file could not be written.
     pub(crate) fn dropped(&self) {
         self.dropped.increment(1);
     }

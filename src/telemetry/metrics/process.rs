@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-/// A tick in /proc is a hundredth of a second on every architecture that the gateway is built for:
+/// The ticks of a second in /proc: a tick is a hundredth of a second on every architecture that the gateway is built for:
 /// USER_HZ, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -20,27 +20,16 @@ pub(crate) fn write(text: &mut String) {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let seconds = cpu_seconds(&read("/proc/self/stat")).unwrap_or_default();
     let bytes = resident_bytes(&read("/proc/self/status")).unwrap_or_default();
-    let families = [
-        (
-            "process_cpu_seconds_total",
-            "counter",
-            "Processor time of the process, in user and system mode",
-            seconds,
-        ),
-        (
-            "process_resident_memory_bytes",
-            "gauge",
-            "Memory that the process has resident",
-            bytes,
-        ),
-    ];
-    for (name, kind, help, value) in families {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        );
-    }
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "# HELP process_cpu_seconds_total Processor time of the process, in user and system mode\n\
+         # TYPE process_cpu_seconds_total counter\n\
+         process_cpu_seconds_total {seconds}\n\
+         # HELP process_resident_memory_bytes Memory that the process has resident\n\
+         # TYPE process_resident_memory_bytes gauge\n\
+         process_resident_memory_bytes {bytes}\n"
+    );
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {

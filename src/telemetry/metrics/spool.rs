@@ -2,7 +2,9 @@
 //!
 //! The spool's own threads write, once a commit or less often, through the exporter's handles.
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge};
+
+use super::register::{counter, gauge};
 
 /// Handles of the spool's metrics; clones count into the same ones.
 #[derive(Clone)]
@@ -18,61 +20,52 @@ pub struct SpoolMetrics {
 
 impl SpoolMetrics {
     pub(super) fn register() -> Self {
-        describe_gauge!(
-            "forebay_spool_up",
-            "1 while the spool takes records, 0 while it is full, its disk fails, or there is none"
-        );
-        describe_gauge!(
-            "forebay_spool_bytes",
-            "Bytes of the segments that hold undelivered records"
-        );
-        describe_gauge!(
-            "forebay_spool_bytes_max",
-            "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool"
-        );
-        describe_gauge!(
-            "forebay_spool_records",
-            "Records in the spool that have not been delivered"
-        );
-        describe_counter!(
-            "forebay_spool_disk_failures_total",
-            "Segments that could not be created, written or synced"
-        );
-        describe_counter!(
-            "forebay_spool_damaged_frames_total",
-            "Frames that could not be read back"
-        );
-        describe_counter!(
-            "forebay_spool_dropped_records_total",
-            "Undelivered records dropped to make room"
-        );
         Self {
-            up: gauge!("forebay_spool_up"),
-            bytes: gauge!("forebay_spool_bytes"),
-            bytes_max: gauge!("forebay_spool_bytes_max"),
-            records: gauge!("forebay_spool_records"),
-            disk_failures: counter!("forebay_spool_disk_failures_total"),
-            damaged_frames: counter!("forebay_spool_damaged_frames_total"),
-            dropped_records: counter!("forebay_spool_dropped_records_total"),
+            up: gauge(
+                "forebay_spool_up",
+                "1 while the spool takes records, 0 while it is full, its disk fails, or there is none",
+            ),
+            bytes: gauge(
+                "forebay_spool_bytes",
+                "Bytes of the segments that hold undelivered records",
+            ),
+            bytes_max: gauge(
+                "forebay_spool_bytes_max",
+                "FOREBAY_SPOOL_BYTES_MAX; 0 without a spool",
+            ),
+            records: gauge(
+                "forebay_spool_records",
+                "Records in the spool that have not been delivered",
+            ),
+            disk_failures: counter(
+                "forebay_spool_disk_failures_total",
+                "Segments that could not be created, written or synced",
+            ),
+            damaged_frames: counter(
+                "forebay_spool_damaged_frames_total",
+                "Frames that could not be read back",
+            ),
+            dropped_records: counter(
+                "forebay_spool_dropped_records_total",
+                "Undelivered records dropped to make room",
+            ),
         }
     }
 
-    /// Counts for nobody: for a folder of which nobody asks.
+    /// Handles that count for nobody: for a folder of which nobody asks.
     pub fn unseen() -> Self {
-        let [up, bytes, bytes_max, records] = [(); 4].map(|()| Gauge::noop());
-        let [disk_failures, damaged_frames, dropped_records] = [(); 3].map(|()| Counter::noop());
         Self {
-            up,
-            bytes,
-            bytes_max,
-            records,
-            disk_failures,
-            damaged_frames,
-            dropped_records,
+            up: Gauge::noop(),
+            bytes: Gauge::noop(),
+            bytes_max: Gauge::noop(),
+            records: Gauge::noop(),
+            disk_failures: Counter::noop(),
+            damaged_frames: Counter::noop(),
+            dropped_records: Counter::noop(),
         }
     }
 
-    /// Counts what goes wrong into the same counters, its state and its backlog for nobody.
+    /// Handles that count what goes wrong into the same counters, and state and backlog for nobody.
     pub fn without_backlog(&self) -> Self {
         Self {
             up: Gauge::noop(),
@@ -82,18 +75,18 @@ impl SpoolMetrics {
         }
     }
 
-    /// Whether it takes records.
+    /// Says whether the spool takes records.
     pub fn set_up(&self, is_up: bool) {
         self.up.set(f64::from(u8::from(is_up)));
     }
 
-    /// What waits for delivery.
+    /// Says what waits for delivery.
     pub fn set_backlog(&self, bytes: u64, records: u64) {
         self.bytes.set(bytes as f64);
         self.records.set(records as f64);
     }
 
-    /// How many bytes it may take.
+    /// Says how many bytes the spool may take.
     pub fn set_bytes_max(&self, bytes_max: u64) {
         self.bytes_max.set(bytes_max as f64);
     }
