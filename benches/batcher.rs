@@ -19,7 +19,8 @@ use forebay::internals::handover;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::internals::telemetry::{Metrics, SealReason};
+use forebay::internals::telemetry::Metrics;
+use forebay::internals::words::SealReason;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;

@@ -33,10 +33,11 @@ use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, R
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
 use crate::tls::Revocation;
+use crate::words::Protocol;
 use bell::Bell;
 pub use date::Date;
 pub(crate) use reply::openapi;

@@ -120,7 +120,7 @@ pub mod telemetry {
     pub use crate::telemetry::access::{AccessLog, Exchange};
     pub use crate::telemetry::audit::Audit;
     pub use crate::telemetry::metrics::{
-        Metrics, ProbedGauge, Protocol, SealReason, SpoolMetrics, WorkerMetrics,
+        Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics,
     };
     pub use crate::telemetry::spans::Spans;
     pub use crate::telemetry::top::Top;
@@ -128,4 +128,8 @@ pub mod telemetry {
 
 pub mod tls {
     pub use crate::tls::{Revocation, Status};
+}
+
+pub mod words {
+    pub use crate::words::{Protocol, SealReason};
 }

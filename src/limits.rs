@@ -19,7 +19,7 @@ use wildmatch::WildMatch;
 use crate::config::LimitsConfig;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
-pub(crate) use crate::telemetry::metrics::Scope;
+use crate::words::Scope;
 
 pub use table::TableFull;
 use table::{Handle, Table, Which};

@@ -34,7 +34,7 @@ pub(crate) use tickets::SharedCertificates;
 pub(crate) use verifier::take_refused_serial;
 
 use crate::record::Timestamp;
-use crate::telemetry::metrics::{Handshake, Reload};
+use crate::words::{Handshake, Reload};
 
 /// What is wrong with the files.
 #[derive(Debug, thiserror::Error)]

@@ -155,7 +155,7 @@ proptest! {
             record.received_at = Timestamp(index as u64);
             sealed.extend(accumulator.push(record, AckSlot(index as u32), now).into_iter().flatten());
         }
-        sealed.extend(accumulator.seal(forebay::internals::telemetry::SealReason::Drain));
+        sealed.extend(accumulator.seal(forebay::internals::words::SealReason::Drain));
         let order: Vec<u64> = sealed.iter().flat_map(|batch| &batch.records).map(|record| record.received_at.0).collect();
         prop_assert_eq!(order, (0..sizes.len() as u64).collect::<Vec<_>>());
         for batch in sealed {

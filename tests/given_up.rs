@@ -6,7 +6,7 @@ mod support;
 
 use bytes::Bytes;
 use forebay::internals::admission::RECORD_OVERHEAD_BYTES;
-use forebay::internals::telemetry::Protocol;
+use forebay::internals::words::Protocol;
 use h2::Reason;
 use support::{connect, runtime, service};
 use tokio::task::{LocalSet, spawn_local, yield_now};

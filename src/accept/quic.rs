@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::{Acceptor, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
-use crate::telemetry::metrics::{Handshake, Protocol};
+use crate::words::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;

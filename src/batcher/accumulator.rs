@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::spares::Buffers;
 use crate::config::BatchConfig;
 use crate::record::{AckSlot, Record};
-use crate::telemetry::metrics::SealReason;
+use crate::words::SealReason;
 
 /// Records that travel together, and why they set out.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use super::discard::{discard, discard_pieces};
 use super::{Answer, Busy, Connection, Service, is_head_paid, is_rest_paid};
 use crate::ingest::{Admitted, Body, BrokenBody, Refusal};
 use crate::record::Timestamp;
-use crate::telemetry::metrics::Protocol;
+use crate::words::Protocol;
 pub use answer::Accepted;
 use chunked::Chunked;
 use head::Framing;

@@ -38,7 +38,7 @@ use super::discard::discard;
 use super::h2::head_bytes;
 use super::{Connection, HEAD_BYTES_MAX, Service, is_head_paid, is_rest_paid, request_head};
 use crate::ingest::{Field, RequestHead, length};
-use crate::telemetry::metrics::Protocol;
+use crate::words::Protocol;
 use body::{QuicBody, Reading};
 use leave::Leave;
 use link::Link;

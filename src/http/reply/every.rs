@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::identity::IdentityError;
 use crate::ingest::Refusal;
-use crate::limits::{self, Refused, Scope};
+use crate::limits::{self, Refused};
+use crate::words::Scope;
 
 /// The refusal after this one. A new one does not compile until it has its place here.
 fn after(refusal: Option<&Refusal>) -> Option<Refusal> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::reply::every::every_refusal;
 use crate::http::reply::{Refusal, problem, refused};
-use crate::limits::Scope;
+use crate::words::Scope;
 
 /// The answer to a reading that is safe.
 pub(crate) fn accepted() -> Value {
