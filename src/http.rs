@@ -8,13 +8,14 @@
 pub(crate) mod bell;
 mod cut;
 mod date;
+mod deadline;
 mod discard;
 mod fields;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod overhead;
-mod patience;
+
 mod reply;
 
 use std::cell::Cell;

@@ -7,7 +7,7 @@ pub mod admission {
 
 pub mod batcher {
     pub use crate::batcher::accumulator::{Accumulator, Sealed};
-    pub use crate::batcher::lull::Lull;
+    pub use crate::batcher::idle::IdleSignal;
     pub use crate::batcher::spares::Buffers;
     pub use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 }
@@ -119,9 +119,7 @@ pub mod spool {
 pub mod telemetry {
     pub use crate::telemetry::access::{AccessLog, Exchange};
     pub use crate::telemetry::audit::Audit;
-    pub use crate::telemetry::metrics::{
-        Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics,
-    };
+    pub use crate::telemetry::metrics::{Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics};
     pub use crate::telemetry::spans::Spans;
     pub use crate::telemetry::top::Top;
 }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Place, Quic, Turns, WorkerConnectionIds};
 use crate::admission::Admission;
-use crate::batcher::lull::Lull;
+use crate::batcher::idle::IdleSignal;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig};
 use crate::handover::{self, Sender};
@@ -101,7 +101,7 @@ pub(crate) fn run(
     // Declared before the runtime, so that it goes after it, and with it the socket.
     let place = Place::new(Cell::new(Some(place)));
     let mut runtime = Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
+    let lull = IdleSignal::of(&mut runtime);
     let runtime = runtime
         .enable_all()
         .event_interval(POLLS_BETWEEN_EVENTS)
@@ -114,7 +114,7 @@ async fn serve(
     place: Place,
     shared: &Shared,
     delivery: Sender<Batch>,
-    lull: Lull,
+    lull: IdleSignal,
 ) -> io::Result<usize> {
     let metrics = shared.metrics.worker(own.index);
     let (home, settled) = handover::channel(usize::from(shared.streams) * IN_FLIGHT_BATCHES_MAX);

@@ -8,7 +8,7 @@ use crate::config::BatchConfig;
 use crate::record::{AckSlot, Record};
 use crate::words::SealReason;
 
-/// Records that travel together, and why they set out.
+/// Records that travel together, and why they are sent.
 #[derive(Debug)]
 pub struct Sealed {
     pub records: Vec<Record>,
@@ -71,7 +71,7 @@ impl Accumulator {
         [before, full]
     }
 
-    /// What holds between calls.
+    /// Asserts what holds between calls.
     fn check(&self) {
         let records = self.gathered.records.len();
         debug_assert_eq!(records, self.gathered.acks.len());
@@ -101,7 +101,7 @@ impl Accumulator {
             .map(|opened_at| opened_at + self.limits.linger)
     }
 
-    /// Takes what has gathered; `None` when that is nothing.
+    /// Takes what has gathered; `None` where that is nothing.
     pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
         let opened_at = self.opened_at.take()?;
         let Buffers { records, acks } = std::mem::take(&mut self.gathered);
@@ -117,7 +117,7 @@ impl Accumulator {
 
     /// Gathers in these buffers, which are empty, as there is nothing yet.
     pub fn gather_in(&mut self, buffers: Buffers) {
-        debug_assert!(self.is_empty() && buffers.records.is_empty() && buffers.acks.is_empty());
+        debug_assert!(self.is_empty() && buffers.is_empty());
         self.gathered = buffers;
     }
 }

@@ -155,7 +155,7 @@ where
         if wire.has_gathered() && !std::mem::replace(&mut has_begun, true) {
             wire.set_deadline(Instant::now() + service.header_timeout);
         }
-        wire.poll_over(context).map(|()| None)
+        wire.poll_passed(context).map(|()| None)
     })
     .await
 }

@@ -27,8 +27,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use super::cut::until_cut;
+use super::deadline::Deadline;
 use super::discard::discard;
-use super::patience::Patience;
 use super::{
     Connection, HEAD_BYTES_MAX, Service, fields, is_head_paid, is_rest_paid, request_head,
 };
@@ -132,7 +132,7 @@ async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
         connection,
         service,
         meter,
-        patience: Patience::until(Instant::now() + service.idle_timeout),
+        deadline: Deadline::until(Instant::now() + service.idle_timeout),
     };
     poll_fn(|context| {
         loop {
@@ -177,31 +177,31 @@ struct Vigil<'c> {
     connection: &'c Connection,
     service: &'c Service,
     meter: &'c Meter,
-    patience: Patience,
+    deadline: Deadline,
 }
 
 impl Vigil<'_> {
     fn poll(&mut self, stage: Stage, context: &mut Context<'_>) -> Poll<Over> {
         match (stage, self.meter.head()) {
-            (Stage::Ending(since), _) => self.patience.hasten(since + LAST_WORD_TIMEOUT),
+            (Stage::Ending(since), _) => self.deadline.hasten(since + LAST_WORD_TIMEOUT),
             (_, Head::TooLarge) => return Poll::Ready(Over::Head),
             (_, Head::Open { since: Some(_), .. }) => {
-                self.patience.hasten(self.deadline(stage).1);
+                self.deadline.hasten(self.next(stage).1);
             }
             _ => {}
         }
         loop {
-            ready!(self.patience.poll_over(context));
-            let (over, deadline) = self.deadline(stage);
+            ready!(self.deadline.poll_passed(context));
+            let (over, deadline) = self.next(stage);
             if deadline <= Instant::now() {
                 return Poll::Ready(over);
             }
-            self.patience.reset(deadline);
+            self.deadline.reset(deadline);
         }
     }
 
     /// What is over first, and when.
-    fn deadline(&self, stage: Stage) -> (Over, Instant) {
+    fn next(&self, stage: Stage) -> (Over, Instant) {
         if let Stage::Ending(since) = stage {
             return (Over::Connection, since + LAST_WORD_TIMEOUT);
         }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::head;
+use crate::http::deadline::Deadline;
 use crate::http::overhead::Overhead;
-use crate::http::patience::Patience;
 use crate::ingest::Refusal;
 
 /// One connection's.
@@ -23,7 +23,7 @@ pub(crate) struct Wire<S> {
     gathered: Vec<u8>,
     /// How much of `gathered` has no end of a head.
     searched: usize,
-    patience: Patience,
+    deadline: Deadline,
     /// All that is read, until it is paid back.
     pub overhead: Overhead,
 }
@@ -34,14 +34,14 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
             stream,
             gathered: Vec::new(),
             searched: 0,
-            patience: Patience::until(deadline),
+            deadline: Deadline::until(deadline),
             overhead: Overhead::since(now),
         }
     }
 
     /// From now on, waiting ends then.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.patience.reset(deadline);
+        self.deadline.reset(deadline);
     }
 
     /// What has arrived; empty when nothing will any more. An error when more of it than may has come to nothing.
@@ -122,8 +122,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Whether the deadline has passed.
-    pub(crate) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.patience.poll_over(context)
+    pub(crate) fn poll_passed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.deadline.poll_passed(context)
     }
 
     /// Sends all of `bytes` before the deadline.
@@ -157,8 +157,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.patience
-            .poll_over(context)
+        self.deadline
+            .poll_passed(context)
             .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
