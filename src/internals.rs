@@ -69,7 +69,7 @@ pub mod ingest {
 }
 
 pub mod limits {
-    pub use crate::limits::token_bucket::{Bucket, Evicted, Refusal, Rule};
+    pub use crate::limits::token_bucket::{Bucket, Evicted, Rule, Shortfall};
     pub use crate::limits::{
         AddressLimits, Clock, Denied, DeviceLimits, Limits, Nanos, Refused, TableFull,
     };
