@@ -41,7 +41,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whose bucket was empty.
+    /// The bucket that was empty, where one was.
     pub(crate) fn limit(&self) -> Option<Scope> {
         match self {
             Self::RateLimited(refused) => Some(refused.scope),
