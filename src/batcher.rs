@@ -1,15 +1,17 @@
 //! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
 //!
-//! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when it is full, when its
-//! oldest record has waited for the linger, or, where the lane has nothing in flight, as soon as the worker is idle
-//! ([`IdleSignal`]): a quiet gateway makes nobody wait, and what a busy one takes in travels together. Sealed batches
-//! cross to delivery and come back settled; then the worker wakes its own requests.
+//! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when
+//! it is full, when its oldest record has waited for the linger, or, where the lane has nothing in
+//! flight, as soon as the worker is idle ([`IdleSignal`]): a quiet gateway makes nobody wait, and
+//! what a busy one takes in travels together. Sealed batches cross to delivery and come back
+//! settled; then the worker wakes its own requests.
 //!
 //! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
 //!
-//! Nothing here is shared between threads but the two hand-over queues. A lane has at most [`IN_FLIGHT_BATCHES_MAX`]
-//! batches in flight, and both queues have room for all of them, so a push never fails; what a lane cannot send waits
-//! in it, within the memory budget that admission keeps.
+//! Nothing here is shared between threads but the two hand-over queues. A lane has at most
+//! [`IN_FLIGHT_BATCHES_MAX`] batches in flight, and both queues have room for all of them, so a
+//! push never fails; what a lane cannot send waits in it, within the memory budget that admission
+//! keeps.
 
 pub(crate) mod accumulator;
 mod agenda;
@@ -75,7 +77,8 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the `streams` lanes.
+    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the
+    /// `streams` lanes.
     pub fn new(
         streams: u16,
         limits: BatchConfig,
@@ -99,8 +102,9 @@ impl Batcher {
         }
     }
 
-    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In `queued` mode the
-    /// record counts as delivered at once. Dropping the future gives up waiting, not the record.
+    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
+    /// `queued` mode the record counts as delivered at once. Dropping the future gives up waiting,
+    /// not the record.
     pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
         let now = Instant::now();
         if self.ack.mode == AckMode::Queued {
@@ -137,7 +141,8 @@ impl Batcher {
         self.agenda.borrow_mut().note(lane.stream, lane.standing());
     }
 
-    /// Seals what is due, and carries acks home, until the batcher is draining and everything has come back.
+    /// Seals what is due, and carries acks home, until the batcher is draining and everything has
+    /// come back.
     pub async fn run(&self, mut settled: Receiver<Settled>, idle: IdleSignal) {
         let (mut expiry_at, mut is_idle) = (Instant::now(), false);
         while !self.is_drained() {
@@ -161,7 +166,8 @@ impl Batcher {
         }
     }
 
-    /// Waits until the worker has nothing else to do, and its sockets have brought no company for the unsent records.
+    /// Waits until the worker has nothing else to do, and its sockets have brought no company for
+    /// the unsent records.
     async fn wait_until_quiet(&self, idle: &IdleSignal) {
         loop {
             idle.wait().await;
@@ -188,7 +194,8 @@ impl Batcher {
         !(self.waiters.is_empty() && self.agenda.borrow().is_empty())
     }
 
-    /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
+    /// Sends everything on, from now on without delay, and lets `run` end once all of it has come
+    /// back.
     pub fn drain(&self) {
         self.draining.set(true);
         self.changed.notify_one();

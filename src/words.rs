@@ -1,9 +1,12 @@
-//! The words of the domain: closed sets of values that have one name on the wire, in metrics and in logs.
+//! The words of the domain: closed sets of values that have one name on the wire, in metrics and in
+//! logs.
 //!
-//! Any room may use them: `limits` names a bucket, `http` a protocol, `accept` how a handshake ended. `telemetry` knows
-//! a word by its place and its label only, and counts it in an array of as many cells as there are labels.
+//! Any room may use them: `limits` names a bucket, `http` a protocol, `accept` how a handshake
+//! ended. `telemetry` knows a word by its place and its label only, and counts it in an array of as
+//! many cells as there are labels.
 //!
-//! Invariant: a word's labels stand in the order of its variants. Labels are a contract, like the names of metrics.
+//! Invariant: a word's labels stand in the order of its variants. Labels are a contract, like the
+//! names of metrics.
 
 /// Defines a word: its values and, in the same order, their labels.
 macro_rules! word {

@@ -52,8 +52,8 @@ impl Accumulator {
         self.gathered.records.len()
     }
 
-    /// Adds a record. Seals what was there before when both together would be too many bytes, and what is there
-    /// then when it is full; so up to two batches come out, in order.
+    /// Adds a record. Seals what was there before when both together would be too many bytes, and
+    /// what is there then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
         self.check();
         let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;

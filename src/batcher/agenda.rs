@@ -1,9 +1,10 @@
 //! Which lanes of a worker have something to do, and when: looked at in place of all lanes.
 //!
-//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is in
-//! at most one of two queues, each in the order in which its lanes are due. As every lane has the same
-//! linger, a lane that opens goes to the end; so a note costs next to nothing however many lanes there
-//! are, and a wake costs what is due. Nothing here is allocated once each lane has been in each queue.
+//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is
+//! in at most one of two queues, each in the order in which its lanes are due. As every lane has
+//! the same linger, a lane that opens goes to the end; so a note costs next to nothing however many
+//! lanes there are, and a wake costs what is due. Nothing here is allocated once each lane has been
+//! in each queue.
 
 use std::collections::VecDeque;
 
@@ -14,12 +15,14 @@ use crate::record::StreamIndex;
 /// How a lane stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It has gathered nothing, or has as much in flight as it may: a batch that comes home changes that.
+    /// It has gathered nothing, or has as much in flight as it may: a batch that comes home changes
+    /// that.
     #[default]
     Resting,
     /// Batches of it are in flight: its records wait for company, until it is due.
     Gathering { due_at: Instant },
-    /// Nothing of it is in flight: its records are sent as soon as the worker is idle, or when it is due.
+    /// Nothing of it is in flight: its records are sent as soon as the worker is idle, or when it
+    /// is due.
     Unsent { due_at: Instant, records: usize },
 }
 
@@ -31,7 +34,8 @@ impl Standing {
         }
     }
 
-    /// Whether a lane that stood so has its place in the queue already: it has gathered more, nothing else.
+    /// Whether a lane that stood so has its place in the queue already: it has gathered more,
+    /// nothing else.
     fn keeps_place_of(self, before: Self) -> bool {
         match (before, self) {
             (Self::Unsent { due_at, .. }, Self::Unsent { due_at: same, .. }) => due_at == same,

@@ -75,7 +75,8 @@ impl Bench {
     }
 }
 
-/// Every lane is filled far beyond its credit; afterwards the batcher is as large as after a quiet day.
+/// Every lane is filled far beyond its credit; afterwards the batcher is as large as after a quiet
+/// day.
 #[test]
 fn what_a_burst_needed_is_given_back() {
     let mut bench = bench(AckMode::Queued);
@@ -108,7 +109,8 @@ fn slots_of_a_burst_are_given_back() {
     assert!(waiters.is_empty() && waiters.capacity() <= 4096);
 }
 
-/// However many lanes there are, a wake looks at those that are due: one lane of them has been noted.
+/// However many lanes there are, a wake looks at those that are due: one lane of them has been
+/// noted.
 #[test]
 fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     let bench = bench(AckMode::Queued);

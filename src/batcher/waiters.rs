@@ -1,7 +1,8 @@
 //! The requests of one worker that wait for their record's ack.
 //!
-//! A slot belongs to one record from its push until both sides have let go: the batch has come back, and the
-//! request has its answer or is gone. Only then is it used again, so that a late ack never reaches another request.
+//! A slot belongs to one record from its push until both sides have let go: the batch has come
+//! back, and the request has its answer or is gone. Only then is it used again, so that a late ack
+//! never reaches another request.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -34,7 +35,8 @@ const SLOTS_KEPT_MAX: usize = 4096;
 pub(crate) struct Waiters(RefCell<Slab<Slot>>);
 
 impl Waiters {
-    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is never free again.
+    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is
+    /// never free again.
     pub(crate) fn open(&self, deadline: Instant) -> AckSlot {
         let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
         debug_assert!(

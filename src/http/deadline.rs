@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// An instant at which a wait ends, and may be moved. The timer is set anew only when it has to fire earlier, or has
-/// fired too early: a deadline that moves on with every request costs nothing.
+/// An instant at which a wait ends, and may be moved. The timer is set anew only when it has to
+/// fire earlier, or has fired too early: a deadline that moves on with every request costs nothing.
 pub(crate) struct Deadline {
     timer: Pin<Box<Sleep>>,
     at: Instant,

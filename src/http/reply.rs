@@ -49,6 +49,13 @@ pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     response
 }
 
+/// `100 Continue`, for a client that waits to be asked for its body.
+pub(crate) fn go_on() -> Response<()> {
+    let mut go_on = Response::new(());
+    *go_on.status_mut() = StatusCode::CONTINUE;
+    go_on
+}
+
 /// The answer to a request that was refused.
 #[cold]
 pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
