@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::Buffers;
-use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::delivery::Health;
@@ -20,7 +20,8 @@ use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
 };
-use forebay::internals::telemetry::{Metrics, SealReason};
+use forebay::internals::telemetry::Metrics;
+use forebay::internals::words::SealReason;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
@@ -128,10 +129,10 @@ fn hand_over(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn runtime() -> (Runtime, Lull) {
+fn runtime() -> (Runtime, IdleSignal) {
     let mut runtime = Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
-    (runtime.enable_all().build().expect("a runtime"), lull)
+    let idle = IdleSignal::of(&mut runtime);
+    (runtime.enable_all().build().expect("a runtime"), idle)
 }
 
 /// [`RECORDS`] requests push at once and wait; another thread settles every batch as delivered.
@@ -158,10 +159,10 @@ fn ack_path(criterion: &mut Criterion) {
             }
         })
     });
-    let ((runtime, lull), local, readings) = (runtime(), LocalSet::new(), Rc::new(Readings::new()));
+    let ((runtime, idle), local, readings) = (runtime(), LocalSet::new(), Rc::new(Readings::new()));
     let running = local.spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled, lull).await }
+        async move { batcher.run(settled, idle).await }
     });
     let mut group = criterion.benchmark_group("ack path");
     group.throughput(Throughput::Elements(RECORDS as u64));

@@ -25,9 +25,9 @@ fn deliver(null: Null) {
 }
 
 fn h1_null_sink(criterion: &mut Criterion) {
-    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
+    let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(lull);
+        let (service, null) = service(idle);
         deliver(null);
         (0..REQUESTS)
             .map(|number| H1::open(&service, number))
@@ -41,9 +41,9 @@ fn h1_null_sink(criterion: &mut Criterion) {
 }
 
 fn h2_null_sink(criterion: &mut Criterion) {
-    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
+    let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(lull);
+        let (service, null) = service(idle);
         deliver(null);
         let connections =
             join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
@@ -57,9 +57,9 @@ fn h2_null_sink(criterion: &mut Criterion) {
 }
 
 fn h3_null_sink(criterion: &mut Criterion) {
-    let ((runtime, lull), local) = (runtime(false), LocalSet::new());
+    let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(lull);
+        let (service, null) = service(idle);
         deliver(null);
         let loopback = Loopback::new();
         let mut connections = Vec::new();

@@ -1,19 +1,21 @@
 //! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
 //!
-//! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when it is full, when
-//! its oldest record has waited for the linger, or, where the lane has nothing in flight, as soon as the worker has nothing
-//! else to do ([`Lull`]): a quiet gateway makes nobody wait, and what a busy one takes in travels together. Sealed batches
-//! cross to delivery and come back settled; then the worker wakes its own requests.
+//! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when
+//! it is full, when its oldest record has waited for the linger, or, where the lane has nothing in
+//! flight, as soon as the worker is idle ([`IdleSignal`]): a quiet gateway makes nobody wait, and
+//! what a busy one takes in travels together. Sealed batches cross to delivery and come back
+//! settled; then the worker wakes its own requests.
 //!
 //! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
 //!
-//! Nothing here is shared between threads but the two hand-over queues. A lane sends at most [`IN_FLIGHT_BATCHES_MAX`]
-//! batches ahead, and both queues have room for all of them, so a push never fails; what a lane cannot send waits in
-//! it, within the memory budget that admission keeps.
+//! Nothing here is shared between threads but the two hand-over queues. A lane has at most
+//! [`IN_FLIGHT_BATCHES_MAX`] batches in flight, and both queues have room for all of them, so a
+//! push never fails; what a lane cannot send waits in it, within the memory budget that admission
+//! keeps.
 
 pub(crate) mod accumulator;
 mod agenda;
-pub(crate) mod lull;
+pub(crate) mod idle;
 pub(crate) mod spares;
 pub(crate) mod waiters;
 
@@ -29,14 +31,15 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{AckConfig, AckMode, BatchConfig};
 use crate::handover::{Receiver, Sender};
 use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
-use crate::telemetry::metrics::{SealReason, WorkerMetrics};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::words::SealReason;
 use accumulator::{Accumulator, Sealed};
 use agenda::{Agenda, Standing};
-use lull::Lull;
+use idle::IdleSignal;
 use spares::{Buffers, Spares};
 use waiters::Waiters;
 
-/// Batches of one lane that may be on their way at once.
+/// Batches of one lane that may be in flight at once.
 pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
 
 const _: () = assert!(IN_FLIGHT_BATCHES_MAX > 0, "a lane may send a batch");
@@ -47,16 +50,19 @@ const READY_KEPT_MAX: usize = 4 * IN_FLIGHT_BATCHES_MAX;
 /// Requests past their ack time-out are looked for this many times within one time-out.
 const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
 
+const _: () = assert!(EXPIRY_CHECKS_PER_TIMEOUT > 0, "it divides the time-out");
+
+/// The records of one stream on their way to delivery: gathering, sealed, and in flight.
 struct Lane {
     stream: StreamIndex,
     accumulator: Accumulator,
-    /// Sealed, but the lane is out of credit.
+    /// Batches that are sealed while the lane is out of credit.
     ready: VecDeque<Sealed>,
-    in_flight: usize,
+    in_flight_batches: usize,
     in_flight_records: usize,
 }
 
-/// One worker's lanes. Lives on that worker's thread.
+/// The lanes of one worker, on whose thread it lives.
 pub struct Batcher {
     lanes: Vec<RefCell<Lane>>,
     agenda: RefCell<Agenda>,
@@ -72,7 +78,8 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the `streams` lanes.
+    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the
+    /// `streams` lanes.
     pub fn new(
         streams: u16,
         limits: BatchConfig,
@@ -81,35 +88,24 @@ impl Batcher {
         home: Sender<Settled>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
-        let lane = |index| {
-            let accumulator = Accumulator::new(limits);
-            RefCell::new(Lane {
-                stream: StreamIndex(index),
-                accumulator,
-                ready: VecDeque::new(),
-                in_flight: 0,
-                in_flight_records: 0,
-            })
-        };
-        let lanes = (0..streams).map(lane).collect();
-        let (agenda, spares) = (RefCell::new(Agenda::new(streams)), Spares::default());
-        let (waiters, changed, is_emptying) = (Waiters::default(), Notify::new(), Cell::new(false));
+        let lane = |index| RefCell::new(Lane::new(StreamIndex(index), limits));
         Self {
-            lanes,
-            agenda,
-            spares,
-            waiters,
+            lanes: (0..streams).map(lane).collect(),
+            agenda: RefCell::new(Agenda::new(streams)),
+            spares: Spares::default(),
+            waiters: Waiters::default(),
             ack,
             delivery,
             home,
             metrics,
-            changed,
-            is_emptying,
+            changed: Notify::new(),
+            is_emptying: Cell::new(false),
         }
     }
 
-    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In `queued` mode the
-    /// record counts as delivered at once. Dropping the future gives up waiting, not the record.
+    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
+    /// `queued` mode the record counts as delivered at once. Dropping the future gives up waiting,
+    /// not the record.
     pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
         let now = Instant::now();
         if self.ack.mode == AckMode::Queued {
@@ -123,16 +119,16 @@ impl Batcher {
 
     fn accept(&self, stream: StreamIndex, record: Record, ack: AckSlot, now: Instant) {
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
+        debug_assert_eq!(lane.stream, stream, "a lane stands in its stream's place");
         let opens = lane.accumulator.is_empty();
         if opens {
             lane.accumulator.gather_in(self.spares.take());
         }
         let sealed = lane.accumulator.push(record, ack, now);
         if sealed.iter().any(Option::is_some) {
-            sealed
-                .into_iter()
-                .flatten()
-                .for_each(|sealed| self.queue(lane, sealed));
+            for sealed in sealed.into_iter().flatten() {
+                self.queue(lane, sealed);
+            }
             self.send_ready(lane, now);
         }
         self.note(lane);
@@ -141,14 +137,14 @@ impl Batcher {
         }
     }
 
-    /// To be called whenever a lane has changed.
+    /// Tells the agenda how the lane stands; called whenever that may have changed.
     fn note(&self, lane: &Lane) {
         self.agenda.borrow_mut().note(lane.stream, lane.standing());
     }
 
     /// Seals what is due, and carries acks home, until it is to end and everything has come back.
-    pub async fn run(&self, mut settled: Receiver<Settled>, lull: Lull) {
-        let (mut expiry_at, mut is_lull) = (Instant::now(), false);
+    pub async fn run(&self, mut settled: Receiver<Settled>, idle: IdleSignal) {
+        let (mut expiry_at, mut is_idle) = (Instant::now(), false);
         while !self.is_drained() {
             while let Some(batch) = settled.try_recv() {
                 self.settle(batch);
@@ -158,47 +154,48 @@ impl Batcher {
                 self.waiters.expire(now);
                 expiry_at = now + self.expiry_interval();
             }
-            let wake_at = self
-                .seal_due(now, is_lull)
-                .map_or(expiry_at, |due_at| due_at.min(expiry_at));
-            is_lull = tokio::select! {
+            let due_at = self.seal_due(now, is_idle);
+            let wake_at = due_at.map_or(expiry_at, |due_at| due_at.min(expiry_at));
+            is_idle = tokio::select! {
                 biased;
                 Some(batch) = settled.recv() => { self.settle(batch); false }
                 () = self.changed.notified() => false,
-                () = self.no_company(&lull), if self.departing() > 0 => true,
-                () = sleep_until(wake_at), if !self.is_idle() => false,
+                () = self.wait_until_quiet(&idle), if self.unsent_records() > 0 => true,
+                () = sleep_until(wake_at), if self.has_deadline() => false,
             };
         }
     }
 
-    /// Waits until the worker has nothing else to do, and its sockets have brought nothing for what may set out.
-    async fn no_company(&self, lull: &Lull) {
+    /// Waits until the worker has nothing else to do, and its sockets have brought no company for
+    /// the unsent records.
+    async fn wait_until_quiet(&self, idle: &IdleSignal) {
         loop {
-            lull.wait().await;
-            let gathered = self.departing();
+            idle.wait().await;
+            let gathered = self.unsent_records();
             // What the sockets have now is polled first.
             yield_now().await;
-            if self.departing() == gathered {
+            if self.unsent_records() == gathered {
                 return;
             }
         }
     }
 
-    /// How many records may set out at once.
-    fn departing(&self) -> usize {
-        self.agenda.borrow().departing_records()
+    /// Records that need not wait for company: nothing of their lane is in flight.
+    fn unsent_records(&self) -> usize {
+        self.agenda.borrow().unsent_records()
     }
 
     fn expiry_interval(&self) -> Duration {
         self.ack.timeout / EXPIRY_CHECKS_PER_TIMEOUT
     }
 
-    /// Nothing here has a deadline.
-    fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.agenda.borrow().is_empty()
+    /// Whether anything here is due some day: a lane, or the answer of a request.
+    fn has_deadline(&self) -> bool {
+        !(self.waiters.is_empty() && self.agenda.borrow().is_empty())
     }
 
-    /// Sends everything on, from now on without delay, and lets `run` end once all of it has come back.
+    /// Sends everything on, from now on without delay, and lets `run` end once all of it has come
+    /// back.
     pub fn drain(&self) {
         self.is_emptying.set(true);
         self.changed.notify_one();
@@ -214,26 +211,16 @@ impl Batcher {
         if self.ack.mode == AckMode::Durable {
             return 0;
         }
-        let mut records = 0;
-        for lane in &self.lanes {
-            let lane = lane.borrow();
-            let ready = lane.ready.iter().map(|sealed| sealed.records.len());
-            records += lane.accumulator.len() + lane.in_flight_records + ready.sum::<usize>();
-        }
-        records
+        self.lanes.iter().map(|lane| lane.borrow().records()).sum()
     }
 
     fn is_drained(&self) -> bool {
-        let done = |lane: &RefCell<Lane>| {
-            let lane = lane.borrow();
-            lane.in_flight == 0 && lane.accumulator.is_empty() && lane.ready.is_empty()
-        };
-        self.is_emptying.get() && self.lanes.iter().all(done)
+        self.is_emptying.get() && self.lanes.iter().all(|lane| lane.borrow().is_empty())
     }
 
     /// Seals and sends what is due; gives the next instant at which a lane will be.
-    fn seal_due(&self, now: Instant, is_lull: bool) -> Option<Instant> {
-        while let Some((stream, reason)) = self.due(now, is_lull) {
+    fn seal_due(&self, now: Instant, is_idle: bool) -> Option<Instant> {
+        while let Some((stream, reason)) = self.due(now, is_idle) {
             let lane = &mut *self.lanes[stream.get()].borrow_mut();
             let sealed = lane.accumulator.seal(reason);
             debug_assert!(sealed.is_some(), "a lane that is due has records");
@@ -247,9 +234,9 @@ impl Batcher {
     }
 
     /// The next lane to seal, and why.
-    fn due(&self, now: Instant, is_lull: bool) -> Option<(StreamIndex, SealReason)> {
+    fn due(&self, now: Instant, is_idle: bool) -> Option<(StreamIndex, SealReason)> {
         let agenda = self.agenda.borrow();
-        if is_lull && let Some(lane) = agenda.departing() {
+        if is_idle && let Some(lane) = agenda.unsent() {
             Some((lane, SealReason::Idle))
         } else if self.is_emptying.get() {
             Some((agenda.any()?, SealReason::Drain))
@@ -263,65 +250,103 @@ impl Batcher {
         lane.ready.push_back(sealed);
     }
 
+    /// Sends sealed batches for as long as the lane has credit.
     fn send_ready(&self, lane: &mut Lane, now: Instant) {
         while lane.has_credit() {
             let Some(sealed) = lane.ready.pop_front() else {
                 return lane.give_back_room();
             };
-            self.metrics.batch_unqueued();
-            lane.in_flight += 1;
+            lane.in_flight_batches += 1;
             lane.in_flight_records += sealed.records.len();
-            self.metrics.batch_sealed(
-                sealed.reason,
-                sealed.records.len(),
-                sealed.bytes,
-                sealed.age(now),
-            );
-            let mut batch = Batch::new(lane.stream, sealed.records, sealed.acks, self.home.clone());
-            batch.opened_at = sealed.opened_at;
-            // A batch that finds no room comes straight home as unknown.
-            let sent = self.delivery.push(batch);
-            debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
+            self.count_sent(&sealed, now);
+            self.send(lane.stream, sealed);
         }
     }
 
+    fn count_sent(&self, sealed: &Sealed, now: Instant) {
+        let (records, age) = (sealed.records.len(), sealed.age(now));
+        self.metrics.batch_unqueued();
+        self.metrics
+            .batch_sealed(sealed.reason, records, sealed.bytes, age);
+    }
+
+    fn send(&self, stream: StreamIndex, sealed: Sealed) {
+        let mut batch = Batch::new(stream, sealed.records, sealed.acks, self.home.clone());
+        batch.opened_at = sealed.opened_at;
+        // A batch that finds no room comes straight home as unknown.
+        let sent = self.delivery.push(batch);
+        debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
+    }
+
+    /// Wakes the requests of a batch that has come home, and uses the credit that it brings.
     fn settle(&self, batch: Settled) {
-        for (index, ack) in batch.acks.iter().enumerate() {
-            if *ack != AckSlot::NONE {
-                self.waiters.settle(*ack, batch.outcomes.get(index));
-            }
-        }
-        let records = batch.acks.len();
+        self.answer(&batch);
+        let (stream, records) = (batch.stream, batch.acks.len());
         self.spares.give(Buffers {
             records: batch.records,
             acks: batch.acks,
         });
-        let lane = &mut *self.lanes[batch.stream.get()].borrow_mut();
-        debug_assert!(lane.in_flight > 0, "a batch comes home once");
-        lane.in_flight -= 1;
-        lane.in_flight_records -= records;
+        let lane = &mut *self.lanes[stream.get()].borrow_mut();
+        lane.come_home(records);
         if !lane.ready.is_empty() {
             self.send_ready(lane, Instant::now());
         }
         self.note(lane);
     }
+
+    fn answer(&self, batch: &Settled) {
+        for (index, ack) in batch.acks.iter().enumerate() {
+            if *ack != AckSlot::NONE {
+                self.waiters.settle(*ack, batch.outcomes.get(index));
+            }
+        }
+    }
 }
 
 impl Lane {
+    fn new(stream: StreamIndex, limits: BatchConfig) -> Self {
+        Self {
+            stream,
+            accumulator: Accumulator::new(limits),
+            ready: VecDeque::new(),
+            in_flight_batches: 0,
+            in_flight_records: 0,
+        }
+    }
+
     fn has_credit(&self) -> bool {
-        debug_assert!(self.in_flight <= IN_FLIGHT_BATCHES_MAX);
-        self.in_flight < IN_FLIGHT_BATCHES_MAX
+        debug_assert!(self.in_flight_batches <= IN_FLIGHT_BATCHES_MAX);
+        self.in_flight_batches < IN_FLIGHT_BATCHES_MAX
     }
 
     fn standing(&self) -> Standing {
         match self.accumulator.due_at() {
-            Some(due_at) if self.in_flight == 0 => Standing::Departing {
+            Some(due_at) if self.in_flight_batches == 0 => Standing::Unsent {
                 due_at,
                 records: self.accumulator.len(),
             },
             Some(due_at) if self.has_credit() => Standing::Gathering { due_at },
             _ => Standing::Resting,
         }
+    }
+
+    /// One batch, of so many records, is in flight no longer.
+    fn come_home(&mut self, records: usize) {
+        debug_assert!(self.in_flight_batches > 0, "a batch comes home once");
+        debug_assert!(self.in_flight_records >= records, "and its records with it");
+        self.in_flight_batches -= 1;
+        self.in_flight_records -= records;
+        debug_assert!(self.in_flight_batches > 0 || self.in_flight_records == 0);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_flight_batches == 0 && self.accumulator.is_empty() && self.ready.is_empty()
+    }
+
+    /// Records that have not come home.
+    fn records(&self) -> usize {
+        let ready = self.ready.iter().map(|sealed| sealed.records.len());
+        self.accumulator.len() + self.in_flight_records + ready.sum::<usize>()
     }
 
     /// Nothing is ready: what a burst needed is not kept.

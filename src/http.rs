@@ -1,20 +1,21 @@
 //! HTTP: thin adapters of three protocols over one service.
 //!
-//! `accept` hands over a connection that has finished its handshake, with who is at its other end. ALPN has said whether
-//! it is h1, which is parsed here with httparse, or h2, which the crate of that name serves; h3 is served by h3 over quinn. Each adapter
-//! turns a request into a head and a body for [`Service`], and ends its connection when the service or the gateway says
-//! so.
+//! `accept` hands over a connection that has finished its handshake, with who is at its other end.
+//! ALPN has said whether it is h1, which is parsed here with httparse, or h2, which the crate of
+//! that name serves; h3 is served by h3 over quinn. Each adapter turns a request into a head and a
+//! body for [`Service`], and ends its connection when the service or the gateway says so.
 
 pub(crate) mod bell;
 mod cut;
 mod date;
+mod deadline;
 mod discard;
 mod fields;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod overhead;
-mod patience;
+
 mod reply;
 
 use std::cell::Cell;
@@ -33,10 +34,11 @@ use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, R
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::{Protocol, WorkerMetrics};
+use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::observers::WorkerObservers;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
+use crate::words::Protocol;
 use bell::Bell;
 use date::Date;
 pub(crate) use reply::openapi;
@@ -47,7 +49,8 @@ pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields in one request.
 pub(crate) const HEADER_FIELDS_MAX: usize = 64;
 
-/// From the last answer on an h1 connection to its end, when the gateway drains.
+/// How long an h1 connection waits for one more request after its last answer, when the gateway
+/// drains.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves the connections of one worker.
@@ -68,16 +71,16 @@ pub struct Service {
     h1_accepted: h1::Accepted,
 }
 
-/// What becomes of a connection when what is under way on it has ended.
+/// What becomes of a connection once nothing is in flight on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fate {
     #[default]
     GoesOn,
-    /// No further request is wanted.
+    /// It closes: its certificate is at fault, or it has no buckets.
     Closes,
 }
 
-/// One connection: who calls, and whether a request is under way. Counted as open while it lives.
+/// A connection: who calls, and how many requests are in flight. Counted as open while it lives.
 pub struct Connection {
     protocol: Protocol,
     metrics: Arc<WorkerMetrics>,
@@ -86,7 +89,7 @@ pub struct Connection {
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
     fate: Cell<Fate>,
-    /// A request has begun, be it over or not.
+    /// A request has begun, and may have been answered.
     has_asked: Cell<bool>,
     /// The device has been told that its certificate expires.
     is_noticed: Cell<bool>,
@@ -95,16 +98,13 @@ pub struct Connection {
 impl Connection {
     pub fn new(protocol: Protocol, caller: Caller, service: &Service) -> Self {
         service.metrics.connection_opened(protocol);
-        let device = caller
-            .device
-            .as_ref()
-            .ok()
-            .map(|known| known.device.id.clone());
+        let known = caller.device.as_ref().ok();
+        let device = known.map(|known| known.device.id.clone());
         Self {
             protocol,
             metrics: service.metrics.clone(),
-            caller,
             tally: Tally::new(service.top.clone(), device),
+            caller,
             requests: Cell::default(),
             idle_since: Cell::new(Instant::now()),
             fate: Cell::default(),
@@ -113,6 +113,7 @@ impl Connection {
         }
     }
 
+    /// A request is in flight from now on.
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.has_asked.set(true);
@@ -132,7 +133,8 @@ impl Connection {
         self.fate.get() == Fate::Closes
     }
 
-    /// Now, while a request is under way: it has bounds of its own.
+    /// Instant since which nothing is in flight; `now` while a request is, so that the idle
+    /// time-out never cuts one.
     fn idle_since(&self) -> Instant {
         if self.requests.get() > 0 {
             Instant::now()
@@ -144,27 +146,29 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        debug_assert_eq!(self.requests.get(), 0, "each of them holds its connection");
         self.metrics.connection_closed(self.protocol);
     }
 }
 
-/// A request is under way until this is dropped, also when its client went away.
+/// A request that is in flight until this is dropped, also when its client has gone.
 struct Busy {
     connection: Rc<Connection>,
     since: Moment,
-    /// Where spans are made.
+    /// The trace that it belongs to, where spans are made.
     trace: Option<TraceParent>,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.connection
-            .requests
-            .set(self.connection.requests.get() - 1);
+        let requests = &self.connection.requests;
+        debug_assert!(requests.get() > 0, "`begin` has counted it");
+        requests.set(requests.get() - 1);
     }
 }
 
-/// What a request gets: a 204, which may tell when the device's certificate expires, or a problem.
+/// What a request is answered: a 204, which may tell when the device's certificate expires, or a
+/// problem.
 enum Answer {
     Accepted(Option<HeaderValue>),
     Refused(Response<Bytes>),
@@ -210,6 +214,11 @@ impl Service {
         head: &Result<RequestHead<'_>, Refusal>,
         body: &mut impl Body,
     ) -> Response<Bytes> {
+        debug_assert_ne!(
+            connection.protocol,
+            Protocol::H1,
+            "h1 writes its answers itself"
+        );
         let mut busy = connection.begin();
         let taken = match self.judge(connection, head, &mut busy) {
             Ok(admitted) => self.ingest.take(admitted, body).await,
@@ -217,13 +226,13 @@ impl Service {
         };
         let mut response = self.response(connection.protocol, self.conclude(&busy, taken));
         if connection.protocol == Protocol::H2 {
-            response
-                .headers_mut()
-                .insert(DATE, self.date.at(busy.since.wall));
+            let date = self.date.at(busy.since.wall);
+            response.headers_mut().insert(DATE, date);
         }
         response
     }
 
+    /// Whether the request may send its body: its head is sound, and passes every check.
     fn judge<'c>(
         &self,
         connection: &'c Connection,
@@ -250,17 +259,15 @@ impl Service {
         }
     }
 
-    /// What to answer, counted.
+    /// What to answer a request of which this has become; counted and told.
     fn conclude(&self, busy: &Busy, taken: Result<(), Refusal>) -> Answer {
         let connection = &busy.connection;
+        debug_assert!(connection.requests.get() > 0, "the request is in flight");
         let now = Instant::now();
         let duration = now - busy.since.instant;
         connection.idle_since.set(now);
         connection.tally.count(taken.is_ok());
-        let has_line = self.access.picks();
-        if has_line || self.spans.are_on() {
-            self.tell(busy, taken.as_ref().err(), duration, has_line);
-        }
+        self.tell(busy, taken.as_ref().err(), duration);
         let answer = match taken {
             Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
             Err(refusal) => Answer::Refused(self.refuse(connection, &refusal)),
@@ -270,21 +277,13 @@ impl Service {
         answer
     }
 
-    /// For the access log and the trace.
-    #[cold]
-    fn tell(&self, busy: &Busy, refusal: Option<&Refusal>, duration: Duration, has_line: bool) {
-        let connection = &busy.connection;
-        let address = connection.caller.address;
-        let (status, code) = refusal.map_or((StatusCode::NO_CONTENT, None), reply::status_and_code);
-        let (protocol, device) = (connection.protocol.label(), connection.caller.id());
-        let exchange = Exchange {
-            address,
-            protocol,
-            device,
-            status: status.as_u16(),
-            code,
-            duration,
-        };
+    /// Tells the access log, which picks some requests, and the trace.
+    fn tell(&self, busy: &Busy, refusal: Option<&Refusal>, duration: Duration) {
+        let has_line = self.access.picks();
+        if !has_line && !self.spans.are_on() {
+            return;
+        }
+        let exchange = exchange(&busy.connection, refusal, duration);
         if has_line {
             self.access.record(&exchange);
         }
@@ -302,7 +301,8 @@ impl Service {
         response
     }
 
-    /// What the device is to be told of its certificate's end; counted once a connection.
+    /// When the device's certificate expires, if the device is to be told; counted once a
+    /// connection.
     fn expiry_notice(&self, busy: &Busy) -> Option<HeaderValue> {
         let connection = &busy.connection;
         let notice = connection.caller.expiry_notice(busy.since.wall)?;
@@ -312,65 +312,70 @@ impl Service {
         Some(notice.clone())
     }
 
+    /// The answer to a request that is refused; counted, and written down where it is forbidden.
     #[cold]
     fn refuse(&self, connection: &Connection, refusal: &Refusal) -> Response<Bytes> {
         if let Some(scope) = refusal.limit() {
             self.metrics.refused(scope);
         }
-        if reply::ends_connection(refusal)
-            || (connection.protocol == Protocol::H1 && reply::leaves_h1_unframed(refusal))
-        {
+        if reply::ends_connection(refusal) {
             connection.close();
         }
         if let Some(code) = reply::forbidden(refusal) {
-            let (address, device) = (connection.caller.address, connection.caller.id());
             self.audit.record(Event::Forbidden {
-                address,
+                address: connection.caller.address,
                 protocol: connection.protocol.label(),
-                device,
+                device: connection.caller.id(),
                 code,
             });
         }
         reply::refused(refusal)
     }
 
-    /// A connection was ended because it cost more than it brought.
+    /// Counts and writes down that a connection was ended because it cost more than it brought.
     #[cold]
     fn end_flood(&self, connection: &Connection) {
         self.metrics.flood_ended();
-        let (address, device) = (connection.caller.address, connection.caller.id());
         self.audit.record(Event::FloodEnded {
-            address,
+            address: connection.caller.address,
             protocol: connection.protocol.label(),
-            device,
+            device: connection.caller.id(),
         });
     }
 
-    /// Until when an h1 connection of a gateway that drains waits for one more request, which may be on its way: closed now,
-    /// it would take that along unanswered, and nothing like GOAWAY could tell the client.
+    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
+    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
+    /// could tell the client.
     fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
         let may_go_on = !connection.is_closing() && !connection.caller.is_revoked.get();
         (may_go_on && until > Instant::now()).then_some(until)
     }
 
-    /// Whether the connection is to end when nothing is under way on it.
+    /// Whether the connection is to end once nothing is in flight on it.
     fn is_over(&self, connection: &Connection) -> bool {
         let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
         connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }
 
-/// Whether the head of a request that was answered so has cost a token. What a bucket refuses has not: it is overhead
-/// of its connection.
-fn is_head_paid(status: StatusCode) -> bool {
-    status != StatusCode::TOO_MANY_REQUESTS
-}
-
-/// Whether a device is let off what it goes on sending of a request that was answered so: it is not its fault that the
-/// gateway cannot take more. Otherwise it is overhead of its connection.
-fn is_rest_paid(status: StatusCode) -> bool {
-    status.is_server_error()
+/// The request, as the access log and the trace are told of it.
+#[cold]
+fn exchange<'b>(
+    connection: &'b Connection,
+    refusal: Option<&Refusal>,
+    duration: Duration,
+) -> Exchange<'b> {
+    let accepted = (StatusCode::NO_CONTENT, None);
+    let (status, code) = refusal.map_or(accepted, reply::status_and_code);
+    Exchange {
+        address: connection.caller.address,
+        protocol: connection.protocol.label(),
+        device: connection.caller.id(),
+        status: status.as_u16(),
+        code,
+        duration,
+    }
 }
 
 /// What the gateway reads of a head that an HTTP library has parsed.

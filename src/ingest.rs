@@ -1,8 +1,9 @@
 //! The hot path: one request of one device becomes one record, or a refusal.
 //!
-//! Every protocol's adapter calls [`Ingest::admit`] with the request's head, and then [`Ingest::take`] with its body.
-//! The order of the checks is part of the wire contract and stands here, once. Lives on one worker; takes no lock,
-//! logs nothing, and waits only for the body and for the ack.
+//! Every protocol's adapter calls [`Ingest::admit`] with the request's head, and then
+//! [`Ingest::take`] with its body. The order of the checks is part of the wire contract and stands
+//! here, once. Lives on one worker; takes no lock, logs nothing, and waits only for the body and
+//! for the ack.
 
 mod body;
 mod head;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -29,16 +31,18 @@ use crate::batcher::Batcher;
 use crate::config::HttpConfig;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
+use crate::record::{
+    DeviceId, DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp,
+};
 use body::{Bounds, Ledger};
 use head::Head;
 
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
     pub device: Result<KnownDevice, IdentityError>,
-    /// What a list of revoked certificates is asked about; empty where there is none.
+    /// The certificates that a list of revoked ones is asked about; empty where there is no list.
     pub chain: Vec<Link>,
-    /// A certificate of the chain has been revoked: nothing is taken any more.
+    /// Whether a certificate of the chain has been revoked: nothing is taken any more.
     pub is_revoked: Cell<bool>,
     pub content_types: ContentTypes,
     /// Where the connection came from.
@@ -51,12 +55,12 @@ pub struct KnownDevice {
     pub device: Device,
     /// `Err` when the table of buckets was full when the device connected.
     pub limits: Result<DeviceLimits, TableFull>,
-    /// What its records hold, on this and its other connections.
+    /// The memory that its records hold, on this and its other connections.
     pub memory: DeviceMemory,
 }
 
 impl Caller {
-    /// What the device is to be told of its certificate's end.
+    /// When the device's certificate expires, if the device is to be told.
     pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
         self.device.as_ref().ok()?.device.expiry_notice(at)
     }
@@ -68,25 +72,24 @@ impl Caller {
 
     /// The device, as long as its certificate is valid, and its buckets.
     fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
-        let known = self
-            .device
-            .as_ref()
-            .map_err(|error| Refusal::InvalidIdentity(error.clone()))?;
+        let known = match &self.device {
+            Ok(known) => known,
+            Err(error) => return Err(Refusal::InvalidIdentity(error.clone())),
+        };
         if self.is_revoked.get() {
             return Err(Refusal::CertificateRevoked);
         }
         if !known.device.is_valid_at(at) {
             return Err(Refusal::CertificateExpired);
         }
-        let limits = known
-            .limits
-            .as_ref()
-            .map_err(|TableFull| Refusal::DeviceTableFull)?;
-        Ok((known, limits))
+        match &known.limits {
+            Ok(limits) => Ok((known, limits)),
+            Err(TableFull) => Err(Refusal::DeviceTableFull),
+        }
     }
 }
 
-/// When a request came in, by both clocks.
+/// The time at which a request came in, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub instant: Instant,
@@ -195,12 +198,7 @@ impl Ingest {
             received_at,
             permit,
         } = request;
-        let bounds = Bounds {
-            declared_bytes: head.declared_bytes,
-            bytes_max: self.body_bytes_max,
-            timeout: self.body_timeout,
-            rate_min: self.body_rate_min,
-        };
+        let bounds = self.bounds(head.declared_bytes);
         let mut costs = Costs {
             ingest: self,
             limits,
@@ -209,30 +207,26 @@ impl Ingest {
         };
         costs.hold(0)?;
         let payload = body::read(body, bounds, &mut costs).await?;
-        let permit = costs.permit;
-        debug_assert!(
-            permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
-            "what waits is counted"
-        );
-        let record = Record {
-            device: device.id.clone(),
+        let received = Received {
             payload,
-            content_type: head.content_type,
-            id: head
-                .idempotency_key
-                .unwrap_or_else(|| RecordId::new(received_at)),
-            trace: head.trace,
             received_at,
-            permit,
+            permit: costs.permit,
         };
-        match self.batcher.push(stream, record).await {
-            Outcome::Delivered => Ok(()),
-            Outcome::Permanent(reason) => Err(Refusal::SinkRefused(reason)),
-            Outcome::Retryable(_) | Outcome::Barred(_) => Err(Refusal::SinkUnavailable),
-            Outcome::Unknown => Err(Refusal::AckTimeout),
+        let record = received.into_record(&device.id, head);
+        safe(self.batcher.push(stream, record).await)
+    }
+
+    fn bounds(&self, declared_bytes: Option<usize>) -> Bounds {
+        debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= self.body_bytes_max));
+        Bounds {
+            declared_bytes,
+            bytes_max: self.body_bytes_max,
+            timeout: self.body_timeout,
+            rate_min: self.body_rate_min,
         }
     }
 
+    /// Charges a length that the client has declared.
     fn take_declared(
         &self,
         limits: &DeviceLimits,
@@ -246,12 +240,49 @@ impl Ingest {
     }
 }
 
+/// What has come of a request once its body is whole.
+struct Received {
+    payload: Bytes,
+    received_at: Timestamp,
+    permit: Permit,
+}
+
+impl Received {
+    /// A record without an id of the client's gets a new one.
+    fn into_record(self, device: &DeviceId, head: Head) -> Record {
+        debug_assert!(
+            self.permit.bytes() >= self.payload.len() + RECORD_OVERHEAD_BYTES,
+            "what waits is counted"
+        );
+        let new_id = || RecordId::new(self.received_at);
+        Record {
+            device: device.clone(),
+            payload: self.payload,
+            content_type: head.content_type,
+            id: head.idempotency_key.unwrap_or_else(new_id),
+            trace: head.trace,
+            received_at: self.received_at,
+            permit: self.permit,
+        }
+    }
+}
+
+/// Whether a record of which this has become is safe.
+fn safe(outcome: Outcome) -> Result<(), Refusal> {
+    match outcome {
+        Outcome::Delivered => Ok(()),
+        Outcome::Permanent(reason) => Err(Refusal::SinkRefused(reason)),
+        Outcome::Retryable(_) | Outcome::Barred(_) => Err(Refusal::SinkUnavailable),
+        Outcome::Unknown => Err(Refusal::AckTimeout),
+    }
+}
+
 /// What a request costs its device while its body arrives.
 struct Costs<'a> {
     ingest: &'a Ingest,
     limits: &'a DeviceLimits,
     permit: Permit,
-    /// What the record keeps of its head, beyond what every record does.
+    /// Bytes that the record keeps of its head, beyond what every record does.
     beside_bytes: usize,
 }
 

@@ -7,7 +7,7 @@ pub mod admission {
 
 pub mod batcher {
     pub use crate::batcher::accumulator::{Accumulator, Sealed};
-    pub use crate::batcher::lull::Lull;
+    pub use crate::batcher::idle::IdleSignal;
     pub use crate::batcher::spares::Buffers;
     pub use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 }
@@ -74,7 +74,7 @@ pub mod lifecycle {
 }
 
 pub mod limits {
-    pub use crate::limits::token_bucket::{Bucket, Evicted, Refusal, Rule};
+    pub use crate::limits::token_bucket::{Bucket, Evicted, Rule, Shortfall};
     pub use crate::limits::{
         AddressLimits, Clock, Denied, DeviceLimits, Limits, Nanos, Refused, TableFull,
     };
@@ -117,12 +117,14 @@ pub mod spool {
 }
 
 pub mod telemetry {
-    pub use crate::telemetry::metrics::{
-        Metrics, ProbedGauge, Protocol, SealReason, SpoolMetrics, WorkerMetrics,
-    };
+    pub use crate::telemetry::metrics::{Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics};
     pub use crate::telemetry::observers::WorkerObservers;
 }
 
 pub mod tls {
     pub use crate::tls::{Revocation, Status};
+}
+
+pub mod words {
+    pub use crate::words::{Protocol, SealReason};
 }

@@ -15,8 +15,8 @@
 //! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
 //! the rooms together; [`config`], [`telemetry`] and [`lifecycle`], the phases of the process, are there for all of them.
 //! [`pki`] makes certificates for those who have none, and [`pem`] reads their files. [`durable`] creates files and folders
-//! that survive a crash, [`cli`] is the command line, [`jitter`] spreads waits, and [`sync`] has the atomics that loom
-//! replaces. ARCHITECTURE.md tells of the way of a record.
+//! that survive a crash, [`cli`] is the command line, [`jitter`] spreads waits, [`words`] are the names that several
+//! rooms use, and [`sync`] has the atomics that loom replaces. ARCHITECTURE.md tells of the way of a record.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
 #![deny(unreachable_pub, unnameable_types)]
@@ -46,6 +46,7 @@ mod spool;
 mod sync;
 mod telemetry;
 mod tls;
+mod words;
 mod worker;
 
 pub use cli::run;

@@ -1,14 +1,17 @@
 //! Limits: how much a device, a source address and the whole gateway may send.
 //!
-//! `accept` asks for the buckets of an address, and for a handshake; `ingest` takes a request from device, address and
-//! gateway in that order, and the body's bytes from the device. [`Limits`] is shared by all workers. A connection looks
-//! its buckets up once ([`Limits::device`], [`Limits::address`]); a take is then a compare-and-swap.
+//! `accept` asks for the buckets of an address, and for a handshake; `ingest` takes a request from
+//! device, address and gateway in that order, and the body's bytes from the device. [`Limits`] is
+//! shared by all workers. A connection looks its buckets up once ([`Limits::device`],
+//! [`Limits::address`]); a take is then a compare-and-swap.
 //!
-//! Invariant: a bucket that refuses loses nothing; those asked before it keep what they took; nothing is refunded.
-//! Units: tokens are requests, connections or body bytes; time is [`Nanos`] of the caller's [`Clock`].
+//! Invariant: a bucket that refuses loses nothing; those asked before it keep what they took;
+//! nothing is refunded.
+//! Units: tokens are requests, connections or body bytes; time is [`Nanos`] of the caller's
+//! [`Clock`].
 //! Limits: `devices_max` devices and [`ADDRESSES_MAX`] addresses are remembered at once.
-//! Failure: [`Denied::Refused`] names the bucket and when to come back; [`Denied::TableFull`] means that nobody else's
-//! bucket can be forgotten to make room for this one.
+//! Failure: [`Denied::Refused`] names the bucket and when to come back; [`Denied::TableFull`] means
+//! that nobody else's bucket can be forgotten to make room for this one.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -19,12 +22,12 @@ use wildmatch::WildMatch;
 use crate::config::LimitsConfig;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
-pub(crate) use crate::telemetry::metrics::Scope;
+use crate::words::Scope;
 
 pub use table::TableFull;
-use table::{Handle, Table, Which};
+use table::{Handle, NotTaken, Table, Which};
 pub use token_bucket::Nanos;
-pub(crate) use token_bucket::Refusal;
+pub(crate) use token_bucket::Shortfall;
 use token_bucket::{Bucket, Rule};
 
 mod table;
@@ -32,11 +35,12 @@ mod table;
 mod tests;
 pub(crate) mod token_bucket;
 
-/// Source addresses remembered at once, some 5 MiB. A full bucket is forgotten for a newcomer, so this bounds the
-/// addresses that have sent something within the time that their buckets take to refill.
+/// Source addresses remembered at once, some 5 MiB. A full bucket is forgotten for a newcomer, so
+/// this bounds the addresses that have sent something within the time that their buckets take to
+/// refill.
 pub(crate) const ADDRESSES_MAX: usize = 65_536;
 
-/// Where [`Nanos`] come from: they count from the clock's making. Copies agree; share one in the process.
+/// The clock that gives [`Nanos`], counted from its making. Copies agree; share one in the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
@@ -49,7 +53,7 @@ impl Clock {
         self.at(Instant::now())
     }
 
-    /// The same for an instant that the caller has read already.
+    /// An instant that the caller has read already, as [`Nanos`].
     pub fn at(&self, instant: Instant) -> Nanos {
         Nanos(instant.saturating_duration_since(self.0).as_nanos() as u64)
     }
@@ -66,22 +70,22 @@ impl Default for Clock {
 #[error("the limit of the {} is reached", scope.label())]
 pub struct Refused {
     pub(crate) scope: Scope,
-    pub(crate) refusal: Refusal,
+    pub(crate) shortfall: Shortfall,
 }
 
 impl Refused {
-    /// Until the same request would pass.
+    /// How long to wait until the same request would pass.
     pub(crate) fn retry_after(&self) -> Duration {
-        self.refusal.retry_after
+        self.shortfall.retry_after
     }
 
     /// The value of `RateLimit-Policy`: `"device";q=100;w=2`.
     pub(crate) fn rate_limit_policy(&self) -> String {
-        let Refusal {
+        let Shortfall {
             burst,
             window_seconds,
             ..
-        } = self.refusal;
+        } = self.shortfall;
         format!("\"{}\";q={burst};w={window_seconds}", self.scope.label())
     }
 
@@ -90,8 +94,8 @@ impl Refused {
         format!(
             "\"{}\";r={};t={}",
             self.scope.label(),
-            self.refusal.remaining,
-            self.refusal.reset_seconds()
+            self.shortfall.remaining,
+            self.shortfall.reset_seconds()
         )
     }
 }
@@ -107,10 +111,11 @@ pub enum Denied {
 }
 
 impl Denied {
-    fn at(scope: Scope) -> impl Fn(table::Denied) -> Self {
-        move |denied| match denied {
-            table::Denied::Refused(refusal) => Self::Refused(Refused { scope, refusal }),
-            table::Denied::TableFull => Self::TableFull(TableFull),
+    /// Says whose bucket it was.
+    fn at(scope: Scope) -> impl Fn(NotTaken) -> Self {
+        move |not_taken| match not_taken {
+            NotTaken::Short(shortfall) => Self::Refused(Refused { scope, shortfall }),
+            NotTaken::TableFull => Self::TableFull(TableFull),
         }
     }
 }
@@ -156,16 +161,18 @@ impl Limits {
         })
     }
 
+    /// The rule for requests of the first class that the device is in.
     fn class_of(&self, device: &DeviceId) -> Rule {
-        let class = self
-            .device_classes
-            .iter()
-            .find(|(devices, _)| devices.matches(device.as_str()));
-        class.map_or(self.device_requests, |(_, requests)| *requests)
+        for (devices, requests) in &self.device_classes {
+            if devices.matches(device.as_str()) {
+                return *requests;
+            }
+        }
+        self.device_requests
     }
 
-    /// The buckets of a source address, once per connection. IPv6 addresses share one by their /64, the least that a
-    /// site is given.
+    /// The buckets of a source address, once per connection. IPv6 addresses share one by their /64,
+    /// the least that a site is given.
     pub fn address(&self, address: IpAddr, now: Nanos) -> Result<AddressLimits, TableFull> {
         let buckets = self.addresses.handle(network_of(address), now)?;
         Ok(AddressLimits {
@@ -177,21 +184,17 @@ impl Limits {
 
     /// Takes a request from the whole gateway.
     pub fn take_gateway(&self, now: Nanos) -> Result<(), Denied> {
-        // Only a table evicts, and this bucket is in none.
-        let taken = self
-            .gateway
-            .take(&self.gateway_requests, 1, now)
-            .unwrap_or(Ok(()));
-        taken.map_err(|refusal| {
-            Refused {
-                scope: Scope::Gateway,
-                refusal,
-            }
-            .into()
-        })
+        let taken = self.gateway.take(&self.gateway_requests, 1, now);
+        debug_assert!(
+            taken.is_ok(),
+            "only a table evicts, and this bucket is in none"
+        );
+        let taken = taken.unwrap_or(Ok(()));
+        taken.map_err(|shortfall| Denied::at(Scope::Gateway)(NotTaken::Short(shortfall)))
     }
 
-    /// Takes a request from the device, its address and the gateway, in that order, up to the first that refuses.
+    /// Takes a request from the device, its address and the gateway, in that order, up to the first
+    /// that refuses.
     pub(crate) fn take_request(
         &self,
         device: &DeviceLimits,
@@ -209,7 +212,8 @@ impl Limits {
     }
 }
 
-/// An address as buckets know it. No IPv4-mapped address is a /64 with its low half zero, so the two never meet.
+/// An address as buckets know it. No IPv4-mapped address is a /64 with its low half zero, so the
+/// two never meet.
 pub(crate) fn network_of(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -217,7 +221,7 @@ pub(crate) fn network_of(address: IpAddr) -> u128 {
     }
 }
 
-/// A connection's buckets of its device.
+/// The buckets of a device, as one of its connections holds them.
 pub struct DeviceLimits {
     buckets: Handle,
     requests: Rule,
@@ -245,7 +249,7 @@ impl DeviceLimits {
     }
 }
 
-/// A connection's buckets of its source address.
+/// The buckets of a source address, as one of its connections holds them.
 pub struct AddressLimits {
     buckets: Handle,
     handshakes: Rule,

@@ -37,7 +37,7 @@ pub(crate) use tickets::SharedCertificates;
 pub(crate) use verifier::take_refused_serial;
 
 use crate::record::Timestamp;
-use crate::telemetry::metrics::{Handshake, Reload};
+use crate::words::{Handshake, Reload};
 
 /// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]

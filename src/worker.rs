@@ -19,7 +19,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_local};
 use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Place, Quic, Trust, WorkerConnectionIds};
-use crate::batcher::lull::Lull;
+use crate::batcher::idle::IdleSignal;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
 use crate::handover::{self, Receiver, Sender};
@@ -86,19 +86,24 @@ pub(crate) fn run(own: Own, place: Token, blueprint: &Blueprint) -> io::Result<u
     // Declared before the runtime, so that it goes after it, and with it the socket.
     let place = Place::new(Cell::new(Some(place)));
     let mut runtime = Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
+    let idle = IdleSignal::of(&mut runtime);
     let runtime = runtime
         .enable_all()
         .event_interval(POLLS_BETWEEN_EVENTS)
         .build_local(LocalOptions::default())?;
-    runtime.block_on(async { serve(own, place.clone(), blueprint, lull).await })
+    runtime.block_on(async { serve(own, place.clone(), blueprint, idle).await })
 }
 
-async fn serve(own: Own, place: Place, blueprint: &Blueprint, lull: Lull) -> io::Result<usize> {
+async fn serve(
+    own: Own,
+    place: Place,
+    blueprint: &Blueprint,
+    idle: IdleSignal,
+) -> io::Result<usize> {
     let (batcher, settled) = blueprint.batcher(own.delivery, own.observers.metrics.clone());
     let batching = spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled, lull).await }
+        async move { batcher.run(settled, idle).await }
     });
     let service = blueprint.service(own.observers, batcher.clone());
     let acceptor = blueprint.acceptor(service);

@@ -50,9 +50,9 @@ unsafe impl GlobalAlloc for Counting {
 #[test]
 fn a_request_allocates_its_payload_and_nothing_else() {
     const ROUNDS: usize = 50;
-    let (runtime, lull) = runtime(true);
+    let (runtime, idle) = runtime(true);
     let allocations = LocalSet::new().block_on(&runtime, async {
-        let (service, null) = service(lull);
+        let (service, null) = service(idle);
         spawn_local(null.deliver());
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|number| H1::open(&service, number))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
-use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::delivery::Health;
@@ -87,12 +87,12 @@ fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
 
 impl Bench {
     fn run(&mut self) {
-        self.run_with(Lull::default());
+        self.run_with(IdleSignal::default());
     }
 
-    fn run_with(&mut self, lull: Lull) -> JoinHandle<()> {
+    fn run_with(&mut self, idle: IdleSignal) -> JoinHandle<()> {
         let (batcher, settled) = (self.batcher.clone(), self.settled.take().unwrap());
-        tokio::task::spawn_local(async move { batcher.run(settled, lull).await })
+        tokio::task::spawn_local(async move { batcher.run(settled, idle).await })
     }
 }
 
@@ -161,7 +161,7 @@ proptest! {
             record.received_at = Timestamp(index as u64);
             sealed.extend(accumulator.push(record, AckSlot(index as u32), now).into_iter().flatten());
         }
-        sealed.extend(accumulator.seal(forebay::internals::telemetry::SealReason::Drain));
+        sealed.extend(accumulator.seal(forebay::internals::words::SealReason::Drain));
         let order: Vec<u64> = sealed.iter().flat_map(|batch| &batch.records).map(|record| record.received_at.0).collect();
         prop_assert_eq!(order, (0..sizes.len() as u64).collect::<Vec<_>>());
         for batch in sealed {
@@ -229,7 +229,7 @@ async fn a_drain_sends_everything_and_waits_for_it() {
     LocalSet::new()
         .run_until(async {
             let mut bench = bench(10, Duration::from_secs(60));
-            let running = bench.run_with(Lull::default());
+            let running = bench.run_with(IdleSignal::default());
             let admission = admission();
             let requests: Vec<_> = (0..25)
                 .map(|_| {
@@ -261,11 +261,11 @@ async fn a_drain_sends_everything_and_waits_for_it() {
 #[test]
 fn a_batch_waits_while_its_worker_is_busy_and_no_longer() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
+    let idle = IdleSignal::of(&mut runtime);
     let runtime = runtime.enable_all().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let mut bench = bench(1000, Duration::from_secs(60));
-        bench.run_with(lull);
+        bench.run_with(idle);
         let (started_at, admission) = (Instant::now(), admission());
         for records in [50, 1, 7] {
             let batcher = bench.batcher.clone();

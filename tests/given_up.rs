@@ -6,7 +6,7 @@ mod support;
 
 use bytes::Bytes;
 use forebay::internals::admission::RECORD_OVERHEAD_BYTES;
-use forebay::internals::telemetry::Protocol;
+use forebay::internals::words::Protocol;
 use h2::Reason;
 use support::{connect, runtime, service};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -20,9 +20,9 @@ const REQUESTS_MAX: usize = 256;
 /// was taken in waits, and no more of it than may.
 #[test]
 fn a_client_that_gives_up_begins_no_more_than_another() {
-    let (runtime, lull) = runtime(false);
+    let (runtime, idle) = runtime(false);
     let taken = LocalSet::new().block_on(&runtime, async {
-        let (service, _never_delivers) = service(lull);
+        let (service, _never_delivers) = service(idle);
         let (mut client, connection) = h2::client::handshake(connect(&service, 0, Protocol::H2))
             .await
             .unwrap();

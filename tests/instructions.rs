@@ -114,10 +114,10 @@ fn instructions(protocol: &str) -> u64 {
 
 fn run(protocol: &str) {
     // No time passes: what timers do would differ with the machine's load. QUIC would take its packets for lost.
-    let (runtime, lull) = runtime(protocol != "h3");
+    let (runtime, idle) = runtime(protocol != "h3");
     let local = LocalSet::new();
     let mut clients = local.block_on(&runtime, async {
-        let (service, null) = service(lull);
+        let (service, null) = service(idle);
         tokio::task::spawn_local(null.deliver());
         match protocol {
             "h1" => Clients::H1(

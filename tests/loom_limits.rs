@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use config::Quota;
 use loom::thread;
-use table::{Denied, Handle, Table, Which};
+use table::{Handle, NotTaken, Table, Which};
 use token_bucket::{Nanos, Rule};
 
 const NOW: Nanos = Nanos(1_000_000_000);
@@ -128,7 +128,7 @@ fn a_take_finds_no_room_only_when_another_holds_the_place() {
         });
         let taken = handle.take(Which::First, &rule(), 1, NOW);
         let other_took = other.join().unwrap();
-        assert!(taken.is_ok() || (taken == Err(Denied::TableFull) && other_took));
+        assert!(taken.is_ok() || (taken == Err(NotTaken::TableFull) && other_took));
         assert_ne!(taken.is_ok(), other_took, "one place serves one device");
     });
 }

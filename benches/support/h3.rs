@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use forebay::internals::http::{self, Connection, Service};
-use forebay::internals::telemetry::Protocol;
+use forebay::internals::words::Protocol;
 use quinn::{ClientConfig, Endpoint, ServerConfig};
 use rustls::RootCertStore;
 use tokio::task::spawn_local;

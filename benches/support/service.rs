@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::internals::admission::Admission;
-use forebay::internals::batcher::Lull;
+use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
@@ -21,8 +21,9 @@ use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::Limits;
 use forebay::internals::record::{Batch, DeviceId, Timestamp};
 use forebay::internals::sink::{Sink, SinkOptions};
-use forebay::internals::telemetry::{Metrics, Protocol, WorkerObservers};
+use forebay::internals::telemetry::{Metrics, WorkerObservers};
 use forebay::internals::tls::Revocation;
+use forebay::internals::words::Protocol;
 use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
@@ -117,21 +118,21 @@ impl Null {
 }
 
 /// A runtime as a worker's, on which time stands still where it `is_paused`.
-pub fn runtime(is_paused: bool) -> (Runtime, Lull) {
+pub fn runtime(is_paused: bool) -> (Runtime, IdleSignal) {
     let mut runtime = Builder::new_current_thread();
-    let lull = Lull::of(&mut runtime);
+    let idle = IdleSignal::of(&mut runtime);
     (
         runtime
             .enable_all()
             .start_paused(is_paused)
             .build()
             .expect("a runtime"),
-        lull,
+        idle,
     )
 }
 
-/// A service, on the local set that this is called on, and on the runtime whose lulls these are.
-pub fn service(lull: Lull) -> (Rc<Service>, Null) {
+/// A service, on the local set that this is called on, and on the runtime whose idle moments these are.
+pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
     let health = Arc::new(Health::up(1));
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
@@ -150,7 +151,7 @@ pub fn service(lull: Lull) -> (Rc<Service>, Null) {
     ));
     spawn_local({
         let batcher = batcher.clone();
-        async move { batcher.run(settled, lull).await }
+        async move { batcher.run(settled, idle).await }
     });
     let phases = Phases::serving();
     let http = http_config();

@@ -22,7 +22,7 @@ use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
-use crate::telemetry::metrics::{Handshake, Protocol};
+use crate::words::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;

@@ -21,8 +21,8 @@ use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
-use crate::telemetry::metrics::{Handshake, Protocol};
 use crate::tls::{self, TlsStream};
+use crate::words::{Handshake, Protocol};
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use super::spares::Buffers;
 use crate::config::BatchConfig;
 use crate::record::{AckSlot, Record};
-use crate::telemetry::metrics::SealReason;
+use crate::words::SealReason;
 
-/// Records that travel together, and why they set out.
+/// Records that travel together, and why they are sent.
 #[derive(Debug)]
 pub struct Sealed {
     pub records: Vec<Record>,
@@ -52,8 +52,8 @@ impl Accumulator {
         self.gathered.records.len()
     }
 
-    /// Adds a record. Seals what was there before when both together would be too many bytes, and what is there
-    /// then when it is full; so up to two batches come out, in order.
+    /// Adds a record. Seals what was there before when both together would be too many bytes, and
+    /// what is there then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
         self.check();
         let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;
@@ -71,7 +71,7 @@ impl Accumulator {
         [before, full]
     }
 
-    /// What holds between calls.
+    /// Asserts what holds between calls.
     fn check(&self) {
         let records = self.gathered.records.len();
         debug_assert_eq!(records, self.gathered.acks.len());
@@ -101,7 +101,7 @@ impl Accumulator {
             .map(|opened_at| opened_at + self.limits.linger)
     }
 
-    /// Takes what has gathered; `None` when that is nothing.
+    /// Takes what has gathered; `None` where that is nothing.
     pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
         let opened_at = self.opened_at.take()?;
         let Buffers { records, acks } = std::mem::take(&mut self.gathered);
@@ -117,7 +117,7 @@ impl Accumulator {
 
     /// Gathers in these buffers, which are empty, as there is nothing yet.
     pub fn gather_in(&mut self, buffers: Buffers) {
-        debug_assert!(self.is_empty() && buffers.records.is_empty() && buffers.acks.is_empty());
+        debug_assert!(self.is_empty() && buffers.is_empty());
         self.gathered = buffers;
     }
 }

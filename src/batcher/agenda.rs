@@ -1,9 +1,10 @@
 //! Which lanes of a worker have something to do, and when: looked at in place of all lanes.
 //!
-//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is in
-//! at most one of two queues, each in the order in which its lanes are due. As every lane has the same
-//! linger, a lane that opens goes to the end; so a note costs next to nothing however many lanes there
-//! are, and a wake costs what is due. Nothing here is allocated once each lane has been in each queue.
+//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is
+//! in at most one of two queues, each in the order in which its lanes are due. As every lane has
+//! the same linger, a lane that opens goes to the end; so a note costs next to nothing however many
+//! lanes there are, and a wake costs what is due. Nothing here is allocated once each lane has been
+//! in each queue.
 
 use std::collections::VecDeque;
 
@@ -14,23 +15,44 @@ use crate::record::StreamIndex;
 /// How a lane stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It has gathered nothing, or has sent ahead as much as it may: a batch that comes home changes that.
+    /// It has gathered nothing, or has as much in flight as it may: a batch that comes home changes
+    /// that.
     #[default]
     Resting,
     /// Batches of it are in flight: its records wait for company, until it is due.
     Gathering { due_at: Instant },
-    /// Nothing of it is in flight: its records set out at the next lull, or when it is due.
-    Departing { due_at: Instant, records: usize },
+    /// Nothing of it is in flight: its records are sent as soon as the worker is idle, or when it
+    /// is due.
+    Unsent { due_at: Instant, records: usize },
+}
+
+impl Standing {
+    fn unsent_records(self) -> usize {
+        match self {
+            Self::Resting | Self::Gathering { .. } => 0,
+            Self::Unsent { records, .. } => records,
+        }
+    }
+
+    /// Whether a lane that stood so has its place in the queue already: it has gathered more,
+    /// nothing else.
+    fn keeps_place_of(self, before: Self) -> bool {
+        match (before, self) {
+            (Self::Unsent { due_at, .. }, Self::Unsent { due_at: same, .. }) => due_at == same,
+            _ => false,
+        }
+    }
 }
 
 /// The standing of each lane.
 #[derive(Debug)]
 pub(crate) struct Agenda {
-    /// By the lane's stream.
+    /// The lanes' standings, each in the place of its stream.
     standings: Vec<Standing>,
     gathering: DueLanes,
-    departing: DueLanes,
-    departing_records: usize,
+    unsent: DueLanes,
+    /// Records of all lanes that stand as unsent.
+    unsent_records: usize,
 }
 
 impl Agenda {
@@ -38,40 +60,34 @@ impl Agenda {
         Self {
             standings: vec![Standing::Resting; usize::from(lanes)],
             gathering: DueLanes::default(),
-            departing: DueLanes::default(),
-            departing_records: 0,
+            unsent: DueLanes::default(),
+            unsent_records: 0,
         }
     }
 
     /// From now on the lane stands so.
     pub(crate) fn note(&mut self, lane: StreamIndex, standing: Standing) {
-        use Standing::{Departing, Gathering, Resting};
         let before = std::mem::replace(&mut self.standings[lane.get()], standing);
         if before == standing {
             return;
         }
-        match before {
-            Resting => {}
-            Gathering { due_at } => self.gathering.remove(due_at, lane),
-            Departing { due_at, records } => {
-                self.departing_records -= records;
-                if !matches!(standing, Departing { due_at: same, .. } if same == due_at) {
-                    self.departing.remove(due_at, lane);
-                }
-            }
+        debug_assert!(self.unsent_records >= before.unsent_records());
+        self.unsent_records -= before.unsent_records();
+        self.unsent_records += standing.unsent_records();
+        if !standing.keeps_place_of(before) {
+            self.queue(before, |queue, due_at| queue.remove(due_at, lane));
+            self.queue(standing, |queue, due_at| queue.insert(due_at, lane));
         }
+        debug_assert_eq!(self.unsent.is_empty(), self.unsent_records == 0);
+    }
+
+    /// Changes the queue in which a lane that stands so has its place, if it has one.
+    fn queue(&mut self, standing: Standing, change: impl FnOnce(&mut DueLanes, Instant)) {
         match standing {
-            Resting => {}
-            Gathering { due_at } => self.gathering.insert(due_at, lane),
-            Departing { due_at, records } => {
-                debug_assert!(records > 0, "a lane departs with records");
-                self.departing_records += records;
-                if !matches!(before, Departing { due_at: same, .. } if same == due_at) {
-                    self.departing.insert(due_at, lane);
-                }
-            }
+            Standing::Resting => {}
+            Standing::Gathering { due_at } => change(&mut self.gathering, due_at),
+            Standing::Unsent { due_at, .. } => change(&mut self.unsent, due_at),
         }
-        debug_assert_eq!(self.departing.is_empty(), self.departing_records == 0);
     }
 
     /// When the next lane is due.
@@ -85,29 +101,30 @@ impl Agenda {
         (due_at <= now).then_some(lane)
     }
 
-    /// The first lane that may set out at a lull.
-    pub(crate) fn departing(&self) -> Option<StreamIndex> {
-        Some(self.departing.first()?.1)
+    /// The first lane that may send its records as soon as the worker is idle.
+    pub(crate) fn unsent(&self) -> Option<StreamIndex> {
+        Some(self.unsent.first()?.1)
     }
 
-    /// How many records may set out at a lull.
-    pub(crate) fn departing_records(&self) -> usize {
-        self.departing_records
+    /// How many records may be sent as soon as the worker is idle.
+    pub(crate) fn unsent_records(&self) -> usize {
+        self.unsent_records
     }
 
-    /// The lane that is due first, whenever that is.
+    /// The lane that is due first, whenever that is, and when.
     fn first(&self) -> Option<(Instant, StreamIndex)> {
-        let firsts = [self.gathering.first(), self.departing.first()];
+        let firsts = [self.gathering.first(), self.unsent.first()];
         firsts.into_iter().flatten().min()
     }
 
+    /// A lane that has something to send.
     pub(crate) fn any(&self) -> Option<StreamIndex> {
         Some(self.first()?.1)
     }
 
-    /// No lane has a deadline.
+    /// Whether no lane has a deadline.
     pub(crate) fn is_empty(&self) -> bool {
-        self.gathering.is_empty() && self.departing.is_empty()
+        self.gathering.is_empty() && self.unsent.is_empty()
     }
 }
 
@@ -163,7 +180,7 @@ mod tests {
             (0..50_u64).prop_map(move |millis| Standing::Gathering {
                 due_at: due_at(millis)
             }),
-            (0..50_u64, 1..5_usize).prop_map(move |(millis, records)| Standing::Departing {
+            (0..50_u64, 1..5_usize).prop_map(move |(millis, records)| Standing::Unsent {
                 due_at: due_at(millis),
                 records
             }),
@@ -173,7 +190,7 @@ mod tests {
     fn due_at(standing: &Standing) -> Option<Instant> {
         match standing {
             Standing::Resting => None,
-            Standing::Gathering { due_at } | Standing::Departing { due_at, .. } => Some(*due_at),
+            Standing::Gathering { due_at } | Standing::Unsent { due_at, .. } => Some(*due_at),
         }
     }
 
@@ -198,14 +215,14 @@ mod tests {
                     prop_assert_eq!(due_at(&lanes[due.get()]), Some(first_due));
                     prop_assert_eq!(agenda.due(first_due - Duration::from_millis(1)), None);
                 }
-                let mut departing_records = 0;
+                let mut unsent_records = 0;
                 for standing in &lanes {
-                    if let Standing::Departing { records, .. } = standing {
-                        departing_records += records;
+                    if let Standing::Unsent { records, .. } = standing {
+                        unsent_records += records;
                     }
                 }
-                prop_assert_eq!(agenda.departing_records(), departing_records);
-                prop_assert_eq!(agenda.departing().is_some(), departing_records > 0);
+                prop_assert_eq!(agenda.unsent_records(), unsent_records);
+                prop_assert_eq!(agenda.unsent().is_some(), unsent_records > 0);
             }
         }
     }

@@ -73,7 +73,8 @@ impl Bench {
     }
 }
 
-/// Every lane is filled far beyond its credit; afterwards the batcher is as large as after a quiet day.
+/// Every lane is filled far beyond its credit; afterwards the batcher is as large as after a quiet
+/// day.
 #[test]
 fn what_a_burst_needed_is_given_back() {
     let mut bench = bench(AckMode::Queued);
@@ -106,7 +107,8 @@ fn slots_of_a_burst_are_given_back() {
     assert!(waiters.is_empty() && waiters.capacity() <= 4096);
 }
 
-/// However many lanes there are, a wake looks at those that are due: one lane of them has been noted.
+/// However many lanes there are, a wake looks at those that are due: one lane of them has been
+/// noted.
 #[test]
 fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     let bench = bench(AckMode::Queued);
@@ -119,13 +121,13 @@ fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     bench
         .batcher
         .accept(StreamIndex(0), record(), AckSlot::NONE, now);
-    assert_eq!(bench.batcher.departing(), 1);
+    assert_eq!(bench.batcher.unsent_records(), 1);
     let due_at = bench.batcher.seal_due(now, false);
     assert_eq!(due_at, Some(now + Duration::from_millis(5)));
     assert_eq!(bench.batcher.seal_due(due_at.unwrap(), false), None);
-    assert_eq!(bench.batcher.departing(), 0);
+    assert_eq!(bench.batcher.unsent_records(), 0);
     drop(others);
-    assert_eq!(bench.batcher.lanes[0].borrow().in_flight, 1);
+    assert_eq!(bench.batcher.lanes[0].borrow().in_flight_batches, 1);
 }
 
 /// What could not set out for lack of credit does so when a batch comes home.
@@ -146,8 +148,8 @@ fn credit_that_comes_home_is_used_at_once() {
     let settled = bench.settled.try_recv().unwrap();
     bench.batcher.settle(settled);
     let lane = &bench.batcher.lanes[stream.get()];
-    assert_eq!(lane.borrow().in_flight, IN_FLIGHT_BATCHES_MAX);
+    assert_eq!(lane.borrow().in_flight_batches, IN_FLIGHT_BATCHES_MAX);
     assert_eq!(lane.borrow().ready.len(), 1);
     bench.settle_all();
-    assert_eq!(bench.batcher.departing(), 1);
+    assert_eq!(bench.batcher.unsent_records(), 1);
 }

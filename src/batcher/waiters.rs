@@ -1,7 +1,8 @@
 //! The requests of one worker that wait for their record's ack.
 //!
-//! A slot belongs to one record from its push until both sides have let go: the batch has come back, and the
-//! request has its answer or is gone. Only then is it used again, so that a late ack never reaches another request.
+//! A slot belongs to one record from its push until both sides have let go: the batch has come
+//! back, and the request has its answer or is gone. Only then is it used again, so that a late ack
+//! never reaches another request.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::record::{AckSlot, Outcome};
 
+/// What one request waits for, and how it stands.
 #[derive(Debug)]
 enum Slot {
     /// The request waits, until the instant at most.
@@ -28,12 +30,13 @@ enum Slot {
 /// Slots are many in a burst; once all are free, room for more than this is given back.
 const SLOTS_KEPT_MAX: usize = 4096;
 
-/// One slot for each record on its way.
+/// The slots of all requests of one worker whose records are on their way.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(RefCell<Slab<Slot>>);
 
 impl Waiters {
-    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is never free again.
+    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is
+    /// never free again.
     pub(crate) fn open(&self, deadline: Instant) -> AckSlot {
         let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
         debug_assert!(
@@ -45,10 +48,11 @@ impl Waiters {
 
     /// The outcome of the slot's record; [`Outcome::Unknown`] once the deadline has passed.
     pub(crate) fn wait(&self, slot: AckSlot) -> Wait<'_> {
+        debug_assert_ne!(slot, AckSlot::NONE, "somebody waits for the record");
         Wait {
             waiters: self,
             slot,
-            answered: false,
+            has_answer: false,
         }
     }
 
@@ -57,11 +61,10 @@ impl Waiters {
         let key = slot.0 as usize;
         let mut slots = self.0.borrow_mut();
         match slots.get_mut(key) {
-            Some(entry @ Slot::Waiting(..)) => {
-                let waiting = std::mem::replace(entry, Slot::Settled(outcome.clone()));
-                wake(waiting);
+            Some(waiting @ Slot::Waiting(..)) => {
+                wake(std::mem::replace(waiting, Slot::Settled(outcome.clone())));
             }
-            Some(entry @ Slot::Expired) => *entry = Slot::Settled(Outcome::Unknown),
+            Some(expired @ Slot::Expired) => *expired = Slot::Settled(Outcome::Unknown),
             Some(Slot::Abandoned) => free(&mut slots, key),
             Some(Slot::Settled(_)) | None => {
                 debug_assert!(slot == AckSlot::NONE, "a record is settled once")
@@ -80,9 +83,9 @@ impl Waiters {
     }
 
     fn expire_if(&self, is_over: impl Fn(Instant) -> bool) {
-        for (_, entry) in self.0.borrow_mut().iter_mut() {
-            if matches!(entry, Slot::Waiting(_, deadline) if is_over(*deadline)) {
-                wake(std::mem::replace(entry, Slot::Expired));
+        for (_, slot) in self.0.borrow_mut().iter_mut() {
+            if matches!(slot, Slot::Waiting(_, deadline) if is_over(*deadline)) {
+                wake(std::mem::replace(slot, Slot::Expired));
             }
         }
     }
@@ -98,11 +101,26 @@ impl Waiters {
     }
 }
 
-/// Both sides have let go of the slot.
+/// Gives the slot back: both sides have let go of it.
 fn free(slots: &mut Slab<Slot>, key: usize) {
     slots.remove(key);
     if slots.is_empty() && slots.capacity() > SLOTS_KEPT_MAX {
         *slots = Slab::new();
+    }
+}
+
+/// Lets the request go with its outcome. Where the batch is out still, the slot waits for it.
+fn leave(slots: &mut Slab<Slot>, key: usize) -> Outcome {
+    match std::mem::replace(&mut slots[key], Slot::Abandoned) {
+        Slot::Settled(outcome) => {
+            free(slots, key);
+            outcome
+        }
+        Slot::Waiting(..) | Slot::Expired => Outcome::Unknown,
+        Slot::Abandoned => {
+            debug_assert!(false, "a request goes once");
+            Outcome::Unknown
+        }
     }
 }
 
@@ -112,57 +130,42 @@ fn wake(slot: Slot) {
     }
 }
 
-/// Waits for one record. Dropping it gives up waiting, not the record.
+fn remember(known: &mut Option<Waker>, waker: &Waker) {
+    match known {
+        Some(known) => known.clone_from(waker),
+        None => *known = Some(waker.clone()),
+    }
+}
+
+/// A request that waits for one record. Dropping it gives up waiting, not the record.
 #[derive(Debug)]
 pub(crate) struct Wait<'a> {
     waiters: &'a Waiters,
     slot: AckSlot,
-    answered: bool,
+    has_answer: bool,
 }
 
 impl Future for Wait<'_> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let mut slots = self.waiters.0.borrow_mut();
         let key = self.slot.0 as usize;
-        let outcome = match &mut slots[key] {
-            Slot::Waiting(waker, _) => {
-                match waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
-                return Poll::Pending;
-            }
-            entry @ (Slot::Expired | Slot::Abandoned) => {
-                *entry = Slot::Abandoned;
-                Outcome::Unknown
-            }
-            Slot::Settled(outcome) => {
-                let outcome = std::mem::replace(outcome, Outcome::Unknown);
-                free(&mut slots, key);
-                outcome
-            }
-        };
+        let mut slots = self.waiters.0.borrow_mut();
+        if let Slot::Waiting(waker, _) = &mut slots[key] {
+            remember(waker, context.waker());
+            return Poll::Pending;
+        }
+        let outcome = leave(&mut slots, key);
         drop(slots);
-        self.answered = true;
+        self.has_answer = true;
         Poll::Ready(outcome)
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.answered {
-            return;
-        }
-        let key = self.slot.0 as usize;
-        let mut slots = self.waiters.0.borrow_mut();
-        match &mut slots[key] {
-            Slot::Settled(_) => free(&mut slots, key),
-            entry => {
-                debug_assert!(!matches!(entry, Slot::Abandoned), "a request goes once");
-                *entry = Slot::Abandoned;
-            }
+        if !self.has_answer {
+            leave(&mut self.waiters.0.borrow_mut(), self.slot.0 as usize);
         }
     }
 }

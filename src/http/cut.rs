@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::patience::Patience;
+use super::deadline::Deadline;
 use super::{Connection, NEXT_REQUEST_GRACE, Service};
 use crate::telemetry::audit::Event;
 
@@ -54,7 +54,7 @@ pub(crate) async fn until_cut<F: Future<Output = ()>>(
 struct Cut {
     revoked_at: Option<Instant>,
     /// Made when there is something to wait for: idle connections are many.
-    timer: Option<Patience>,
+    timer: Option<Deadline>,
 }
 
 impl Cut {
@@ -77,9 +77,9 @@ impl Cut {
         let Some(deadline) = self.deadline(connection, service) else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Patience::until(deadline));
+        let timer = self.timer.get_or_insert_with(|| Deadline::until(deadline));
         timer.reset(deadline);
-        timer.poll_over(context)
+        timer.poll_passed(context)
     }
 
     /// It moves on for as long as a request is under way on a connection that drains.

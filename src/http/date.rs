@@ -6,26 +6,37 @@ use http::header::HeaderValue;
 
 use crate::record::Timestamp;
 
-/// A worker's, written once a second.
+/// The second for which something was written last.
+#[derive(Default)]
+pub(crate) struct Second(Cell<u64>);
+
+impl Second {
+    /// Whether `at` is in another second, which is the one from now on.
+    pub(crate) fn has_passed(&self, at: Timestamp) -> bool {
+        let second = at.0 / 1000;
+        self.0.replace(second) != second
+    }
+}
+
+/// The date that all connections of a worker send, written once a second.
 pub(crate) struct Date {
-    second: Cell<u64>,
+    second: Second,
     value: RefCell<HeaderValue>,
 }
 
 impl Default for Date {
     fn default() -> Self {
         Self {
-            second: Cell::default(),
+            second: Second::default(),
             value: RefCell::new(Timestamp(0).http_date()),
         }
     }
 }
 
 impl Date {
-    /// What an answer says that is made `at` this time.
+    /// The field's value in an answer that is made `at` this time.
     pub(crate) fn at(&self, at: Timestamp) -> HeaderValue {
-        let second = at.0 / 1000;
-        if self.second.replace(second) != second {
+        if self.second.has_passed(at) {
             *self.value.borrow_mut() = at.http_date();
         }
         self.value.borrow().clone()

@@ -1,9 +1,10 @@
 //! What a refused client is still sending, read and thrown away so that it gets to its answer.
 //!
-//! The adapters call it once a request has been answered whose body has not ended. A connection that is closed with
-//! bytes unread is reset, and the answer lost on its way; a stream that is cut off counts as a failure with many clients
-//! whatever was answered before, and others wait for a window that never opens. A client that goes on for longer than
-//! [`TIMEOUT`] or sends more than [`BYTES_MAX`] is cut off all the same. Nothing of it is kept.
+//! The adapters call it once a request has been answered whose body has not ended. A connection
+//! that is closed with bytes unread is reset, and the answer lost on its way; a stream that is cut
+//! off counts as a failure with many clients whatever was answered before, and others wait for a
+//! window that never opens. A client that goes on for longer than [`TIMEOUT`] or sends more than
+//! [`BYTES_MAX`] is cut off all the same. Nothing of it is kept.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,10 +14,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::ingest::Body;
 
-/// After its answer a client may send this much.
+/// Bytes that a client may send after its answer.
 const BYTES_MAX: usize = 1024 * 1024;
 
-/// After its answer a client may go on sending for this long, and then be silent for this long.
+/// How long a client may go on sending after its answer, and then be silent.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
@@ -28,7 +29,7 @@ pub(crate) async fn discard(mut body: impl Body) {
     .await;
 }
 
-/// The same for what says only how long each piece is, `None` at the end.
+/// Reads on within the same bounds what says only how long each piece is, `None` at the end.
 pub(crate) async fn discard_pieces(
     mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>,
 ) {

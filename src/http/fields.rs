@@ -1,15 +1,22 @@
 //! What h2 and h3 demand of the fields of a request, as far as the libraries do not see to it.
 //!
-//! RFC 9113 sections 8.2.1 and 8.3.1, and RFC 9114 sections 4.2 and 4.3.1, which say the same: a request that breaks these
-//! rules is malformed. Both adapters ask [`check`] before a request costs a token, and [`check_values`] of its trailers.
-//! The bounds are those of every protocol: [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
+//! RFC 9113 sections 8.2.1 and 8.3.1, and RFC 9114 sections 4.2 and 4.3.1, which say the same: a
+//! request that breaks these rules is malformed. Both adapters ask [`check`] before a request costs
+//! a token, and [`check_values`] of its trailers. The bounds are those of every protocol:
+//! [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{EXPECT, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Uri};
 
 use super::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::ingest::Refusal;
+
+/// What a head counts for on the wire beside its text: the frame that it comes in.
+const FRAME_WIRE_BYTES: usize = 64;
+
+/// What each field counts for on the wire beside its text.
+const FIELD_WIRE_BYTES: usize = 4;
 
 /// What each field counts for beside its name and value (RFC 9113 section 10.5.1).
 const FIELD_OVERHEAD_BYTES: usize = 32;
@@ -38,6 +45,34 @@ pub(crate) fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// Whether a client sends no body before 100 Continue, which is the only expectation that there is
+/// (RFC 9110 section 10.1.1).
+pub(crate) fn expects_continue(expectation: &[u8]) -> bool {
+    expectation.eq_ignore_ascii_case(b"100-continue")
+}
+
+/// Whether the client that sent these fields waits to be asked for the body.
+pub(crate) fn waits_to_be_asked(fields: &HeaderMap) -> bool {
+    let expect = fields.get(EXPECT);
+    expect.is_some_and(|expect| expects_continue(expect.as_bytes()))
+}
+
+/// What a head may have cost on the wire, in bytes: hardly more than its text, however it was
+/// encoded.
+pub(crate) fn wire_bytes(head: &Parts) -> usize {
+    let target_bytes = head.uri.path().len();
+    FRAME_WIRE_BYTES + target_bytes + fields_bytes(&head.headers, FIELD_WIRE_BYTES)
+}
+
+/// The bytes of all names and values, and so many more for each field.
+fn fields_bytes(fields: &HeaderMap, overhead_bytes: usize) -> usize {
+    let mut bytes = 0;
+    for (name, value) in fields {
+        bytes += name.as_str().len() + value.len() + overhead_bytes;
+    }
+    bytes
+}
+
 fn check_target(head: &Parts) -> Result<(), Refusal> {
     if head.uri.path().is_empty() && head.method != Method::CONNECT {
         return Err(Refusal::Malformed("there is no :path"));
@@ -48,7 +83,8 @@ fn check_target(head: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What ends TLS in front of a client's own program says `http`, and means this.
+/// Whether a request names a scheme of HTTP. What ends TLS in front of a client's own program says
+/// `http`, and means this.
 fn has_known_scheme(uri: &Uri) -> bool {
     let is = |scheme: &str, known: &str| scheme.eq_ignore_ascii_case(known);
     uri.scheme_str()
@@ -64,14 +100,11 @@ fn is_trimmed(value: &HeaderValue) -> bool {
 /// The size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
 fn list_bytes(head: &Parts) -> usize {
     let target = head.uri.path_and_query();
-    let authority = head.uri.authority();
     let target_bytes = target.map_or(0, |target| target.as_str().len());
+    let authority = head.uri.authority();
     let authority_bytes = authority.map_or(0, |authority| authority.as_str().len());
-    let field = |(name, value): (&HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES
-    };
-    let fields: usize = head.headers.iter().map(field).sum();
-    PSEUDO_BYTES + head.method.as_str().len() + target_bytes + authority_bytes + fields
+    let pseudo_bytes = PSEUDO_BYTES + head.method.as_str().len() + target_bytes + authority_bytes;
+    pseudo_bytes + fields_bytes(&head.headers, FIELD_OVERHEAD_BYTES)
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! HTTP/1.1: one request after another on one connection.
 //!
-//! Heads are parsed by httparse where they lie; what a head means for its connection is decided in [`head`], strictly.
-//! A request is answered before the next one is read, so requests that are sent ahead wait in the stream. Bounds: a
-//! connection is idle for the idle time-out at most, a head arrives within the header time-out, an answer is taken within
-//! the idle time-out. A connection that ends after an answer is read on for a while, so that the answer arrives. What comes
-//! to nothing is bounded ([`Overhead`](super::overhead::Overhead)): who goes on although it is refused is cut off.
+//! Heads are parsed by httparse where they lie; what a head means for its connection is decided in
+//! [`head`], strictly. A request is answered before the next one is read, so requests that are sent
+//! ahead wait in the stream. Bounds: a connection is idle for the idle time-out at most, a head
+//! arrives within the header time-out, an answer is taken within the idle time-out. A connection
+//! that ends after an answer is read on for a while, so that the answer arrives. What comes to
+//! nothing is bounded ([`Overhead`](super::overhead::Overhead)): who goes on although it is refused
+//! is cut off.
 
 mod answer;
+mod body;
 pub(crate) mod chunked;
 pub(crate) mod head;
 mod wire;
@@ -19,21 +22,23 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::cut::until_cut;
 use super::discard::{discard, discard_pieces};
-use super::{Answer, Busy, Connection, Service, is_head_paid, is_rest_paid};
-use crate::ingest::{Admitted, Body, BrokenBody, Refusal};
-use crate::record::Timestamp;
-use crate::telemetry::metrics::Protocol;
+use super::overhead::{is_head_paid, is_rest_paid};
+use super::{Answer, Busy, Connection, Service, reply};
+use crate::ingest::{Admitted, Refusal};
+use crate::words::Protocol;
 pub(crate) use answer::Accepted;
-use chunked::Chunked;
-use head::Framing;
-use wire::Wire;
+use body::{Unread, WireBody};
+use head::{Framing, Parsed};
+use wire::{Stream, Wire};
 
-/// Serves an h1 connection until it ends. What is moved into the future is there once: idle connections are many.
+/// Serves an h1 connection until it ends. What is moved into the future is there once: idle
+/// connections are many.
 pub fn serve<S>(stream: S, connection: Connection, service: Rc<Service>) -> impl Future<Output = ()>
 where
     S: AsyncBufRead + AsyncWrite + Unpin,
@@ -43,14 +48,12 @@ where
     let connection = Rc::new(connection);
     async move {
         {
-            let mut serving = pin!(async {
-                if answer_requests(&mut wire, &connection, &service)
-                    .await
-                    .is_ok()
-                {
-                    leave(&mut wire, &connection).await;
-                }
-            });
+            let served = Served {
+                wire: &mut wire,
+                connection: &connection,
+                service: &service,
+            };
+            let mut serving = pin!(served.serve_requests());
             until_cut(serving.as_mut(), &connection, &service).await;
         }
         if wire.overhead.is_spent() {
@@ -59,56 +62,189 @@ where
     }
 }
 
-/// Answers requests until none is wanted any more. An error is a client that is gone.
-async fn answer_requests<S>(
-    wire: &mut Wire<S>,
-    connection: &Rc<Connection>,
-    service: &Service,
-) -> io::Result<()>
-where
-    S: AsyncBufRead + AsyncWrite + Unpin,
-{
-    while let Some(request) = next_request(wire, connection, service).await {
-        exchange(wire, request, connection, service).await?;
-        if service.is_over(connection) {
-            break;
+/// What may follow a request on its connection, once it has been answered. Decided in one place,
+/// [`Shape::after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Another request, from the next byte on.
+    Request,
+    /// Nothing that is read: the connection closes, as the client asked, or as nobody can tell
+    /// where a request begins.
+    End,
+}
+
+/// A connection that is being served.
+struct Served<'s, S> {
+    wire: &'s mut Wire<S>,
+    connection: &'s Rc<Connection>,
+    service: &'s Service,
+}
+
+impl<'s, S: Stream> Served<'s, S> {
+    /// Answers requests until none is wanted any more, and closes the connection. One whose client
+    /// takes no answer is let go.
+    async fn serve_requests(mut self) {
+        while let Some(request) = self.next_request().await {
+            match self.exchange(request).await {
+                Ok(After::Request) if !self.service.is_over(self.connection) => {}
+                Ok(After::Request) => break,
+                Ok(After::End) => return self.leave_unread().await,
+                Err(_) => return,
+            }
+        }
+        self.wire.shutdown().await;
+    }
+
+    /// Waits for a request; `None` when the client has gone, time is out, or no request is wanted
+    /// any more.
+    async fn next_request(&mut self) -> Option<Request<'s>> {
+        let mut has_begun = false;
+        poll_fn(|context| self.poll_request(&mut has_begun, context)).await
+    }
+
+    fn poll_request(
+        &mut self,
+        has_begun: &mut bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Request<'s>>> {
+        let (connection, service) = (self.connection, self.service);
+        let begin = |bytes: &[u8]| Request::begin(bytes, connection, service);
+        if let Poll::Ready(head) = self.wire.poll_head(context, begin) {
+            let unread = |fault| Request::unread(connection.begin(), fault);
+            return Poll::Ready(head.map(|head| head.unwrap_or_else(unread)));
+        }
+        if self.wire.has_gathered() {
+            if !std::mem::replace(has_begun, true) {
+                self.wire
+                    .set_deadline(Instant::now() + service.header_timeout);
+            }
+        } else if service.is_over(connection) {
+            match service.lingers(connection) {
+                Some(until) => self.wire.set_deadline(until),
+                None => return Poll::Ready(None),
+            }
+        }
+        self.wire.poll_passed(context).map(|()| None)
+    }
+
+    /// Takes the request in and answers it. What is left of a refused body is read on, where a
+    /// request may follow.
+    async fn exchange(&mut self, request: Request<'_>) -> io::Result<After> {
+        let Request {
+            busy,
+            shape,
+            admitted,
+        } = request;
+        let mut unread = Unread::from(shape.framing);
+        let taken = self.take(admitted, &shape, &mut unread).await?;
+        let is_refused = taken.is_err();
+        let after = shape.after(&unread, taken.as_ref().err());
+        let status = self.respond(busy, taken, &shape, after).await?;
+        if is_refused && after == After::Request {
+            return Ok(self.pass_over(unread, is_rest_paid(status)).await);
+        }
+        Ok(after)
+    }
+
+    /// Takes in what has been admitted, asking for its body where the client waits to be asked.
+    async fn take(
+        &mut self,
+        admitted: Result<Admitted<'_>, Refusal>,
+        shape: &Shape,
+        unread: &mut Unread,
+    ) -> io::Result<Result<(), Refusal>> {
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if shape.expects_continue {
+            self.wire.send(answer::CONTINUE).await?;
+        }
+        let body = WireBody {
+            wire: self.wire,
+            unread,
+            is_paid: true,
+        };
+        Ok(self.service.ingest.take(admitted, body).await)
+    }
+
+    /// Sends the answer, and gives its status.
+    async fn respond(
+        &mut self,
+        busy: Busy,
+        taken: Result<(), Refusal>,
+        shape: &Shape,
+        after: After,
+    ) -> io::Result<StatusCode> {
+        let (connection, service) = (self.connection, self.service);
+        let answer = service.conclude(&busy, taken);
+        let status = answer.status();
+        if is_head_paid(status) {
+            self.wire.overhead.pay_back(shape.head_bytes);
+        }
+        let closes = after == After::End || service.is_over(connection);
+        let bytes = encode(service, answer, &busy, closes, shape.is_head);
+        // It is answered: whether the client takes the answer is not waited for when the gateway
+        // drains.
+        drop(busy);
+        debug_assert_eq!(connection.requests.get(), 0, "h1 answers one at a time");
+        let deadline = connection.idle_since.get() + service.idle_timeout;
+        self.wire.set_deadline(deadline);
+        self.wire.send(&bytes).await?;
+        Ok(status)
+    }
+
+    /// Reads the rest of a refused body, up to the next request, if there may be one.
+    async fn pass_over(&mut self, mut unread: Unread, is_paid: bool) -> After {
+        discard(WireBody {
+            wire: self.wire,
+            unread: &mut unread,
+            is_paid,
+        })
+        .await;
+        if unread.is_ended() && !unread.is_odd() {
+            After::Request
+        } else {
+            After::End
         }
     }
-    Ok(())
+
+    /// Closes the connection while more may be under way than has been read: that is read on, as
+    /// the connection would be reset if it were closed with bytes unread, and the last answer lost
+    /// on its way.
+    async fn leave_unread(self) {
+        self.wire.shutdown().await;
+        discard_pieces(|context| {
+            let Some(bytes) = ready!(self.wire.poll_bytes(context)) else {
+                return Poll::Ready(None);
+            };
+            let count = bytes.len();
+            self.wire.consume(count);
+            Poll::Ready(Some(count))
+        })
+        .await;
+    }
 }
 
 /// A request whose head has been read.
 struct Request<'c> {
     busy: Busy,
-    /// Of its head, as far as that is understood.
-    head_bytes: usize,
+    shape: Shape,
     admitted: Result<Admitted<'c>, Refusal>,
-    framing: Framing,
-    expects_continue: bool,
-    /// Its answer has no body, whatever it says.
-    is_head: bool,
 }
 
 impl<'c> Request<'c> {
     /// Reads and judges a head.
     fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &Service) -> Self {
         let mut busy = connection.begin();
+        debug_assert_eq!(connection.requests.get(), 1, "the last one is answered");
         match head::parse(bytes) {
             Ok(parsed) => {
                 service.note_trace(&mut busy, &parsed.head);
-                if !parsed.keeps_alive {
-                    connection.close();
-                }
-                let admitted = service.admit(connection, &parsed.head, busy.since);
-                let is_head = parsed.head.method == "HEAD";
-                let (framing, expects_continue) = (parsed.framing, parsed.expects_continue);
                 Self {
+                    shape: Shape::of(&parsed, bytes.len()),
+                    admitted: service.admit(connection, &parsed.head, busy.since),
                     busy,
-                    head_bytes: bytes.len(),
-                    admitted,
-                    framing,
-                    expects_continue,
-                    is_head,
                 }
             }
             Err(refusal) => Self::unread(busy, refusal),
@@ -117,235 +253,81 @@ impl<'c> Request<'c> {
 
     /// A head that cannot be read.
     fn unread(busy: Busy, refusal: Refusal) -> Self {
+        debug_assert!(
+            reply::leaves_h1_unframed(&refusal),
+            "nobody knows where the next request begins"
+        );
         Self {
             busy,
-            head_bytes: 0,
+            shape: Shape::UNREAD,
             admitted: Err(refusal),
-            framing: Framing::Length(0),
-            expects_continue: false,
-            is_head: false,
         }
     }
 }
 
-/// Waits for a request; `None` when the client has gone, time is out, or no request is wanted any more.
-async fn next_request<'c, S>(
-    wire: &mut Wire<S>,
-    connection: &'c Rc<Connection>,
-    service: &Service,
-) -> Option<Request<'c>>
-where
-    S: AsyncBufRead + AsyncWrite + Unpin,
-{
-    let mut has_begun = false;
-    poll_fn(|context| {
-        if let Poll::Ready(head) =
-            wire.poll_head(context, |bytes| Request::begin(bytes, connection, service))
-        {
-            return Poll::Ready(head.map(|head| {
-                head.unwrap_or_else(|fault| Request::unread(connection.begin(), fault))
-            }));
-        }
-        if !wire.has_gathered() && service.is_over(connection) {
-            match service.lingers(connection) {
-                Some(until) => wire.set_deadline(until),
-                None => return Poll::Ready(None),
-            }
-        }
-        if wire.has_gathered() && !std::mem::replace(&mut has_begun, true) {
-            wire.set_deadline(Instant::now() + service.header_timeout);
-        }
-        wire.poll_over(context).map(|()| None)
-    })
-    .await
-}
-
-/// Takes the request in and answers it. What is left of a refused body is read on.
-async fn exchange<S>(
-    wire: &mut Wire<S>,
-    request: Request<'_>,
-    connection: &Connection,
-    service: &Service,
-) -> io::Result<()>
-where
-    S: AsyncBufRead + AsyncWrite + Unpin,
-{
-    let Request {
-        busy,
-        head_bytes,
-        admitted,
-        framing,
-        expects_continue,
-        is_head,
-    } = request;
-    let mut body = WireBody {
-        wire,
-        unread: framing.into(),
-        is_paid: true,
-    };
-    let taken = take(&mut body, admitted, expects_continue, service).await?;
-    let is_refused = taken.is_err();
-    // A client that was not told to go on may send its body or another request: nobody can tell which.
-    if body.unread.is_odd() || (is_refused && expects_continue) {
-        connection.close();
-    }
-    let answer = service.conclude(&busy, taken);
-    let status = answer.status();
-    if is_head_paid(status) {
-        body.wire.overhead.pay_back(head_bytes);
-    }
-    let closes = service.is_over(connection);
-    let bytes = encode(service, answer, busy.since.wall, closes, is_head);
-    // It is answered: whether the client takes the answer is not waited for when the gateway drains.
-    drop(busy);
-    body.wire
-        .set_deadline(connection.idle_since.get() + service.idle_timeout);
-    body.wire.send(&bytes).await?;
-    if is_refused && !connection.is_closing() {
-        body.is_paid = is_rest_paid(status);
-        body.pass_over(connection).await;
-    }
-    Ok(())
-}
-
-/// Takes in what has been admitted, asking for its body where the client waits to be asked.
-async fn take<S>(
-    body: &mut WireBody<'_, S>,
-    admitted: Result<Admitted<'_>, Refusal>,
+/// What a head means for its connection.
+struct Shape {
+    /// The bytes of the head, as far as it is understood.
+    head_bytes: usize,
+    framing: Framing,
+    /// Another request may follow, as far as the head says.
+    keeps_alive: bool,
     expects_continue: bool,
-    service: &Service,
-) -> io::Result<Result<(), Refusal>>
-where
-    S: AsyncBufRead + AsyncWrite + Unpin,
-{
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if expects_continue {
-        body.wire.send(answer::CONTINUE).await?;
-    }
-    Ok(service.ingest.take(admitted, body).await)
+    /// Its answer has no body, whatever it says.
+    is_head: bool,
 }
 
-fn encode(
-    service: &Service,
-    answer: Answer,
-    at: Timestamp,
-    closes: bool,
-    omits_body: bool,
-) -> Bytes {
+impl Shape {
+    const UNREAD: Self = Self {
+        head_bytes: 0,
+        framing: Framing::Length(0),
+        keeps_alive: false,
+        expects_continue: false,
+        is_head: false,
+    };
+
+    fn of(parsed: &Parsed<'_>, head_bytes: usize) -> Self {
+        Self {
+            head_bytes,
+            framing: parsed.framing,
+            keeps_alive: parsed.keeps_alive,
+            expects_continue: parsed.expects_continue,
+            is_head: parsed.head.method == "HEAD",
+        }
+    }
+
+    /// What may follow the request, of whose body this is unread.
+    fn after(&self, unread: &Unread, refusal: Option<&Refusal>) -> After {
+        // A client that was not told to go on may send its body or another request: nobody can tell
+        // which.
+        let ends = |refusal| {
+            self.expects_continue
+                || reply::ends_connection(refusal)
+                || reply::leaves_h1_unframed(refusal)
+        };
+        if !self.keeps_alive || unread.is_odd() || refusal.is_some_and(ends) {
+            After::End
+        } else {
+            After::Request
+        }
+    }
+}
+
+/// The bytes of an answer.
+fn encode(service: &Service, answer: Answer, busy: &Busy, closes: bool, omits_body: bool) -> Bytes {
+    let at = busy.since.wall;
     if let (Answer::Accepted(expires), false) = (&answer, closes) {
         let plain = || service.response(Protocol::H1, Answer::Accepted(None));
         return service.h1_accepted.bytes(at, expires.as_ref(), plain);
     }
     let mut response = service.response(Protocol::H1, answer);
     if closes {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        say_close(&mut response);
     }
     answer::encode(&response, at, omits_body).into()
 }
 
-/// Closes the connection. Where more may be under way than has been read, it is read on: closed with bytes unread, the
-/// connection would be reset, and the last answer lost on its way.
-async fn leave<S: AsyncBufRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, connection: &Connection) {
-    wire.shutdown().await;
-    if connection.is_closing() {
-        discard_pieces(|context| {
-            let count = ready!(wire.poll_bytes(context)).map_or(0, <[u8]>::len);
-            wire.consume(count);
-            Poll::Ready((count > 0).then_some(count))
-        })
-        .await;
-    }
-}
-
-/// What is still to come of a body.
-enum Unread {
-    Length(u64),
-    Chunked(Chunked),
-}
-
-impl From<Framing> for Unread {
-    fn from(framing: Framing) -> Self {
-        match framing {
-            Framing::Length(bytes) => Self::Length(bytes),
-            Framing::Chunked => Self::Chunked(Chunked::default()),
-        }
-    }
-}
-
-/// A body in the stream, as ingest reads it.
-struct WireBody<'w, S> {
-    wire: &'w mut Wire<S>,
-    unread: Unread,
-    /// What is read of it is no overhead.
-    is_paid: bool,
-}
-
-impl<S: AsyncBufRead + AsyncWrite + Unpin> WireBody<'_, S> {
-    /// Reads up to the next request, if there may be one.
-    async fn pass_over(&mut self, connection: &Connection) {
-        discard(&mut *self).await;
-        if !self.unread.is_ended() || self.unread.is_odd() {
-            connection.close();
-        }
-    }
-}
-
-impl<S: AsyncBufRead + AsyncWrite + Unpin> Body for WireBody<'_, S> {
-    const OWNS_PIECES: bool = true;
-
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        while !self.unread.is_ended() {
-            let bytes = match ready!(self.wire.poll_bytes(context)) {
-                Ok(bytes) if !bytes.is_empty() => bytes,
-                _ => return Poll::Ready(Some(Err(BrokenBody))),
-            };
-            let Ok((consumed, data)) = self.unread.read(bytes) else {
-                return Poll::Ready(Some(Err(BrokenBody)));
-            };
-            let piece = Bytes::copy_from_slice(data);
-            self.wire.consume(consumed);
-            if self.is_paid {
-                self.wire.overhead.pay_back(consumed);
-            }
-            if !piece.is_empty() {
-                return Poll::Ready(Some(Ok(piece)));
-            }
-        }
-        Poll::Ready(None)
-    }
-}
-
-impl Unread {
-    fn is_ended(&self) -> bool {
-        match self {
-            Self::Length(left) => *left == 0,
-            Self::Chunked(chunked) => chunked.is_ended(),
-        }
-    }
-
-    /// There was more in it than data: nobody may be sure that another reader finds its end where this one does.
-    fn is_odd(&self) -> bool {
-        matches!(self, Self::Chunked(chunked) if chunked.is_odd())
-    }
-
-    /// How many of the bytes are the body's, and the data in them.
-    fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
-        match self {
-            Self::Length(left) => {
-                let count =
-                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                *left -= count as u64;
-                Ok((count, &bytes[..count]))
-            }
-            Self::Chunked(chunked) => {
-                let step = chunked.decode(bytes).map_err(|_| BrokenBody)?;
-                Ok((step.consumed_bytes, &bytes[step.data]))
-            }
-        }
-    }
+fn say_close(response: &mut Response<Bytes>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
 }

@@ -1,10 +1,12 @@
 //! HTTP/2 by h2.
 //!
-//! `accept` calls [`serve`] with a connection whose handshake chose h2. One task drives the connection and all of its requests, so
-//! that the answers of a batch leave together. What one connection may have open, hold in buffers or send beside its
-//! requests is bounded here, with each bound written out, also where the library's default is the same one: a default is
-//! nobody's promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one whose head does not end
-//! gets one from here; one that floods the connection with frames is cut off ([`metered`]).
+//! `accept` calls [`serve`] with a connection whose handshake chose h2. One task drives the
+//! connection and all of its requests, so that the answers of a batch leave together. What one
+//! connection may have open, hold in buffers or send beside its requests is bounded here, with each
+//! bound written out, also where the library's default is the same one: a default is nobody's
+//! promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one whose
+//! head does not end gets one from here; one that floods the connection with frames is cut off
+//! ([`metered`]).
 
 mod heads;
 mod metered;
@@ -20,18 +22,17 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, server};
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use super::cut::until_cut;
+use super::deadline::Deadline;
 use super::discard::discard;
-use super::patience::Patience;
-use super::{
-    Connection, HEAD_BYTES_MAX, Service, fields, is_head_paid, is_rest_paid, request_head,
-};
+use super::overhead::{BURST_BYTES, is_rest_paid, paid_head_bytes};
+use super::reply::go_on;
+use super::{Connection, HEAD_BYTES_MAX, Service, fields, request_head};
 use crate::ingest::{Body, BrokenBody};
 use heads::Head;
 use metered::{Meter, Metered};
@@ -39,34 +40,51 @@ use metered::{Meter, Metered};
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 128;
 
-/// Requests of one connection that are being answered, those among them whose streams the client has reset: with more, none is
-/// begun until others end.
+/// Requests of one connection that are being answered, those whose streams the client has reset
+/// among them: with so many, none is begun until others end.
 const REQUESTS_MAX: usize = 2 * STREAMS_MAX as usize;
 
-/// What one stream may send before its body is read, in bytes: most readings fit, and a connection's streams together
-/// stay within [`CONNECTION_WINDOW_BYTES`].
+const _: () = assert!(
+    REQUESTS_MAX > STREAMS_MAX as usize,
+    "each stream has its request"
+);
+
+/// What one stream may send before its body is read, in bytes: most readings fit, and a
+/// connection's streams together stay within [`CONNECTION_WINDOW_BYTES`].
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
 /// What one connection may send before its bodies are read, in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Streams that a client has reset before they were begun (rapid reset, CVE-2023-44487); with more waiting, GOAWAY.
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(
+    BURST_BYTES > CONNECTION_WINDOW_BYTES as i64,
+    "bodies that nobody has read yet are no flood"
+);
+
+/// Streams that a client has reset before they were begun (rapid reset, CVE-2023-44487); with more
+/// waiting, GOAWAY.
 const PENDING_RESETS_MAX: usize = 32;
 
-/// Streams that this side had to reset for a fault of the client's (MadeYouReset, CVE-2025-8671); with more, GOAWAY.
+/// Streams that this side had to reset for a fault of the client's (MadeYouReset, CVE-2025-8671);
+/// with more, GOAWAY.
 const ERROR_RESETS_MAX: usize = 128;
 
 /// What is buffered of one stream's answers, in bytes: they are a few hundred.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
-/// The largest frame that is taken, in bytes: the least that a server may say (RFC 9113 section 4.2).
+/// The largest frame that is taken, in bytes: the least that a server may say (RFC 9113 section
+/// 4.2).
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
-/// The largest list of fields that the library takes in, in bytes: far more than a head may have, so that one which is too
-/// large is answered, and its connection goes on. What the library itself finds too large ends the connection.
+/// The largest list of fields that the library takes in, in bytes: far more than a head may have,
+/// so that one which is too large is answered, and its connection goes on. What the library itself
+/// finds too large ends the connection.
 const HEAD_LIST_BYTES: u32 = 4 * HEAD_BYTES_MAX as u32;
 
-/// What is left to say to a client whose head does not end gets this long to leave.
+const _: () = assert!(HEAD_LIST_BYTES as usize > HEAD_BYTES_MAX);
+
+/// How long the last frames to a client whose head does not end have to leave.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
@@ -82,9 +100,14 @@ where
     // Boxed: it is large, and moved into the future that is returned.
     let handshake = Box::pin(builder().handshake(Metered::new(stream, meter.clone())));
     async move {
+        let served = Served {
+            connection: &connection,
+            service: &service,
+            meter: &meter,
+        };
         let mut serving = pin!(async {
             if let Ok(Ok(h2)) = timeout(service.idle_timeout, handshake).await {
-                serve_requests(h2, &connection, &service, &meter).await;
+                served.serve_requests(h2).await;
             }
         });
         until_cut(serving.as_mut(), &connection, &service).await;
@@ -119,50 +142,97 @@ enum Stage {
     Ending(Instant),
 }
 
-/// Drives a connection until it ends, has been idle for too long, or has been drained.
-async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
-    mut h2: server::Connection<T, Bytes>,
-    connection: &Rc<Connection>,
-    service: &Service,
-    meter: &Meter,
-) {
-    let mut requests = FuturesUnordered::new();
-    let mut stage = Stage::Open;
-    let mut vigil = Vigil {
-        connection,
-        service,
-        meter,
-        patience: Patience::until(Instant::now() + service.idle_timeout),
-    };
-    poll_fn(|context| {
-        loop {
-            while let Poll::Ready(request) =
-                poll_accept(&mut h2, requests.len() < REQUESTS_MAX, context)
-            {
-                let Some((request, respond)) = request else {
+/// A connection that is being served.
+#[derive(Clone, Copy)]
+struct Served<'c> {
+    connection: &'c Rc<Connection>,
+    service: &'c Service,
+    meter: &'c Meter,
+}
+
+impl Served<'_> {
+    /// Drives the connection until it ends, has been idle for too long, or has been drained.
+    async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        mut h2: server::Connection<T, Bytes>,
+    ) {
+        let mut requests = FuturesUnordered::new();
+        let mut vigil = Vigil::new(self);
+        poll_fn(|context| {
+            loop {
+                let begin = |(request, respond)| self.answer(request, respond);
+                if poll_begin(&mut h2, &mut requests, begin, context).is_ready() {
                     return Poll::Ready(());
-                };
-                requests.push(answer(service, connection, meter, request, respond));
-            }
-            let mut has_answered = false;
-            while let Poll::Ready(Some(())) = requests.poll_next_unpin(context) {
-                has_answered = true;
-            }
-            if stage == Stage::Open && service.is_over(connection) {
-                stage = Stage::Draining;
-                h2.graceful_shutdown();
-            } else if !has_answered {
-                match ready!(vigil.poll(stage, context)) {
-                    Over::Head => {
-                        stage = Stage::Ending(Instant::now());
-                        h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                let has_answered = poll_answers(&mut requests, context);
+                if vigil.stage == Stage::Open && self.service.is_over(self.connection) {
+                    vigil.stage = Stage::Draining;
+                    h2.graceful_shutdown();
+                } else if !has_answered {
+                    match ready!(vigil.poll(context)) {
+                        Over::Head => {
+                            debug_assert!(!vigil.is_ending(), "the end is told once");
+                            vigil.stage = Stage::Ending(Instant::now());
+                            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        }
+                        Over::Connection => return Poll::Ready(()),
                     }
-                    Over::Connection => return Poll::Ready(()),
                 }
             }
+        })
+        .await;
+    }
+
+    /// Answers one request; what is left of its body is discarded while the answer is on its way.
+    async fn answer(self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (head, stream) = request.into_parts();
+        let mut body = H2Body {
+            stream,
+            respond,
+            meter: self.meter,
+            is_to_be_asked_for: fields::waits_to_be_asked(&head.headers),
+            is_paid: true,
+        };
+        let request = request_head(&head);
+        let answering = self.service.answer(self.connection, &request, &mut body);
+        let response = answering.await;
+        let status = response.status();
+        let paid_bytes = paid_head_bytes(&head, request.is_ok(), status);
+        self.meter.overhead.pay_back(paid_bytes);
+        send(&mut body.respond, response, head.method == Method::HEAD);
+        if !body.stream.is_end_stream() {
+            body.is_paid = is_rest_paid(status);
+            body.is_to_be_asked_for = false;
+            discard(body).await;
         }
-    })
-    .await;
+    }
+}
+
+/// Begins the requests that have come, as far as there is room. Ready when the connection is at its
+/// end.
+fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
+    h2: &mut server::Connection<T, Bytes>,
+    requests: &mut FuturesUnordered<F>,
+    begin: impl Fn(Begun) -> F,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        debug_assert!(requests.len() <= REQUESTS_MAX);
+        let has_room = requests.len() < REQUESTS_MAX;
+        match ready!(poll_accept(h2, has_room, context)) {
+            Some(begun) => requests.push(begin(begun)),
+            None => return Poll::Ready(()),
+        }
+    }
+}
+
+/// Answers as far as it goes; whether a request has ended.
+fn poll_answers<F: Future>(requests: &mut FuturesUnordered<F>, context: &mut Context<'_>) -> bool {
+    let mut has_answered = false;
+    while let Poll::Ready(Some(_)) = requests.poll_next_unpin(context) {
+        has_answered = true;
+    }
+    has_answered
 }
 
 /// What has gone on for too long.
@@ -172,98 +242,82 @@ enum Over {
     Connection,
 }
 
-/// The deadlines of a connection.
+/// The deadlines of a connection, and how far it is on its way to its end.
 struct Vigil<'c> {
-    connection: &'c Connection,
-    service: &'c Service,
-    meter: &'c Meter,
-    patience: Patience,
+    served: Served<'c>,
+    stage: Stage,
+    deadline: Deadline,
 }
 
-impl Vigil<'_> {
-    fn poll(&mut self, stage: Stage, context: &mut Context<'_>) -> Poll<Over> {
-        match (stage, self.meter.head()) {
-            (Stage::Ending(since), _) => self.patience.hasten(since + LAST_WORD_TIMEOUT),
-            (_, Head::TooLarge) => return Poll::Ready(Over::Head),
-            (_, Head::Open { since: Some(_), .. }) => {
-                self.patience.hasten(self.deadline(stage).1);
-            }
-            _ => {}
-        }
-        loop {
-            ready!(self.patience.poll_over(context));
-            let (over, deadline) = self.deadline(stage);
-            if deadline <= Instant::now() {
-                return Poll::Ready(over);
-            }
-            self.patience.reset(deadline);
+impl<'c> Vigil<'c> {
+    fn new(served: Served<'c>) -> Self {
+        Self {
+            served,
+            stage: Stage::Open,
+            deadline: Deadline::until(Instant::now() + served.service.idle_timeout),
         }
     }
 
+    /// Waits until something has gone on for too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
+        let head = self.served.meter.head();
+        let is_ending = self.is_ending();
+        if head == Head::TooLarge && !is_ending {
+            return Poll::Ready(Over::Head);
+        }
+        // Either of these ends earlier than an idle connection.
+        if is_ending || head.open_since().is_some() {
+            self.deadline.hasten(self.next().1);
+        }
+        loop {
+            ready!(self.deadline.poll_passed(context));
+            let (over, at) = self.next();
+            if at <= Instant::now() {
+                return Poll::Ready(over);
+            }
+            self.deadline.reset(at);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending(_))
+    }
+
     /// What is over first, and when.
-    fn deadline(&self, stage: Stage) -> (Over, Instant) {
-        if let Stage::Ending(since) = stage {
+    fn next(&self) -> (Over, Instant) {
+        let Served {
+            connection,
+            service,
+            meter,
+        } = self.served;
+        if let Stage::Ending(since) = self.stage {
             return (Over::Connection, since + LAST_WORD_TIMEOUT);
         }
-        let idle_until = self.connection.idle_since() + self.service.idle_timeout;
-        match self.meter.head() {
-            Head::Open {
-                since: Some(since), ..
-            } if since + self.service.header_timeout < idle_until => {
-                (Over::Head, since + self.service.header_timeout)
-            }
+        let idle_until = connection.idle_since() + service.idle_timeout;
+        let head_since = meter.head().open_since();
+        match head_since.map(|since| since + service.header_timeout) {
+            Some(head_until) if head_until < idle_until => (Over::Head, head_until),
             _ => (Over::Connection, idle_until),
         }
     }
 }
 
-/// The next request, if one more `may` begin; `None` when the connection is at its end. Also sends what there is to send.
+/// A request that has come, and where its answer goes.
+type Begun = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// The next request, if there is room for one more; `None` when the connection is at its end. Also
+/// sends what there is to send.
 fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     h2: &mut server::Connection<T, Bytes>,
-    may: bool,
+    has_room: bool,
     context: &mut Context<'_>,
-) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
+) -> Poll<Option<Begun>> {
     // An error has been told to the peer, if there still is one.
-    if may {
+    if has_room {
         h2.poll_accept(context).map(|accepted| accepted?.ok())
     } else {
         h2.poll_closed(context).map(|_| None)
     }
-}
-
-/// Answers one request; what is left of its body is discarded while the answer is on its way.
-async fn answer(
-    service: &Service,
-    connection: &Rc<Connection>,
-    meter: &Meter,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) {
-    let (head, stream) = request.into_parts();
-    let mut body = H2Body {
-        stream,
-        respond,
-        meter,
-        is_to_be_asked_for: expects_continue(&head),
-        is_paid: true,
-    };
-    let request = request_head(&head);
-    let response = service.answer(connection, &request, &mut body).await;
-    let status = response.status();
-    if request.is_ok() && is_head_paid(status) {
-        meter.overhead.pay_back(head_bytes(&head));
-    }
-    send(&mut body.respond, response, head.method == Method::HEAD);
-    if !body.stream.is_end_stream() {
-        body.is_paid = is_rest_paid(status);
-        body.is_to_be_asked_for = false;
-        discard(body).await;
-    }
-}
-
-fn expects_continue(head: &Parts) -> bool {
-    let expect = head.headers.get(EXPECT);
-    expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Hands the answer to the library. What fails is a stream that the client has reset.
@@ -281,17 +335,7 @@ fn send(respond: &mut SendResponse<Bytes>, response: Response<Bytes>, omits_body
     }
 }
 
-/// What a head may have cost on the wire: hardly more than its text, however it was encoded.
-pub(super) fn head_bytes(head: &Parts) -> usize {
-    const FRAME_BYTES: usize = 64;
-    const FIELD_BYTES: usize = 4;
-    let field = |(name, value): (&HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + FIELD_BYTES
-    };
-    FRAME_BYTES + head.uri.path().len() + head.headers.iter().map(field).sum::<usize>()
-}
-
-/// h2's body, as ingest reads it, once it has been admitted.
+/// The body of a request on h2, as ingest reads it once it has been admitted.
 struct H2Body<'m> {
     stream: RecvStream,
     respond: SendResponse<Bytes>,
@@ -306,13 +350,12 @@ impl H2Body<'_> {
     /// Asks for what has not come by itself.
     fn ask(&mut self) {
         if std::mem::take(&mut self.is_to_be_asked_for) {
-            let mut go_on = Response::new(());
-            *go_on.status_mut() = StatusCode::CONTINUE;
             // It fails where the client has reset the stream.
-            let _ = self.respond.send_informational(go_on);
+            let _ = self.respond.send_informational(go_on());
         }
     }
 
+    /// Counts a piece as read, so that the client may send as much again.
     fn take(&mut self, piece: Bytes) -> Bytes {
         if self.is_paid {
             self.meter.overhead.pay_back(piece.len());
@@ -322,7 +365,8 @@ impl H2Body<'_> {
         piece
     }
 
-    /// Trailers are not part of a reading, but of its message: it is whole when they are.
+    /// Waits for the end. Trailers are not part of a reading, but of its message: it is whole when
+    /// they are.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         let is_whole = match ready!(self.stream.poll_trailers(context)) {
             Ok(trailers) => trailers.is_none_or(|fields| fields::check_values(&fields).is_ok()),

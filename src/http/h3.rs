@@ -29,20 +29,23 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use http::header::EXPECT;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::cut::until_cut;
 use super::discard::discard;
-use super::h2::head_bytes;
-use super::{Connection, HEAD_BYTES_MAX, Service, is_head_paid, is_rest_paid, request_head};
-use crate::ingest::{Field, RequestHead, length};
-use crate::telemetry::metrics::Protocol;
+use super::fields::waits_to_be_asked;
+use super::overhead::{is_rest_paid, paid_head_bytes};
+use super::reply::go_on;
+use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
+use crate::ingest::{Field, Refusal, RequestHead, length};
+use crate::words::Protocol;
 use body::{QuicBody, Reading};
 use leave::Leave;
 use link::Link;
 
+type H3 = h3::server::Connection<quic::Connection, Bytes>;
 type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Whole = RequestStream<quic::BidiStream, Bytes>;
 type Sending = RequestStream<quic::SendStream, Bytes>;
@@ -62,6 +65,8 @@ const LAST_ANSWER_GRACE: Duration = Duration::from_millis(100);
 /// The most that the last answers get: a connection that was busy, or never quiet, knows its round
 /// trip badly.
 const LAST_ANSWER_MAX: Duration = Duration::from_millis(400);
+
+const _: () = assert!(LAST_ANSWER_GRACE.as_millis() < LAST_ANSWER_MAX.as_millis());
 
 /// Serves an h3 connection until it ends.
 pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
@@ -87,6 +92,28 @@ struct Served<'s> {
     service: &'s Service,
 }
 
+const _: () = assert!(
+    UNANSWERED_MAX >= STREAMS_MAX,
+    "a device may give up all that it has open"
+);
+
+/// Counts the requests of a connection that end without an answer, less those that are answered.
+#[derive(Default)]
+struct Unanswered(u32);
+
+impl Unanswered {
+    /// Counts a request that has ended; whether there are still no more unanswered ones than there
+    /// may be.
+    fn note(&mut self, is_answered: bool) -> bool {
+        self.0 = if is_answered {
+            self.0.saturating_sub(1)
+        } else {
+            self.0 + 1
+        };
+        self.0 <= UNANSWERED_MAX
+    }
+}
+
 impl Served<'_> {
     async fn serve_requests(&self) {
         let Some(mut h3) = self.begin().await else {
@@ -94,7 +121,7 @@ impl Served<'_> {
         };
         // Each in a box: room for one is kept from the start.
         let mut requests = FuturesUnordered::new();
-        let mut unanswered = 0_u32;
+        let mut unanswered = Unanswered::default();
         while !(self.leave.has_begun() && requests.is_empty()) {
             tokio::select! {
                 accepted = h3.accept() => match accepted {
@@ -102,17 +129,14 @@ impl Served<'_> {
                     Ok(None) | Err(_) => break,
                 },
                 Some(is_answered) = requests.next() => {
-                    unanswered = if is_answered { unanswered.saturating_sub(1) } else { unanswered + 1 };
-                    if unanswered > UNANSWERED_MAX {
+                    if !unanswered.note(is_answered) {
                         return self.link.end_flood();
                     }
                 }
                 () = self.over(), if !self.leave.has_begun() => {
-                    self.leave.begin();
-                    // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3
-                    // counts from the last accepted.
-                    let goaway = self.leave.bound(h3.shutdown(1));
-                    if !self.connection.is_closing() && !matches!(goaway.await, Some(Ok(()))) { break }
+                    if !self.begin_to_leave(&mut h3).await {
+                        break;
+                    }
                 }
             }
         }
@@ -123,8 +147,22 @@ impl Served<'_> {
         self.link.close(Code::H3_NO_ERROR);
     }
 
+    /// Tells the client to go; whether what it has begun can still be answered. A connection that
+    /// closes for a fault needs no words for it: its answers tell.
+    async fn begin_to_leave(&self, h3: &mut H3) -> bool {
+        debug_assert!(!self.leave.has_begun(), "a client is told once");
+        self.leave.begin();
+        if self.connection.is_closing() {
+            return true;
+        }
+        // GOAWAY names the first request that is rejected (RFC 9114 section 5.2); h3 counts from
+        // the last accepted.
+        let told = self.leave.bound(h3.shutdown(1)).await;
+        matches!(told, Some(Ok(())))
+    }
+
     /// Opens this side's streams, for which the client may have left no room.
-    async fn begin(&self) -> Option<h3::server::Connection<quic::Connection, Bytes>> {
+    async fn begin(&self) -> Option<H3> {
         let mut builder = h3::server::builder();
         builder
             .max_field_section_size(HEAD_BYTES_MAX as u64)
@@ -160,27 +198,34 @@ impl Served<'_> {
         .await;
     }
 
-    /// Whether there was an answer that the client took.
+    /// Waits for the head of a request and answers it; whether there was an answer that the client
+    /// took.
     async fn answer(&self, resolver: Resolver) -> bool {
         let resolving = timeout(self.service.header_timeout, resolver.resolve_request());
-        match self.leave.bound(resolving).await {
-            Some(Ok(Ok((request, stream)))) if fields::is_proper(&request) => {
+        let Some(Ok(resolved)) = self.leave.bound(resolving).await else {
+            return false;
+        };
+        match resolved {
+            Ok((request, stream)) if fields::is_proper(&request) => {
                 self.exchange(request, stream).await
             }
-            Some(Ok(Ok((_, mut stream)))) => {
-                stream.stop_stream(Code::H3_MESSAGE_ERROR);
-                stream.stop_sending(Code::H3_MESSAGE_ERROR);
+            Ok((_, stream)) => {
+                reject(stream);
                 false
             }
-            Some(Ok(Err(StreamError::HeaderTooBig { .. }))) => {
-                // h3 has answered by itself.
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
-                let metrics = &self.service.metrics;
-                metrics.request(Protocol::H3, status, Duration::ZERO);
+            Err(StreamError::HeaderTooBig { .. }) => {
+                self.count_answer_of_h3();
                 true
             }
-            Some(Ok(Err(_)) | Err(_)) | None => false,
+            Err(_) => false,
         }
+    }
+
+    /// h3 answers a head that is too large by itself.
+    fn count_answer_of_h3(&self) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
+        let metrics = &self.service.metrics;
+        metrics.request(Protocol::H3, status, Duration::ZERO);
     }
 
     /// Takes a request in whose head has come, and answers it.
@@ -194,27 +239,48 @@ impl Served<'_> {
             link: &self.link,
             asking: waits_to_be_asked(&head.headers).then(|| ask(&mut send).boxed_local()),
         };
-        let service = self.service;
-        let response = service
-            .answer(&self.connection, &request, &mut reading)
-            .await;
+        let response = self.take(&head, &request, &mut reading).await;
         let is_still_waiting = reading.asking.is_some();
         drop(reading);
         let status = response.status();
-        if request.is_ok() && is_head_paid(status) {
-            self.link.pay_back(head_bytes(&head));
-        }
-        // A client that does not take its answer is bounded by the connection's idle time-out.
-        let responding = respond(&mut send, response, head.method == Method::HEAD);
-        let responding = timeout(service.idle_timeout, responding);
-        let Some(Ok(Ok(()))) = self.leave.bound(responding).await else {
+        let omits_body = head.method == Method::HEAD;
+        if !self.respond(&mut send, response, omits_body).await {
             return false;
-        };
+        }
         if status != StatusCode::NO_CONTENT && !is_still_waiting {
             self.leave.bound(self.discard(&mut body, status)).await;
         }
         body.stop();
         true
+    }
+
+    /// What the service answers; pays back what the head cost.
+    async fn take(
+        &self,
+        head: &Parts,
+        request: &Result<RequestHead<'_>, Refusal>,
+        body: &mut Reading<'_>,
+    ) -> Response<Bytes> {
+        let answering = self.service.answer(&self.connection, request, body);
+        let response = answering.await;
+        let paid_bytes = paid_head_bytes(head, request.is_ok(), response.status());
+        self.link.pay_back(paid_bytes);
+        response
+    }
+
+    /// Sends the answer, whole. A client that does not take it is bounded by the connection's idle
+    /// time-out.
+    async fn respond(
+        &self,
+        stream: &mut Sending,
+        response: Response<Bytes>,
+        omits_body: bool,
+    ) -> bool {
+        let sending = timeout(
+            self.service.idle_timeout,
+            send(stream, response, omits_body),
+        );
+        matches!(self.leave.bound(sending).await, Some(Ok(Ok(()))))
     }
 
     /// What is left of a refused body is overhead, unless the refusal is the gateway's own matter.
@@ -229,6 +295,12 @@ impl Served<'_> {
     }
 }
 
+/// Ends a request that is malformed, and of which nothing is read.
+fn reject(mut stream: Whole) {
+    stream.stop_stream(Code::H3_MESSAGE_ERROR);
+    stream.stop_sending(Code::H3_MESSAGE_ERROR);
+}
+
 /// What the one `Content-Length` says. Any other is refused with the head.
 fn declared_bytes(head: Option<&RequestHead<'_>>) -> Option<u64> {
     match head?.content_length() {
@@ -237,21 +309,13 @@ fn declared_bytes(head: Option<&RequestHead<'_>>) -> Option<u64> {
     }
 }
 
-/// Whether the client sends no body before 100 Continue (RFC 9110 section 10.1.1).
-fn waits_to_be_asked(fields: &HeaderMap) -> bool {
-    fields
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
+/// Asks the client for its body.
 async fn ask(stream: &mut Sending) {
-    let mut go_on = Response::new(());
-    *go_on.status_mut() = StatusCode::CONTINUE;
     // A client that cannot be asked cannot be answered either, which the answer finds.
-    let _ = stream.send_response(go_on).await;
+    let _ = stream.send_response(go_on()).await;
 }
 
-async fn respond(
+async fn send(
     stream: &mut Sending,
     response: Response<Bytes>,
     omits_body: bool,

@@ -1,25 +1,34 @@
-//! What a connection sends beside its requests: one bound for every flood of bytes that come to nothing.
+//! What a connection sends beside its requests: one bound for every flood of bytes that come to
+//! nothing.
 //!
-//! HTTP/2 has a dozen ways to keep a server busy without asking anything: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty
-//! DATA, CONTINUATION without end, streams reset as soon as they are opened. HTTP/1 has empty lines. All of them are bytes
-//! that have arrived and do not become part of a request. A connection may have [`BURST_BYTES`] of these, and
-//! [`BYTES_PER_SECOND`] in the long run; then reading it fails, which ends it. Requests that a bucket refuses are overhead
-//! too, and so is what a client goes on sending of a body that was refused through its own fault: a device that never
-//! heeds its 429 is cut off in the end, on every protocol that calls this.
+//! HTTP/2 has a dozen ways to keep a server busy without asking anything: PING, SETTINGS,
+//! WINDOW_UPDATE, PRIORITY, empty DATA, CONTINUATION without end, streams reset as soon as they are
+//! opened. HTTP/1 has empty lines. All of them are bytes that have arrived and do not become part
+//! of a request. A connection may have [`BURST_BYTES`] of these, and [`BYTES_PER_SECOND`] in the
+//! long run; then reading it fails, which ends it. Requests that a bucket refuses are overhead too,
+//! and so is what a client goes on sending of a body that was refused through its own fault: a
+//! device that never heeds its 429 is cut off in the end, on every protocol that calls this.
 //!
-//! An honest client stays far below: it sends a few frames for each request, and is paid back for its heads and bodies.
+//! An honest client stays far below: it sends a few frames for each request, and is paid back for
+//! its heads and bodies.
 
 use std::cell::Cell;
 use std::io;
 
+use http::StatusCode;
+use http::request::Parts;
 use tokio::time::Instant;
 
-/// More than what a connection may send before its bodies are read.
-const BURST_BYTES: i64 = 2 * 1024 * 1024;
+use super::fields::wire_bytes;
 
+/// Bytes that may come to nothing at once: more than what a connection may send before its bodies
+/// are read.
+pub(crate) const BURST_BYTES: i64 = 2 * 1024 * 1024;
+
+/// Bytes that may come to nothing in each second of the long run.
 const BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
-/// What one connection has left.
+/// The bytes that one connection has left.
 pub(crate) struct Overhead {
     /// Below 0, too much has come since `since`.
     left_bytes: Cell<i64>,
@@ -36,18 +45,19 @@ impl Overhead {
         }
     }
 
-    /// Bytes that have arrived were part of a request.
+    /// Takes back what was counted: these bytes were part of a request.
     pub(crate) fn pay_back(&self, bytes: usize) {
-        self.left_bytes
-            .set((self.left_bytes.get() + bytes as i64).min(BURST_BYTES));
+        let left_bytes = self.left_bytes.get() + bytes as i64;
+        debug_assert!(left_bytes >= self.left_bytes.get(), "a size does not wrap");
+        self.left_bytes.set(left_bytes.min(BURST_BYTES));
     }
 
-    /// More has come than may: the connection is at its end.
+    /// Whether more has come than may: the connection is at its end.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_spent.get()
     }
 
-    /// So many bytes have arrived. From the error on, nothing more is to be read.
+    /// Counts bytes that have arrived. From the error on, nothing more is to be read.
     pub(crate) fn take(&self, bytes: usize) -> io::Result<()> {
         self.left_bytes.set(self.left_bytes.get() - bytes as i64);
         if self.left_bytes.get() >= 0 {
@@ -57,20 +67,52 @@ impl Overhead {
         }
     }
 
-    /// The clock is read only here: an honest connection rarely comes by.
+    /// Adds what time has earned, before these bytes came. The clock is read only here: an honest
+    /// connection rarely comes by.
     #[cold]
     fn refill(&self, taken_bytes: i64) -> io::Result<()> {
-        let now = Instant::now();
-        let earned = now.duration_since(self.since.replace(now)).as_secs_f64() * BYTES_PER_SECOND;
-        let before = (self.left_bytes.get() + taken_bytes + earned as i64).min(BURST_BYTES);
-        self.left_bytes.set(before - taken_bytes);
-        self.is_spent.set(self.left_bytes.get() < 0);
+        let before = self.left_bytes.get() + taken_bytes + self.earned_bytes();
+        let left_bytes = before.min(BURST_BYTES) - taken_bytes;
+        debug_assert!(
+            left_bytes <= BURST_BYTES,
+            "nothing is saved up beyond the burst"
+        );
+        self.left_bytes.set(left_bytes);
+        self.is_spent.set(left_bytes < 0);
         if self.is_spent.get() {
             Err(io::ErrorKind::QuotaExceeded.into())
         } else {
             Ok(())
         }
     }
+
+    /// What has been earned since the last time that this was asked.
+    fn earned_bytes(&self) -> i64 {
+        let now = Instant::now();
+        let passed = now.duration_since(self.since.replace(now));
+        (passed.as_secs_f64() * BYTES_PER_SECOND) as i64
+    }
+}
+
+/// Whether the head of a request that was answered so has cost a token. What a bucket refuses has
+/// not: it is overhead of its connection.
+pub(crate) fn is_head_paid(status: StatusCode) -> bool {
+    status != StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The bytes that an h2 or h3 connection is paid back for a head, which could be read, or not.
+pub(crate) fn paid_head_bytes(head: &Parts, can_be_read: bool, status: StatusCode) -> usize {
+    if can_be_read && is_head_paid(status) {
+        wire_bytes(head)
+    } else {
+        0
+    }
+}
+
+/// Whether a device is let off what it goes on sending of a request that was answered so: it is not
+/// its fault that the gateway cannot take more. Otherwise it is overhead of its connection.
+pub(crate) fn is_rest_paid(status: StatusCode) -> bool {
+    status.is_server_error()
 }
 
 #[cfg(test)]

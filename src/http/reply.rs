@@ -1,6 +1,7 @@
 //! From a refusal to its answer: one table for all protocols.
 //!
-//! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client sent.
+//! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client
+//! sent.
 
 mod every;
 pub(crate) mod openapi;
@@ -24,10 +25,13 @@ pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
     HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as one.
+/// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as
+/// one.
 const RETRY_AFTER_SECONDS_MAX: u64 = 5;
 
-/// What a refused client is told.
+const _: () = assert!(RETRY_AFTER_SECONDS_MAX > 0 && 256 >= RETRY_AFTER_SECONDS_MAX);
+
+/// What a client is told whose request was refused.
 struct Problem {
     status: StatusCode,
     code: &'static str,
@@ -35,7 +39,8 @@ struct Problem {
     detail: Cow<'static, str>,
 }
 
-/// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that is near.
+/// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that
+/// is near.
 pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -45,30 +50,44 @@ pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     response
 }
 
+/// `100 Continue`, for a client that waits to be asked for its body.
+pub(crate) fn go_on() -> Response<()> {
+    let mut go_on = Response::new(());
+    *go_on.status_mut() = StatusCode::CONTINUE;
+    go_on
+}
+
 /// The answer to a request that was refused.
 #[cold]
 pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
     let problem = problem(refusal);
+    debug_assert!(problem.status.is_client_error() || problem.status.is_server_error());
     let mut response = Response::new(problem.to_json());
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    match refusal {
-        Refusal::MethodNotAllowed => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
-        Refusal::RateLimited(refused) => {
-            headers.insert(
-                RETRY_AFTER,
-                HeaderValue::from(refused.refusal.reset_seconds()),
-            );
-            headers.extend(rate_limit_fields(refused));
-        }
-        Refusal::GatewayRateLimited(wait) => drop(headers.insert(RETRY_AFTER, retry_after(*wait))),
-        Refusal::Shed(_) | Refusal::DeviceTableFull | Refusal::SinkUnavailable => {
-            headers.insert(RETRY_AFTER, retry_after(Duration::ZERO));
-        }
-        _ => {}
+    if let Some(wait) = wait(refusal) {
+        headers.insert(RETRY_AFTER, wait);
+    }
+    if let Refusal::RateLimited(refused) = refusal {
+        headers.extend(rate_limit_fields(refused));
+    }
+    if matches!(refusal, Refusal::MethodNotAllowed) {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
     response
+}
+
+/// When the client may come back, where that helps.
+fn wait(refusal: &Refusal) -> Option<HeaderValue> {
+    match refusal {
+        Refusal::RateLimited(refused) => Some(refused.shortfall.reset_seconds().into()),
+        Refusal::GatewayRateLimited(wait) => Some(retry_after(*wait)),
+        Refusal::Shed(_) | Refusal::DeviceTableFull | Refusal::SinkUnavailable => {
+            Some(retry_after(Duration::ZERO))
+        }
+        _ => None,
+    }
 }
 
 /// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
@@ -80,7 +99,7 @@ pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     )
 }
 
-/// What a refusal is called.
+/// The status of a refusal, and the name that it has in problems and logs.
 pub(crate) fn status_and_code(refusal: &Refusal) -> (StatusCode, Option<&'static str>) {
     let problem = problem(refusal);
     (problem.status, Some(problem.code))
@@ -106,9 +125,13 @@ fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, Hea
         (RATE_LIMIT_POLICY, refused.rate_limit_policy()),
         (RATE_LIMIT, refused.rate_limit()),
     ];
-    fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+    fields.into_iter().map(|(name, value)| {
+        let value = HeaderValue::try_from(value);
+        (
+            name,
+            value.expect("names of buckets and numbers are visible ASCII"),
+        )
+    })
 }
 
 /// At least `wait`, in whole seconds, with jitter.
@@ -118,6 +141,7 @@ fn retry_after(wait: Duration) -> HeaderValue {
 }
 
 impl Problem {
+    /// The body of the answer (RFC 9457).
     fn to_json(&self) -> Bytes {
         let problem = json!({
             "type": format!("urn:forebay:problem:{}", self.code),
@@ -273,9 +297,8 @@ fn problem(refusal: &Refusal) -> Problem {
             "The stream did not answer in time: the reading may or may not be stored.".into(),
         ),
     };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Problem {
-        status,
+        status: StatusCode::from_u16(status).expect("the table has statuses only"),
         code,
         title,
         detail,

@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Refusal;
 
-/// What a protocol gives of a body, piece by piece.
+/// A body, as a protocol gives it: piece by piece.
 pub(crate) trait Body {
-    /// Whether each piece is in memory of its own. Elsewhere a piece is a part of what was read from
-    /// the network, and keeps all of that.
+    /// Whether each piece is in memory of its own. Elsewhere a piece is a part of what was read
+    /// from the network, and keeps all of that.
     const OWNS_PIECES: bool = false;
 
     /// The next piece, `None` at the end. An error is a broken message or connection.
@@ -53,11 +53,12 @@ pub(crate) trait Ledger {
     /// Pays for bytes that were not declared.
     fn charge(&mut self, bytes: usize) -> Result<(), Refusal>;
 
-    /// From now on the body holds so many bytes of memory.
+    /// Holds so many bytes of memory for the body from now on.
     fn hold(&mut self, bytes: usize) -> Result<(), Refusal>;
 }
 
-/// The whole body. One piece is passed on; several are joined in a buffer that grows with them.
+/// Reads the whole body. One piece is passed on; several are joined in a buffer that grows with
+/// them.
 pub(crate) async fn read<B: Body>(
     mut body: B,
     bounds: Bounds,
@@ -71,6 +72,7 @@ pub(crate) async fn read<B: Body>(
     };
     // Read to its end, whatever was declared: more may follow, or trailers that spoil it.
     let first = reader.next(&mut body).await?.ok_or(Refusal::EmptyBody)?;
+    debug_assert!(!first.is_empty(), "`next` passes empty pieces over");
     reader.ledger.hold(first.len())?;
     let first = own::<B>(first);
     let Some(second) = reader.next(&mut body).await? else {
@@ -94,6 +96,7 @@ fn own<B: Body>(piece: Bytes) -> Bytes {
     }
 }
 
+/// A body that is being read within its bounds.
 struct Reader<'l, L> {
     /// When the body was first waited for.
     started_at: Option<Instant>,
@@ -110,6 +113,7 @@ impl<L: Ledger> Reader<'_, L> {
             let bytes_max = self.bounds.declared_bytes.unwrap_or(self.bounds.bytes_max);
             debug_assert!(bytes <= bytes_max, "a piece that is too much is refused");
             let capacity = bytes_max.min(2 * bytes);
+            debug_assert!(capacity >= bytes, "what has come fits");
             self.ledger.hold(capacity)?;
             joined.reserve_exact(capacity - joined.len());
         }
@@ -133,7 +137,7 @@ impl<L: Ledger> Reader<'_, L> {
         }
     }
 
-    /// A timer is made only when the piece is not there yet.
+    /// Waits for the next piece. A timer is made only when it is not there yet.
     async fn wait<B: Body>(
         &mut self,
         body: &mut B,
@@ -147,6 +151,7 @@ impl<L: Ledger> Reader<'_, L> {
         piece.map_err(|_| Refusal::BodyTimeout)
     }
 
+    /// When the body is too slow, by its time-out or by its least rate.
     fn deadline(&mut self) -> Instant {
         let started_at = *self.started_at.get_or_insert_with(Instant::now);
         let seconds = (self.received_bytes as u64).checked_div(self.bounds.rate_min);
@@ -156,6 +161,7 @@ impl<L: Ledger> Reader<'_, L> {
         started_at + allowance.min(self.bounds.timeout)
     }
 
+    /// Counts a piece against what was declared, or charges for it.
     fn account(&mut self, piece_bytes: usize) -> Result<(), Refusal> {
         self.received_bytes += piece_bytes;
         match self.bounds.declared_bytes {
@@ -168,7 +174,9 @@ impl<L: Ledger> Reader<'_, L> {
         }
     }
 
+    /// The body, if it is as long as declared.
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
+        debug_assert_eq!(body.len(), self.received_bytes, "every piece is counted");
         match self.bounds.declared_bytes {
             Some(declared) if declared != body.len() => {
                 Err(Refusal::Malformed("the body is shorter than declared"))

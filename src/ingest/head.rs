@@ -1,4 +1,5 @@
-//! What a request's head says: whom it asks, for which stream, how long its body is, what it calls itself.
+//! What a request's head says: whom it asks, for which stream, how long its body is, what it calls
+//! itself.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(crate) enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Once more.
+    /// Notes that the field is there once more.
     pub(crate) fn note(&mut self, value: &'a [u8]) {
         *self = match *self {
             Self::Absent => Self::Once(value),
@@ -28,28 +29,30 @@ impl<'a> Field<'a> {
     }
 }
 
-/// What a Host field is to a request whose target may name an authority too.
+/// How a Host field counts beside the authority that the target may name too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum HostRule {
     /// HTTP/1.0 knows requests without one.
     #[default]
     Optional,
-    /// HTTP/1.1 has one in every request, although the target wins (RFC 9112 sections 3.2 and 3.2.2).
+    /// HTTP/1.1 has one in every request, although the target wins (RFC 9112 sections 3.2 and
+    /// 3.2.2).
     Required,
     /// h2 and h3 want both to be the same, where both are there (RFC 9113 section 8.3.1).
     Same,
 }
 
-/// The parts of a request's head that the gateway reads, in whatever memory its protocol keeps them.
+/// The parts of a request's head that the gateway reads, in whatever memory its protocol keeps
+/// them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestHead<'a> {
     pub method: &'a str,
-    /// Without the query.
+    /// The path, without the query.
     pub path: &'a str,
-    /// From the request's target: `:authority`, or an absolute URI in h1.
+    /// The authority that the target names: `:authority`, or that of an absolute URI in h1.
     pub authority: Option<&'a str>,
     pub(crate) host_rule: HostRule,
-    /// What the adapter keeps of the head until the request is answered.
+    /// Bytes that the adapter keeps of the head until the request is answered.
     pub kept_bytes: usize,
     host: Field<'a>,
     content_encoding: Field<'a>,
@@ -69,7 +72,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Keeps the header field if it is one that the gateway reads. Names are compared without regard to case.
+    /// Keeps the header field if it is one that the gateway reads. Names are compared without
+    /// regard to case.
     pub fn note(&mut self, name: &str, value: &'a [u8]) {
         let (known, field) = match name.len() {
             4 => ("host", &mut self.host),
@@ -96,27 +100,35 @@ impl<'a> RequestHead<'a> {
 
     /// The one authority that the request names.
     pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
-        const BAD_HOST: Refusal =
-            Refusal::Malformed("the Host header is missing, repeated or not a host");
-        let host = match self.host {
-            Field::Absent if self.host_rule == HostRule::Required => return Err(BAD_HOST),
-            Field::Absent => return self.authority.ok_or(BAD_HOST),
-            Field::Once(host) => std::str::from_utf8(host).map_err(|_| BAD_HOST)?,
-            Field::Repeated(_) => return Err(BAD_HOST),
-        };
-        let Some(authority) = self.authority else {
-            return Ok(host);
-        };
-        host_of(host)?;
-        if self.host_rule == HostRule::Same && !is_same_authority(authority, host) {
-            return Err(BAD_HOST);
+        match (self.authority, self.host()?) {
+            (None, None) => Err(BAD_HOST),
+            (None, Some(host)) => Ok(host),
+            (Some(authority), None) => Ok(authority),
+            (Some(authority), Some(host)) => {
+                host_of(host)?;
+                if self.host_rule == HostRule::Same && !is_same_authority(authority, host) {
+                    return Err(BAD_HOST);
+                }
+                Ok(authority)
+            }
         }
-        Ok(authority)
+    }
+
+    /// The Host field, where there is one.
+    fn host(&self) -> Result<Option<&'a str>, Refusal> {
+        match self.host {
+            Field::Absent if self.host_rule == HostRule::Required => Err(BAD_HOST),
+            Field::Absent => Ok(None),
+            Field::Once(host) => Ok(Some(std::str::from_utf8(host).map_err(|_| BAD_HOST)?)),
+            Field::Repeated(_) => Err(BAD_HOST),
+        }
     }
 }
 
-/// Whether two authorities of `https` are one: case and the port that is the default make no difference (RFC 9110
-/// section 4.2.3).
+const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
+
+/// Whether two authorities of `https` are one: case and the port that is the default make no
+/// difference (RFC 9110 section 4.2.3).
 fn is_same_authority(one: &str, other: &str) -> bool {
     without_default_port(one).eq_ignore_ascii_case(without_default_port(other))
 }
@@ -130,28 +142,39 @@ fn without_default_port(authority: &str) -> &str {
 pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
     const NOT_A_HOST: Refusal =
         Refusal::Malformed("the authority is not a host with or without a port");
-    let (host, port) = match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
-        _ => (authority, ""),
-    };
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let (host, port) = split_port(authority);
     let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-    if is_port && !host.is_empty() && host.bytes().all(is_plain) {
+    if !is_port {
+        return Err(NOT_A_HOST);
+    }
+    if is_plain_host(host) {
         return Ok(host);
     }
     // Anything else is rare: an IPv6 address, or a fault.
-    let parsed: Authority = authority.parse().map_err(|_| NOT_A_HOST)?;
-    if is_port && parsed.host().len() == host.len() {
-        Ok(host)
-    } else {
-        Err(NOT_A_HOST)
+    match authority.parse::<Authority>() {
+        Ok(parsed) if parsed.host().len() == host.len() => Ok(host),
+        _ => Err(NOT_A_HOST),
     }
 }
 
-/// What the rest of the head says.
+/// The host of an authority, and the port, which may be empty.
+fn split_port(authority: &str) -> (&str, &str) {
+    match authority.rfind(':') {
+        Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
+        _ => (authority, ""),
+    }
+}
+
+/// Whether the host is a name or an IPv4 address, by its letters.
+fn is_plain_host(host: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_plain)
+}
+
+/// The rest of the head, which says how the body is to be read and what becomes of it.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// From `Content-Length`.
+    /// The length that `Content-Length` declares.
     pub declared_bytes: Option<usize>,
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
@@ -160,16 +183,14 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Encoding, idempotency key and length, in this order.
+    /// Reads encoding, idempotency key and length, in this order.
     pub(crate) fn parse(
         head: &RequestHead<'_>,
         types: &ContentTypes,
         body_bytes_max: usize,
     ) -> Result<Self, Refusal> {
-        match head.content_encoding {
-            Field::Absent => {}
-            Field::Once(encoding) if encoding.eq_ignore_ascii_case(b"identity") => {}
-            _ => return Err(Refusal::UnsupportedEncoding),
+        if !is_unencoded(head.content_encoding) {
+            return Err(Refusal::UnsupportedEncoding);
         }
         let idempotency_key = idempotency_key(head.idempotency_key)?;
         let declared_bytes = declared_bytes(head.content_length)?;
@@ -188,18 +209,29 @@ impl Head {
     }
 }
 
-/// So many bytes of a head are part of what every record is reckoned to cost.
+/// Whether a body comes as it is.
+fn is_unencoded(encoding: Field<'_>) -> bool {
+    match encoding {
+        Field::Absent => true,
+        Field::Once(encoding) => encoding.eq_ignore_ascii_case(b"identity"),
+        Field::Repeated(_) => false,
+    }
+}
+
+/// Bytes of a head that are part of what every record is reckoned to cost.
 const RECKONED_BYTES: usize = 512;
 
 impl Head {
-    /// What is kept of the head while the record waits, beyond what every record is reckoned to cost.
+    /// Bytes that are kept of the head while the record waits, beyond what every record is reckoned
+    /// to cost.
     pub(crate) fn bytes_beyond_overhead(&self) -> usize {
         let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
         (content_type_bytes + self.kept_bytes).saturating_sub(RECKONED_BYTES)
     }
 }
 
-/// The content type that a connection's last request had: mostly it is the next one's too, and shared.
+/// The content type that a connection's last request had: mostly it is the next one's too, and
+/// shared.
 #[derive(Debug, Default)]
 pub struct ContentTypes(RefCell<Option<Arc<str>>>);
 
@@ -217,6 +249,7 @@ impl ContentTypes {
     }
 }
 
+/// A value that is visible ASCII, with blanks within it.
 fn visible(value: &[u8]) -> Option<&str> {
     let is_text = value
         .iter()
@@ -224,7 +257,8 @@ fn visible(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|_| is_text)
 }
 
-/// One that cannot be read is as none (W3C Trace Context, section 4.3).
+/// The trace that a request belongs to. A field that cannot be read is as none (W3C Trace Context,
+/// section 4.3).
 fn trace(field: Field<'_>) -> Option<TraceParent> {
     match field {
         Field::Once(value) => TraceParent::parse(value),
@@ -255,7 +289,8 @@ fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good as the largest.
+/// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good
+/// as the largest.
 pub(crate) fn length(digits: &[u8]) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_LENGTH);

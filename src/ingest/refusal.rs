@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::admission::Shed;
 use crate::identity::IdentityError;
-use crate::limits::{Denied, Refused, Scope};
+use crate::limits::{Denied, Refused};
 use crate::record::Reason;
+use crate::words::Scope;
 
 /// Every way in which a request ends without a 204.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whose bucket was empty.
+    /// The bucket that was empty, where one was.
     pub(crate) fn limit(&self) -> Option<Scope> {
         match self {
             Self::RateLimited(refused) => Some(refused.scope),

@@ -14,7 +14,8 @@ use crate::record::{DeviceId, StreamIndex};
 const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
 const STREAMS_PATH: &str = "/v1/streams/";
 
-/// The names under which the gateway may be asked: exact ones, `*.` wildcards for one label, IP addresses.
+/// The names under which the gateway may be asked: exact ones, `*.` wildcards for one label, IP
+/// addresses.
 #[derive(Debug, Default)]
 pub struct Authorities {
     any: bool,
@@ -43,21 +44,14 @@ impl Authorities {
         if self.any {
             return true;
         }
-        let host = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = bare(host);
         // Devices mostly write the name as the certificate does.
         if self.names(host) {
             return true;
         }
         let host = normal_host(host);
-        self.names(&host)
-            || self
-                .suffixes
-                .iter()
-                .any(|suffix| is_one_label_under(&host, suffix))
+        let mut suffixes = self.suffixes.iter();
+        self.names(&host) || suffixes.any(|suffix| is_one_label_under(&host, suffix))
     }
 
     fn names(&self, host: &str) -> bool {
@@ -65,7 +59,15 @@ impl Authorities {
     }
 }
 
-/// Lower case; an IP address in its canonical form.
+/// A host without the brackets of an IPv6 address, and without the dot that ends a full name.
+fn bare(host: &str) -> &str {
+    let bracketed = host.strip_prefix('[');
+    let address = bracketed.and_then(|host| host.strip_suffix(']'));
+    let host = address.unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// A host in lower case; an IP address in its canonical form.
 fn normal_host(host: &str) -> String {
     host.parse::<IpAddr>()
         .map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
@@ -76,7 +78,16 @@ fn is_one_label_under(host: &str, suffix: &str) -> bool {
         .is_some_and(|label| !label.is_empty() && !label.contains('.'))
 }
 
-/// Which path leads to which stream, and who may go there.
+/// The devices that may write the stream.
+fn globs(access: &[StreamAccess], stream: &str) -> Vec<WildMatch> {
+    let mut globs = Vec::new();
+    for entry in access.iter().filter(|entry| entry.stream == stream) {
+        globs.extend(entry.devices.iter().map(|glob| WildMatch::new(glob)));
+    }
+    globs
+}
+
+/// The streams by their paths, and who may write them.
 pub struct Routes {
     authorities: ArcSwap<Authorities>,
     streams: Vec<Route>,
@@ -84,7 +95,7 @@ pub struct Routes {
 
 struct Route {
     name: String,
-    /// `None`: every device.
+    /// The devices that may write it; `None` is every device.
     devices: Option<Vec<WildMatch>>,
 }
 
@@ -95,25 +106,18 @@ impl Routes {
         streams: &[StreamConfig],
         access: &[StreamAccess],
     ) -> Self {
-        let route = |stream: &StreamConfig| {
-            let entries = access.iter().filter(|entry| entry.stream == stream.name);
-            let globs = entries
-                .flat_map(|entry| &entry.devices)
-                .map(|glob| WildMatch::new(glob))
-                .collect();
-            Route {
-                name: stream.name.clone(),
-                devices: (!access.is_empty()).then_some(globs),
-            }
+        assert!(!streams.is_empty(), "the first stream is the default one");
+        let route = |stream: &StreamConfig| Route {
+            name: stream.name.clone(),
+            devices: (!access.is_empty()).then(|| globs(access, &stream.name)),
         };
-        let authorities = ArcSwap::from_pointee(authorities);
         Self {
-            authorities,
+            authorities: ArcSwap::from_pointee(authorities),
             streams: streams.iter().map(route).collect(),
         }
     }
 
-    /// From now on, these are the gateway's names.
+    /// Replaces the gateway's names.
     pub fn rename(&self, authorities: Authorities) {
         self.authorities.store(Arc::new(authorities));
     }
@@ -131,12 +135,13 @@ impl Routes {
         if head.method != "POST" {
             return Err(Refusal::MethodNotAllowed);
         }
-        stream
-            .filter(|stream| self.streams[stream.get()].allows(device))
-            .ok_or(Refusal::StreamForbidden)
+        match stream {
+            Some(stream) if self.streams[stream.get()].allows(device) => Ok(stream),
+            _ => Err(Refusal::StreamForbidden),
+        }
     }
 
-    /// `Ok(None)` for a path that could lead to a stream, if there were one of that name.
+    /// The stream that a path leads to; `Ok(None)` where there is none of that name.
     fn find(&self, path: &str) -> Result<Option<StreamIndex>, Refusal> {
         if path == DEFAULT_STREAM_PATH {
             return Ok(Some(StreamIndex(0)));
@@ -146,6 +151,7 @@ impl Routes {
             .filter(|name| !name.is_empty() && !name.contains('/'));
         let name = name.ok_or(Refusal::NotFound)?;
         let index = self.streams.iter().position(|route| route.name == name);
+        debug_assert!(index.is_none_or(|index| index <= usize::from(u16::MAX)));
         Ok(index.map(|index| StreamIndex(index as u16)))
     }
 }

@@ -1,22 +1,27 @@
 //! The table of buckets: a bounded number of keys, two buckets each, found once per connection.
 //!
-//! A connection looks its key up under the lock and keeps a [`Handle`]; from then on a take touches atomics only.
-//! A full bucket carries no state, so when the table is full an entry with two full buckets makes room, also while
-//! connections hold handles to it. If none is found, the newcomer is refused ([`TableFull`]). A clock hand looks for
-//! one, [`SCAN_MAX`] places at a time. When a whole turn found none, the earliest instant at which there can be one is
-//! remembered: until then a refusal costs one comparison. Entries stay until their place is needed; the capacity bounds
+//! A connection looks its key up under the lock and keeps a [`Handle`]; from then on a take touches
+//! atomics only. A full bucket carries no state, so when the table is full an entry with two full
+//! buckets makes room, also while connections hold handles to it. If none is found, the newcomer is
+//! refused ([`TableFull`]). A clock hand looks for one, [`SCAN_MAX`] places at a time. When a whole
+//! turn found none, the earliest instant at which there can be one is remembered: until then a
+//! refusal costs one comparison. Entries stay until their place is needed; the capacity bounds
 //! them, at some 80 bytes each (`benches/limits.rs` measures it).
 //!
 //! Why eviction grants nothing, and a key never has two buckets that grant:
-//! 1. Entries enter and leave the map under the lock only, so a key has at most one entry in the map.
-//! 2. An entry leaves the map only after both its buckets, by compare-and-swap from a full value, became evicted. From
-//!    then on no take changes them. A take that came first changed the value, so the swap fails and the entry stays.
-//! 3. If the second swap fails the first bucket is restored. A take that saw it evicted waits for the lock, and then
-//!    finds the same entry, restored: the unlock orders the store before its load.
-//! 4. A take that sees an evicted bucket looks the key up and takes under the lock, where nothing is evicted: one more
-//!    look is enough.
-//! 5. Threads read the clock before they take, so an eviction may be a little ahead of a take. A new bucket is therefore
-//!    full only from the latest eviction on, never earlier than the bucket that it replaces.
+//! 1. Entries enter and leave the map under the lock only, so a key has at most one entry in the
+//!    map.
+//! 2. An entry leaves the map only after both its buckets, by compare-and-swap from a full value,
+//!    became evicted. From then on no take changes them. A take that came first changed the value,
+//!    so the swap fails and the entry stays.
+//! 3. If the second swap fails the first bucket is restored. A take that saw it evicted waits for
+//!    the lock, and then finds the same entry, restored: the unlock orders the store before its
+//!    load.
+//! 4. A take that sees an evicted bucket looks the key up and takes under the lock, where nothing
+//!    is evicted: one more look is enough.
+//! 5. Threads read the clock before they take, so an eviction may be a little ahead of a take. A
+//!    new bucket is therefore full only from the latest eviction on, never earlier than the bucket
+//!    that it replaces.
 //!
 //! `tests/loom_limits.rs` walks the interleavings of 2 to 4.
 
@@ -26,64 +31,74 @@ use std::sync::PoisonError;
 use hashbrown::HashTable;
 
 use super::sync::{Arc, ArcSwap, Mutex, MutexGuard};
-use super::token_bucket::{Bucket, Evicted, Nanos, Refusal, Rule};
+use super::token_bucket::{Bucket, Evicted, Nanos, Rule, Shortfall};
 
-/// Places that one insertion looks at before it gives up; the next one goes on from there. Bounds the time under
-/// the lock: whoever is refused before the hand has gone round may find room when it asks again.
+/// Places that one insertion looks at before it gives up; the next one goes on from there. Bounds
+/// the time under the lock: whoever is refused before the hand has gone round may find room when it
+/// asks again.
 const SCAN_MAX: usize = 16_384;
 
 /// Places made at start, so that a table up to this size never rehashes under the lock.
 const PLACES_MADE_AT_START_MAX: usize = 1 << 20;
 
-/// 128 bits of a keyed hash stand for the key itself. Among 10^9 keys two collide with a chance of 10^-21, and as the
-/// hash's secret is drawn at start nobody can search for a collision from outside.
+/// 128 bits of a keyed hash stand for the key itself. Among 10^9 keys two collide with a chance of
+/// 10^-21, and as the hash's secret is drawn at start nobody can search for a collision from
+/// outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key(u128);
+struct KeyHash(u128);
 
-impl Key {
+impl KeyHash {
     fn short(self) -> u64 {
         self.0 as u64
     }
 }
 
+/// The two buckets of a key.
 #[derive(Debug)]
-struct Entry {
-    key: Key,
-    buckets: [Bucket; 2],
+struct BucketPair {
+    key: KeyHash,
+    both: [Bucket; 2],
 }
 
-impl Entry {
+impl BucketPair {
+    /// Buckets that are full from `instant` on.
+    fn full_from(key: KeyHash, instant: Nanos) -> Self {
+        let both = [(); 2].map(|()| Bucket::full_from(instant));
+        Self { key, both }
+    }
+
     /// Evicts both buckets or none; the error is no later than the instant at which both are full.
     fn evict(&self, now: Nanos) -> Result<(), Nanos> {
-        let [first, second] = &self.buckets;
+        let [first, second] = &self.both;
         let first_full_at = first.evict(now)?;
-        second
-            .evict(now)
-            .inspect_err(|_| first.restore(first_full_at))?;
+        if let Err(full_at) = second.evict(now) {
+            first.restore(first_full_at);
+            return Err(full_at);
+        }
         Ok(())
     }
 }
 
-/// Every place is held by a bucket that is not full.
+/// The table has no room: every place is held by a bucket that is not full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the table of limits is full")]
 pub struct TableFull;
 
-/// Why a take through a handle was denied.
+/// Why nothing was taken through a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
-    Refused(Refusal),
+pub(crate) enum NotTaken {
+    Short(Shortfall),
     TableFull,
 }
 
-/// Which of an entry's two buckets.
+/// Which of a key's two buckets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
     First = 0,
     Second = 1,
 }
 
-/// Keys and their buckets.
+/// The keys and their buckets.
 pub(crate) struct Table {
     secrets: [RandomState; 2],
     places: Mutex<Places>,
@@ -122,12 +137,10 @@ impl Table {
         self.lock().none_full_before
     }
 
-    fn key(&self, name: impl Hash) -> Key {
-        let [high, low] = self
-            .secrets
-            .each_ref()
-            .map(|secret| u128::from(secret.hash_one(&name)));
-        Key(high << 64 | low)
+    fn key(&self, name: impl Hash) -> KeyHash {
+        let [high, low] = self.secrets.each_ref();
+        let (high, low) = (high.hash_one(&name), low.hash_one(&name));
+        KeyHash(u128::from(high) << 64 | u128::from(low))
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -135,10 +148,10 @@ impl Table {
     }
 }
 
-/// A connection's way to its buckets.
+/// The way of a connection to its buckets.
 pub(crate) struct Handle {
     table: Arc<Table>,
-    entry: ArcSwap<Entry>,
+    entry: ArcSwap<BucketPair>,
 }
 
 impl Handle {
@@ -149,46 +162,58 @@ impl Handle {
         rule: &Rule,
         cost: u64,
         now: Nanos,
-    ) -> Result<(), Denied> {
-        let taken = self.entry.load().buckets[which as usize].take(rule, cost, now);
+    ) -> Result<(), NotTaken> {
+        let taken = self.entry.load().both[which as usize].take(rule, cost, now);
         match taken {
-            Ok(taken) => taken.map_err(Denied::Refused),
+            Ok(taken) => taken.map_err(NotTaken::Short),
             Err(Evicted) => self.take_anew(which, rule, cost, now),
         }
     }
 
+    /// Takes from the buckets that the key has now.
     #[cold]
-    fn take_anew(&self, which: Which, rule: &Rule, cost: u64, now: Nanos) -> Result<(), Denied> {
+    fn take_anew(&self, which: Which, rule: &Rule, cost: u64, now: Nanos) -> Result<(), NotTaken> {
         let key = self.entry.load().key;
         let mut places = self.table.lock();
-        let entry = places
-            .entry(key, now)
-            .map_err(|TableFull| Denied::TableFull)?;
-        let taken = entry.buckets[which as usize].take(rule, cost, now);
+        let found = places.entry(key, now);
+        let entry = found.map_err(|TableFull| NotTaken::TableFull)?;
+        let taken = entry.both[which as usize].take(rule, cost, now);
         drop(places);
+        debug_assert_eq!(entry.key, key, "a key finds its own buckets");
         self.entry.store(entry);
         debug_assert!(taken.is_ok(), "nothing is evicted while the lock is held");
-        taken.unwrap_or(Ok(())).map_err(Denied::Refused)
+        taken.unwrap_or(Ok(())).map_err(NotTaken::Short)
     }
 }
 
-/// What the lock guards.
+/// The places of the table, which its lock guards.
 struct Places {
     capacity: usize,
-    entries: Vec<Arc<Entry>>,
+    entries: Vec<Arc<BucketPair>>,
     /// Places in `entries`, by key.
     index: HashTable<u32>,
     /// The place that is looked at next.
     hand: usize,
-    /// Places looked at since the last eviction or whole turn, and the earliest instant at which one of them is full.
-    turn: (usize, Nanos),
+    turn: Turn,
     /// No entry is full before this instant.
     none_full_before: Nanos,
     /// The latest eviction.
     evicted_at: Nanos,
 }
 
-const TURN_BEGINS: (usize, Nanos) = (0, Nanos(u64::MAX));
+/// The places that the hand has looked at since the last eviction or whole turn.
+struct Turn {
+    looked_at: usize,
+    /// The earliest instant at which one of them is full.
+    earliest: Nanos,
+}
+
+impl Turn {
+    const BEGINS: Self = Self {
+        looked_at: 0,
+        earliest: Nanos(u64::MAX),
+    };
+}
 
 impl Places {
     fn new(capacity: usize) -> Self {
@@ -198,13 +223,13 @@ impl Places {
             entries: Vec::with_capacity(made),
             index: HashTable::with_capacity(made),
             hand: 0,
-            turn: TURN_BEGINS,
+            turn: Turn::BEGINS,
             none_full_before: Nanos(0),
             evicted_at: Nanos(0),
         }
     }
 
-    fn entry(&mut self, key: Key, now: Nanos) -> Result<Arc<Entry>, TableFull> {
+    fn entry(&mut self, key: KeyHash, now: Nanos) -> Result<Arc<BucketPair>, TableFull> {
         let found = self.index.find(key.short(), |&place| {
             self.entries[place as usize].key == key
         });
@@ -214,24 +239,29 @@ impl Places {
         }
     }
 
-    fn insert(&mut self, key: Key, now: Nanos) -> Result<Arc<Entry>, TableFull> {
-        let vacated = if self.entries.len() < self.capacity {
-            None
+    fn insert(&mut self, key: KeyHash, now: Nanos) -> Result<Arc<BucketPair>, TableFull> {
+        let place = if self.entries.len() < self.capacity {
+            self.entries.len()
         } else {
-            Some(self.make_room(now)?)
+            self.make_room(now)?
         };
-        let buckets = [(); 2].map(|()| Bucket::full_from(self.evicted_at));
-        let entry = Arc::new(Entry { key, buckets });
-        let place = vacated.unwrap_or(self.entries.len());
-        match vacated {
-            Some(place) => self.entries[place] = entry.clone(),
-            None => self.entries.push(entry.clone()),
-        }
-        self.index
-            .insert_unique(key.short(), place as u32, |&place| {
-                self.entries[place as usize].key.short()
-            });
+        let entry = Arc::new(BucketPair::full_from(key, self.evicted_at));
+        self.put(place, entry.clone());
+        let entries = &self.entries;
+        let short = |&place: &u32| entries[place as usize].key.short();
+        self.index.insert_unique(key.short(), place as u32, short);
+        debug_assert_eq!(self.index.len(), self.entries.len(), "each has its place");
         Ok(entry)
+    }
+
+    /// Puts an entry into a place that is vacant, or the next one.
+    fn put(&mut self, place: usize, entry: Arc<BucketPair>) {
+        debug_assert!(place < self.capacity);
+        if place == self.entries.len() {
+            self.entries.push(entry);
+        } else {
+            self.entries[place] = entry;
+        }
     }
 
     /// Evicts an entry that is full and gives its place.
@@ -253,26 +283,29 @@ impl Places {
         Err(TableFull)
     }
 
+    /// Takes an entry out of the index, whose buckets were evicted.
     fn forget(&mut self, place: usize, now: Nanos) {
         let short = self.entries[place].key.short();
-        if let Ok(found) = self
+        let found = self
             .index
-            .find_entry(short, |&other| other as usize == place)
-        {
+            .find_entry(short, |&other| other as usize == place);
+        debug_assert!(found.is_ok(), "an entry is in the index");
+        if let Ok(found) = found {
             found.remove();
         }
-        self.turn = TURN_BEGINS;
+        self.turn = Turn::BEGINS;
         self.evicted_at = self.evicted_at.max(now);
     }
 
-    /// Counts an entry that is not full. Its instant can only move on, so at the end of a turn the earliest one seen
-    /// is a lower bound for all.
+    /// Counts an entry that is not full. Its instant can only move on, so at the end of a turn the
+    /// earliest one seen is a lower bound for all.
     fn pass_by(&mut self, full_at: Nanos) {
-        let (looked_at, earliest) = self.turn;
-        self.turn = (looked_at + 1, earliest.min(full_at));
-        if self.turn.0 == self.entries.len() {
-            self.none_full_before = self.turn.1;
-            self.turn = TURN_BEGINS;
+        self.turn.looked_at += 1;
+        self.turn.earliest = self.turn.earliest.min(full_at);
+        debug_assert!(self.turn.looked_at <= self.entries.len());
+        if self.turn.looked_at == self.entries.len() {
+            self.none_full_before = self.turn.earliest;
+            self.turn = Turn::BEGINS;
         }
     }
 }

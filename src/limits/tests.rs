@@ -1,4 +1,5 @@
-//! What the buckets and their table promise. Outside their files, which `tests/loom_limits.rs` compiles against loom.
+//! What the buckets and their table promise. Outside their files, which `tests/loom_limits.rs`
+//! compiles against loom.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ fn quota(rate: f64, burst: u64) -> Quota {
     Quota { rate, burst }
 }
 
-fn take(bucket: &Bucket, rule: &Rule, cost: u64, now: Nanos) -> Result<(), Refusal> {
+fn take(bucket: &Bucket, rule: &Rule, cost: u64, now: Nanos) -> Result<(), Shortfall> {
     bucket.take(rule, cost, now).expect("in no table")
 }
 
@@ -158,7 +159,7 @@ fn requests_and_bytes_are_two_buckets() {
     assert_eq!(device.take_bytes(at(0.0), 900), Ok(()));
     let refused = refused(device.take_bytes(at(0.0), 200));
     assert_eq!(
-        (refused.scope, refused.refusal.remaining),
+        (refused.scope, refused.shortfall.remaining),
         (Scope::DeviceBytes, 100)
     );
     assert!(device.bytes_exceed_burst(1001) && !device.bytes_exceed_burst(1000));
@@ -328,7 +329,8 @@ fn addresses_have_buckets_for_handshakes_and_requests_and_the_gateway_its_own() 
     );
 }
 
-/// Four threads ask for more than four devices may have, in a table of two, each thread on its own reading of the clock.
+/// Four threads ask for more than four devices may have, in a table of two, each thread on its own
+/// reading of the clock.
 #[test]
 fn threads_that_evict_each_other_grant_no_token_twice() {
     const TURNS: usize = 5_000;
@@ -360,7 +362,8 @@ fn threads_that_evict_each_other_grant_no_token_twice() {
     assert_eq!(limits.devices_len(), 2);
 }
 
-/// Twenty thousand devices and places for a thousand: each takes whatever it can get, coming back in another order every time.
+/// Twenty thousand devices and places for a thousand: each takes whatever it can get, coming back
+/// in another order every time.
 #[test]
 fn a_fleet_that_is_too_large_gains_nothing_by_eviction() {
     const DEVICES: usize = 20_000;
@@ -398,7 +401,8 @@ fn a_fleet_that_is_too_large_gains_nothing_by_eviction() {
     );
 }
 
-/// A device of four, irregular enough that each is silent now and then for as long as its bucket takes to refill.
+/// A device of four, irregular enough that each is silent now and then for as long as its bucket
+/// takes to refill.
 fn scattered(thread: usize, turn: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (thread, turn).hash(&mut hasher);

@@ -1,42 +1,47 @@
 //! A token bucket on one atomic: GCRA, the generic cell rate algorithm (ITU-T I.371).
 //!
-//! A [`Bucket`] holds its theoretical arrival time, the instant from which it is full again. Taking tokens moves that
-//! instant into the future, at most as far as a whole burst takes to refill. [`Rule`] holds the shape, worked out
-//! once; `limits` and its table call both. Time is an argument: nothing here reads a clock.
+//! A [`Bucket`] holds its theoretical arrival time, the instant from which it is full again. Taking
+//! tokens moves that instant into the future, at most as far as a whole burst takes to refill.
+//! [`Rule`] holds the shape, worked out once; `limits` and its table call both. Time is an
+//! argument: nothing here reads a clock.
 //!
-//! Units: instants in nanoseconds since the process epoch, costs in tokens (requests, or bytes). A take is one
-//! compare-and-swap; a refused one changes nothing and says when it would pass. A bucket grants at most its burst and
-//! its rate times the time that passed; rounding adds less than one token to that, once and not with time.
+//! Units: instants in nanoseconds since the process epoch, costs in tokens (requests, or bytes). A
+//! take is one compare-and-swap; a refused one changes nothing and says when it would pass. A
+//! bucket grants at most its burst and its rate times the time that passed; rounding adds less than
+//! one token to that, once and not with time.
 
 use std::time::Duration;
 
 use super::sync::{AtomicU64, Ordering};
 use crate::config::Quota;
 
-/// An instant: nanoseconds since the process epoch.
+/// An instant, in nanoseconds since the process epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nanos(pub u64);
 
 /// The value of a bucket that its table has let go of; no instant reaches it.
 const EVICTED: u64 = u64::MAX;
 
-/// The longest time to fill a bucket, 146 years: instants stay far from overflow. A slower rate is raised to it.
+/// The longest time to fill a bucket, 146 years: instants stay far from overflow. A slower rate is
+/// raised to it.
 const FILL_NS_MAX: f64 = (1_u64 << 62) as f64;
 
 /// The shape of a bucket, worked out from its quota once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// 0 when the limit is off.
+    /// Nanoseconds in which one token refills; 0 when the limit is off.
     ns_per_token: f64,
-    /// How far ahead of now the bucket's instant may lie.
+    /// How far ahead of now the bucket's instant may lie, in nanoseconds.
     tolerance_ns: u64,
     burst: u64,
 }
 
-/// Why a bucket refused, and what a reply says about it (draft-ietf-httpapi-ratelimit-headers).
+/// What a bucket lacks that refused, and what a reply says about it
+/// (draft-ietf-httpapi-ratelimit-headers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Until the same take would pass; until the bucket is full for one that exceeds the burst and never passes.
+pub struct Shortfall {
+    /// Until the same take would pass; until the bucket is full for one that exceeds the burst and
+    /// never passes.
     pub retry_after: Duration,
     /// `q`: tokens that a full bucket holds.
     pub burst: u64,
@@ -46,7 +51,7 @@ pub struct Refusal {
     pub remaining: u64,
 }
 
-impl Refusal {
+impl Shortfall {
     /// `t` and `Retry-After`: whole seconds until the same take would pass, rounded up, at least 1.
     pub(crate) fn reset_seconds(&self) -> u64 {
         (self.retry_after.as_nanos().div_ceil(1_000_000_000) as u64).max(1)
@@ -71,8 +76,9 @@ impl Rule {
         }
         let burst = quota.burst as f64;
         let ns_per_token = (1e9 / quota.rate).min(FILL_NS_MAX / burst);
-        // Each take is charged up to 1 ns too much. The slack gives that back to a bucket drained token by token; being
-        // less than a token, it lets no one more than the burst through at once.
+        // Each take is charged up to 1 ns too much. The slack gives that back to a bucket drained
+        // token by token; being less than a token, it lets no one more than the burst through at
+        // once.
         let slack_ns = burst.min(ns_per_token - 1.0).max(1.0);
         Self {
             ns_per_token,
@@ -91,29 +97,27 @@ impl Rule {
     }
 
     /// The bucket's next instant, when `cost` passes.
-    fn charge(&self, full_at: u64, cost: u64, now: Nanos) -> Result<u64, Refusal> {
-        let next = full_at
-            .max(now.0)
-            .saturating_add((cost as f64 * self.ns_per_token).ceil() as u64);
+    fn charge(&self, full_at: u64, cost: u64, now: Nanos) -> Result<u64, Shortfall> {
+        debug_assert!(!self.is_off(), "a limit that is off charges nothing");
+        let cost_ns = (cost as f64 * self.ns_per_token).ceil() as u64;
+        let next = full_at.max(now.0).saturating_add(cost_ns);
         let latest = now.0.saturating_add(self.tolerance_ns).min(EVICTED - 1);
         if self.exceeds_burst(cost) {
-            return Err(self.refusal(full_at, now, full_at.saturating_sub(now.0)));
+            return Err(self.shortfall(full_at, now, full_at.saturating_sub(now.0)));
         }
         if next > latest {
-            Err(self.refusal(full_at, now, next - latest))
+            Err(self.shortfall(full_at, now, next - latest))
         } else {
             Ok(next)
         }
     }
 
     #[cold]
-    fn refusal(&self, full_at: u64, now: Nanos, wait_ns: u64) -> Refusal {
-        let left_ns = now
-            .0
-            .saturating_add(self.tolerance_ns)
-            .saturating_sub(full_at.max(now.0));
+    fn shortfall(&self, full_at: u64, now: Nanos, wait_ns: u64) -> Shortfall {
+        let latest = now.0.saturating_add(self.tolerance_ns);
+        let left_ns = latest.saturating_sub(full_at.max(now.0));
         let fill_seconds = self.burst as f64 * self.ns_per_token / 1e9;
-        Refusal {
+        Shortfall {
             retry_after: Duration::from_nanos(wait_ns),
             burst: self.burst,
             window_seconds: (fill_seconds.ceil() as u64).max(1),
@@ -122,7 +126,7 @@ impl Rule {
     }
 }
 
-/// One bucket: the instant from which it is full.
+/// A bucket: the instant from which it is full.
 #[derive(Debug)]
 pub struct Bucket(AtomicU64);
 
@@ -135,7 +139,12 @@ impl Bucket {
     /// Takes `cost` tokens, or none and says why.
     ///
     /// Relaxed ordering: the bucket is one word and guards no other memory.
-    pub fn take(&self, rule: &Rule, cost: u64, now: Nanos) -> Result<Result<(), Refusal>, Evicted> {
+    pub fn take(
+        &self,
+        rule: &Rule,
+        cost: u64,
+        now: Nanos,
+    ) -> Result<Result<(), Shortfall>, Evicted> {
         if rule.is_off() || cost == 0 {
             return Ok(Ok(()));
         }
@@ -148,18 +157,23 @@ impl Bucket {
                 Ok(next) => next,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            match self
-                .0
-                .compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match self.replace(full_at, next) {
                 Ok(_) => return Ok(Ok(())),
                 Err(seen) => full_at = seen,
             }
         }
     }
 
-    /// Lets go of a full bucket and gives the value that [`Bucket::restore`] takes; a bucket that is not full, or was
-    /// taken from meanwhile, is left alone and gives the instant from which it is full. Under the table's lock only.
+    /// Moves the instant on, unless another take has; the error is where it is then.
+    fn replace(&self, full_at: u64, next: u64) -> Result<u64, u64> {
+        debug_assert!(next < EVICTED, "no instant reaches it");
+        self.0
+            .compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
+    }
+
+    /// Lets go of a full bucket and gives the value that [`Bucket::restore`] takes; a bucket that
+    /// is not full, or was taken from meanwhile, is left alone and gives the instant from which it
+    /// is full. Under the table's lock only.
     pub fn evict(&self, now: Nanos) -> Result<Nanos, Nanos> {
         let full_at = self.0.load(Ordering::Relaxed);
         if full_at > now.0 {
@@ -171,8 +185,14 @@ impl Bucket {
         swapped.map(Nanos).map_err(Nanos)
     }
 
-    /// Undoes [`Bucket::evict`]. Under the table's lock, held since: nobody else writes to an evicted bucket.
+    /// Undoes [`Bucket::evict`]. Under the table's lock, held since: nobody else writes to an
+    /// evicted bucket.
     pub fn restore(&self, full_at: Nanos) {
+        debug_assert_eq!(
+            self.0.load(Ordering::Relaxed),
+            EVICTED,
+            "`evict` came first"
+        );
         self.0.store(full_at.0, Ordering::Relaxed);
     }
 }

@@ -27,11 +27,11 @@ use metrics::{Counter, Gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
+use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
 };
-pub(crate) use hot::{Handshake, Reload, Scope};
-pub use hot::{Protocol, SealReason, WorkerMetrics};
+pub use hot::WorkerMetrics;
 pub(crate) use journal::JournalMetrics;
 use register::{counter, counters, each, gauge, gauges};
 pub use spool::SpoolMetrics;
@@ -195,7 +195,7 @@ impl Metrics {
 
     /// Counts a changed file that could not be used; what was there before stays in force.
     pub(crate) fn reload_failed(&self, what: Reload) {
-        self.reload_failures[what as usize].increment(1);
+        self.reload_failures[what.index()].increment(1);
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.

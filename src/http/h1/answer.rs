@@ -1,27 +1,29 @@
-//! Answers as HTTP/1.1 writes them. Names of fields are blind to case, but some clients compare bytes: they are written as
-//! everybody writes them.
+//! Answers as HTTP/1.1 writes them. Names of fields are blind to case, but some clients compare
+//! bytes: they are written as everybody writes them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::Write;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::http::date::Second;
 use crate::record::Timestamp;
 
-/// Tells the client to send its body.
+/// What tells the client to send its body.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// `http::reply`'s name of this field, as it is written here.
+/// The name that `http::reply` gives this field, as it is written here.
 const CERTIFICATE_EXPIRES: &[u8] = b"Forebay-Certificate-Expires: ";
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// The head of a 204, all but its last line end, written once a second for all connections of a worker.
+/// The head of a 204, all but its last line end, written once a second for all connections of a
+/// worker.
 #[derive(Default)]
 pub(crate) struct Accepted {
-    second: Cell<u64>,
+    second: Second,
     without_end: RefCell<Bytes>,
     whole: RefCell<Bytes>,
 }
@@ -34,9 +36,9 @@ impl Accepted {
         expires: Option<&HeaderValue>,
         plain: impl FnOnce() -> Response<Bytes>,
     ) -> Bytes {
-        let second = at.0 / 1000;
-        if self.second.replace(second) != second {
+        if self.second.has_passed(at) {
             let whole = Bytes::from(encode(&plain(), at, false));
+            debug_assert!(whole.ends_with(LINE_END), "a head ends in an empty line");
             *self.without_end.borrow_mut() = whole.slice(..whole.len() - LINE_END.len());
             *self.whole.borrow_mut() = whole;
         }
@@ -59,30 +61,21 @@ fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
     .into()
 }
 
-/// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD request.
+/// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD
+/// request.
 pub(crate) fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Vec<u8> {
     let (status, body) = (response.status(), response.body());
+    debug_assert!(status != StatusCode::NO_CONTENT || body.is_empty());
     let mut bytes = Vec::with_capacity(512 + body.len());
-    // Writing to memory does not fail.
-    let _ = write!(
-        bytes,
-        "HTTP/1.1 {} {}\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default()
-    );
-    let mut field = |name: &str, value: &[u8]| {
-        bytes.extend_from_slice(title_case(name).as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value);
-        bytes.extend_from_slice(LINE_END);
-    };
+    write_status(&mut bytes, status);
     for (name, value) in response.headers() {
-        field(name.as_str(), value.as_bytes());
+        write_field(&mut bytes, name, value.as_bytes());
     }
     if status != StatusCode::NO_CONTENT {
-        field(CONTENT_LENGTH.as_str(), body.len().to_string().as_bytes());
+        let length = body.len().to_string();
+        write_field(&mut bytes, &CONTENT_LENGTH, length.as_bytes());
     }
-    field(DATE.as_str(), at.http_date().as_bytes());
+    write_field(&mut bytes, &DATE, at.http_date().as_bytes());
     bytes.extend_from_slice(LINE_END);
     if !omits_body {
         bytes.extend_from_slice(body);
@@ -90,8 +83,22 @@ pub(crate) fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool
     bytes
 }
 
+fn write_status(bytes: &mut Vec<u8>, status: StatusCode) {
+    let reason = status.canonical_reason().unwrap_or_default();
+    // Writing to memory does not fail.
+    let _ = write!(bytes, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
+}
+
+fn write_field(bytes: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    bytes.extend_from_slice(title_case(name.as_str()).as_bytes());
+    bytes.extend_from_slice(b": ");
+    bytes.extend_from_slice(value);
+    bytes.extend_from_slice(LINE_END);
+}
+
 /// A name, which is in lower case, as everybody writes it.
 fn title_case(name: &str) -> String {
+    debug_assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()));
     let mut titled = String::with_capacity(name.len());
     for word in name.split_inclusive('-') {
         match word {

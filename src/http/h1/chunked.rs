@@ -1,23 +1,30 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), fed with bytes as they arrive.
 //!
-//! Strict where readers differ: lines end in CR LF, a size is 1 to 16 hex digits, nothing stands before it. Chunk
-//! extensions and trailers are read and ignored, [`IGNORED_BYTES_MAX`] of them in one body.
+//! Strict where readers differ: lines end in CR LF, a size is 1 to 16 hex digits, nothing stands
+//! before it. Chunk extensions and trailers are read and ignored, [`IGNORED_BYTES_MAX`] of them in
+//! one body.
 
 use std::ops::Range;
 
 /// Bytes of chunk extensions and trailers in one body.
 const IGNORED_BYTES_MAX: usize = 4096;
 
+/// Hex digits of a chunk's size: what 64 bits hold.
+const SIZE_DIGITS_MAX: u8 = 16;
+
+const _: () = assert!(SIZE_DIGITS_MAX as u32 * 4 == u64::BITS);
+
 /// The framing is broken: nothing after this can be understood.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BrokenFraming;
 
-/// What comes next in the body.
+/// What the next byte of the body is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
-    /// A digit of the size, when there have been so many.
+    /// The first digit of a size.
     #[default]
     Size,
+    /// What follows so many digits of a size.
     MoreSize(u8),
     Extension,
     SizeLf,
@@ -32,11 +39,11 @@ enum Next {
     End,
 }
 
-/// One body.
+/// A body that is being decoded.
 #[derive(Clone, Debug, Default)]
 pub struct Chunked {
     next: Next,
-    /// Of the current chunk.
+    /// Bytes of the current chunk that are to come.
     left: u64,
     ignored_bytes: usize,
 }
@@ -49,12 +56,22 @@ pub struct Step {
     pub data: Range<usize>,
 }
 
+impl Step {
+    /// Everything up to the end of the data has been read.
+    fn of(data: Range<usize>) -> Self {
+        Self {
+            consumed_bytes: data.end,
+            data,
+        }
+    }
+}
+
 impl Chunked {
     pub fn is_ended(&self) -> bool {
         self.next == Next::End
     }
 
-    /// There was more than data, which somebody else may have read in another way.
+    /// Whether there was more than data, which somebody else may have read in another way.
     pub fn is_odd(&self) -> bool {
         self.ignored_bytes > 0
     }
@@ -63,62 +80,76 @@ impl Chunked {
     pub fn decode(&mut self, input: &[u8]) -> Result<Step, BrokenFraming> {
         for (at, byte) in input.iter().enumerate() {
             match self.next {
-                Next::End => {
-                    return Ok(Step {
-                        consumed_bytes: at,
-                        data: at..at,
-                    });
-                }
+                Next::End => return Ok(Step::of(at..at)),
                 Next::Data => return Ok(self.data(at, input.len())),
                 _ => self.framing(*byte)?,
             }
         }
-        Ok(Step {
-            consumed_bytes: input.len(),
-            data: 0..0,
-        })
+        Ok(Step::of(input.len()..input.len()))
     }
 
+    /// Takes the data that begins at `at`, as far as it goes.
     fn data(&mut self, at: usize, end: usize) -> Step {
+        debug_assert!(self.left > 0, "a chunk of no bytes has no data");
         let bytes = usize::try_from(self.left).map_or(end - at, |left| left.min(end - at));
         self.left -= bytes as u64;
         if self.left == 0 {
             self.next = Next::DataCr;
         }
-        Step {
-            consumed_bytes: at + bytes,
-            data: at..at + bytes,
-        }
+        Step::of(at..at + bytes)
     }
 
+    /// What comes after this byte, which is not data.
     fn framing(&mut self, byte: u8) -> Result<(), BrokenFraming> {
-        self.next = match (self.next, byte) {
-            (Next::Size, digit) => self.digit(digit, 1)?,
-            (Next::MoreSize(_), b'\r') => Next::SizeLf,
-            (Next::MoreSize(_), b';') => self.ignore(byte, Next::Extension)?,
-            (Next::MoreSize(digits), digit) => self.digit(digit, digits + 1)?,
-            (Next::Extension, b'\r') => Next::SizeLf,
-            (Next::Extension, byte) => self.ignore(byte, Next::Extension)?,
-            (Next::SizeLf, b'\n') if self.left == 0 => Next::Line,
-            (Next::SizeLf, b'\n') => Next::Data,
-            (Next::DataCr, b'\r') => Next::DataLf,
-            (Next::DataLf, b'\n') => Next::Size,
-            (Next::Line, b'\r') => Next::LastLf,
-            (Next::Line, byte) => self.ignore(byte, Next::Trailer)?,
-            (Next::Trailer, b'\r') => Next::TrailerLf,
-            (Next::Trailer, byte) => self.ignore(byte, Next::Trailer)?,
-            (Next::TrailerLf, b'\n') => Next::Line,
-            (Next::LastLf, b'\n') => Next::End,
-            _ => return Err(BrokenFraming),
+        self.next = match self.next {
+            Next::Size => self.digit(byte, 1)?,
+            Next::MoreSize(digits) => self.size(byte, digits)?,
+            Next::Extension => self.line(byte, Next::Extension, Next::SizeLf)?,
+            Next::SizeLf => only(b'\n', byte, self.after_size())?,
+            Next::DataCr => only(b'\r', byte, Next::DataLf)?,
+            Next::DataLf => only(b'\n', byte, Next::Size)?,
+            Next::Line => self.line(byte, Next::Trailer, Next::LastLf)?,
+            Next::Trailer => self.line(byte, Next::Trailer, Next::TrailerLf)?,
+            Next::TrailerLf => only(b'\n', byte, Next::Line)?,
+            Next::LastLf => only(b'\n', byte, Next::End)?,
+            Next::Data | Next::End => return Err(BrokenFraming),
         };
         Ok(())
     }
 
+    /// The rest of a size, after so many digits.
+    fn size(&mut self, byte: u8, digits: u8) -> Result<Next, BrokenFraming> {
+        match byte {
+            b'\r' => Ok(Next::SizeLf),
+            b';' => self.ignore(byte, Next::Extension),
+            digit => self.digit(digit, digits + 1),
+        }
+    }
+
+    /// A chunk of no bytes is the last one.
+    fn after_size(&self) -> Next {
+        if self.left == 0 {
+            Next::Line
+        } else {
+            Next::Data
+        }
+    }
+
+    /// A byte of text that is ignored, or the CR that ends it.
+    fn line(&mut self, byte: u8, next: Next, at_cr: Next) -> Result<Next, BrokenFraming> {
+        if byte == b'\r' {
+            Ok(at_cr)
+        } else {
+            self.ignore(byte, next)
+        }
+    }
+
     fn digit(&mut self, byte: u8, digits: u8) -> Result<Next, BrokenFraming> {
-        let digit = char::from(byte)
-            .to_digit(16)
-            .filter(|_| digits <= 16)
-            .ok_or(BrokenFraming)?;
+        let digit = char::from(byte).to_digit(16).ok_or(BrokenFraming)?;
+        if digits > SIZE_DIGITS_MAX {
+            return Err(BrokenFraming);
+        }
+        debug_assert!(self.left >> 60 == 0, "16 digits are 64 bits");
         self.left = self.left << 4 | u64::from(digit);
         Ok(Next::MoreSize(digits))
     }
@@ -131,6 +162,15 @@ impl Chunked {
         } else {
             Err(BrokenFraming)
         }
+    }
+}
+
+/// `next`, if the byte is the only one that may stand here.
+fn only(wanted: u8, byte: u8, next: Next) -> Result<Next, BrokenFraming> {
+    if byte == wanted {
+        Ok(next)
+    } else {
+        Err(BrokenFraming)
     }
 }
 

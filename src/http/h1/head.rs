@@ -1,20 +1,21 @@
 //! The head of an HTTP/1.1 request, and what it says about the bytes that follow (RFC 9112).
 //!
-//! Where two readers could disagree about where a request ends, it is refused: a line that ends in a bare LF, folded
-//! fields, both kinds of length, a length that is not one decimal number. Limits: [`HEAD_BYTES_MAX`] and
-//! [`HEADER_FIELDS_MAX`].
+//! Where two readers could disagree about where a request ends, it is refused: a line that ends in
+//! a bare LF, folded fields, both kinds of length, a length that is not one decimal number. Limits:
+//! [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
 
 use std::mem::MaybeUninit;
 
 use httparse::{Header, Request, Status};
 
+use crate::http::fields::expects_continue;
 use crate::http::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::ingest::{Field, HostRule, Refusal, RequestHead, length};
 
 /// How the body's end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes; 0 where there is no body.
+    /// A body has so many bytes; 0 where there is none.
     Length(u64),
     Chunked,
 }
@@ -30,9 +31,10 @@ pub struct Parsed<'a> {
     pub expects_continue: bool,
 }
 
-/// Where the head ends in `bytes`, of which the first `seen` have been looked through before. `None` when more is to
-/// come.
+/// Where the head ends in `bytes`, of which the first `seen` have been looked through before.
+/// `None` when more is to come.
 pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
+    debug_assert!(seen <= bytes.len(), "what was seen is still there");
     for line_end in memchr::memchr_iter(b'\n', &bytes[seen..]).map(|at| seen + at) {
         match &bytes[..line_end] {
             [.., b'\r', b'\n', b'\r'] => return Ok(Some(line_end + 1)),
@@ -51,7 +53,7 @@ pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// Parses a whole head.
+/// Parses a whole head, up to its empty line.
 pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     if head.len() > HEAD_BYTES_MAX {
         return Err(Refusal::HeadTooLarge);
@@ -65,6 +67,7 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     }
 }
 
+/// Reads what the gateway and the connection need of a head that is well-formed.
 fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, path) = split_target(request.path.unwrap_or_default());
@@ -80,16 +83,15 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
         head.note(field.name, field.value);
         connection.note(field);
     }
-    let framing = framing(connection.transfer_encoding, head.content_length(), is_1_1)?;
     Ok(Parsed {
+        framing: framing(connection.transfer_encoding, head.content_length(), is_1_1)?,
         head,
-        framing,
         keeps_alive: connection.keeps_alive,
         expects_continue: connection.expects_continue && is_1_1,
     })
 }
 
-/// The fields that concern the connection alone.
+/// What the fields that concern the connection alone say.
 #[derive(Default)]
 struct ConnectionFields<'a> {
     transfer_encoding: Field<'a>,
@@ -101,14 +103,10 @@ impl<'a> ConnectionFields<'a> {
     fn note(&mut self, field: &Header<'a>) {
         match field.name.len() {
             6 if field.name.eq_ignore_ascii_case("expect") => {
-                self.expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue = expects_continue(field.value);
             }
             10 if field.name.eq_ignore_ascii_case("connection") => {
-                let mut options = field
-                    .value
-                    .split(|byte| *byte == b',')
-                    .map(<[u8]>::trim_ascii);
-                self.keeps_alive &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
+                self.keeps_alive &= !has_close(field.value);
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 self.transfer_encoding.note(field.value)
@@ -118,7 +116,14 @@ impl<'a> ConnectionFields<'a> {
     }
 }
 
-/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path without its query.
+/// Whether `close` is among the options of a Connection field.
+fn has_close(options: &[u8]) -> bool {
+    let mut options = options.split(|byte| *byte == b',');
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path
+/// without its query.
 fn split_target(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
         return (None, without_query(target));
@@ -134,6 +139,7 @@ fn without_query(path: &str) -> &str {
     &path[..memchr::memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len())]
 }
 
+/// How the body ends, where two readers cannot disagree (RFC 9112 section 6.3).
 fn framing(
     transfer_encoding: Field<'_>,
     content_length: Field<'_>,

@@ -1,7 +1,9 @@
-//! The bytes of an HTTP/1.1 connection: what has arrived and was not read yet, and what is to be sent.
+//! The bytes of an HTTP/1.1 connection: what has arrived and was not read yet, and what is to be
+//! sent.
 //!
-//! Reads from the buffer that decryption writes. Only a head that arrives in several pieces is gathered in a buffer of
-//! the connection's own, which is given back when it has been read: a connection that waits holds no buffer.
+//! Reads from the buffer that decryption writes. Only a head that arrives in several pieces is
+//! gathered in a buffer of the connection's own, which is given back when it has been read: a
+//! connection that waits holds no buffer.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,48 +14,58 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::head;
+use crate::http::deadline::Deadline;
 use crate::http::overhead::Overhead;
-use crate::http::patience::Patience;
 use crate::ingest::Refusal;
 
-/// One connection's.
+/// What an HTTP/1.1 connection is served over.
+pub(crate) trait Stream: AsyncBufRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncBufRead + AsyncWrite + Unpin> Stream for S {}
+
+/// The bytes of one connection.
 pub(crate) struct Wire<S> {
     stream: S,
     /// What has been taken from the stream, and comes before what is still in it.
     gathered: Vec<u8>,
     /// How much of `gathered` has no end of a head.
     searched: usize,
-    patience: Patience,
+    deadline: Deadline,
     /// All that is read, until it is paid back.
     pub overhead: Overhead,
 }
 
-impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: Stream> Wire<S> {
     pub(crate) fn new(stream: S, now: Instant, deadline: Instant) -> Self {
         Self {
             stream,
             gathered: Vec::new(),
             searched: 0,
-            patience: Patience::until(deadline),
+            deadline: Deadline::until(deadline),
             overhead: Overhead::since(now),
         }
     }
 
     /// From now on, waiting ends then.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.patience.reset(deadline);
+        self.deadline.reset(deadline);
     }
 
-    /// What has arrived; empty when nothing will any more. An error when more of it than may has come to nothing.
-    pub(crate) fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+    /// What has arrived; `None` when nothing will any more, or when more of it than may has come to
+    /// nothing.
+    pub(crate) fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<&[u8]>> {
         if self.overhead.is_spent() {
-            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
-        }
-        if self.gathered.is_empty() {
-            Pin::new(&mut self.stream).poll_fill_buf(context)
+            Poll::Ready(None)
+        } else if self.gathered.is_empty() {
+            self.poll_stream(context)
         } else {
-            Poll::Ready(Ok(&self.gathered))
+            Poll::Ready(Some(&self.gathered))
         }
+    }
+
+    fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<&[u8]>> {
+        let filled = ready!(Pin::new(&mut self.stream).poll_fill_buf(context));
+        Poll::Ready(filled.ok().filter(|bytes| !bytes.is_empty()))
     }
 
     /// The first `bytes` of what has arrived have been read.
@@ -63,15 +75,18 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
         let _ = self.overhead.take(bytes);
         if self.gathered.is_empty() {
             Pin::new(&mut self.stream).consume(bytes);
-        } else if bytes == self.gathered.len() {
+            return;
+        }
+        debug_assert!(bytes <= self.gathered.len(), "they have been looked at");
+        if bytes == self.gathered.len() {
             self.gathered = Vec::new();
         } else {
             self.gathered.drain(..bytes);
         }
     }
 
-    /// Waits for a whole head and gives it to `read`. `None` when the client has gone, an error when the end of a head
-    /// cannot be found.
+    /// Waits for a whole head and gives it to `read`. `None` when the client has gone, an error
+    /// when the end of a head cannot be found.
     pub(crate) fn poll_head<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -79,9 +94,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
     ) -> Poll<Option<Result<T, Refusal>>> {
         loop {
             let searched = self.searched;
-            let bytes = match ready!(self.poll_bytes(context)) {
-                Ok(bytes) if !bytes.is_empty() => bytes,
-                _ => return Poll::Ready(None),
+            let Some(bytes) = ready!(self.poll_bytes(context)) else {
+                return Poll::Ready(None);
             };
             // RFC 9112 section 2.2: an empty line before a request is no harm.
             if bytes.starts_with(b"\r\n") {
@@ -97,7 +111,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Some(Err(refusal))),
             }
-            if ready!(self.poll_gather(context)).is_err() {
+            if ready!(self.poll_gather(context)).is_none() {
                 return Poll::Ready(None);
             }
         }
@@ -108,57 +122,62 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Wire<S> {
         !self.gathered.is_empty()
     }
 
-    /// Takes what is in the stream, and then more.
-    fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Takes what is in the stream, or comes next; `None` when nothing will any more.
+    fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<Option<()>> {
+        debug_assert!(self.searched <= self.gathered.len());
         self.searched = self.gathered.len();
-        let bytes = ready!(Pin::new(&mut self.stream).poll_fill_buf(context))?;
+        let filled = ready!(Pin::new(&mut self.stream).poll_fill_buf(context));
+        let bytes = filled.unwrap_or_default();
         if bytes.is_empty() {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            return Poll::Ready(None);
         }
         let count = bytes.len();
         self.gathered.extend_from_slice(bytes);
         Pin::new(&mut self.stream).consume(count);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Some(()))
     }
 
-    /// Whether the deadline has passed.
-    pub(crate) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.patience.poll_over(context)
+    /// Waits until the deadline has passed.
+    pub(crate) fn poll_passed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.deadline.poll_passed(context)
     }
 
     /// Sends all of `bytes` before the deadline.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut sent = 0;
-        poll_fn(|context| {
-            while sent < bytes.len() {
-                match Pin::new(&mut self.stream).poll_write(context, &bytes[sent..])? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(count) => sent += count,
-                    Poll::Pending => return self.poll_late(context),
-                }
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|context| self.poll_send(&mut bytes, context)).await
+    }
+
+    /// Sends what is left, and then flushes.
+    fn poll_send(&mut self, unsent: &mut &[u8], context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !unsent.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, unsent)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => *unsent = &unsent[count..],
+                Poll::Pending => return self.poll_late(context),
             }
-            match Pin::new(&mut self.stream).poll_flush(context) {
-                Poll::Pending => self.poll_late(context),
-                flushed => flushed,
-            }
-        })
-        .await
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => self.poll_late(context),
+            flushed => flushed,
+        }
     }
 
     /// Says that nothing more will be sent.
     pub(crate) async fn shutdown(&mut self) {
-        let _ = poll_fn(
-            |context| match Pin::new(&mut self.stream).poll_shutdown(context) {
-                Poll::Pending => self.poll_late(context),
-                shut => shut,
-            },
-        )
-        .await;
+        // A client that does not hear it is gone, or is cut off.
+        let _ = poll_fn(|context| self.poll_shutdown(context)).await;
     }
 
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_shutdown(context) {
+            Poll::Pending => self.poll_late(context),
+            shut => shut,
+        }
+    }
+
+    /// Waits for the deadline, which is an error.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.patience
-            .poll_over(context)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(self.deadline.poll_passed(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -1,13 +1,15 @@
 //! Where the heads on an h2 connection begin and end, seen as their frames pass.
 //!
-//! A head goes on in CONTINUATION frames, and the library bounds neither its time nor, without ending the connection by a
-//! COMPRESSION_ERROR, its bytes. So [`super::metered`] shows each byte to [`Frames`] before the library reads it. Only
-//! frame headers (RFC 9113 section 4.1) are understood; what is in a head is the library's to say.
+//! A head goes on in CONTINUATION frames, and the library bounds neither its time nor, without
+//! ending the connection by a COMPRESSION_ERROR, its bytes. So [`super::metered`] shows each byte
+//! to [`Frames`] before the library reads it. Only frame headers (RFC 9113 section 4.1) are
+//! understood; what is in a head is the library's to say.
 
 use tokio::time::Instant;
 
-/// What one head may have on the wire, in bytes, its padding included. A frame of it that is larger than
-/// [`super::HEAD_LIST_BYTES`] with what is left of the one before would be a COMPRESSION_ERROR to the library.
+/// What one head may have on the wire, in bytes, its padding included. A frame of it that is larger
+/// than [`super::HEAD_LIST_BYTES`] with what is left of the one before would be a COMPRESSION_ERROR
+/// to the library.
 pub(crate) const HEAD_BLOCK_BYTES_MAX: usize = super::HEAD_LIST_BYTES as usize - FRAME_HEADER_BYTES;
 
 const FRAME_HEADER_BYTES: usize = 9;
@@ -15,6 +17,9 @@ const FRAME_HEADER_BYTES: usize = 9;
 /// `PRI * HTTP/2.0` and its empty lines (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
 
+const _: () = assert!(HEAD_BLOCK_BYTES_MAX > 0);
+
+/// Types and a flag of frames that make up heads (RFC 9113 sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
@@ -26,9 +31,9 @@ pub(crate) enum Head {
     #[default]
     Whole,
     Open {
-        /// What its frames so far announce.
+        /// Bytes that its frames so far announce.
         block_bytes: usize,
-        /// The frame that is arriving ends it.
+        /// Whether the frame that is arriving ends it.
         is_last: bool,
         /// When it was first found incomplete.
         since: Option<Instant>,
@@ -41,7 +46,7 @@ pub(crate) enum Head {
 pub(crate) struct Frames {
     header: [u8; FRAME_HEADER_BYTES],
     header_bytes: usize,
-    /// What is to come of the frame's payload, or of the preface.
+    /// Bytes that are to come of the frame's payload, or of the preface.
     payload_bytes: usize,
     head: Head,
 }
@@ -58,7 +63,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Looks at what has arrived; what there is then of a head.
+    /// Looks at what has arrived, and says what there is of a head then.
     pub(crate) fn pass(&mut self, mut bytes: &[u8]) -> Head {
         while !bytes.is_empty() {
             let count = if self.payload_bytes > 0 {
@@ -79,6 +84,7 @@ impl Frames {
         self.head
     }
 
+    /// Passes bytes of a payload, or of the preface; gives how many.
     fn pass_payload(&mut self, bytes: &[u8]) -> usize {
         let count = self.payload_bytes.min(bytes.len());
         self.payload_bytes -= count;
@@ -88,7 +94,9 @@ impl Frames {
         count
     }
 
+    /// Gathers bytes of a frame's header; gives how many.
     fn pass_header(&mut self, bytes: &[u8]) -> usize {
+        debug_assert!(self.header_bytes < FRAME_HEADER_BYTES);
         let rest = &mut self.header[self.header_bytes..];
         let count = rest.len().min(bytes.len());
         rest[..count].copy_from_slice(&bytes[..count]);
@@ -113,6 +121,7 @@ impl Frames {
     }
 
     fn end_frame(&mut self) {
+        debug_assert_eq!(self.payload_bytes, 0, "its last byte has passed");
         if matches!(self.head, Head::Open { is_last: true, .. }) {
             self.head = Head::Whole;
         }
@@ -120,7 +129,15 @@ impl Frames {
 }
 
 impl Head {
-    /// With one more frame.
+    /// When a head that goes on was first found incomplete.
+    pub(crate) fn open_since(self) -> Option<Instant> {
+        match self {
+            Self::Open { since, .. } => since,
+            Self::Whole | Self::TooLarge => None,
+        }
+    }
+
+    /// The head with one more frame.
     fn and(self, bytes: usize, is_last: bool) -> Self {
         let (block_bytes, since) = match self {
             Self::Whole => (bytes, None),
@@ -166,7 +183,8 @@ mod tests {
     }
 
     proptest! {
-        /// A head is open from its first frame's header to its last byte, wherever what arrives is cut.
+        /// A head is open from its first frame's header to its last byte, wherever what arrives is
+        /// cut.
         #[test]
         fn a_head_is_open_until_it_has_ended(cut in 0_usize..1000) {
             let frames = [

@@ -1,11 +1,11 @@
 //! The stream below an h2 connection, whose bytes are measured before the library reads them.
 //!
-//! All of them are overhead until they are paid back ([`Overhead`]), and the heads among them are watched ([`Head`]). What
-//! is found is told by a [`Meter`], which the connection's task looks at each time it is polled. A head that is too large
-//! is kept from the library.
+//! All of them are overhead until they are paid back ([`Overhead`]), and the heads among them are
+//! watched ([`Head`]). What is found is told by a [`Meter`], which the connection's task looks at
+//! each time it is polled. A head that is too large is kept from the library.
 //!
-//! A connection that always has more to say gives way to the others of its worker after [`AT_ONCE_BYTES`]: parsing a
-//! megabyte of frames in one go would hold them up for milliseconds.
+//! A connection that always has more to say gives way to the others of its worker after
+//! [`AT_ONCE_BYTES`]: parsing a megabyte of frames in one go would hold them up for milliseconds.
 
 use std::cell::Cell;
 use std::io;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::heads::{Frames, Head};
 use crate::http::overhead::Overhead;
 
+/// Bytes that a connection reads before it gives way.
 const AT_ONCE_BYTES: usize = 8 * 1024;
 
 /// What one connection has sent, so far as it has to be bounded.
@@ -46,7 +47,7 @@ pub(crate) struct Metered<T> {
     stream: T,
     meter: Rc<Meter>,
     frames: Frames,
-    /// Bytes since there were none, or since it gave way.
+    /// Bytes that have arrived since there were none, or since it gave way.
     at_once_bytes: usize,
 }
 
@@ -60,7 +61,17 @@ impl<T> Metered<T> {
         }
     }
 
-    /// Measures what has arrived. `Pending` where the library is not to have it, and the connection's task knows.
+    /// Whether it is the turn of others.
+    fn gives_way(&mut self) -> bool {
+        let gives_way = self.at_once_bytes >= AT_ONCE_BYTES;
+        if gives_way {
+            self.at_once_bytes = 0;
+        }
+        gives_way
+    }
+
+    /// Measures what has arrived. `Pending` where the library is not to have it, and the
+    /// connection's task knows.
     fn measure(&mut self, bytes: &[u8]) -> Poll<io::Result<()>> {
         self.at_once_bytes += bytes.len();
         self.meter.overhead.take(bytes.len())?;
@@ -80,8 +91,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.at_once_bytes >= AT_ONCE_BYTES {
-            self.at_once_bytes = 0;
+        if self.gives_way() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -91,6 +101,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
             self.at_once_bytes = 0;
         }
         ready!(read)?;
+        debug_assert!(into.filled().len() >= before, "reading takes nothing away");
         let measured = self.measure(&into.filled()[before..]);
         if measured.is_pending() {
             into.set_filled(before);

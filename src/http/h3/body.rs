@@ -18,14 +18,17 @@ use super::link::Link;
 use super::quic::RecvStream;
 use crate::ingest::{Body, BrokenBody};
 
-/// What is read of a request.
+/// The half of a request's stream that the client sends.
 type Receiving = RequestStream<RecvStream, Bytes>;
 
-/// h3's body, as ingest reads it.
+/// A piece of a body, `None` at its end.
+type Piece = Result<Option<Bytes>, BrokenBody>;
+
+/// The body of a request on h3, as ingest reads it.
 pub(crate) struct QuicBody {
     stream: Receiving,
     place: Place,
-    /// Of the declared length, what has not come.
+    /// Bytes of the declared length that have not come.
     declared_left: Option<u64>,
     /// The last piece, until the end is known to be one.
     held: Option<Bytes>,
@@ -52,21 +55,17 @@ impl QuicBody {
         }
     }
 
-    /// Wants no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
+    /// Reads no more of a request that has been answered, which is no error (RFC 9114 section 4.1).
     pub(crate) fn stop(&mut self) {
         self.stream.stop_sending(Code::H3_NO_ERROR);
     }
 
     /// DATA up to the end, and the trailers after it.
-    fn poll_stream(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, BrokenBody>> {
+    fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
+        debug_assert!(self.place != Place::Over, "h3 must not be asked again");
         if self.place == Place::Data {
-            let data = ready!(self.stream.poll_recv_data(context)).map_err(broken)?;
-            if let Some(mut piece) = data {
-                // h3 hands out its own bytes: this takes a reference to them, it does not copy.
-                return Poll::Ready(Ok(Some(piece.copy_to_bytes(piece.remaining()))));
+            if let Some(piece) = ready!(self.poll_data(context))? {
+                return Poll::Ready(Ok(Some(piece)));
             }
             self.place = Place::Trailers;
         }
@@ -78,22 +77,36 @@ impl QuicBody {
         Poll::Ready(Ok(None))
     }
 
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
+        let data = ready!(self.stream.poll_recv_data(context)).map_err(broken)?;
+        // h3 hands out its own bytes: this takes a reference to them, it does not copy.
+        Poll::Ready(Ok(
+            data.map(|mut piece| piece.copy_to_bytes(piece.remaining()))
+        ))
+    }
+
     /// The next piece that may be handed out.
-    fn poll_whole(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenBody>> {
+    fn poll_whole(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
         loop {
             let Some(piece) = ready!(self.poll_stream(context))? else {
                 return Poll::Ready(Ok(self.held.take()));
             };
-            let Some(left) = &mut self.declared_left else {
-                return Poll::Ready(Ok(Some(piece)));
-            };
-            *left = left.checked_sub(piece.len() as u64).ok_or(BrokenBody)?;
-            if *left > 0 {
+            if !self.is_last_declared(&piece)? {
                 return Poll::Ready(Ok(Some(piece)));
             }
             debug_assert!(self.held.is_none() || piece.is_empty());
             self.held.get_or_insert(piece);
         }
+    }
+
+    /// Whether nothing more may come after the piece, which is counted; an error where it is too
+    /// much already.
+    fn is_last_declared(&mut self, piece: &Bytes) -> Result<bool, BrokenBody> {
+        let Some(left) = &mut self.declared_left else {
+            return Ok(false);
+        };
+        *left = left.checked_sub(piece.len() as u64).ok_or(BrokenBody)?;
+        Ok(*left == 0)
     }
 }
 

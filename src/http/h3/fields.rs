@@ -53,31 +53,60 @@ const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":st", 0b1011100_01000_01001, 17, Pseudo::Status),
 ];
 
-/// One line of a section.
+/// A line of a section, as far as it is looked at.
 struct Line {
-    /// `None` is a field as any other.
+    /// Which pseudo-header field it is; `None` for a field as any other.
     pseudo: Option<Pseudo>,
     has_empty_value: bool,
+}
+
+impl Line {
+    /// Whether it may stand in a section of this kind, after those lines that were seen.
+    fn has_a_place(&self, of: Section, seen: Seen) -> bool {
+        let Some(pseudo) = self.pseudo else {
+            return true;
+        };
+        let is_of_a_request = !matches!(pseudo, Pseudo::Protocol | Pseudo::Status);
+        let is_first = !seen.has_ordinary && seen.pseudos & pseudo.bit() == 0;
+        of == Section::Head && is_of_a_request && is_first && !self.has_empty_value
+    }
+}
+
+/// The lines of a section so far.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// A bit for each pseudo-header field.
+    pseudos: u8,
+    has_ordinary: bool,
+}
+
+impl Seen {
+    fn note(&mut self, line: &Line) {
+        match line.pseudo {
+            Some(pseudo) => self.pseudos |= pseudo.bit(),
+            None => self.has_ordinary = true,
+        }
+    }
+}
+
+impl Pseudo {
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
 }
 
 /// Looks at an encoded section (RFC 9204 section 4.5).
 pub fn examine(section: &[u8], of: Section) -> Result<(), Flaw> {
     let mut rest = after_prefix(section).ok_or(Flaw::Undecodable)?;
-    let (mut seen, mut has_ordinary) = (0_u8, false);
+    let mut seen = Seen::default();
     while !rest.is_empty() {
         let (line, after) = line(rest).ok_or(Flaw::Undecodable)?;
-        rest = after;
-        let Some(pseudo) = line.pseudo else {
-            has_ordinary = true;
-            continue;
-        };
-        let bit = 1 << pseudo as u8;
-        let has_a_place = of == Section::Head && !has_ordinary && seen & bit == 0;
-        let is_of_a_request = !matches!(pseudo, Pseudo::Protocol | Pseudo::Status);
-        if !has_a_place || !is_of_a_request || line.has_empty_value {
+        debug_assert!(after.len() < rest.len(), "a line has bytes");
+        if !line.has_a_place(of, seen) {
             return Err(Flaw::Malformed);
         }
-        seen |= bit;
+        seen.note(&line);
+        rest = after;
     }
     Ok(())
 }
@@ -121,12 +150,7 @@ fn after_prefix(section: &[u8]) -> Option<&[u8]> {
 fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     let first = *rest.first()?;
     if first & 0b1100_0000 == 0b1100_0000 {
-        let (index, bytes) = prefixed(rest, 6)?;
-        let line = Line {
-            pseudo: of_static_table(index),
-            has_empty_value: index == 0,
-        };
-        return Some((line, &rest[bytes..]));
+        return indexed_line(rest);
     }
     let (pseudo, rest) = if first & 0b1101_0000 == 0b0101_0000 {
         let (index, bytes) = prefixed(rest, 4)?;
@@ -137,6 +161,21 @@ fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     } else {
         return None;
     };
+    line_with_value(pseudo, rest)
+}
+
+/// A line whose name and value stand in the static table.
+fn indexed_line(rest: &[u8]) -> Option<(Line, &[u8])> {
+    let (index, bytes) = prefixed(rest, 6)?;
+    let line = Line {
+        pseudo: of_static_table(index),
+        has_empty_value: index == 0,
+    };
+    Some((line, &rest[bytes..]))
+}
+
+/// A line of which the value is still to come.
+fn line_with_value(pseudo: Option<Pseudo>, rest: &[u8]) -> Option<(Line, &[u8])> {
     let (value, rest) = string(rest, 7)?;
     let line = Line {
         pseudo,
@@ -163,6 +202,7 @@ fn of_static_table(index: u64) -> Option<Pseudo> {
     }
 }
 
+/// The field that a name in a literal begins like.
 fn of_name(name: &[u8], is_huffman: bool) -> Option<Pseudo> {
     let mut start = [0; 4];
     let bytes = name.len().min(4);

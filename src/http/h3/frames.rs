@@ -52,6 +52,11 @@ const MAX_PUSH_ID: u64 = 0xd;
 /// The longest variable-length integer, in bytes (RFC 9000 section 16).
 const VARINT_BYTES_MAX: u64 = 8;
 
+const _: () = assert!(VARINT_BYTES_MAX <= FRAME_BYTES_MAX);
+
+/// A piece for h3, or none as long as nothing is whole.
+type Taken = Result<Option<Bytes>, Fault>;
+
 /// What the next byte of a stream is, and how many like it are left.
 #[derive(Debug)]
 enum Place {
@@ -70,7 +75,7 @@ enum Place {
     Ignored(u64),
 }
 
-/// Which stream it is, and what has been seen on it.
+/// Which stream frames come on, and what has been seen on it.
 #[derive(Debug)]
 enum Stream {
     Request {
@@ -104,7 +109,7 @@ impl Frames {
         })
     }
 
-    /// Of a control stream, after its type.
+    /// The frames of a control stream, after its type.
     pub fn of_control() -> Self {
         Self::of(Stream::Control {
             has_settings: false,
@@ -139,7 +144,7 @@ impl Frames {
         Ok(None)
     }
 
-    /// The stream ends here, in the middle of a frame or not.
+    /// Whether the stream may end here: in the middle of a frame, it is cut off.
     pub fn end(&self) -> Result<(), Fault> {
         if self.kept.is_empty() && matches!(self.place, Place::Header) {
             Ok(())
@@ -148,7 +153,7 @@ impl Frames {
         }
     }
 
-    fn take_header(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Fault> {
+    fn take_header(&mut self, input: &mut Bytes) -> Taken {
         let Some((kind, payload_bytes, header)) = self.gather_header(input) else {
             return Ok(None);
         };
@@ -160,20 +165,20 @@ impl Frames {
             self.place = payload(payload_bytes, Place::Ignored);
             return Ok(None);
         }
-        if matches!(self.stream, Stream::Request { .. }) && (kind, payload_bytes) == (HEADERS, 0) {
-            return Err(Fault::Undecodable);
-        }
         if self.is_settled_here(kind) {
             self.place = id_of(kind, payload_bytes)?;
             return Ok(None);
         }
-        self.place = self.meant(kind, payload_bytes);
+        self.place = self.meant(kind, payload_bytes)?;
         Ok(Some(header))
     }
 
     /// What follows the header of a frame that h3 is given.
-    fn meant(&mut self, kind: u64, payload_bytes: u64) -> Place {
-        match &mut self.stream {
+    fn meant(&mut self, kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
+        Ok(match &mut self.stream {
+            Stream::Request { .. } if kind == HEADERS && payload_bytes == 0 => {
+                return Err(Fault::Undecodable);
+            }
             Stream::Request { .. } if kind == HEADERS => Place::Fields(payload_bytes),
             Stream::Request { .. } if kind == DATA => payload(payload_bytes, Place::Data),
             Stream::Request { .. } => payload(payload_bytes, Place::Kept),
@@ -181,9 +186,11 @@ impl Frames {
                 *has_settings |= kind == SETTINGS;
                 payload(payload_bytes, Place::Kept)
             }
-        }
+        })
     }
 
+    /// Whether the frame is left out: an unknown one, or DATA without a byte, which h3 would take
+    /// for the end.
     fn is_meaningless(&self, kind: u64, payload_bytes: u64) -> bool {
         let is_empty_data = match self.stream {
             Stream::Request { has_head, .. } => has_head && kind == DATA && payload_bytes == 0,
@@ -212,6 +219,7 @@ impl Frames {
     }
 
     fn take_data(&mut self, left: u64, input: &mut Bytes) -> Option<Bytes> {
+        debug_assert!(left > 0, "`payload` makes no place without a byte");
         let piece = input.split_to(within(left, input));
         self.place = payload(left - piece.len() as u64, Place::Data);
         Some(piece)
@@ -224,6 +232,7 @@ impl Frames {
         input: &mut Bytes,
         place: fn(u64) -> Place,
     ) -> Option<Bytes> {
+        debug_assert!(left > 0, "`payload` makes no place without a byte");
         let piece = input.split_to(within(left, input));
         let left = left - piece.len() as u64;
         self.place = payload(left, place);
@@ -231,40 +240,41 @@ impl Frames {
             return Some(piece);
         }
         self.kept.extend_from_slice(&piece);
-        (left == 0).then(|| std::mem::take(&mut self.kept).freeze())
+        (left == 0).then(|| self.take_whole())
     }
 
-    fn take_fields(&mut self, left: u64, input: &mut Bytes) -> Result<Option<Bytes>, Fault> {
+    fn take_fields(&mut self, left: u64, input: &mut Bytes) -> Taken {
         let Some(section) = self.take_kept(left, input, Place::Fields) else {
             return Ok(None);
         };
         let Stream::Request { has_head, .. } = &mut self.stream else {
             unreachable!("there are no field sections on a control stream");
         };
-        let is_first = !std::mem::replace(has_head, true);
-        let of = if is_first {
-            Section::Head
-        } else {
+        let of = if std::mem::replace(has_head, true) {
             Section::Trailers
+        } else {
+            Section::Head
         };
         fields::examine(&section, of)?;
         Ok(Some(section))
     }
 
-    fn take_id(&mut self, kind: u64, left: u64, input: &mut Bytes) -> Result<Option<Bytes>, Fault> {
+    fn take_id(&mut self, kind: u64, left: u64, input: &mut Bytes) -> Taken {
         let piece = input.split_to(within(left, input));
         self.kept.extend_from_slice(&piece);
+        debug_assert!(
+            self.kept.len() as u64 <= VARINT_BYTES_MAX,
+            "`id_of` bounds it"
+        );
         let left = left - piece.len() as u64;
         if left > 0 {
             self.place = Place::Id { kind, left };
             return Ok(None);
         }
         self.place = Place::Header;
-        let payload = std::mem::take(&mut self.kept);
-        match varint(&payload) {
-            Some((id, bytes)) if bytes == payload.len() => self.settle(kind, id).map(|()| None),
-            _ => Err(Fault::Payload),
-        }
+        let id = whole_varint(&std::mem::take(&mut self.kept)).ok_or(Fault::Payload)?;
+        self.settle(kind, id)?;
+        Ok(None)
     }
 
     /// A client may take back what it allows, in GOAWAY, or allow more, in MAX_PUSH_ID, and cannot
@@ -288,6 +298,7 @@ impl Frames {
     }
 
     fn ignore(&mut self, left: u64, input: &mut Bytes) -> Option<Bytes> {
+        debug_assert!(left > 0, "`payload` makes no place without a byte");
         let ignored = within(left, input);
         input.advance(ignored);
         self.place = payload(left - ignored as u64, Place::Ignored);
@@ -305,16 +316,20 @@ impl Frames {
         while input.has_remaining() {
             self.kept.extend_from_slice(&[input.get_u8()]);
             if let Some((kind, payload_bytes, _)) = frame_header(&self.kept) {
-                let header = std::mem::take(&mut self.kept).freeze();
-                return Some((kind, payload_bytes, header));
+                return Some((kind, payload_bytes, self.take_whole()));
             }
         }
-        debug_assert!(self.kept.len() < 16);
+        debug_assert!(self.kept.len() < 2 * VARINT_BYTES_MAX as usize);
         None
+    }
+
+    /// What has been kept, and is whole now.
+    fn take_whole(&mut self) -> Bytes {
+        std::mem::take(&mut self.kept).freeze()
     }
 }
 
-/// How much of a payload's rest is at hand.
+/// How many bytes of a payload's rest are at hand.
 fn within(left: u64, input: &Bytes) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(input.len())
 }
@@ -337,6 +352,12 @@ fn id_of(kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
     } else {
         Err(Fault::Payload)
     }
+}
+
+/// The integer that these bytes are, and nothing else.
+fn whole_varint(bytes: &[u8]) -> Option<u64> {
+    let (value, value_bytes) = varint(bytes)?;
+    (value_bytes == bytes.len()).then_some(value)
 }
 
 /// Type and length of a frame, and in how many bytes they say so; nothing while they are not whole.

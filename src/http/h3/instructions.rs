@@ -10,7 +10,16 @@ use h3::error::Code;
 /// Bytes that continue an integer: more would be beyond 62 bits.
 const CONTINUED_MAX: u8 = 9;
 
-/// Which of the two streams it is.
+/// Set Dynamic Table Capacity, to 0 (RFC 9204 section 4.3.1).
+const NO_CAPACITY: u8 = 0b0010_0000;
+
+/// Stream Cancellation, and the bits of it that begin the stream's number (RFC 9204 section 4.4.2).
+const STREAM_CANCELLATION: u8 = 0b0100_0000;
+const STREAM_ID: u8 = 0b0011_1111;
+
+const _: () = assert!(STREAM_CANCELLATION & STREAM_ID == 0);
+
+/// Which of QPACK's two streams it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Encoder,
@@ -30,11 +39,11 @@ impl Misplaced {
     }
 }
 
-/// The instructions of one stream.
+/// The instructions of one stream, as far as they have come.
 #[derive(Debug)]
 pub struct Instructions {
     side: Side,
-    /// Bytes that the integer under way may still have; 0 is between two instructions.
+    /// Bytes that the integer under way may still have; 0 between two instructions.
     continued_left: u8,
 }
 
@@ -54,19 +63,8 @@ impl Instructions {
     }
 
     fn take_byte(&mut self, byte: u8) -> Result<(), Misplaced> {
-        /// Set Dynamic Table Capacity, to 0.
-        const NO_CAPACITY: u8 = 0b0010_0000;
-        const STREAM_CANCELLATION: u8 = 0b0100_0000;
-        const STREAM_ID: u8 = 0b0011_1111;
         if self.continued_left > 0 {
-            let goes_on = byte & 0x80 != 0;
-            self.continued_left = if goes_on { self.continued_left - 1 } else { 0 };
-            let is_too_long = goes_on && self.continued_left == 0;
-            return if is_too_long {
-                Err(Misplaced(self.side))
-            } else {
-                Ok(())
-            };
+            return self.go_on(byte);
         }
         match self.side {
             Side::Encoder if byte == NO_CAPACITY => Ok(()),
@@ -78,6 +76,16 @@ impl Instructions {
             }
             Side::Encoder | Side::Decoder => Err(Misplaced(self.side)),
         }
+    }
+
+    /// Takes a byte of the integer that is under way.
+    fn go_on(&mut self, byte: u8) -> Result<(), Misplaced> {
+        let goes_on = byte & 0x80 != 0;
+        self.continued_left = if goes_on { self.continued_left - 1 } else { 0 };
+        if goes_on && self.continued_left == 0 {
+            return Err(Misplaced(self.side));
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// From being told to go to the end of what is not in flight.
+/// How long a connection that has been told to go waits for what is not in flight.
 pub(crate) const GRACE: Duration = Duration::from_millis(750);
 
 /// Whether a connection is leaving, for its requests.
@@ -24,6 +24,7 @@ pub(crate) struct Leave {
 }
 
 impl Leave {
+    /// From now on the connection is leaving.
     pub(crate) fn begin(&self) {
         self.has_begun.set(true);
         self.begun.notify_waiters();
@@ -33,7 +34,7 @@ impl Leave {
         self.has_begun.get()
     }
 
-    /// What `waiting` comes to, or nothing when the connection has been leaving for [`GRACE`].
+    /// Waits for `waiting`; gives nothing when the connection has been leaving for [`GRACE`].
     pub(crate) async fn bound<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
         let waiting = pin!(waiting);
         tokio::select! {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::http::overhead::Overhead;
 
-/// One connection, shared by its streams.
+/// The connection that streams share, with what it may cost them.
 pub(crate) struct Link {
     quic: quinn::Connection,
     overhead: Overhead,

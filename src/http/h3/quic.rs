@@ -26,6 +26,7 @@ use super::fault::Fault;
 use super::leave::Leave;
 use super::link::{Link, varint};
 use error::{connection_error, of_connection};
+use recv::Read;
 pub(crate) use recv::RecvStream;
 pub(crate) use send::SendStream;
 use uni::UniStreams;
@@ -45,29 +46,27 @@ pub(crate) struct Connection {
 impl Connection {
     /// Requests that come once it is leaving are rejected.
     pub(crate) fn new(link: Rc<Link>, leave: Rc<Leave>) -> Self {
-        let quic = link.quic();
-        let (accept_bi, accept_uni, open_uni) = (quic.clone(), quic.clone(), quic.clone());
         Self {
+            requests: incoming(link.quic(), async |quic| quic.accept_bi().await),
+            incoming: incoming(link.quic(), async |quic| quic.accept_uni().await),
+            opening: incoming(link.quic(), async |quic| quic.open_uni().await),
             uni_streams: UniStreams::new(link.clone()),
             link,
             leave,
-            requests: stream::unfold(accept_bi, |quic| async {
-                Some((quic.accept_bi().await, quic))
-            })
-            .boxed_local(),
-            incoming: stream::unfold(accept_uni, |quic| async {
-                Some((quic.accept_uni().await, quic))
-            })
-            .boxed_local(),
-            opening: stream::unfold(open_uni, |quic| async {
-                Some((quic.open_uni().await, quic))
-            })
-            .boxed_local(),
         }
     }
 }
 
-/// The next of a stream that ends with the connection only, by its error.
+/// All that `next` gives, one after the other.
+fn incoming<T: 'static>(
+    quic: &quinn::Connection,
+    next: impl AsyncFn(&quinn::Connection) -> Result<T, ConnectionError> + Copy + 'static,
+) -> Incoming<T> {
+    let each = move |quic: quinn::Connection| async move { Some((next(&quic).await, quic)) };
+    stream::unfold(quic.clone(), each).boxed_local()
+}
+
+/// The next item of a stream that ends with the connection only, by its error.
 fn poll_stream<T>(
     incoming: &mut Incoming<T>,
     context: &mut Context<'_>,
@@ -75,6 +74,13 @@ fn poll_stream<T>(
     let stream =
         ready!(incoming.poll_next_unpin(context)).unwrap_or(Err(ConnectionError::LocallyClosed));
     Poll::Ready(stream.map_err(connection_error))
+}
+
+/// Tells the client that the request has not been looked at: it may send it elsewhere.
+fn reject(mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+    // An error is a stream that is closed already.
+    let _ = send.reset(varint(Code::H3_REQUEST_REJECTED.value()));
+    let _ = recv.stop(varint(Code::H3_REQUEST_REJECTED.value()));
 }
 
 impl quic::Connection<Bytes> for Connection {
@@ -96,19 +102,17 @@ impl quic::Connection<Bytes> for Connection {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        let (send, recv) = loop {
-            let (mut send, mut recv) = ready!(poll_stream(&mut self.requests, context))?;
-            if !self.leave.has_begun() {
-                break (send, recv);
+        loop {
+            let (send, recv) = ready!(poll_stream(&mut self.requests, context))?;
+            if self.leave.has_begun() {
+                reject(send, recv);
+                continue;
             }
-            // An error is a stream that is closed already.
-            let _ = send.reset(varint(Code::H3_REQUEST_REJECTED.value()));
-            let _ = recv.stop(varint(Code::H3_REQUEST_REJECTED.value()));
-        };
-        Poll::Ready(Ok(BidiStream {
-            send: SendStream::new(send),
-            recv: RecvStream::of_request(recv, self.link.clone()),
-        }))
+            return Poll::Ready(Ok(BidiStream {
+                send: SendStream::new(send),
+                recv: RecvStream::of_request(recv, self.link.clone()),
+            }));
+        }
     }
 
     fn opener(&self) -> Self {
@@ -188,10 +192,7 @@ impl quic::RecvStream for BidiStream {
     type Buf = Bytes;
 
     /// A head with a fault gets no answer.
-    fn poll_data(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Read> {
         let polled = self.recv.poll_data(context);
         if let Poll::Ready(Err(StreamErrorIncoming::Unknown(error))) = &polled
             && let Some(fault) = error.downcast_ref::<Fault>()
@@ -210,7 +211,7 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// Both are numbers below 2^62.
+/// A stream's number as h3 takes it: both are below 2^62.
 fn stream_id(id: quinn::StreamId) -> StreamId {
     StreamId::try_from(u64::from(id)).expect("a stream's number is a variable-length integer")
 }

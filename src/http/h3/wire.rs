@@ -15,23 +15,33 @@ pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 /// The largest integer that QPACK must be able to carry (RFC 9204 section 4.1.1).
 const PREFIXED_MAX: u64 = (1 << 62) - 1;
 
+/// Bytes beyond the prefix of such an integer: with more, it would be larger, or padded without
+/// end.
+const CONTINUED_BYTES_MAX: usize = 9;
+
+const _: () = assert!(CONTINUED_BYTES_MAX * 7 < u64::BITS as usize);
+
 /// An integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and its bytes;
 /// nothing where it does not end, or is too large to be one.
 pub(crate) fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     debug_assert!((1..=8).contains(&prefix_bits));
     let mask = (1_u64 << prefix_bits) - 1;
-    let mut value = u64::from(*bytes.first()?) & mask;
-    if value < mask {
-        return Some((value, 1));
+    let prefix = u64::from(*bytes.first()?) & mask;
+    if prefix < mask {
+        return Some((prefix, 1));
     }
-    for (place, byte) in bytes.iter().enumerate().skip(1) {
-        let shift = 7 * (place as u32 - 1);
-        if shift > 56 {
-            return None;
-        }
-        value += u64::from(byte & 0x7f) << shift;
+    let (rest, rest_bytes) = continued(&bytes[1..])?;
+    let value = mask + rest;
+    (value <= PREFIXED_MAX).then_some((value, 1 + rest_bytes))
+}
+
+/// What goes on beyond a full prefix, seven bits a byte.
+fn continued(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().enumerate().take(CONTINUED_BYTES_MAX) {
+        value |= u64::from(byte & 0x7f) << (7 * place);
         if byte & 0x80 == 0 {
-            return (value <= PREFIXED_MAX).then_some((value, place + 1));
+            return Some((value, place + 1));
         }
     }
     None

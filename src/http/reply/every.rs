@@ -1,14 +1,18 @@
 //! One of each refusal: for the contract and for the tests of what is written about it.
 //!
-//! A refusal that is new does not compile until it has its place here, so no list that is made from this one misses it.
+//! A refusal that is new does not compile until it has its place here, so no list that is made from
+//! this one misses it.
 
 use std::time::Duration;
 
+use crate::admission::Shed as Why;
 use crate::identity::IdentityError;
 use crate::ingest::Refusal;
-use crate::limits::{self, Refused, Scope};
+use crate::limits::{Refused, Shortfall};
+use crate::words::Scope;
 
-/// The refusal after this one. A new one does not compile until it has its place here.
+/// The refusal after this one, in the order of the table. A new one does not compile until it has
+/// its place here.
 fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
     use Refusal::*;
     Some(match refusal {
@@ -28,24 +32,23 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
         Some(UnsupportedEncoding) => Misdirected,
         Some(Misdirected) => RateLimited(empty_bucket()),
         Some(RateLimited(_)) => SinkRefused("the record is too large".into()),
-        Some(SinkRefused(_)) => Shed(crate::admission::Shed::MemoryBudget),
-        Some(Shed(crate::admission::Shed::MemoryBudget)) => {
-            Shed(crate::admission::Shed::DeviceShare)
-        }
-        Some(Shed(crate::admission::Shed::DeviceShare)) => SinkUnavailable,
-        Some(SinkUnavailable) => Shed(crate::admission::Shed::SinkAway),
-        Some(Shed(crate::admission::Shed::SinkAway)) => Shed(crate::admission::Shed::Draining),
-        Some(Shed(crate::admission::Shed::Draining)) => DeviceTableFull,
+        Some(SinkRefused(_)) => Shed(Why::MemoryBudget),
+        Some(Shed(Why::MemoryBudget)) => Shed(Why::DeviceShare),
+        Some(Shed(Why::DeviceShare)) => SinkUnavailable,
+        Some(SinkUnavailable) => Shed(Why::SinkAway),
+        Some(Shed(Why::SinkAway)) => Shed(Why::Draining),
+        Some(Shed(Why::Draining)) => DeviceTableFull,
         Some(DeviceTableFull) => GatewayRateLimited(Duration::from_secs(1)),
         Some(GatewayRateLimited(_)) => AckTimeout,
         Some(AckTimeout) => return None,
     })
 }
 
-/// A device of which one request in 5 s is taken, and 3 at once, has sent its fourth.
+/// The bucket of a device of which one request in 5 s is taken, and 3 at once, when it has sent its
+/// fourth.
 pub(crate) fn empty_bucket() -> Refused {
     let retry_after = Duration::from_millis(4_001);
-    let refusal = limits::Refusal {
+    let shortfall = Shortfall {
         retry_after,
         burst: 3,
         window_seconds: 15,
@@ -53,11 +56,11 @@ pub(crate) fn empty_bucket() -> Refused {
     };
     Refused {
         scope: Scope::Device,
-        refusal,
+        shortfall,
     }
 }
 
-/// One of each, in the order of the table.
+/// One refusal of each kind, in the order of the table.
 pub(crate) fn every_refusal() -> impl Iterator<Item = Refusal> {
     std::iter::successors(after(None), |refusal| after(Some(refusal)))
 }

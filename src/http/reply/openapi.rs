@@ -1,8 +1,10 @@
-//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices are answered by.
+//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices are answered
+//! by.
 //!
-//! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a test holds to this.
-//! Statuses, codes, texts and fields come from [`super::refused`]; only what the code does not know by itself is
-//! written here: the two paths and the request's fields, the certificate, and in [`answers`] what fields of answers mean.
+//! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a
+//! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only what
+//! the code does not know by itself is written here: the two paths and the request's fields, the
+//! certificate, and in [`answers`] what fields of answers mean.
 
 mod answers;
 

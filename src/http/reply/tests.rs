@@ -1,4 +1,5 @@
-//! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table here.
+//! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table
+//! here.
 
 use super::every::{empty_bucket, every_refusal};
 use super::*;

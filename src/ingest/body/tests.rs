@@ -95,7 +95,8 @@ async fn a_small_piece_leaves_the_buffer_that_it_came_in() {
     assert_eq!(large_body.await.unwrap().as_ptr(), large.as_ptr());
 }
 
-/// What is held is never less than what the body has in memory, and never much more than what has come.
+/// What is held is never less than what the body has in memory, and never much more than what has
+/// come.
 #[tokio::test]
 async fn memory_is_held_as_the_body_arrives() {
     for declared_bytes in [Some(9), None] {

@@ -1,7 +1,7 @@
 //! What a worker counts itself, on the hot path.
 //!
 //! `accept`, `http` and `batcher` call [`WorkerMetrics`] from the worker's own thread; a scrape reads it from another.
-//! Every label is a variant of a closed enum, so the number of series is fixed at start.
+//! Every label is that of a word, of which there are so many, so the number of series is fixed at start.
 //!
 //! Invariant: one thread writes, as a [`Local`] asks. A gauge counts up and down modulo 2^64; it is the sum over workers that
 //! is read.
@@ -13,42 +13,7 @@ use crossbeam_utils::CachePadded;
 
 use super::cell::{Local, micros};
 use super::histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION};
-
-/// A closed set of label values; a variant's place is its label's.
-macro_rules! labels {
-    ($(#[$doc:meta])* $vis:vis $name:ident { $($variant:ident = $label:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        $vis enum $name { $($variant),* }
-
-        impl $name {
-            $vis const LABELS: [&str; [$($label),*].len()] = [$($label),*];
-
-            $vis fn label(self) -> &'static str {
-                Self::LABELS[self as usize]
-            }
-        }
-    };
-}
-
-labels!(/// An HTTP version.
-    pub Protocol { H1 = "h1", H2 = "h2", H3 = "h3" });
-labels!(/// Whose bucket it is: the name in `RateLimit` and in the metric.
-pub(crate) Scope {
-    Device = "device", DeviceBytes = "device-bytes", Address = "address", Handshake = "handshake",
-    Gateway = "gateway",
-});
-labels!(/// Why a batch was sealed.
-    pub SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
-labels!(/// Files that could not be reloaded.
-    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" });
-labels!(/// How a handshake ended.
-pub(crate) Handshake {
-    Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
-    BadCertificate = "bad_certificate", UnknownIssuer = "unknown_issuer", Expired = "expired",
-    Revoked = "revoked", RateLimited = "rate_limited", AddressFull = "address_full", Full = "full",
-    DeviceFull = "device_full", Retry = "retry", Protocol = "protocol", Io = "io", Unused = "unused",
-});
+use crate::words::{Handshake, Protocol, Scope, SealReason};
 
 /// The statuses of the wire contract; any other is counted as `other`, which is the last.
 const STATUSES: [u16; 15] = [
@@ -85,23 +50,23 @@ impl WorkerMetrics {
             .iter()
             .position(|known| *known == status)
             .unwrap_or(STATUSES.len() - 1);
-        self.cells.requests[protocol as usize][place].add(1);
-        self.cells.durations[protocol as usize].observe(&REQUEST_DURATION, micros(duration));
+        self.cells.requests[protocol.index()][place].add(1);
+        self.cells.durations[protocol.index()].observe(&REQUEST_DURATION, micros(duration));
     }
 
     /// A handshake has succeeded.
     pub(crate) fn connection_opened(&self, protocol: Protocol) {
-        self.cells.connections[protocol as usize].add(1);
+        self.cells.connections[protocol.index()].add(1);
     }
 
     /// Once for each `connection_opened`.
     pub(crate) fn connection_closed(&self, protocol: Protocol) {
-        self.cells.connections[protocol as usize].add(u64::MAX);
+        self.cells.connections[protocol.index()].add(u64::MAX);
     }
 
     /// A handshake has ended, this way or that.
     pub(crate) fn handshake(&self, result: Handshake) {
-        self.cells.handshakes[result as usize].add(1);
+        self.cells.handshakes[result.index()].add(1);
     }
 
     /// A device was told, for the first time on its connection, that its certificate expires.
@@ -116,7 +81,7 @@ impl WorkerMetrics {
 
     /// A bucket refused a request, its bytes or a connection.
     pub(crate) fn refused(&self, scope: Scope) {
-        self.cells.refused[scope as usize].add(1);
+        self.cells.refused[scope.index()].add(1);
     }
 
     /// A batch was sealed; `bytes` are those of its payloads, `age` is that of its oldest record.
@@ -127,7 +92,7 @@ impl WorkerMetrics {
         bytes: usize,
         age: Duration,
     ) {
-        self.cells.sealed[reason as usize].add(1);
+        self.cells.sealed[reason.index()].add(1);
         self.cells
             .batch_records
             .observe(&BATCH_RECORDS, records as u64);

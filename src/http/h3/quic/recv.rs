@@ -15,20 +15,23 @@ use crate::http::h3::fault::Fault;
 use crate::http::h3::frames::Frames;
 use crate::http::h3::link::{Link, varint};
 
+/// Bytes of a stream, `None` at its end.
+pub(crate) type Read = Result<Option<Bytes>, StreamErrorIncoming>;
+
 /// What a client sends on a request, or for control. Dropped before its end, it is stopped with a
 /// code of its own.
 pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
     link: Rc<Link>,
     frames: Frames,
-    /// For h3 before all that `frames` gives: the type of the stream, where it has one.
+    /// What h3 is given before all that `frames` gives: the type of the stream, where it has one.
     start: Bytes,
-    /// Of what quinn has given, what has not gone on to h3.
+    /// What quinn has given, and has not gone on to h3.
     unread: Bytes,
     pub code_when_dropped: Code,
     /// It has ended, or has been stopped.
     is_over: bool,
-    /// A fault of it is its own, where it is not one of the connection.
+    /// A fault of it ends it alone, where it does not end the connection.
     is_request: bool,
 }
 
@@ -67,10 +70,7 @@ impl RecvStream {
 
     /// What came, `None` at the stream's end. An error that is no news of QUIC's is a flood, which
     /// has ended the connection.
-    fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Read> {
         let reading = pin!(self.stream.read_chunk(usize::MAX, true));
         let read = ready!(reading.poll(context)).map_err(read_error);
         self.is_over |= !matches!(read, Ok(Some(_)));
@@ -84,6 +84,21 @@ impl RecvStream {
         }
     }
 
+    /// The next piece for h3 of what has been read; `None` when more has to be.
+    fn next_piece(&mut self) -> Read {
+        let piece = self.frames.next(&mut self.unread);
+        piece.map_err(|fault| self.refuse(fault))
+    }
+
+    /// The stream's end, if its frames may end there.
+    fn end(&mut self) -> Read {
+        match self.frames.end() {
+            Ok(()) => Ok(None),
+            Err(fault) => Err(self.refuse(fault)),
+        }
+    }
+
+    /// Ends the request, or the connection, for a fault.
     #[cold]
     fn refuse(&mut self, fault: Fault) -> StreamErrorIncoming {
         quic::RecvStream::stop_sending(self, fault.code().value());
@@ -106,27 +121,19 @@ impl Drop for RecvStream {
 impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
-    fn poll_data(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Read> {
         if !self.start.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.start))));
         }
         loop {
-            let piece = self
-                .frames
-                .next(&mut self.unread)
-                .map_err(|fault| self.refuse(fault))?;
+            let piece = self.next_piece()?;
             if piece.is_some() {
                 return Poll::Ready(Ok(piece));
             }
+            debug_assert!(self.unread.is_empty(), "without a piece, all is used up");
             match ready!(self.poll_read(context))? {
                 Some(read) => self.unread = read,
-                None => {
-                    let ended = self.frames.end();
-                    return Poll::Ready(ended.map(|()| None).map_err(|fault| self.refuse(fault)));
-                }
+                None => return Poll::Ready(self.end()),
             }
         }
     }

@@ -11,10 +11,11 @@ use super::error::write_error;
 use super::stream_id;
 use crate::http::h3::link::varint;
 
-/// What the gateway sends. Dropped while it is not whole, it is reset; else it ends there.
+/// A stream that the gateway sends on. Dropped while its last frame is not whole, it is reset; else
+/// it ends there.
 pub(crate) struct SendStream {
     stream: quinn::SendStream,
-    /// A frame under way.
+    /// The frame that is being written.
     frame: Option<WriteBuf<Bytes>>,
     /// There has been a frame, and each has been written to its end.
     is_whole: bool,
@@ -51,6 +52,7 @@ impl quic::SendStream<Bytes> for SendStream {
                 let written = Pin::new(&mut self.stream).poll_write(context, frame.chunk());
                 frame.advance(ready!(written).map_err(write_error)?);
             }
+            debug_assert!(!self.is_whole, "a frame was under way");
             (self.frame, self.is_whole) = (None, true);
         }
         Poll::Ready(Ok(()))
@@ -66,11 +68,8 @@ impl quic::SendStream<Bytes> for SendStream {
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        Poll::Ready(
-            self.stream
-                .finish()
-                .map_err(|closed| StreamErrorIncoming::Unknown(Box::new(closed))),
-        )
+        let finished = self.stream.finish();
+        Poll::Ready(finished.map_err(|closed| StreamErrorIncoming::Unknown(Box::new(closed))))
     }
 
     fn reset(&mut self, code: u64) {

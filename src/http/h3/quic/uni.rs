@@ -27,6 +27,8 @@ use crate::http::h3::wire::varint;
 /// Streams that a client may open, one after the other: it needs three.
 const STREAMS_MAX: u32 = 64;
 
+const _: () = assert!(STREAMS_MAX >= 3);
+
 /// Types of RFC 9114 section 6.2 and RFC 9204 section 4.2.
 const CONTROL: u64 = 0x0;
 const PUSH: u64 = 0x1;
@@ -44,7 +46,7 @@ pub(crate) struct UniStreams {
     kinds: Rc<Kinds>,
 }
 
-/// The streams that a client has opened, of those that it may open once.
+/// Which of the streams that a client may open once it has opened.
 #[derive(Default)]
 struct Kinds {
     control: Cell<bool>,
@@ -96,20 +98,27 @@ impl UniStreams {
     }
 }
 
+impl Kinds {
+    /// Notes a stream of this type; whether there may be one.
+    fn note(&self, kind: u64) -> bool {
+        match kind {
+            CONTROL => !self.control.replace(true),
+            ENCODER => !self.encoder.replace(true),
+            DECODER => !self.decoder.replace(true),
+            PUSH => false,
+            _ => true,
+        }
+    }
+}
+
+/// Reads the type of a stream, and then what comes on it, unless it is for h3.
 async fn attend(
     mut stream: quinn::RecvStream,
     link: Rc<Link>,
     kinds: Rc<Kinds>,
 ) -> Option<RecvStream> {
     let (kind, stream_type, rest) = read_type(&mut stream, &link).await?;
-    let is_second = match kind {
-        CONTROL => kinds.control.replace(true),
-        ENCODER => kinds.encoder.replace(true),
-        DECODER => kinds.decoder.replace(true),
-        PUSH => true,
-        _ => false,
-    };
-    if is_second {
+    if !kinds.note(kind) {
         link.close(Code::H3_STREAM_CREATION_ERROR);
         return None;
     }
@@ -138,7 +147,7 @@ async fn read_type(stream: &mut quinn::RecvStream, link: &Link) -> Option<(u64, 
     }
 }
 
-/// Returns when the connection has been closed, or is lost.
+/// Reads what comes on a stream of QPACK. Returns when the connection has been closed, or is lost.
 async fn read_instructions(
     mut stream: quinn::RecvStream,
     mut received: Bytes,

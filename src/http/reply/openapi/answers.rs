@@ -1,7 +1,8 @@
 //! The answers of the contract: each status with its codes, examples and header fields.
 //!
-//! `document` puts them into its place. What a status can mean is collected from every refusal and the answer that it gets;
-//! written here is only what the fields mean, and those of a 204 and of every answer over TCP.
+//! `document` puts them into its place. What a status can mean is collected from every refusal and
+//! the answer that it gets; written here is only what the fields mean, and those of a 204 and of
+//! every answer over TCP.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::reply::every::every_refusal;
 use crate::http::reply::{Refusal, problem, refused};
-use crate::limits::Scope;
+use crate::words::Scope;
 
 /// The answer to a reading that is safe.
 pub(crate) fn accepted() -> Value {
@@ -72,18 +73,18 @@ fn by_status() -> BTreeMap<u16, Vec<Refusal>> {
     statuses
 }
 
-/// Each once, in the alphabet's order.
+/// The codes of these refusals, each once, in the alphabet's order.
 fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
-    let mut codes: Vec<_> = refusals
-        .iter()
-        .map(|refusal| problem(refusal).code)
-        .collect();
+    let mut codes = Vec::new();
+    for problem in refusals.iter().map(problem) {
+        codes.push(problem.code);
+    }
     codes.sort_unstable();
     codes.dedup();
     codes
 }
 
-/// All answers with one status.
+/// The answers with one status, as one response of the document.
 fn response(status: u16, refusals: &[Refusal]) -> Value {
     json!({
         "description": description(refusals),
@@ -109,7 +110,7 @@ fn description(refusals: &[Refusal]) -> String {
     lines.join("; ")
 }
 
-/// A body for each code.
+/// An example of a body for each code.
 fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     let example = |refusal: &Refusal| {
         let body: Value = serde_json::from_slice(refused(refusal).body()).unwrap_or_default();
@@ -120,22 +121,23 @@ fn examples(refusals: &[Refusal]) -> Map<String, Value> {
 
 /// The header fields that these answers have; those that each of them has are required.
 fn fields(refusals: &[Refusal]) -> Map<String, Value> {
-    let heads: Vec<HeaderMap> = refusals
-        .iter()
-        .map(|refusal| refused(refusal).headers().clone())
-        .collect();
+    let heads: Vec<HeaderMap> = refusals.iter().map(head).collect();
     let mut fields = Map::from_iter([("alt-svc".to_owned(), alt_svc_reference())]);
-    for (name, value) in heads
-        .iter()
-        .flatten()
-        .filter(|(name, _)| *name != CONTENT_TYPE)
-    {
+    for (name, value) in heads.iter().flatten() {
         let is_in_each = heads.iter().all(|head| head.contains_key(name));
         fields.insert(name.to_string(), field(name.as_str(), value, is_in_each));
     }
     fields
 }
 
+/// The header fields of an answer, beside those that the document has elsewhere.
+fn head(refusal: &Refusal) -> HeaderMap {
+    let mut head = refused(refusal).headers().clone();
+    head.remove(CONTENT_TYPE);
+    head
+}
+
+/// A header field: what it means, and an example.
 fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     let mut example = json!(value.to_str().unwrap_or_default());
     let (description, schema) = match name {

@@ -1,0 +1,105 @@
+//! A body in an HTTP/1.1 stream: what is still to come of it, by its framing.
+//!
+//! [`WireBody`] is made for each request that ingest reads, and once more where the rest of a
+//! refused one is read on; [`Unread`] stays from one to the other. Every piece is copied out of the
+//! buffer that decryption writes.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::chunked::Chunked;
+use super::head::Framing;
+use super::wire::{Stream, Wire};
+use crate::ingest::{Body, BrokenBody};
+
+/// What is still to come of a body.
+pub(crate) enum Unread {
+    /// So many bytes.
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl From<Framing> for Unread {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(bytes) => Self::Length(bytes),
+            Framing::Chunked => Self::Chunked(Chunked::default()),
+        }
+    }
+}
+
+impl Unread {
+    pub(crate) fn is_ended(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunked) => chunked.is_ended(),
+        }
+    }
+
+    /// Whether there was more in it than data: nobody may be sure that another reader finds its end
+    /// where this one does.
+    pub(crate) fn is_odd(&self) -> bool {
+        matches!(self, Self::Chunked(chunked) if chunked.is_odd())
+    }
+
+    /// How many of the bytes are the body's, and the data in them.
+    fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
+        match self {
+            Self::Length(left) => {
+                let data = take_up_to(left, bytes);
+                Ok((data.len(), data))
+            }
+            Self::Chunked(chunked) => {
+                let step = chunked.decode(bytes).map_err(|_| BrokenBody)?;
+                Ok((step.consumed_bytes, &bytes[step.data]))
+            }
+        }
+    }
+}
+
+/// The first bytes, as many as are left to come at most.
+fn take_up_to<'b>(left: &mut u64, bytes: &'b [u8]) -> &'b [u8] {
+    let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    *left -= count as u64;
+    &bytes[..count]
+}
+
+/// A body in the stream, as ingest reads it.
+pub(crate) struct WireBody<'w, S> {
+    pub wire: &'w mut Wire<S>,
+    pub unread: &'w mut Unread,
+    /// What is read of it is no overhead.
+    pub is_paid: bool,
+}
+
+impl<S: Stream> WireBody<'_, S> {
+    /// The data in what has arrived, of which there may be none.
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, BrokenBody>> {
+        let Some(bytes) = ready!(self.wire.poll_bytes(context)) else {
+            return Poll::Ready(Err(BrokenBody));
+        };
+        let (consumed, data) = self.unread.read(bytes)?;
+        debug_assert!(consumed > 0, "a body that has not ended reads on");
+        let piece = Bytes::copy_from_slice(data);
+        self.wire.consume(consumed);
+        if self.is_paid {
+            self.wire.overhead.pay_back(consumed);
+        }
+        Poll::Ready(Ok(piece))
+    }
+}
+
+impl<S: Stream> Body for WireBody<'_, S> {
+    const OWNS_PIECES: bool = true;
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
+        while !self.unread.is_ended() {
+            match ready!(self.poll_data(context)) {
+                Ok(piece) if piece.is_empty() => {}
+                piece => return Poll::Ready(Some(piece)),
+            }
+        }
+        Poll::Ready(None)
+    }
+}
