@@ -31,10 +31,6 @@ const UNPROVED: &[(&str, &str)] = &[
         "a bundle has names far beyond it, or none: a client cannot tell where it lies",
     ),
     (
-        "limits::ADDRESSES_MAX",
-        "the table is the one of devices, whose bound is asked; addresses of loopback are too few",
-    ),
-    (
         "h2::SEND_BUFFER_BYTES",
         "answers are shorter: it bounds what h2 would take, which nothing here fills",
     ),
