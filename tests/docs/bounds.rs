@@ -143,7 +143,9 @@ fn fault_of_proof(path: &str, proofs: &Proofs, constants: &Constants) -> Option<
             let is_near = |value: &f64| (number - value).abs() <= 1.0 && *value > 2.0;
             value.iter().any(is_near)
         };
-        Some(names.contains(name) || numbers.iter().any(told))
+        // A test of the real program has a constant of its own, whose number is what counts.
+        let is_own = text.contains(&format!("const {name}:")) && !text.contains("#[cfg(test)]");
+        Some(names.contains(name) && !is_own || numbers.iter().any(told))
     };
     let is_proved = proofs.iter().any(|proof| knows(proof) == Some(true));
     let is_excused = UNPROVED.iter().any(|(known, _)| *known == path);
