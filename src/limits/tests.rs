@@ -2,6 +2,7 @@
 //! compiles against loom.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -284,6 +285,22 @@ fn eviction_grants_nothing_to_a_take_with_an_older_instant() {
         .expect("a is full from its first second on");
     assert_eq!(refused(a.take_request(at(0.5))).scope, Scope::Device);
     assert_eq!(a.take_request(at(1.0)), Ok(()));
+}
+
+/// Each of them has taken a token, so that none can be forgotten.
+#[test]
+fn so_many_addresses_have_a_bucket_that_is_not_full() {
+    let limits = Limits::new(&LimitsConfig {
+        address_handshakes: quota(0.001, 1),
+        ..config(1)
+    });
+    let addresses_max = u32::try_from(ADDRESSES_MAX).unwrap();
+    let address = |number: u32| limits.address(Ipv4Addr::from(number).into(), at(0.0));
+    for number in 0..addresses_max {
+        let taken = address(number).unwrap().take_handshake(at(0.0));
+        assert_eq!(taken, Ok(()), "{number}");
+    }
+    assert!(address(addresses_max).is_err());
 }
 
 #[test]
