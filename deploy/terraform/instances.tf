@@ -72,11 +72,11 @@ locals {
     "/usr/local/lib/forebay/instance"                = { mode = "0755", text = file("${path.module}/files/instance.py") }
   }
 
-  # cloud-init reads YAML, and JSON is YAML.
-  user_data = "#cloud-config\n${jsonencode({
+  # cloud-init reads YAML, and JSON is YAML; it unpacks what is compressed.
+  user_data = base64gzip("#cloud-config\n${jsonencode({
     write_files = [for path, file in local.files : { path = path, permissions = file.mode, content = file.text }]
     runcmd      = [["/usr/local/lib/forebay/boot"]]
-  })}\n"
+  })}\n")
 }
 
 resource "aws_launch_template" "this" {
@@ -84,7 +84,7 @@ resource "aws_launch_template" "this" {
   image_id               = var.ami
   instance_type          = var.instance_type
   update_default_version = true
-  user_data              = base64encode(local.user_data)
+  user_data              = local.user_data
 
   iam_instance_profile {
     arn = aws_iam_instance_profile.instance.arn
@@ -128,7 +128,7 @@ resource "aws_launch_template" "this" {
 
   lifecycle {
     precondition {
-      condition     = length(local.user_data) <= 16384
+      condition     = length(local.user_data) / 4 * 3 <= 16384
       error_message = "The settings are too long: an instance is given 16 KiB at most."
     }
   }

@@ -246,8 +246,8 @@ def test_what_one_call_takes_is_not_exceeded(folder):
 
 def test_the_journal_leaves_the_instance_once_and_in_order(folder):
     journal = Journal(folder / "logs")
-    journal.write("one", "two", list(b"tw\xf6"), None)
-    expected = ["one", "two", "tw\ufffd", " "]
+    journal.write("one", "two", list(b"tw\xf6"), None, ["both", "of them"])
+    expected = ["one", "two", "tw\ufffd", " ", "['both', 'of them']"]
     process = journal.start()
     try:
         eventually("what was there", lambda: journal.sent() == expected)

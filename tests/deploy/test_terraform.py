@@ -3,6 +3,7 @@ that has the planned environment, and what the plan must hold. tests/deploy/test
 
 import base64
 import functools
+import gzip
 import http.client
 import json
 import re
@@ -237,9 +238,9 @@ def test_the_internet_reaches_the_port_of_the_gateway_and_nothing_else(plan):
 
 
 def cloud_config(plan):
-    text = base64.b64decode(plan.one("aws_launch_template")["user_data"]).decode()
-    first, _, rest = text.partition("\n")
-    assert first == "#cloud-config" and len(text) <= 16384
+    packed = base64.b64decode(plan.one("aws_launch_template")["user_data"])
+    first, _, rest = gzip.decompress(packed).decode().partition("\n")
+    assert first == "#cloud-config" and len(packed) <= 16384 / 2, "there is room for settings"
     return json.loads(rest)
 
 

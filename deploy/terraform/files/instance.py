@@ -148,9 +148,11 @@ def next_events(cursor):
 
 
 def message_of(entry):
-    """The journal gives a line that is not UTF-8 as a list of its bytes."""
+    """The journal gives a line that is not UTF-8 as a list of its bytes, and one of several as a list of these."""
     message = entry.get("MESSAGE") or " "
-    return (message if isinstance(message, str) else bytes(message).decode(errors="replace"))[:LOG_CHARACTERS_MAX]
+    if isinstance(message, list) and all(isinstance(byte, int) for byte in message):
+        message = bytes(message).decode(errors="replace")
+    return str(message)[:LOG_CHARACTERS_MAX]
 
 
 def lifecycle():
