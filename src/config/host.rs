@@ -75,11 +75,9 @@ fn memory_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let total = read(Path::new("/proc/meminfo")).and_then(|text| total_bytes(&text));
-    groups_bytes(&groups, read)
-        .into_iter()
-        .chain(total)
-        .min()
-        .unwrap_or(UNKNOWN_MACHINE_BYTES)
+    let limits = [groups_bytes(&groups, read), total];
+    let least = limits.into_iter().flatten().min();
+    least.unwrap_or(UNKNOWN_MACHINE_BYTES)
 }
 
 fn total_bytes(meminfo: &str) -> Option<u64> {
@@ -92,32 +90,33 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
 /// `/proc/self/cgroup`.
 fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let files = groups.lines().filter_map(limit_files).flatten();
-    files
-        .filter_map(|file| read(&file)?.trim().parse().ok())
-        .min()
+    let limits = files.filter_map(|file| read(&file)?.trim().parse().ok());
+    limits.min()
 }
 
 /// Where the limits of a line's group stand, up to the root: in a container the path may be the
 /// host's, and only the root be there. `0::/path` is cgroup v2, `4:memory:/path` v1 (cgroups(7)).
 fn limit_files(line: &str) -> Option<impl Iterator<Item = PathBuf>> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    let (controllers, path) = (fields.next()?, fields.next()?);
-    let (root, file) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.max"),
-        v1 if v1.split(',').any(|controller| controller == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        }
-        _ => return None,
-    };
+    let (_, group) = line.split_once(':')?;
+    let (controllers, path) = group.split_once(':')?;
+    let (root, file) = limit_file(controllers)?;
     let below = move |group: &Path| {
-        Path::new(root)
-            .join(group.strip_prefix("/").unwrap_or(group))
-            .join(file)
+        let group = group.strip_prefix("/").unwrap_or(group);
+        Path::new(root).join(group).join(file)
     };
     Some(Path::new(path).ancestors().map(below))
 }
 
-/// Connections that leave enough of the open files for everything else.
+/// The root of the memory groups, and the file of a limit in each.
+fn limit_file(controllers: &str) -> Option<(&'static str, &'static str)> {
+    if controllers.is_empty() {
+        return Some(("/sys/fs/cgroup", "memory.max"));
+    }
+    let is_memory = controllers.split(',').any(|name| name == "memory");
+    is_memory.then_some(("/sys/fs/cgroup/memory", "memory.limit_in_bytes"))
+}
+
+/// The connections that leave enough of the open files for everything else.
 fn connections_within(files: u64) -> u64 {
     (files - files / OTHER_FILES_SHARE).max(1)
 }
@@ -147,6 +146,7 @@ pub(crate) fn raise_open_file_limit() {
     let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
+/// The limit of open files, as it is and as it may be raised.
 fn open_file_limit() -> libc::rlimit {
     let mut limit = libc::rlimit {
         rlim_cur: 1024,

@@ -147,13 +147,10 @@ fn unknown(name: &str, value: &str) -> String {
 /// Whether Kubernetes made the variable, to tell where a Service is:
 /// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let is_link = |part: &&str| name.contains(*part);
-    ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"]
-        .iter()
-        .any(is_link)
-        || ["tcp://", "udp://"]
-            .iter()
-            .any(|scheme| value.starts_with(scheme))
+    const PARTS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"];
+    PARTS.iter().any(|part| name.contains(part))
+        || value.starts_with("tcp://")
+        || value.starts_with("udp://")
 }
 
 fn is_kafka_property(name: &str) -> bool {
@@ -164,11 +161,8 @@ fn is_kafka_property(name: &str) -> bool {
 }
 
 fn kafka_property(name: &str) -> Option<String> {
-    Some(
-        name.strip_prefix(KAFKA_PREFIX)?
-            .to_ascii_lowercase()
-            .replace('_', "."),
-    )
+    let property = name.strip_prefix(KAFKA_PREFIX)?;
+    Some(property.to_ascii_lowercase().replace('_', "."))
 }
 
 /// Whether a value must not be shown: a secret, or what may be a file's content where its name

@@ -10,10 +10,10 @@ mod listen;
 
 pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
 
-/// Devices whose buckets fit into 8 GiB.
+/// The most devices: their buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
 
-/// The memory budget must hold one largest body and what goes with it.
+/// What goes with a body in the memory budget, which must hold one of the largest.
 pub(crate) const MEMORY_HEADROOM_BYTES: usize = 4096;
 
 /// Reads values one by one and keeps the faults.
@@ -24,15 +24,28 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fault(&mut self, name: &str, fault: &str) {
-        let example = Variable::find(name).map_or("", |variable| variable.example);
-        let value = match self.raw.get(name) {
-            Some((value, _)) if raw::is_hidden(name, &value) => "(not shown) ".to_owned(),
-            Some((value, _)) => format!("\"{}\" ", value.escape_debug()),
-            None => String::new(),
-        };
+        let variable = Variable::find(name).expect("each variable that is read is in the table");
+        let value = self.shown(name);
+        let example = variable.example;
         self.errors.push(format!(
             "{name}: {value}{fault}; write it like {name}={example}"
         ));
+    }
+
+    /// A value as an error shows it, with a blank behind it; nothing where there is none.
+    fn shown(&self, name: &str) -> String {
+        match self.raw.get(name) {
+            Some((value, _)) if raw::is_hidden(name, &value) => "(not shown) ".to_owned(),
+            Some((value, _)) => format!("\"{}\" ", value.escape_debug()),
+            None => String::new(),
+        }
+    }
+
+    /// Whether a variable has a value that is not empty.
+    fn is_given(&self, name: &str) -> bool {
+        self.raw
+            .get(name)
+            .is_some_and(|(value, _)| !value.is_empty())
     }
 
     /// The value or its default; `fallback` where it is faulty, so that reading goes on.
@@ -43,12 +56,10 @@ impl Reader<'_> {
     fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let raw = self.raw;
         let (text, _) = raw.get(name)?;
-        // An empty value is a template's mistake, and for a list of what is allowed a dangerous
-        // one.
-        let parsed = if text.is_empty() {
-            Err("is empty".into())
-        } else {
-            parse(&text)
+        let parsed = match &*text {
+            // A template's mistake, and for a list of what is allowed a dangerous one.
+            "" => Err("is empty".into()),
+            text => parse(text),
         };
         parsed.map_err(|fault| self.fault(name, &fault)).ok()
     }
@@ -114,21 +125,20 @@ impl Config {
         Self::load_over([], environment, flags)
     }
 
-    /// The same, with other defaults in the place of some.
+    /// The environment and the flags, with other defaults in the place of some.
     pub(crate) fn load_over(
         presets: impl IntoIterator<Item = (&'static str, String)>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (mut raw, unknown) = Raw::new(environment, flags);
+        let (mut raw, mut faults) = Raw::new(environment, flags);
         raw.preset(presets);
-        match (Self::resolve(&raw), unknown.is_empty()) {
-            (Ok(config), true) => Ok(config),
-            (Ok(_), false) => Err(ConfigErrors(unknown)),
-            (Err(ConfigErrors(faults)), _) => {
-                Err(ConfigErrors(unknown.into_iter().chain(faults).collect()))
-            }
+        match Self::resolve(&raw) {
+            Ok(config) if faults.is_empty() => return Ok(config),
+            Ok(_) => {}
+            Err(ConfigErrors(others)) => faults.extend(others),
         }
+        Err(ConfigErrors(faults))
     }
 }
 
@@ -150,11 +160,7 @@ impl Reader<'_> {
             http: self.http(),
             ack: self.ack(),
             spool: self.spool(),
-            memory_bytes_max: self.value(
-                "FOREBAY_MEMORY_MAX",
-                |text| value::size(text, usize::MAX),
-                usize::MAX,
-            ),
+            memory_bytes_max: self.memory_bytes_max(),
             drain_timeout: self.timeout("FOREBAY_DRAIN_TIMEOUT"),
             log: self.log(),
             audit_log: self.optional("FOREBAY_AUDIT_LOG", journal_target),
@@ -167,41 +173,51 @@ impl Reader<'_> {
     /// Values that are right alone, but not beside each other.
     fn check_together(&mut self, config: &Config) {
         if config.memory_bytes_max < config.http.body_bytes_max + MEMORY_HEADROOM_BYTES {
-            self.fault(
-                "FOREBAY_MEMORY_MAX",
-                "holds not even one body of FOREBAY_BODY_BYTES_MAX",
-            );
+            let fault = "holds not even one body of FOREBAY_BODY_BYTES_MAX";
+            self.fault("FOREBAY_MEMORY_MAX", fault);
         }
-        let ConnectionsConfig {
-            all_max, tcp_max, ..
-        } = config.listen.connections;
-        if !config.listen.http3 && all_max > tcp_max {
+        if !config.listen.http3 {
+            self.check_tcp_connections(&config.listen.connections);
+        }
+        self.check_keys(&config.tls);
+        let spool = config.spool.as_ref();
+        if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {
+            self.fault(name, &fault);
+        }
+        if config.batch.linger >= config.ack.timeout {
+            let fault = "is not less than FOREBAY_ACK_TIMEOUT";
+            self.fault("FOREBAY_BATCH_LINGER", fault);
+        }
+    }
+
+    fn memory_bytes_max(&mut self) -> usize {
+        let size = |text: &str| value::size(text, usize::MAX);
+        // A faulty one is one fault: it is not held against a body as well.
+        self.value("FOREBAY_MEMORY_MAX", size, usize::MAX)
+    }
+
+    fn check_tcp_connections(&mut self, connections: &ConnectionsConfig) {
+        let tcp_max = connections.tcp_max;
+        if connections.all_max > tcp_max {
             let fault = format!(
                 "is more than the {tcp_max} TCP connections that the limit of open files allows, and only QUIC needs \
                  none; raise that limit (ulimit -n, LimitNOFILE=)"
             );
             self.fault("FOREBAY_CONNECTIONS_MAX", &fault);
         }
-        let (chains, keys) = (config.tls.cert.len(), config.tls.key.len());
+    }
+
+    fn check_keys(&mut self, tls: &TlsConfig) {
+        let (chains, keys) = (tls.cert.len(), tls.key.len());
         if chains > 0 && keys > 0 && chains != keys {
             let fault = format!(
                 "does not have one key for each chain of FOREBAY_TLS_CERT: {keys} for {chains}"
             );
             self.fault("FOREBAY_TLS_KEY", &fault);
         }
-        let spool = config.spool.as_ref();
-        if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {
-            self.fault(name, &fault);
-        }
-        if config.batch.linger >= config.ack.timeout {
-            self.fault(
-                "FOREBAY_BATCH_LINGER",
-                "is not less than FOREBAY_ACK_TIMEOUT",
-            );
-        }
     }
 
-    /// `None` without `FOREBAY_SPOOL_DIR`.
+    /// The spool; `None` without `FOREBAY_SPOOL_DIR`.
     fn spool(&mut self) -> Option<SpoolConfig> {
         let dir = self.optional("FOREBAY_SPOOL_DIR", file);
         let mode = self.value("FOREBAY_SPOOL_MODE", value::spool_mode, SpoolMode::Overflow);
@@ -220,22 +236,28 @@ impl Reader<'_> {
         })
     }
 
-    /// Whoever shapes a spool believes that there is one.
+    /// Refuses what shapes a spool: whoever sets it believes that there is one.
     fn faults_without_spool(&mut self) {
-        for name in
-            ["MODE", "FULL", "BYTES_MAX", "KEY_FILE"].map(|name| format!("FOREBAY_SPOOL_{name}"))
-        {
-            let default = Variable::find(&name).map(|variable| variable.default);
-            let is_default =
-                |value: &str| matches!(default, Some(Default::Value(default)) if default == value);
-            if self
-                .raw
-                .get(&name)
-                .is_some_and(|(value, _)| !value.is_empty() && !is_default(&value))
-            {
-                self.fault(&name, "does nothing without FOREBAY_SPOOL_DIR");
+        const SHAPES: [&str; 4] = [
+            "FOREBAY_SPOOL_MODE",
+            "FOREBAY_SPOOL_FULL",
+            "FOREBAY_SPOOL_BYTES_MAX",
+            "FOREBAY_SPOOL_KEY_FILE",
+        ];
+        for name in SHAPES {
+            if self.is_given(name) && !self.is_default(name) {
+                self.fault(name, "does nothing without FOREBAY_SPOOL_DIR");
             }
         }
+    }
+
+    fn is_default(&self, name: &str) -> bool {
+        let default = Variable::find(name).map(|variable| variable.default);
+        let (Some(Default::Value(default)), Some((value, _))) = (default, self.raw.get(name))
+        else {
+            return false;
+        };
+        value == default
     }
 
     fn sink(&mut self) -> SinkConfig {
@@ -264,18 +286,13 @@ impl Reader<'_> {
     #[cfg(feature = "kafka")]
     fn kafka(&mut self) -> KafkaConfig {
         const BROKERS: &str = "FOREBAY_KAFKA_BOOTSTRAP_SERVERS";
-        if self
-            .raw
-            .get(BROKERS)
-            .is_none_or(|(brokers, _)| brokers.is_empty())
-        {
+        if !self.is_given(BROKERS) {
             self.fault(BROKERS, "must be set for the Kafka sink");
         }
         let properties = self.raw.kafka_properties();
+        let properties = properties.map(|(name, value)| (name, value.into()));
         KafkaConfig {
-            properties: properties
-                .map(|(name, value)| (name, value.into()))
-                .collect(),
+            properties: properties.collect(),
         }
     }
 
@@ -345,14 +362,13 @@ impl Reader<'_> {
 }
 
 fn journal_target(text: &str) -> Parsed<JournalTarget> {
-    Ok(if text == "stdout" {
-        JournalTarget::Stdout
-    } else {
-        JournalTarget::File(text.into())
-    })
+    match text {
+        "stdout" => Ok(JournalTarget::Stdout),
+        file => Ok(JournalTarget::File(file.into())),
+    }
 }
 
 fn address(text: &str) -> Parsed<SocketAddr> {
-    text.parse()
-        .map_err(|_| "is not an IP address and port".into())
+    let address = text.parse();
+    address.map_err(|_| "is not an IP address and port".into())
 }

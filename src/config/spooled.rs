@@ -18,6 +18,8 @@ pub(crate) const SPOOLED_BATCH_RECORDS_MAX: usize = 65_536;
 /// The part of the quota that a batch may have, so that several fit.
 pub(crate) const BATCHES_PER_QUOTA: u64 = 4;
 
+const _: () = assert!(BATCHES_PER_QUOTA > 1, "a quota holds more than one batch");
+
 /// A quota that the spool's logs can roll their segments over in.
 pub(crate) fn bytes(text: &str) -> Parsed<u64> {
     match value::size(text, usize::MAX)? as u64 {

@@ -61,7 +61,7 @@ pub(crate) fn size(text: &str, max: usize) -> Parsed<usize> {
     }
 }
 
-/// Time, with a unit: `ms`, `s`, `m`, `h`, `d`. `0` needs none.
+/// A time with a unit: `ms`, `s`, `m`, `h`, `d`. `0` needs none.
 pub(crate) fn duration(text: &str) -> Parsed<Duration> {
     let unit = |unit: &str| match unit {
         "ms" => Some(1_u64),
@@ -88,31 +88,34 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
     if text == "0" {
         return Ok(0);
     }
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, suffix) = text.split_at(digits);
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = &text[..text.len() - suffix.len()];
     if number.is_empty() || suffix.starts_with('.') {
         return Err(format!("is not a whole number with a unit ({units})"));
     }
-    let number: u64 = number.parse().map_err(|_| "is too large".to_owned())?;
-    match (unit(suffix), suffix) {
-        (Some(unit), _) => number
-            .checked_mul(unit)
-            .ok_or_else(|| "is too large".into()),
-        (None, "") => Err(format!("has no unit: {units}")),
-        (None, _) => Err(format!("has a unit that is none of {units}")),
-    }
+    let Ok(number) = number.parse::<u64>() else {
+        return Err("is too large".into());
+    };
+    let Some(unit) = unit(suffix) else {
+        return Err(match suffix {
+            "" => format!("has no unit: {units}"),
+            _ => format!("has a unit that is none of {units}"),
+        });
+    };
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "is too large".into())
 }
 
 /// A share of all: above 0 and at most 1.
 pub(crate) fn share(text: &str) -> Parsed<f64> {
-    let share = text
-        .parse()
-        .ok()
-        .filter(|share: &f64| *share > 0.0 && *share <= 1.0);
-    share.ok_or_else(|| "is not a number above 0 and at most 1".into())
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("is not a number above 0 and at most 1".into()),
+    }
 }
 
-/// Requests a second, 0 for no limit.
+/// A rate of requests a second, 0 for no limit.
 pub(crate) fn rate(text: &str) -> Parsed<f64> {
     const MAX: f64 = 1e9;
     match text.parse::<f64>() {
@@ -154,9 +157,8 @@ pub(crate) fn when_full(text: &str) -> Parsed<WhenFull> {
 
 /// Parts between separators, without the empty ones.
 fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    text.split(separator)
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
+    let parts = text.split(separator).map(str::trim);
+    parts.filter(|part| !part.is_empty())
 }
 
 /// All of the parts, at least one.
@@ -201,26 +203,25 @@ pub(crate) fn is_content(text: &str) -> bool {
 pub(crate) fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
     let mut sources = Vec::new();
     for name in parts(text, ',') {
-        let source = match name {
-            "san-uri" => IdSource::SanUri,
-            "san-dns" => IdSource::SanDns,
-            "cn" => IdSource::Cn,
-            "fingerprint" => IdSource::Fingerprint,
-            _ => {
-                return Err(
-                    "names a source that is none of san-uri, san-dns, cn, fingerprint".into(),
-                );
-            }
-        };
+        let source = id_source(name)?;
         if sources.contains(&source) {
             return Err("names a source twice".into());
         }
         sources.push(source);
     }
-    if sources.is_empty() {
-        Err("names no source".into())
-    } else {
-        Ok(sources)
+    match sources.is_empty() {
+        true => Err("names no source".into()),
+        false => Ok(sources),
+    }
+}
+
+fn id_source(name: &str) -> Parsed<IdSource> {
+    match name {
+        "san-uri" => Ok(IdSource::SanUri),
+        "san-dns" => Ok(IdSource::SanDns),
+        "cn" => Ok(IdSource::Cn),
+        "fingerprint" => Ok(IdSource::Fingerprint),
+        _ => Err("names a source that is none of san-uri, san-dns, cn, fingerprint".into()),
     }
 }
 
@@ -228,17 +229,11 @@ pub(crate) fn id_sources(text: &str) -> Parsed<Vec<IdSource>> {
 pub(crate) fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
     let mut streams: Vec<StreamConfig> = Vec::new();
     for part in parts(text, ',') {
-        let (name, target) = part.split_once('=').unwrap_or((part, part));
-        if !is_stream_name(name) || !is_stream_name(target) {
-            return Err("has a name that is not 1 to 128 characters of A-Za-z0-9._-".into());
-        }
-        if streams.iter().any(|stream| stream.name == name) {
+        let stream = stream(part)?;
+        if streams.iter().any(|other| other.name == stream.name) {
             return Err("names a stream twice".into());
         }
-        streams.push(StreamConfig {
-            name: name.into(),
-            target: target.into(),
-        });
+        streams.push(stream);
     }
     match streams.len() {
         0 => Err("names no stream".into()),
@@ -247,11 +242,21 @@ pub(crate) fn streams(text: &str) -> Parsed<Vec<StreamConfig>> {
     }
 }
 
+fn stream(part: &str) -> Parsed<StreamConfig> {
+    let (name, target) = part.split_once('=').unwrap_or((part, part));
+    if !is_stream_name(name) || !is_stream_name(target) {
+        return Err("has a name that is not 1 to 128 characters of A-Za-z0-9._-".into());
+    }
+    Ok(StreamConfig {
+        name: name.into(),
+        target: target.into(),
+    })
+}
+
 fn is_stream_name(name: &str) -> bool {
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fits = (1..=128).contains(&name.len()) && name != "." && name != "..";
-    fits && name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    fits && name.bytes().all(may_stand)
 }
 
 /// `stream:glob,glob;stream:glob`, of the `streams` that there are, where those are known.
@@ -259,52 +264,56 @@ pub(crate) fn stream_access(
     text: &str,
     streams: Option<&[StreamConfig]>,
 ) -> Parsed<Vec<StreamAccess>> {
-    let is_known =
-        |name: &str| streams.is_none_or(|streams| streams.iter().any(|known| known.name == name));
-    let entry = |entry: &str| {
-        let (stream, globs) = entry
-            .split_once(':')
-            .ok_or("has an entry without a colon")?;
-        if !is_known(stream.trim()) {
-            return Err("names a stream that FOREBAY_STREAMS does not".to_owned());
+    let access = |entry: &str| {
+        let access = stream_devices(entry)?;
+        let is_stream = |known: &StreamConfig| known.name == access.stream;
+        match streams {
+            Some(streams) if !streams.iter().any(is_stream) => {
+                Err("names a stream that FOREBAY_STREAMS does not".into())
+            }
+            _ => Ok(access),
         }
-        let devices = parts(globs, ',').map(device_glob).collect::<Parsed<_>>()?;
-        Ok(StreamAccess {
-            stream: stream.trim().into(),
-            devices,
-        })
     };
-    some(parts(text, ';').map(entry), "stream")
+    some(parts(text, ';').map(access), "stream")
+}
+
+fn stream_devices(entry: &str) -> Parsed<StreamAccess> {
+    let entry = entry.split_once(':');
+    let (stream, globs) = entry.ok_or("has an entry without a colon")?;
+    let devices = parts(globs, ',').map(device_glob);
+    Ok(StreamAccess {
+        stream: stream.trim().into(),
+        devices: devices.collect::<Parsed<_>>()?,
+    })
 }
 
 /// `glob=rate/burst;glob=rate/burst`.
 pub(crate) fn device_classes(text: &str) -> Parsed<Vec<DeviceClass>> {
-    let class = |class: &str| {
-        let (devices, shape) = class.split_once('=').ok_or("has a class without =")?;
-        let (class_rate, class_burst) = shape
-            .split_once('/')
-            .ok_or("has a class without rate/burst")?;
-        let in_class = |fault| format!("has a class whose rate or burst {fault}");
-        let requests = quota(
-            rate(class_rate.trim()).map_err(in_class)?,
-            burst(class_burst.trim()).map_err(in_class)?,
-        )
-        .map_err(in_class)?;
-        Ok(DeviceClass {
-            devices: device_glob(devices.trim())?,
-            requests,
-        })
-    };
-    some(parts(text, ';').map(class), "class")
+    some(parts(text, ';').map(device_class), "class")
 }
 
-/// A limit that is on needs a burst of 1 at least.
+fn device_class(class: &str) -> Parsed<DeviceClass> {
+    let (devices, shape) = class.split_once('=').ok_or("has a class without =")?;
+    let shape = shape.split_once('/');
+    let (rate, burst) = shape.ok_or("has a class without rate/burst")?;
+    let requests = class_quota(rate.trim(), burst.trim());
+    let in_class = |fault| format!("has a class whose rate or burst {fault}");
+    Ok(DeviceClass {
+        requests: requests.map_err(in_class)?,
+        devices: device_glob(devices.trim())?,
+    })
+}
+
+fn class_quota(class_rate: &str, class_burst: &str) -> Parsed<Quota> {
+    quota(rate(class_rate)?, burst(class_burst)?)
+}
+
+/// A rate with its burst, which is 1 at least where the limit is on.
 pub(crate) fn quota(rate: f64, burst: u64) -> Parsed<Quota> {
     if rate > 0.0 && burst == 0 {
-        Err("is a burst of 0, which lets nothing pass".into())
-    } else {
-        Ok(Quota { rate, burst })
+        return Err("is a burst of 0, which lets nothing pass".into());
     }
+    Ok(Quota { rate, burst })
 }
 
 /// Comma-separated DNS names, `*.` wildcards and IP addresses, as a request's authority is compared
@@ -317,34 +326,31 @@ pub(crate) fn authorities(text: &str) -> Parsed<Vec<String>> {
 }
 
 fn authority(name: &str) -> Option<String> {
-    let address = name
+    let in_brackets = name
         .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(name);
-    if let Ok(address) = address.parse::<IpAddr>() {
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Ok(address) = in_brackets.unwrap_or(name).parse::<IpAddr>() {
         return Some(address.to_string());
     }
-    let host = name
-        .strip_prefix("*.")
-        .unwrap_or(name)
-        .trim_end_matches('.');
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    (name == "*" || host.split('.').all(is_label))
-        .then(|| name.trim_end_matches('.').to_ascii_lowercase())
+    let host = name.trim_end_matches('.').to_ascii_lowercase();
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    let mut labels = labels.trim_end_matches('.').split('.');
+    (name == "*" || labels.all(is_label)).then_some(host)
 }
 
-/// Globs match device ids, so they have no other characters but `*` and `?`.
+fn is_label(label: &str) -> bool {
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !label.is_empty() && label.bytes().all(may_stand)
+}
+
+/// Reads a glob, which matches device ids, so it has no other characters but `*` and `?`.
 fn device_glob(glob: &str) -> Parsed<String> {
     let plain = glob.replace(['*', '?'], "x");
     let fault = "has a glob that can match no device id (A-Za-z0-9._:/@- with * and ?)";
-    DeviceId::parse(&plain)
-        .map(|_| glob.to_owned())
-        .ok_or_else(|| fault.into())
+    match DeviceId::parse(&plain) {
+        Some(_) => Ok(glob.to_owned()),
+        None => Err(fault.into()),
+    }
 }
 
 #[cfg(test)]

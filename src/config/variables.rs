@@ -128,29 +128,25 @@ impl Variable {
 
 /// `FOREBAY_BATCH_LINGER` → `batch-linger`.
 pub(crate) fn flag_of(name: &str) -> String {
-    name.trim_start_matches("FOREBAY_")
-        .to_ascii_lowercase()
-        .replace('_', "-")
+    let name = name.trim_start_matches("FOREBAY_");
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// The librdkafka property that an argument names, as a variable: `--kafka-client-id=a` →
 /// `FOREBAY_KAFKA_CLIENT_ID`.
 pub(crate) fn kafka_variable(argument: &str) -> Option<String> {
-    let flag = argument
-        .strip_prefix("--")
-        .filter(|flag| flag.starts_with("kafka-"))?;
-    let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
-    Some(format!(
-        "FOREBAY_{}",
-        flag.to_ascii_uppercase().replace('-', "_")
-    ))
+    let flag = argument.strip_prefix("--")?;
+    let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+    if !name.starts_with("kafka-") {
+        return None;
+    }
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    Some(format!("FOREBAY_{name}"))
 }
 
 /// The known name that is nearest to `name`.
 pub(crate) fn nearest(name: &str) -> &'static str {
     let by_distance = |variable: &&Variable| strsim::damerau_levenshtein(name, variable.name);
-    VARIABLES
-        .iter()
-        .min_by_key(by_distance)
-        .map_or("FOREBAY_LISTEN", |variable| variable.name)
+    let nearest = VARIABLES.iter().min_by_key(by_distance);
+    nearest.expect("the table has rows").name
 }

@@ -5,6 +5,8 @@
 //! has read yet, ciphertext that the socket has not taken. rustls' own interface would keep 4 KiB
 //! for each connection, and read no more than that at a time.
 
+mod record;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -15,18 +17,11 @@ use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, ReadTraffic, UnbufferedStatus, WriteTraffic,
-};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most plaintext that one record holds (RFC 8446 section 5.1).
-const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
-
-/// The most that encryption adds: RFC 8446 section 5.2 allows 256 bytes and the header; a key
-/// update may go ahead.
-const OVERHEAD_BYTES_MAX: usize = 512;
+use record::{PLAINTEXT_BYTES_MAX, encode, read, seal};
 
 /// The most that is read from the socket at a time: one record, of TLS 1.2 too (RFC 5246 section
 /// 6.2.3).
@@ -297,52 +292,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
 
 fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Adds the plaintext of what has arrived. Gives what rustls wants to be discarded for it.
-fn read(
-    mut traffic: ReadTraffic<'_, '_, ServerConnectionData>,
-    plain: &mut Vec<u8>,
-) -> Result<usize, rustls::Error> {
-    let mut discard = 0;
-    while let Some(record) = traffic.next_record() {
-        let record = record?;
-        discard += record.discard;
-        plain.extend_from_slice(record.payload);
-    }
-    Ok(discard)
-}
-
-/// Adds a message of rustls' own to what is to be sent.
-fn encode(mut message: EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut Vec<u8>) {
-    let start = outgoing.len();
-    if let Err(EncodeError::InsufficientSize(needed)) = message.encode(&mut []) {
-        outgoing.resize(start + needed.required_size, 0);
-        let encoded = message.encode(&mut outgoing[start..]);
-        debug_assert!(
-            encoded.is_ok_and(|bytes| bytes == needed.required_size),
-            "it has the room that it asked for"
-        );
-    }
-}
-
-/// Adds a record of `data` to what is to be sent, or one that says that nothing more will come.
-fn seal(
-    mut traffic: WriteTraffic<'_, ServerConnectionData>,
-    data: Option<&[u8]>,
-    outgoing: &mut Vec<u8>,
-) -> io::Result<()> {
-    let start = outgoing.len();
-    let data_bytes = data.map_or(0, <[u8]>::len);
-    debug_assert!(data_bytes <= PLAINTEXT_BYTES_MAX, "data fits one record");
-    outgoing.resize(start + data_bytes + OVERHEAD_BYTES_MAX, 0);
-    let record = &mut outgoing[start..];
-    let bytes = match data {
-        Some(data) => traffic.encrypt(data, record),
-        None => traffic.queue_close_notify(record),
-    };
-    outgoing.truncate(start + bytes.as_ref().unwrap_or(&0));
-    bytes.map(drop).map_err(io::Error::other)
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<T> {
