@@ -36,7 +36,7 @@ use crate::record::Batch;
 use crate::sink::{Sink, SinkOptions};
 use crate::telemetry::admin::{self, Status};
 use crate::telemetry::audit::Event;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Reload};
 use crate::tls::Reloader;
 use crate::worker::{self, Shared};
 use alarm::SINK_THREAD;
@@ -191,7 +191,9 @@ fn start_delivery(
         };
         runtime.block_on(async move {
             let open = async {
-                let sink = Sink::open(&sink_config, sink_options).await?;
+                let told = metrics.clone();
+                let on_bad_password = move || told.reload_failed(Reload::Password);
+                let sink = Sink::open(&sink_config, sink_options, on_bad_password).await?;
                 let delivery = Delivery::new(sink, backlog, health, metrics, options)
                     .counting(promised)
                     .alarming(move |what| alarm.raise(what));

@@ -41,7 +41,7 @@ pub(crate) Scope {
 labels!(/// Why a batch was sealed.
     pub SealReason { Bytes = "bytes", Records = "records", Linger = "linger", Idle = "idle", Drain = "drain" });
 labels!(/// Files that could not be reloaded.
-    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" });
+    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl", Password = "password" });
 labels!(/// How a handshake ended.
 pub(crate) Handshake {
     Accepted = "accepted", Resumed = "resumed", Timeout = "timeout", NoCertificate = "no_certificate",
