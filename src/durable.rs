@@ -52,13 +52,13 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Warns of a key that others can read: whoever reads it can do what it is for. No error: the
+/// Warns of a secret that others can read: whoever reads it can do what it is for. No error: the
 /// others may be a group made for it.
 pub(crate) fn warn_of_other_readers(variable: &'static str, file: &Path) {
     const GROUP_AND_OTHERS: u32 = 0o077;
     let mode = fs::metadata(file).map_or(0, |data| data.mode() & 0o7777);
     if mode & GROUP_AND_OTHERS != 0 {
         let (file, mode) = (file.display(), format!("{mode:03o}"));
-        tracing::warn!(variable, %file, mode, "the key can be read by others: chmod 600");
+        tracing::warn!(variable, %file, mode, "a secret can be read by others: chmod 600");
     }
 }

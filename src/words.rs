@@ -62,7 +62,7 @@ word! {
 
 word! {
     /// What the file holds that could not be reloaded.
-    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl" }
+    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl", Password = "password" }
 }
 
 word! {

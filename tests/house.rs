@@ -128,13 +128,23 @@ const WALLS: &[Wall] = &[
     wall("rdkafka", &["sink::kafka"], "clients live in their sink"),
     wall(
         "aws_config",
-        &["sink::kinesis"],
-        "clients live in their sink",
+        &["sink::kinesis", "sink::kafka::login::msk"],
+        "clients live in their sink, and Amazon's Kafka is logged in to with AWS credentials",
     ),
     wall(
         "aws_credential_types",
-        &["sink::kinesis"],
-        "clients live in their sink",
+        &["sink::kinesis", "sink::kafka::login::msk"],
+        "likewise",
+    ),
+    wall(
+        "aws_sigv4",
+        &["sink::kafka::login::msk"],
+        "the SDK signs its own requests",
+    ),
+    wall(
+        "reqwest",
+        &["sink::kafka::login"],
+        "tokens are fetched with it, nothing else",
     ),
     wall(
         "aws_sdk_kinesis",

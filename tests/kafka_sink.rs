@@ -56,7 +56,11 @@ fn open(
     topic: &str,
     ack_timeout: Duration,
 ) -> Result<KafkaSink, SinkError> {
-    KafkaSink::open(&KafkaConfig { properties }, options(topic, ack_timeout))
+    KafkaSink::open(
+        &KafkaConfig { properties },
+        options(topic, ack_timeout),
+        || {},
+    )
 }
 
 async fn verify(sink: &KafkaSink) -> Result<(), SinkError> {

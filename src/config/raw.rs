@@ -183,5 +183,7 @@ fn is_secret(name: &str) -> bool {
     ];
     name.starts_with(KAFKA_PREFIX)
         && SECRETS.iter().any(|secret| name.contains(secret))
-        && !name.ends_with("LOCATION")
+        && !["_LOCATION", "_FILE"]
+            .iter()
+            .any(|file| name.ends_with(file))
 }

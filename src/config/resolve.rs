@@ -289,10 +289,23 @@ impl Reader<'_> {
         if !self.is_given(BROKERS) {
             self.fault(BROKERS, "must be set for the Kafka sink");
         }
+        self.one_kafka_password();
         let properties = self.raw.kafka_properties();
         let properties = properties.map(|(name, value)| (name, value.into()));
         KafkaConfig {
             properties: properties.collect(),
+        }
+    }
+
+    #[cfg(feature = "kafka")]
+    fn one_kafka_password(&mut self) {
+        const PASSWORD: &str = "FOREBAY_KAFKA_SASL_PASSWORD";
+        const FILE: &str = "FOREBAY_KAFKA_SASL_PASSWORD_FILE";
+        if self.raw.get(PASSWORD).is_some() && self.raw.get(FILE).is_some() {
+            self.fault(
+                FILE,
+                "is set beside FOREBAY_KAFKA_SASL_PASSWORD: remove FOREBAY_KAFKA_SASL_PASSWORD",
+            );
         }
     }
 

@@ -487,9 +487,11 @@ fn secrets_are_not_shown() {
         &[
             ("FOREBAY_KAFKA_SSL_KEY_LOCATION", "/key.pem"),
             ("FOREBAY_TLS_KEY", "/tls.pem"),
+            ("FOREBAY_KAFKA_SASL_PASSWORD_FILE", "/password"),
         ],
         &[],
     );
+    assert!(shown.contains(&"FOREBAY_KAFKA_SASL_PASSWORD_FILE=/password # environment".to_owned()));
     assert!(shown.contains(&"FOREBAY_KAFKA_SSL_KEY_LOCATION=/key.pem # environment".to_owned()));
     assert!(shown.contains(&"FOREBAY_TLS_KEY=/tls.pem # environment".to_owned()));
 }
@@ -518,6 +520,24 @@ fn kafka_takes_any_property_as_variable_and_as_flag() {
         [
             "FOREBAY_KAFKA_BOOTSTRAP_SERVERS: must be set for the Kafka sink; \
           write it like FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker-1:9093,broker-2:9093"
+        ]
+    );
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_password_beside_its_file_is_a_fault_that_says_which_to_remove() {
+    let environment = [
+        ("FOREBAY_SINK", "kafka"),
+        ("FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "broker:9092"),
+        ("FOREBAY_KAFKA_SASL_PASSWORD", "hunter2"),
+        ("FOREBAY_KAFKA_SASL_PASSWORD_FILE", "/password"),
+    ];
+    assert_eq!(
+        faults(&environment),
+        [
+            "FOREBAY_KAFKA_SASL_PASSWORD_FILE: \"/password\" is set beside FOREBAY_KAFKA_SASL_PASSWORD: remove \
+             FOREBAY_KAFKA_SASL_PASSWORD; write it like FOREBAY_KAFKA_SASL_PASSWORD_FILE=/etc/forebay/kafka-password"
         ]
     );
 }

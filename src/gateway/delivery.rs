@@ -17,6 +17,7 @@ use crate::lifecycle::Phases;
 use crate::record::Batch;
 use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::metrics::Metrics;
+use crate::words::Reload;
 
 /// Returns once the sink is open and found fit. A sink that is away is waited for, not ready.
 pub(crate) fn start(
@@ -91,7 +92,9 @@ impl Parts {
     }
 
     async fn open(self) -> Result<Delivery, SinkError> {
-        let sink = Sink::open(&self.sink, self.sink_options).await?;
+        let metrics = self.metrics.clone();
+        let on_bad_password = move || metrics.reload_failed(Reload::Password);
+        let sink = Sink::open(&self.sink, self.sink_options, on_bad_password).await?;
         let delivery = Delivery::new(sink, self.backlog, self.health, self.metrics, self.options)
             .counting(self.promised);
         delivery.verify().await?;

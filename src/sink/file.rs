@@ -64,27 +64,26 @@ impl FileSink {
     /// Takes the folder, mends torn tails and starts the threads. A folder that another gateway uses, or that this one
     /// may not write, is `Misconfigured`; one that is away is tried again later.
     pub fn open(config: &FileConfig, options: SinkOptions) -> Result<Self, SinkError> {
-        let SinkOptions {
-            streams,
-            ack_timeout,
-            ..
-        } = options;
-        streams.iter().try_for_each(check_name)?;
-        let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        let mut names = Vec::with_capacity(options.streams.len());
+        for stream in &options.streams {
+            check_name(stream)?;
+            names.push(stream.name.as_str());
+        }
+        let dir = &config.dir;
         let proofs = Arc::new(Proofs::new(names.len()));
-        let dir = config.dir.clone();
-        let folders = names.iter().map(|name| dir.join(name)).collect();
         let mut writer = Writer::new(dir.clone(), &names, ROTATION, proofs.clone());
         match writer.prepare() {
             Err(SinkError::Away(reason)) => tracing::warn!(reason, "the file sink is away"),
             prepared => prepared?,
         }
+        let folders = names.iter().map(|name| dir.join(name)).collect();
+        let prober = Prober::start(dir.clone(), folders, proofs.clone());
         Ok(Self {
             jobs: Mutex::new(start(writer).map_err(no_thread)?),
-            prober: Prober::start(dir, folders, proofs.clone()).map_err(no_thread)?,
+            prober: prober.map_err(no_thread)?,
             folders: names.len(),
             proofs,
-            ack_timeout,
+            ack_timeout: options.ack_timeout,
         })
     }
 
@@ -108,29 +107,35 @@ impl FileSink {
 
     /// Resolves within `ack_timeout`. Cancelling leaves the outcome unknown.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
-        let folder = stream.get();
-        if folder >= self.folders {
+        if stream.get() >= self.folders {
             return Outcomes::All(Outcome::Retryable("the stream is not configured".into()));
         }
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
+        Outcomes::All(self.append(stream.get(), render(records)).await)
+    }
+
+    /// Hands the lines over and waits for what became of them.
+    async fn append(&self, folder: usize, lines: Vec<u8>) -> Outcome {
+        debug_assert_eq!(lines.last(), Some(&b'\n'), "only whole lines are appended");
         let deadline = Instant::now() + self.ack_timeout;
         let (outcome, settled) = oneshot::channel();
         let job = Job::Append(Append {
             folder,
-            lines: render(records),
+            lines,
             outcome,
         });
         let sent = async { self.jobs.lock().await.send(job).await };
-        Outcomes::All(match timeout_at(deadline, sent).await {
-            Ok(Ok(())) => match timeout_at(deadline, settled).await {
-                Ok(Ok(outcome)) => outcome,
-                _ => Outcome::Unknown,
-            },
-            Ok(Err(_)) => Outcome::Retryable("the writer has ended".into()),
-            Err(_) => Outcome::Retryable("the disk is too slow".into()),
-        })
+        match timeout_at(deadline, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Outcome::Retryable("the writer has ended".into()),
+            Err(_) => return Outcome::Retryable("the disk is too slow".into()),
+        }
+        match timeout_at(deadline, settled).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => Outcome::Unknown,
+        }
     }
 
     /// Asks the writer to take the folder, which was away at the start.
@@ -173,17 +178,17 @@ fn render(records: &[Record]) -> Vec<u8> {
     let bytes =
         |record: &Record| record.payload.len() + record.device.as_str().len() + LINE_BYTES_EXTRA;
     let mut lines = Vec::with_capacity(records.iter().map(bytes).sum());
-    records
-        .iter()
-        .for_each(|record| line::render(record, &mut lines));
+    for record in records {
+        line::render(record, &mut lines);
+    }
     lines
 }
 
 /// A stream's name is one folder below the sink's: no path, nothing hidden.
 fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError> {
-    let mut parts = Path::new(name).components();
-    let one_folder = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if *part == **name);
-    if one_folder && !name.starts_with('.') {
+    let parts: Vec<_> = Path::new(name).components().collect();
+    let is_one_folder = matches!(parts[..], [Component::Normal(part)] if *part == **name);
+    if is_one_folder && !name.starts_with('.') {
         return Ok(());
     }
     Err(SinkError::Misconfigured(format!(

@@ -11,7 +11,10 @@
 
 mod client;
 mod in_flight;
+mod keyring;
+mod login;
 mod native;
+mod properties;
 mod reports;
 mod settings;
 mod verify;
@@ -21,13 +24,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
-use client::{Client, Producer};
+use client::{Client, Common, Producer};
 use in_flight::InFlight;
+use keyring::Keyring;
 use native::{Headers, Message};
 use reports::Reports;
 
@@ -40,11 +44,18 @@ pub struct KafkaSink {
     topics: Vec<String>,
     settings: settings::Settings,
     sizes: verify::Sizes,
+    /// Keeps the secret in force; ends with the sink.
+    _login: JoinSet<()>,
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there.
-    pub fn open(config: &KafkaConfig, options: SinkOptions) -> Result<Self, SinkError> {
+    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_bad_password` is called when a changed
+    /// password file is of no use.
+    pub fn open(
+        config: &KafkaConfig,
+        options: SinkOptions,
+        on_bad_password: impl Fn() + Send + 'static,
+    ) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
         let topics: Vec<_> = options
@@ -52,12 +63,17 @@ impl KafkaSink {
             .into_iter()
             .map(|stream| stream.target)
             .collect();
-        let client = Client::new(
-            settings.client.clone(),
-            Reports::new(in_flight.clone()),
-            native_names(&topics)?,
-        );
+        let common = Common {
+            reports: Reports::new(in_flight.clone()),
+            keyring: Arc::new(Keyring::default()),
+            topics: native_names(&topics)?,
+        };
+        let login = settings.login.clone();
+        login.begin(&common.keyring);
+        let client = Client::new(settings.client.clone(), common.clone());
         let client = client.map_err(|error| settings.misconfigured(error))?;
+        let mut keeping = JoinSet::new();
+        keeping.spawn(login.keep(common.keyring, common.reports, on_bad_password));
         Ok(Self {
             client,
             alone: OnceLock::new(),
@@ -65,6 +81,7 @@ impl KafkaSink {
             sizes: verify::Sizes::unknown(topics.len()),
             topics,
             settings,
+            _login: keeping,
         })
     }
 
@@ -77,16 +94,16 @@ impl KafkaSink {
         let Outcomes::Each(mut outcomes) = outcomes else {
             return outcomes;
         };
-        let refused: Vec<_> = (0..records.len())
-            .filter(|&index| is_refused(&outcomes[index]))
-            .collect();
-        if !refused.is_empty() {
-            let again = self
-                .produce_alone(stream, refused.iter().map(|&index| &records[index]))
-                .await;
-            for (place, &index) in refused.iter().enumerate() {
-                outcomes[index] = judge_time(&records[index], again.get(place).clone());
-            }
+        debug_assert_eq!(outcomes.len(), records.len(), "an outcome for each record");
+        let is_refused = |index: &usize| is_refused(&outcomes[*index]);
+        let refused: Vec<usize> = (0..records.len()).filter(is_refused).collect();
+        if refused.is_empty() {
+            return Outcomes::Each(outcomes);
+        }
+        let alone = refused.iter().map(|&index| &records[index]);
+        let again = self.produce_alone(stream, alone).await;
+        for (place, &index) in refused.iter().enumerate() {
+            outcomes[index] = judge_time(&records[index], again.get(place).clone());
         }
         Outcomes::Each(outcomes)
     }
@@ -144,12 +161,24 @@ fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
     names.map_err(|_| SinkError::Misconfigured("FOREBAY_STREAMS: a topic's name has no NUL".into()))
 }
 
+/// Sends a record as the message that it is downstream.
 fn send(
     producer: &Producer,
     stream: StreamIndex,
     record: &Record,
     opaque: usize,
 ) -> Result<(), RDKafkaErrorCode> {
+    let message = Message {
+        key: record.device.as_str().as_bytes(),
+        value: &record.payload,
+        timestamp: record.received_at.0 as i64,
+        headers: headers(record),
+        opaque,
+    };
+    producer.send(stream.get(), message)
+}
+
+fn headers(record: &Record) -> Headers {
     let mut headers = Headers::with_capacity(3);
     if let Some(content_type) = &record.content_type {
         headers.add(c"content-type", content_type.as_bytes());
@@ -158,17 +187,7 @@ fn send(
         headers.add(c"traceparent", trace.as_str().as_bytes());
     }
     headers.add(c"record-id", record.id.as_str(&mut [0; 36]).as_bytes());
-    let (key, value) = (record.device.as_str().as_bytes(), record.payload.as_ref());
-    producer.send(
-        stream.get(),
-        Message {
-            key,
-            value,
-            timestamp: record.received_at.0 as i64,
-            headers,
-            opaque,
-        },
-    )
+    headers
 }
 
 /// Whether the topic has a record whose production failed.

@@ -80,6 +80,17 @@ struct Described {
     last_answer: StdMutex<Result<(), SinkError>>,
 }
 
+impl Described {
+    /// Nothing is known of the stream yet.
+    fn unasked(config: StreamConfig, clients: Arc<Clients>) -> Self {
+        Self {
+            stream: Arc::new(Stream::new(clients, &config.target)),
+            last_answer: StdMutex::new(Err(away(&config, "its turn has not come yet"))),
+            config,
+        }
+    }
+}
+
 /// A client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
 pub struct KinesisSink {
     streams: Vec<Described>,
@@ -121,30 +132,21 @@ impl KinesisSink {
         for stream in &options.streams {
             check_name(stream)?;
         }
-        let SinkOptions {
-            streams,
-            body_bytes_max,
-            ack_timeout,
-            ..
-        } = options;
-        let clients = Arc::new(connect(settings, chain, ack_timeout).await?);
-        let described = |config: StreamConfig| Described {
-            stream: Arc::new(Stream::new(clients.clone(), &config.target)),
-            last_answer: StdMutex::new(Err(away(&config, "its turn has not come yet"))),
-            config,
-        };
-        let streams: Vec<_> = streams.into_iter().map(described).collect();
-        let dispatchers = streams
-            .iter()
-            .map(|described| start_dispatcher(&described.stream, config.aggregate))
-            .collect();
+        let clients = Arc::new(connect(settings, chain, options.ack_timeout).await?);
+        let mut streams = Vec::with_capacity(options.streams.len());
+        let mut dispatchers = Vec::with_capacity(options.streams.len());
+        for stream in options.streams {
+            let described = Described::unasked(stream, clients.clone());
+            dispatchers.push(start_dispatcher(&described.stream, config.aggregate));
+            streams.push(described);
+        }
         Ok(Self {
             streams,
             dispatchers,
             turns: Turns::new(Instant::now()),
             packs: config.aggregate,
-            body_bytes_max,
-            ack_timeout,
+            body_bytes_max: options.body_bytes_max,
+            ack_timeout: options.ack_timeout,
         })
     }
 
@@ -157,24 +159,25 @@ impl KinesisSink {
     /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         let Some(dispatcher) = self.dispatchers.get(stream.get()) else {
-            return Outcomes::All(Outcome::Retryable("the stream is not configured".into()));
+            return none_written("the stream is not configured");
         };
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
         let deadlines = Deadlines::from(Instant::now(), self.ack_timeout);
         let (reply, outcomes) = mpsc::channel(records.len());
-        let batch = entries(records, deadlines, &reply);
-        drop(reply);
+        let batch = entries(records, deadlines, reply);
         let sent = async { dispatcher.lock().await.send(batch).await };
         match timeout_at(deadlines.last_call, sent).await {
             Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
-            Ok(Err(_)) => Outcomes::All(Outcome::Retryable("the dispatcher has ended".into())),
-            Err(_) => Outcomes::All(Outcome::Retryable(
-                "too many records wait for the stream".into(),
-            )),
+            Ok(Err(_)) => none_written("the dispatcher has ended"),
+            Err(_) => none_written("too many records wait for the stream"),
         }
     }
+}
+
+fn none_written(reason: &str) -> Outcomes {
+    Outcomes::All(Outcome::Retryable(reason.into()))
 }
 
 async fn connect(
@@ -182,6 +185,7 @@ async fn connect(
     chain: Option<Chain>,
     ack_timeout: Duration,
 ) -> Result<Clients, SinkError> {
+    const _: () = assert!(CREDENTIALS_TIMEOUT.as_secs() < VERIFY_TIMEOUT.as_secs());
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(ack_timeout))
         .operation_timeout(VERIFY_TIMEOUT.max(ack_timeout))
@@ -209,13 +213,18 @@ fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Ve
     Mutex::new(sender)
 }
 
+/// Makes the records' entries, each with its place in the batch to reply for.
 fn entries(
     records: &[Record],
     deadlines: Deadlines,
-    reply: &mpsc::Sender<(u32, Outcome)>,
+    reply: mpsc::Sender<(u32, Outcome)>,
 ) -> Vec<Entry> {
-    let entry = |(index, record)| Entry::new(record, deadlines, Reply::new(index, reply.clone()));
-    (0..).zip(records).map(entry).collect()
+    let mut entries = Vec::with_capacity(records.len());
+    for (index, record) in (0..).zip(records) {
+        let reply = Reply::new(index, reply.clone());
+        entries.push(Entry::new(record, deadlines, reply));
+    }
+    entries
 }
 
 /// Gathers the outcomes; what is not reported by `deadline` is unknown.
@@ -228,13 +237,11 @@ async fn collect(
     while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
         outcomes[index as usize] = outcome;
     }
-    match outcomes
-        .iter()
-        .all(|outcome| *outcome == Outcome::Delivered)
-    {
-        true => Outcomes::DELIVERED,
-        false => Outcomes::Each(outcomes),
+    let is_delivered = |outcome: &Outcome| *outcome == Outcome::Delivered;
+    if outcomes.iter().all(is_delivered) {
+        return Outcomes::DELIVERED;
     }
+    Outcomes::Each(outcomes)
 }
 
 fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {

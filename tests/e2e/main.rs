@@ -8,12 +8,16 @@ mod deaggregate;
 #[allow(dead_code)] // the tests of the sink need all of it
 #[path = "../support/ferrokinesis.rs"]
 mod ferrokinesis;
+#[path = "../support/idp.rs"]
+mod idp;
 #[path = "../support/kafka.rs"]
 mod kafka;
 #[path = "../support/kinesis_proxy.rs"]
 mod kinesis_proxy;
 #[path = "../support/pki.rs"]
 mod pki;
+#[path = "../support/sasl.rs"]
+mod sasl;
 
 mod brokers;
 mod harness;
@@ -44,6 +48,7 @@ mod handshakes;
 mod hygiene;
 mod idle;
 mod kafka_faults;
+mod kafka_logins;
 mod kinesis;
 mod kinesis_faults;
 mod limits;

@@ -89,9 +89,81 @@ fn a_fault_names_the_variable_to_correct() {
         (
             &[
                 ("security.protocol", "sasl_ssl"),
-                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.mechanism", "GSSAPI"),
             ],
             "FOREBAY_KAFKA_SASL_MECHANISM:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+            ],
+            "FOREBAY_KAFKA_SASL_OAUTHBEARER_METHOD:",
+        ),
+        (
+            &[
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.method", "oidc"),
+            ],
+            "FOREBAY_KAFKA_SECURITY_PROTOCOL:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.method", "oidc"),
+            ],
+            "FOREBAY_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.method", "oidc"),
+                (
+                    "sasl.oauthbearer.token.endpoint.url",
+                    "https://idp.example/token",
+                ),
+            ],
+            "FOREBAY_KAFKA_SASL_OAUTHBEARER_CLIENT_ID:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.method", "oidc"),
+                (
+                    "sasl.oauthbearer.token.endpoint.url",
+                    "https://idp.example/token",
+                ),
+                ("sasl.oauthbearer.client.credentials.client.id", "plant-7"),
+                ("sasl.oauthbearer.client.secret", "hunter2"),
+                ("sasl.oauthbearer.assertion.private.key.file", "/key.pem"),
+            ],
+            "FOREBAY_KAFKA_SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanism", "AWS_MSK_IAM"),
+            ],
+            "FOREBAY_KAFKA_SECURITY_PROTOCOL:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "PLAIN"),
+                ("sasl.username", "forebay"),
+                ("sasl.password.file", "/no/such/file"),
+            ],
+            "FOREBAY_KAFKA_SASL_PASSWORD_FILE:",
+        ),
+        (
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.password.file", "/no/such/file"),
+            ],
+            "FOREBAY_KAFKA_SASL_PASSWORD_FILE:",
         ),
         (
             &[

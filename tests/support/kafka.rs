@@ -2,7 +2,7 @@
 //!
 //! For tests that need a broker: `#[path = "support/kafka.rs"] mod kafka;`. It depends on nothing else in `tests`. Its
 //! listeners: plain, for tests to create and read topics by; mutual TLS; and SASL over TLS with PLAIN, SCRAM-SHA-256
-//! and SCRAM-SHA-512. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
+//! and SCRAM-SHA-512; and OAUTHBEARER over TLS, by the tokens of `idp.rs`. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
 //! them as `FOREBAY_KAFKA_*`. Certificates are made for each broker, as PEM files.
 //!
 //! [`Kafka::shared`] is one broker for a whole test binary: a test names its topics for itself, and does not pause it.
@@ -19,6 +19,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
     CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Usage, KeyPair,
 };
@@ -33,8 +35,16 @@ use tempfile::TempDir;
 pub const USER: &str = "forebay";
 pub const PASSWORD: &str = "a-password";
 
-/// What `kafka-acls.sh` runs.
+/// Whom a token must name as its issuer and its audience.
+pub const ISSUER: &str = "https://idp.example";
+pub const AUDIENCE: &str = "kafka";
+
+/// How long a session lasts at most that a token has begun, before the client has to show another one.
+const SESSION_MILLIS: u64 = 600_000;
+
+/// What `kafka-acls.sh` and `kafka-configs.sh` run.
 const ACL_COMMAND: &str = "org.apache.kafka.tools.AclCommand";
+const CONFIG_COMMAND: &str = "kafka.admin.ConfigCommand";
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -56,6 +66,7 @@ struct Ports {
     plain: u16,
     tls: u16,
     sasl: u16,
+    tokens: u16,
     controller: u16,
 }
 
@@ -176,6 +187,48 @@ impl Kafka {
         ])
     }
 
+    /// The listener that asks for a token. Where tokens come from is for the test to add.
+    pub fn tokens(&self) -> Properties {
+        properties(&[
+            ("bootstrap.servers", &address(self.ports.tokens)),
+            ("security.protocol", "sasl_ssl"),
+            ("ssl.ca.location", &self.file("ca.pem")),
+        ])
+    }
+
+    /// Gives [`USER`] another password for SCRAM-SHA-512.
+    pub fn change_password(&self, password: &str) {
+        let secret = format!("SCRAM-SHA-512=[password={password}]");
+        self.run(
+            CONFIG_COMMAND,
+            &[
+                "--alter",
+                "--entity-type",
+                "users",
+                "--entity-name",
+                USER,
+                "--add-config",
+                &secret,
+            ],
+        );
+    }
+
+    /// Runs one of Kafka's own tools on this broker.
+    fn run(&self, tool: &str, arguments: &[&str]) {
+        let output = java(&jars(), self.dir.path(), tool)
+            .args(["--bootstrap-server", &address(self.ports.plain)])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("java starts");
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// The path of `ca.pem`, or of the `.pem` or `.key` of `client` or `stranger`.
     pub fn file(&self, name: &str) -> String {
         self.dir
@@ -205,17 +258,18 @@ impl Kafka {
     /// Allows [`USER`] this operation, such as `Describe`, on a topic; what no call has allowed is denied to everybody who
     /// logs in, from the first one on.
     pub fn allow(&self, topic: &str, operation: &str) {
-        let (server, principal) = (address(self.ports.plain), format!("User:{USER}"));
-        let output = java(&jars(), self.dir.path(), ACL_COMMAND)
-            .args(["--bootstrap-server", &server, "--add", "--topic", topic])
-            .args(["--allow-principal", &principal, "--operation", operation])
-            .stderr(Stdio::piped())
-            .output()
-            .expect("java starts");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
+        let principal = format!("User:{USER}");
+        self.run(
+            ACL_COMMAND,
+            &[
+                "--add",
+                "--topic",
+                topic,
+                "--allow-principal",
+                &principal,
+                "--operation",
+                operation,
+            ],
         );
     }
 
@@ -358,14 +412,15 @@ impl Stored {
 impl Ports {
     /// Ports that were free a moment ago.
     fn free() -> Self {
-        let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [plain, tls, sasl, controller] = listeners
+        let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [plain, tls, sasl, tokens, controller] = listeners
             .each_ref()
             .map(|listener| listener.local_addr().expect("its address").port());
         Self {
             plain,
             tls,
             sasl,
+            tokens,
             controller,
         }
     }
@@ -389,7 +444,13 @@ fn jars() -> PathBuf {
 }
 
 fn java(lib: &Path, dir: &Path, main_class: &str) -> Command {
+    java_with("-Xshare:auto", lib, dir, main_class)
+}
+
+/// With one more option of Java's.
+fn java_with(option: &str, lib: &Path, dir: &Path, main_class: &str) -> Command {
     let mut command = Command::new("java");
+    command.arg(option);
     command
         .args([
             "-Xmx512m",
@@ -419,11 +480,17 @@ rm -rf "$0"
 /// Starts a broker; its process id stands in a file, for the guard.
 fn spawn(lib: &Path, dir: &Path) -> Child {
     let log = fs::File::create(dir.join("broker.log")).expect("a log");
-    let broker = java(lib, dir, "kafka.Kafka")
-        .arg("server.properties")
-        .stdout(log)
-        .spawn()
-        .expect("java starts");
+    let allowed = "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls";
+    let broker = java_with(
+        &format!("{allowed}={}", jwks_url(dir)),
+        lib,
+        dir,
+        "kafka.Kafka",
+    )
+    .arg("server.properties")
+    .stdout(log)
+    .spawn()
+    .expect("java starts");
     fs::write(dir.join("broker.pid"), broker.id().to_string()).expect("a file");
     broker
 }
@@ -469,17 +536,19 @@ fn write_configuration(dir: &Path, ports: Ports) {
         plain,
         tls,
         sasl,
+        tokens,
         controller,
     } = ports;
     let module = "org.apache.kafka.common.security";
+    let jwks = jwks_url(dir);
     let server = format!(
         r#"
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=PLAIN:PLAINTEXT,TLS:SSL,SASL:SASL_SSL,CONTROLLER:PLAINTEXT
+listeners=PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SASL://127.0.0.1:{sasl},TOKENS://127.0.0.1:{tokens},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAIN:PLAINTEXT,TLS:SSL,SASL:SASL_SSL,TOKENS:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 ssl.keystore.type=PEM
 ssl.keystore.location=broker-keystore.pem
@@ -490,6 +559,13 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.sasl.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";
 listener.name.sasl.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
 listener.name.sasl.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;
+listener.name.tokens.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.tokens.oauthbearer.sasl.jaas.config={module}.oauthbearer.OAuthBearerLoginModule required;
+listener.name.tokens.oauthbearer.sasl.server.callback.handler.class={module}.oauthbearer.OAuthBearerValidatorCallbackHandler
+listener.name.tokens.oauthbearer.connections.max.reauth.ms={SESSION_MILLIS}
+sasl.oauthbearer.jwks.endpoint.url={jwks}
+sasl.oauthbearer.expected.issuer={ISSUER}
+sasl.oauthbearer.expected.audience={AUDIENCE}
 log.dirs=data
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -514,6 +590,10 @@ fn make_certificates(dir: &Path) {
     write(dir, "ca.pem", &authority.pem());
     let (certificate, key) = leaf("127.0.0.1", Usage::ServerAuth, &authority);
     write(dir, "broker-keystore.pem", &(key + &certificate));
+    let (certificate, key) = leaf("127.0.0.1", Usage::ServerAuth, &authority);
+    write(dir, "idp.pem", &certificate);
+    write(dir, "idp.key", &key);
+    make_token_key(dir);
     for (name, issuer) in [
         ("client", &authority),
         ("stranger", &self::authority("strangers")),
@@ -522,6 +602,23 @@ fn make_certificates(dir: &Path) {
         write(dir, &format!("{name}.pem"), &certificate);
         write(dir, &format!("{name}.key"), &key);
     }
+}
+
+/// A key that signs tokens, and what the broker knows of it.
+fn make_token_key(dir: &Path) {
+    let key = KeyPair::generate().expect("a key on P-256");
+    write(dir, "tokens.key", &key.serialize_pem());
+    // An uncompressed point: 4, x, y.
+    let point = key.public_key_raw();
+    let [x, y] = [&point[1..33], &point[33..65]].map(|number| URL_SAFE_NO_PAD.encode(number));
+    let jwks = format!(
+        r#"{{"keys":[{{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"tests","x":"{x}","y":"{y}"}}]}}"#
+    );
+    write(dir, "jwks.json", &jwks);
+}
+
+fn jwks_url(dir: &Path) -> String {
+    format!("file://{}", dir.join("jwks.json").display())
 }
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {

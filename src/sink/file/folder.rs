@@ -27,6 +27,7 @@ pub(super) struct AppendError {
     pub maybe_written: bool,
 }
 
+/// A stream's folder, and the file in it that is appended to.
 pub(super) struct Folder {
     path: PathBuf,
     stream: String,
@@ -38,6 +39,7 @@ pub(super) struct Folder {
     newest: Option<Name>,
 }
 
+/// The file that is appended to.
 struct Current {
     file: File,
     path: PathBuf,
@@ -77,40 +79,31 @@ impl Folder {
 
     /// Appends whole lines and returns when they are on disk.
     pub(crate) fn append(&mut self, lines: &[&[u8]], now: Instant) -> Result<(), AppendError> {
-        let not_written = |error| AppendError {
+        let mut current = self.ready(now).map_err(|error| AppendError {
             error,
             maybe_written: false,
+        })?;
+        let Err(error) = current.append(lines) else {
+            self.current = Some(current);
+            return Ok(());
         };
-        self.finish_cut().map_err(not_written)?;
-        let mut current = self.current(now).map_err(not_written)?;
-        match write_all(&mut current.file, lines).and_then(|()| current.file.sync_data()) {
-            Ok(()) => {
-                current.bytes += lines.iter().map(|lines| lines.len() as u64).sum::<u64>();
-                self.current = Some(current);
-                Ok(())
-            }
-            Err(error) => {
-                self.cut_back = Some((current.path, current.bytes));
-                Err(AppendError {
-                    error,
-                    maybe_written: self.finish_cut().is_err(),
-                })
-            }
-        }
+        self.cut_back = Some((current.path, current.bytes));
+        Err(AppendError {
+            error,
+            maybe_written: self.finish_cut().is_err(),
+        })
     }
 
-    /// The file to append to; a new one when the last is large, old, or has been removed.
-    fn current(&mut self, now: Instant) -> io::Result<Current> {
-        let Rotation { bytes_max, age_max } = self.rotation;
-        let fits = |current: &Current| {
-            let young = now.saturating_duration_since(current.opened_at) < age_max;
-            young
-                && current.bytes < bytes_max
-                && current.file.metadata().is_ok_and(|file| file.nlink() > 0)
-        };
-        match self.current.take().filter(fits) {
-            Some(current) => Ok(current),
-            None => self.create(now),
+    /// Returns the file to append to; a new one when the last is large, old, or has been removed.
+    fn ready(&mut self, now: Instant) -> io::Result<Current> {
+        self.finish_cut()?;
+        debug_assert!(
+            self.cut_back.is_none(),
+            "nothing is appended behind a torn line"
+        );
+        match self.current.take() {
+            Some(current) if current.is_good(self.rotation, now) => Ok(current),
+            _ => self.create(now),
         }
     }
 
@@ -158,6 +151,26 @@ impl Folder {
             newest = newest.max(name);
         }
         Ok(newest)
+    }
+}
+
+impl Current {
+    /// Whether the file goes on: it is young and small, and its name is still there.
+    fn is_good(&self, rotation: Rotation, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.opened_at);
+        age < rotation.age_max
+            && self.bytes < rotation.bytes_max
+            && self.file.metadata().is_ok_and(|file| file.nlink() > 0)
+    }
+
+    /// Writes the lines and has them on disk. `bytes` counts only what is.
+    fn append(&mut self, lines: &[&[u8]]) -> io::Result<()> {
+        write_all(&mut self.file, lines)?;
+        self.file.sync_data()?;
+        for lines in lines {
+            self.bytes += lines.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -214,6 +227,7 @@ fn utc_now() -> String {
 }
 
 fn write_all(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {
+    // The standard library's own is unstable: https://github.com/rust-lang/rust/issues/70436.
     let mut slices: Vec<_> = lines.iter().map(|lines| IoSlice::new(lines)).collect();
     let mut rest = &mut slices[..];
     IoSlice::advance_slices(&mut rest, 0);

@@ -5,8 +5,6 @@
 //! line can take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as they
 //! were sent: nothing is parsed and printed again.
 
-use std::ops::Range;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
@@ -28,18 +26,17 @@ pub(crate) fn render(record: &Record, lines: &mut Vec<u8>) {
     if let Some(trace) = &record.trace {
         push_text(lines, b",\"traceparent\":", trace.as_str());
     }
-    match plain_json(&record.payload) {
-        Some(json) => {
-            lines.extend_from_slice(b",\"payload\":");
-            lines.extend_from_slice(json.as_bytes());
-        }
-        None => push_text(
-            lines,
-            b",\"payload_base64\":",
-            &STANDARD.encode(&record.payload),
-        ),
-    }
+    push_payload(lines, &record.payload);
     lines.extend_from_slice(b"}\n");
+}
+
+fn push_payload(lines: &mut Vec<u8>, payload: &[u8]) {
+    if let Some(json) = plain_json(payload) {
+        lines.extend_from_slice(b",\"payload\":");
+        lines.extend_from_slice(json.as_bytes());
+    } else {
+        push_text(lines, b",\"payload_base64\":", &STANDARD.encode(payload));
+    }
 }
 
 fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
@@ -68,42 +65,37 @@ fn plain_json(body: &[u8]) -> Option<&str> {
 /// Whether valid JSON is neither too deep, nor has half a surrogate pair or a number beyond every double.
 fn is_tame(json: &str) -> bool {
     let bytes = json.as_bytes();
-    let (mut at, mut depth) = (0, 0usize);
+    let mut at = 0;
+    let mut depth = 0usize;
     while let Some(byte) = bytes.get(at) {
-        at = match byte {
-            b'"' => match string_end(bytes, at + 1) {
-                Some(end) => end,
-                None => return false,
-            },
-            b'-' | b'0'..=b'9' => {
-                let number = number(bytes, at);
-                if !json[number.clone()]
-                    .parse::<f64>()
-                    .is_ok_and(f64::is_finite)
-                {
-                    return false;
-                }
-                number.end
-            }
-            _ => at + 1,
+        let end = match byte {
+            b'"' => string_end(bytes, at + 1),
+            b'-' | b'0'..=b'9' => number_end(json, at),
+            _ => Some(at + 1),
         };
         match byte {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > DEPTH_MAX {
+        let Some(end) = end.filter(|_| depth <= DEPTH_MAX) else {
             return false;
-        }
+        };
+        debug_assert!(end > at, "each step goes on");
+        at = end;
     }
     true
 }
 
-fn number(bytes: &[u8], start: usize) -> Range<usize> {
-    let digits = bytes[start..]
+/// Where the number that begins at `start` is over; `None` when no double is as large.
+fn number_end(json: &str, start: usize) -> Option<usize> {
+    let is_part = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+    let digits = json.as_bytes()[start..]
         .iter()
-        .take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
-    start..start + digits.count()
+        .take_while(|byte| is_part(byte));
+    let end = start + digits.count();
+    let number: f64 = json[start..end].parse().ok()?;
+    number.is_finite().then_some(end)
 }
 
 /// Where the string whose text begins at `at` is over; `None` when half a surrogate pair is in it.

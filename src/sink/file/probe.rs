@@ -54,6 +54,26 @@ struct Due {
     bytes: usize,
 }
 
+impl Due {
+    fn new(folder: usize, seen: Proof, bytes: usize) -> Self {
+        Self {
+            folder,
+            seen,
+            bytes,
+        }
+    }
+}
+
+/// Returns the folder whose sync is the oldest, if none has had one lately.
+fn oldest_of_idle(synced: &[(Instant, usize)], now: Instant) -> Option<Due> {
+    let (newest, _) = synced.iter().max()?;
+    if now.saturating_duration_since(*newest) <= PROOF_AGE_MAX {
+        return None;
+    }
+    let &(at, folder) = synced.iter().min()?;
+    Some(Due::new(folder, Proof::SyncedAt(at), PROBE_BYTES))
+}
+
 impl Proofs {
     pub(crate) fn new(folders: usize) -> Self {
         Self {
@@ -79,39 +99,24 @@ impl Proofs {
         };
     }
 
-    /// Whether nothing has to be probed now.
+    /// Says whether nothing has to be probed now.
     pub(crate) fn suffice(&self, now: Instant) -> bool {
         self.due(now).is_empty()
     }
 
     fn due(&self, now: Instant) -> Vec<Due> {
         let folders = self.lock();
-        let mut due = Vec::new();
-        let mut oldest: Option<(Instant, usize)> = None;
-        let mut newest: Option<Instant> = None;
+        let mut due: Vec<Due> = Vec::new();
+        let mut synced: Vec<(Instant, usize)> = Vec::new();
         for (folder, &seen) in folders.iter().enumerate() {
-            let bytes = match seen {
-                Proof::SyncedAt(at) => {
-                    oldest = Some(oldest.map_or((at, folder), |oldest| oldest.min((at, folder))));
-                    newest = newest.max(Some(at));
-                    continue;
-                }
-                Proof::Missing => PROBE_BYTES,
-                Proof::Failed => PROBE_BYTES_AFTER_FAILURE,
-            };
-            due.push(Due {
-                folder,
-                seen,
-                bytes,
-            });
+            match seen {
+                Proof::SyncedAt(at) => synced.push((at, folder)),
+                Proof::Missing => due.push(Due::new(folder, seen, PROBE_BYTES)),
+                Proof::Failed => due.push(Due::new(folder, seen, PROBE_BYTES_AFTER_FAILURE)),
+            }
         }
-        let is_recent = newest.is_some_and(|at| now.saturating_duration_since(at) <= PROOF_AGE_MAX);
-        if let Some((at, folder)) = oldest.filter(|_| due.is_empty() && !is_recent) {
-            due.push(Due {
-                folder,
-                seen: Proof::SyncedAt(at),
-                bytes: PROBE_BYTES,
-            });
+        if due.is_empty() {
+            due.extend(oldest_of_idle(&synced, now));
         }
         due
     }

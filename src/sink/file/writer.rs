@@ -21,6 +21,7 @@ use crate::sink::SinkError;
 /// A round takes no further job once it has so many bytes.
 const ROUND_BYTES_MAX: usize = 8 << 20;
 
+/// What the thread is asked for.
 pub(super) enum Job {
     Append(Append),
     /// Take the folder, if that has not been done.
@@ -34,6 +35,7 @@ pub(super) struct Append {
     pub outcome: oneshot::Sender<Outcome>,
 }
 
+/// Owns the files of all streams.
 pub(super) struct Writer {
     dir: PathBuf,
     folders: Vec<Folder>,
@@ -43,7 +45,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// With a folder in `dir` for each stream.
+    /// Writes to a folder in `dir` for each stream.
     pub(crate) fn new(
         dir: PathBuf,
         streams: &[&str],
@@ -87,14 +89,19 @@ impl Writer {
             {
                 bytes += self.sort(job, &mut round);
             }
-            for (folder, appends) in round
-                .into_iter()
-                .enumerate()
-                .filter(|(_, appends)| !appends.is_empty())
-            {
-                self.append(folder, appends);
+            for (folder, appends) in round.into_iter().enumerate() {
+                if !appends.is_empty() {
+                    self.append(folder, appends);
+                }
             }
         }
+    }
+
+    fn append_lines(&mut self, folder: usize, lines: &[&[u8]]) -> Outcome {
+        debug_assert!(self.lock.is_some(), "the folder is this gateway's");
+        let appended = self.folders[folder].append(lines, Instant::now());
+        self.proofs.note(folder, appended.is_ok(), Instant::now());
+        outcome(appended)
     }
 
     /// Puts an append to those of its folder and says how many bytes it has; prepares at once.
@@ -114,14 +121,11 @@ impl Writer {
         }
     }
 
+    /// Appends what the round has for a folder, and answers.
     fn append(&mut self, folder: usize, appends: Vec<Append>) {
+        let lines: Vec<_> = appends.iter().map(|append| &append.lines[..]).collect();
         let outcome = match self.prepare() {
-            Ok(()) => {
-                let lines: Vec<_> = appends.iter().map(|append| &append.lines[..]).collect();
-                let appended = self.folders[folder].append(&lines, Instant::now());
-                self.proofs.note(folder, appended.is_ok(), Instant::now());
-                outcome(appended)
-            }
+            Ok(()) => self.append_lines(folder, &lines),
             Err(error) => Outcome::Retryable(error.to_string().into()),
         };
         for append in appends {
@@ -131,6 +135,7 @@ impl Writer {
     }
 }
 
+/// What an append that is over means for its records.
 fn outcome(appended: Result<(), AppendError>) -> Outcome {
     match appended {
         Ok(()) => Outcome::Delivered,

@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::interval;
 
+use super::keyring::Keyring;
 use super::native;
 use super::reports::Reports;
 
@@ -29,9 +30,29 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Always has a producer.
 pub(crate) struct Client {
     config: ClientConfig,
-    reports: Reports,
-    topics: Arc<[CString]>,
+    common: Common,
     current: Mutex<Started>,
+}
+
+/// What all clients of one sink have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub reports: Reports,
+    pub keyring: Arc<Keyring>,
+    /// The topics, by their places.
+    pub topics: Arc<[CString]>,
+}
+
+impl Common {
+    /// Makes a producer that logs in with the secret in force, and with every later one.
+    fn producer(&self, config: &ClientConfig) -> Result<Arc<Producer>, KafkaError> {
+        let mut config = config.clone();
+        self.keyring.configure(&mut config);
+        let producer = Producer::new(&config, self.reports.clone(), &self.topics)?;
+        let producer = Arc::new(producer);
+        self.keyring.enter(&producer);
+        Ok(producer)
+    }
 }
 
 struct Started {
@@ -42,29 +63,28 @@ struct Started {
 }
 
 impl Client {
-    /// Its producers send to `topics` by their places. To be called on a runtime, which polls them.
-    pub(crate) fn new(
-        config: ClientConfig,
-        reports: Reports,
-        topics: Arc<[CString]>,
-    ) -> Result<Self, KafkaError> {
-        let producer = Producer::new(&config, reports.clone(), &topics)?;
+    /// Starts the first producer. To be called on a runtime, which polls it.
+    pub(crate) fn new(config: ClientConfig, common: Common) -> Result<Self, KafkaError> {
+        let producer = common.producer(&config)?;
         let current = Mutex::new(Started::new(producer, JoinSet::new()));
         Ok(Self {
             config,
-            reports,
-            topics,
+            common,
             current,
         })
     }
 
-    /// Another client, with the same topics and the same reports.
+    /// Makes another client that has the same in common.
     pub(crate) fn beside(&self, config: ClientConfig) -> Result<Self, KafkaError> {
-        Self::new(config, self.reports.clone(), self.topics.clone())
+        Self::new(config, self.common.clone())
     }
 
     pub(crate) fn reports(&self) -> &Reports {
-        &self.reports
+        &self.common.reports
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.common.keyring
     }
 
     /// The producer; a new one when the last has failed for good, at most once a second.
@@ -89,7 +109,7 @@ impl Client {
             return;
         }
         tracing::warn!(reason, "the producer has failed and is replaced");
-        match Producer::new(&self.config, self.reports.clone(), &self.topics) {
+        match self.common.producer(&self.config) {
             Ok(producer) => current.give_way(producer),
             Err(error) => tracing::warn!(%error, "there is no new producer"),
         }
@@ -102,8 +122,7 @@ impl Client {
 
 impl Started {
     /// Polls the producer beside those before it.
-    fn new(producer: Producer, mut polls: JoinSet<()>) -> Self {
-        let producer = Arc::new(producer);
+    fn new(producer: Arc<Producer>, mut polls: JoinSet<()>) -> Self {
         polls.spawn(poll(producer.clone()));
         Self {
             producer,
@@ -119,7 +138,7 @@ impl Started {
             .map(|(_, reason)| reason)
     }
 
-    fn give_way(&mut self, next: Producer) {
+    fn give_way(&mut self, next: Arc<Producer>) {
         while self.polls.try_join_next().is_some() {}
         *self = Self::new(next, std::mem::take(&mut self.polls));
     }

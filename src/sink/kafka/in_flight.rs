@@ -19,7 +19,7 @@ use crate::record::{Outcome, Outcomes};
 /// Bits of the word that are the record's place in its batch.
 const INDEX_BITS: u32 = usize::BITS / 2;
 
-/// All batches whose reports are still to come.
+/// Holds all batches whose reports are still to come.
 pub(crate) struct InFlight {
     batches: Box<[ArcSwapOption<Reported>]>,
     free: ArrayQueue<usize>,
@@ -37,9 +37,8 @@ struct Reported {
 impl InFlight {
     pub(crate) fn new(batches_max: usize) -> Self {
         let free = ArrayQueue::new(batches_max.max(1));
-        // The queue has room for each of them.
         for place in 0..free.capacity() {
-            let _ = free.push(place);
+            free.push(place).expect("the queue has room for each");
         }
         Self {
             batches: (0..free.capacity())
@@ -51,6 +50,7 @@ impl InFlight {
 
     /// A place for a batch of so many records, at least one; `None` when all are taken.
     pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
+        debug_assert!(records > 0, "nothing would report an empty batch");
         let place = self.free.pop()?;
         let remaining = AtomicUsize::new(records);
         let reported = Reported {
@@ -67,14 +67,17 @@ impl InFlight {
     /// The record whose message carries this word was delivered (`None`) or not.
     pub(crate) fn report(&self, opaque: usize, failure: Option<Outcome>) {
         let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
-        let Some(batch) = &*self.batches[place].load() else {
+        let batch = self.batches[place].load();
+        let Some(batch) = &*batch else {
+            debug_assert!(false, "a place is taken until its last report");
             return;
         };
         if batch.report(index, failure) {
             self.batches[place].store(None);
             // The place came out of this queue, so there is room for it. It is free before the batch is known to be
             // complete: whoever then begins the next one finds it.
-            let _ = self.free.push(place);
+            let freed = self.free.push(place);
+            debug_assert!(freed.is_ok(), "it has room for each place");
             batch.complete.notify_one();
         }
     }
@@ -89,6 +92,7 @@ pub(crate) struct BatchInFlight {
 impl BatchInFlight {
     /// The word that the record's message carries.
     pub(crate) fn opaque(&self, index: usize) -> usize {
+        debug_assert!(index < self.reported.records, "a record of this batch");
         self.place << INDEX_BITS | index
     }
 
@@ -102,13 +106,16 @@ impl BatchInFlight {
 impl Reported {
     /// Whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
+        debug_assert!(index < self.records, "the word names a record of the batch");
         if let Some(outcome) = failure {
             self.failed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((index, outcome));
         }
-        self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
+        let remaining = self.remaining.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(remaining > 0, "each message is reported once");
+        remaining == 1
     }
 
     fn outcomes(&self) -> Outcomes {
@@ -118,9 +125,9 @@ impl Reported {
             return Outcomes::DELIVERED;
         }
         let mut outcomes = vec![Outcome::Delivered; self.records];
-        failed
-            .into_iter()
-            .for_each(|(index, outcome)| outcomes[index] = outcome);
+        for (index, outcome) in failed {
+            outcomes[index] = outcome;
+        }
         Outcomes::Each(outcomes)
     }
 }

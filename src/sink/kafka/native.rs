@@ -5,7 +5,7 @@
 //! when the first record is sent to it, not before: many brokers make a topic that a producer speaks of.
 #![allow(unsafe_code)] // calls into librdkafka
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::future::poll_fn;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -16,15 +16,18 @@ use futures_util::task::AtomicWaker;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new,
-    rd_kafka_headers_t, rd_kafka_message_status, rd_kafka_msg_status_t, rd_kafka_producev,
-    rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
-    rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
-    rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
+    rd_kafka_headers_t, rd_kafka_message_status, rd_kafka_msg_status_t,
+    rd_kafka_oauthbearer_set_token, rd_kafka_producev, rd_kafka_queue_cb_event_enable,
+    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_length, rd_kafka_queue_t,
+    rd_kafka_resp_err_t, rd_kafka_sasl_set_credentials, rd_kafka_t, rd_kafka_topic_destroy,
+    rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
 };
-use rdkafka::client::Client;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+
+use crate::record::Timestamp;
 
 /// A producer of librdkafka, and the context that it tells what happens. What it lends out is dropped before it.
 pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
@@ -238,6 +241,59 @@ impl Drop for Events {
 unsafe extern "C" fn wake(_: *mut rd_kafka_t, waker: *mut c_void) {
     // SAFETY: `Events` gave a waker that it keeps as long as this may be called.
     unsafe { &*waker.cast::<AtomicWaker>() }.wake();
+}
+
+/// A token of `OAUTHBEARER`.
+pub(crate) struct Token {
+    pub value: CString,
+    /// Whose it is; librdkafka logs it.
+    pub principal: CString,
+    pub expires_at: Timestamp,
+    /// What the brokers are told besides: names of letters, and their values.
+    pub extensions: Vec<(CString, CString)>,
+}
+
+/// Has the client log in with this password from its next connection on, by PLAIN or by SCRAM.
+pub(crate) fn set_password<C: ClientContext>(client: &Client<C>, user: &CStr, password: &CStr) {
+    // SAFETY: the client lives; both texts end with NUL, and are copied.
+    let error = unsafe {
+        rd_kafka_sasl_set_credentials(client.native_ptr(), user.as_ptr(), password.as_ptr())
+    };
+    assert!(
+        error.is_null(),
+        "it fails without a user or a password only"
+    );
+}
+
+/// Has the client log in with this token from its next connection on. An error is a token that librdkafka does not take.
+pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), String> {
+    let mut extensions = Vec::with_capacity(2 * token.extensions.len());
+    for (name, value) in &token.extensions {
+        extensions.extend([name.as_ptr(), value.as_ptr()]);
+    }
+    let mut reason = [0; 512];
+    // SAFETY: the client lives; all texts end with NUL and are copied; there are as many extensions as told, each a name
+    // followed by a value; the reason is written within its bytes, and ends with NUL.
+    let code = unsafe {
+        rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            token.value.as_ptr(),
+            i64::try_from(token.expires_at.0).unwrap_or(i64::MAX / 1000),
+            token.principal.as_ptr(),
+            extensions.as_mut_ptr(),
+            extensions.len(),
+            reason.as_mut_ptr().cast::<c_char>(),
+            reason.len(),
+        )
+    };
+    if code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    let reason = CStr::from_bytes_until_nul(&reason);
+    Err(reason.map_or_else(
+        |_| format!("{code:?}"),
+        |reason| reason.to_string_lossy().into(),
+    ))
 }
 
 /// Whether the topic may have a message that librdkafka failed to deliver.

@@ -60,6 +60,11 @@ impl Reports {
         self.trouble.store(None);
     }
 
+    /// There is no token to log in with, for this reason.
+    pub(crate) fn no_token(&self, reason: &str) {
+        self.note(RDKafkaErrorCode::Authentication, reason);
+    }
+
     fn note(&self, code: RDKafkaErrorCode, reason: &str) {
         self.trouble.store(Some(Arc::new(Trouble {
             code,

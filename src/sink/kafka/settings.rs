@@ -1,16 +1,19 @@
-//! librdkafka's properties: ours, the operator's over them, and those that would break the promise.
+//! The producer's configuration: our values of librdkafka's properties, and the operator's over them.
 //!
-//! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). The operator's value under either replaces
-//! ours; faults are told under the name that the operator used.
+//! The sink asks for it once, before it has spoken to any broker. A value that would break the promise, or that librdkafka
+//! does not take, is `Misconfigured` and named by its variable. How the brokers are logged in to is `login`'s.
 
-use std::time::Duration;
+mod promise;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
+use super::login::Login;
+use super::properties::{Properties, variable};
+use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
-use crate::sink::{SinkError, SinkOptions};
+use promise::Promise;
 
 /// What a message has beside its value: key, headers, framing; generous.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 4096;
@@ -21,46 +24,21 @@ const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
 /// Smaller requests than this would cost throughput.
 const REQUEST_BYTES_MIN: usize = 128 << 10;
 
+const _: () = assert!(REQUEST_BYTES_MIN <= MESSAGE_BYTES_DEFAULT);
+
 /// librdkafka's bounds for `message.timeout.ms` and `socket.timeout.ms`. The least one leaves room for a lingering batch.
 const MESSAGE_TIMEOUT_MILLIS: (u128, u128) = (1000, i32::MAX as u128);
 const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
 
-/// Other names of a producer's properties, from librdkafka's CONFIGURATION.md.
-const ALIASES: [(&str, &str); 10] = [
-    ("bootstrap.servers", "metadata.broker.list"),
-    ("max.in.flight", "max.in.flight.requests.per.connection"),
-    ("sasl.mechanism", "sasl.mechanisms"),
-    (
-        "sasl.oauthbearer.client.credentials.client.id",
-        "sasl.oauthbearer.client.id",
-    ),
-    (
-        "sasl.oauthbearer.client.credentials.client.secret",
-        "sasl.oauthbearer.client.secret",
-    ),
-    ("linger.ms", "queue.buffering.max.ms"),
-    ("retries", "message.send.max.retries"),
-    ("compression.type", "compression.codec"),
-    ("acks", "request.required.acks"),
-    ("delivery.timeout.ms", "message.timeout.ms"),
-];
+const _: () = assert!(MESSAGE_TIMEOUT_MILLIS.0 <= SOCKET_TIMEOUT_MILLIS_MAX);
 
-/// Those that need nothing but a user and a password.
-const SASL_MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+/// What a record takes of the memory budget at least, its payload aside; admission reckons as much.
+const RECORD_BYTES_MIN: usize = 1024;
 
-/// Those whose partition is a function of the key, which is never empty.
-const PARTITIONERS: [&str; 6] = [
-    "murmur2_random",
-    "murmur2",
-    "consistent_random",
-    "consistent",
-    "fnv1a_random",
-    "fnv1a",
-];
-
-/// The producer's configuration.
+/// The producer's configuration, and how it logs in.
 pub(crate) struct Settings {
     pub client: ClientConfig,
+    pub login: Login,
     pub body_bytes_max: usize,
     /// The operator's properties, for faults to name.
     names: Vec<String>,
@@ -68,99 +46,79 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
-        let operators = |property: &str| {
-            let mut named = config
-                .properties
-                .iter()
-                .filter(|(name, _)| canonical(name) == property);
-            named.next().map(|(_, value)| value.as_str())
-        };
-        let idempotent = !operators("enable.idempotence").is_some_and(is_off);
-        let mut client = defaults(options);
-        if !idempotent {
-            tracing::warn!(
-                "FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice"
-            );
-            client.set("max.in.flight.requests.per.connection", "1");
-        }
-        if operators("debug").is_some_and(|debug| !debug.is_empty()) {
-            client.set_log_level(RDKafkaLogLevel::Debug);
-        }
-        for (index, (name, value)) in config.properties.iter().enumerate() {
-            keep_promise(name, value, options, idempotent)?;
-            let others = &config.properties[..index];
-            if let Some((other, _)) = others
-                .iter()
-                .find(|(other, _)| canonical(other) == canonical(name))
-            {
-                return Err(fault(
-                    name,
-                    &format!("is {} under another name; set one of them", variable(other)),
-                ));
-            }
-            client.remove(canonical(name)).set(name, value);
-        }
-        let names = config
-            .properties
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect();
+        let mut properties = Properties::new(&config.properties)?;
+        let login = Login::take(&mut properties)?;
+        let client = configure(&properties, options)?;
+        let names = properties.iter().map(|property| property.name.clone());
         Ok(Self {
             client,
+            login,
             body_bytes_max: options.body_bytes_max,
-            names,
+            names: names.collect(),
         })
     }
 
-    /// For a producer that puts each record into a request of its own.
+    /// Returns what configures a producer that puts each record into a request of its own.
     pub(crate) fn alone(&self) -> ClientConfig {
         let mut client = self.client.clone();
         client.set("batch.num.messages", "1");
         client
     }
 
-    /// Properties that librdkafka does not take.
+    /// Names the property that librdkafka does not take.
     pub(crate) fn misconfigured(&self, error: KafkaError) -> SinkError {
         let (name, text) = match error {
             KafkaError::ClientConfig(_, text, name, _) => (Some(name), text),
             KafkaError::ClientCreation(text) => (self.named_in(&text), text),
             error => (None, error.to_string()),
         };
-        SinkError::Misconfigured(format!(
-            "{}: {text}",
-            name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name))
-        ))
+        let variable = name.map_or("FOREBAY_KAFKA_*".into(), |name| variable(&name));
+        SinkError::Misconfigured(format!("{variable}: {text}"))
     }
 
-    /// The property that a fault speaks of: the operator's with the longest name, else the first that is named.
+    /// Finds the property that a fault speaks of: the operator's with the longest name, else the first that is named.
     fn named_in(&self, text: &str) -> Option<String> {
-        let operators = self
-            .names
-            .iter()
-            .filter(|name| text.contains(*name))
-            .max_by_key(|name| name.len());
-        let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
-        operators.cloned().or_else(|| {
-            words
-                .find(|word| word.trim_matches('.').contains('.'))
-                .map(Into::into)
-        })
+        let named = self.names.iter().filter(|name| text.contains(*name));
+        let longest = named.max_by_key(|name| name.len());
+        longest
+            .cloned()
+            .or_else(|| first_property(text).map(Into::into))
     }
 }
 
-/// What a record takes of the memory budget at least, its payload aside; admission reckons as much.
-const RECORD_BYTES_MIN: usize = 1024;
+/// Finds the first word that is spelled as a property is.
+fn first_property(text: &str) -> Option<&str> {
+    let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
+    words.find(|word| word.trim_matches('.').contains('.'))
+}
 
-/// Batches are made by the batcher: librdkafka need not make them again. Its queue is bounded as admission is.
+/// Puts the operator's properties over ours, those that keep the promise.
+fn configure(properties: &Properties, options: &SinkOptions) -> Result<ClientConfig, SinkError> {
+    let idempotence = properties.get("enable.idempotence");
+    let is_idempotent = !idempotence.is_some_and(|property| property.is_off());
+    let promise = Promise {
+        options,
+        is_idempotent,
+    };
+    let mut client = defaults(options);
+    if !is_idempotent {
+        tracing::warn!("FOREBAY_KAFKA_ENABLE_IDEMPOTENCE is off: a retry may write a record twice");
+        client.set("max.in.flight.requests.per.connection", "1");
+    }
+    let debug = properties.get("debug");
+    if debug.is_some_and(|debug| !debug.value.is_empty()) {
+        client.set_log_level(RDKafkaLogLevel::Debug);
+    }
+    for property in properties.iter() {
+        promise.check(property)?;
+        client.remove(property.canonical());
+        client.set(&property.name, &property.value);
+    }
+    Ok(client)
+}
+
+/// Returns our values. Batches are made by the batcher: librdkafka need not make them again.
 fn defaults(options: &SinkOptions) -> ClientConfig {
-    let timeout_millis = options
-        .ack_timeout
-        .as_millis()
-        .clamp(MESSAGE_TIMEOUT_MILLIS.0, MESSAGE_TIMEOUT_MILLIS.1);
-    let message_bytes = MESSAGE_BYTES_DEFAULT.max(message_bytes_needed(options));
-    // A topic that takes the largest record takes every request of this size.
-    let request_bytes =
-        message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
     let mut client = ClientConfig::new();
     client
         .set("client.id", "forebay")
@@ -168,30 +126,41 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.ms", "0")
-        .set("queue.buffering.max.messages", queue_messages(options))
-        .set("queue.buffering.max.kbytes", queue_kbytes(options))
         .set("allow.auto.create.topics", "false")
-        .set("message.max.bytes", message_bytes.to_string())
-        .set("batch.size", request_bytes.to_string())
-        .set("message.timeout.ms", timeout_millis.to_string())
-        .set(
-            "socket.timeout.ms",
-            timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX).to_string(),
-        )
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Info);
+    set_bounds(&mut client, options);
     client
 }
 
-/// As many messages as the memory budget admits.
+/// Bounds librdkafka's queue as admission is bounded, its messages by the largest body, and its waits by the ack's.
+fn set_bounds(client: &mut ClientConfig, options: &SinkOptions) {
+    let (least, most) = MESSAGE_TIMEOUT_MILLIS;
+    let timeout_millis = options.ack_timeout.as_millis().clamp(least, most);
+    let socket_timeout_millis = timeout_millis.min(SOCKET_TIMEOUT_MILLIS_MAX);
+    let message_bytes = MESSAGE_BYTES_DEFAULT.max(message_bytes_needed(options));
+    // A topic that takes the largest record takes every request of this size.
+    let request_bytes =
+        message_bytes_needed(options).clamp(REQUEST_BYTES_MIN, MESSAGE_BYTES_DEFAULT);
+    debug_assert!(request_bytes <= message_bytes, "a request fits a message");
+    client
+        .set("queue.buffering.max.messages", queue_messages(options))
+        .set("queue.buffering.max.kbytes", queue_kbytes(options))
+        .set("message.max.bytes", message_bytes.to_string())
+        .set("batch.size", request_bytes.to_string())
+        .set("message.timeout.ms", timeout_millis.to_string())
+        .set("socket.timeout.ms", socket_timeout_millis.to_string());
+}
+
+/// Returns as many messages as the memory budget admits.
 fn queue_messages(options: &SinkOptions) -> String {
     let messages = options.memory_bytes_max / RECORD_BYTES_MIN;
     messages.clamp(1, i32::MAX as usize).to_string()
 }
 
-/// As many bytes as the memory budget admits, and room for the largest message in any case.
+/// Returns as many KiB as the memory budget admits, and room for the largest message in any case.
 fn queue_kbytes(options: &SinkOptions) -> String {
     let bytes = options.memory_bytes_max.max(message_bytes_needed(options));
     bytes.div_ceil(1024).min(i32::MAX as usize).to_string()
@@ -201,107 +170,10 @@ fn message_bytes_needed(options: &SinkOptions) -> usize {
     options.body_bytes_max + MESSAGE_OVERHEAD_BYTES
 }
 
-/// Refuses values with which a 204 would mean less than that the reading is safe, in order, within a bounded time.
-///
-/// Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once allows; but with several
-/// requests in flight it would also overtake.
-fn keep_promise(
-    name: &str,
-    value: &str,
-    options: &SinkOptions,
-    idempotent: bool,
-) -> Result<(), SinkError> {
-    let message_bytes = message_bytes_needed(options);
-    let is_below = |least: usize| value.parse().is_ok_and(|given: usize| given < least);
-    let is_one_of = |known: &[&str]| known.iter().any(|known| value.eq_ignore_ascii_case(known));
-    let why: String = match canonical(name) {
-        "request.required.acks" if !is_one_of(&["all", "-1"]) => {
-            "must be all: with fewer acks a 204 would not mean that the reading is safe".into()
-        }
-        "partitioner" if !is_one_of(&PARTITIONERS) => format!(
-            "must be one of {}: only a partition that follows from the key keeps a device's order",
-            PARTITIONERS.join(", ")
-        ),
-        "queuing.strategy" if !is_one_of(&["fifo"]) => {
-            "must be fifo: otherwise later records of a device overtake earlier ones".into()
-        }
-        "max.in.flight.requests.per.connection" if !idempotent && value != "1" => {
-            "must be 1 without idempotence: a retry would overtake later records of its device"
-                .into()
-        }
-        "sasl.mechanisms" if !is_one_of(&SASL_MECHANISMS) => {
-            format!("must be one of {}", SASL_MECHANISMS.join(", "))
-        }
-        "message.timeout.ms" if value.trim() == "0" => {
-            "must not be 0: no wait is without a bound".into()
-        }
-        "queue.buffering.max.ms" if outlasts(value, options.ack_timeout) => {
-            "must be less than FOREBAY_ACK_TIMEOUT: no reading would be acknowledged in time".into()
-        }
-        "message.max.bytes" if is_below(message_bytes) => {
-            let needed = body_and_overhead(options);
-            format!("is too few for {needed}: leave it unset, or set at least {message_bytes}")
-        }
-        "queue.buffering.max.kbytes" if is_below(message_bytes.div_ceil(1024)) => {
-            let (needed, least) = (body_and_overhead(options), message_bytes.div_ceil(1024));
-            format!("is too few for {needed}: leave it unset, or set at least {least}")
-        }
-        "transactional.id" => "must not be set: Forebay does not write in transactions".into(),
-        "delivery.report.only.error" => {
-            "must not be set: Forebay needs every report for its acks".into()
-        }
-        "log.level" => {
-            "must not be set: FOREBAY_LOG and FOREBAY_KAFKA_DEBUG choose what is logged".into()
-        }
-        "api.version.request" if is_off(value) => {
-            "must not be off: records would lose their headers and their time".into()
-        }
-        "test.mock.num.brokers" | "test.mock.broker.rtt" => {
-            "must not be set: a mock cluster keeps nothing".into()
-        }
-        _ => return Ok(()),
-    };
-    Err(fault(name, &why))
-}
-
-/// Whether so many milliseconds are no less than this time.
-fn outlasts(millis: &str, time: Duration) -> bool {
-    let millis = millis.trim().parse::<f64>();
-    millis.is_ok_and(|millis| millis >= time.as_secs_f64() * 1000.0)
-}
-
-fn body_and_overhead(options: &SinkOptions) -> String {
-    let bytes = options.body_bytes_max;
-    format!("a body of FOREBAY_BODY_BYTES_MAX={bytes}B and its overhead")
-}
-
-fn fault(property: &str, why: &str) -> SinkError {
-    SinkError::Misconfigured(format!("{}: {why}", variable(property)))
-}
-
-/// As librdkafka reads a switch.
-fn is_off(value: &str) -> bool {
-    ["false", "f", "0"]
-        .iter()
-        .any(|off| value.eq_ignore_ascii_case(off))
-}
-
-fn canonical(name: &str) -> &str {
-    ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map_or(name, |(_, property)| property)
-}
-
-fn variable(property: &str) -> String {
-    format!(
-        "FOREBAY_KAFKA_{}",
-        property.to_ascii_uppercase().replace('.', "_")
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn options(

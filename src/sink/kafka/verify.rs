@@ -29,7 +29,7 @@ pub(crate) type Admin = AdminClient<DefaultClientContext>;
 
 type Answer = Result<(), SinkError>;
 
-/// What is known of the topics' sizes.
+/// What is known of the sizes that the topics take.
 pub(crate) struct Sizes {
     /// Of each topic, whether it was found to take the largest record.
     fits: Box<[AtomicBool]>,
@@ -103,15 +103,23 @@ impl KafkaSink {
 
     /// Holds the largest record against the topics that are there and whose size is not known.
     async fn check_sizes(&self, streams: &[StreamIndex], answers: &mut [Answer]) {
-        let is_open =
-            |place: &usize| answers[*place].is_ok() && !self.sizes.is_known(streams[*place]);
-        let open: Vec<usize> = (0..streams.len()).filter(is_open).collect();
-        if open.is_empty() {
+        debug_assert_eq!(answers.len(), streams.len(), "an answer for each stream");
+        let mut places = Vec::new();
+        let mut topics = Vec::new();
+        for (place, stream) in streams.iter().enumerate() {
+            if answers[place].is_ok() && !self.sizes.is_known(*stream) {
+                places.push(place);
+                topics.push(self.topics[stream.get()].as_str());
+            }
+        }
+        if places.is_empty() {
             return;
         }
-        let asked: Vec<StreamIndex> = open.iter().map(|&place| streams[place]).collect();
-        let checked = self.ask_sizes(&asked).await;
-        for (place, answer) in open.into_iter().zip(checked) {
+        let checked = match self.ask_sizes(&topics).await {
+            Ok(checked) => checked,
+            Err(answer) => vec![answer; places.len()],
+        };
+        for (place, answer) in places.into_iter().zip(checked) {
             if answer.is_ok() {
                 self.sizes.fits(streams[place]);
             }
@@ -119,31 +127,26 @@ impl KafkaSink {
         }
     }
 
-    async fn ask_sizes(&self, streams: &[StreamIndex]) -> Vec<Answer> {
-        let topics = streams.iter().map(|stream| &self.topics[stream.get()]);
-        let resources: Vec<_> = topics
-            .clone()
-            .map(|topic| ResourceSpecifier::Topic(topic))
-            .collect();
+    /// Asks for the topics' settings. Where there are none to be had the error is the answer for each of them.
+    async fn ask_sizes(&self, topics: &[&str]) -> Result<Vec<Answer>, Answer> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let admin = match self.admin() {
-            Ok(admin) => admin,
-            Err(error) => return vec![Err(error); streams.len()],
-        };
-        let told = match admin.describe_configs(&resources, &options).await {
-            Ok(told) => told,
-            Err(error) => return vec![self.do_without_sizes(&error); streams.len()],
-        };
-        let mut answers = Vec::new();
-        for (topic, settings) in topics.zip(told) {
+        let resources: Vec<_> = topics
+            .iter()
+            .map(|name| ResourceSpecifier::Topic(name))
+            .collect();
+        let admin = self.admin().map_err(Err)?;
+        let told = admin.describe_configs(&resources, &options).await;
+        let told = told.map_err(|error| self.do_without_sizes(&error))?;
+        let mut answers = Vec::with_capacity(topics.len());
+        for (topic, settings) in topics.iter().zip(told) {
             // A topic that is there, and whose settings we may not read, has no limit that we know.
             let bytes_max = settings.map_or(usize::MAX, |settings| record_bytes_max(&settings));
             answers.push(self.check_size(topic, bytes_max));
         }
-        answers
+        Ok(answers)
     }
 
-    /// No settings are told, for this reason. That may be for ever, on a cluster that answers otherwise.
+    /// Says what it means that no settings are told. That may be for ever, on a cluster that answers otherwise.
     fn do_without_sizes(&self, error: &KafkaError) -> Answer {
         let attempts = self.sizes.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
         if attempts >= SETTINGS_ATTEMPTS {
@@ -161,12 +164,13 @@ impl KafkaSink {
         if let Some(admin) = &*admin {
             return Ok(admin.clone());
         }
-        let made = self
-            .settings
-            .client
-            .create()
-            .map_err(|error| self.settings.misconfigured(error))?;
-        Ok(admin.insert(Arc::new(made)).clone())
+        let mut config = self.settings.client.clone();
+        self.client.keyring().configure(&mut config);
+        let made = config.create();
+        let made = made.map_err(|error| self.settings.misconfigured(error))?;
+        let made: Arc<Admin> = Arc::new(made);
+        self.client.keyring().enter(&made);
+        Ok(admin.insert(made).clone())
     }
 
     fn check_size(&self, topic: &str, record_bytes_max: usize) -> Answer {
@@ -199,7 +203,7 @@ impl KafkaSink {
     }
 }
 
-/// Where one gets no answer at all, the others are not asked for.
+/// Asks for one topic after the other; where one gets no answer at all, the others are not asked for.
 fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
@@ -214,23 +218,24 @@ fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
     answers
 }
 
-/// What the brokers say of a topic; an error is one of theirs, or that they say nothing.
+/// Asks the brokers for a topic. An error is one of theirs, or that they say nothing.
 fn find_topic(producer: &Producer, topic: &str) -> Result<Answer, KafkaError> {
     let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let error = found
-        .and_then(|found| found.error())
-        .map(RDKafkaErrorCode::from);
-    Ok(match error {
-        None => Ok(()),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            Err(missing(topic))
+    let error = found.and_then(|found| found.error());
+    Ok(error.map_or(Ok(()), |code| Err(unusable(topic, code.into()))))
+}
+
+/// Says what an error means that the brokers tell of a topic.
+fn unusable(topic: &str, code: RDKafkaErrorCode) -> SinkError {
+    use RDKafkaErrorCode::*;
+    match code {
+        UnknownTopicOrPartition | UnknownTopic => missing(topic),
+        TopicAuthorizationFailed | InvalidTopic => {
+            SinkError::Closed(format!("topic {topic}: {code}"))
         }
-        Some(
-            code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic),
-        ) => Err(SinkError::Closed(format!("topic {topic}: {code}"))),
-        Some(code) => Err(SinkError::Away(format!("topic {topic}: {code}"))),
-    })
+        _ => SinkError::Away(format!("topic {topic}: {code}")),
+    }
 }
 
 /// The largest message that the topic takes: a segment has to hold it, too. No limit where it does not say.

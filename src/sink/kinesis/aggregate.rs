@@ -64,6 +64,7 @@ impl Size {
         } else {
             0
         };
+        debug_assert!(keys > 0, "the first record brings the first key");
         Self {
             keys,
             bytes: self.bytes + key_bytes + field_bytes(record_bytes(keys - 1, record)),
@@ -91,27 +92,30 @@ pub fn encode(hash_key: u128, records: &[UserRecord<'_>]) -> Vec<u8> {
     let bytes = Size::of(hash_key, records).bytes;
     let mut out = Vec::with_capacity(bytes);
     out.extend_from_slice(&MAGIC);
-    let runs = || records.chunk_by(|one, next| one.partition_key == next.partition_key);
-    for run in runs() {
-        put_bytes(
-            &mut out,
-            field::PARTITION_KEY_TABLE,
-            run[0].partition_key.as_bytes(),
-        );
+    for run in runs(records) {
+        let partition_key = run[0].partition_key.as_bytes();
+        put_bytes(&mut out, field::PARTITION_KEY_TABLE, partition_key);
     }
+    let hash_key = hash_key.to_string();
     put_bytes(
         &mut out,
         field::EXPLICIT_HASH_KEY_TABLE,
-        hash_key.to_string().as_bytes(),
+        hash_key.as_bytes(),
     );
-    for (key_index, run) in runs().enumerate() {
-        run.iter()
-            .for_each(|record| put_record(&mut out, key_index, record));
+    for (key_index, run) in runs(records).enumerate() {
+        for record in run {
+            put_record(&mut out, key_index, record);
+        }
     }
     let digest = Md5::digest(&out[MAGIC.len()..]);
     out.extend_from_slice(&digest);
-    debug_assert_eq!(out.len(), bytes);
+    debug_assert_eq!(out.len(), bytes, "the size was reckoned record by record");
     out
+}
+
+/// Cuts the records where another partition key begins.
+fn runs<'a, 'r>(records: &'r [UserRecord<'a>]) -> impl Iterator<Item = &'r [UserRecord<'a>]> {
+    records.chunk_by(|one, next| one.partition_key == next.partition_key)
 }
 
 fn put_record(out: &mut Vec<u8>, key_index: usize, record: &UserRecord<'_>) {

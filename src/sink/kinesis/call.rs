@@ -34,7 +34,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The entry's error that says a shard takes no more for now.
 const SHARD_IS_FULL: &str = "ProvisionedThroughputExceededException";
 
-/// What became of a call.
+/// What became of the records of a call.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub settled: Vec<(Entry, Verdict)>,
@@ -84,17 +84,14 @@ fn halve(part: &mut Vec<Put>, parts: &mut Vec<Vec<Put>>) -> bool {
     true
 }
 
+/// Makes one call, and waits for its answer until the first of its records is out of time.
 async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Failure> {
+    debug_assert!(!part.is_empty() && part.len() <= CALL_RECORDS_MAX);
     let now = Instant::now();
-    let answer_deadline = part
-        .iter()
-        .flat_map(|put| &put.entries)
-        .map(|entry| entry.deadlines.answer)
-        .min();
-    let answer_deadline = answer_deadline.filter(|deadline| *deadline > now);
-    let Some(answer_deadline) = answer_deadline else {
+    let answer_deadline = answer_deadline(part);
+    if answer_deadline <= now {
         return Err(Failure::NotWritten("the time for retries is over".into()));
-    };
+    }
     let records = part.iter().map(Put::request_entry).collect();
     let call = stream
         .client()
@@ -106,12 +103,20 @@ async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Fai
         Ok(answer) => answer.map_err(|error| stream.failure(&error))?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };
-    match answer.records().len() == part.len() {
-        true => Ok(answer),
-        false => Err(Failure::NoAnswer(
-            "the answer does not match the call".into(),
-        )),
+    if answer.records().len() != part.len() {
+        let reason = "the answer does not match the call";
+        return Err(Failure::NoAnswer(reason.into()));
     }
+    Ok(answer)
+}
+
+/// Returns when the first record of a call must have its answer.
+fn answer_deadline(part: &[Put]) -> Instant {
+    let entries = part.iter().flat_map(|put| &put.entries);
+    let deadlines = entries.map(|entry| entry.deadlines.answer);
+    deadlines
+        .min()
+        .expect("a call has a put, and a put a record")
 }
 
 impl Answer {
@@ -129,28 +134,21 @@ impl Answer {
                 }
                 _ => self.settle(put, &Verdict::Written),
             },
-            (_, Some(code)) => {
-                if code == SHARD_IS_FULL {
-                    self.full_shards.insert(put.shard.clone());
-                }
-                self.settle(
-                    put,
-                    &Verdict::Failed {
-                        reason: code.into(),
-                        maybe_written: false,
-                    },
-                );
-            }
-            (None, None) => {
-                self.settle(
-                    put,
-                    &Verdict::Failed {
-                        reason: "an empty answer".into(),
-                        maybe_written: true,
-                    },
-                );
-            }
+            (_, Some(code)) => self.settle_failed(put, code),
+            (None, None) => self.settle(put, &maybe_written("an empty answer")),
         }
+    }
+
+    /// Settles a put that the service says it has not written.
+    fn settle_failed(&mut self, put: Put, code: String) {
+        if code == SHARD_IS_FULL {
+            self.full_shards.insert(put.shard.clone());
+        }
+        let verdict = Verdict::Failed {
+            reason: code.into(),
+            maybe_written: false,
+        };
+        self.settle(put, &verdict);
     }
 
     /// What comes after them is not sent: it may be a failed device's.
@@ -175,18 +173,14 @@ impl Answer {
             let first = put.entries[0].hash_key;
             for entry in put.entries {
                 let key = entry.hash_key;
-                let is_home = key == first
-                    || shards
-                        .as_ref()
-                        .is_some_and(|shards| *shards.id_of(key) == landed);
-                self.settled.push((
-                    entry,
-                    if is_home {
-                        Verdict::Written
-                    } else {
-                        elsewhere()
-                    },
-                ));
+                let shard = shards.as_ref().map(|shards| shards.id_of(key));
+                let is_home = key == first || shard.is_some_and(|shard| *shard == landed);
+                let verdict = if is_home {
+                    Verdict::Written
+                } else {
+                    maybe_written("the stream was resharded")
+                };
+                self.settled.push((entry, verdict));
             }
         }
     }
@@ -203,9 +197,9 @@ fn held_back() -> Verdict {
     }
 }
 
-fn elsewhere() -> Verdict {
+fn maybe_written(reason: &str) -> Verdict {
     Verdict::Failed {
-        reason: "the stream was resharded".into(),
+        reason: reason.into(),
         maybe_written: true,
     }
 }

@@ -21,7 +21,7 @@ pub(super) const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// How exactly rests, paces and deadlines are kept.
 const TICK: Duration = Duration::from_millis(25);
 
-/// With `packed` the records go as aggregates.
+/// Runs until the sink is dropped. With `packed` the records go as aggregates.
 pub(super) async fn run(
     stream: Arc<Stream>,
     packed: bool,
@@ -35,10 +35,11 @@ pub(super) async fn run(
         pending.reshard(stream.shards(), Instant::now());
         take_waiting(&mut batches, &mut pending);
         while calls.len() < CALLS_IN_FLIGHT_MAX {
-            match pending.next_call(Instant::now()) {
-                call if call.is_empty() => break,
-                call => calls.push(call::put(&stream, call)),
+            let puts = pending.next_call(Instant::now());
+            if puts.is_empty() {
+                break;
             }
+            calls.push(call::put(&stream, puts));
         }
         tokio::select! {
             batch = batches.recv(), if pending.has_room() => match batch {

@@ -8,6 +8,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::RECORD_BYTES_MAX_DEFAULT;
@@ -34,8 +35,12 @@ impl Reply {
     }
 
     fn send(self, outcome: Outcome) {
-        // Nobody waits any more: the batch was cancelled.
-        let _ = self.outcomes.try_send((self.index, outcome));
+        let sent = self.outcomes.try_send((self.index, outcome));
+        debug_assert!(
+            !matches!(sent, Err(TrySendError::Full(_))),
+            "there is room for every record of the batch"
+        );
+        // Else nobody waits any more: the batch was cancelled.
     }
 }
 
@@ -202,6 +207,7 @@ impl Put {
 
     /// The second half of its records. There are two or more.
     pub(crate) fn split_off(&mut self) -> Self {
+        debug_assert!(self.entries.len() >= 2, "neither half is empty");
         let entries = self.entries.split_off(self.entries.len() / 2);
         Self {
             entries,
@@ -221,6 +227,10 @@ impl Put {
 
     /// As the service wants it.
     pub(crate) fn request_entry(&self) -> PutRecordsRequestEntry {
+        debug_assert!(
+            self.packed.is_some() || self.has_one_record(),
+            "only an aggregate has more"
+        );
         let Entry {
             hash_key, payload, ..
         } = &self.entries[0];

@@ -33,9 +33,12 @@ pub(super) struct Load {
     pub bytes: usize,
 }
 
+const _: () = assert!(SHARE_MIN > 0.0 && SHARE_MIN < CUT && CUT < 1.0);
+
+/// How fast one shard may be written to now, and what it has saved up.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
-    /// Of the shard's limit: between `SHARE_MIN` and 1.
+    /// The share of the shard's limit, between `SHARE_MIN` and 1.
     share: f64,
     /// Tokens, in seconds of the full limit: 1 is a whole second's worth; less than 0 is owed.
     records: f64,
@@ -92,6 +95,10 @@ impl Pace {
         self.share = (self.share + seconds * REGAINED_PER_SECOND).min(1.0);
         self.records = (self.records + seconds * self.share).min(1.0);
         self.bytes = (self.bytes + seconds * self.share).min(1.0);
+        debug_assert!(
+            (SHARE_MIN..=1.0).contains(&self.share),
+            "it is cut and regained"
+        );
     }
 }
 

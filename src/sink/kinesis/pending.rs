@@ -78,12 +78,15 @@ impl Pending {
         self.waiting < RECORDS_WAITING_MAX * self.queues.len()
     }
 
+    /// Counts what waits for the shard from now on.
     fn count(&mut self, shard: usize, load: Load) {
         self.queues[shard].load += load;
         self.waiting += load.records;
     }
 
+    /// Counts what waits for the shard no more.
     fn discount(&mut self, shard: usize, load: Load) {
+        debug_assert!(self.waiting >= load.records, "what leaves was counted");
         self.queues[shard].load -= load;
         self.waiting -= load.records;
     }
@@ -98,18 +101,7 @@ impl Pending {
         if Arc::ptr_eq(&shards, &self.shards) {
             return;
         }
-        let mut before: HashMap<_, _> = self
-            .queues
-            .drain(..)
-            .map(|queue| (queue.shard.clone(), queue))
-            .collect();
-        let ready: Vec<_> = before.values_mut().flat_map(Queue::clear).collect();
-        let queue = |id| {
-            before
-                .remove(id)
-                .unwrap_or_else(|| Queue::new(Arc::clone(id), now))
-        };
-        self.queues = shards.ids().map(queue).collect();
+        let ready = self.replace_queues(&shards, now);
         self.turns.clear();
         self.paced.clear();
         for (name, device) in &mut self.devices {
@@ -117,7 +109,32 @@ impl Pending {
             self.queues[device.shard].load += device.load();
         }
         self.shards = shards;
-        ready.into_iter().for_each(|name| self.make_ready(name));
+        for name in ready {
+            self.make_ready(name);
+        }
+        debug_assert_eq!(self.waiting, self.waiting_in_queues(), "a record stays one");
+    }
+
+    /// Makes an empty queue for each shard, and returns the devices that were ready in the old ones.
+    fn replace_queues(&mut self, shards: &Shards, now: Instant) -> Vec<DeviceId> {
+        let mut ready = Vec::new();
+        let mut before = HashMap::new();
+        for mut queue in self.queues.drain(..) {
+            ready.extend(queue.clear());
+            before.insert(queue.shard.clone(), queue);
+        }
+        for id in shards.ids() {
+            let queue = before.remove(id);
+            let queue = queue.unwrap_or_else(|| Queue::new(Arc::clone(id), now));
+            self.queues.push(queue);
+        }
+        debug_assert_eq!(self.queues.len(), shards.len(), "a queue for each shard");
+        ready
+    }
+
+    fn waiting_in_queues(&self) -> usize {
+        let loads = self.queues.iter().map(|queue| queue.load.records);
+        loads.sum()
     }
 
     pub(crate) fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
@@ -167,10 +184,10 @@ impl Pending {
             }
         }
         // What had no room in this call has the first turns in the next one.
-        passed
-            .into_iter()
-            .rev()
-            .for_each(|shard| self.turns.push_front(shard));
+        for shard in passed.into_iter().rev() {
+            self.turns.push_front(shard);
+        }
+        debug_assert!(call.len() <= CALL_RECORDS_MAX, "the service takes no more");
         call
     }
 
@@ -231,6 +248,7 @@ impl Pending {
             debug_assert!(false, "a device with a record in a call is known");
             return;
         };
+        debug_assert!(device.in_call > 0, "it was taken for a call");
         device.in_call -= 1;
         let (shard, name, load) = (device.shard, entry.device.clone(), Load::of(&entry));
         device.entries.push_front(entry);
@@ -280,6 +298,7 @@ impl Pending {
         let Some(device) = self.devices.get_mut(name) else {
             return;
         };
+        debug_assert!(device.in_call > 0, "it comes back from a call");
         device.in_call -= 1;
         match device.rests_until {
             _ if device.in_call > 0 => {}
@@ -292,10 +311,9 @@ impl Pending {
     fn abandon(&mut self, entry: Entry, outcome: &Outcome) {
         if let Some(device) = self.devices.remove(&entry.device) {
             self.discount(device.shard, device.load());
-            device
-                .entries
-                .into_iter()
-                .for_each(|later| later.give_up(outcome.clone()));
+            for later in device.entries {
+                later.give_up(outcome.clone());
+            }
         }
         entry.give_up(outcome.clone());
     }

@@ -13,6 +13,7 @@ use super::pace::{Load, Pace};
 use super::shards::ShardId;
 use crate::record::DeviceId;
 
+/// What waits for one shard.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub shard: ShardId,
@@ -72,6 +73,7 @@ impl AddAssign for Load {
 
 impl SubAssign for Load {
     fn sub_assign(&mut self, other: Self) {
+        debug_assert!(self.records >= other.records && self.bytes >= other.bytes);
         self.records -= other.records;
         self.bytes -= other.bytes;
     }

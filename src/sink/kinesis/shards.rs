@@ -9,12 +9,13 @@ use std::sync::Arc;
 use aws_sdk_kinesis::types::Shard as Description;
 use md5::{Digest, Md5};
 
-/// The most shards that are kept apart; those of a larger stream would be one for us.
+/// The most shards that are kept apart; a larger stream is one shard for us.
 const SHARDS_MAX: usize = 20_000;
 
 /// `shardId-000000000000`.
 pub(super) type ShardId = Arc<str>;
 
+/// An open shard, and the first key of its range; the next shard's follows its last one.
 #[derive(Debug, PartialEq, Eq)]
 struct Shard {
     first_key: u128,
@@ -36,27 +37,17 @@ impl Shards {
 
     /// The open ones of those that are described; `None` when they do not have all keys, as in the midst of a reshard.
     pub(crate) fn of(descriptions: &[Description]) -> Option<Self> {
-        let mut ranges = descriptions
-            .iter()
-            .filter(|shard| is_open(shard))
-            .map(range)
-            .collect::<Option<Vec<_>>>()?;
-        ranges.sort_unstable_by_key(|(first_key, ..)| *first_key);
-        let follow = ranges
-            .windows(2)
-            .all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0));
-        let whole = follow
-            && ranges.first()?.0 == 0
-            && ranges.last()?.1 == u128::MAX
-            && ranges.len() <= SHARDS_MAX;
-        whole.then(|| {
-            Self(
-                ranges
-                    .into_iter()
-                    .map(|(first_key, _, id)| Shard { first_key, id })
-                    .collect(),
-            )
-        })
+        let open = descriptions.iter().filter(|shard| is_open(shard));
+        let mut ranges = open.map(Range::of).collect::<Option<Vec<_>>>()?;
+        ranges.sort_unstable_by_key(|range| range.first_key);
+        if !are_whole(&ranges) || ranges.len() > SHARDS_MAX {
+            return None;
+        }
+        let shards = ranges.into_iter().map(|range| Shard {
+            first_key: range.first_key,
+            id: range.id,
+        });
+        Some(Self(shards.collect()))
     }
 
     pub(crate) fn are_known(&self) -> bool {
@@ -73,7 +64,9 @@ impl Shards {
 
     /// The position of the shard that has this key.
     pub(crate) fn find(&self, hash_key: u128) -> usize {
-        self.0.partition_point(|shard| shard.first_key <= hash_key) - 1
+        let behind = self.0.partition_point(|shard| shard.first_key <= hash_key);
+        debug_assert!(behind > 0, "the first shard begins at 0");
+        behind - 1
     }
 
     pub(crate) fn id_of(&self, hash_key: u128) -> &ShardId {
@@ -93,13 +86,34 @@ fn is_open(shard: &Description) -> bool {
         .is_some_and(|range| range.ending_sequence_number().is_none())
 }
 
-fn range(shard: &Description) -> Option<(u128, u128, ShardId)> {
-    let range = shard.hash_key_range()?;
-    let (first, last) = (
-        range.starting_hash_key().parse().ok()?,
-        range.ending_hash_key().parse().ok()?,
-    );
-    Some((first, last, shard.shard_id().into()))
+/// The keys of one shard, the last one included.
+struct Range {
+    first_key: u128,
+    last_key: u128,
+    id: ShardId,
+}
+
+impl Range {
+    fn of(shard: &Description) -> Option<Self> {
+        let range = shard.hash_key_range()?;
+        Some(Self {
+            first_key: range.starting_hash_key().parse().ok()?,
+            last_key: range.ending_hash_key().parse().ok()?,
+            id: shard.shard_id().into(),
+        })
+    }
+}
+
+/// Whether sorted ranges have every key once.
+fn are_whole(ranges: &[Range]) -> bool {
+    let mut next_key = Some(0);
+    for range in ranges {
+        if next_key != Some(range.first_key) {
+            return false;
+        }
+        next_key = range.last_key.checked_add(1);
+    }
+    !ranges.is_empty() && next_key.is_none()
 }
 
 #[cfg(test)]

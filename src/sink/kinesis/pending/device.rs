@@ -8,6 +8,7 @@ use super::super::entry::Entry;
 use super::super::pace::Load;
 use crate::record::Outcome;
 
+/// The records of one device that wait, and when they go on.
 #[derive(Debug)]
 pub(in super::super) struct Device {
     /// The records that wait; those in a call are not among them.
