@@ -216,7 +216,7 @@ impl Bench {
     }
 }
 
-fn record(device: u8, number: u64) -> Record {
+pub(super) fn record(device: u8, number: u64) -> Record {
     Record {
         device: DeviceId::parse(&format!("device-{device}")).unwrap(),
         payload: number.to_string().into(),

@@ -94,6 +94,8 @@ impl<D: Disk> Clone for Source<D> {
 
 pub struct Reader<D: Disk> {
     source: Source<D>,
+    /// Frames that end before this place are passed over.
+    from: u64,
     at: Option<Position<D>>,
     /// The segment that was read last.
     segment: Option<u64>,
@@ -108,8 +110,13 @@ struct Position<D: Disk> {
 
 impl<D: Disk> Reader<D> {
     pub(crate) fn new(source: Source<D>) -> Self {
+        Self::from_place(source, 0)
+    }
+
+    pub(crate) fn from_place(source: Source<D>, from: u64) -> Self {
         Self {
             source,
+            from,
             at: None,
             segment: None,
             failures: 0,
@@ -150,7 +157,9 @@ impl<D: Disk> Reader<D> {
             let index = self.source.shared.index();
             let current = self.segment.and_then(|id| index.get(id).cloned());
             match (current, &self.at) {
-                (Some(current), None) if current.live > 0 => return Some(current),
+                (Some(current), None) if current.live > 0 && current.end > self.from => {
+                    return Some(current);
+                }
                 (Some(current), Some(at)) if at.place < current.end => return Some(current),
                 (Some(current), _) if current.active => return None,
                 _ => {}
@@ -173,7 +182,7 @@ impl<D: Disk> Reader<D> {
             self.pass_over_damage(segment, found);
             return Ok(None);
         };
-        if self.is_done(&header) {
+        if header.end() <= self.from || self.is_done(&header) {
             self.advance(&header);
             return Ok(None);
         }

@@ -67,6 +67,7 @@ pub(crate) enum End {
 
 impl End {
     pub(crate) fn of(outcomes: &Outcomes, records: usize) -> Self {
+        debug_assert!(records > 0, "a batch has a record");
         let mut end = Self::Failed("no answer".into());
         let outcomes_seen = match outcomes {
             Outcomes::All(_) => records.min(1),
@@ -86,6 +87,7 @@ impl End {
     }
 }
 
+/// What is known of one stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     answer: Answer,
@@ -102,6 +104,7 @@ pub(crate) struct Stream {
     has_trial: bool,
 }
 
+/// The stream takes no records although it may answer well.
 #[derive(Debug)]
 struct Refusal {
     reason: Reason,
@@ -130,6 +133,11 @@ impl Stream {
         self.in_flight += 1;
     }
 
+    /// Batches that the sink has and has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     pub(crate) fn batch_finished(&mut self, end: End, now: Instant) {
         debug_assert!(self.in_flight > 0, "a batch ends once");
         self.in_flight -= 1;
@@ -152,6 +160,7 @@ impl Stream {
         self.forget_refusal();
     }
 
+    /// A batch failed. It counts as a refusal where it is one by itself, or the stream is refusing already.
     fn failed(&mut self, reason: Reason, is_refusal: bool, now: Instant) {
         self.is_in_doubt |= self.is_quiet(now);
         if is_refusal || self.refusal.is_some() {
@@ -220,6 +229,7 @@ impl Stream {
         if self.in_flight == 0 && self.refusal.as_ref().is_some_and(is_old) {
             self.forget_refusal();
         }
+        debug_assert!(self.refusal.is_none() || self.failing_since.is_some());
         self.has_trial = self.refusal.is_some() && self.answer == Answer::Up;
         self.has_trial
     }
