@@ -1,14 +1,16 @@
-//! Delivery: takes sealed batches to the sink or the spool, keeps watch over the sink, and sends every batch home.
+//! Delivery: takes sealed batches to the sink or the spool, keeps watch over the sink, and sends
+//! every batch home.
 //!
-//! One thread with its own runtime owns the sink and the spool. Batches start in the order in which they come out of the
-//! hand-over queue; how many are under way at once is bounded by the lanes that sent them. Every batch goes home with its
-//! outcomes, whatever happens to it. There are two [ways](way) to make records safe: by the sink alone ([`outlet`]), or by
-//! the sink and the spool ([`overflow`]); what is on disk is then taken to the sink by [`drain`]. A batch that was answered
-//! before goes home at once, and its records are kept by [`queued`] until they are safe.
+//! One thread with its own runtime owns the sink and the spool. Batches start in the order in which
+//! they come out of the hand-over queue; how many are under way at once is bounded by the lanes
+//! that sent them. Every batch goes home with its outcomes, whatever happens to it. There are two
+//! [ways](way) to make records safe: by the sink alone ([`outlet`]), or by the sink and the spool
+//! ([`overflow`]); what is on disk is then taken to the sink by [`drain`]. A batch that was
+//! answered before goes home at once, and its records are kept by [`queued`] until they are safe.
 //!
-//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read. [`Promised`] counts what was
-//! answered and is not safe. A task that panics raises the [`alarm`]: the gateway then drains and ends with an error, and the
-//! others go on meanwhile.
+//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read.
+//! [`Promised`] counts what was answered and is not safe. A task that panics raises the [`alarm`]:
+//! the gateway then drains and ends with an error, and the others go on meanwhile.
 
 mod alarm;
 mod back_off;
@@ -66,7 +68,8 @@ pub struct DeliveryOptions {
     pub streams: Vec<StreamConfig>,
     /// What the spool's records travel in.
     pub batch: BatchConfig,
-    /// With a spool, the sink has no more of them at once but one of each stream; a stream has its part of them.
+    /// With a spool, the sink has no more of them at once but one of each stream; a stream has its
+    /// part of them.
     pub in_flight_batches_max: usize,
     /// How long a request waits for its ack.
     pub ack_timeout: Duration,
@@ -103,8 +106,8 @@ impl Delivery {
         }
     }
 
-    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited for; only one that can never
-    /// work as configured is an error.
+    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited
+    /// for; only one that can never work as configured is an error.
     pub async fn verify(&self) -> Result<(), SinkError> {
         for answer in self.outlet.probe(&self.outlet.watch.all()).await {
             if matches!(answer, Err(SinkError::Misconfigured(_))) {
@@ -114,8 +117,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what there is has been
-    /// spooled. Runs on a local runtime.
+    /// Delivers until every worker has gone and every batch is home, or `hurried` is ready and what
+    /// there is has been spooled. Runs on a local runtime.
     pub async fn run(
         self,
         mut batches: Receiver<Batch>,
@@ -131,7 +134,8 @@ impl Delivery {
         }
         outlet.ending.intake.end();
         running.queued.close();
-        // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as the others do.
+        // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as
+        // the others do.
         let _ = running.queueing.await;
         let finished = async {
             while under_way.join_next().await.is_some() {}

@@ -1,8 +1,8 @@
 //! When a stream that takes nothing is tried again, and for how long it has refused everything.
 //!
-//! A [`BackOff`] holds back what has failed: first for [`BACK_OFF_MIN`], then twice as long each time, for
-//! [`BACK_OFF_MAX`] at most, with jitter. A [`Refusal`] tells for how long a stream has been closed without a break. Time
-//! is an argument.
+//! A [`BackOff`] holds back what has failed: first for [`BACK_OFF_MIN`], then twice as long each
+//! time, for [`BACK_OFF_MAX`] at most, with jitter. A [`Refusal`] tells for how long a stream has
+//! been closed without a break. Time is an argument.
 
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ impl BackOff {
         self.due(now).is_some()
     }
 
-    /// Whether something has failed since everything last passed, be it that it may be tried again by now.
+    /// Whether something has failed since everything last passed, be it that it may be tried again
+    /// by now.
     pub(crate) fn is_troubled(&self) -> bool {
         matches!(self, Self::Pause { .. })
     }

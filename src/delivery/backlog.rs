@@ -1,14 +1,18 @@
-//! The spool as delivery holds it: what is on disk, whose records they are, and which of them the sink still has.
+//! The spool as delivery holds it: what is on disk, whose records they are, and which of them the
+//! sink still has.
 //!
-//! A device with records on disk keeps spooling until the last of them is done with, so that its order holds ([`devices`]).
-//! Whose the records are that a process before this one left is known once they have been read: until then, every device
-//! spools. A record that the sink did not answer for in time is on disk while the sink has it: until that answer comes its
-//! copy waits, so that no other record of its device overtakes it ([`doubts`]).
+//! A device with records of a stream on disk keeps spooling what it sends there until the last of
+//! them is done with, so that its order holds ([`devices`]): streams have no order among each
+//! other, so one that is away costs another one nothing. Whose the records are that a process
+//! before this one left is known once they have been read: until then, every device spools. A
+//! record that the sink did not answer for in time is on disk while the sink has it: until that
+//! answer comes its copy waits, so that no other record of its device overtakes it ([`doubts`]).
 
 mod devices;
 mod doubts;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use tokio::sync::{Notify, oneshot};
@@ -27,7 +31,8 @@ use doubts::Doubts;
 pub struct Backlog {
     spool: Spool,
     mode: SpoolMode,
-    devices: RefCell<SpooledDevices>,
+    /// By the name of their stream; those that have some.
+    devices: RefCell<HashMap<Box<str>, SpooledDevices>>,
     /// Records before this place may be any device's.
     unknown_before: Cell<u64>,
     doubts: RefCell<Doubts>,
@@ -60,19 +65,36 @@ impl Backlog {
         }
     }
 
-    /// Whether every device's records are done with, as far as is known without asking.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.devices.borrow().is_empty() && self.unknown_before.get() == 0
+    /// Whether every device's records of the stream are done with, as far as is known without
+    /// asking.
+    pub(crate) fn is_empty(&self, stream: &str) -> bool {
+        !self.devices.borrow().contains_key(stream) && self.unknown_before.get() == 0
     }
 
-    /// Whether the device has records on disk, or on their way there.
-    pub(crate) fn holds(&self, device: &DeviceId) -> bool {
+    /// Whether the device has records of the stream on disk, or on their way there.
+    pub(crate) fn holds(&self, stream: &str, device: &DeviceId) -> bool {
         if self.has_unknown() {
             return true;
         }
         // Its last record may have been dropped, or damaged.
         let is_done = |place| self.is_done(place);
-        self.devices.borrow_mut().has(device, is_done)
+        let mut streams = self.devices.borrow_mut();
+        let devices = streams.get_mut(stream);
+        devices.is_some_and(|devices| devices.has(device, is_done))
+    }
+
+    /// Changes what is known of the devices of one stream.
+    fn change_devices<T>(&self, stream: &str, change: impl FnOnce(&mut SpooledDevices) -> T) -> T {
+        let mut streams = self.devices.borrow_mut();
+        if !streams.contains_key(stream) {
+            streams.insert(stream.into(), SpooledDevices::default());
+        }
+        let devices = streams.get_mut(stream).expect("it is there now");
+        let changed = change(devices);
+        if devices.is_empty() {
+            streams.remove(stream);
+        }
+        changed
     }
 
     /// Whether records may be on disk of which nobody knows whose they are.
@@ -84,16 +106,25 @@ impl Backlog {
         self.unknown_before.get() > 0
     }
 
-    /// The drain has read these records, oldest first: a process before this one may have left them.
-    pub(crate) fn found<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    /// The drain has read these records of a stream, oldest first: a process before this one may
+    /// have left them.
+    pub(crate) fn found<'a>(
+        &self,
+        stream: &str,
+        records: impl Iterator<Item = (u64, &'a DeviceId)>,
+    ) {
         let unknown_before = self.unknown_before.get();
-        let mut devices = self.devices.borrow_mut();
-        for (place, device) in records {
-            if place >= unknown_before {
-                return self.unknown_before.set(0);
-            }
-            devices.add(device, place);
+        if unknown_before == 0 {
+            return;
         }
+        self.change_devices(stream, |devices| {
+            for (place, device) in records {
+                if place >= unknown_before {
+                    return self.unknown_before.set(0);
+                }
+                devices.add(device, place);
+            }
+        });
     }
 
     /// The drain has read everything that there is.
@@ -107,39 +138,54 @@ impl Backlog {
         stream: &str,
         records: impl Iterator<Item = &'a Record> + Clone,
     ) -> Result<Range<u64>, Refused> {
-        for record in records.clone() {
-            self.devices.borrow_mut().append_begun(&record.device);
-        }
+        self.change_devices(stream, |devices| {
+            for record in records.clone() {
+                devices.append_begun(&record.device);
+            }
+        });
         let answer = commit(&self.spool.backlog, Draft::new(stream, records.clone())).await;
         match &answer {
-            Ok(places) => {
-                let mut devices = self.devices.borrow_mut();
-                for (record, place) in records.zip(places.clone()) {
-                    devices.append_ended(&record.device);
-                    devices.add(&record.device, place);
-                }
-            }
-            Err(_) => records.for_each(|record| self.let_go(&record.device)),
+            Ok(places) => self.appended(stream, records, places.clone()),
+            Err(_) => self.not_appended(stream, records),
         }
-        debug_assert!(
-            answer.as_ref().is_ok_and(|places| !places.is_empty()) || answer.is_err(),
-            "what was committed has places"
-        );
         self.release_done();
         self.changed.notify_one();
         answer
     }
 
-    fn let_go(&self, device: &DeviceId) {
-        self.devices.borrow_mut().append_ended(device);
-        // It is forgotten if what it had before is done with.
-        let _ = self.holds(device);
+    fn appended<'a>(
+        &self,
+        stream: &str,
+        records: impl Iterator<Item = &'a Record>,
+        places: Range<u64>,
+    ) {
+        debug_assert!(!places.is_empty(), "what was committed has places");
+        self.change_devices(stream, |devices| {
+            for (record, place) in records.zip(places) {
+                devices.append_ended(&record.device);
+                devices.add(&record.device, place);
+            }
+        });
     }
 
-    /// Lets devices go whose records were dropped, damaged or delivered, as far as nothing older waits.
+    fn not_appended<'a>(&self, stream: &str, records: impl Iterator<Item = &'a Record>) {
+        self.change_devices(stream, |devices| {
+            for record in records {
+                devices.append_ended(&record.device);
+                // It is forgotten if what it had before is done with.
+                let _ = devices.has(&record.device, |place| self.is_done(place));
+            }
+        });
+    }
+
+    /// Lets devices go whose records were dropped, damaged or delivered, as far as nothing older
+    /// waits.
     pub(crate) fn release_done(&self) {
         let low = self.places().start;
-        self.devices.borrow_mut().release_before(low);
+        self.devices.borrow_mut().retain(|_, devices| {
+            devices.release_before(low);
+            !devices.is_empty()
+        });
     }
 
     /// Makes records safe that the sink still has. Until it answers their copies wait.
@@ -157,8 +203,15 @@ impl Backlog {
         answer
     }
 
-    /// The sink has answered for records that were in doubt. What it did not take is delivered from disk.
-    pub(crate) fn resolve(&self, places: Range<u64>, records: &[Record], outcomes: &Outcomes) {
+    /// The sink has answered for records that were in doubt. What it did not take is delivered from
+    /// disk.
+    pub(crate) fn resolve(
+        &self,
+        stream: &str,
+        places: Range<u64>,
+        records: &[Record],
+        outcomes: &Outcomes,
+    ) {
         debug_assert_eq!(places.end - places.start, records.len() as u64);
         self.doubts.borrow_mut().clear(&places);
         let mut delivered = Vec::new();
@@ -167,7 +220,7 @@ impl Backlog {
                 delivered.push((place, &record.device));
             }
         }
-        self.retire(delivered.into_iter());
+        self.retire(stream, delivered.into_iter());
         self.changed.notify_one();
     }
 
@@ -181,13 +234,19 @@ impl Backlog {
         self.doubts.borrow_mut().take_cleared()
     }
 
-    /// These records are done with.
-    pub(crate) fn retire<'a>(&self, records: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    /// These records of a stream are done with.
+    pub(crate) fn retire<'a>(
+        &self,
+        stream: &str,
+        records: impl Iterator<Item = (u64, &'a DeviceId)>,
+    ) {
         let mut places = Vec::new();
-        for (place, device) in records {
-            self.devices.borrow_mut().done(place, device);
-            places.push(place..place + 1);
-        }
+        self.change_devices(stream, |devices| {
+            for (place, device) in records {
+                devices.done(place, device);
+                places.push(place..place + 1);
+            }
+        });
         self.spool.backlog.retire(places);
     }
 

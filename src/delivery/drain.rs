@@ -1,19 +1,22 @@
 //! Takes what is on disk to the sink, wave by wave, and is done with what arrived.
 //!
-//! Each stream has a position of its own in the spool, a window of records that were read ahead, and a back-off
-//! ([`backlogged`], [`Flow`](super::flow::Flow)): what one of them does not take holds up no other. As many waves of a stream
-//! are on their way as the sink may have batches of it, less those that live records need; a wave is a batch. Where the
-//! sink keeps the order of a device within a call ([`Order`]) a wave has several of its records, else its oldest. What the
-//! sink did not take goes again. What it refuses for good, what has no stream any more, and what a stream has refused as a
-//! whole for [`REFUSAL_MAX`] goes to the dead letters ([`errand`]). While a stream is away nothing of it is tried.
+//! Each stream has a position of its own in the spool, a window of records that were read ahead,
+//! and a back-off ([`backlogged`], [`Flow`](super::flow::Flow)): what one of them does not take
+//! holds up no other. As many waves of a stream are on their way as the sink may have batches of
+//! it, less those that live records need; a wave is a batch. Where the sink keeps the order of a
+//! device within a call ([`Order`]) a wave has several of its records, else its oldest. What the
+//! sink did not take goes again. What it refuses for good, what has no stream any more, and what a
+//! stream has refused as a whole for [`REFUSAL_MAX`] goes to the dead letters ([`errand`]). While a
+//! stream is away nothing of it is tried.
 //!
-//! Bounds: [`WINDOW`] is what is read ahead of all streams, shared by those that have something, each a frame more at most;
-//! as many payload bytes are in flight, and a wave of each stream more.
+//! Bounds: [`WINDOW`] is what is read ahead of all streams, shared by those that have something,
+//! each a frame more at most; as many payload bytes are in flight, and a wave of each stream more.
 
 mod backlogged;
 mod errand;
 mod read_ahead;
 
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +43,9 @@ const REFUSAL_MAX: Duration = Duration::from_secs(3600);
 /// Empties the spool. One task has it.
 pub(super) struct Drain {
     spooling: Rc<Spooling>,
+    /// Those that are configured, and others of which there are records.
     streams: Vec<Backlogged>,
+    by_name: HashMap<Arc<str>, usize>,
     /// The stream that is first in line for the next wave, and for reading.
     turn: usize,
     readers: Readers,
@@ -66,21 +71,22 @@ enum Event {
 
 impl Drain {
     pub(super) fn new(spooling: Rc<Spooling>) -> Self {
-        let from = spooling.backlog().places().start;
-        let names = spooling.outlet().names.iter().enumerate();
-        let streams = names.map(|(index, name)| {
-            let index = StreamIndex(index as u16);
-            Backlogged::new(name.clone(), Some(index), from)
-        });
-        Self {
-            streams: streams.collect(),
-            spooling,
+        let mut drain = Self {
+            spooling: spooling.clone(),
+            streams: Vec::new(),
+            by_name: HashMap::new(),
             turn: 0,
             readers: Readers::default(),
             reading: Reading::Idle,
             in_flight_bytes: 0,
             tasks: JoinSet::new(),
+        };
+        let from = spooling.backlog().places().start;
+        for (index, name) in spooling.outlet().names.iter().enumerate() {
+            let index = StreamIndex(index as u16);
+            drain.know(Backlogged::new(name.clone(), Some(index), from));
         }
+        drain
     }
 
     /// Runs until the gateway leaves.
@@ -162,7 +168,8 @@ impl Drain {
         None
     }
 
-    /// What may be read ahead of one stream: those that have something, and one that may find something, share.
+    /// What may be read ahead of one stream: those that have something, and one that may find
+    /// something, share.
     fn share(&self) -> Size {
         let streams = self.streams.iter();
         let with_records = streams.filter(|stream| !stream.flow.is_empty()).count();
@@ -190,22 +197,18 @@ impl Drain {
             frames,
             ended,
         } = stretch;
-        let (to, share) = (position.place, self.share());
+        let to = position.place;
         debug_assert!(from <= to);
-        let seen_to = self.streams.iter().map(|stream| stream.read_to).max();
-        let mut full = vec![false; self.streams.len()];
+        let (seen_to, share) = (self.read_by_some_to(), self.share());
+        let mut left_out = HashSet::new();
         for frame in frames {
-            let first = frame.places.first().copied();
-            if first >= seen_to {
+            if frame.places.first() >= Some(&seen_to) {
                 self.found(&frame);
             }
-            let at = self.index_of(&frame.stream, first.unwrap_or(to));
-            full.resize(self.streams.len(), false);
-            let follows = self.streams[at].read_to >= from;
-            full[at] = full[at] || !follows || !self.streams[at].offer(frame, share);
+            self.offer(frame, from, share, &mut left_out);
         }
-        for (stream, is_full) in self.streams.iter_mut().zip(full) {
-            if !is_full && (from..to).contains(&stream.read_to) {
+        for (at, stream) in self.streams.iter_mut().enumerate() {
+            if !left_out.contains(&at) && (from..to).contains(&stream.read_to) {
                 stream.read_to = to;
             }
         }
@@ -215,21 +218,45 @@ impl Drain {
         self.readers.keep(position, is_wanted);
     }
 
+    /// Everything before this place was read, for one stream or another.
+    fn read_by_some_to(&self) -> u64 {
+        let read_to = self.streams.iter().map(|stream| stream.read_to);
+        read_to.max().unwrap_or_default()
+    }
+
+    /// Offers a frame to its stream. One that has no room for it, or has not read on to where the
+    /// stretch begins, is left out: it gets nothing of the rest of the stretch either.
+    fn offer(&mut self, frame: Frame, from: u64, share: Size, left_out: &mut HashSet<usize>) {
+        let at = self.index_of(&frame);
+        let stream = &mut self.streams[at];
+        if stream.read_to < from || left_out.contains(&at) || !stream.offer(frame, share) {
+            left_out.insert(at);
+        }
+    }
+
     /// These records are on disk, whoever put them there.
     fn found(&self, frame: &Frame) {
         let devices = frame.records.iter().map(|record| &record.device);
         let places = frame.places.iter().copied();
-        self.spooling.backlog().found(places.zip(devices));
+        let backlog = self.spooling.backlog();
+        backlog.found(&frame.stream, places.zip(devices));
     }
 
-    /// The place of a stream among those with records on disk. One that is not configured is there from its first record on.
-    fn index_of(&mut self, name: &Arc<str>, first: u64) -> usize {
-        let known = self.streams.iter().position(|known| known.stream == *name);
-        known.unwrap_or_else(|| {
-            self.streams
-                .push(Backlogged::new(name.clone(), None, first));
-            self.streams.len() - 1
-        })
+    /// Which stream a frame is of. One that is not configured is known from its first record on.
+    fn index_of(&mut self, frame: &Frame) -> usize {
+        if let Some(at) = self.by_name.get(&frame.stream) {
+            return *at;
+        }
+        let first = *frame.places.first().expect("a frame has a record");
+        self.know(Backlogged::new(frame.stream.clone(), None, first))
+    }
+
+    fn know(&mut self, stream: Backlogged) -> usize {
+        let at = self.streams.len();
+        let before = self.by_name.insert(stream.stream.clone(), at);
+        debug_assert!(before.is_none(), "a stream is known once");
+        self.streams.push(stream);
+        at
     }
 
     fn read_ended(&self, ended: Ended) -> Reading {

@@ -5,7 +5,8 @@ use tokio::sync::SetOnce;
 /// What has happened of the end. Neither fact is taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    /// Every worker has gone: what is on its way is finished, and nothing is taken from disk any more.
+    /// Every worker has gone: what is on its way is finished, and nothing is taken from disk any
+    /// more.
     pub intake: Fact,
     /// There is no time left: nobody waits for the sink any more, and the spool takes what it can.
     pub time: Fact,

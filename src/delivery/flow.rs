@@ -1,9 +1,10 @@
 //! The records of one stream that wait, and how many waves of them may be on their way.
 //!
-//! Waves of devices whose records arrive are on their way beside each other. As soon as something fails of them, one at a
-//! time is, with one record of a device, until a wave has arrived whole. Devices whose own records failed travel apart from
-//! the others, one wave at a time, with a back-off of their own: a part of a stream that takes nothing holds up its own
-//! devices and no others.
+//! Waves of devices whose records arrive are on their way beside each other. As soon as something
+//! fails of them, one at a time is, with one record of a device, until a wave has arrived whole.
+//! Devices whose own records failed travel apart from the others, one wave at a time, with a
+//! back-off of their own: a part of a stream that takes nothing holds up its own devices and no
+//! others.
 
 use tokio::time::Instant;
 
@@ -146,5 +147,81 @@ impl Flow {
         let courses = [&self.well, &self.failing];
         let due = courses.map(|course| course.back_off.due(now));
         due.into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::record;
+
+    const LIMITS: Limits = Limits {
+        records_max: 2,
+        bytes_max: 1000,
+        run_max: 2,
+    };
+
+    fn flow(devices: &[u8]) -> Flow {
+        let mut flow = Flow::default();
+        for (place, device) in (0..).zip(devices) {
+            let record = record(*device, place);
+            flow.push(Placed { place, record });
+        }
+        flow
+    }
+
+    fn next(flow: &mut Flow, now: Instant) -> Option<Wave> {
+        flow.next_wave(LIMITS, now, |_| Turn::Go)
+    }
+
+    fn places(wave: &Wave) -> Vec<u64> {
+        wave.records.iter().map(|placed| placed.place).collect()
+    }
+
+    fn come_home(flow: &mut Flow, wave: Wave, fails: bool, now: Instant) {
+        let again = if fails { wave.records } else { Vec::new() };
+        flow.came_home(wave.standing, Fared::of(!fails, fails), now);
+        flow.put_back(wave.devices, again);
+    }
+
+    #[test]
+    fn waves_of_other_devices_are_on_their_way_until_something_fails() {
+        let now = Instant::now();
+        let mut flow = flow(&[1, 1, 2, 2, 3, 3]);
+        let mut take = || next(&mut flow, now).unwrap();
+        let (first, second, third) = (take(), take(), take());
+        let taken = [&first, &second, &third].map(places);
+        assert_eq!(taken, [[0, 1], [2, 3], [4, 5]]);
+        come_home(&mut flow, first, true, now);
+        assert!(next(&mut flow, now).is_some(), "1 has a course of its own");
+        come_home(&mut flow, second, true, now);
+        assert!(flow.due(now).is_some() && next(&mut flow, now).is_none());
+        come_home(&mut flow, third, false, now);
+        assert!(flow.due(now).is_none() && flow.in_flight() == 1);
+    }
+
+    /// What has failed as a whole does not keep others from going at once.
+    #[test]
+    fn devices_that_fail_have_a_back_off_of_their_own() {
+        let now = Instant::now();
+        let mut flow = flow(&[1, 2, 1, 2, 1]);
+        let wave = next(&mut flow, now).unwrap();
+        assert_eq!(places(&wave), [0, 2]);
+        flow.came_home(wave.standing, Fared::Badly, now);
+        flow.put_back(wave.devices, wave.records);
+        let failing = next(&mut flow, now).unwrap();
+        assert_eq!(
+            (places(&failing), failing.standing),
+            (vec![0], Standing::Failing)
+        );
+        assert!(next(&mut flow, now).is_none(), "2 waits for the pause");
+        come_home(&mut flow, failing, true, now);
+        let later = flow.due(now).unwrap() + std::time::Duration::from_secs(1);
+        let failing = next(&mut flow, later).unwrap();
+        let with_care = next(&mut flow, later).unwrap();
+        assert_eq!((places(&failing), places(&with_care)), (vec![0], vec![1]));
+        assert!(next(&mut flow, later).is_none(), "one at a time");
+        come_home(&mut flow, with_care, false, later);
+        assert_eq!(places(&next(&mut flow, later).unwrap()), [3]);
     }
 }

@@ -1,9 +1,11 @@
-//! Records on their way to the sink and to disk: what the sink takes in time goes there, the rest to disk.
+//! Records on their way to the sink and to disk: what the sink takes in time goes there, the rest
+//! to disk.
 //!
-//! Whoever sent records is told once each of them is safe in one place or the other, or refused by both. Records of
-//! devices that have some on disk follow them there. What the sink has not answered for after [`PATIENCE_MAX`], or half
-//! of the ack time-out where that is less, is made safe on disk and answered; that copy is done with when the sink
-//! delivers it after all.
+//! Whoever sent records is told once each of them is safe in one place or the other, or refused by
+//! both. Records of devices that have some of the same stream on disk follow them there. What the
+//! sink has not answered for after [`PATIENCE_MAX`], or half of the ack time-out where that is
+//! less, is made safe on disk and answered; that copy is done with when the sink delivers it after
+//! all.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -38,7 +40,7 @@ struct Routed {
 }
 
 /// What is known of live records when they may be answered.
-enum Live {
+enum FirstWord {
     Answered(Outcomes),
     /// They are on disk at these places, and the sink has them as well.
     InDoubt(Range<u64>),
@@ -67,52 +69,65 @@ impl Spooling {
 
     /// Makes records safe here or there, and settles once for all of them.
     pub(crate) async fn ship(&self, shipment: Shipment, settle: impl FnOnce(Settlement)) {
-        let Shipment {
-            stream,
-            records,
-            opened_at,
-            is_answered,
-        } = shipment;
-        let total = records.len();
-        let Routed { live, held } = self.route(stream, records, opened_at);
-        debug_assert_eq!(live.len() + held.len(), total, "each record has one way");
-        let settlement = |live, of_live, held, of_held| Settlement {
-            records: total,
-            live,
-            of_live,
-            held,
-            of_held,
-        };
+        let (stream, is_answered) = (shipment.stream, shipment.is_answered);
+        let (opened_at, records) = (shipment.opened_at, shipment.records.len());
+        let Routed { live, held } = self.route(shipment);
+        debug_assert_eq!(live.len() + held.len(), records, "each record has one way");
         let mut delivering = Box::pin(self.outlet.ask_sink(stream, &live));
-        let answer = async {
-            tokio::select! {
-                biased;
-                outcomes = &mut delivering => Live::Answered(outcomes),
-                () = self.out_of_patience(opened_at) => match self.spool_in_doubt(stream, &live).await {
-                    Ok(places) => Live::InDoubt(places),
-                    Err(_) => Live::Answered((&mut delivering).await),
-                },
-            }
-        };
+        let word = self.first_word(stream, &live, opened_at, &mut delivering);
         let follows = self.spool(stream, held.iter().map(|held| &held.record));
-        match join(answer, follows).await {
-            (Live::InDoubt(places), of_held) => {
-                settle(settlement(Vec::new(), Outcomes::DELIVERED, held, of_held));
-                self.backlog.resolve(places, &live, &delivering.await);
+        let (word, of_held) = join(word, follows).await;
+        let settlement = Settlement::of_disk(records, held, of_held);
+        match word {
+            FirstWord::InDoubt(places) => {
+                settle(settlement);
+                let (name, outcomes) = (self.outlet.name(stream), delivering.await);
+                self.backlog.resolve(name, places, &live, &outcomes);
             }
-            (Live::Answered(outcomes), of_held) => {
+            FirstWord::Answered(outcomes) => {
                 drop(delivering);
-                let of_live = self.save_failed(stream, &live, outcomes, is_answered).await;
-                settle(settlement(live, of_live, held, of_held));
+                let of_live = self.save_failed(stream, &live, outcomes, is_answered);
+                settle(Settlement {
+                    of_live: of_live.await,
+                    live,
+                    ..settlement
+                });
             }
         }
     }
 
-    fn route(&self, stream: StreamIndex, records: Vec<Record>, opened_at: Instant) -> Routed {
+    /// Waits for the sink's answer for as long as there is patience; what has none by then is made
+    /// safe on disk.
+    async fn first_word(
+        &self,
+        stream: StreamIndex,
+        live: &[Record],
+        opened_at: Instant,
+        delivering: &mut (impl Future<Output = Outcomes> + Unpin),
+    ) -> FirstWord {
+        tokio::select! {
+            biased;
+            outcomes = &mut *delivering => return FirstWord::Answered(outcomes),
+            () = self.out_of_patience(opened_at) => {}
+        }
+        match self.spool_in_doubt(stream, live).await {
+            Ok(places) => FirstWord::InDoubt(places),
+            Err(_) => FirstWord::Answered(delivering.await),
+        }
+    }
+
+    fn route(&self, shipment: Shipment) -> Routed {
+        let Shipment {
+            stream,
+            records,
+            opened_at,
+            ..
+        } = shipment;
         let all_held = self.backlog.mode() == SpoolMode::Always
             || opened_at.elapsed() >= self.patience()
             || !self.sink_takes_more(stream);
-        if !all_held && self.backlog.is_empty() {
+        let name = self.outlet.name(stream);
+        if !all_held && self.backlog.is_empty(name) {
             return Routed {
                 live: records,
                 held: Vec::new(),
@@ -120,7 +135,7 @@ impl Spooling {
         }
         let mut routed = Routed::default();
         for (position, record) in records.into_iter().enumerate() {
-            if all_held || self.backlog.holds(&record.device) {
+            if all_held || self.backlog.holds(name, &record.device) {
                 routed.held.push(HeldRecord { position, record });
             } else {
                 routed.live.push(record);
@@ -183,7 +198,8 @@ impl Spooling {
         spooled
     }
 
-    /// Spools what the sink did not take, and sets aside what it refuses for good where that was answered before.
+    /// Spools what the sink did not take, and sets aside what it refuses for good where that was
+    /// answered before.
     async fn save_failed(
         &self,
         stream: StreamIndex,
@@ -216,8 +232,8 @@ impl Spooling {
         Outcomes::Each(outcomes)
     }
 
-    /// Makes dead letters of records that are refused for good: such a record is safe. What cannot be set aside is to be
-    /// kept as if it might pass.
+    /// Makes dead letters of records that are refused for good: such a record is safe. What cannot
+    /// be set aside is to be kept as if it might pass.
     async fn set_aside_refused(
         &self,
         stream: StreamIndex,

@@ -1,13 +1,15 @@
 //! Records that were answered before they are safe: `FOREBAY_ACK=queued`.
 //!
-//! They wait here, in memory, in the order in which they came from the workers, and go to the sink or the spool as a batch
-//! does that somebody waits for. What comes back without being safe goes again, after a back-off, for as long as the
-//! process lives; admission's budget bounds how much waits. A device has one group of records in flight at a time, so its
-//! order holds whatever fails: a group of several while its stream takes everything, of one while something fails.
+//! They wait here, in memory, in the order in which they came from the workers, and go to the sink
+//! or the spool as a batch does that somebody waits for. What comes back without being safe goes
+//! again, after a back-off, for as long as the process lives; admission's budget bounds how much
+//! waits. A device has one group of records in flight at a time, so its order holds whatever fails:
+//! a group of several while its stream takes everything, of one while something fails.
 //!
-//! Nothing is dropped but what its stream refuses for good where there is no spool to set it aside; that is counted and
-//! told. When the gateway leaves, what waits is tried until it hurries, and then spooled where there is a spool. What is
-//! left counts in [`Promised`](super::promised::Promised).
+//! Nothing is dropped but what its stream refuses for good where there is no spool to set it aside;
+//! that is counted and told. When the gateway leaves, what waits is tried until it hurries, and
+//! then spooled where there is a spool. What is left counts in
+//! [`Promised`](super::promised::Promised).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -98,7 +100,8 @@ impl Queued {
         self.changed.notify_one();
     }
 
-    /// Runs until no more batches come and everything is safe, or hurries and nothing more can be made so.
+    /// Runs until no more batches come and everything is safe, or hurries and nothing more can be
+    /// made so.
     pub(super) async fn deliver(self: Rc<Self>) {
         let (mut waves, mut has_hurried) = (JoinSet::new(), false);
         loop {

@@ -1,7 +1,8 @@
 //! Records on their way to the sink or to disk, and what is told of them when they have arrived.
 //!
-//! [`Way::ship`](super::way::Way::ship) makes a shipment safe as far as it can, and settles with whoever it came from: a
-//! worker whose requests wait, or the memory of records that were answered before ([`queued`](super::queued)).
+//! [`Way::ship`](super::way::Way::ship) makes a shipment safe as far as it can, and settles with
+//! whoever it came from: a worker whose requests wait, or the memory of records that were answered
+//! before ([`queued`](super::queued)).
 
 use tokio::time::Instant;
 
@@ -27,7 +28,8 @@ pub(crate) struct HeldRecord {
 pub(crate) struct Settlement {
     /// How many records it had.
     pub records: usize,
-    /// Those that went to the sink. They are not here where somebody still needs them; they are safe then.
+    /// Those that went to the sink. They are not here where somebody still needs them; they are
+    /// safe then.
     pub live: Vec<Record>,
     pub of_live: Outcomes,
     /// Those that went to disk, in their order, and what became of all of them.
@@ -44,6 +46,18 @@ impl Settlement {
             of_live,
             held: Vec::new(),
             of_held: Outcome::Delivered,
+        }
+    }
+
+    /// Everything is on disk, or was to be; those that are not held are safe there.
+    pub(crate) fn of_disk(records: usize, held: Vec<HeldRecord>, of_held: Outcome) -> Self {
+        debug_assert!(held.len() <= records);
+        Self {
+            records,
+            live: Vec::new(),
+            of_live: Outcomes::DELIVERED,
+            held,
+            of_held,
         }
     }
 

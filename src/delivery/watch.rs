@@ -1,8 +1,10 @@
-//! The watch over the sink's streams: is each there, is it silent, does it take records, and can they be made safe?
+//! The watch over the sink's streams: is each there, is it silent, does it take records, and can
+//! they be made safe?
 //!
-//! Delivery tells it of every batch and asks the sink for the streams that are [due](Watch::wait_until_due): at once where
-//! records fail or stop coming back, every second while a stream is away, never more often. What a stream answers and
-//! what becomes of its records, together with the spool's state, is the gateway's [`Health`].
+//! Delivery tells it of every batch and asks the sink for the streams that are
+//! [due](Watch::wait_until_due): at once where records fail or stop coming back, every second while
+//! a stream is away, never more often. What a stream answers and what becomes of its records,
+//! together with the spool's state, is the gateway's [`Health`].
 
 mod stream;
 

@@ -1,11 +1,14 @@
-//! Records of one stream that are next in line, indexed by device, and which of them may travel now.
+//! Records of one stream that are next in line, indexed by device, and which of them may travel
+//! now.
 //!
-//! The drain keeps in one what it has read from disk, [`queued`](super::queued) what was answered before it is safe. What
-//! travels together is a *wave*: a batch with, of each of its devices, the oldest records one behind the other. A device
-//! with records in a wave sends no other wave until that one is home, so its records arrive in their order whatever the
-//! sink refuses, while waves of other devices are on their way beside it. A record that is held back holds back its
-//! device's later ones, and no others: devices whose records failed travel in waves of their own. To take a wave costs
-//! what the wave holds, however many records and devices wait; how many do is the caller's to bound.
+//! The drain keeps in one what it has read from disk, [`queued`](super::queued) what was answered
+//! before it is safe. What travels together is a *wave*: a batch with, of each of its devices, the
+//! oldest records one behind the other. A device with records in a wave sends no other wave until
+//! that one is home, so its records arrive in their order whatever the sink refuses, while waves of
+//! other devices are on their way beside it. A record that is held back holds back its device's
+//! later ones, and no others: devices whose records failed travel in waves of their own. To take a
+//! wave costs what the wave holds, however many records and devices wait; how many do is the
+//! caller's to bound.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -30,6 +33,12 @@ pub(crate) enum Turn {
 pub(crate) struct Placed {
     pub place: u64,
     pub record: Record,
+}
+
+impl Placed {
+    pub(crate) fn place_and_device(&self) -> (u64, &DeviceId) {
+        (self.place, &self.record.device)
+    }
 }
 
 /// How the last records of a device fared.
@@ -60,7 +69,8 @@ impl Limits {
     }
 }
 
-/// Records that travel together, each device's one behind the other. It is to come home, whatever becomes of them.
+/// Records that travel together, each device's one behind the other. It is to come home, whatever
+/// becomes of them.
 #[derive(Debug)]
 pub(crate) struct Wave {
     pub standing: Standing,

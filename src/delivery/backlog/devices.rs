@@ -1,7 +1,7 @@
 //! Whose records are on disk, or on their way there.
 //!
-//! Bounded by the records in the spool: the table is indexed by the place of each device's last record, and what is
-//! before the first place that is not done with is let go.
+//! Bounded by the records in the spool: the table is indexed by the place of each device's last
+//! record, and what is before the first place that is not done with is let go.
 
 use std::collections::{BTreeMap, HashMap};
 

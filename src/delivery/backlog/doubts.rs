@@ -8,9 +8,11 @@ use std::ops::Range;
 pub(super) struct Doubts {
     /// Start and end of their places.
     ranges: BTreeMap<u64, u64>,
-    /// For each append of such records: no place that it gets is before this one. With how many have it in common.
+    /// For each append of such records: no place that it gets is before this one. With how many
+    /// have it in common.
     appending_from: BTreeMap<u64, usize>,
-    /// From the first to the last of the places that may be in doubt no longer, for the drain to look at.
+    /// From the first to the last of the places that may be in doubt no longer, for the drain to
+    /// look at.
     cleared: Option<Range<u64>>,
 }
 

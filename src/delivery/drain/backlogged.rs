@@ -1,4 +1,5 @@
-//! What the drain knows of one stream with records on disk: what it has read of it, and how it fares.
+//! What the drain knows of one stream with records on disk: what it has read of it, and how it
+//! fares.
 
 use std::collections::HashSet;
 use std::mem;
@@ -67,7 +68,8 @@ impl Backlogged {
         self.room(half) > 0
     }
 
-    /// Takes in what follows the records that it has. A frame that it has no room for is read again later.
+    /// Takes in what follows the records that it has. A frame that it has no room for is read again
+    /// later.
     pub(super) fn offer(&mut self, frame: Frame, share: Size) -> bool {
         let first = *frame.places.first().expect("a frame has a record");
         let read_to = frame.places.last().expect("a frame has a record") + 1;

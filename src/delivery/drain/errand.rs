@@ -1,4 +1,5 @@
-//! One wave's way to the sink, and what becomes of its records: done with, to go again, or set aside.
+//! One wave's way to the sink, and what becomes of its records: done with, to go again, or set
+//! aside.
 //!
 //! It runs beside others, and ends when the sink has answered and the disk has what is set aside.
 
@@ -60,6 +61,14 @@ enum Fate {
 /// The records of a wave with what is to become of each, in their order.
 struct Fates(Vec<(Placed, Fate)>);
 
+/// The records of a wave by what has become of them.
+#[derive(Default)]
+struct Parted {
+    done: Vec<Placed>,
+    again: Vec<Placed>,
+    postponed: Vec<Placed>,
+}
+
 impl Errand {
     /// Takes the wave to the sink and sees to what comes of it.
     pub(super) async fn run(self, spooling: Rc<Spooling>) -> Home {
@@ -67,7 +76,7 @@ impl Errand {
         let Wave {
             standing,
             records,
-            devices,
+            mut devices,
             ..
         } = self.wave;
         let (places, records) = split(records);
@@ -76,36 +85,26 @@ impl Errand {
         let mut fates = Fates::new(places, records, &outcomes, self.gives_way);
         let fared = fates.fared();
         fates.set_aside(spooling.backlog(), &self.stream).await;
-        let postponed_devices = fates.postponed_devices();
-        let mut home = Home {
+        let waiting = fates.postponed_devices();
+        devices.retain(|device| !waiting.contains(device));
+        let Parted {
+            done,
+            again,
+            postponed,
+        } = fates.part(&waiting);
+        let retired = done.iter().map(Placed::place_and_device);
+        spooling.backlog().retire(&self.stream, retired);
+        spooling.backlog().release_done();
+        Home {
             at: self.at,
             standing,
             payload_bytes,
             fared,
             answer,
             devices,
-            again: Vec::new(),
-            postponed: Vec::new(),
-        };
-        home.devices
-            .retain(|device| !postponed_devices.contains(device));
-        let mut done = Vec::new();
-        for (placed, fate) in fates.0 {
-            match fate {
-                Fate::Done => done.push(placed),
-                // All of a device waits, in its order.
-                _ if postponed_devices.contains(&placed.record.device) => {
-                    home.postponed.push(placed);
-                }
-                _ => home.again.push(placed),
-            }
+            again,
+            postponed,
         }
-        let done = done.iter();
-        spooling
-            .backlog()
-            .retire(done.map(|placed| (placed.place, &placed.record.device)));
-        spooling.backlog().release_done();
-        home
     }
 }
 
@@ -184,6 +183,22 @@ impl Fates {
             }
         }
         devices
+    }
+
+    /// Of a device that waits everything does that is not done with, in its order.
+    fn part(self, waiting: &HashSet<DeviceId>) -> Parted {
+        let mut parted = Parted::default();
+        for (placed, fate) in self.0 {
+            match fate {
+                Fate::Done => parted.done.push(placed),
+                _ if waiting.contains(&placed.record.device) => parted.postponed.push(placed),
+                Fate::Again => parted.again.push(placed),
+                Fate::SetAside(_) | Fate::Postponed => {
+                    unreachable!("a device with a record that is postponed waits")
+                }
+            }
+        }
+        parted
     }
 }
 

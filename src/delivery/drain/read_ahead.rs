@@ -1,4 +1,5 @@
-//! Reads records ahead of the drain, so many at a time that a thread waits for the disk but once for them.
+//! Reads records ahead of the drain, so many at a time that a thread waits for the disk but once
+//! for them.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::delivery::window::Size;
 use crate::spool::disk::real::RealDisk;
 use crate::spool::reader::{Frame, ReadError, Reader};
 
-/// What is read ahead of all streams together: more than a wave of each, so that it finds many devices.
+/// What is read ahead of all streams together: more than a wave of each, so that it finds many
+/// devices.
 pub(super) const WINDOW: Size = Size {
     records: 4096,
     bytes: 8 << 20,
@@ -71,8 +73,9 @@ impl Readers {
     }
 }
 
-/// Reads on until so many records of a stream were found, on a thread that may wait for the disk. Whoever reads knows that
-/// the log has ended at `end` at the earliest. `None` when the reader is lost.
+/// Reads on until so many records of a stream were found, on a thread that may wait for the disk.
+/// Whoever reads knows that the log has ended at `end` at the earliest. `None` when the reader is
+/// lost.
 pub(super) async fn read_on(
     position: Position,
     stream: Arc<str>,
@@ -84,37 +87,50 @@ pub(super) async fn read_on(
 }
 
 fn read_frames(position: Position, stream: &str, room: usize, end: u64) -> Stretch {
-    let Position { place, mut reader } = position;
-    let (mut frames, mut seen, mut found) = (Vec::new(), Size::default(), 0);
-    let mut to = place;
-    let ended = loop {
-        if found >= room.max(1) || seen.records >= READ.records || seen.bytes >= READ.bytes {
-            break Ended::Enough;
-        }
-        let mut frame = match reader.next_frame() {
-            Ok(Some(frame)) => frame,
-            // Whatever was safe before it was looked for has been seen.
-            Ok(None) => {
-                to = to.max(end);
-                break Ended::All;
-            }
-            Err(error) => break Ended::Failed(error),
+    let mut stretch = Stretch {
+        from: position.place,
+        position,
+        frames: Vec::new(),
+        ended: Ended::Enough,
+    };
+    let (mut seen, mut found) = (Size::default(), 0);
+    while found < room.max(1) && seen.records < READ.records && seen.bytes < READ.bytes {
+        let Some(frame) = stretch.read_frame(end) else {
+            break;
         };
-        debug_assert!(frame.places.is_sorted() && !frame.places.is_empty());
-        to = frame.places.last().map_or(to, |last| to.max(last + 1));
-        own_payloads(&mut frame);
-        seen.bytes += payload_bytes(&frame);
+        seen.bytes += payload_bytes(frame);
         seen.records += frame.records.len();
         if *frame.stream == *stream {
             found += frame.records.len();
         }
-        frames.push(frame);
-    };
-    Stretch {
-        from: place,
-        position: Position { place: to, reader },
-        frames,
-        ended,
+    }
+    stretch
+}
+
+impl Stretch {
+    /// Reads the next frame. `None` when there is none, and says why.
+    fn read_frame(&mut self, end: u64) -> Option<&Frame> {
+        let position = &mut self.position;
+        match position.reader.next_frame() {
+            Ok(Some(mut frame)) => {
+                debug_assert!(frame.places.is_sorted() && !frame.places.is_empty());
+                let next = frame.places.last().map_or(0, |last| last + 1);
+                position.place = position.place.max(next);
+                own_payloads(&mut frame);
+                self.frames.push(frame);
+                self.frames.last()
+            }
+            Ok(None) => {
+                // Whatever was safe before it was looked for has been seen.
+                position.place = position.place.max(end);
+                self.ended = Ended::All;
+                None
+            }
+            Err(error) => {
+                self.ended = Ended::Failed(error);
+                None
+            }
+        }
     }
 }
 

@@ -143,7 +143,8 @@ fn fate() -> impl Strategy<Value = WaveFate> {
 /// Each device's places, in some order of events.
 type ByDevice = BTreeMap<DeviceId, Vec<u64>>;
 
-/// Takes waves and brings them home until nothing is left; three are in flight at a time. Gives what arrived, in its order.
+/// Takes waves and brings them home until nothing is left; three are in flight at a time. Gives
+/// what arrived, in its order.
 fn run(window: &mut Window, limits: Limits, fates: Vec<WaveFate>) -> ByDevice {
     let (mut arrived, mut in_flight) = (ByDevice::new(), VecDeque::new());
     // After a while nothing fails, so that it ends.
@@ -186,7 +187,8 @@ fn run(window: &mut Window, limits: Limits, fates: Vec<WaveFate>) -> ByDevice {
 }
 
 proptest! {
-    /// Whatever fails, waits, or is in flight: each record arrives once, a device's in their order, in waves within limits.
+    /// Whatever fails, waits, or is in flight: each record arrives once, a device's in their order,
+    /// in waves within limits.
     #[test]
     fn each_devices_order_holds(
         records in prop::collection::vec((0..5_u8, 1..40_usize), 1..60),
