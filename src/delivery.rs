@@ -1,63 +1,65 @@
-//! Delivery: takes sealed batches to the sink or the spool, keeps watch over the sink, and sends every batch home.
+//! Delivery: takes sealed batches to the sink or the spool, keeps watch over the sink, and sends
+//! every batch home.
 //!
-//! One thread with its own runtime owns the sink and the spool. Batches start in the order in which they come out of the
-//! hand-over queue; how many are under way at once is bounded by the lanes that sent them. Every batch goes home with its
-//! outcomes, whatever happens to it, by [`overflow`]; one that was answered before goes home at once, and its records are
-//! kept by [`queued`] until they are safe. What is on disk is taken to the sink by [`drain`].
+//! One thread with its own runtime owns the sink and the spool. Batches start in the order in which
+//! they come out of the hand-over queue; how many are under way at once is bounded by the lanes
+//! that sent them. Every batch goes home with its outcomes, whatever happens to it. There are two
+//! [ways](way) to make records safe: by the sink alone ([`outlet`]), or by the sink and the spool
+//! ([`overflow`]); what is on disk is then taken to the sink by [`drain`]. A batch that was
+//! answered before goes home at once, and its records are kept by [`queued`] until they are safe.
 //!
-//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read. [`Promised`] counts what was
-//! answered and is not safe. A task that panics raises the alarm: the gateway then drains and ends with an error, and the
-//! others go on meanwhile.
+//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read.
+//! [`Promised`] counts what was answered and is not safe. A task that panics raises the [`alarm`]:
+//! the gateway then drains and ends with an error, and the others go on meanwhile.
 
+mod alarm;
+mod back_off;
 mod backlog;
 mod drain;
+mod ending;
+mod flow;
 mod health;
-mod holds;
+mod outlet;
 mod overflow;
 mod promised;
 mod queued;
-mod read_ahead;
 mod shipment;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod way;
 mod window;
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
 use crate::config::{BatchConfig, StreamConfig};
 use crate::handover::Receiver;
 use crate::lifecycle::{Phase, Phases};
-use crate::record::{Batch, Outcomes, Record, StreamIndex};
+use crate::record::Batch;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
+use alarm::Alarm;
 pub use backlog::Backlog;
+use drain::Drain;
 pub use health::Health;
+use outlet::Outlet;
+use overflow::Spooling;
 pub(crate) use promised::Promised;
 use queued::Queued;
-use shipment::{Home, Shipment};
+use shipment::{Settlement, Shipment};
 use watch::Watch;
+use way::Way;
 
 /// Takes batches to one sink.
 pub struct Delivery {
-    sink: Sink,
-    backlog: Option<Backlog>,
-    watch: Watch,
-    metrics: Arc<Metrics>,
-    options: DeliveryOptions,
-    /// Of the streams, in their order.
-    names: Vec<Arc<str>>,
-    queued: Queued,
+    outlet: Rc<Outlet>,
+    backlog: Option<Rc<Backlog>>,
     promised: Promised,
-    /// Is told what has ended that must not end.
-    alarm: Box<dyn Fn(&'static str)>,
+    alarm: Alarm,
 }
 
 /// What delivery is told of the configuration.
@@ -66,7 +68,8 @@ pub struct DeliveryOptions {
     pub streams: Vec<StreamConfig>,
     /// What the spool's records travel in.
     pub batch: BatchConfig,
-    /// With a spool, the sink has no more of them at once.
+    /// With a spool, the sink has no more of them at once but one of each stream; a stream has its
+    /// part of them.
     pub in_flight_batches_max: usize,
     /// How long a request waits for its ack.
     pub ack_timeout: Duration,
@@ -80,19 +83,13 @@ impl Delivery {
         metrics: Arc<Metrics>,
         options: DeliveryOptions,
     ) -> Self {
-        let watch = Watch::new(health, metrics.clone(), &options.streams);
-        let streams = options.streams.iter();
-        let names = streams.map(|stream| stream.name.as_str().into()).collect();
+        let backlog = backlog.map(Rc::new);
+        let watch = Watch::new(health, metrics.clone(), &options.streams, backlog.clone());
         Self {
-            sink,
+            outlet: Rc::new(Outlet::new(sink, watch, metrics, options)),
             backlog,
-            watch,
-            metrics,
-            options,
-            names,
-            queued: Queued::default(),
             promised: Promised::default(),
-            alarm: Box::new(|_| ()),
+            alarm: Alarm::silent(),
         }
     }
 
@@ -104,132 +101,131 @@ impl Delivery {
     /// Whom it tells what has ended that must not end.
     pub fn alarming(self, alarm: impl Fn(&'static str) + 'static) -> Self {
         Self {
-            alarm: Box::new(alarm),
+            alarm: Alarm::new(alarm),
             ..self
         }
     }
 
-    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited for; only one that can never
-    /// work as configured is an error.
+    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited
+    /// for; only one that can never work as configured is an error.
     pub async fn verify(&self) -> Result<(), SinkError> {
-        let answers = self.probe(&self.watch.all()).await;
-        let unfit =
-            |answer: &Result<(), SinkError>| matches!(answer, Err(SinkError::Misconfigured(_)));
-        answers.into_iter().find(unfit).unwrap_or(Ok(()))
+        for answer in self.outlet.probe(&self.outlet.watch.all()).await {
+            if matches!(answer, Err(SinkError::Misconfigured(_))) {
+                return answer;
+            }
+        }
+        Ok(())
     }
 
-    /// Delivers until every worker has gone and every batch is home, or the gateway hurries and what there is has been
-    /// spooled. Runs on a local runtime.
+    /// Delivers until every worker has gone and every batch is home, or the gateway hurries and what
+    /// there is has been spooled. Runs on a local runtime.
     pub async fn run(self, mut batches: Receiver<Batch>, phases: Phases) {
-        let delivery = Rc::new(self);
-        let hurrying = spawn_local(delivery.clone().hurry_in(phases));
-        let watching = delivery.start("the watch over the sink", Self::keep_watch);
-        let draining = delivery.start("the drain of the spool", Self::drain);
-        let queueing = delivery.start("the delivery of queued records", Self::deliver_queued);
+        let running = self.start();
+        let outlet = running.outlet().clone();
+        let hurrying = spawn_local(hurry_in(outlet.clone(), phases));
         let mut under_way = JoinSet::new();
         while let Some(batch) = batches.recv().await {
-            delivery.clone().begin(batch, &mut under_way);
+            running.begin(batch, &mut under_way);
             while under_way.try_join_next().is_some() {}
         }
-        delivery.watch.leave();
-        delivery.close_queue();
-        // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as the others do.
-        let _ = queueing.await;
+        outlet.ending.intake.end();
+        running.queued.close();
+        // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as
+        // the others do.
+        let _ = running.queueing.await;
         let finished = async {
             while under_way.join_next().await.is_some() {}
-            let _ = draining.await;
+            let _ = running.draining.await;
         };
         tokio::select! {
             () = finished => {}
-            () = delivery.watch.hurried() => {}
+            () = outlet.ending.hurried() => {}
         }
-        watching.abort();
+        running.watching.abort();
         hurrying.abort();
     }
+}
 
-    fn start<F: Future<Output = ()> + 'static>(
-        self: &Rc<Self>,
-        what: &'static str,
-        task: impl FnOnce(Rc<Self>) -> F,
-    ) -> JoinHandle<()> {
-        spawn_local(self.clone().guarded(what, task(self.clone())))
-    }
+/// Delivery at work: what its tasks share, and the tasks.
+struct Running {
+    way: Way,
+    alarm: Alarm,
+    queued: Rc<Queued>,
+    watching: JoinHandle<Option<()>>,
+    draining: JoinHandle<Option<()>>,
+    queueing: JoinHandle<Option<()>>,
+}
 
-    /// Raises the alarm if the task panics.
-    async fn guarded(self: Rc<Self>, what: &'static str, task: impl Future<Output = ()>) {
-        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            (self.alarm)(what);
-        }
-    }
-
-    fn begin(self: Rc<Self>, batch: Batch, under_way: &mut JoinSet<()>) {
-        if batch.is_answered() {
-            return self.queue(batch);
-        }
-        let delivered = self.clone().deliver(batch);
-        under_way.spawn_local(self.guarded("a delivery", delivered));
-    }
-
-    async fn hurry_in(self: Rc<Self>, phases: Phases) {
-        phases.reached(Phase::Hurrying).await;
-        self.watch.hurry();
-    }
-
-    async fn deliver(self: Rc<Self>, batch: Batch) {
-        let (stream, opened_at) = (batch.stream, batch.opened_at);
-        let (records, receipt) = batch.into_parts();
-        let shipment = Shipment {
-            stream,
-            records,
-            opened_at,
-            home: Home::Worker(receipt),
+impl Delivery {
+    fn start(self) -> Running {
+        let Self {
+            outlet,
+            backlog,
+            promised,
+            alarm,
+        } = self;
+        let watched = outlet.clone();
+        let watch = async move { watched.keep_watch().await };
+        let way = match backlog {
+            None => Way::Direct(outlet),
+            Some(backlog) => {
+                let spooling = Spooling::new(outlet, backlog, alarm.clone());
+                Way::Spooling(Rc::new(spooling))
+            }
         };
-        self.ship(shipment).await;
-    }
-
-    /// `None` where the stream is not among those that are configured.
-    fn index_of(&self, stream: &str) -> Option<StreamIndex> {
-        let index = self.names.iter().position(|name| **name == *stream)?;
-        Some(StreamIndex(index as u16))
-    }
-
-    /// Whether it is worth a try to take records of the stream to the sink. One that is not configured is refused at once.
-    fn may_try(&self, stream: &str) -> bool {
-        let index = self.index_of(stream);
-        index.is_none_or(|index| self.watch.answers(index))
-    }
-
-    /// Takes records to the sink and keeps count of it.
-    async fn ask_sink(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
-        if records.is_empty() {
-            // No word of the sink: it is not to count as one.
-            return Outcomes::DELIVERED;
-        }
-        let started_at = self.watch.batch_started(stream);
-        let outcomes = self.sink.deliver(stream, records).await;
-        self.metrics.sink_duration(started_at.elapsed());
-        self.metrics.sink_outcomes(stream, &outcomes, records.len());
-        let backlog = self.backlog.as_ref();
-        self.watch
-            .batch_finished(stream, &outcomes, records.len(), backlog);
-        outcomes
-    }
-
-    async fn keep_watch(self: Rc<Self>) {
-        let idle_interval = self.sink.idle_probe_interval();
-        loop {
-            let due = self
-                .watch
-                .wait_until_due(idle_interval, self.backlog.as_ref())
-                .await;
-            self.probe(&due).await;
+        let queued = Queued::new(way.clone(), alarm.clone(), promised);
+        let queued = Rc::new(queued);
+        let queue = queued.clone().deliver();
+        Running {
+            watching: alarm.spawn_guarded("the watch over the sink", watch),
+            draining: alarm.spawn_guarded("the drain of the spool", drain(way.clone())),
+            queueing: alarm.spawn_guarded("the delivery of queued records", queue),
+            way,
+            queued,
+            alarm,
         }
     }
+}
 
-    async fn probe(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
-        let answers = self.sink.verify(streams).await;
-        self.watch
-            .answered(streams, &answers, self.backlog.as_ref());
-        answers
+impl Running {
+    fn outlet(&self) -> &Rc<Outlet> {
+        self.way.outlet()
     }
+
+    fn begin(&self, batch: Batch, under_way: &mut JoinSet<Option<()>>) {
+        if batch.is_answered() {
+            return self.queued.queue(batch);
+        }
+        let delivered = deliver(self.way.clone(), batch);
+        under_way.spawn_local(self.alarm.clone().guard("a delivery", delivered));
+    }
+}
+
+/// Takes what is on disk to the sink, where there is a spool.
+async fn drain(way: Way) {
+    if let Way::Spooling(spooling) = way {
+        Drain::new(spooling).run().await;
+    }
+}
+
+async fn hurry_in(outlet: Rc<Outlet>, phases: Phases) {
+    phases.reached(Phase::Hurrying).await;
+    outlet.ending.time.end();
+}
+
+/// Makes the records of a batch safe and tells the worker whose requests wait.
+async fn deliver(way: Way, batch: Batch) {
+    let (stream, opened_at) = (batch.stream, batch.opened_at);
+    let (records, receipt) = batch.into_parts();
+    let shipment = Shipment {
+        stream,
+        records,
+        opened_at,
+        is_answered: false,
+    };
+    let settle = |settlement: Settlement| {
+        let outcomes = settlement.outcomes();
+        receipt.settle(settlement.live, outcomes);
+    };
+    way.ship(shipment, settle).await;
 }

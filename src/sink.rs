@@ -60,11 +60,25 @@ pub enum Sink {
     Scripted(Box<dyn Scripted>),
 }
 
+/// What a sink makes of several records of one device in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// They arrive one behind the other without waiting for each other.
+    WithinCall,
+    /// They wait for each other: several in one call gain nothing.
+    OneByOne,
+}
+
 /// A sink of a test.
 #[cfg(test)]
 pub trait Scripted {
     /// Whether the stream is there.
     fn verify(&self, stream: StreamIndex) -> Result<(), SinkError>;
+
+    /// Whether several records of a device may go in one call.
+    fn keeps_order_within_call(&self) -> bool {
+        true
+    }
 
     fn deliver<'a>(
         &'a self,
@@ -117,6 +131,25 @@ impl Sink {
             #[cfg(feature = "kinesis")]
             Self::Kinesis(_) => None,
             _ => Some(IDLE_PROBE_INTERVAL),
+        }
+    }
+
+    /// Whether several records of one device may go in one call without waiting for each other. Calls that are under way at
+    /// the same time promise nothing of each other's failures: a device has records in one of them only.
+    pub(crate) fn keeps_order(&self) -> Order {
+        match self {
+            Self::Null | Self::File(_) => Order::WithinCall,
+            // An idempotent producer, or one with one request in flight.
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => Order::WithinCall,
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(sink) if sink.aggregates() => Order::WithinCall,
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(_) => Order::OneByOne,
+            #[cfg(test)]
+            Self::Scripted(sink) if sink.keeps_order_within_call() => Order::WithinCall,
+            #[cfg(test)]
+            Self::Scripted(_) => Order::OneByOne,
         }
     }
 

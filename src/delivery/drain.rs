@@ -1,29 +1,38 @@
 //! Takes what is on disk to the sink, wave by wave, and is done with what arrived.
 //!
-//! Each stream has one wave in flight at a time, of no more than a batch: live records are hardly held up by it. What the sink
-//! did not take goes again; a stream that takes nothing is held back, and others go on. What the sink refuses for good, what
-//! has no stream any more, and what a stream has refused as a whole for [`REFUSAL_MAX`] goes to the dead letters. While the
-//! sink is away nothing is tried.
+//! Each stream has a position of its own in the spool, a window of records that were read ahead,
+//! and a back-off ([`backlogged`], [`Flow`](super::flow::Flow)): what one of them does not take
+//! holds up no other. As many waves of a stream are on their way as the sink may have batches of
+//! it, less those that live records need; a wave is a batch. Where the sink keeps the order of a
+//! device within a call ([`Order`]) a wave has several of its records, else its oldest. What the
+//! sink did not take goes again. What it refuses for good, what has no stream any more, and what a
+//! stream has refused as a whole for [`REFUSAL_MAX`] goes to the dead letters ([`errand`]). While a
+//! stream is away nothing of it is tried.
 //!
-//! Records are read ahead, a bounded number of them. Those of a stream that is held back for long are passed over while
-//! reading, so that others are found; when it takes records again, reading begins anew with the oldest.
+//! Bounds: [`WINDOW`] is what is read ahead of all streams, shared by those that have something,
+//! each a frame more at most; as many payload bytes are in flight, and a wave of each stream more.
 
-use std::collections::{BTreeMap, HashSet};
-use std::mem;
+mod backlogged;
+mod errand;
+mod read_ahead;
+
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::Delivery;
-use super::backlog::Backlog;
-use super::holds::Holds;
-use super::read_ahead::{Ended, WINDOW_BYTES, WINDOW_RECORDS, read_frames};
-use super::window::{Entry, Limits, Turn, Wave, Window};
-use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
-use crate::spool::{Frame, Reader, RealDisk};
+use super::overflow::Spooling;
+use super::window::{Limits, Size, Turn};
+use crate::config::SpoolMode;
+use crate::record::StreamIndex;
+use crate::sink::Order;
+use crate::spool::Frame;
+use backlogged::Backlogged;
+use errand::{Answer, Errand, Home};
+use read_ahead::{Ended, Position, Readers, Stretch, WINDOW, read_on};
 
 /// How long the disk is left alone that could not be read.
 const READ_BACK_OFF: Duration = Duration::from_secs(1);
@@ -31,331 +40,326 @@ const READ_BACK_OFF: Duration = Duration::from_secs(1);
 /// A topic that was deleted by mistake, or a right that was taken away, is back by then.
 const REFUSAL_MAX: Duration = Duration::from_secs(3600);
 
-/// When to try again what could not be set aside.
-const BURIAL_INTERVAL: Duration = Duration::from_secs(60);
+/// Empties the spool. One task has it.
+pub(super) struct Drain {
+    spooling: Rc<Spooling>,
+    /// Those that are configured, and others of which there are records.
+    streams: Vec<Backlogged>,
+    by_name: HashMap<Arc<str>, usize>,
+    /// The stream that is first in line for the next wave, and for reading.
+    turn: usize,
+    readers: Readers,
+    reading: Reading,
+    in_flight_bytes: usize,
+    tasks: JoinSet<Event>,
+}
 
-/// Of one device, so that its order holds whatever the sink refuses.
-const RUN_MAX: usize = 1;
-
-/// What has been read and not sent, and where to read on.
-#[derive(Default)]
-struct Ahead {
-    window: Window,
-    reader: Option<Reader<RealDisk>>,
-    holds: Holds,
-    /// Streams that have a wave in flight.
-    travelling: HashSet<Arc<str>>,
-    /// Streams that have records on disk that were read and not kept.
-    passed_over: HashSet<Arc<str>>,
-    /// Reading is to begin anew with the oldest record, once no wave is in flight.
-    rewinds: bool,
+/// Whether records are read ahead now.
+enum Reading {
+    Idle,
+    Busy,
     /// Not before this time, the disk having failed.
-    read_at: Option<Instant>,
-    unburied: Unburied,
+    Paused(Instant),
 }
 
-/// Records that were refused and could not be set aside. Their devices wait.
-#[derive(Default)]
-struct Unburied {
-    entries: Vec<(Arc<str>, Entry)>,
-    try_at: Option<Instant>,
+/// What the drain waits for.
+enum Event {
+    Home(Home),
+    /// `None`: the reader is lost with what it knew.
+    Read(Option<Stretch>),
 }
 
-/// A wave that has come home.
-struct Answered {
-    stream: Arc<str>,
-    devices: Vec<DeviceId>,
-    entries: Vec<Entry>,
-    outcomes: Outcomes,
-}
+impl Drain {
+    pub(super) fn new(spooling: Rc<Spooling>) -> Self {
+        let mut drain = Self {
+            spooling: spooling.clone(),
+            streams: Vec::new(),
+            by_name: HashMap::new(),
+            turn: 0,
+            readers: Readers::default(),
+            reading: Reading::Idle,
+            in_flight_bytes: 0,
+            tasks: JoinSet::new(),
+        };
+        let from = spooling.backlog().places().start;
+        for (index, name) in spooling.outlet().names.iter().enumerate() {
+            let index = StreamIndex(index as u16);
+            drain.know(Backlogged::new(name.clone(), Some(index), from));
+        }
+        drain
+    }
 
-impl Delivery {
     /// Runs until the gateway leaves.
-    pub(super) async fn drain(self: Rc<Self>) {
-        let Some(backlog) = &self.backlog else { return };
-        let (mut ahead, mut waves) = (Ahead::default(), JoinSet::new());
-        while !self.watch.is_leaving() {
-            if ahead.rewinds && waves.is_empty() {
-                ahead.rewind();
-            }
-            self.read_on(backlog, &mut ahead).await;
-            ahead.wake(backlog);
-            self.pass_over_away(&mut ahead);
-            while let Some(wave) = self.next_wave(backlog, &mut ahead) {
-                waves.spawn_local(self.clone().send(wave));
-            }
-            let due = ahead.due(Instant::now());
+    pub(super) async fn run(mut self) {
+        let spooling = self.spooling.clone();
+        let (outlet, backlog) = (spooling.outlet(), spooling.backlog());
+        while !outlet.ending.is_leaving() {
+            self.wake();
+            self.read_on();
+            self.send_waves();
+            let due = self.due(Instant::now());
             tokio::select! {
-                Some(answered) = waves.join_next() => self.came_home(backlog, &mut ahead, answered).await,
+                Some(event) = self.tasks.join_next() => self.take(event),
                 () = backlog.changed() => {}
-                () = self.watch.sink_changed() => {}
+                () = outlet.watch.sink_changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-                () = self.watch.left() => {}
+                () = outlet.ending.left() => {}
             }
         }
-        while let Some(answered) = waves.join_next().await {
-            self.came_home(backlog, &mut ahead, answered).await;
+        while let Some(event) = self.tasks.join_next().await {
+            self.take(event);
+        }
+        debug_assert_eq!(self.in_flight_bytes, 0, "all waves are home");
+    }
+
+    /// Lets those go on whose record is in doubt no longer, or could not be set aside a while ago.
+    fn wake(&mut self) {
+        let (cleared, now) = (self.spooling.backlog().cleared(), Instant::now());
+        for stream in &mut self.streams {
+            if let Some(places) = cleared.clone() {
+                stream.flow.wake(places);
+            }
+            stream.try_postponed(now);
         }
     }
 
-    /// Streams that are away keep one record each here while another one is there, so that its records are found.
-    fn pass_over_away(&self, ahead: &mut Ahead) {
-        if !self.names.iter().any(|stream| self.may_try(stream)) {
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let reads_at = match self.reading {
+            Reading::Paused(until) => Some(until),
+            Reading::Idle | Reading::Busy => None,
+        };
+        let due = self.streams.iter().filter_map(|stream| stream.due(now));
+        due.chain(reads_at).min()
+    }
+
+    /// Reads on for one stream that has room, if nothing is being read.
+    fn read_on(&mut self) {
+        if matches!(self.reading, Reading::Paused(until) if until <= Instant::now()) {
+            self.reading = Reading::Idle;
+        }
+        let (end, share) = (self.spooling.backlog().places().end, self.share());
+        if !matches!(self.reading, Reading::Idle) {
             return;
         }
-        for stream in &self.names {
-            if !self.may_try(stream) {
-                ahead.pass_over(stream);
+        let Some(stream) = self.next_hungry(end, share) else {
+            return;
+        };
+        let (name, place, room) = (stream.stream.clone(), stream.read_to, stream.room(share));
+        let position = self.readers.take(place);
+        let position = position.unwrap_or_else(|| Position {
+            place,
+            reader: self.spooling.backlog().reader_from(place),
+        });
+        self.reading = Reading::Busy;
+        self.tasks
+            .spawn_local(async move { Event::Read(read_on(position, name, room, end).await) });
+    }
+
+    /// The next stream that has room and has not been read to the end. They take turns.
+    fn next_hungry(&mut self, end: u64, share: Size) -> Option<&Backlogged> {
+        let streams = self.streams.len();
+        for _ in 0..streams {
+            self.turn = (self.turn + 1) % streams;
+            let stream = &self.streams[self.turn];
+            if stream.read_to < end && stream.is_hungry(share) {
+                return Some(&self.streams[self.turn]);
+            }
+        }
+        None
+    }
+
+    /// What may be read ahead of one stream: those that have something, and one that may find
+    /// something, share.
+    fn share(&self) -> Size {
+        let streams = self.streams.iter();
+        let with_records = streams.filter(|stream| !stream.flow.is_empty()).count();
+        let sharing = with_records.clamp(1, WINDOW.records);
+        Size {
+            records: WINDOW.records / sharing,
+            bytes: WINDOW.bytes / sharing,
+        }
+    }
+
+    fn take(&mut self, event: Result<Event, JoinError>) {
+        // A panic of the sink is caught there; any other one is this task's own.
+        match event.expect("a wave comes home") {
+            Event::Home(home) => self.came_home(home),
+            Event::Read(Some(stretch)) => self.take_in(stretch),
+            Event::Read(None) => self.reading = Reading::Paused(Instant::now() + READ_BACK_OFF),
+        }
+    }
+
+    /// Gives each stream what was read of it.
+    fn take_in(&mut self, stretch: Stretch) {
+        let Stretch {
+            from,
+            position,
+            frames,
+            ended,
+        } = stretch;
+        let to = position.place;
+        debug_assert!(from <= to);
+        let (seen_to, share) = (self.read_by_some_to(), self.share());
+        let mut left_out = HashSet::new();
+        for frame in frames {
+            if frame.places.first() >= Some(&seen_to) {
+                self.found(&frame);
+            }
+            self.offer(frame, from, share, &mut left_out);
+        }
+        for (at, stream) in self.streams.iter_mut().enumerate() {
+            if !left_out.contains(&at) && (from..to).contains(&stream.read_to) {
+                stream.read_to = to;
+            }
+        }
+        self.reading = self.read_ended(ended);
+        let streams = &self.streams;
+        let is_wanted = |place| streams.iter().any(|stream| stream.read_to == place);
+        self.readers.keep(position, is_wanted);
+    }
+
+    /// Everything before this place was read, for one stream or another.
+    fn read_by_some_to(&self) -> u64 {
+        let read_to = self.streams.iter().map(|stream| stream.read_to);
+        read_to.max().unwrap_or_default()
+    }
+
+    /// Offers a frame to its stream. One that has no room for it, or has not read on to where the
+    /// stretch begins, is left out: it gets nothing of the rest of the stretch either.
+    fn offer(&mut self, frame: Frame, from: u64, share: Size, left_out: &mut HashSet<usize>) {
+        let at = self.index_of(&frame);
+        let stream = &mut self.streams[at];
+        if stream.read_to < from || left_out.contains(&at) || !stream.offer(frame, share) {
+            left_out.insert(at);
+        }
+    }
+
+    /// These records are on disk, whoever put them there.
+    fn found(&self, frame: &Frame) {
+        let devices = frame.records.iter().map(|record| &record.device);
+        let places = frame.places.iter().copied();
+        let backlog = self.spooling.backlog();
+        backlog.found(&frame.stream, places.zip(devices));
+    }
+
+    /// Which stream a frame is of. One that is not configured is known from its first record on.
+    fn index_of(&mut self, frame: &Frame) -> usize {
+        if let Some(at) = self.by_name.get(&frame.stream) {
+            return *at;
+        }
+        let first = *frame.places.first().expect("a frame has a record");
+        self.know(Backlogged::new(frame.stream.clone(), None, first))
+    }
+
+    fn know(&mut self, stream: Backlogged) -> usize {
+        let at = self.streams.len();
+        let before = self.by_name.insert(stream.stream.clone(), at);
+        debug_assert!(before.is_none(), "a stream is known once");
+        self.streams.push(stream);
+        at
+    }
+
+    fn read_ended(&self, ended: Ended) -> Reading {
+        match ended {
+            Ended::Enough => Reading::Idle,
+            Ended::All => {
+                self.spooling.backlog().found_all();
+                Reading::Idle
+            }
+            Ended::Failed(error) => {
+                tracing::warn!(%error, "the spool cannot be read: trying again");
+                Reading::Paused(Instant::now() + READ_BACK_OFF)
             }
         }
     }
 
-    fn next_wave(&self, backlog: &Backlog, ahead: &mut Ahead) -> Option<Wave> {
-        if ahead.rewinds {
-            return None;
+    /// Sends what may go. Streams take turns.
+    fn send_waves(&mut self) {
+        let (mut at, mut idle) = (self.turn, 0);
+        while idle < self.streams.len() {
+            at = (at + 1) % self.streams.len();
+            idle = if self.send_wave(at) { 0 } else { idle + 1 };
         }
-        let now = Instant::now();
-        let Ahead {
-            window,
-            holds,
-            travelling,
-            ..
-        } = ahead;
-        let may = |stream: &str| {
-            !travelling.contains(stream) && !holds.holds(stream, now) && self.may_try(stream)
+    }
+
+    fn send_wave(&mut self, at: usize) -> bool {
+        let Some(limits) = self.limits(at) else {
+            return false;
         };
+        let (spooling, now) = (self.spooling.clone(), Instant::now());
+        let backlog = spooling.backlog();
         let turn = |place| match backlog.is_done(place) {
             true => Turn::Forget,
             false if backlog.is_in_doubt(place) => Turn::Wait,
             false => Turn::Go,
         };
-        let limits = Limits::new(self.options.batch, RUN_MAX);
-        let wave = window.take_wave(limits, may, turn)?;
-        travelling.insert(wave.stream.clone());
-        Some(wave)
-    }
-
-    async fn send(self: Rc<Self>, wave: Wave) -> Answered {
-        let entries = wave.entries.into_iter();
-        let (places, records): (Vec<u64>, Vec<Record>) =
-            entries.map(|entry| (entry.place, entry.record)).unzip();
-        let outcomes = match self.index_of(&wave.stream) {
-            Some(stream) => self.ask_sink(stream, &records).await,
-            None => Outcomes::All(Outcome::Permanent(
-                "the stream is not among FOREBAY_STREAMS".into(),
-            )),
+        let stream = &mut self.streams[at];
+        let Some(wave) = stream.flow.next_wave(limits, now, turn) else {
+            return false;
         };
-        let entries = places.into_iter().zip(records);
-        Answered {
-            stream: wave.stream,
-            devices: wave.devices,
-            entries: entries
-                .map(|(place, record)| Entry { place, record })
-                .collect(),
-            outcomes,
-        }
-    }
-
-    async fn came_home(
-        &self,
-        backlog: &Backlog,
-        ahead: &mut Ahead,
-        answered: Result<Answered, JoinError>,
-    ) {
-        let Ok(answered) = answered else {
-            // The wave is lost, not its records. Its stream is not known any more.
-            (self.alarm)("a delivery from the spool");
-            ahead.travelling.clear();
-            ahead.rewinds = true;
-            return;
+        self.in_flight_bytes += wave.payload_bytes();
+        let errand = Errand {
+            at,
+            stream: stream.stream.clone(),
+            index: stream.index,
+            wave,
+            gives_way: stream.refusal.lasts(now) >= REFUSAL_MAX,
         };
-        let Answered {
-            stream,
-            devices,
-            entries,
-            outcomes,
-        } = answered;
-        ahead.travelling.remove(&stream);
-        let mut sorted = Sorted::default();
-        for (index, entry) in entries.into_iter().enumerate() {
-            sorted.add(entry, outcomes.get(index));
-        }
-        self.give_up_barred(&stream, ahead, &mut sorted);
-        let mut unburied = Vec::new();
-        for (reason, entries) in mem::take(&mut sorted.refused) {
-            let records = entries.iter().map(|entry| &entry.record);
-            match backlog.bury(&stream, &reason, records).await {
-                Ok(()) => sorted.done.extend(entries),
-                Err(_) => unburied.extend(entries),
-            }
-        }
-        let done = sorted.done.iter();
-        backlog.retire(done.map(|entry| (entry.place, &entry.record.device)));
-        backlog.release_done();
-        ahead.come_home(&stream, devices, sorted.again, unburied);
-        if self.names.len() > 1 {
-            ahead.pass_over_if_stalled(&stream);
-        }
+        self.tasks
+            .spawn_local(async move { Event::Home(errand.run(spooling.clone()).await) });
+        true
     }
 
-    /// Holds the stream back if it took nothing. What it has refused as a whole for long is refused for good.
-    fn give_up_barred(&self, stream: &Arc<str>, ahead: &mut Ahead, sorted: &mut Sorted) {
-        let (holds, now) = (&mut ahead.holds, Instant::now());
-        let barred = mem::take(&mut sorted.barred);
-        if !sorted.done.is_empty() {
-            holds.passed(stream);
-        } else if barred.is_empty() {
-            if !sorted.again.is_empty() && sorted.refused.is_empty() {
-                holds.failed(stream, now);
-            }
-        } else if holds.refused(stream, now) >= REFUSAL_MAX {
-            holds.gave_way(stream, now);
-            for (reason, entry) in barred {
-                sorted.refused.entry(reason).or_default().push(entry);
-            }
-            return;
-        }
-        sorted
-            .again
-            .extend(barred.into_iter().map(|(_, entry)| entry));
-    }
-
-    /// Reads on where half of the window is empty.
-    async fn read_on(&self, backlog: &Backlog, ahead: &mut Ahead) {
-        let now = Instant::now();
-        ahead.read_at.take_if(|at| *at <= now);
-        if ahead.read_at.is_some() || ahead.rewinds || !ahead.has_room() {
-            return;
-        }
-        let mut reader = ahead.reader.take().unwrap_or_else(|| backlog.reader());
-        // On a thread that may wait for the disk.
-        let read = spawn_blocking(move || {
-            let read = read_frames(&mut reader);
-            (reader, read)
-        });
-        let Ok((reader, read)) = read.await else {
-            // The reader is lost with what it knew.
-            ahead.rewinds = true;
-            ahead.read_at = Some(now + READ_BACK_OFF);
-            return;
+    /// What the next wave of a stream may hold; `None` where there may be no wave.
+    fn limits(&self, at: usize) -> Option<Limits> {
+        let (stream, outlet) = (&self.streams[at], self.spooling.outlet());
+        let in_flight = stream.flow.in_flight();
+        let Some(index) = stream.index else {
+            // It goes to the dead letters.
+            return (in_flight == 0).then_some(Limits::new(outlet.options.batch, usize::MAX));
         };
-        ahead.reader = Some(reader);
-        for frame in read.frames {
-            let places = frame.places.iter().copied();
-            backlog.found(places.zip(frame.records.iter().map(|record| &record.device)));
-            ahead.add(frame);
+        let waves_free = self.waves_max().saturating_sub(in_flight);
+        let has_room = waves_free > 0 && outlet.has_room(index) && self.has_bytes();
+        if !outlet.watch.answers(index) || (in_flight > 0 && !has_room) {
+            return None;
         }
-        match read.ended {
-            Ended::All => backlog.found_all(),
-            Ended::Enough => {}
-            Ended::Failed(error) => {
-                tracing::warn!(%error, "the spool cannot be read: trying again");
-                ahead.read_at = Some(now + READ_BACK_OFF);
-            }
-        }
-    }
-}
-
-/// What became of a wave.
-#[derive(Default)]
-struct Sorted {
-    done: Vec<Entry>,
-    again: Vec<Entry>,
-    refused: BTreeMap<Reason, Vec<Entry>>,
-    barred: Vec<(Reason, Entry)>,
-}
-
-impl Sorted {
-    fn add(&mut self, entry: Entry, outcome: &Outcome) {
-        match outcome {
-            Outcome::Delivered => self.done.push(entry),
-            Outcome::Retryable(_) | Outcome::Unknown => self.again.push(entry),
-            Outcome::Barred(reason) => self.barred.push((reason.clone(), entry)),
-            Outcome::Permanent(reason) => {
-                self.refused.entry(reason.clone()).or_default().push(entry);
-            }
-        }
-    }
-}
-
-impl Ahead {
-    fn has_room(&self) -> bool {
-        let records = self.window.records() + self.unburied.entries.len();
-        records <= WINDOW_RECORDS / 2 && self.window.bytes() <= WINDOW_BYTES / 2
+        let run_max = match outlet.sink.keeps_order() {
+            Order::OneByOne => 1,
+            Order::WithinCall => self.fair_run(at, waves_free.max(1)),
+        };
+        Some(Limits::new(outlet.options.batch, run_max))
     }
 
-    fn add(&mut self, frame: Frame) {
-        if self.passed_over.contains(&frame.stream) {
-            return;
-        }
-        if self.holds.is_stalled(&frame.stream) && self.window.has(&frame.stream) {
-            self.passed_over.insert(frame.stream);
-            return;
-        }
-        self.window.add(frame);
-    }
-
-    /// Lets those go on whose record is in doubt no longer, and tries again to set aside what could not be.
-    fn wake(&mut self, backlog: &Backlog) {
-        // What was kept of a stream may have been dropped to make room.
-        let mut passed_over = self.passed_over.iter();
-        self.rewinds |= passed_over.any(|stream| !self.window.has(stream));
-        if let Some(places) = backlog.cleared() {
-            self.window.wake(places);
-        }
-        let now = Instant::now();
-        if self.unburied.try_at.take_if(|at| *at <= now).is_some() {
-            for (stream, entry) in mem::take(&mut self.unburied.entries) {
-                let devices = vec![entry.record.device.clone()];
-                self.window.come_home(&stream, devices, vec![entry]);
-            }
+    /// How many waves of a stream may be on their way: live records need the other half.
+    fn waves_max(&self) -> usize {
+        let batches_max = self.spooling.outlet().stream_batches_max();
+        match self.spooling.backlog().mode() {
+            SpoolMode::Always => batches_max,
+            SpoolMode::Overflow => batches_max.div_ceil(2),
         }
     }
 
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let due = [self.holds.due(now), self.read_at, self.unburied.try_at];
-        due.into_iter().flatten().min()
+    fn has_bytes(&self) -> bool {
+        self.in_flight_bytes < WINDOW.bytes
     }
 
-    fn come_home(
-        &mut self,
-        stream: &Arc<str>,
-        mut devices: Vec<DeviceId>,
-        again: Vec<Entry>,
-        unburied: Vec<Entry>,
-    ) {
-        if !unburied.is_empty() {
-            let try_at = Instant::now() + BURIAL_INTERVAL;
-            self.unburied.try_at.get_or_insert(try_at);
-        }
-        for entry in unburied {
-            devices.retain(|device| *device != entry.record.device);
-            self.unburied.entries.push((stream.clone(), entry));
-        }
-        self.window.come_home(stream, devices, again);
-        // What was passed over is wanted when its stream goes on, or has nothing else here.
-        let is_wanted = !self.holds.is_stalled(stream) || !self.window.has(stream);
-        self.rewinds |= is_wanted && self.passed_over.contains(stream);
+    /// So many records of a device that all devices which may send share the waves that are free.
+    fn fair_run(&self, at: usize, waves_free: usize) -> usize {
+        let records_max = self.spooling.outlet().options.batch.records_max;
+        let devices = self.streams[at].flow.ready_devices().max(1);
+        (records_max.saturating_mul(waves_free) / devices).clamp(1, records_max)
     }
 
-    fn pass_over_if_stalled(&mut self, stream: &Arc<str>) {
-        if self.holds.is_stalled(stream) {
-            self.pass_over(stream);
+    fn came_home(&mut self, home: Home) {
+        let (stream, now) = (&mut self.streams[home.at], Instant::now());
+        debug_assert!(self.in_flight_bytes >= home.payload_bytes);
+        self.in_flight_bytes -= home.payload_bytes;
+        match home.answer {
+            Answer::Barred => stream.refusal.confirm(now),
+            Answer::Open | Answer::Silent => stream.refusal.end(),
         }
-    }
-
-    /// Keeps one record of the stream, to try it with.
-    fn pass_over(&mut self, stream: &Arc<str>) {
-        if self.window.keep_oldest(stream, 1) {
-            self.passed_over.insert(stream.clone());
-        }
-    }
-
-    fn rewind(&mut self) {
-        self.window = Window::default();
-        self.unburied = Unburied::default();
-        self.passed_over.clear();
-        self.reader = None;
-        self.rewinds = false;
+        stream.flow.came_home(home.standing, home.fared, now);
+        stream.flow.put_back(home.devices, home.again);
+        stream.postpone(home.postponed, now);
     }
 }

@@ -1,11 +1,12 @@
 //! Can a stream's records be made safe? Written by delivery, read by every request.
 //!
-//! Each stream has a state of its own, so that one that is missing or closed refuses its own requests only. A stream
-//! whose records are refused although it answers can be judged by a record alone: delivery offers a trial, and one
-//! request is let in by it. Reading costs one atomic load; the reasons are for `/readyz` and the log.
+//! Each stream has a state of its own, so that one that is missing or closed refuses its own
+//! requests only. A stream whose records are refused although it answers can be judged by a record
+//! alone: delivery offers a trial, and one request is let in by it. Reading costs one atomic load;
+//! the reasons are for `/readyz` and the log.
 //!
-//! Where records are answered before they are safe, memory takes them while nothing can be made safe: then requests are
-//! not refused for it, though the gateway is not ready.
+//! Where records are answered before they are safe, memory takes them while nothing can be made
+//! safe: then requests are not refused for it, though the gateway is not ready.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -83,7 +84,8 @@ impl Health {
         self.streams[stream.get()].is(State::Up)
     }
 
-    /// Whether a request for the stream may come in; where a trial is on offer, the one that asks first.
+    /// Whether a request for the stream may come in; where a trial is on offer, the one that asks
+    /// first.
     pub fn admits(&self, stream: StreamIndex) -> bool {
         let stream = &self.streams[stream.get()];
         self.memory_takes || stream.is(State::Up) || stream.change(State::Trial, State::Down)
@@ -108,8 +110,8 @@ impl Health {
         stream.change(State::Up, State::Down);
     }
 
-    /// `Err` while no stream's records can be made safe. The text names each stream that its sink does not take, with the
-    /// reason; it is empty where there is none.
+    /// `Err` while no stream's records can be made safe. The text names each stream that its sink
+    /// does not take, with the reason; it is empty where there is none.
     pub fn report(&self) -> Result<String, String> {
         let mut reasons: Vec<(Arc<String>, Vec<&str>)> = Vec::new();
         for stream in &self.streams {

@@ -1,8 +1,9 @@
 //! Records that were answered before they were safe, counted until they are.
 //!
-//! Delivery counts, on its own thread; the gateway reads the count when delivery has ended, however that came about, and the
-//! exit code tells of it. A record counts from the moment that delivery has it until the sink, the spool or the dead letters
-//! have it. One that is dropped counts for ever.
+//! Delivery counts, on its own thread; the gateway reads the count when delivery has ended, however
+//! that came about, and the exit code tells of it. A record counts from the moment that delivery
+//! has it until the sink, the spool or the dead letters have it. One that is dropped counts for
+//! ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,185 +1,238 @@
 //! Records that were answered before they are safe: `FOREBAY_ACK=queued`.
 //!
-//! They wait here, in memory, in the order in which they came from the workers, and go to the sink or the spool as a batch
-//! does that somebody waits for. What comes back without being safe goes again, after a back-off, for as long as the
-//! process lives; admission's budget bounds how much waits. A device has one group of records in flight at a time, so its
-//! order holds whatever fails: a group of several while its stream takes everything, of one while something fails.
+//! They wait here, in memory, in the order in which they came from the workers, and go to the sink
+//! or the spool as a batch does that somebody waits for. What comes back without being safe goes
+//! again, after a back-off, for as long as the process lives; admission's budget bounds how much
+//! waits. A device has one group of records in flight at a time, so its order holds whatever fails:
+//! a group of several while its stream takes everything, of one while something fails.
 //!
-//! Nothing is dropped but what its stream refuses for good where there is no spool to set it aside; that is counted and
-//! told. When the gateway leaves, what waits is tried until it hurries, and then spooled where there is a spool. What is
-//! left counts in [`Promised`](super::promised::Promised).
+//! Nothing is dropped but what its stream refuses for good where there is no spool to set it aside;
+//! that is counted and told. When the gateway leaves, what waits is tried until it hurries, and
+//! then spooled where there is a spool. What is left counts in
+//! [`Promised`](super::promised::Promised).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::Delivery;
-use super::holds::Holds;
-use super::shipment::{Home, Sent, Settlement, Shipment};
-use super::window::{Entry, Limits, Turn, Wave, Window};
-use crate::record::{Batch, Outcome, Outcomes, Reason, Record};
+use super::alarm::Alarm;
+use super::ending::Fact;
+use super::flow::{Fared, Flow};
+use super::outlet::Outlet;
+use super::promised::Promised;
+use super::shipment::{Settlement, Shipment};
+use super::way::Way;
+use super::window::{Limits, Placed, Standing, Turn, Wave};
+use crate::record::{Batch, DeviceId, Outcome, Outcomes, Reason, Record, StreamIndex};
 
-/// What was answered and is in memory.
-#[derive(Default)]
-pub(crate) struct Queued {
-    window: RefCell<Window>,
-    holds: RefCell<Holds>,
-    /// Waves that have not come home.
-    under_way: Cell<usize>,
-    arrived: Cell<u64>,
+/// Nobody asks for the turn of a record that is in memory: its place says nothing.
+const IN_MEMORY: u64 = 0;
+
+/// What was answered and is in memory. One task delivers it.
+pub(super) struct Queued {
+    way: Way,
+    alarm: Alarm,
+    promised: Promised,
+    /// One for each stream, with its index.
+    flows: RefCell<Vec<Flow>>,
+    /// The stream whose turn it is.
+    turn: Cell<usize>,
     /// No more batches come.
-    closed: Cell<bool>,
-    changed: tokio::sync::Notify,
+    closed: Fact,
+    changed: Notify,
 }
 
-impl Delivery {
+/// A wave that is under way: what has to be known of it when it comes home.
+struct Sent {
+    stream: StreamIndex,
+    standing: Standing,
+    devices: Vec<DeviceId>,
+    records: usize,
+}
+
+/// Records that came home without being safe.
+#[derive(Default)]
+struct Unsafe {
+    again: Vec<Placed>,
+    /// Why each of the others is refused for good.
+    refused: Vec<Reason>,
+}
+
+impl Queued {
+    pub(super) fn new(way: Way, alarm: Alarm, promised: Promised) -> Self {
+        let flows = way.outlet().names.iter().map(|_| Flow::default());
+        Self {
+            flows: RefCell::new(flows.collect()),
+            way,
+            alarm,
+            promised,
+            turn: Cell::new(0),
+            closed: Fact::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn outlet(&self) -> &Outlet {
+        self.way.outlet()
+    }
+
     /// Takes in a batch that nobody waits for, and sends it home at once.
     pub(super) fn queue(&self, batch: Batch) {
-        let stream = self.names[batch.stream.get()].clone();
+        debug_assert!(batch.is_answered() && !self.closed.has_ended());
+        let stream = batch.stream.get();
         let (mut records, receipt) = batch.into_parts();
         self.promised.made(records.len());
-        let mut window = self.queued.window.borrow_mut();
+        let mut flows = self.flows.borrow_mut();
         for record in records.drain(..) {
-            let place = self.queued.arrived.get();
-            self.queued.arrived.set(place + 1);
-            window.push(&stream, Entry { place, record });
+            flows[stream].push(in_memory(record));
         }
-        drop(window);
+        drop(flows);
         receipt.settle(records, Outcomes::DELIVERED);
-        self.queued.changed.notify_one();
+        self.changed.notify_one();
     }
 
     /// No more batches come.
-    pub(super) fn close_queue(&self) {
-        self.queued.closed.set(true);
-        self.queued.changed.notify_one();
+    pub(super) fn close(&self) {
+        self.closed.end();
+        self.changed.notify_one();
     }
 
-    /// Runs until no more batches come and everything is safe, or hurries and nothing more can be made so.
-    pub(super) async fn deliver_queued(self: Rc<Self>) {
+    /// Runs until no more batches come and everything is safe, or hurries and nothing more can be
+    /// made so.
+    pub(super) async fn deliver(self: Rc<Self>) {
         let (mut waves, mut has_hurried) = (JoinSet::new(), false);
         loop {
-            if self.watch.is_hurrying() && !has_hurried {
-                // Everything gets one more try.
-                self.queued.holds.borrow_mut().clear();
+            if self.outlet().ending.is_hurrying() && !has_hurried {
+                self.try_all_again();
                 has_hurried = true;
             }
             while waves.try_join_next().is_some() {}
-            while let Some(wave) = self.next_queued() {
-                self.queued.under_way.update(|waves| waves + 1);
-                let sent = self.clone().send_queued(wave);
-                waves.spawn_local(self.clone().guarded("a delivery", sent));
+            while let Some((stream, wave)) = self.next_wave() {
+                let sent = self.clone().send(stream, wave);
+                waves.spawn_local(self.alarm.clone().guard("a delivery", sent));
             }
-            if self.queued.closed.get() && self.is_done_with_queued() {
+            if self.closed.has_ended() && self.is_done() {
                 break;
             }
-            self.queued_changed(&mut waves).await;
+            self.wait_for_change(&mut waves).await;
         }
         // What the sink takes after all need not stay on disk.
         let answered = async { while waves.join_next().await.is_some() {} };
         tokio::select! {
             () = answered => {}
-            () = self.watch.hurried() => {}
+            () = self.outlet().ending.hurried() => {}
         }
     }
 
-    fn next_queued(&self) -> Option<Wave> {
-        let waves_max = match self.backlog {
+    /// Everything gets one more try.
+    fn try_all_again(&self) {
+        for flow in self.flows.borrow_mut().iter_mut() {
+            flow.forget_failures();
+        }
+    }
+
+    /// What may travel now, and of which stream it is. Streams take turns.
+    fn next_wave(&self) -> Option<(StreamIndex, Wave)> {
+        let (mut flows, now) = (self.flows.borrow_mut(), Instant::now());
+        let limits = Limits::new(self.outlet().options.batch, usize::MAX);
+        for _ in 0..flows.len() {
+            let at = self.turn.get();
+            self.turn.set((at + 1) % flows.len());
+            let stream = StreamIndex(at as u16);
+            if !self.may_send(stream, flows[at].in_flight()) {
+                continue;
+            }
+            if let Some(wave) = flows[at].next_wave(limits, now, |_| Turn::Go) {
+                return Some((stream, wave));
+            }
+        }
+        None
+    }
+
+    /// Whether another wave of the stream may go where so many are under way.
+    fn may_send(&self, stream: StreamIndex, in_flight: usize) -> bool {
+        let outlet = self.outlet();
+        let batches_max = outlet.stream_batches_max();
+        match &self.way {
             // Those that the sink has no room for are spooled.
-            Some(_) => 2 * self.options.in_flight_batches_max,
-            None => self.options.in_flight_batches_max,
-        };
-        let may_go = match self.backlog {
-            Some(_) => true,
-            None => !self.watch.is_hurrying(),
-        };
-        if !may_go || self.queued.under_way.get() >= waves_max {
-            return None;
+            Way::Spooling(_) => in_flight < 2 * batches_max,
+            Way::Direct(_) => {
+                in_flight < batches_max
+                    && !outlet.ending.is_hurrying()
+                    && outlet.watch.answers(stream)
+            }
         }
-        let (now, holds) = (Instant::now(), self.queued.holds.borrow());
-        let mut window = self.queued.window.borrow_mut();
-        // While something fails, what follows it is not to overtake it.
-        let limits = |run_max| Limits::new(self.options.batch, run_max);
-        let may_try = |stream: &str| self.backlog.is_some() || self.may_try(stream);
-        let is_well = |stream: &str| !holds.is_troubled(stream) && may_try(stream);
-        let is_due = |stream: &str| !holds.holds(stream, now) && may_try(stream);
-        let wave = window.take_wave(limits(usize::MAX), is_well, |_| Turn::Go);
-        wave.or_else(|| window.take_wave(limits(1), is_due, |_| Turn::Go))
     }
 
-    fn is_done_with_queued(&self) -> bool {
-        let is_empty = self.queued.window.borrow().is_empty();
-        let nothing_moves = self.queued.under_way.get() == 0 || self.backlog.is_none();
-        is_empty || (self.watch.is_hurrying() && nothing_moves)
+    fn is_done(&self) -> bool {
+        let flows = self.flows.borrow();
+        let is_hurrying = self.outlet().ending.is_hurrying();
+        // Nobody waits for the sink then, only for the disk.
+        let nothing_moves = match &self.way {
+            Way::Direct(_) => true,
+            Way::Spooling(_) => flows.iter().all(|flow| flow.in_flight() == 0),
+        };
+        flows.iter().all(Flow::is_empty) || (is_hurrying && nothing_moves)
     }
 
-    async fn queued_changed(&self, waves: &mut JoinSet<()>) {
-        let now = Instant::now();
-        let due = self.queued.holds.borrow().due(now);
+    async fn wait_for_change<T: 'static>(&self, waves: &mut JoinSet<T>) {
+        let (outlet, now) = (self.outlet(), Instant::now());
+        let dues = self.flows.borrow();
+        let due = dues.iter().filter_map(|flow| flow.due(now)).min();
+        drop(dues);
         tokio::select! {
-            () = self.queued.changed.notified() => {}
+            () = self.changed.notified() => {}
             Some(_) = waves.join_next() => {}
-            () = self.watch.sink_changed() => {}
+            () = outlet.watch.sink_changed() => {}
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
-            () = self.watch.hurried(), if !self.watch.is_hurrying() => {}
+            () = outlet.ending.hurried(), if !outlet.ending.is_hurrying() => {}
         }
     }
 
-    async fn send_queued(self: Rc<Self>, wave: Wave) {
-        let stream = self.index_of(&wave.stream);
-        debug_assert!(stream.is_some(), "what is queued is of a known stream");
-        let Some(stream) = stream else { return };
+    async fn send(self: Rc<Self>, stream: StreamIndex, wave: Wave) {
         let sent = Sent {
-            stream: wave.stream,
+            stream,
+            standing: wave.standing,
+            records: wave.records.len(),
             devices: wave.devices,
-            records: wave.entries.len(),
         };
-        let records = wave.entries.into_iter().map(|entry| entry.record);
+        let records = wave.records.into_iter();
         let shipment = Shipment {
             stream,
-            records: records.collect(),
+            records: records.map(|placed| placed.record).collect(),
             opened_at: Instant::now(),
-            home: Home::Memory(sent),
+            is_answered: true,
         };
-        self.ship(shipment).await;
+        let settle = |settlement| self.came_home(sent, settlement);
+        self.way.ship(shipment, settle).await;
     }
 
     /// A wave has come home: what is not safe goes again.
-    pub(super) fn keep(&self, sent: Sent, settlement: Settlement) {
-        let mut unsafe_records = Unsafe::default();
-        for (index, record) in settlement.live.into_iter().enumerate() {
-            unsafe_records.add(record, settlement.of_live.get(index));
+    fn came_home(&self, sent: Sent, settlement: Settlement) {
+        let mut left = Unsafe::default();
+        for (record, outcome) in settlement.into_each() {
+            left.add(record, &outcome);
         }
-        for record in settlement.held {
-            unsafe_records.add(record, &settlement.of_held);
-        }
-        let Unsafe { again, refused } = unsafe_records;
-        let safe = sent.records - again.len() - refused.len();
+        let Unsafe { again, refused } = left;
+        let unsafe_records = again.len() + refused.len();
+        debug_assert!(unsafe_records <= sent.records);
+        let safe = sent.records - unsafe_records;
         self.promised.kept(safe);
-        self.tell_of_dropped(&sent.stream, &refused);
-        self.hold_queued(&sent.stream, safe > 0, !again.is_empty());
-        let mut window = self.queued.window.borrow_mut();
-        window.come_home(&sent.stream, sent.devices, again);
-        self.queued.under_way.update(|waves| waves - 1);
-        self.queued.changed.notify_one();
+        self.tell_of_dropped(sent.stream, &refused);
+        let fared = Fared::of(safe + refused.len() > 0, !again.is_empty());
+        let flow = &mut self.flows.borrow_mut()[sent.stream.get()];
+        flow.came_home(sent.standing, fared, Instant::now());
+        flow.put_back(sent.devices, again);
+        self.changed.notify_one();
     }
 
-    fn hold_queued(&self, stream: &Arc<str>, some_passed: bool, some_failed: bool) {
-        let mut holds = self.queued.holds.borrow_mut();
-        match (some_passed, some_failed) {
-            (true, true) => holds.stumbled(stream, Instant::now()),
-            (false, true) => holds.failed(stream, Instant::now()),
-            (_, false) => holds.passed(stream),
-        }
-    }
-
-    fn tell_of_dropped(&self, stream: &str, refused: &[Reason]) {
+    fn tell_of_dropped(&self, stream: StreamIndex, refused: &[Reason]) {
         if let Some(reason) = refused.first() {
-            let records = refused.len();
-            self.metrics.records_dropped(records);
+            let (stream, records) = (self.outlet().name(stream), refused.len());
+            self.outlet().metrics.records_dropped(records);
             tracing::error!(
                 stream, %reason, records,
                 "refused for good after they were answered, and there is no spool to set them aside: dropped"
@@ -188,12 +241,11 @@ impl Delivery {
     }
 }
 
-/// Records that came home without being safe.
-#[derive(Default)]
-struct Unsafe {
-    again: Vec<Entry>,
-    /// Why each of the others is refused for good.
-    refused: Vec<Reason>,
+fn in_memory(record: Record) -> Placed {
+    Placed {
+        place: IN_MEMORY,
+        record,
+    }
 }
 
 impl Unsafe {
@@ -201,9 +253,8 @@ impl Unsafe {
         match outcome {
             Outcome::Delivered => {}
             Outcome::Permanent(reason) => self.refused.push(reason.clone()),
-            // It keeps its place before those of its device that wait.
             Outcome::Retryable(_) | Outcome::Barred(_) | Outcome::Unknown => {
-                self.again.push(Entry { place: 0, record });
+                self.again.push(in_memory(record));
             }
         }
     }

@@ -1,52 +1,140 @@
 //! Records on their way to the sink or to disk, and what is told of them when they have arrived.
 //!
-//! [`overflow`](super::overflow) makes a shipment safe as far as it can, and tells whoever it came from: a worker whose
-//! requests wait, or the memory of records that were answered before ([`queued`](super::queued)).
-
-use std::sync::Arc;
+//! [`Way::ship`](super::way::Way::ship) makes a shipment safe as far as it can, and settles with
+//! whoever it came from: a worker whose requests wait, or the memory of records that were answered
+//! before ([`queued`](super::queued)).
 
 use tokio::time::Instant;
 
-use crate::record::{DeviceId, Outcome, Outcomes, Receipt, Record, StreamIndex};
+use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
-/// Records of one stream, and who is told what became of them.
+/// Records of one stream that are to be made safe.
 pub(crate) struct Shipment {
     pub stream: StreamIndex,
     pub records: Vec<Record>,
     /// When the first of them came in.
     pub opened_at: Instant,
-    pub home: Home,
+    /// Nobody waits for them: what the stream refuses for good is not told but set aside.
+    pub is_answered: bool,
 }
 
-/// Who is told.
-pub(crate) enum Home {
-    /// The worker whose requests wait.
-    Worker(Receipt),
-    /// Nobody waits: memory keeps what is not safe.
-    Memory(Sent),
+/// A record that follows others of its device to disk, and its position in its shipment.
+pub(crate) struct HeldRecord {
+    pub position: usize,
+    pub record: Record,
 }
 
-impl Home {
-    pub(crate) fn is_answered(&self) -> bool {
-        matches!(self, Self::Memory(_))
+/// What became of a shipment.
+pub(crate) struct Settlement {
+    /// How many records it had.
+    pub records: usize,
+    /// Those that went to the sink. They are not here where somebody still needs them; they are
+    /// safe then.
+    pub live: Vec<Record>,
+    pub of_live: Outcomes,
+    /// Those that went to disk, in their order, and what became of all of them.
+    pub held: Vec<HeldRecord>,
+    pub of_held: Outcome,
+}
+
+impl Settlement {
+    /// Everything went to the sink.
+    pub(crate) fn of_sink(live: Vec<Record>, of_live: Outcomes) -> Self {
+        Self {
+            records: live.len(),
+            live,
+            of_live,
+            held: Vec::new(),
+            of_held: Outcome::Delivered,
+        }
+    }
+
+    /// Everything is on disk, or was to be; those that are not held are safe there.
+    pub(crate) fn of_disk(records: usize, held: Vec<HeldRecord>, of_held: Outcome) -> Self {
+        debug_assert!(held.len() <= records);
+        Self {
+            records,
+            live: Vec::new(),
+            of_live: Outcomes::DELIVERED,
+            held,
+            of_held,
+        }
+    }
+
+    /// Each record's outcome, in the order of the shipment.
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        debug_assert!(self.held.is_sorted_by_key(|held| held.position));
+        if self.held.is_empty() {
+            return self.of_live.clone();
+        }
+        if self.held.len() == self.records {
+            return Outcomes::All(self.of_held.clone());
+        }
+        let (mut held, mut live) = (self.held.iter().peekable(), 0..);
+        let mut each = Vec::with_capacity(self.records);
+        for position in 0..self.records {
+            if held.next_if(|held| held.position == position).is_some() {
+                each.push(self.of_held.clone());
+            } else if let Some(index) = live.next() {
+                each.push(self.of_live.get(index).clone());
+            }
+        }
+        debug_assert!(held.peek().is_none(), "each held record has its position");
+        Outcomes::Each(each)
+    }
+
+    /// The records that are here with what became of each; a device's own in their order.
+    pub(crate) fn into_each(self) -> impl Iterator<Item = (Record, Outcome)> {
+        let Self {
+            live,
+            of_live,
+            held,
+            of_held,
+            ..
+        } = self;
+        let live = live.into_iter().enumerate();
+        let live = live.map(move |(index, record)| (record, of_live.get(index).clone()));
+        let held = held
+            .into_iter()
+            .map(move |held| (held.record, of_held.clone()));
+        live.chain(held)
     }
 }
 
-/// What became of records. Those that are safe need not be there any more.
-pub(crate) struct Settlement {
-    /// Those that went to the sink.
-    pub live: Vec<Record>,
-    pub of_live: Outcomes,
-    /// Those that went to disk, which have one outcome in common.
-    pub held: Vec<Record>,
-    pub of_held: Outcome,
-    /// Of each record of the shipment, whether it is held; empty where none is.
-    pub is_held: Vec<bool>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::record;
 
-/// A wave that is under way: what has to be known of it when it comes home.
-pub(crate) struct Sent {
-    pub stream: Arc<str>,
-    pub devices: Vec<DeviceId>,
-    pub records: usize,
+    #[test]
+    fn outcomes_are_told_in_the_order_of_the_shipment() {
+        let late = || Outcome::Retryable("late".into());
+        let held = |position| HeldRecord {
+            position,
+            record: record(9, position as u64),
+        };
+        let settlement = |held: Vec<HeldRecord>| Settlement {
+            records: 4,
+            live: Vec::new(),
+            of_live: Outcomes::Each(vec![late(), Outcome::Delivered]),
+            held,
+            of_held: Outcome::Unknown,
+        };
+        let mixed = [
+            Outcome::Unknown,
+            late(),
+            Outcome::Delivered,
+            Outcome::Unknown,
+        ];
+        assert_eq!(
+            settlement(vec![held(0), held(3)]).outcomes(),
+            Outcomes::Each(mixed.to_vec())
+        );
+        assert_eq!(
+            settlement((0..4).map(held).collect()).outcomes(),
+            Outcomes::All(Outcome::Unknown)
+        );
+        let sent = Settlement::of_sink(Vec::new(), Outcomes::DELIVERED);
+        assert_eq!(sent.outcomes(), Outcomes::DELIVERED);
+    }
 }

@@ -1,5 +1,7 @@
 //! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
 
+mod wide_spool;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use proptest::prelude::*;
 use tokio::task::{LocalSet, spawn_blocking, spawn_local, yield_now};
+use tokio::time::sleep;
 
 use super::{Backlog, Delivery, DeliveryOptions, Health, Promised};
 use crate::config::{BatchConfig, SpoolMode, StreamConfig, WhenFull};
@@ -31,9 +34,33 @@ const STEPS_MAX: usize = 20_000;
 /// What became of the records of one call.
 type Script = Box<dyn Fn(StreamIndex, &[Record]) -> Vec<Outcome>>;
 
+/// How long the sink takes to answer a call.
+type AckTime = Box<dyn Fn(StreamIndex, &[Record]) -> Duration>;
+
+/// What a sink is like, and how much it may have at once.
+struct Setup {
+    records_max: usize,
+    in_flight_batches_max: usize,
+    keeps_order_within_call: bool,
+    ack_time: AckTime,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            records_max: 50,
+            in_flight_batches_max: 8,
+            keeps_order_within_call: true,
+            ack_time: Box::new(|_, _| Duration::ZERO),
+        }
+    }
+}
+
 /// Answers after a while as its script says, and keeps what it took.
 struct TestSink {
     script: Rc<RefCell<Script>>,
+    keeps_order_within_call: bool,
+    ack_time: AckTime,
     taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
     away: Rc<Cell<Option<StreamIndex>>>,
 }
@@ -46,6 +73,10 @@ impl Scripted for TestSink {
         }
     }
 
+    fn keeps_order_within_call(&self) -> bool {
+        self.keeps_order_within_call
+    }
+
     fn deliver<'a>(
         &'a self,
         stream: StreamIndex,
@@ -54,6 +85,10 @@ impl Scripted for TestSink {
         Box::pin(async move {
             for _ in 0..3 {
                 yield_now().await;
+            }
+            let ack_time = (self.ack_time)(stream, records);
+            if !ack_time.is_zero() {
+                sleep(ack_time).await;
             }
             let outcomes = (self.script.borrow())(stream, records);
             for (record, outcome) in records.iter().zip(&outcomes) {
@@ -92,11 +127,21 @@ impl Bench {
         spool_dir: Option<&Path>,
         script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
     ) -> Self {
+        Self::start_as(Setup::default(), spool_dir, script)
+    }
+
+    fn start_as(
+        setup: Setup,
+        spool_dir: Option<&Path>,
+        script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
+    ) -> Self {
         let script: Rc<RefCell<Script>> = Rc::new(RefCell::new(Box::new(script)));
         let taken = Rc::default();
         let away = Rc::new(Cell::new(None));
         let sink = TestSink {
             script: script.clone(),
+            keeps_order_within_call: setup.keeps_order_within_call,
+            ack_time: setup.ack_time,
             taken: Rc::clone(&taken),
             away: away.clone(),
         };
@@ -108,10 +153,10 @@ impl Bench {
             streams: streams.to_vec(),
             batch: BatchConfig {
                 bytes_max: 1 << 20,
-                records_max: 50,
+                records_max: setup.records_max,
                 linger: Duration::ZERO,
             },
-            in_flight_batches_max: 8,
+            in_flight_batches_max: setup.in_flight_batches_max,
             ack_timeout: Duration::from_secs(10),
         };
         let metrics = Arc::new(Metrics::new(1, &STREAMS.map(String::from), vec![]));
@@ -214,7 +259,7 @@ impl Bench {
     }
 }
 
-fn record(device: u8, number: u64) -> Record {
+pub(super) fn record(device: u8, number: u64) -> Record {
     Record {
         device: DeviceId::parse(&format!("device-{device}")).unwrap(),
         payload: number.to_string().into(),
@@ -242,26 +287,47 @@ fn left_in(dir: &Path) -> Spool {
     spool(dir, SpoolMetrics::unseen())
 }
 
-/// Time stands still but for what [`pass`] makes of it: a disk is not waited for by letting hours pass.
+/// Time stands still but for what [`pass`] makes of it: a disk is not waited for by letting hours
+/// pass.
 fn on_paused_time(test: impl Future<Output = ()>) {
+    on_simulated_time(async {
+        let _held = HeldTime::new();
+        test.await;
+    });
+}
+
+/// Time passes as fast as nothing is left to do before the next timer, but not while something is
+/// read from disk.
+fn on_simulated_time(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        // tokio lets no time pass by itself while a blocking task runs.
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// Time does not pass by itself while this lives: tokio lets none pass while a blocking task runs.
+struct HeldTime {
+    _stop: std::sync::mpsc::SyncSender<()>,
+}
+
+impl HeldTime {
+    fn new() -> Self {
         let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
-        let holds_time = spawn_blocking(move || stopped.recv().is_err());
-        test.await;
-        drop(stop);
-        assert!(holds_time.await.unwrap(), "it was stopped");
-    });
+        spawn_blocking(move || stopped.recv().is_err());
+        Self { _stop: stop }
+    }
 }
 
 /// Lets so much time pass, and the threads of the disk have a moment of theirs.
 async fn pass(time: Duration) {
     tokio::time::advance(time).await;
+    moment().await;
+}
+
+/// Lets the threads of the disk have a moment of theirs.
+async fn moment() {
     let moment = || std::thread::park_timeout(Duration::from_micros(50));
     spawn_blocking(moment).await.unwrap();
 }
@@ -275,7 +341,8 @@ async fn pass_seconds(seconds: u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever the sink gives back, and with it all of the call that is the same device's and later: with a spool and without.
+    /// Whatever the sink gives back, and with it all of the call that is the same device's and
+    /// later: with a spool and without.
     #[test]
     fn what_was_answered_arrives_once_and_in_order(
         batches in prop::collection::vec(prop::collection::vec(0..4_u8, 1..6), 1..30),
@@ -313,7 +380,8 @@ proptest! {
     }
 }
 
-/// A device's own records are the price of its order, and no others: the rest of the stream goes on.
+/// A device's own records are the price of its order, and no others: the rest of the stream goes
+/// on.
 #[test]
 fn a_device_that_fails_holds_up_nobody_else() {
     on_paused_time(async {
@@ -394,7 +462,8 @@ fn what_is_left_when_the_gateway_hurries_is_spooled() {
     });
 }
 
-/// A closed stream is tried again, others go on beside it, and nothing is set aside before an hour has passed.
+/// A closed stream is tried again, others go on beside it, and nothing is set aside before an hour
+/// has passed.
 #[test]
 fn a_stream_that_is_closed_for_a_while_loses_nothing() {
     on_paused_time(async {

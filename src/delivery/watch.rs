@@ -1,16 +1,19 @@
-//! The watch over the sink's streams: is each there, is it silent, does it take records, and can they be made safe?
+//! The watch over the sink's streams: is each there, is it silent, does it take records, and can
+//! they be made safe?
 //!
-//! Delivery tells it of every batch and asks the sink for the streams that are [due](Watch::wait_until_due): at once where
-//! records fail or stop coming back, every second while a stream is away, never more often. What a stream answers and
-//! what becomes of its records, together with the spool's state, is the gateway's [`Health`].
+//! Delivery tells it of every batch and asks the sink for the streams that are
+//! [due](Watch::wait_until_due): at once where records fail or stop coming back, every second while
+//! a stream is away, never more often. What a stream answers and what becomes of its records,
+//! together with the spool's state, is the gateway's [`Health`].
 
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::backlog::Backlog;
@@ -21,18 +24,21 @@ use crate::sink::SinkError;
 use crate::telemetry::metrics::Metrics;
 use stream::{End, PROBE_INTERVAL, Stream, Trouble};
 
+/// Keeps watch over all streams of the sink. Delivery's thread has one.
 pub(crate) struct Watch {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     streams: RefCell<Vec<Watched>>,
     in_flight: Cell<usize>,
+    /// Where records are safe as well, if there is a spool.
+    backlog: Option<Rc<Backlog>>,
     /// Why the spool takes nothing, as it was last looked at.
     spool_trouble: RefCell<Option<String>>,
     doubt: Notify,
     sink_changed: Notify,
-    exit: watch::Sender<Exit>,
 }
 
+/// One stream, and what has been told of it.
 struct Watched {
     name: String,
     stream: Stream,
@@ -51,21 +57,12 @@ enum Told {
 /// Streams of which there is the same to tell.
 type News = Vec<(Told, String, Vec<String>)>;
 
-/// How far the gateway is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Exit {
-    Not,
-    /// No more batches come.
-    Leaving,
-    /// There is no time left.
-    Hurrying,
-}
-
 impl Watch {
     pub(crate) fn new(
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         streams: &[StreamConfig],
+        backlog: Option<Rc<Backlog>>,
     ) -> Self {
         let now = Instant::now();
         let watched = |config: &StreamConfig| Watched {
@@ -78,10 +75,10 @@ impl Watch {
             metrics,
             streams: RefCell::new(streams.iter().map(watched).collect()),
             in_flight: Cell::new(0),
+            backlog,
             spool_trouble: RefCell::new(None),
             doubt: Notify::new(),
             sink_changed: Notify::new(),
-            exit: watch::Sender::new(Exit::Not),
         }
     }
 
@@ -90,6 +87,7 @@ impl Watch {
         indexes(self.streams.borrow().len()).collect()
     }
 
+    /// A batch goes to the sink. Tells when.
     pub(crate) fn batch_started(&self, stream: StreamIndex) -> Instant {
         let now = Instant::now();
         self.set_in_flight(self.in_flight.get() + 1);
@@ -100,13 +98,8 @@ impl Watch {
     }
 
     /// What became of a batch of so many records.
-    pub(crate) fn batch_finished(
-        &self,
-        stream: StreamIndex,
-        outcomes: &Outcomes,
-        records: usize,
-        backlog: Option<&Backlog>,
-    ) {
+    pub(crate) fn batch_finished(&self, stream: StreamIndex, outcomes: &Outcomes, records: usize) {
+        debug_assert!(self.in_flight.get() > 0, "a batch ends once");
         self.set_in_flight(self.in_flight.get() - 1);
         let end = End::of(outcomes, records);
         let is_taken = end == End::Taken;
@@ -118,7 +111,7 @@ impl Watch {
             self.doubt.notify_one();
         }
         if !(was_well && is_taken) {
-            self.review([stream].into_iter(), backlog);
+            self.review([stream].into_iter());
         }
     }
 
@@ -127,19 +120,15 @@ impl Watch {
         self.metrics.set_in_flight_batches(in_flight);
     }
 
-    /// Batches that the sink has and has not answered.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.get()
+    /// Batches of the stream that the sink has and has not answered.
+    pub(crate) fn in_flight(&self, stream: StreamIndex) -> usize {
+        self.streams.borrow()[stream.get()].stream.in_flight()
     }
 
     /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile.
-    pub(crate) async fn wait_until_due(
-        &self,
-        idle_interval: Option<Duration>,
-        backlog: Option<&Backlog>,
-    ) -> Vec<StreamIndex> {
+    pub(crate) async fn wait_until_due(&self, idle_interval: Option<Duration>) -> Vec<StreamIndex> {
         loop {
-            self.offer_trials(backlog);
+            self.offer_trials();
             let due = self.due(idle_interval);
             if !due.is_empty() {
                 return due;
@@ -161,7 +150,7 @@ impl Watch {
         indexes(streams.len()).filter(is_due).collect()
     }
 
-    fn offer_trials(&self, backlog: Option<&Backlog>) {
+    fn offer_trials(&self) {
         let now = Instant::now();
         let mut trials = self.all();
         trials.retain(|index| {
@@ -169,7 +158,7 @@ impl Watch {
                 .stream
                 .offer_trial(now)
         });
-        self.review(self.all().into_iter(), backlog);
+        self.review(self.all().into_iter());
         for index in trials {
             self.health.offer_trial(index);
         }
@@ -194,12 +183,7 @@ impl Watch {
     }
 
     /// What these streams said when the sink was asked for them.
-    pub(crate) fn answered(
-        &self,
-        asked: &[StreamIndex],
-        answers: &[Result<(), SinkError>],
-        backlog: Option<&Backlog>,
-    ) {
+    pub(crate) fn answered(&self, asked: &[StreamIndex], answers: &[Result<(), SinkError>]) {
         debug_assert_eq!(asked.len(), answers.len(), "one answer for each stream");
         let now = Instant::now();
         for (index, answer) in asked.iter().zip(answers) {
@@ -207,43 +191,44 @@ impl Watch {
                 .stream
                 .answered(answer, now);
         }
-        self.review(asked.iter().copied(), backlog);
+        self.review(asked.iter().copied());
         self.sink_changed.notify_waiters();
     }
 
     /// To be called when the spool's state may have changed.
-    pub(crate) fn update_health(&self, backlog: Option<&Backlog>) {
-        let trouble = backlog.and_then(Backlog::trouble);
+    pub(crate) fn update_health(&self) {
+        let trouble = self.backlog_trouble();
         if *self.spool_trouble.borrow() != trouble {
-            self.review(self.all().into_iter(), backlog);
+            self.review(self.all().into_iter());
         }
     }
 
     /// Makes the health of these streams what is known of them, and tells what has changed.
-    fn review(&self, streams: impl Iterator<Item = StreamIndex>, backlog: Option<&Backlog>) {
-        *self.spool_trouble.borrow_mut() = backlog.and_then(Backlog::trouble);
+    fn review(&self, streams: impl Iterator<Item = StreamIndex>) {
+        *self.spool_trouble.borrow_mut() = self.backlog_trouble();
         let mut news = News::new();
         for index in streams {
             let watched = &mut self.streams.borrow_mut()[index.get()];
-            self.set_health(index, watched.stream.trouble(), backlog);
+            self.set_health(index, watched.stream.trouble());
             watched.note_news(&mut news);
         }
         if !news.is_empty() {
-            tell(&news, backlog.is_some());
+            tell(&news, self.backlog.is_some());
             self.sink_changed.notify_waiters();
         }
     }
 
-    fn set_health(
-        &self,
-        index: StreamIndex,
-        trouble: Option<Trouble<'_>>,
-        backlog: Option<&Backlog>,
-    ) {
+    /// Why the spool takes nothing now; `None` where it does, or there is none.
+    fn backlog_trouble(&self) -> Option<String> {
+        self.backlog.as_ref().and_then(|backlog| backlog.trouble())
+    }
+
+    fn set_health(&self, index: StreamIndex, trouble: Option<Trouble<'_>>) {
         self.metrics.set_sink_up(index, trouble.is_none());
         let of_sink = trouble.map(Trouble::reason);
         let of_spool = self.spool_trouble.borrow().clone();
-        let is_up = match backlog.map(Backlog::mode) {
+        let mode = self.backlog.as_ref().map(|backlog| backlog.mode());
+        let is_up = match mode {
             None => of_sink.is_none(),
             Some(SpoolMode::Always) => of_spool.is_none(),
             Some(SpoolMode::Overflow) => of_sink.is_none() || of_spool.is_none(),
@@ -258,39 +243,6 @@ impl Watch {
     /// Returns when a stream has been asked, or is another than it was.
     pub(crate) async fn sink_changed(&self) {
         self.sink_changed.notified().await;
-    }
-
-    pub(crate) fn leave(&self) {
-        self.go(Exit::Leaving);
-    }
-
-    pub(crate) fn hurry(&self) {
-        self.go(Exit::Hurrying);
-    }
-
-    fn go(&self, exit: Exit) {
-        self.exit.send_modify(|now| *now = exit.max(*now));
-    }
-
-    pub(crate) fn is_leaving(&self) -> bool {
-        *self.exit.borrow() >= Exit::Leaving
-    }
-
-    pub(crate) fn is_hurrying(&self) -> bool {
-        *self.exit.borrow() >= Exit::Hurrying
-    }
-
-    pub(crate) async fn left(&self) {
-        self.reached(Exit::Leaving).await;
-    }
-
-    pub(crate) async fn hurried(&self) {
-        self.reached(Exit::Hurrying).await;
-    }
-
-    async fn reached(&self, exit: Exit) {
-        // The sender is here.
-        let _ = self.exit.subscribe().wait_for(|now| *now >= exit).await;
     }
 }
 

@@ -156,6 +156,11 @@ impl KinesisSink {
         join_all(streams.iter().map(|stream| self.answer_of(*stream))).await
     }
 
+    /// Whether several records of a device share a put.
+    pub(crate) fn aggregates(&self) -> bool {
+        self.packs
+    }
+
     /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         let Some(dispatcher) = self.dispatchers.get(stream.get()) else {

@@ -1,10 +1,11 @@
 //! What is known of one stream: what it said when it was asked, and what became of its records.
 //!
-//! Both count. A stream that answers well and whose records are all refused is no good, and a record alone can tell that
-//! it is good again. The watch owns one of these for each stream and passes the time in; nothing here waits.
+//! Both count. A stream that answers well and whose records are all refused is no good, and a
+//! record alone can tell that it is good again. The watch owns one of these for each stream and
+//! passes the time in; nothing here waits.
 //!
-//! Limits: a refusal that no record has confirmed for [`REFUSAL_MEMORY`] is forgotten, since without a request there is
-//! no record to put it to the test.
+//! Limits: a refusal that no record has confirmed for [`REFUSAL_MEMORY`] is forgotten, since
+//! without a request there is no record to put it to the test.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::sink::SinkError;
 /// The least time between two questions, and how long a stream may owe an answer until it is asked.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So long nothing arrives of all that a stream is given before it counts as refusing it. Longer than a leader's election.
+/// So long nothing arrives of all that a stream is given before it counts as refusing it. Longer
+/// than a leader's election.
 const FAILING_TIME: Duration = Duration::from_secs(10);
 
 /// How long a refusal is believed that no record confirms.
@@ -67,6 +69,7 @@ pub(crate) enum End {
 
 impl End {
     pub(crate) fn of(outcomes: &Outcomes, records: usize) -> Self {
+        debug_assert!(records > 0, "a batch has a record");
         let mut end = Self::Failed("no answer".into());
         let outcomes_seen = match outcomes {
             Outcomes::All(_) => records.min(1),
@@ -86,6 +89,7 @@ impl End {
     }
 }
 
+/// What is known of one stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     answer: Answer,
@@ -102,6 +106,7 @@ pub(crate) struct Stream {
     has_trial: bool,
 }
 
+/// The stream takes no records although it may answer well.
 #[derive(Debug)]
 struct Refusal {
     reason: Reason,
@@ -130,6 +135,11 @@ impl Stream {
         self.in_flight += 1;
     }
 
+    /// Batches that the sink has and has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     pub(crate) fn batch_finished(&mut self, end: End, now: Instant) {
         debug_assert!(self.in_flight > 0, "a batch ends once");
         self.in_flight -= 1;
@@ -152,6 +162,8 @@ impl Stream {
         self.forget_refusal();
     }
 
+    /// A batch failed. It counts as a refusal where it is one by itself, or the stream is refusing
+    /// already.
     fn failed(&mut self, reason: Reason, is_refusal: bool, now: Instant) {
         self.is_in_doubt |= self.is_quiet(now);
         if is_refusal || self.refusal.is_some() {
@@ -162,7 +174,8 @@ impl Stream {
         }
     }
 
-    /// Whether it has taken nothing of late: where other records arrive, one that does not says little of the stream.
+    /// Whether it has taken nothing of late: where other records arrive, one that does not says
+    /// little of the stream.
     fn is_quiet(&self, now: Instant) -> bool {
         self.taken_at
             .is_none_or(|taken_at| now - taken_at >= PROBE_INTERVAL)
@@ -174,7 +187,8 @@ impl Stream {
         self.has_trial = false;
     }
 
-    /// What it said when it was asked. One that is back has its records' failures forgotten: they were its absence.
+    /// What it said when it was asked. One that is back has its records' failures forgotten: they
+    /// were its absence.
     pub(crate) fn answered(&mut self, answer: &Result<(), SinkError>, now: Instant) {
         let answer = match answer {
             Ok(()) => Answer::Up,
@@ -191,8 +205,8 @@ impl Stream {
         self.is_in_doubt = false;
     }
 
-    /// Whether it is time to ask it. `idle_interval` is how often one is asked that nothing speaks against, and for which no
-    /// record has spoken since.
+    /// Whether it is time to ask it. `idle_interval` is how often one is asked that nothing speaks
+    /// against, and for which no record has spoken since.
     pub(crate) fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
         let Some(asked_at) = self.asked_at else {
             return true;
@@ -214,12 +228,14 @@ impl Stream {
         self.in_flight > 0 && now - self.progress_at >= PROBE_INTERVAL
     }
 
-    /// Forgets a refusal that is old, and offers a trial while there is one; `true` where a trial is on offer.
+    /// Forgets a refusal that is old, and offers a trial while there is one; `true` where a trial
+    /// is on offer.
     pub(crate) fn offer_trial(&mut self, now: Instant) -> bool {
         let is_old = |refusal: &Refusal| now - refusal.confirmed_at >= REFUSAL_MEMORY;
         if self.in_flight == 0 && self.refusal.as_ref().is_some_and(is_old) {
             self.forget_refusal();
         }
+        debug_assert!(self.refusal.is_none() || self.failing_since.is_some());
         self.has_trial = self.refusal.is_some() && self.answer == Answer::Up;
         self.has_trial
     }
@@ -285,7 +301,8 @@ mod tests {
         assert_eq!(stream.trouble(), None);
     }
 
-    /// Nobody sends to a gateway that is not ready, so no record can show that the stream is open again.
+    /// Nobody sends to a gateway that is not ready, so no record can show that the stream is open
+    /// again.
     #[test]
     fn a_refusal_that_no_record_confirms_is_forgotten() {
         let now = Instant::now();

@@ -68,6 +68,11 @@ impl<D: Disk> Log<D> {
         Reader::new(self.source.clone())
     }
 
+    /// A reader that begins with the oldest record that waits and is not before this place.
+    pub(crate) fn reader_from(&self, place: u64) -> Reader<D> {
+        Reader::from_place(self.source.clone(), place)
+    }
+
     /// Whether drafts are taken now.
     pub(crate) fn state(&self) -> State {
         self.source.ledger.state()

@@ -87,6 +87,8 @@ impl<D: Disk> Clone for LogSource<D> {
 /// Reads one log. Clones of a [`Log`](crate::spool::Log) may have one each.
 pub struct Reader<D: Disk> {
     source: LogSource<D>,
+    /// Frames that end before this place are passed over.
+    from: u64,
     at: At<D>,
     failures: u32,
 }
@@ -108,11 +110,11 @@ impl<D: Disk> At<D> {
         }
     }
 
-    fn has_more(&self, segment: &Segment) -> bool {
+    fn has_more(&self, segment: &Segment, from: u64) -> bool {
         debug_assert_eq!(self.segment(), Some(segment.id));
         match self {
             Self::Within(position) => position.place < segment.end,
-            _ => segment.live > 0,
+            _ => segment.live > 0 && segment.end > from,
         }
     }
 }
@@ -163,8 +165,13 @@ impl<D: Disk> Position<D> {
 
 impl<D: Disk> Reader<D> {
     pub(crate) fn new(source: LogSource<D>) -> Self {
+        Self::from_place(source, 0)
+    }
+
+    pub(crate) fn from_place(source: LogSource<D>, from: u64) -> Self {
         Self {
             source,
+            from,
             at: At::Start,
             failures: 0,
         }
@@ -189,7 +196,7 @@ impl<D: Disk> Reader<D> {
             let index = self.source.ledger.index();
             let current = self.at.segment();
             if let Some(segment) = current.and_then(|id| index.get(id)) {
-                if self.at.has_more(segment) {
+                if self.at.has_more(segment, self.from) {
                     return Some(segment.clone());
                 }
                 if segment.active {
@@ -213,7 +220,7 @@ impl<D: Disk> Reader<D> {
             self.pass_over_damage(segment, found);
             return Ok(None);
         };
-        if self.source.is_retired(&header) {
+        if header.end() <= self.from || self.source.is_retired(&header) {
             at.pass(&header);
             return Ok(None);
         }

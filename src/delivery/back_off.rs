@@ -1,0 +1,161 @@
+//! When a stream that takes nothing is tried again, and for how long it has refused everything.
+//!
+//! A [`BackOff`] holds back what has failed: first for [`BACK_OFF_MIN`], then twice as long each
+//! time, for [`BACK_OFF_MAX`] at most, with jitter. A [`Refusal`] tells for how long a stream has
+//! been closed without a break. Time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::jitter;
+
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+/// Refusals that are further apart were not without a break: nobody asked in between.
+const REFUSAL_GAP_MAX: Duration = Duration::from_secs(30);
+
+const _: () = assert!(BACK_OFF_MIN.as_millis() < BACK_OFF_MAX.as_millis());
+const _: () = assert!(REFUSAL_GAP_MAX.as_secs() > 2 * BACK_OFF_MAX.as_secs());
+
+/// Whether to go on, and with how much care.
+#[derive(Debug, Default)]
+pub(crate) enum BackOff {
+    /// Nothing has failed of late.
+    #[default]
+    None,
+    /// Something has failed since everything last passed.
+    Pause {
+        until: Instant,
+        /// How long the next pause is.
+        next: Duration,
+    },
+}
+
+impl BackOff {
+    pub(crate) fn holds(&self, now: Instant) -> bool {
+        self.due(now).is_some()
+    }
+
+    /// Whether something has failed since everything last passed, be it that it may be tried again
+    /// by now.
+    pub(crate) fn is_troubled(&self) -> bool {
+        matches!(self, Self::Pause { .. })
+    }
+
+    /// When to try again; `None` where that is now.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Pause { until, .. } if *until > now => Some(*until),
+            Self::Pause { .. } | Self::None => None,
+        }
+    }
+
+    /// Everything passed.
+    pub(crate) fn passed(&mut self) {
+        *self = Self::None;
+    }
+
+    /// Some of it passed: it is tried again at once, with care.
+    pub(crate) fn stumbled(&mut self, now: Instant) {
+        *self = Self::Pause {
+            until: now,
+            next: BACK_OFF_MIN,
+        };
+    }
+
+    /// Nothing passed. What fails together counts once.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        let pause = match self {
+            Self::None => BACK_OFF_MIN,
+            Self::Pause { until, .. } if *until > now => return,
+            Self::Pause { next, .. } => *next,
+        };
+        debug_assert!((BACK_OFF_MIN..=BACK_OFF_MAX).contains(&pause));
+        *self = Self::Pause {
+            until: now + jitter::equal(pause),
+            next: (2 * pause).min(BACK_OFF_MAX),
+        };
+    }
+}
+
+/// A stream is gone, or closed to this gateway, and has said so each time that it was asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Refusal(Option<Refused>);
+
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    since: Instant,
+    latest: Instant,
+}
+
+impl Refusal {
+    /// The stream has said so now.
+    pub(crate) fn confirm(&mut self, now: Instant) {
+        let since = self.unbroken(now).map_or(now, |refused| refused.since);
+        debug_assert!(since <= now);
+        self.0 = Some(Refused { since, latest: now });
+    }
+
+    /// Something else happened.
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
+    }
+
+    /// For how long the stream has been so without a break.
+    pub(crate) fn lasts(&self, now: Instant) -> Duration {
+        let refused = self.unbroken(now);
+        refused.map_or(Duration::ZERO, |refused| now - refused.since)
+    }
+
+    fn unbroken(&self, now: Instant) -> Option<Refused> {
+        self.0
+            .filter(|refused| now - refused.latest <= REFUSAL_GAP_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_less_and_less_often_until_it_passes() {
+        let (mut back_off, mut now) = (BackOff::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            back_off.failed(now);
+            back_off.failed(now);
+            assert!(back_off.holds(now));
+            let due = back_off.due(now).unwrap();
+            waits.push(due - now);
+            assert!(!back_off.holds(due) && back_off.is_troubled());
+            now = due;
+        }
+        assert!(waits[0] <= BACK_OFF_MIN && waits[9] >= BACK_OFF_MAX / 2);
+        assert!(waits[9] <= BACK_OFF_MAX);
+        back_off.stumbled(now);
+        assert!(!back_off.holds(now) && back_off.is_troubled());
+        back_off.passed();
+        assert!(!back_off.is_troubled() && back_off.due(now).is_none());
+    }
+
+    #[test]
+    fn a_refusal_lasts_until_something_else_happens_or_nobody_asks() {
+        let (mut refusal, mut now) = (Refusal::default(), Instant::now());
+        refusal.confirm(now);
+        assert_eq!(refusal.lasts(now), Duration::ZERO);
+        for second in 1..100 {
+            now += Duration::from_secs(1);
+            refusal.confirm(now);
+            assert_eq!(refusal.lasts(now), Duration::from_secs(second));
+        }
+        refusal.end();
+        assert_eq!(refusal.lasts(now), Duration::ZERO);
+        refusal.confirm(now);
+        now += REFUSAL_GAP_MAX + Duration::from_secs(1);
+        assert_eq!(refusal.lasts(now), Duration::ZERO);
+        refusal.confirm(now);
+        assert_eq!(refusal.lasts(now), Duration::ZERO);
+    }
+}

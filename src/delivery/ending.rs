@@ -1,0 +1,57 @@
+//! How delivery ends: no more batches come, and later on there may be no time left.
+
+use tokio::sync::SetOnce;
+
+/// What has happened of the end. Neither fact is taken back.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// Every worker has gone: what is on its way is finished, and nothing is taken from disk any
+    /// more.
+    pub intake: Fact,
+    /// There is no time left: nobody waits for the sink any more, and the spool takes what it can.
+    pub time: Fact,
+}
+
+/// Something that ends once.
+#[derive(Debug, Default)]
+pub(crate) struct Fact(SetOnce<()>);
+
+impl Ending {
+    /// Whether nothing is to be taken from disk any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.intake.has_ended() || self.is_hurrying()
+    }
+
+    /// Returns when nothing is to be taken from disk any more.
+    pub(crate) async fn left(&self) {
+        tokio::select! {
+            () = self.intake.ended() => {}
+            () = self.hurried() => {}
+        }
+    }
+
+    pub(crate) fn is_hurrying(&self) -> bool {
+        self.time.has_ended()
+    }
+
+    /// Returns when there is no time left.
+    pub(crate) async fn hurried(&self) {
+        self.time.ended().await;
+    }
+}
+
+impl Fact {
+    /// It has ended; saying so again changes nothing.
+    pub(crate) fn end(&self) {
+        let _ = self.0.set(());
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.initialized()
+    }
+
+    /// Returns when it has ended.
+    pub(crate) async fn ended(&self) {
+        self.0.wait().await;
+    }
+}
