@@ -1,4 +1,5 @@
-//! Forebay: a telemetry ingestion gateway. Devices post readings over mutual TLS; a 204 means that the reading is safe.
+//! Forebay: a telemetry ingestion gateway. Devices post readings over mutual TLS; a 204 means that
+//! the reading is safe.
 //!
 //! The rooms, in the order in which a payload passes them:
 //!
@@ -10,13 +11,15 @@
 //! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
 //! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there.
-//! 9. [`sink`]: Kafka, Kinesis, files, or nothing; [`spool`]: the local disk, while the sink cannot take more.
+//! 9. [`sink`]: Kafka, Kinesis, files, or nothing; [`spool`]: the local disk, while the sink cannot
+//!    take more.
 //!
-//! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped. [`gateway`] puts
-//! the rooms together; [`config`], [`telemetry`] and [`lifecycle`], the phases of the process, are there for all of them.
-//! [`pki`] makes certificates for those who have none, and [`pem`] reads their files. [`durable`] creates files and folders
-//! that survive a crash, [`cli`] is the command line, [`jitter`] spreads waits, [`words`] are the names that several
-//! rooms use, and [`sync`] has the atomics that loom replaces. ARCHITECTURE.md tells of the way of a record.
+//! Two things flow backward: the ack, in a settled batch, and the permit, when a record is dropped.
+//! [`gateway`] puts the rooms together; [`config`], [`telemetry`] and [`lifecycle`], the phases of
+//! the process, are there for all of them. [`pki`] makes certificates for those who have none, and
+//! [`pem`] reads their files. [`durable`] creates files and folders that survive a crash, [`cli`]
+//! is the command line, [`jitter`] spreads waits, [`words`] are the names that several rooms use,
+//! and [`sync`] has the atomics that loom replaces. ARCHITECTURE.md tells of the way of a record.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
 #![deny(unreachable_pub, unnameable_types)]

@@ -33,7 +33,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// An alarm, and what it tells: the first that has ended.
+    /// Makes an alarm, and what it tells: the first that has ended.
     pub(crate) fn new() -> (Self, mpsc::Receiver<&'static str>) {
         let (ended, told) = mpsc::channel(1);
         let alarm = Self {
@@ -66,8 +66,9 @@ impl Alarm {
         self.tell(what);
     }
 
-    /// Raises it at every panic of a [`DELIVERY_THREADS`], whichever of the tasks there it ends:
-    /// what the sink's client or the spool has begun would never be answered.
+    /// Raises it at every panic of one of [`DELIVERY_THREADS`], whichever of the tasks there it ends:
+    /// what the sink's client or the spool has begun would never be answered. Nobody else tells of
+    /// such a panic.
     pub(crate) fn raise_at_panics(&self) {
         let (alarm, tell) = (self.clone(), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::{Permit, RecordId, Timestamp};
-use crate::spool::READ_BACK_BYTES;
 
 const LIMITS: Limits = Limits {
     bytes_max: 64,
@@ -22,7 +21,7 @@ fn record(device: u8, bytes: usize) -> Record {
         id: RecordId::new(Timestamp(0)),
         trace: None,
         received_at: Timestamp(0),
-        permit: Permit::holding(&READ_BACK_BYTES, 0),
+        permit: Permit::without_budget(),
     }
 }
 
