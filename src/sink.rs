@@ -1,9 +1,10 @@
 //! Where records go: Kafka, Kinesis, files, or nowhere.
 //!
-//! A sink is told of a batch and answers with one outcome for each record: it never drops one silently and never
-//! waits without a bound. Delivery calls it from its own thread's runtime, several batches at a time, the batches of
-//! one lane in their order. A sink retries by itself only what its protocol retries without a change of order;
-//! what it gives back as [`Outcome::Retryable`](crate::record::Outcome) has not been written.
+//! A sink is told of a batch and answers with one outcome for each record: it never drops one
+//! silently and never waits without a bound. Delivery calls it from its own thread's runtime,
+//! several batches at a time, the batches of one lane in their order. A sink retries by itself only
+//! what its protocol retries without a change of order; what it gives back as
+//! [`Outcome::Retryable`](crate::record::Outcome) has not been written.
 
 pub(crate) mod file;
 #[cfg(feature = "kafka")]
@@ -27,7 +28,8 @@ pub struct SinkOptions {
     pub body_bytes_max: usize,
     /// How long a request waits for its ack; a sink gives up on a record about then.
     pub ack_timeout: Duration,
-    /// The memory budget over all records that are not yet safe: no sink needs to hold more of them.
+    /// The memory budget over all records that are not yet safe: no sink needs to hold more of
+    /// them.
     pub memory_bytes_max: usize,
     /// Batches that are handed over before others have come back.
     pub in_flight_batches_max: usize,
@@ -36,10 +38,12 @@ pub struct SinkOptions {
 /// Why a sink, or one of its streams, takes no records.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
-    /// It can never work as configured; the text says what to set. The gateway does not start with it.
+    /// It can never work as configured; the text says what to set. The gateway does not start with
+    /// it.
     #[error("{0}")]
     Misconfigured(String),
-    /// It answers, but the stream is not there or this gateway may not use it; the text says what to do.
+    /// It answers, but the stream is not there or this gateway may not use it; the text says what
+    /// to do.
     #[error("{0}")]
     Closed(String),
     /// It cannot be reached now.
@@ -88,8 +92,8 @@ pub trait Scripted {
 }
 
 impl Sink {
-    /// Builds the client; does not need the sink to be reachable. Wrong settings are `Misconfigured`. `on_bad_password` is
-    /// called when a changed password file is of no use.
+    /// Builds the client; does not need the sink to be reachable. Wrong settings are
+    /// `Misconfigured`. `on_bad_password` is called when a changed password file is of no use.
     #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
     pub async fn open(
         config: &SinkConfig,
@@ -111,7 +115,8 @@ impl Sink {
         })
     }
 
-    /// Is each of these streams there, and does it take the largest record? One answer for each, in their order.
+    /// Is each of these streams there, and does it take the largest record? One answer for each, in
+    /// their order.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         match self {
             Self::Null => vec![Ok(()); streams.len()],
@@ -125,7 +130,8 @@ impl Sink {
         }
     }
 
-    /// How often a stream is asked that nothing speaks against; `None` for one that is asked in doubt only.
+    /// How often a stream is asked that nothing speaks against; `None` for one that is asked in
+    /// doubt only.
     pub fn idle_probe_interval(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "kinesis")]
@@ -153,7 +159,8 @@ impl Sink {
         }
     }
 
-    /// Hands the records over in their order and waits for what became of each. Cancelling leaves that unknown.
+    /// Hands the records over in their order and waits for what became of each. Cancelling leaves
+    /// that unknown.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         match self {
             Self::Null => Outcomes::DELIVERED,

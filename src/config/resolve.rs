@@ -264,6 +264,7 @@ impl Reader<'_> {
         let dir = self.value("FOREBAY_FILE_DIR", file, PathBuf::new());
         #[allow(unused_variables)] // used where the feature is on
         let aggregate = self.value("FOREBAY_KINESIS_AGGREGATE", value::switch, false);
+        self.one_kafka_password();
         let sink = self.value("FOREBAY_SINK", |text| Ok(text.to_owned()), "null".into());
         match sink.as_str() {
             "null" => SinkConfig::Null,
@@ -289,7 +290,6 @@ impl Reader<'_> {
         if !self.is_given(BROKERS) {
             self.fault(BROKERS, "must be set for the Kafka sink");
         }
-        self.one_kafka_password();
         let properties = self.raw.kafka_properties();
         let properties = properties.map(|(name, value)| (name, value.into()));
         KafkaConfig {
@@ -297,11 +297,12 @@ impl Reader<'_> {
         }
     }
 
-    #[cfg(feature = "kafka")]
+    /// The password stands in a variable or in a file; the Kafka sink reads the file.
     fn one_kafka_password(&mut self) {
         const PASSWORD: &str = "FOREBAY_KAFKA_SASL_PASSWORD";
         const FILE: &str = "FOREBAY_KAFKA_SASL_PASSWORD_FILE";
-        if self.raw.get(PASSWORD).is_some() && self.raw.get(FILE).is_some() {
+        let path = self.optional(FILE, file);
+        if path.is_some() && self.raw.get(PASSWORD).is_some() {
             self.fault(
                 FILE,
                 "is set beside FOREBAY_KAFKA_SASL_PASSWORD: remove FOREBAY_KAFKA_SASL_PASSWORD",

@@ -1,14 +1,18 @@
-//! File sink: one JSON object a line, in a folder named after the stream; a stream's target means nothing here.
+//! File sink: one JSON object a line, in a folder named after the stream; a stream's target means
+//! nothing here.
 //!
-//! Delivery calls it; lines are rendered there (`line`) and handed to one thread (`writer`), which owns the files
-//! (`folder`) and the lock that keeps a second gateway out. Another thread (`probe`) asks the disk when nothing is written.
+//! Delivery calls it; lines are rendered there (`line`) and handed to one thread (`writer`), which
+//! owns the files (`folder`) and the lock that keeps a second gateway out. Another thread (`probe`)
+//! asks the disk when nothing is written.
 //!
-//! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on disk too. All
-//! batches that wait while the disk works share the next write and the next fdatasync. A file is finished at
-//! `ROTATION`, by the next batch that comes, and is not opened again.
+//! Invariant: `Delivered` means that the line is on disk, by fdatasync, in a file whose name is on
+//! disk too. All batches that wait while the disk works share the next write and the next
+//! fdatasync. A file is finished at `ROTATION`, by the next batch that comes, and is not opened
+//! again.
 //!
-//! When the disk fails, the append is undone and its records are `Retryable`, or `Unknown` when that fails too or the
-//! disk gives no answer within `ack_timeout`; the next batch tries a new file, so the sink recovers with the disk.
+//! When the disk fails, the append is undone and its records are `Retryable`, or `Unknown` when
+//! that fails too or the disk gives no answer within `ack_timeout`; the next batch tries a new
+//! file, so the sink recovers with the disk.
 
 mod folder;
 pub(crate) mod line;
@@ -36,7 +40,7 @@ const ROTATION: Rotation = Rotation {
     age_max: Duration::from_secs(3600),
 };
 
-/// The thread that writes the files.
+/// The name of the thread that writes the files.
 pub(crate) const THREAD: &str = "file-sink";
 
 /// Batches that wait for the disk; the next ones wait in their order to be handed over.
@@ -45,13 +49,14 @@ const JOBS_WAITING_MAX: usize = 64;
 /// A disk that takes longer to answer a probe is away.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of a line beside the body and its device, about; saves growing the buffer.
+/// Bytes that a line has beside the body and its device, about; saves growing the buffer.
 const LINE_BYTES_EXTRA: usize = 256;
 
-/// The handle to the writer thread, which ends when it is dropped.
+/// Hands batches to the writer thread, which ends when this handle is dropped.
 pub struct FileSink {
-    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
-    /// a sender that finds room again may overtake one that has been woken for it.
+    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The
+    /// channel alone does not, a sender that finds room again may overtake one that has been woken
+    /// for it.
     jobs: Mutex<mpsc::Sender<Job>>,
     /// One for each stream, with its index.
     folders: usize,
@@ -61,8 +66,9 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Takes the folder, mends torn tails and starts the threads. A folder that another gateway uses, or that this one
-    /// may not write, is `Misconfigured`; one that is away is tried again later.
+    /// Takes the folder, mends torn tails and starts the threads. A folder that another gateway
+    /// uses, or that this one may not write, is `Misconfigured`; one that is away is tried again
+    /// later.
     pub fn open(config: &FileConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let mut names = Vec::with_capacity(options.streams.len());
         for stream in &options.streams {
@@ -87,8 +93,8 @@ impl FileSink {
         })
     }
 
-    /// Whether every folder can be written, as far as the last few seconds tell; where they do not, a small file is
-    /// written and removed again.
+    /// Whether every folder can be written, as far as the last few seconds tell; where they do not,
+    /// a small file is written and removed again.
     pub async fn verify(&self) -> Result<(), SinkError> {
         let slow =
             |_| SinkError::Away(format!("the disk did not answer within {VERIFY_TIMEOUT:?}"));
@@ -105,7 +111,7 @@ impl FileSink {
         self.prober.ask().await
     }
 
-    /// Resolves within `ack_timeout`. Cancelling leaves the outcome unknown.
+    /// Writes the records as lines, within `ack_timeout`. Cancelling leaves the outcome unknown.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         if stream.get() >= self.folders {
             return Outcomes::All(Outcome::Retryable("the stream is not configured".into()));
@@ -162,7 +168,7 @@ fn no_thread(error: io::Error) -> SinkError {
     SinkError::Misconfigured(format!("no thread for the file sink: {error}"))
 }
 
-/// A disk that refuses for good has to be looked at; any other failure may pass.
+/// Says what a failure means: a disk that refuses for good has to be looked at, any other may pass.
 fn refused(dir: &Path, error: &io::Error) -> SinkError {
     use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
     let dir = dir.display();
@@ -184,7 +190,7 @@ fn render(records: &[Record]) -> Vec<u8> {
     lines
 }
 
-/// A stream's name is one folder below the sink's: no path, nothing hidden.
+/// Checks that a stream's name is one folder below the sink's: no path, nothing hidden.
 fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError> {
     let parts: Vec<_> = Path::new(name).components().collect();
     let is_one_folder = matches!(parts[..], [Component::Normal(part)] if *part == **name);

@@ -1,13 +1,15 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
-//! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent) and `record-id`. Keys
-//! are partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's thread; librdkafka's
-//! reports wake a task there that counts them down, and the last one of a batch wakes its delivery. librdkafka retries by
-//! itself, in order, until `message.timeout.ms`; then it says whether the topic may have the record.
+//! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent)
+//! and `record-id`. Keys are partitioned by murmur2, as Java's producers do. `deliver` produces a
+//! batch from delivery's thread; librdkafka's reports wake a task there that counts them down, and
+//! the last one of a batch wakes its delivery. librdkafka retries by itself, in order, until
+//! `message.timeout.ms`; then it says whether the topic may have the record.
 //!
-//! Bounds: librdkafka's own queue holds what the memory budget admits. One bad record costs only itself: brokers refuse
-//! what librdkafka put into one request together, for one record or for its size, so whatever is refused is produced
-//! again, each record in a request of its own, by a second producer that is made when it is first needed.
+//! Bounds: librdkafka's own queue holds what the memory budget admits. One bad record costs only
+//! itself: brokers refuse what librdkafka put into one request together, for one record or for its
+//! size, so whatever is refused is produced again, each record in a request of its own, by a second
+//! producer that is made when it is first needed.
 
 mod client;
 mod in_flight;
@@ -49,8 +51,8 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_bad_password` is called when a changed
-    /// password file is of no use.
+    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_bad_password` is
+    /// called when a changed password file is of no use.
     pub fn open(
         config: &KafkaConfig,
         options: SinkOptions,
@@ -136,7 +138,8 @@ impl KafkaSink {
         records: impl ExactSizeIterator<Item = &Record>,
     ) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
-            // Reports, which make room, are counted on this thread: whoever asks again at once is not to keep them out.
+            // Reports, which make room, are counted on this thread: whoever asks again at once is
+            // not to keep them out.
             yield_now().await;
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
@@ -197,8 +200,9 @@ enum InTopic {
     Perhaps,
 }
 
-/// What a failure means for its record. Refused for good is what the record itself is at fault for; a topic that is
-/// gone or closed to us may be there again later, and the record is not to be lost over it.
+/// What a failure means for its record. Refused for good is what the record itself is at fault for;
+/// a topic that is gone or closed to us may be there again later, and the record is not to be lost
+/// over it.
 fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
     use RDKafkaErrorCode::*;
     let reason = || format!("{code:?}").into();
@@ -206,7 +210,8 @@ fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
         _ if in_topic == InTopic::Perhaps => Outcome::Unknown,
         // The broker's own "unknown error": it does not say whether it wrote.
         Unknown => Outcome::Unknown,
-        // A request that is larger than a segment: its records go one by one, and one alone is too large for the topic.
+        // A request that is larger than a segment: its records go one by one, and one alone is too
+        // large for the topic.
         MessageSizeTooLarge
         | MessageBatchTooLarge
         | InvalidMessageSize
@@ -233,8 +238,9 @@ const LATELY: Duration = Duration::from_secs(60);
 const CLOCK_REFUSED: &str = "InvalidTimestamp: the brokers refuse the time of receipt: check this machine's clock, or the \
      topic's message.timestamp.before.max.ms and after.max.ms";
 
-/// A time that the broker refuses is the gateway's clock's fault, not the record's, and none of its neighbours would pass.
-/// It is the record's own only where it has waited since: then its time is what it is.
+/// A time that the broker refuses is the gateway's clock's fault, not the record's, and none of its
+/// neighbours would pass. It is the record's own only where it has waited since: then its time is
+/// what it is.
 fn judge_time(record: &Record, outcome: Outcome) -> Outcome {
     let is_time =
         |reason: &Reason| **reason == *format!("{:?}", RDKafkaErrorCode::InvalidTimestamp);

@@ -1,20 +1,24 @@
-//! Kinesis sink: PutRecords with data = body and partition key = device id, or KPL aggregates of them.
+//! Kinesis sink: PutRecords with data = body and partition key = device id, or KPL aggregates of
+//! them.
 //!
-//! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a task), which owns
-//! what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running. `pending` decides what goes into the next
-//! call, at the `pace` of each shard; `call` makes it; `failure` says what an error means for its records; `stream` knows
-//! the shards and sees to credentials; `aggregate` packs.
+//! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a
+//! task), which owns what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
+//! `pending` decides what goes into the next call, at the `pace` of each shard; `call` makes it;
+//! `failure` says what an error means for its records; `stream` knows the shards and sees to
+//! credentials; `aggregate` packs.
 //!
-//! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so its records enter the
-//! stream in the order of the `deliver` calls, also when the middle of a call fails; other devices fill the rest of the
-//! call. A batch of distinct devices is one call; while every call is in flight, batches add up to larger ones.
+//! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so
+//! its records enter the stream in the order of the `deliver` calls, also when the middle of a call
+//! fails; other devices fill the rest of the call. A batch of distinct devices is one call; while
+//! every call is in flight, batches add up to larger ones.
 //!
-//! Limits: 500 puts and 5 MiB a call, 1000 puts and 1 MiB a second and shard, and a bound on the records pending. A
-//! record is tried again, with jittered back-off, until three quarters of `ack_timeout` are spent: then it is
-//! `Retryable`, or `Unknown` when a call with it got no answer. One whose shard has more to do than fits into a quarter is
-//! `Retryable` at once. `Permanent` is only what the stream says of the record itself (502). A missing stream, a denied
-//! access and a KMS key's state are `Barred` at once, and `verify` says what to do where it sees them. The SDK's own retries are
-//! off: they would not know which records failed.
+//! Limits: 500 puts and 5 MiB a call, 1000 puts and 1 MiB a second and shard, and a bound on the
+//! records pending. A record is tried again, with jittered back-off, until three quarters of
+//! `ack_timeout` are spent: then it is `Retryable`, or `Unknown` when a call with it got no answer.
+//! One whose shard has more to do than fits into a quarter is `Retryable` at once. `Permanent` is
+//! only what the stream says of the record itself (502). A missing stream, a denied access and a
+//! KMS key's state are `Barred` at once, and `verify` says what to do where it sees them. The SDK's
+//! own retries are off: they would not know which records failed.
 
 pub(crate) mod aggregate;
 mod call;
@@ -50,10 +54,10 @@ use super::{SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
-/// A connection, TLS included, is there by then or not at all.
+/// A connection, TLS included, is made by then or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The description of a stream, and the wait for its turn.
+/// Bounds the description of a stream, and the wait for its turn.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finding the region may ask the instance metadata service.
@@ -73,7 +77,7 @@ const STREAM_NAME_CHARS_MAX: usize = 128;
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
 const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
 
-/// A stream, and what it said when it was described last.
+/// Keeps a stream, and what it said when it was described last.
 struct Described {
     config: StreamConfig,
     stream: Arc<Stream>,
@@ -91,13 +95,14 @@ impl Described {
     }
 }
 
-/// A client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
+/// Has a client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
 pub struct KinesisSink {
     streams: Vec<Described>,
-    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The channel alone does not,
-    /// a sender that finds room again may overtake one that has been woken for it.
+    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The
+    /// channel alone does not, a sender that finds room again may overtake one that has been woken
+    /// for it.
     dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
-    /// Whose turn it is to be described.
+    /// Says whose turn it is to be described.
     turns: Turns,
     /// Records are aggregated.
     packs: bool,
@@ -106,7 +111,8 @@ pub struct KinesisSink {
 }
 
 impl KinesisSink {
-    /// Reads the AWS settings and starts a dispatcher for each stream on the current runtime. Asks nothing of Kinesis.
+    /// Reads the AWS settings and starts a dispatcher for each stream on the current runtime. Asks
+    /// nothing of Kinesis.
     pub async fn open(config: &KinesisConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let chain = Chain::default();
         let settings =
@@ -114,7 +120,7 @@ impl KinesisSink {
         Self::start(settings, Some(chain), config, options).await
     }
 
-    /// As [`open`](Self::open), with AWS settings that do not come from the environment.
+    /// Does as [`open`](Self::open), with AWS settings that do not come from the environment.
     pub async fn open_with(
         settings: ConfigLoader,
         config: &KinesisConfig,
@@ -150,8 +156,9 @@ impl KinesisSink {
         })
     }
 
-    /// Describes these streams: is each there, does it take records, does the largest body fit, which shards does it have?
-    /// The service allows an account few of these calls, so ask in doubt only; more than `turns` allow wait.
+    /// Describes these streams: is each there, does it take records, does the largest body fit,
+    /// which shards does it have? The service allows an account few of these calls, so ask in doubt
+    /// only; more than `turns` allow wait.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         join_all(streams.iter().map(|stream| self.answer_of(*stream))).await
     }
@@ -161,7 +168,7 @@ impl KinesisSink {
         self.packs
     }
 
-    /// Resolves within `ack_timeout`. Cancelling drops what has not been sent.
+    /// Puts the records, within `ack_timeout`. Cancelling drops what has not been sent.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         let Some(dispatcher) = self.dispatchers.get(stream.get()) else {
             return none_written("the stream is not configured");

@@ -1,9 +1,11 @@
-//! The files of one stream: `STREAM-20261123T091500.123Z-000001.jsonl`, names that sort as they were written.
+//! The files of one stream: `STREAM-20261123T091500.123Z-000001.jsonl`, names that sort as they
+//! were written.
 //!
-//! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with what the current
-//! append adds. When an append fails the file is cut back and left alone, the next one goes to a new file: after a
-//! failed fdatasync nobody knows what its descriptor still holds. Until the cut succeeds nothing else is appended.
-//! At start the newest file loses the line that a crash tore. Files with other names are never touched.
+//! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with what
+//! the current append adds. When an append fails the file is cut back and left alone, the next one
+//! goes to a new file: after a failed fdatasync nobody knows what its descriptor still holds. Until
+//! the cut succeeds nothing else is appended. At start the newest file loses the line that a crash
+//! tore. Files with other names are never touched.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
@@ -13,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use crate::durable::{create_durably, new_file, sync_folder};
 
-/// When a file is finished and the next one begins.
+/// Says when a file is finished and the next one begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
     pub bytes_max: u64,
     pub age_max: Duration,
 }
 
-/// A failed append, and whether a part of it may still be in the file.
+/// Tells why an append failed, and whether a part of it may still be in the file.
 #[derive(Debug)]
 pub(super) struct AppendError {
     pub error: io::Error,
@@ -47,7 +49,7 @@ struct Current {
     opened_at: Instant,
 }
 
-/// What follows the stream in a file's name.
+/// Orders the files: it is what follows the stream in a file's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     time: String,
@@ -207,7 +209,7 @@ impl Name {
     }
 }
 
-/// `20261123T091500.123Z`
+/// Whether the text has the form of `20261123T091500.123Z`.
 fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"00000000T000000.000Z";
     let fits = |(byte, form): (u8, &u8)| {
@@ -261,7 +263,7 @@ fn mend(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The length up to and with the last line break.
+/// Finds the length up to and with the last line break.
 fn whole_lines(file: &mut File, bytes: u64) -> io::Result<u64> {
     let mut block = [0; 64 << 10];
     let mut end = bytes;

@@ -1,9 +1,10 @@
 //! A record as one line of JSON.
 //!
-//! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at` (RFC 3339, UTC, milliseconds), `content_type`
-//! when sent, `record_id`, `traceparent` when sent, and `payload`: the body's own bytes when they are one JSON value that any reader of the
-//! line can take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as they
-//! were sent: nothing is parsed and printed again.
+//! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at`
+//! (RFC 3339, UTC, milliseconds), `content_type` when sent, `record_id`, `traceparent` when sent,
+//! and `payload`: the body's own bytes when they are one JSON value that any reader of the line can
+//! take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as
+//! they were sent: nothing is parsed and printed again.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::record::{Record, Timestamp};
 
-/// Deeper JSON goes to `payload_base64`: serde_json's readers stop at 128, and the line is one level of its own.
+/// Deeper JSON goes to `payload_base64`: serde_json's readers stop at 128, and the line is one
+/// level of its own.
 const DEPTH_MAX: usize = 100;
 
 /// Appends the record's line, its line break included.
@@ -45,7 +47,7 @@ fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
     serde_json::to_writer(lines, value).expect("a string is written to memory");
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// Spells the time as RFC 3339 has it, in UTC, with milliseconds.
 pub(crate) fn rfc3339(Timestamp(millis): Timestamp) -> String {
     let time = i64::try_from(millis)
         .ok()
@@ -53,7 +55,8 @@ pub(crate) fn rfc3339(Timestamp(millis): Timestamp) -> String {
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }
 
-/// The body's text, when it is exactly one JSON value on one line that every reader agrees upon.
+/// Returns the body's text when it is exactly one JSON value on one line that every reader agrees
+/// upon.
 fn plain_json(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?;
     let value: &RawValue = serde_json::from_str(text).ok()?;
@@ -62,7 +65,8 @@ fn plain_json(body: &[u8]) -> Option<&str> {
     (alone && one_line && is_tame(text)).then_some(text)
 }
 
-/// Whether valid JSON is neither too deep, nor has half a surrogate pair or a number beyond every double.
+/// Whether valid JSON is neither too deep, nor has half a surrogate pair or a number beyond every
+/// double.
 fn is_tame(json: &str) -> bool {
     let bytes = json.as_bytes();
     let mut at = 0;
@@ -87,7 +91,7 @@ fn is_tame(json: &str) -> bool {
     true
 }
 
-/// Where the number that begins at `start` is over; `None` when no double is as large.
+/// Finds where the number that begins at `start` is over; `None` when no double is as large.
 fn number_end(json: &str, start: usize) -> Option<usize> {
     let is_part = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
     let digits = json.as_bytes()[start..]
@@ -98,7 +102,8 @@ fn number_end(json: &str, start: usize) -> Option<usize> {
     number.is_finite().then_some(end)
 }
 
-/// Where the string whose text begins at `at` is over; `None` when half a surrogate pair is in it.
+/// Finds where the string whose text begins at `at` is over; `None` when half a surrogate pair is
+/// in it.
 fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += match bytes.get(at)? {
@@ -116,7 +121,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The code unit of the escape `\uXXXX` at `at`.
+/// Reads the code unit of the escape `\uXXXX` at `at`.
 fn utf16_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

@@ -1,9 +1,11 @@
-//! Whether the disk takes what the sink has for it: a recent sync is the proof, and a small file where there was none.
+//! Whether the disk takes what the sink has for it: a recent sync is the proof, and a small file
+//! where there was none.
 //!
-//! The writer notes every sync and every failure. [`FileSink::verify`](super::FileSink::verify) reads the notes, and asks
-//! the probing thread where they do not say enough: a folder that was never written, one whose last append failed, or,
-//! while no stream has anything to write, the one whose proof is the oldest. So a gateway with hundreds of idle streams
-//! writes one small file every few seconds, and the writer never waits for a probe. One probe at a time: a disk that does
+//! The writer notes every sync and every failure. [`FileSink::verify`](super::FileSink::verify)
+//! reads the notes, and asks the probing thread where they do not say enough: a folder that was
+//! never written, one whose last append failed, or, while no stream has anything to write, the one
+//! whose proof is the oldest. So a gateway with hundreds of idle streams writes one small file
+//! every few seconds, and the writer never waits for a probe. One probe at a time: a disk that does
 //! not answer it is away.
 
 use std::fs::{self, File};
@@ -26,11 +28,11 @@ const PROOF_AGE_MAX: Duration = Duration::from_secs(5);
 /// What is written where nothing is known to be wrong.
 const PROBE_BYTES: usize = 4 << 10;
 
-/// What is written where an append has failed: about a batch, so that a disk with hardly any room is not taken for one
-/// that works.
+/// What is written where an append has failed: about a batch, so that a disk with hardly any room
+/// is not taken for one that works.
 const PROBE_BYTES_AFTER_FAILURE: usize = 1 << 20;
 
-/// What is known of a stream's folder.
+/// Says what is known of a stream's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
     Missing,
@@ -38,7 +40,7 @@ enum Proof {
     Failed,
 }
 
-/// What the writer and the probing thread know of all folders.
+/// Keeps what the writer and the probing thread know of all folders.
 #[derive(Debug)]
 pub(super) struct Proofs {
     /// The lock is held and torn tails are mended.
@@ -90,7 +92,7 @@ impl Proofs {
         self.is_prepared.load(Ordering::Acquire)
     }
 
-    /// The writer has appended to this folder, or failed to.
+    /// Notes that the writer has appended to this folder, or failed to.
     pub(crate) fn note(&self, folder: usize, is_synced: bool, now: Instant) {
         self.lock()[folder] = if is_synced {
             Proof::SyncedAt(now)
@@ -121,7 +123,7 @@ impl Proofs {
         due
     }
 
-    /// A probe has succeeded, unless the writer has noted something since.
+    /// Notes that a probe has succeeded, unless the writer has noted something since.
     fn prove(&self, due: Due, now: Instant) {
         let proof = &mut self.lock()[due.folder];
         if *proof == due.seen {
@@ -134,7 +136,7 @@ impl Proofs {
     }
 }
 
-/// The handle to the probing thread, which ends when it is dropped.
+/// Asks the probing thread, which ends when this handle is dropped.
 pub(super) struct Prober {
     asks: mpsc::Sender<Ask>,
 }
@@ -142,7 +144,7 @@ pub(super) struct Prober {
 type Ask = oneshot::Sender<Result<(), SinkError>>;
 
 impl Prober {
-    /// Of these folders in `dir`, one for each proof.
+    /// Starts the thread that probes these folders in `dir`, one for each proof.
     pub(crate) fn start(
         dir: PathBuf,
         folders: Vec<PathBuf>,

@@ -1,9 +1,9 @@
-//! The thread that writes: it takes all jobs that wait, appends each stream's lines with one write and one fdatasync,
-//! and then answers.
+//! The thread that writes: it takes all jobs that wait, appends each stream's lines with one write
+//! and one fdatasync, and then answers.
 //!
-//! The sink starts it and hands it jobs; it ends when the sink is dropped, and gives the folder's lock back. A round
-//! is bounded in bytes, so that the first job of a large round does not wait for the last. A job that nobody waits
-//! for any more is not written.
+//! The sink starts it and hands it jobs; it ends when the sink is dropped, and gives the folder's
+//! lock back. A round is bounded in bytes, so that the first job of a large round does not wait for
+//! the last. A job that nobody waits for any more is not written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::sink::SinkError;
 /// A round takes no further job once it has so many bytes.
 const ROUND_BYTES_MAX: usize = 8 << 20;
 
-/// What the thread is asked for.
+/// A job that the thread is asked to do.
 pub(super) enum Job {
     Append(Append),
-    /// Take the folder, if that has not been done.
+    /// Takes the folder, if that has not been done.
     Prepare(oneshot::Sender<Result<(), SinkError>>),
 }
 
-/// Whole lines for the folder at an index.
+/// Asks for whole lines to be appended in the folder at an index.
 pub(super) struct Append {
     pub folder: usize,
     pub lines: Vec<u8>,
@@ -135,7 +135,7 @@ impl Writer {
     }
 }
 
-/// What an append that is over means for its records.
+/// Says what an append that is over means for its records.
 fn outcome(appended: Result<(), AppendError>) -> Outcome {
     match appended {
         Ok(()) => Outcome::Delivered,

@@ -1,9 +1,10 @@
 //! A producer of librdkafka that is replaced when it has failed for good.
 //!
-//! librdkafka gives up on an idempotent producer whose sequence no longer fits the broker's (a *fatal error*): it takes
-//! nothing more, for ever. The sink asks for the producer batch by batch and so gets a new one. Each producer has a
-//! task on delivery's thread that polls it for delivery reports. It ends when the producer has been replaced and its last
-//! record is reported, which `message.timeout.ms` bounds, or with the client.
+//! librdkafka gives up on an idempotent producer whose sequence no longer fits the broker's (a
+//! *fatal error*): it takes nothing more, for ever. The sink asks for the producer batch by batch
+//! and so gets a new one. Each producer has a task on delivery's thread that polls it for delivery
+//! reports. It ends when the producer has been replaced and its last record is reported, which
+//! `message.timeout.ms` bounds, or with the client.
 
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,10 +25,11 @@ pub(crate) type Producer = native::Producer<Reports>;
 /// How soon a producer that is no longer used is noticed.
 const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least time between two new producers: a cluster that fails each one at once is not to be flooded.
+/// The least time between two new producers: a cluster that fails each one at once is not to be
+/// flooded.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Always has a producer.
+/// Always has a producer: one that has failed for good is replaced.
 pub(crate) struct Client {
     config: ClientConfig,
     common: Common,
@@ -58,7 +60,7 @@ impl Common {
 struct Started {
     producer: Arc<Producer>,
     at: Instant,
-    /// Poll this producer and those before it that have records yet.
+    /// Tasks that poll this producer, and those before it that have records yet.
     polls: JoinSet<()>,
 }
 
@@ -87,7 +89,7 @@ impl Client {
         &self.common.keyring
     }
 
-    /// The producer; a new one when the last has failed for good, at most once a second.
+    /// Returns the producer; a new one when the last has failed for good, at most once a second.
     pub(crate) fn producer(&self) -> Arc<Producer> {
         let mut current = self.lock();
         if let Some(reason) = current.failure() {
@@ -96,7 +98,7 @@ impl Client {
         current.producer.clone()
     }
 
-    /// Why the producer, which is replaced by now, had failed for good.
+    /// Tells why the producer, which is replaced by now, had failed for good.
     pub(crate) fn failure(&self) -> Option<String> {
         let mut current = self.lock();
         let reason = current.failure()?;

@@ -1,9 +1,9 @@
 //! Which delivery reports are still to come.
 //!
-//! A message carries one word through librdkafka: the place of its batch in a fixed table, and its own in the batch.
-//! A report that says "delivered" only counts down; the last report of a batch frees its place and wakes whoever waits
-//! for it. librdkafka reports each message exactly once, so a place is never free while a message still names it,
-//! even when nobody waits any more.
+//! A message carries one word through librdkafka: the place of its batch in a fixed table, and its
+//! own in the batch. A report that says "delivered" only counts down; the last report of a batch
+//! frees its place and wakes whoever waits for it. librdkafka reports each message exactly once, so
+//! a place is never free while a message still names it, even when nobody waits any more.
 //!
 //! Bounds: as many batches as delivery has in flight, each of fewer than 2^32 records.
 
@@ -25,7 +25,7 @@ pub(crate) struct InFlight {
     free: ArrayQueue<usize>,
 }
 
-/// The reports of one batch.
+/// Gathers the reports of one batch.
 struct Reported {
     records: usize,
     remaining: AtomicUsize,
@@ -48,7 +48,7 @@ impl InFlight {
         }
     }
 
-    /// A place for a batch of so many records, at least one; `None` when all are taken.
+    /// Takes a place for a batch of so many records, at least one; `None` when all are taken.
     pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
         debug_assert!(records > 0, "nothing would report an empty batch");
         let place = self.free.pop()?;
@@ -64,7 +64,7 @@ impl InFlight {
         Some(BatchInFlight { place, reported })
     }
 
-    /// The record whose message carries this word was delivered (`None`) or not.
+    /// Counts that the record whose message carries this word was delivered (`None`) or not.
     pub(crate) fn report(&self, opaque: usize, failure: Option<Outcome>) {
         let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
         let batch = self.batches[place].load();
@@ -74,8 +74,8 @@ impl InFlight {
         };
         if batch.report(index, failure) {
             self.batches[place].store(None);
-            // The place came out of this queue, so there is room for it. It is free before the batch is known to be
-            // complete: whoever then begins the next one finds it.
+            // The place came out of this queue, so there is room for it. It is free before the
+            // batch is known to be complete: whoever then begins the next one finds it.
             let freed = self.free.push(place);
             debug_assert!(freed.is_ok(), "it has room for each place");
             batch.complete.notify_one();
@@ -83,14 +83,14 @@ impl InFlight {
     }
 }
 
-/// One batch on its way; its place is free again once every report is in.
+/// Waits for one batch in flight; its place is free again once every report is in.
 pub(crate) struct BatchInFlight {
     place: usize,
     reported: Arc<Reported>,
 }
 
 impl BatchInFlight {
-    /// The word that the record's message carries.
+    /// Makes the word that the record's message carries.
     pub(crate) fn opaque(&self, index: usize) -> usize {
         debug_assert!(index < self.reported.records, "a record of this batch");
         self.place << INDEX_BITS | index
@@ -104,7 +104,7 @@ impl BatchInFlight {
 }
 
 impl Reported {
-    /// Whether this was the last one.
+    /// Counts a report, and says whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         debug_assert!(index < self.records, "the word names a record of the batch");
         if let Some(outcome) = failure {

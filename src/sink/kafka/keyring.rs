@@ -1,8 +1,9 @@
 //! The secret that is in force, and the clients of librdkafka that log in with it.
 //!
-//! `login` changes the secret; the sink's producers and its admin client [enter](Keyring::enter) when they are made. A
-//! client that has entered logs in with the secret in force whenever it makes a connection; connections that are there go
-//! on, and so does what is in flight on them. Bounds: as many entries as clients live, a handful.
+//! `login` changes the secret; the sink's producers and its admin client [enter](Keyring::enter)
+//! when they are made. A client that has entered logs in with the secret in force whenever it makes
+//! a connection; connections that are there go on, and so does what is in flight on them. Bounds:
+//! as many entries as clients live, a handful.
 
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +15,7 @@ use rdkafka::producer::ProducerContext;
 
 use super::native::{self, Producer, Token};
 
-/// What a client logs in with.
+/// A secret that a client logs in with.
 pub(crate) enum Secret {
     Password { user: CString, password: CString },
     Token(Token),
@@ -22,7 +23,8 @@ pub(crate) enum Secret {
 
 /// A client that can be told another secret.
 pub(crate) trait LogsIn: Send + Sync {
-    /// Makes the secret that of all further connections; an error is a secret that librdkafka does not take.
+    /// Uses the secret for all further connections. An error is a secret that librdkafka does not
+    /// take.
     fn log_in_with(&self, secret: &Secret) -> Result<(), String>;
 }
 
@@ -38,7 +40,8 @@ struct Held {
 }
 
 impl Keyring {
-    /// Puts the password in force into a new client's configuration: it may connect before it enters.
+    /// Puts the password in force into a new client's configuration: it may connect before it
+    /// enters.
     pub(crate) fn configure(&self, config: &mut ClientConfig) {
         if let Some(Secret::Password { password, .. }) = &self.held().secret {
             let password = password.to_str().expect("it was read as text");

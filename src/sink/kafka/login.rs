@@ -1,12 +1,14 @@
 //! How the brokers are logged in to.
 //!
-//! What librdkafka does once it is configured stays librdkafka's: certificates, and a password that does not change. A
-//! password in a file, and the tokens of `OAUTHBEARER`, change while the sink runs: [`Login::keep`] is the task that puts
-//! each new one in force, on delivery's runtime. It ends with the sink.
+//! What librdkafka does once it is configured stays librdkafka's: certificates, and a password that
+//! does not change. A password in a file, and the tokens of `OAUTHBEARER`, change while the sink
+//! runs: [`Login::keep`] is the task that puts each new one in force, on delivery's runtime. It
+//! ends with the sink.
 //!
-//! librdkafka's own OIDC needs libcurl, which is not built in; what its properties say is done here instead. On the wire
-//! a token of any source is `OAUTHBEARER`. A secret that cannot be had leaves the last one in force, is told in the
-//! log, and stands in `/readyz` as the reason why brokers do not answer.
+//! librdkafka's own OIDC needs libcurl, which is not built in; what its properties say is done here
+//! instead. On the wire a token of any source is `OAUTHBEARER`. A secret that cannot be had leaves
+//! the last one in force, is told in the log, and stands in `/readyz` as the reason why brokers do
+//! not answer.
 
 #[cfg(feature = "msk")]
 mod msk;
@@ -108,7 +110,8 @@ impl Login {
         }
     }
 
-    /// Puts every new secret in force, until it is dropped. `on_failure` is called for a changed file that is of no use.
+    /// Puts every new secret in force, until it is dropped. `on_failure` is called for a changed
+    /// file that is of no use.
     pub(crate) async fn keep(self, keyring: Arc<Keyring>, reports: Reports, on_failure: impl Fn()) {
         match self {
             Self::AsConfigured => {}

@@ -1,8 +1,10 @@
-//! What librdkafka offers and its Rust client does not: a producer that wakes a task when it has something to report, and
-//! that is told a topic by a handle rather than by a name that it looks up for each message.
+//! What librdkafka offers and its Rust client does not: a producer that wakes a task when it has
+//! something to report, and that is told a topic by a handle rather than by a name that it looks up
+//! for each message.
 //!
-//! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A topic's handle is made
-//! when the first record is sent to it, not before: many brokers make a topic that a producer speaks of.
+//! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A
+//! topic's handle is made when the first record is sent to it, not before: many brokers make a
+//! topic that a producer speaks of.
 #![allow(unsafe_code)] // calls into librdkafka
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -29,14 +31,14 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use crate::record::Timestamp;
 
-/// A producer of librdkafka, and the context that it tells what happens. What it lends out is dropped before it.
+/// A producer of librdkafka tells its context what happens. What it lends out is dropped before it.
 pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
     topics: Box<[(CString, OnceLock<Option<Topic>>)]>,
     events: Events,
     base: BaseProducer<C>,
 }
 
-/// What a record is to librdkafka, which copies all of it.
+/// A message is what a record is to librdkafka, which copies all of it.
 pub(crate) struct Message<'a> {
     pub key: &'a [u8],
     pub value: &'a [u8],
@@ -65,7 +67,8 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
         })
     }
 
-    /// Sends to the topic at this place in the list, without waiting. An error is a message that is not on its way.
+    /// Sends to the topic at this place in the list, without waiting. An error is a message that is
+    /// not on its way.
     pub(crate) fn send(&self, topic: usize, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
         let (name, handle) = &self.topics[topic];
         let handle = handle.get_or_init(|| Topic::new(self.client().native_ptr(), name));
@@ -77,8 +80,9 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
             headers,
             opaque,
         } = message;
-        // SAFETY: each tag is followed by what the header of `rd_kafka_producev` says, and the list ends with END. Key and value
-        // live until the call returns, which copies them; the handle is of this very producer.
+        // SAFETY: each tag is followed by what the header of `rd_kafka_producev` says, and the list
+        // ends with END. Key and value live until the call returns, which copies them; the handle
+        // is of this very producer.
         let code = unsafe {
             rd_kafka_producev(
                 self.client().native_ptr(),
@@ -133,13 +137,13 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
         self.base.client()
     }
 
-    /// Messages that have not been reported.
+    /// Counts the messages that have not been reported.
     pub(crate) fn in_flight_count(&self) -> usize {
         usize::try_from(self.base.in_flight_count()).unwrap_or_default()
     }
 }
 
-/// Headers of a message, in their order.
+/// Holds the headers of a message, in their order.
 pub(crate) struct Headers(*mut rd_kafka_headers_t);
 
 impl Headers {
@@ -150,7 +154,8 @@ impl Headers {
 
     pub(crate) fn add(&mut self, name: &'static CStr, value: &[u8]) {
         let (name_bytes, value_bytes) = (name.count_bytes() as isize, value.len() as isize);
-        // SAFETY: both texts are as long as told, and are copied. It fails only for headers that are read-only.
+        // SAFETY: both texts are as long as told, and are copied. It fails only for headers that
+        // are read-only.
         unsafe {
             rd_kafka_header_add(
                 self.0,
@@ -178,7 +183,7 @@ unsafe impl Send for Topic {}
 unsafe impl Sync for Topic {}
 
 impl Topic {
-    /// `None` for a name that no topic can have.
+    /// Makes the handle; `None` for a name that no topic can have.
     fn new(client: *mut rd_kafka_t, name: &CStr) -> Option<Self> {
         // SAFETY: the client lives; no settings of the topic's own are given.
         let handle = unsafe { rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()) };
@@ -193,7 +198,7 @@ impl Drop for Topic {
     }
 }
 
-/// The queue of what there is to report.
+/// Watches the queue of what there is to report.
 struct Events {
     queue: *mut rd_kafka_queue_t,
     waker: Arc<AtomicWaker>,
@@ -228,8 +233,8 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // SAFETY: the queue is destroyed once. It calls back under its lock, which the first call takes: `wake` does not run
-        // any more when it returns.
+        // SAFETY: the queue is destroyed once. It calls back under its lock, which the first call
+        // takes: `wake` does not run any more when it returns.
         unsafe {
             rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
             rd_kafka_queue_destroy(self.queue);
@@ -237,16 +242,16 @@ impl Drop for Events {
     }
 }
 
-/// librdkafka calls it when the queue was empty and is no more.
+/// Wakes the task: librdkafka calls it when the queue was empty and is no more.
 unsafe extern "C" fn wake(_: *mut rd_kafka_t, waker: *mut c_void) {
     // SAFETY: `Events` gave a waker that it keeps as long as this may be called.
     unsafe { &*waker.cast::<AtomicWaker>() }.wake();
 }
 
-/// A token of `OAUTHBEARER`.
+/// A token logs a client in by `OAUTHBEARER`.
 pub(crate) struct Token {
     pub value: CString,
-    /// Whose it is; librdkafka logs it.
+    /// Says whose it is; librdkafka logs it.
     pub principal: CString,
     pub expires_at: Timestamp,
     /// What the brokers are told besides: names of letters, and their values.
@@ -265,15 +270,17 @@ pub(crate) fn set_password<C: ClientContext>(client: &Client<C>, user: &CStr, pa
     );
 }
 
-/// Has the client log in with this token from its next connection on. An error is a token that librdkafka does not take.
+/// Has the client log in with this token from its next connection on. An error is a token that
+/// librdkafka does not take.
 pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), String> {
     let mut extensions = Vec::with_capacity(2 * token.extensions.len());
     for (name, value) in &token.extensions {
         extensions.extend([name.as_ptr(), value.as_ptr()]);
     }
     let mut reason = [0; 512];
-    // SAFETY: the client lives; all texts end with NUL and are copied; there are as many extensions as told, each a name
-    // followed by a value; the reason is written within its bytes, and ends with NUL.
+    // SAFETY: the client lives; all texts end with NUL and are copied; there are as many extensions
+    // as told, each a name followed by a value; the reason is written within its bytes, and ends
+    // with NUL.
     let code = unsafe {
         rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
@@ -298,7 +305,8 @@ pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> 
 
 /// Whether the topic may have a message that librdkafka failed to deliver.
 pub(crate) fn may_be_in_topic(message: &BorrowedMessage<'_>) -> bool {
-    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only reads.
+    // SAFETY: the pointer is librdkafka's own and lives as long as the message; the call only
+    // reads.
     let status = unsafe { rd_kafka_message_status(message.ptr()) };
     status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }

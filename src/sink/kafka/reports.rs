@@ -1,7 +1,8 @@
 //! What librdkafka tells: what became of each message, its log, and why brokers cannot be reached.
 //!
-//! Called by the tasks that poll the producers. Delivery reports go to the table of batches; the log goes on to ours;
-//! the latest trouble with a broker is kept until all is well again, for whoever has to say why there is no answer.
+//! Called by the tasks that poll the producers. Delivery reports go to the table of batches; the
+//! log goes on to ours; the latest trouble with a broker is kept until all is well again, for
+//! whoever has to say why there is no answer.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub(crate) struct Reports {
     trouble: Arc<ArcSwapOption<Trouble>>,
 }
 
-/// Why brokers could not be reached.
+/// Tells why brokers could not be reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub code: RDKafkaErrorCode,
@@ -31,9 +32,11 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    /// A password or a certificate is refused, by the broker or by us; asking again will not help.
+    /// Whether a password or a certificate is refused, by the broker or by us: asking again will
+    /// not help.
     pub(crate) fn turns_us_away(&self) -> bool {
-        // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a connection that breaks.
+        // TLS 1.3 servers judge a client's certificate after the handshake: librdkafka sees a
+        // connection that breaks.
         let is_alert = self.reason.contains("SSL alert number");
         is_alert
             || matches!(
@@ -51,7 +54,7 @@ impl Reports {
         }
     }
 
-    /// The latest trouble with a broker since [`Self::all_is_well`].
+    /// Returns the latest trouble with a broker since [`Self::all_is_well`].
     pub(crate) fn trouble(&self) -> Option<Arc<Trouble>> {
         self.trouble.load_full()
     }
@@ -60,7 +63,7 @@ impl Reports {
         self.trouble.store(None);
     }
 
-    /// There is no token to log in with, for this reason.
+    /// Notes that there is no token to log in with, for this reason.
     pub(crate) fn no_token(&self, reason: &str) {
         self.note(RDKafkaErrorCode::Authentication, reason);
     }
@@ -96,7 +99,8 @@ fn in_topic(message: &BorrowedMessage<'_>) -> InTopic {
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "FAIL" {
-            // A connection that breaks is not always an error to librdkafka; when it is, `error` follows and knows more.
+            // A connection that breaks is not always an error to librdkafka; when it is, `error`
+            // follows and knows more.
             let reason = text
                 .split_once("]: ")
                 .map_or(text, |(_thread, reason)| reason);
@@ -113,7 +117,7 @@ impl ClientContext for Reports {
         }
     }
 
-    /// Kept for whoever asks why the brokers do not answer; librdkafka has logged it.
+    /// Keeps the error for whoever asks why the brokers do not answer; librdkafka has logged it.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = code_of(&error);
         // It follows the trouble with the last of them, and says less.

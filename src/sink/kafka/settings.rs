@@ -1,7 +1,9 @@
-//! The producer's configuration: our values of librdkafka's properties, and the operator's over them.
+//! The producer's configuration: our values of librdkafka's properties, and the operator's over
+//! them.
 //!
-//! The sink asks for it once, before it has spoken to any broker. A value that would break the promise, or that librdkafka
-//! does not take, is `Misconfigured` and named by its variable. How the brokers are logged in to is `login`'s.
+//! The sink asks for it once, before it has spoken to any broker. A value that would break the
+//! promise, or that librdkafka does not take, is `Misconfigured` and named by its variable. How the
+//! brokers are logged in to is `login`'s.
 
 mod promise;
 
@@ -26,7 +28,8 @@ const REQUEST_BYTES_MIN: usize = 128 << 10;
 
 const _: () = assert!(REQUEST_BYTES_MIN <= MESSAGE_BYTES_DEFAULT);
 
-/// librdkafka's bounds for `message.timeout.ms` and `socket.timeout.ms`. The least one leaves room for a lingering batch.
+/// librdkafka's bounds for `message.timeout.ms` and `socket.timeout.ms`. The least one leaves room
+/// for a lingering batch.
 const MESSAGE_TIMEOUT_MILLIS: (u128, u128) = (1000, i32::MAX as u128);
 const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
 
@@ -76,7 +79,8 @@ impl Settings {
         SinkError::Misconfigured(format!("{variable}: {text}"))
     }
 
-    /// Finds the property that a fault speaks of: the operator's with the longest name, else the first that is named.
+    /// Finds the property that a fault speaks of: the operator's with the longest name, else the
+    /// first that is named.
     fn named_in(&self, text: &str) -> Option<String> {
         let named = self.names.iter().filter(|name| text.contains(*name));
         let longest = named.max_by_key(|name| name.len());
@@ -135,7 +139,8 @@ fn defaults(options: &SinkOptions) -> ClientConfig {
     client
 }
 
-/// Bounds librdkafka's queue as admission is bounded, its messages by the largest body, and its waits by the ack's.
+/// Bounds librdkafka's queue as admission is bounded, its messages by the largest body, and its
+/// waits by the ack's.
 fn set_bounds(client: &mut ClientConfig, options: &SinkOptions) {
     let (least, most) = MESSAGE_TIMEOUT_MILLIS;
     let timeout_millis = options.ack_timeout.as_millis().clamp(least, most);

@@ -1,9 +1,10 @@
 //! Are the topics there, and do they take the largest record?
 //!
-//! Delivery's watch asks, for each topic once a second at most. The producer itself asks for the topics, over the
-//! connections that carry the records, and makes none: `allow.auto.create.topics` is off. Until a topic's size is known its
-//! settings are asked for. A topic that is missing or closed to us is its own stream's trouble; brokers that do not answer,
-//! or turn us away (password, certificate), are every stream's.
+//! Delivery's watch asks, for each topic once a second at most. The producer itself asks for the
+//! topics, over the connections that carry the records, and makes none: `allow.auto.create.topics`
+//! is off. Until a topic's size is known its settings are asked for. A topic that is missing or
+//! closed to us is its own stream's trouble; brokers that do not answer, or turn us away (password,
+//! certificate), are every stream's.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,19 +23,20 @@ use crate::record::StreamIndex;
 /// How long the brokers get for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often settings are asked for in vain, of brokers that answer otherwise, until they are taken for ones that tell none.
+/// How often settings are asked for in vain, of brokers that answer otherwise, until they are taken
+/// for ones that tell none.
 const SETTINGS_ATTEMPTS: usize = 2;
 
 pub(crate) type Admin = AdminClient<DefaultClientContext>;
 
 type Answer = Result<(), SinkError>;
 
-/// What is known of the sizes that the topics take.
+/// Keeps what is known of the sizes that the topics take.
 pub(crate) struct Sizes {
-    /// Of each topic, whether it was found to take the largest record.
+    /// Says of each topic whether it was found to take the largest record.
     fits: Box<[AtomicBool]>,
-    /// Asks for the topics' settings; kept while a size is unknown: its connection may take longer to make than one question
-    /// may take.
+    /// Asks for the topics' settings; kept while a size is unknown: its connection may take longer
+    /// to make than one question may take.
     admin: Mutex<Option<Arc<Admin>>>,
     /// Questions for settings that were not answered.
     unanswered: AtomicUsize,
@@ -66,7 +68,8 @@ impl Sizes {
 }
 
 impl KafkaSink {
-    /// Asks the brokers for each topic and, until they have answered once, how large a record it takes.
+    /// Asks the brokers for each topic and, until they have answered once, how large a record it
+    /// takes.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Answer> {
         let mut answers = self.find_topics(streams).await;
         let is_away = |answer: &Answer| matches!(answer, Err(SinkError::Away(_)));
@@ -127,7 +130,8 @@ impl KafkaSink {
         }
     }
 
-    /// Asks for the topics' settings. Where there are none to be had the error is the answer for each of them.
+    /// Asks for the topics' settings. Where there are none to be had the error is the answer for
+    /// each of them.
     async fn ask_sizes(&self, topics: &[&str]) -> Result<Vec<Answer>, Answer> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let resources: Vec<_> = topics
@@ -146,7 +150,8 @@ impl KafkaSink {
         Ok(answers)
     }
 
-    /// Says what it means that no settings are told. That may be for ever, on a cluster that answers otherwise.
+    /// Says what it means that no settings are told. That may be for ever, on a cluster that
+    /// answers otherwise.
     fn do_without_sizes(&self, error: &KafkaError) -> Answer {
         let attempts = self.sizes.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
         if attempts >= SETTINGS_ATTEMPTS {
@@ -185,13 +190,15 @@ impl KafkaSink {
         )))
     }
 
-    /// What librdkafka last had to say about its connections tells more than that an answer is missing.
+    /// Adds what librdkafka last had to say about its connections, which tells more than that an
+    /// answer is missing.
     fn explain(&self, reason: &str) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else {
             return SinkError::Away(reason.into());
         };
         let mut text = format!("{reason}; {}", trouble.reason);
-        // A listener of another protocol hangs up; so does a broker that ends, but not before we were ever connected.
+        // A listener of another protocol hangs up; so does a broker that ends, but not before we
+        // were ever connected.
         if !self.sizes.is_any_known() && trouble.reason.contains("Disconnected") {
             text += "; does FOREBAY_KAFKA_SECURITY_PROTOCOL fit this listener?";
         }
@@ -203,7 +210,8 @@ impl KafkaSink {
     }
 }
 
-/// Asks for one topic after the other; where one gets no answer at all, the others are not asked for.
+/// Asks for one topic after the other; where one gets no answer at all, the others are not asked
+/// for.
 fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
@@ -238,7 +246,8 @@ fn unusable(topic: &str, code: RDKafkaErrorCode) -> SinkError {
     }
 }
 
-/// The largest message that the topic takes: a segment has to hold it, too. No limit where it does not say.
+/// Finds the largest message that the topic takes: a segment has to hold it, too. There is no limit
+/// where it does not say.
 fn record_bytes_max(settings: &ConfigResource) -> usize {
     let limits = settings
         .entries

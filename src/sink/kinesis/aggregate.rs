@@ -1,14 +1,17 @@
-//! KPL aggregation: many readings in one Kinesis record, as the Kinesis Producer Library packs them.
+//! KPL aggregation: many readings in one Kinesis record, as the Kinesis Producer Library packs
+//! them.
 //!
-//! `put` encodes; nothing here decodes. The format is a magic number, the protobuf (proto2) message `AggregatedRecord`, and
-//! the MD5 of that message:
-//! <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. It has a table of partition
-//! keys, a table of explicit hash keys, and the records with their indexes into both.
+//! `put` encodes; nothing here decodes. The format is a magic number, the protobuf (proto2) message
+//! `AggregatedRecord`, and the MD5 of that message:
+//! <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>. It has a
+//! table of partition keys, a table of explicit hash keys, and the records with their indexes into
+//! both.
 //!
-//! Invariant: all records of an aggregate carry the one explicit hash key that the whole is put under. A consumer drops an
-//! aggregate with a record outside the shard that it was read from; with one key for all there is none, also when
-//! the stream is resharded between the packing and the put. The record id travels as the tag `record-id`.
-//! [`Size`] says, record by record, exactly how many bytes [`encode`] makes of them.
+//! Invariant: all records of an aggregate carry the one explicit hash key that the whole is put
+//! under. A consumer drops an aggregate with a record outside the shard that it was read from; with
+//! one key for all there is none, also when the stream is resharded between the packing and the
+//! put. The record id travels as the tag `record-id`. [`Size`] says, record by record, exactly how
+//! many bytes [`encode`] makes of them.
 
 use md5::{Digest, Md5};
 
@@ -86,8 +89,8 @@ impl Size {
     }
 }
 
-/// The data of the Kinesis record that holds these, to be put with this explicit hash key. Records of one partition key
-/// stand together.
+/// The data of the Kinesis record that holds these, to be put with this explicit hash key. Records
+/// of one partition key stand together.
 pub fn encode(hash_key: u128, records: &[UserRecord<'_>]) -> Vec<u8> {
     let bytes = Size::of(hash_key, records).bytes;
     let mut out = Vec::with_capacity(bytes);

@@ -1,12 +1,14 @@
 //! One PutRecords call, and the smaller ones that find the record which the stream refuses.
 //!
-//! The dispatcher runs several at a time. A call never outlives the answer deadline of its oldest record, nor
-//! [`CALL_TIMEOUT`]. A refused call says nothing of single records, so it is halved, and then the aggregate that is at
-//! fault, until the record stands alone: its neighbours are written.
+//! The dispatcher runs several at a time. A call never outlives the answer deadline of its oldest
+//! record, nor [`CALL_TIMEOUT`]. A refused call says nothing of single records, so it is halved,
+//! and then the aggregate that is at fault, until the record stands alone: its neighbours are
+//! written.
 //!
-//! An answer names the shard of each put. Another one than expected means that the stream has been resharded, and the
-//! shards are asked for. An aggregate may then have landed beside the shard of some of its devices, where nothing
-//! orders it with their later records: those are written again, to their own shard.
+//! An answer names the shard of each put. Another one than expected means that the stream has been
+//! resharded, and the shards are asked for. An aggregate may then have landed beside the shard of
+//! some of its devices, where nothing orders it with their later records: those are written again,
+//! to their own shard.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,11 +23,12 @@ use super::shards::ShardId;
 use super::stream::Stream;
 use crate::record::Outcome;
 
-/// Records of one call: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
+/// Records of one call:
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
 pub(super) const CALL_RECORDS_MAX: usize = 500;
 
-/// Data and partition keys of one call, in bytes. 5 MiB was the service's limit until it was raised to 10 MiB;
-/// a larger call gains nothing, and this one is right for both.
+/// Data and partition keys of one call, in bytes. 5 MiB was the service's limit until it was raised
+/// to 10 MiB; a larger call gains nothing, and this one is right for both.
 pub(super) const CALL_BYTES_MAX: usize = 5 << 20;
 
 /// A call without an answer by then is lost.

@@ -1,9 +1,11 @@
 //! The client for AWS, and credentials that are good.
 //!
-//! The SDK finds credentials and renews them before they expire. It does not listen when the service says that they are
-//! no longer good: after a clock that was wrong, a session that was ended, keys that were taken back. It would also go on
-//! with what it read of a file that has been rewritten since. So the sink says [`Clients::renew`], and a client that knows
-//! nothing takes the place of the old one, once a second at most. Calls in flight end with the client they began with.
+//! The SDK finds credentials and renews them before they expire. It does not listen when the
+//! service says that they are no longer good: after a clock that was wrong, a session that was
+//! ended, keys that were taken back. It would also go on with what it read of a file that has been
+//! rewritten since. So the sink says [`Clients::renew`], and a client that knows nothing takes the
+//! place of the old one, once a second at most. Calls in flight end with the client they began
+//! with.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,8 +36,8 @@ struct Current {
 }
 
 impl Clients {
-    /// `credentials_timeout` bounds the search for credentials; `chain` is where `config` has them from, if not from
-    /// somewhere of its own.
+    /// `credentials_timeout` bounds the search for credentials; `chain` is where `config` has them
+    /// from, if not from somewhere of its own.
     pub(crate) fn new(
         config: SdkConfig,
         chain: Option<Chain>,
@@ -85,8 +87,8 @@ fn client(config: &SdkConfig, credentials_timeout: Duration) -> Client {
     Client::new(&config.to_builder().identity_cache(cache).build())
 }
 
-/// The SDK's own places for credentials (environment, files, web identity, container, instance), looked up anew after
-/// [`forget`](Self::forget).
+/// The SDK's own places for credentials (environment, files, web identity, container, instance),
+/// looked up anew after [`forget`](Self::forget).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain(Arc<Mutex<Arc<OnceCell<DefaultCredentialsChain>>>>);
 

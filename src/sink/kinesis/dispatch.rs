@@ -1,7 +1,8 @@
 //! The dispatcher of one stream: takes batches in, keeps calls in flight, settles what comes back.
 //!
-//! A task of the sink's runtime. It ends when the sink is dropped; nobody waits for an outcome then. It takes a
-//! batch only while `pending` has room, so what it holds is bounded by that, one batch more, and the calls in flight.
+//! A task of the sink's runtime. It ends when the sink is dropped; nobody waits for an outcome
+//! then. It takes a batch only while `pending` has room, so what it holds is bounded by that, one
+//! batch more, and the calls in flight.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! A record on its way, and one entry of a PutRecords call: a record, or an aggregate of several.
 //!
-//! `pending` packs the puts, `call` sends them, and what the stream says of a put holds for each of its records.
+//! `pending` packs the puts, `call` sends them, and what the stream says of a put holds for each of
+//! its records.
 
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use super::pace::Load;
 use super::shards::{self, ShardId};
 use crate::record::{DeviceId, Outcome, Reason, Record, RecordId};
 
-/// The size to which aggregates are filled: what the Kinesis Producer Library takes, two of the units of 25 KiB that a
-/// provisioned stream bills. Larger ones would save next to nothing more, and cost more when one is refused.
+/// The size to which aggregates are filled: what the Kinesis Producer Library takes, two of the
+/// units of 25 KiB that a provisioned stream bills. Larger ones would save next to nothing more,
+/// and cost more when one is refused.
 pub(super) const AGGREGATE_BYTES_MAX: usize = 50 << 10;
 
-/// Where an outcome goes: the position in a batch, and whoever waits for it.
+/// Takes an outcome to whoever waits for it, with the record's position in its batch.
 #[derive(Debug)]
 pub(super) struct Reply {
     index: u32,
@@ -44,11 +46,12 @@ impl Reply {
     }
 }
 
-/// Until when a record's outcome must be known, and what follows from it. The gaps are there so that a call which
-/// begins late still has time for its answer.
+/// Says until when a record's outcome must be known, and what follows from it. The gaps are there
+/// so that a call which begins late still has time for its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// A record that would wait for its shard until after it is not taken in: others wait for its batch.
+    /// A record that would wait for its shard until after it is not taken in: others wait for its
+    /// batch.
     pub turn: Instant,
     /// No call with the record begins after it.
     pub last_call: Instant,
@@ -70,7 +73,7 @@ impl Deadlines {
     }
 }
 
-/// A record on its way.
+/// A record in flight, or waiting to be.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub device: DeviceId,
@@ -87,12 +90,13 @@ pub(super) struct Entry {
     reply: Reply,
 }
 
-/// What a call said of one record.
+/// Says what became of one record in a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Written,
     Refused(Reason),
-    /// Not written, and waiting does not help: what to say of it and of what its device has behind it.
+    /// Not written, and waiting does not help: what to say of it and of what its device has behind
+    /// it.
     Hopeless(Outcome),
     /// Worth another try; `maybe_written` when the call got no answer.
     Failed {
@@ -116,12 +120,12 @@ impl Entry {
         }
     }
 
-    /// What counts against the stream's limits when it goes as it is: data and partition key.
+    /// Counts what the stream's limits count when it goes as it is: data and partition key.
     pub(crate) fn bytes(&self) -> usize {
         self.payload.len() + self.device.as_str().len()
     }
 
-    /// As it stands in an aggregate.
+    /// Returns it as it stands in an aggregate.
     fn user_record<'a>(&'a self, id: &'a mut [u8; 36]) -> UserRecord<'a> {
         UserRecord {
             partition_key: self.device.as_str(),
@@ -130,7 +134,7 @@ impl Entry {
         }
     }
 
-    /// Nobody waits for its outcome any more.
+    /// Whether nobody waits for its outcome any more.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.reply.outcomes.is_closed()
     }
@@ -155,7 +159,8 @@ impl Entry {
     }
 }
 
-/// One entry of a call: a record as it is, or an aggregate of one or more of one shard, those of a device in their order.
+/// One entry of a call is a record as it is, or an aggregate of one or more of one shard, those of
+/// a device in their order.
 #[derive(Debug)]
 pub(super) struct Put {
     /// Never empty.
@@ -167,7 +172,8 @@ pub(super) struct Put {
 }
 
 impl Put {
-    /// The first record. With `packed` it becomes an aggregate, unless there is room for it only as it is.
+    /// Begins with a record. With `packed` it becomes an aggregate, unless there is room for it
+    /// only as it is.
     pub(crate) fn new(entry: Entry, shard: ShardId, packed: bool) -> Self {
         let size = Size::new(entry.hash_key).with(&entry.user_record(&mut [0; 36]), true);
         let fits = size.bytes() + entry.device.as_str().len() <= RECORD_BYTES_MAX_DEFAULT;
@@ -196,7 +202,7 @@ impl Put {
         None
     }
 
-    /// One record to the stream, of at most so many bytes.
+    /// Returns what it is to the stream: one record, of at most so many bytes.
     pub(crate) fn load(&self) -> Load {
         let bytes = self.packed.map_or_else(
             || self.entries[0].bytes(),
@@ -205,7 +211,7 @@ impl Put {
         Load { records: 1, bytes }
     }
 
-    /// The second half of its records. There are two or more.
+    /// Takes the second half of its records off. There are two or more.
     pub(crate) fn split_off(&mut self) -> Self {
         debug_assert!(self.entries.len() >= 2, "neither half is empty");
         let entries = self.entries.split_off(self.entries.len() / 2);
@@ -220,12 +226,13 @@ impl Put {
         self.entries.len() == 1
     }
 
-    /// An aggregate goes by the key of its first record, which all of its records take on.
+    /// Returns the partition key: that of the first record, which all records of an aggregate take
+    /// on.
     fn key(&self) -> &str {
         self.entries[0].device.as_str()
     }
 
-    /// As the service wants it.
+    /// Spells it as the service wants it.
     pub(crate) fn request_entry(&self) -> PutRecordsRequestEntry {
         debug_assert!(
             self.packed.is_some() || self.has_one_record(),

@@ -1,7 +1,7 @@
 //! What an error of the SDK means for the records of its call.
 //!
-//! `call` and `verify` ask. The question is always the same: can the stream have the records, whose fault is it, and
-//! does waiting help? When in doubt the records may have been written.
+//! `call` and `verify` ask. The question is always the same: can the stream have the records, whose
+//! fault is it, and does waiting help? When in doubt the records may have been written.
 
 use std::error::Error;
 
@@ -14,13 +14,15 @@ use crate::record::Reason;
 pub(super) enum Failure {
     /// Nothing was written, and the same call may pass later.
     NotWritten(Reason),
-    /// Nothing was written: the credentials are no longer good. The same call may pass with new ones.
+    /// Nothing was written: the credentials are no longer good. The same call may pass with new
+    /// ones.
     Expired(Reason),
     /// The call was sent and no answer came back.
     NoAnswer(Reason),
     /// The call has a record, or is as a whole, what the stream never takes; nothing was written.
     Refused(Reason),
-    /// The service takes nothing from this gateway until somebody changes something; nothing was written.
+    /// The service takes nothing from this gateway until somebody changes something; nothing was
+    /// written.
     Stream(Reason),
     /// The stream is gone, or closed to this gateway; nothing was written.
     Barred(Reason),
@@ -53,12 +55,12 @@ impl Failure {
         }
     }
 
-    /// The credentials are good, but not for this.
+    /// Whether the credentials are good, but not for this.
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, Self::Barred(reason) if &**reason == ACCESS_DENIED)
     }
 
-    /// The service answers, but this account asks too often.
+    /// Whether the service answers, but this account asks too often.
     pub(crate) fn is_throttling(&self) -> bool {
         matches!(self, Self::NotWritten(reason) if THROTTLING.contains(&&**reason))
     }
@@ -76,8 +78,8 @@ const THROTTLING: [&str; 4] = [
 
 /// Error codes of PutRecords and those common to all AWS services:
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
-/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>.
-/// A server error that is none of them comes from something on the way, which may have passed the call on.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>. A server error that
+/// is none of them comes from something on the way, which may have passed the call on.
 fn of_answer(status: u16, code: Option<&str>) -> Failure {
     let code = code.unwrap_or("an error without a code");
     match code {
@@ -106,7 +108,8 @@ fn of_answer(status: u16, code: Option<&str>) -> Failure {
     }
 }
 
-/// Without an HTTP client's error in the chain the call ended before it was sent, as it does without credentials.
+/// Says what a connection's error means. Without an HTTP client's error in the chain the call ended
+/// before it was sent, as it does without credentials.
 fn of_connection(error: &ConnectorError) -> Failure {
     match find::<HttpClientError>(error) {
         Some(client) if client.is_connect() => Failure::NotWritten(innermost(error)),
@@ -119,7 +122,7 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// The first cause, on one line.
+/// Finds the first cause, and puts it on one line.
 fn innermost(error: &(dyn Error + 'static)) -> Reason {
     let text = causes(error)
         .last()

@@ -1,18 +1,20 @@
 //! How fast one shard may be written to.
 //!
-//! `pending` owns one for each shard and passes the time in. A shard takes 1000 records and 1 MiB a second; that much
-//! is given out, as tokens, and no more than a second's worth is saved up. Other writers share the shard and nobody says
-//! how many: when the shard refuses a record, the tokens are gone and the rate is cut by [`CUT`]; then it grows
-//! back, by a tenth of the limit a second. So gateways on one shard come to even shares.
+//! `pending` owns one for each shard and passes the time in. A shard takes 1000 records and 1 MiB a
+//! second; that much is given out, as tokens, and no more than a second's worth is saved up. Other
+//! writers share the shard and nobody says how many: when the shard refuses a record, the tokens
+//! are gone and the rate is cut by [`CUT`]; then it grows back, by a tenth of the limit a second.
+//! So gateways on one shard come to even shares.
 //!
-//! A record is let through while there are tokens, also when it takes more than there are: a record may be as large as
-//! ten seconds' worth. What is owed is waited for afterwards.
+//! A record is let through while there are tokens, also when it takes more than there are: a record
+//! may be as large as ten seconds' worth. What is owed is waited for afterwards.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a shard takes: <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
+/// What a shard takes:
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
 const RECORDS_PER_SECOND: f64 = 1000.0;
 const BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 

@@ -1,16 +1,19 @@
 //! The records on their way to one stream, and what goes into the next call.
 //!
-//! The dispatcher owns it and passes the time in; nothing here waits. A device is ready, resting after a failure, or
-//! on the wire with one put: a record, or those of its records that one aggregate has room for. The others queue behind
-//! it, and what failed stands again before them.
+//! The dispatcher owns it and passes the time in; nothing here waits. A device is ready, resting
+//! after a failure, or on the wire with one put: a record, or those of its records that one
+//! aggregate has room for. The others queue behind it, and what failed stands again before them.
 //!
-//! The ready devices of each shard are a queue of their own, with its pace, and the queues take turns: a shard that can
-//! take no more holds up its own devices only. A record that would wait too long for its shard is not taken in.
+//! The ready devices of each shard are a queue of their own, with its pace, and the queues take
+//! turns: a shard that can take no more holds up its own devices only. A record that would wait too
+//! long for its shard is not taken in.
 //!
-//! What costs nothing when nothing is due: shards without a ready device have no turn, and devices are looked at when
-//! their rest or their time is over, by an index. A device that does not wait until the next tick never enters it.
+//! What costs nothing when nothing is due: shards without a ready device have no turn, and devices
+//! are looked at when their rest or their time is over, by an index. A device that does not wait
+//! until the next tick never enters it.
 //!
-//! Each entry is reported exactly once: when it is settled, or when its deadline passes while it waits.
+//! Each entry is reported exactly once: when it is settled, or when its deadline passes while it
+//! waits.
 
 mod device;
 mod due;
@@ -31,11 +34,13 @@ use crate::jitter;
 use crate::record::{DeviceId, Outcome, Reason};
 use device::Device;
 
-/// The bounds of the pause after a failure: doubled with each further one, up to what renews a shard's budget.
+/// The bounds of the pause after a failure, which doubles with each further one, up to what renews
+/// a shard's budget.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Records that wait for a call, for each shard of the stream; further batches stay in the hand-over.
+/// Records that wait for a call, for each shard of the stream; further batches stay in the
+/// hand-over.
 const RECORDS_WAITING_MAX: usize = 8192;
 
 #[derive(Debug)]
@@ -45,7 +50,8 @@ pub(super) struct Pending {
     shards: Arc<Shards>,
     /// One for each shard, in the order of the shards.
     queues: Vec<Queue>,
-    /// The shards with ready devices, the next one first; those whose pace holds them stand in `paced` until the next tick.
+    /// The shards with ready devices, the next one first; those whose pace holds them stand in
+    /// `paced` until the next tick.
     turns: VecDeque<usize>,
     paced: Vec<usize>,
     /// Records that wait; those in a call do not count.
@@ -58,7 +64,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// With `packed` the records go as aggregates, as soon as the shards are known.
+    /// Begins without records. With `packed` they go as aggregates, as soon as the shards are
+    /// known.
     pub(crate) fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
         let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
         Self {
@@ -91,7 +98,7 @@ impl Pending {
         self.waiting -= load.records;
     }
 
-    /// Nothing waits and nothing is in a call.
+    /// Whether nothing waits and nothing is in a call.
     pub(crate) fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }
@@ -115,7 +122,8 @@ impl Pending {
         debug_assert_eq!(self.waiting, self.waiting_in_queues(), "a record stays one");
     }
 
-    /// Makes an empty queue for each shard, and returns the devices that were ready in the old ones.
+    /// Makes an empty queue for each shard, and returns the devices that were ready in the old
+    /// ones.
     fn replace_queues(&mut self, shards: &Shards, now: Instant) -> Vec<DeviceId> {
         let mut ready = Vec::new();
         let mut before = HashMap::new();
@@ -161,8 +169,9 @@ impl Pending {
         self.note_new(name);
     }
 
-    /// What goes into the next call: at most one put of a device, within the limits of a call; empty when none is ready.
-    /// A single record larger than a call's limit goes alone: the stream may have raised it.
+    /// Takes what goes into the next call: at most one put of a device, within the limits of a
+    /// call; empty when none is ready. A single record larger than a call's limit goes alone: the
+    /// stream may have raised it.
     pub(crate) fn next_call(&mut self, now: Instant) -> Vec<Put> {
         let (mut call, mut passed) = (Vec::new(), Vec::new());
         let mut room = usize::MAX;
@@ -211,7 +220,7 @@ impl Pending {
         Next::Put(put)
     }
 
-    /// The record of the next device that is ready.
+    /// Takes the record of the next device that is ready.
     fn take(&mut self, shard: usize, now: Instant) -> Option<Entry> {
         while let Some(name) = self.queues[shard].ready.pop_front() {
             if let Some(entry) = self.take_of(&name, now) {
@@ -222,7 +231,8 @@ impl Pending {
         None
     }
 
-    /// The next record of the device that the put ends with, or else of another one of its shard.
+    /// Takes the next record of the device that the put ends with, or else of another one of its
+    /// shard.
     fn take_more(&mut self, put: &Put, now: Instant) -> Option<Entry> {
         let last = put.entries.last()?;
         self.take_of(&last.device, now)
@@ -242,7 +252,7 @@ impl Pending {
         entry
     }
 
-    /// The record that has just been taken, for which there is no room.
+    /// Puts back the record that has just been taken, for which there is no room.
     fn put_back(&mut self, entry: Entry) {
         let Some(device) = self.devices.get_mut(&entry.device) else {
             debug_assert!(false, "a device with a record in a call is known");
@@ -293,7 +303,8 @@ impl Pending {
         entry.report(outcome);
     }
 
-    /// A record is back from its call. With the last one its device is ready, or rests, or is done.
+    /// Counts that a record is back from its call. With the last one its device is ready, or rests,
+    /// or is done.
     fn come_back(&mut self, name: &DeviceId) {
         let Some(device) = self.devices.get_mut(name) else {
             return;
@@ -349,7 +360,7 @@ impl Pending {
     }
 }
 
-/// The next put of a shard.
+/// Says what a shard has for the next call.
 enum Next {
     Put(Put),
     /// The call has no room for it.
@@ -358,7 +369,8 @@ enum Next {
     None,
 }
 
-/// Returns how long a device rests after so many failures in a row, so that failed calls do not meet again.
+/// Returns how long a device rests after so many failures in a row, so that failed calls do not
+/// meet again.
 fn backoff(failures: u32) -> Duration {
     debug_assert!(failures > 0, "a rest follows a failure");
     let doublings = (failures - 1).min(16);

@@ -1,6 +1,8 @@
-//! The devices of one shard that have a record ready, what waits for the shard, and the shard's pace.
+//! The devices of one shard that have a record ready, what waits for the shard, and the shard's
+//! pace.
 //!
-//! `pending` has one for each shard and says what it adds and takes; the loads are sums of what its devices hold.
+//! `pending` has one for each shard and says what it adds and takes; the loads are sums of what its
+//! devices hold.
 
 use std::collections::VecDeque;
 use std::iter::Sum;
@@ -13,13 +15,13 @@ use super::pace::{Load, Pace};
 use super::shards::ShardId;
 use crate::record::DeviceId;
 
-/// What waits for one shard.
+/// Keeps what waits for one shard.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub shard: ShardId,
     /// In the order of their turns.
     pub ready: VecDeque<DeviceId>,
-    /// It stands among the shards with ready devices.
+    /// Whether it stands among the shards with ready devices.
     pub has_turn: bool,
     /// Records of the shard's devices that wait; those in a call do not count.
     pub load: Load,
@@ -37,14 +39,15 @@ impl Queue {
         }
     }
 
-    /// Its devices leave, in their order; the pace stays.
+    /// Lets its devices leave, in their order; the pace stays.
     pub(crate) fn clear(&mut self) -> VecDeque<DeviceId> {
         self.load = Load::default();
         self.has_turn = false;
         std::mem::take(&mut self.ready)
     }
 
-    /// Whether the shard gets to this record by its turn. Packed records hardly count as such, only by their bytes.
+    /// Whether the shard gets to this record by its turn. Packed records hardly count as such, only
+    /// by their bytes.
     pub(crate) fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
         self.pace.admits(now);
         let records = if packed { 0 } else { self.load.records };

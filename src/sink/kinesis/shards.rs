@@ -1,8 +1,9 @@
 //! The shards of a stream that is written to, and which of them a key belongs to.
 //!
-//! A key's place is its MD5, a number of 128 bits; each open shard has a range of these, and together they have all. The
-//! list comes from ListShards. It is old as soon as it has come: whoever finds a record in another shard than expected
-//! asks again. Until it is known, there is one shard without a name.
+//! A key's place is its MD5, a number of 128 bits; each open shard has a range of these, and
+//! together they have all. The list comes from ListShards. It is old as soon as it has come:
+//! whoever finds a record in another shard than expected asks again. Until it is known, there is
+//! one shard without a name.
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ impl Shards {
         }])
     }
 
-    /// The open ones of those that are described; `None` when they do not have all keys, as in the midst of a reshard.
+    /// The open ones of those that are described; `None` when they do not have all keys, as in the
+    /// midst of a reshard.
     pub(crate) fn of(descriptions: &[Description]) -> Option<Self> {
         let open = descriptions.iter().filter(|shard| is_open(shard));
         let mut ranges = open.map(Range::of).collect::<Option<Vec<_>>>()?;

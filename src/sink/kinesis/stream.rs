@@ -1,7 +1,7 @@
 //! One stream as AWS sees it: a client with good credentials, and the shards.
 //!
-//! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when an answer names another
-//! shard than expected; what it said last holds until it says otherwise.
+//! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when
+//! an answer names another shard than expected; what it said last holds until it says otherwise.
 
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::credentials::Clients;
 use super::failure::Failure;
 use super::shards::Shards;
 
-/// All pages of the list of shards.
+/// Bounds the time for all pages of the list of shards.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Stream {
@@ -40,7 +40,7 @@ impl Stream {
         self.clients.current()
     }
 
-    /// What the error means; sees to new credentials where they have expired.
+    /// Says what the error means; sees to new credentials where they have expired.
     pub(crate) fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
         let failure = Failure::of(error);
         if matches!(failure, Failure::Expired(_)) {
@@ -49,7 +49,7 @@ impl Stream {
         failure
     }
 
-    /// The shards, as they were known last.
+    /// Returns the shards as they were known last.
     pub(crate) fn shards(&self) -> Arc<Shards> {
         self.shards.borrow().clone()
     }
@@ -77,7 +77,7 @@ impl Stream {
         Ok(self.shards())
     }
 
-    /// Said once.
+    /// Warns once.
     pub(crate) fn warn_of_one_shard(&self) {
         self.has_warned.call_once(|| {
             tracing::warn!(

@@ -1,8 +1,9 @@
 //! How often this gateway describes a stream, over all of its streams.
 //!
-//! The service answers an account 20 DescribeStreamSummary calls a second, whoever asks; a gateway with many streams
-//! takes half of that at most, so that others of the account, the next replica among them, get answers too. `verify` waits
-//! for its turn; turns come in the order in which they were asked for, and one that is given up costs nothing.
+//! The service answers an account 20 DescribeStreamSummary calls a second, whoever asks; a gateway
+//! with many streams takes half of that at most, so that others of the account, the next replica
+//! among them, get answers too. `verify` waits for its turn; turns come in the order in which they
+//! were asked for, and one that is given up costs nothing.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const BURST: u32 = CALLS_PER_SECOND;
 
 const _: () = assert!(SPACING.as_millis() * CALLS_PER_SECOND as u128 == 1000);
 
-/// Gives the turns.
+/// Gives streams their turns to be described.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// When the next turn would be due if turns were evenly spaced.

@@ -1,8 +1,10 @@
-//! Is a stream there, does it take records, does the largest body fit, and which shards does it have?
+//! Is a stream there, does it take records, does the largest body fit, and which shards does it
+//! have?
 //!
-//! Delivery's watch asks at the start and in doubt. The service answers an account few of these questions, so each waits
-//! for its turn; a question too many leaves the stream what it was. A stream that can never take the largest body is
-//! `Misconfigured`; one that is missing, or closed to these credentials, is `Closed` and the text says what to do.
+//! Delivery's watch asks at the start and in doubt. The service answers an account few of these
+//! questions, so each waits for its turn; a question too many leaves the stream what it was. A
+//! stream that can never take the largest body is `Misconfigured`; one that is missing, or closed
+//! to these credentials, is `Closed` and the text says what to do.
 
 use std::sync::PoisonError;
 
@@ -48,7 +50,8 @@ impl KinesisSink {
         described.unwrap_or(Ok(Err(SinkError::Away(slow))))
     }
 
-    /// The account shares a few questions a second among all that ask: one too many is no news.
+    /// Asks for the description. The account shares a few questions a second among all that ask:
+    /// one too many is no news.
     async fn describe(
         &self,
         config: &StreamConfig,
@@ -86,7 +89,8 @@ impl KinesisSink {
         self.find_shards(config, stream).await
     }
 
-    /// Where they may not be listed, all are one: single records go on, paced by the fullest; aggregates need to know them.
+    /// Asks for the shards. Where they may not be listed, all are one: single records go on, paced
+    /// by the fullest; aggregates need to know them.
     async fn find_shards(&self, config: &StreamConfig, stream: &Stream) -> Result<(), SinkError> {
         match stream.list_shards().await {
             Ok(_) => Ok(()),
@@ -134,7 +138,8 @@ fn check_status(stream: &StreamConfig, status: &StreamStatus) -> Result<(), Sink
     }
 }
 
-/// A stream that ignores keys keeps no device's order, and consumers drop the aggregates in it:
+/// Refuses a stream that ignores keys: it keeps no device's order, and consumers drop the
+/// aggregates in it:
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-managed-pk-kpl-aggregation.html>.
 fn check_distribution(
     stream: &StreamConfig,

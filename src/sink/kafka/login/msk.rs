@@ -1,8 +1,9 @@
 //! Tokens of Amazon MSK: a URL that is signed with the AWS credentials and that the brokers try.
 //!
-//! The URL asks for `kafka-cluster:Connect` and is signed by query (SigV4); the token is the URL in base64. Order and
-//! spelling are those of Amazon's own signers: <https://github.com/aws/aws-msk-iam-sasl-signer-python>. Credentials and
-//! region come from where every AWS tool has them, and are looked up for each token.
+//! The URL asks for `kafka-cluster:Connect` and is signed by query (SigV4); the token is the URL in
+//! base64. Order and spelling are those of Amazon's own signers:
+//! <https://github.com/aws/aws-msk-iam-sasl-signer-python>. Credentials and region come from where
+//! every AWS tool has them, and are looked up for each token.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -83,7 +84,8 @@ fn token(credentials: &Credentials, region: &str, now: SystemTime) -> Result<Tok
     })
 }
 
-/// Returns the signed URL in base64. The agent is added behind the signature, as Amazon's signers do.
+/// Returns the signed URL in base64. The agent is added behind the signature, as Amazon's signers
+/// do.
 fn presigned(
     credentials: &Credentials,
     region: &str,

@@ -1,9 +1,10 @@
 //! Tokens of an OpenID Connect provider, by librdkafka's properties.
 //!
-//! One POST to the token endpoint: a client's id and secret (`client_credentials`), or an assertion that something else
-//! keeps in a file (`urn:ietf:params:oauth:grant-type:jwt-bearer`), as Kubernetes does with a workload's identity. The
-//! answer's `access_token` is the token. A JWT says itself whose it is (`sub`) and when it runs out (`exp`); for any other
-//! that is the client, and the answer's `expires_in`.
+//! One POST to the token endpoint: a client's id and secret (`client_credentials`), or an assertion
+//! that something else keeps in a file (`urn:ietf:params:oauth:grant-type:jwt-bearer`), as
+//! Kubernetes does with a workload's identity. The answer's `access_token` is the token. A JWT says
+//! itself whose it is (`sub`) and when it runs out (`exp`); for any other that is the client, and
+//! the answer's `expires_in`.
 //!
 //! Limits: an answer of [`ANSWER_BYTES_MAX`]; no redirects, which would carry the secret elsewhere.
 
@@ -63,7 +64,8 @@ enum Grant {
 }
 
 impl Oidc {
-    /// Takes its own properties out; one that it does not know would be of no effect, and is a fault.
+    /// Takes its own properties out; one that it does not know would be of no effect, and is a
+    /// fault.
     pub(super) fn take(properties: &mut Properties) -> Result<Self, SinkError> {
         let endpoint = required(properties, ENDPOINT)?;
         let url = Url::parse(&endpoint.value)
@@ -238,7 +240,8 @@ async fn read_assertion(file: &PathBuf) -> Result<String, String> {
     Ok(text.trim().to_owned())
 }
 
-/// What OAuth providers say of a request that they refuse: `error`, and `error_description` if there is one.
+/// What OAuth providers say of a request that they refuse: `error`, and `error_description` if
+/// there is one.
 fn complaint(body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let words = ["error", "error_description"].map(|name| answer[name].as_str());
@@ -276,7 +279,8 @@ fn http_client(properties: &mut Properties) -> Result<Client, SinkError> {
     })
 }
 
-/// Takes what the provider's certificate is to be verified with, if not with the system's authorities.
+/// Takes what the provider's certificate is to be verified with, if not with the system's
+/// authorities.
 fn take_authority(properties: &mut Properties) -> Result<Option<(Property, Vec<u8>)>, SinkError> {
     if let Some(pem) = properties.take(AUTHORITY_PEM) {
         let bytes = pem.value.clone().into_bytes();

@@ -1,7 +1,8 @@
 //! A password in a file, read at start and again whenever it has changed.
 //!
-//! The file is small, so it is read every [`LOOK_INTERVAL`] and compared; that also sees a file that was replaced by way
-//! of a link, as Kubernetes does. One that is of no use leaves the last good password in force and is told once.
+//! The file is small, so it is read every [`LOOK_INTERVAL`] and compared; that also sees a file
+//! that was replaced by way of a link, as Kubernetes does. One that is of no use leaves the last
+//! good password in force and is told once.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -102,7 +103,8 @@ impl PasswordFile {
     }
 }
 
-/// Reads the password, one line with or without its end. The error says what is wrong with the file.
+/// Reads the password, one line with or without its end. The error says what is wrong with the
+/// file.
 fn read(path: &Path) -> Result<CString, String> {
     let wrong = |what: &str| format!("{} {what}", path.display());
     let mut text = String::new();

@@ -1,7 +1,8 @@
 //! Tokens of `OAUTHBEARER`: fetched at once, and again before they run out.
 //!
-//! A token is replaced at some three quarters of its life. One that cannot be had is asked for again, after a back-off
-//! with jitter; the last one stays in force until it runs out, and connections that are there stay.
+//! A token is replaced at some three quarters of its life. One that cannot be had is asked for
+//! again, after a back-off with jitter; the last one stays in force until it runs out, and
+//! connections that are there stay.
 
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ fn put_in_force(token: Token, keyring: &Keyring) -> Result<Timestamp, String> {
     Ok(expires_at)
 }
 
-/// Returns how long a token is used until the next one is asked for: 70 to 80 % of what is left of it.
+/// Returns how long a token is used until the next one is asked for: 70 to 80 % of what is left of
+/// it.
 fn use_time(expires_at: Timestamp, now: Timestamp) -> Duration {
     let left = Duration::from_millis(expires_at.0.saturating_sub(now.0));
     BACK_OFF_MIN.max(left * 7 / 10 + jitter::full(left / 10))

@@ -1,7 +1,8 @@
-//! Values of properties with which a 204 would mean less than that the reading is safe, in order, within a bounded time.
+//! Values of properties with which a 204 would mean less than that the reading is safe, in order,
+//! within a bounded time.
 //!
-//! Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once allows; but with several
-//! requests in flight it would also overtake.
+//! Some clusters have no idempotent producers. Then a retry may write twice, which at-least-once
+//! allows; but with several requests in flight it would also overtake.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What is encoded is decoded again, by a decoder that is written from the format and knows nothing of the encoder.
+//! What is encoded is decoded again, by a decoder that is written from the format and knows nothing
+//! of the encoder.
 
 use proptest::prelude::*;
 

@@ -36,8 +36,9 @@ impl Device {
         }
     }
 
-    /// Gives up on its records once the first one's time is over, and says how much that was. The later ones go with
-    /// it: whoever tries again starts from the first. Records that nobody waits for any more are dropped.
+    /// Gives up on its records once the first one's time is over, and says how much that was. The
+    /// later ones go with it: whoever tries again starts from the first. Records that nobody waits
+    /// for any more are dropped.
     pub(crate) fn drop_overdue(&mut self, now: Instant) -> Load {
         let mut dropped = Load::default();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {

@@ -1,4 +1,5 @@
-//! Random histories of arrivals, calls, answers, reshards and time, against what the module promises.
+//! Random histories of arrivals, calls, answers, reshards and time, against what the module
+//! promises.
 
 use std::collections::HashSet;
 
@@ -277,7 +278,8 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_pack
     }
 }
 
-/// However many devices wait: a tick looks at those that have something due, and at each new one once.
+/// However many devices wait: a tick looks at those that have something due, and at each new one
+/// once.
 #[test]
 fn a_tick_looks_at_what_is_due_only() {
     const WAITING: u32 = 4000;
@@ -296,8 +298,8 @@ fn a_tick_looks_at_what_is_due_only() {
     assert!(world.pending.is_empty());
 }
 
-/// However many shards there are: those without a ready device cost a call nothing, and one that its pace holds waits
-/// for the next tick.
+/// However many shards there are: those without a ready device cost a call nothing, and one that
+/// its pace holds waits for the next tick.
 #[test]
 fn only_shards_with_ready_devices_have_turns() {
     let mut world = World::new(even(1000), false);
@@ -375,7 +377,8 @@ fn a_full_shard_holds_up_its_own_devices_only() {
     assert!(world.calls[0].iter().all(|put| put.shard != full));
 }
 
-/// More than the shard can take by a quarter of the time-out is turned away at once, for the spool or another try.
+/// More than the shard can take by a quarter of the time-out is turned away at once, for the spool
+/// or another try.
 #[test]
 fn a_record_that_would_wait_too_long_is_not_taken_in() {
     let mut world = World::new(even(1), true);
