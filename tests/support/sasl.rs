@@ -37,7 +37,7 @@ pub fn start(kafka: &Kafka) -> (String, mpsc::Receiver<Login>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address").to_string();
     let tls = idp::server_config(kafka);
-    let (sender, logins) = mpsc::channel();
+    let (sender, logins) = mpsc::sync_channel(64);
     thread::spawn(move || {
         for socket in listener.incoming().flatten() {
             let session = ServerConnection::new(tls.clone()).expect("a session");

@@ -93,7 +93,7 @@ impl Login {
             properties.add("security.protocol", "sasl_ssl");
         }
         check_protocol(properties, &["sasl_ssl"])?;
-        Ok(Self::of_source(Source::Msk(msk::Msk::default())))
+        Ok(Self::of_source(Source::Msk(Box::default())))
     }
 
     #[cfg(not(feature = "msk"))]

@@ -10,7 +10,7 @@
 
 use std::error::Error as _;
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -232,8 +232,8 @@ async fn read(mut answer: Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(body)
 }
 
-async fn read_assertion(file: &PathBuf) -> Result<String, String> {
-    let path = file.clone();
+async fn read_assertion(file: &Path) -> Result<String, String> {
+    let path = file.to_path_buf();
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
     let text = read.map_err(|error| error.to_string())?;
     let text = text.map_err(|error| format!("{}: {error}", file.display()))?;

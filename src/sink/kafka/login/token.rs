@@ -29,7 +29,7 @@ const _: () = assert!(BACK_OFF_MIN.as_secs() < BACK_OFF_MAX.as_secs());
 pub(crate) enum Source {
     Oidc(Oidc),
     #[cfg(feature = "msk")]
-    Msk(Msk),
+    Msk(Box<Msk>),
 }
 
 impl Source {
