@@ -111,7 +111,7 @@ mod tests {
         let late = || Outcome::Retryable("late".into());
         let held = |position| HeldRecord {
             position,
-            record: record(9, position as u64),
+            record: record(9_u16, position as u64),
         };
         let settlement = |held: Vec<HeldRecord>| Settlement {
             records: 4,

@@ -194,7 +194,7 @@ impl Bench {
     }
 
     /// Sends one batch of records, each of which is a device and a number.
-    fn send(&self, stream: u16, records: &[(u8, u64)], ack: AckSlot) {
+    fn send(&self, stream: u16, records: &[(u16, u64)], ack: AckSlot) {
         let acks = vec![ack; records.len()];
         let records = records
             .iter()
@@ -240,7 +240,7 @@ impl Bench {
     }
 
     /// As a request does that waits for its answer, which is that the record is safe.
-    async fn send_and_wait(&mut self, stream: u16, device: u8, number: u64) {
+    async fn send_and_wait(&mut self, stream: u16, device: u16, number: u64) {
         self.send(stream, &[(device, number)], AckSlot(0));
         let settled = self.settled.recv().await.unwrap();
         assert_eq!(*settled.outcomes.get(0), Outcome::Delivered);
@@ -259,7 +259,8 @@ impl Bench {
     }
 }
 
-pub(super) fn record(device: u8, number: u64) -> Record {
+pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
+    let device = device.into();
     Record {
         device: DeviceId::parse(&format!("device-{device}")).unwrap(),
         payload: number.to_string().into(),
@@ -345,7 +346,7 @@ proptest! {
     /// later: with a spool and without.
     #[test]
     fn what_was_answered_arrives_once_and_in_order(
-        batches in prop::collection::vec(prop::collection::vec(0..4_u8, 1..6), 1..30),
+        batches in prop::collection::vec(prop::collection::vec(0..4_u16, 1..6), 1..30),
         fates in prop::collection::vec(0..6_u8, 1..40),
         has_spool in any::<bool>(),
     ) {
@@ -474,14 +475,14 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
         };
         let mut bench = Bench::start(Some(dir.path()), closed);
         for number in 0..200 {
-            bench.send_and_wait(0, (number % 9) as u8, number).await;
+            bench.send_and_wait(0, (number % 9) as u16, number).await;
         }
         pass_seconds(600).await;
         for number in 0..200 {
             bench
-                .send_and_wait(0, (number % 9) as u8, 200 + number)
+                .send_and_wait(0, (number % 9) as u16, 200 + number)
                 .await;
-            bench.send_and_wait(1, (number % 9) as u8, number).await;
+            bench.send_and_wait(1, (number % 9) as u16, number).await;
         }
         let all = |stream, count| {
             move |bench: &Bench| bench.taken(stream).values().map(Vec::len).sum::<usize>() == count
@@ -514,7 +515,7 @@ fn a_stream_that_is_away_holds_up_no_other_one() {
         bench.away.set(Some(StreamIndex(0)));
         for first in (0..RECORDS).step_by(100) {
             let records: Vec<_> = (first..first + 100)
-                .map(|number| ((number % 50) as u8, number))
+                .map(|number| ((number % 50) as u16, number))
                 .collect();
             bench.send(0, &records, AckSlot(0));
             bench.settled.recv().await.unwrap();
@@ -544,7 +545,7 @@ fn a_stream_that_is_closed_for_an_hour_gives_way() {
             vec![Outcome::Barred("closed".into()); records.len()]
         });
         for number in 0..300 {
-            bench.send_and_wait(0, (number % 9) as u8, number).await;
+            bench.send_and_wait(0, (number % 9) as u16, number).await;
         }
         pass_seconds(3500).await;
         let refused = bench.metrics.render();
