@@ -14,8 +14,8 @@ use forebay::internals::batcher::Buffers;
 use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
-use forebay::internals::delivery::Health;
 use forebay::internals::handover;
+use forebay::internals::health::Health;
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,

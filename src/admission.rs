@@ -12,7 +12,7 @@ mod devices;
 use std::sync::Arc;
 
 use crate::config::MEMORY_HEADROOM_BYTES;
-use crate::delivery::Health;
+use crate::health::Health;
 use crate::lifecycle::{Phase, Phases};
 use crate::record::{DeviceId, DeviceMemory, Permit, StreamIndex};
 use budget::{Budget, Full};

@@ -22,7 +22,7 @@ pub mod config {
 }
 
 pub mod delivery {
-    pub use crate::delivery::{Backlog, Delivery, DeliveryOptions, Health};
+    pub use crate::delivery::{Backlog, Delivery, DeliveryOptions};
 }
 
 pub mod durable {
@@ -31,6 +31,10 @@ pub mod durable {
 
 pub mod handover {
     pub use crate::handover::{Receiver, Sender, channel};
+}
+
+pub mod health {
+    pub use crate::health::Health;
 }
 
 pub mod http {

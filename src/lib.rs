@@ -10,7 +10,8 @@
 //! 5. [`http`]: h1, h2 and h3 are thin adapters over one service.
 //! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
-//! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there.
+//! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there; [`health`] is
+//!    what it finds.
 //! 9. [`sink`]: Kafka, Kinesis, files, or nothing; [`spool`]: the local disk, while the sink cannot
 //!    take more.
 //!
@@ -33,6 +34,7 @@ mod delivery;
 mod durable;
 mod gateway;
 mod handover;
+mod health;
 mod http;
 mod identity;
 mod ingest;

@@ -10,8 +10,8 @@ use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
-use forebay::internals::delivery::Health;
 use forebay::internals::handover;
+use forebay::internals::health::Health;
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
     AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Record, RecordId, Settled,

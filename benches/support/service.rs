@@ -12,8 +12,9 @@ use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
 };
-use forebay::internals::delivery::{Delivery, DeliveryOptions, Health};
+use forebay::internals::delivery::{Delivery, DeliveryOptions};
 use forebay::internals::handover;
+use forebay::internals::health::Health;
 use forebay::internals::http::{Bell, Connection, Service, h1, h2};
 use forebay::internals::identity::Device;
 use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice, Routes};

@@ -14,9 +14,10 @@ use proptest::prelude::*;
 use tokio::task::{LocalSet, spawn_blocking, spawn_local, yield_now};
 use tokio::time::sleep;
 
-use super::{Backlog, Delivery, DeliveryOptions, Health, Promised};
+use super::{Backlog, Delivery, DeliveryOptions, Promised};
 use crate::config::{BatchConfig, SpoolMode, StreamConfig, WhenFull};
 use crate::handover::{self, Receiver, Sender};
+use crate::health::Health;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::record::{
     AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,

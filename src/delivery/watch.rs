@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::backlog::Backlog;
-use super::health::Health;
 use crate::config::{SpoolMode, StreamConfig};
+use crate::health::Health;
 use crate::record::{Outcomes, StreamIndex};
 use crate::sink::SinkError;
 use crate::telemetry::metrics::Metrics;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::observers;
 use crate::admission::Admission;
 use crate::config::{AckMode, Config};
-use crate::delivery::Health;
+use crate::health::Health;
 use crate::http::openapi;
 use crate::ingest::Gate;
 use crate::lifecycle::Phases;

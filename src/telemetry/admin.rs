@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics::Metrics;
 use super::top::Top;
-use crate::delivery::Health;
+use crate::health::Health;
 use crate::lifecycle::{Phase, Phases};
 use connections::{Asks, Connections};
 

@@ -81,9 +81,9 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         "docs/spool.md",
         &[
             "answered after a second",
-            "tried after {holds::BACK_OFF_MIN} to {holds::BACK_OFF_MAX}, with jitter",
-            "at most {read_ahead::WINDOW_RECORDS:plain} records ahead of what is delivered",
-            "are tried every {holds::BACK_OFF_MAX} at least",
+            "tried after {back_off::BACK_OFF_MIN} to {back_off::BACK_OFF_MAX}, with jitter",
+            "At most {read_ahead::WINDOW_RECORDS:plain} records and {read_ahead::WINDOW_BYTES} are read ahead",
+            "are tried every {back_off::BACK_OFF_MAX} at least",
             "last written ({room::CURSOR_INTERVAL})",
             "a {segment::SEGMENTS_PER_QUOTA:th} of the quota, {segment::SEGMENT_BYTES_MIN} to {segment::SEGMENT_BYTES_MAX}, more",
             "frames begin at {segment::FRAMES_START:plain}.",
@@ -92,10 +92,10 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "when the {record::TRACE_PARENT_BYTES:number} characters of a `traceparent`",
             "every {room::CURSOR_INTERVAL} while it lags behind ({room::CURSOR_RANGES_MAX:plain} ranges)",
             "{room::CURSOR_RANGES_MAX:plain} ranges is taken before",
-            "within the last {writer::RUN_BYTES_MAX}, which one sync",
+            "within the last {segment::RUN_BYTES_MAX}, which one sync",
             "copies it to `quarantine/` ({quarantine::BYTES_MAX} at most;",
             "cannot read is tried {reader::FAILURES_MAX:word} times",
-            "to create a segment after {engine::PROBE_INTERVAL_MIN}, then less and less often, every {engine::PROBE_INTERVAL_MAX} at least",
+            "to create a segment after {engine::probe::INTERVAL_MIN}, then less and less often, every {engine::probe::INTERVAL_MAX} at least",
             "in addition, {spooled::SPOOL_BYTES_MIN} at least, and reject",
             "between {thread::QUEUE_BYTES_MIN} and {thread::QUEUE_BYTES_MAX}; beyond it",
             "the cursor, which lags by up to {room::CURSOR_INTERVAL}, had not seen",
@@ -129,7 +129,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         "docs/operations.md",
         &[
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
-            "The gateway tries again within {engine::PROBE_INTERVAL_MAX};",
+            "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
         ],
     ),
@@ -188,7 +188,7 @@ pub const OTHERS: &[(&str, &[&str])] = &[
     (
         "docs/spool.md",
         &[
-            // The format: held by the tests of src/spool/frame.
+            // The format: held by the tests of src/spool/format.
             "It has a header of 60 bytes, twice",
             "| 56 | 4 | CRC32C of the 56 bytes before |",
             "and the 36 bytes before |",
@@ -211,6 +211,7 @@ pub const OTHERS: &[(&str, &[&str])] = &[
         "docs/devices.md",
         &[
             // What the programs do.
+            "50 characters at most, for a key has 64",
             "no answer within 15 s, a connection",
             "**Back-off**: 1 s, doubled with each failure up to 5 minutes, times",
             "some 350 bytes.",

@@ -12,9 +12,11 @@ use crate::spool::{Frame, ReadError, Reader, RealDisk};
 /// What is read ahead of all streams together: more than a wave of each, so that it finds many
 /// devices.
 pub(super) const WINDOW: Size = Size {
-    records: 4096,
-    bytes: 8 << 20,
+    records: WINDOW_RECORDS,
+    bytes: WINDOW_BYTES,
 };
+const WINDOW_RECORDS: usize = 4096;
+const WINDOW_BYTES: usize = 8 << 20;
 
 /// What is looked at in one go.
 const READ: Size = Size {
