@@ -66,7 +66,7 @@ enum Reading {
 enum Event {
     Home(Home),
     /// `None`: the reader is lost with what it knew.
-    Read(Option<Stretch>),
+    Read(Option<Box<Stretch>>),
 }
 
 impl Drain {
@@ -151,8 +151,9 @@ impl Drain {
             reader: self.spooling.backlog().reader_from(place),
         });
         self.reading = Reading::Busy;
-        self.tasks
-            .spawn_local(async move { Event::Read(read_on(position, name, room, end).await) });
+        self.tasks.spawn_local(async move {
+            Event::Read(read_on(position, name, room, end).await.map(Box::new))
+        });
     }
 
     /// The next stream that has room and has not been read to the end. They take turns.
@@ -184,7 +185,7 @@ impl Drain {
         // A panic of the sink is caught there; any other one is this task's own.
         match event.expect("a wave comes home") {
             Event::Home(home) => self.came_home(home),
-            Event::Read(Some(stretch)) => self.take_in(stretch),
+            Event::Read(Some(stretch)) => self.take_in(*stretch),
             Event::Read(None) => self.reading = Reading::Paused(Instant::now() + READ_BACK_OFF),
         }
     }

@@ -178,11 +178,15 @@ impl Queued {
         flows.iter().all(Flow::is_empty) || (is_hurrying && nothing_moves)
     }
 
+    /// When something that has failed may be tried again.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let flows = self.flows.borrow();
+        flows.iter().filter_map(|flow| flow.due(now)).min()
+    }
+
     async fn wait_for_change<T: 'static>(&self, waves: &mut JoinSet<T>) {
         let (outlet, now) = (self.outlet(), Instant::now());
-        let dues = self.flows.borrow();
-        let due = dues.iter().filter_map(|flow| flow.due(now)).min();
-        drop(dues);
+        let due = self.due(now);
         tokio::select! {
             () = self.changed.notified() => {}
             Some(_) = waves.join_next() => {}
