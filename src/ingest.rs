@@ -16,7 +16,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -31,9 +30,7 @@ use crate::batcher::Batcher;
 use crate::config::HttpConfig;
 use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{
-    DeviceId, DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp,
-};
+use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::{Bounds, Ledger};
 use head::Head;
 
@@ -207,15 +204,24 @@ impl Ingest {
         };
         costs.hold(0)?;
         let payload = body::read(body, bounds, &mut costs).await?;
-        let received = Received {
+        debug_assert!(
+            costs.permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
+            "what waits is counted"
+        );
+        let new_id = || RecordId::new(received_at);
+        let record = Record {
+            device: device.id.clone(),
             payload,
+            content_type: head.content_type,
+            id: head.idempotency_key.unwrap_or_else(new_id),
+            trace: head.trace,
             received_at,
             permit: costs.permit,
         };
-        let record = received.into_record(&device.id, head);
         safe(self.batcher.push(stream, record).await)
     }
 
+    #[inline]
     fn bounds(&self, declared_bytes: Option<usize>) -> Bounds {
         debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= self.body_bytes_max));
         Bounds {
@@ -240,34 +246,8 @@ impl Ingest {
     }
 }
 
-/// What has come of a request once its body is whole.
-struct Received {
-    payload: Bytes,
-    received_at: Timestamp,
-    permit: Permit,
-}
-
-impl Received {
-    /// A record without an id of the client's gets a new one.
-    fn into_record(self, device: &DeviceId, head: Head) -> Record {
-        debug_assert!(
-            self.permit.bytes() >= self.payload.len() + RECORD_OVERHEAD_BYTES,
-            "what waits is counted"
-        );
-        let new_id = || RecordId::new(self.received_at);
-        Record {
-            device: device.clone(),
-            payload: self.payload,
-            content_type: head.content_type,
-            id: head.idempotency_key.unwrap_or_else(new_id),
-            trace: head.trace,
-            received_at: self.received_at,
-            permit: self.permit,
-        }
-    }
-}
-
 /// Whether a record of which this has become is safe.
+#[inline]
 fn safe(outcome: Outcome) -> Result<(), Refusal> {
     match outcome {
         Outcome::Delivered => Ok(()),

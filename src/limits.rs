@@ -183,6 +183,7 @@ impl Limits {
     }
 
     /// Takes a request from the whole gateway.
+    #[inline]
     pub fn take_gateway(&self, now: Nanos) -> Result<(), Denied> {
         let taken = self.gateway.take(&self.gateway_requests, 1, now);
         debug_assert!(

@@ -110,6 +110,7 @@ fn free(slots: &mut Slab<Slot>, key: usize) {
 }
 
 /// Lets the request go with its outcome. Where the batch is out still, the slot waits for it.
+#[inline]
 fn leave(slots: &mut Slab<Slot>, key: usize) -> Outcome {
     match std::mem::replace(&mut slots[key], Slot::Abandoned) {
         Slot::Settled(outcome) => {

@@ -102,6 +102,7 @@ impl<'s, S: Stream> Served<'s, S> {
         poll_fn(|context| self.poll_request(&mut has_begun, context)).await
     }
 
+    #[inline(always)] // a request is not moved once more
     fn poll_request(
         &mut self,
         has_begun: &mut bool,
@@ -139,7 +140,8 @@ impl<'s, S: Stream> Served<'s, S> {
         let taken = self.take(admitted, &shape, &mut unread).await?;
         let is_refused = taken.is_err();
         let after = shape.after(&unread, taken.as_ref().err());
-        let status = self.respond(busy, taken, &shape, after).await?;
+        let (status, bytes) = self.answer(busy, taken, &shape, after);
+        self.wire.send(&bytes).await?;
         if is_refused && after == After::Request {
             return Ok(self.pass_over(unread, is_rest_paid(status)).await);
         }
@@ -168,14 +170,15 @@ impl<'s, S: Stream> Served<'s, S> {
         Ok(self.service.ingest.take(admitted, body).await)
     }
 
-    /// Sends the answer, and gives its status.
-    async fn respond(
+    /// What is sent, and its status. The client has the idle time-out to take it.
+    #[inline(always)] // nothing is moved once more
+    fn answer(
         &mut self,
         busy: Busy,
         taken: Result<(), Refusal>,
         shape: &Shape,
         after: After,
-    ) -> io::Result<StatusCode> {
+    ) -> (StatusCode, Bytes) {
         let (connection, service) = (self.connection, self.service);
         let answer = service.conclude(&busy, taken);
         let status = answer.status();
@@ -187,11 +190,9 @@ impl<'s, S: Stream> Served<'s, S> {
         // It is answered: whether the client takes the answer is not waited for when the gateway
         // drains.
         drop(busy);
-        debug_assert_eq!(connection.requests.get(), 0, "h1 answers one at a time");
         let deadline = connection.idle_since.get() + service.idle_timeout;
         self.wire.set_deadline(deadline);
-        self.wire.send(&bytes).await?;
-        Ok(status)
+        (status, bytes)
     }
 
     /// Reads the rest of a refused body, up to the next request, if there may be one.
@@ -297,6 +298,7 @@ impl Shape {
     }
 
     /// What may follow the request, of whose body this is unread.
+    #[inline]
     fn after(&self, unread: &Unread, refusal: Option<&Refusal>) -> After {
         // A client that was not told to go on may send its body or another request: nobody can tell
         // which.

@@ -48,7 +48,6 @@ impl Overhead {
     /// Takes back what was counted: these bytes were part of a request.
     pub(crate) fn pay_back(&self, bytes: usize) {
         let left_bytes = self.left_bytes.get() + bytes as i64;
-        debug_assert!(left_bytes >= self.left_bytes.get(), "a size does not wrap");
         self.left_bytes.set(left_bytes.min(BURST_BYTES));
     }
 
@@ -96,6 +95,7 @@ impl Overhead {
 
 /// Whether the head of a request that was answered so has cost a token. What a bucket refuses has
 /// not: it is overhead of its connection.
+#[inline]
 pub(crate) fn is_head_paid(status: StatusCode) -> bool {
     status != StatusCode::TOO_MANY_REQUESTS
 }

@@ -176,7 +176,6 @@ impl<L: Ledger> Reader<'_, L> {
 
     /// The body, if it is as long as declared.
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
-        debug_assert_eq!(body.len(), self.received_bytes, "every piece is counted");
         match self.bounds.declared_bytes {
             Some(declared) if declared != body.len() => {
                 Err(Refusal::Malformed("the body is shorter than declared"))

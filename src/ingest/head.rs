@@ -115,6 +115,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The Host field, where there is one.
+    #[inline]
     fn host(&self) -> Result<Option<&'a str>, Refusal> {
         match self.host {
             Field::Absent if self.host_rule == HostRule::Required => Err(BAD_HOST),

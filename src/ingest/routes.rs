@@ -157,6 +157,7 @@ impl Routes {
 }
 
 impl Route {
+    #[inline]
     fn allows(&self, device: &DeviceId) -> bool {
         self.devices
             .as_ref()

@@ -98,7 +98,6 @@ impl Rule {
 
     /// The bucket's next instant, when `cost` passes.
     fn charge(&self, full_at: u64, cost: u64, now: Nanos) -> Result<u64, Shortfall> {
-        debug_assert!(!self.is_off(), "a limit that is off charges nothing");
         let cost_ns = (cost as f64 * self.ns_per_token).ceil() as u64;
         let next = full_at.max(now.0).saturating_add(cost_ns);
         let latest = now.0.saturating_add(self.tolerance_ns).min(EVICTED - 1);
@@ -139,6 +138,7 @@ impl Bucket {
     /// Takes `cost` tokens, or none and says why.
     ///
     /// Relaxed ordering: the bucket is one word and guards no other memory.
+    #[inline]
     pub fn take(
         &self,
         rule: &Rule,
@@ -157,18 +157,15 @@ impl Bucket {
                 Ok(next) => next,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            match self.replace(full_at, next) {
+            debug_assert!(next < EVICTED, "no instant reaches it");
+            match self
+                .0
+                .compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(Ok(())),
                 Err(seen) => full_at = seen,
             }
         }
-    }
-
-    /// Moves the instant on, unless another take has; the error is where it is then.
-    fn replace(&self, full_at: u64, next: u64) -> Result<u64, u64> {
-        debug_assert!(next < EVICTED, "no instant reaches it");
-        self.0
-            .compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
     }
 
     /// Lets go of a full bucket and gives the value that [`Bucket::restore`] takes; a bucket that

@@ -44,6 +44,7 @@ impl Unread {
     }
 
     /// How many of the bytes are the body's, and the data in them.
+    #[inline]
     fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
         match self {
             Self::Length(left) => {
@@ -59,6 +60,7 @@ impl Unread {
 }
 
 /// The first bytes, as many as are left to come at most.
+#[inline]
 fn take_up_to<'b>(left: &mut u64, bytes: &'b [u8]) -> &'b [u8] {
     let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
     *left -= count as u64;
@@ -73,31 +75,25 @@ pub(crate) struct WireBody<'w, S> {
     pub is_paid: bool,
 }
 
-impl<S: Stream> WireBody<'_, S> {
-    /// The data in what has arrived, of which there may be none.
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, BrokenBody>> {
-        let Some(bytes) = ready!(self.wire.poll_bytes(context)) else {
-            return Poll::Ready(Err(BrokenBody));
-        };
-        let (consumed, data) = self.unread.read(bytes)?;
-        debug_assert!(consumed > 0, "a body that has not ended reads on");
-        let piece = Bytes::copy_from_slice(data);
-        self.wire.consume(consumed);
-        if self.is_paid {
-            self.wire.overhead.pay_back(consumed);
-        }
-        Poll::Ready(Ok(piece))
-    }
-}
-
 impl<S: Stream> Body for WireBody<'_, S> {
     const OWNS_PIECES: bool = true;
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         while !self.unread.is_ended() {
-            match ready!(self.poll_data(context)) {
-                Ok(piece) if piece.is_empty() => {}
-                piece => return Poll::Ready(Some(piece)),
+            let Some(bytes) = ready!(self.wire.poll_bytes(context)) else {
+                return Poll::Ready(Some(Err(BrokenBody)));
+            };
+            let Ok((consumed, data)) = self.unread.read(bytes) else {
+                return Poll::Ready(Some(Err(BrokenBody)));
+            };
+            debug_assert!(consumed > 0, "a body that has not ended reads on");
+            let piece = Bytes::copy_from_slice(data);
+            self.wire.consume(consumed);
+            if self.is_paid {
+                self.wire.overhead.pay_back(consumed);
+            }
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(piece)));
             }
         }
         Poll::Ready(None)

@@ -148,6 +148,7 @@ impl<S: Stream> Wire<S> {
     }
 
     /// Sends what is left, and then flushes.
+    #[inline]
     fn poll_send(&mut self, unsent: &mut &[u8], context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !unsent.is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, unsent)? {
