@@ -70,6 +70,7 @@ pub(crate) enum Order {
     /// They arrive one behind the other without waiting for each other.
     WithinCall,
     /// They wait for each other: several in one call gain nothing.
+    #[cfg_attr(not(feature = "kinesis"), allow(dead_code))] // Kinesis alone is so
     OneByOne,
 }
 

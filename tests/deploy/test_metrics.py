@@ -103,7 +103,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, limits, bodies_that_wait, protocols, handshakes, crowds, certificates, spool, stream):
+        for scene in (answers, limits, bodies_that_wait, protocols, handshakes, crowds, certificates, password, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -242,6 +242,20 @@ def certificates(home, watch, clients):
             served.process.send_signal(signal.SIGHUP)
             watch.until(served, "forebay_tls_reload_failures_total", what=what)
             shutil.copy(home / "pki" / name, pki / name)
+
+
+def password(home, watch, clients):
+    """Kafka's password in a file, which is then empty."""
+    secret = home / "kafka.password"
+    secret.write_text("a-password\n")
+    secret.chmod(0o600)
+    login = {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "FOREBAY_FILE_DIR": None,
+             "FOREBAY_KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "FOREBAY_KAFKA_SASL_MECHANISM": "PLAIN",
+             "FOREBAY_KAFKA_SASL_USERNAME": "forebay", "FOREBAY_KAFKA_SASL_PASSWORD_FILE": str(secret),
+             "FOREBAY_SPOOL_DIR": str(home / "password-spool")}
+    with gateway(home, "password", **login) as served:
+        secret.write_text("")
+        watch.until(served, "forebay_tls_reload_failures_total", what="password")
 
 
 def spool(home, watch, clients):
