@@ -6,6 +6,8 @@
 //! what its protocol retries without a change of order; what it gives back as
 //! [`Outcome::Retryable`](crate::record::Outcome) has not been written.
 
+#[cfg(any(feature = "kafka", feature = "kinesis"))]
+mod cause;
 pub(crate) mod file;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;

@@ -9,6 +9,7 @@ use aws_sdk_kinesis::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use hyper_util::client::legacy::Error as HttpClientError;
 
 use crate::record::Reason;
+use crate::sink::cause;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -119,19 +120,13 @@ fn of_connection(error: &ConnectorError) -> Failure {
 }
 
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    causes(error).find_map(|cause| cause.downcast_ref())
+    cause::causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// Finds the first cause, and puts it on one line.
+/// Puts what the first cause says on one line.
 fn innermost(error: &(dyn Error + 'static)) -> Reason {
-    let text = causes(error)
-        .last()
-        .map_or_else(|| error.to_string(), ToString::to_string);
+    let text = cause::innermost(error);
     text.split_whitespace().collect::<Vec<_>>().join(" ").into()
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 
 use super::super::native::Token;
 use crate::record::Timestamp;
+use crate::sink::cause::innermost;
 
 /// What the URL's `Action` asks for, and the service that it is signed for.
 const ACTION: &str = "kafka-cluster:Connect";
@@ -138,12 +139,6 @@ fn sign_query(
     let (instructions, _) = sign(request, &signing.into())?.into_parts();
     let (_, params) = instructions.into_parts();
     Ok(params)
-}
-
-/// The first cause, which says most.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&cause| cause.source());
-    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 #[cfg(test)]

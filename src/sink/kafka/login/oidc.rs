@@ -24,6 +24,7 @@ use super::super::SinkError;
 use super::super::native::Token;
 use super::super::properties::{Properties, Property, fault};
 use crate::record::Timestamp;
+use crate::sink::cause::innermost;
 
 const ID: &str = "sasl.oauthbearer.client.id";
 const SECRET: &str = "sasl.oauthbearer.client.secret";
@@ -127,9 +128,8 @@ impl Oidc {
 
     /// Says on one line why there is no answer: the client's own words say only that there is none.
     fn failed(&self, error: &reqwest::Error) -> String {
-        let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        let innermost = causes.last().map(ToString::to_string);
-        let reason = innermost.unwrap_or_else(|| "no answer".into());
+        let reason = error.source().map(innermost);
+        let reason = reason.unwrap_or_else(|| "no answer".into());
         format!("{}: {reason}", self.endpoint)
     }
 }
