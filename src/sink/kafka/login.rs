@@ -75,7 +75,7 @@ impl Login {
         }
     }
 
-    fn of_file(file: &Property, properties: &mut Properties) -> Result<Self, SinkError> {
+    fn of_file(file: &Property, properties: &Properties) -> Result<Self, SinkError> {
         let file = PasswordFile::open(file, properties)?;
         Ok(Self::PasswordFile(file))
     }

@@ -104,6 +104,7 @@ impl Properties {
     }
 
     /// Sets a property that the operator has not set.
+    #[cfg(feature = "msk")]
     pub(crate) fn add(&mut self, property: &str, value: &str) {
         debug_assert!(self.get(property).is_none(), "{property} is set already");
         self.0.push(Property {

@@ -35,8 +35,8 @@ pub(crate) struct PasswordFile {
 }
 
 impl PasswordFile {
-    /// Reads the password, which librdkafka gets as if it had been set.
-    pub(super) fn open(file: &Property, properties: &mut Properties) -> Result<Self, SinkError> {
+    /// Reads the password. Clients get it from the keyring, as they get every later one.
+    pub(super) fn open(file: &Property, properties: &Properties) -> Result<Self, SinkError> {
         debug_assert_eq!(variable(&file.name), VARIABLE);
         const USER: &str = "sasl.username";
         let Some(user) = properties.get(USER) else {
@@ -46,7 +46,6 @@ impl PasswordFile {
         let path = PathBuf::from(&file.value);
         let password = read(&path).map_err(|why| file.fault(&why))?;
         warn_of_other_readers(VARIABLE, &path);
-        properties.add("sasl.password", text_of(&password));
         Ok(Self {
             user,
             path,
@@ -124,10 +123,6 @@ fn read(path: &Path) -> Result<CString, String> {
         return Err(wrong("has more than one line"));
     }
     CString::new(password).map_err(|_| wrong("holds a NUL"))
-}
-
-fn text_of(password: &CString) -> &str {
-    password.to_str().expect("it was read as text")
 }
 
 #[cfg(test)]
