@@ -128,7 +128,6 @@ impl Delivery {
             while under_way.try_join_next().is_some() {}
         }
         outlet.ending.intake.end();
-        running.queued.close();
         // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as
         // the others do.
         let _ = running.queueing.await;

@@ -40,8 +40,6 @@ pub(super) struct Queued {
     flows: RefCell<Vec<Flow>>,
     /// The stream whose turn it is.
     turn: Cell<usize>,
-    /// No more batches come.
-    closed: Fact,
     changed: Notify,
 }
 
@@ -70,7 +68,6 @@ impl Queued {
             alarm,
             promised,
             turn: Cell::new(0),
-            closed: Fact::default(),
             changed: Notify::new(),
         }
     }
@@ -79,9 +76,14 @@ impl Queued {
         self.way.outlet()
     }
 
+    /// Ends when no more batches come.
+    fn intake(&self) -> &Fact {
+        &self.outlet().ending.intake
+    }
+
     /// Takes in a batch that nobody waits for, and sends it home at once.
     pub(super) fn queue(&self, batch: Batch) {
-        debug_assert!(batch.is_answered() && !self.closed.has_ended());
+        debug_assert!(batch.is_answered() && !self.intake().has_ended());
         let stream = batch.stream.get();
         let (mut records, receipt) = batch.into_parts();
         self.promised.made(records.len());
@@ -91,12 +93,6 @@ impl Queued {
         }
         drop(flows);
         receipt.settle(records, Outcomes::DELIVERED);
-        self.changed.notify_one();
-    }
-
-    /// No more batches come.
-    pub(super) fn close(&self) {
-        self.closed.end();
         self.changed.notify_one();
     }
 
@@ -114,7 +110,7 @@ impl Queued {
                 let sent = self.clone().send(stream, wave);
                 waves.spawn_local(self.alarm.clone().guard("a delivery", sent));
             }
-            if self.closed.has_ended() && self.is_done() {
+            if self.intake().has_ended() && self.is_done() {
                 break;
             }
             self.wait_for_change(&mut waves).await;
@@ -192,6 +188,7 @@ impl Queued {
             Some(_) = waves.join_next() => {}
             () = outlet.watch.sink_changed() => {}
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
+            () = self.intake().ended(), if !self.intake().has_ended() => {}
             () = outlet.ending.hurried(), if !outlet.ending.is_hurrying() => {}
         }
     }
