@@ -73,6 +73,16 @@ impl Admission {
         self.devices.memory(device)
     }
 
+    /// Whether the partition of the stream to which the device's records go takes some.
+    pub(crate) fn check_partition(
+        &self,
+        stream: StreamIndex,
+        device: &DeviceId,
+    ) -> Result<(), Shed> {
+        let is_admitted = self.sink.admits_device(stream, device);
+        is_admitted.then_some(()).ok_or(Shed::SinkAway)
+    }
+
     /// Gives a permit for a record of the stream whose body is still to come. A body that is
     /// declared must have room now, which is not kept for it.
     pub fn reserve(

@@ -281,11 +281,16 @@ impl Batcher {
     /// Wakes the requests of a batch that has come home, and uses the credit that it brings.
     fn settle(&self, batch: Settled) {
         self.answer(&batch);
-        let (stream, records) = (batch.stream, batch.acks.len());
+        let (stream, lane_records) = (batch.stream, batch.lane_records);
         self.spares.give(Buffers {
             records: batch.records,
             acks: batch.acks,
         });
+        drop(batch.part);
+        let Some(records) = lane_records else {
+            // The batch has left its lane with an earlier part of it.
+            return;
+        };
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
         lane.come_home(records);
         if !lane.ready.is_empty() {

@@ -17,6 +17,7 @@ mod back_off;
 mod backlog;
 mod drain;
 mod ending;
+mod flight;
 mod flow;
 mod outlet;
 mod overflow;
@@ -45,11 +46,12 @@ use crate::telemetry::metrics::Metrics;
 use alarm::Alarm;
 pub use backlog::Backlog;
 use drain::Drain;
+pub(crate) use flight::STRAGGLERS_MAX;
 use outlet::Outlet;
 use overflow::Spooling;
 pub(crate) use promised::Promised;
 use queued::Queued;
-use shipment::{Settlement, Shipment};
+use shipment::{Shipment, Terms};
 use watch::Watch;
 use way::Way;
 
@@ -215,15 +217,11 @@ async fn hurry_in(outlet: Rc<Outlet>, phases: Phases) {
 async fn deliver(way: Way, batch: Batch) {
     let (stream, opened_at) = (batch.stream, batch.opened_at);
     let (records, receipt) = batch.into_parts();
-    let shipment = Shipment {
+    let terms = Terms {
         stream,
-        records,
         opened_at,
         is_answered: false,
     };
-    let settle = |settlement: Settlement| {
-        let outcomes = settlement.outcomes();
-        receipt.settle(settlement.live, outcomes);
-    };
-    way.ship(shipment, settle).await;
+    let shipment = Shipment { terms, records };
+    way.ship(shipment, receipt).await;
 }

@@ -2,12 +2,15 @@
 //!
 //! Each stream has a state of its own, so that one that is missing or closed refuses its own
 //! requests only. A stream whose records are refused although it answers can be judged by a record
-//! alone: delivery offers a trial, and one request is let in by it. Reading costs one atomic load;
-//! the reasons are for `/readyz` and the log.
+//! alone: delivery offers a trial, and one request is let in by it. Reading costs one atomic load,
+//! and another one for [`partitions`] that are away; the reasons are for `/readyz` and the log.
 //!
 //! Where records are answered before they are safe, memory takes them while nothing can be made
 //! safe: then requests are not refused for it, though the gateway is not ready.
 
+mod partitions;
+
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,13 +18,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use arc_swap::ArcSwapOption;
 
 use crate::config::StreamConfig;
-use crate::record::StreamIndex;
+use crate::record::{DeviceId, StreamIndex};
+use partitions::PartitionsAway;
+pub(crate) use partitions::Spread;
 
 /// The states of all streams.
 #[derive(Debug)]
 pub struct Health {
     streams: Box<[StreamHealth]>,
     memory_takes: bool,
+    /// What the sink does not take is safe on disk.
+    disk_takes: bool,
 }
 
 #[derive(Debug)]
@@ -30,6 +37,7 @@ struct StreamHealth {
     state: AtomicU8,
     /// Why its sink takes nothing, also where the spool does.
     reason: ArcSwapOption<String>,
+    partitions_away: PartitionsAway,
 }
 
 /// Whether a stream's records are taken.
@@ -64,10 +72,12 @@ impl Health {
             name,
             state: AtomicU8::new(state as u8),
             reason: ArcSwapOption::new(reason.map(|reason| Arc::new(reason.into()))),
+            partitions_away: PartitionsAway::default(),
         });
         Self {
             streams: streams.collect(),
             memory_takes: false,
+            disk_takes: false,
         }
     }
 
@@ -77,6 +87,32 @@ impl Health {
             memory_takes: true,
             ..self
         }
+    }
+
+    /// There is a spool.
+    pub fn with_disk(self) -> Self {
+        Self {
+            disk_takes: true,
+            ..self
+        }
+    }
+
+    /// Whether a record of the device may come in as far as its partition of the stream is
+    /// concerned.
+    pub fn admits_device(&self, stream: StreamIndex, device: &DeviceId) -> bool {
+        let is_away = self.streams[stream.get()].partitions_away.has(device);
+        !is_away || self.memory_takes || self.disk_takes
+    }
+
+    /// These partitions of the stream are away, and no others.
+    pub(crate) fn set_partitions_away(
+        &self,
+        stream: StreamIndex,
+        spread: Spread,
+        away: &BTreeSet<u32>,
+    ) {
+        let stream = &self.streams[stream.get()];
+        stream.partitions_away.set(spread, away);
     }
 
     /// Whether the stream's records can be made safe.
@@ -123,7 +159,10 @@ impl Health {
                 None => reasons.push((reason, vec![&stream.name])),
             }
         }
-        let text = spell(&reasons);
+        let mut text = spell(&reasons);
+        for stream in &self.streams {
+            stream.partitions_away.spell(&stream.name, &mut text);
+        }
         let any_up = self.streams.iter().any(|stream| stream.is(State::Up));
         if any_up { Ok(text) } else { Err(text) }
     }

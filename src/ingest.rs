@@ -171,10 +171,9 @@ impl Ingest {
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
-        let permit = self
-            .gate
-            .admission
-            .reserve(stream, &known.memory, head.declared_bytes)?;
+        let admission = &self.gate.admission;
+        admission.check_partition(stream, &device.id)?;
+        let permit = admission.reserve(stream, &known.memory, head.declared_bytes)?;
         Ok(Admitted {
             device,
             limits,

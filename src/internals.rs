@@ -109,7 +109,7 @@ pub mod sink {
     pub use crate::sink::kinesis::KinesisSink;
     #[cfg(feature = "kinesis")]
     pub use crate::sink::kinesis::aggregate::{UserRecord, encode};
-    pub use crate::sink::{Sink, SinkError, SinkOptions};
+    pub use crate::sink::{Progress, Sink, SinkError, SinkOptions};
 }
 
 pub mod spool {

@@ -13,11 +13,17 @@ pub(crate) mod file;
 pub(crate) mod kafka;
 #[cfg(feature = "kinesis")]
 pub(crate) mod kinesis;
+mod progress;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::{SinkConfig, StreamConfig};
+use crate::health::Spread;
 use crate::record::{Outcomes, Record, StreamIndex};
+#[cfg(any(feature = "kafka", feature = "kinesis", test))]
+pub(crate) use progress::Arrivals;
+pub use progress::Progress;
 
 /// How often a sink is asked that costs nothing to ask.
 const IDLE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -51,6 +57,14 @@ pub enum SinkError {
     /// It cannot be reached now.
     #[error("{0}")]
     Away(String),
+}
+
+/// What a sink knows of the partitions of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Partitions {
+    pub spread: Spread,
+    /// Those that nobody takes records for.
+    pub leaderless: BTreeSet<u32>,
 }
 
 /// The configured sink.
@@ -87,10 +101,16 @@ pub trait Scripted {
         true
     }
 
+    /// The stream's partitions, if it has some.
+    fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
+        None
+    }
+
     fn deliver<'a>(
         &'a self,
         stream: StreamIndex,
         records: &'a [Record],
+        progress: &'a Progress,
     ) -> futures_util::future::LocalBoxFuture<'a, Outcomes>;
 }
 
@@ -133,6 +153,19 @@ impl Sink {
         }
     }
 
+    /// The stream's partitions, as they were when it was asked last; `None` where it is not known to
+    /// which of them a device's records go.
+    #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
+    pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(sink) => sink.partitions(stream),
+            #[cfg(test)]
+            Self::Scripted(sink) => sink.partitions(stream),
+            _ => None,
+        }
+    }
+
     /// How often a stream is asked that nothing speaks against; `None` for one that is asked in
     /// doubt only.
     pub fn idle_probe_interval(&self) -> Option<Duration> {
@@ -162,18 +195,27 @@ impl Sink {
         }
     }
 
-    /// Hands the records over in their order and waits for what became of each. Cancelling leaves
-    /// that unknown.
-    pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+    /// Hands the records over in their order and waits for what became of each; `progress` tells
+    /// meanwhile which of them have arrived. Cancelling leaves that unknown.
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "kinesis")),
+        allow(unused_variables)
+    )]
+    pub(crate) async fn deliver(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
         match self {
             Self::Null => Outcomes::DELIVERED,
             Self::File(sink) => sink.deliver(stream, records).await,
             #[cfg(feature = "kafka")]
-            Self::Kafka(sink) => sink.deliver(stream, records).await,
+            Self::Kafka(sink) => sink.deliver_with(stream, records, progress).await,
             #[cfg(feature = "kinesis")]
-            Self::Kinesis(sink) => sink.deliver(stream, records).await,
+            Self::Kinesis(sink) => sink.deliver_with(stream, records, progress).await,
             #[cfg(test)]
-            Self::Scripted(sink) => sink.deliver(stream, records).await,
+            Self::Scripted(sink) => sink.deliver(stream, records, progress).await,
         }
     }
 }

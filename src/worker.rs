@@ -22,6 +22,7 @@ use crate::accept::{Acceptor, Capacity, Place, Quic, Trust, WorkerConnectionIds}
 use crate::batcher::idle::IdleSignal;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
+use crate::delivery::STRAGGLERS_MAX;
 use crate::handover::{self, Receiver, Sender};
 use crate::http::Service;
 use crate::http::bell::Bell;
@@ -125,7 +126,8 @@ impl Blueprint {
         metrics: Arc<WorkerMetrics>,
     ) -> (Rc<Batcher>, Receiver<Settled>) {
         let batches_max = usize::from(self.streams) * IN_FLIGHT_BATCHES_MAX;
-        let (home, settled) = handover::channel(batches_max);
+        // A straggler has left its lane: a part of it may be on its way, and then the rest.
+        let (home, settled) = handover::channel(batches_max + 2 * STRAGGLERS_MAX);
         let batcher = Batcher::new(self.streams, self.batch, self.ack, delivery, home, metrics);
         (Rc::new(batcher), settled)
     }

@@ -18,9 +18,10 @@ use std::ops::Range;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::SpoolMode;
-use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
+use crate::record::{DeviceId, Reason, Record};
 use crate::spool::{Draft, DraftError, Log, Reader, RealDisk, Refused, Spool, State};
-use devices::SpooledDevices;
+pub(crate) use devices::Ticket;
+use devices::{SpooledDevices, Step};
 use doubts::Doubts;
 
 /// What is on disk. Delivery's thread has one, where there is a spool.
@@ -32,7 +33,11 @@ pub struct Backlog {
     /// Records before this place may be any device's.
     unknown_before: Cell<u64>,
     doubts: RefCell<Doubts>,
+    /// The next one for records that follow others of their devices.
+    next_ticket: Cell<Ticket>,
     changed: Notify,
+    /// Devices may have left, or will not soon.
+    moved: Notify,
 }
 
 impl Backlog {
@@ -44,7 +49,9 @@ impl Backlog {
             devices: RefCell::default(),
             unknown_before,
             doubts: RefCell::default(),
+            next_ticket: Cell::default(),
             changed: Notify::new(),
+            moved: Notify::new(),
         }
     }
 
@@ -77,6 +84,99 @@ impl Backlog {
         let mut streams = self.devices.borrow_mut();
         let devices = streams.get_mut(stream);
         devices.is_some_and(|devices| devices.has(device, is_done))
+    }
+
+    /// Whether the device's last record on disk is in flight, so that it leaves the spool if that
+    /// arrives, or records of it wait for that already.
+    pub(crate) fn is_leaving(&self, stream: &str, device: &DeviceId) -> bool {
+        let streams = self.devices.borrow();
+        let devices = streams.get(stream);
+        !self.has_unknown() && devices.is_some_and(|devices| devices.is_leaving(device))
+    }
+
+    /// Records of these devices, which are leaving, wait for that. What comes behind them does not
+    /// overtake them.
+    pub(crate) fn follow<'a>(
+        &self,
+        stream: &str,
+        devices: impl Iterator<Item = &'a DeviceId>,
+    ) -> Ticket {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket.next());
+        self.change_devices(stream, |spooled| {
+            for device in devices {
+                spooled.follow(device, ticket);
+            }
+        });
+        ticket
+    }
+
+    /// Returns when each of these devices has left and it is this ticket's turn, or one of them does
+    /// not leave now.
+    pub(crate) async fn left<'a, D>(&self, stream: &str, devices: impl Fn() -> D, ticket: Ticket)
+    where
+        D: Iterator<Item = &'a DeviceId>,
+    {
+        loop {
+            let moved = self.moved.notified();
+            match self.step(stream, devices(), ticket) {
+                Step::Go | Step::Stay => return,
+                Step::Wait => moved.await,
+            }
+        }
+    }
+
+    fn step<'a>(
+        &self,
+        stream: &str,
+        devices: impl Iterator<Item = &'a DeviceId>,
+        ticket: Ticket,
+    ) -> Step {
+        let streams = self.devices.borrow();
+        let spooled = streams.get(stream);
+        let spooled = spooled.expect("a stream is known while records follow");
+        let is_done = |place| self.is_done(place);
+        let steps = devices.map(|device| spooled.step(device, ticket, is_done));
+        steps.max().unwrap_or(Step::Go)
+    }
+
+    /// Records of these devices wait no more.
+    pub(crate) fn unfollow<'a>(
+        &self,
+        stream: &str,
+        devices: impl Iterator<Item = &'a DeviceId>,
+        ticket: Ticket,
+    ) {
+        let is_done = |place| self.is_done(place);
+        self.change_devices(stream, |spooled| {
+            for device in devices {
+                spooled.unfollow(device, ticket, is_done);
+            }
+        });
+        self.moved.notify_waiters();
+    }
+
+    /// The drain has sent these records of a stream.
+    pub(crate) fn sent<'a>(
+        &self,
+        stream: &str,
+        records: impl Iterator<Item = (u64, &'a DeviceId)>,
+    ) {
+        self.change_devices(stream, |devices| {
+            for (place, device) in records {
+                devices.sent(device, place);
+            }
+        });
+    }
+
+    /// These devices have records that did not arrive.
+    pub(crate) fn came_back<'a>(&self, stream: &str, devices: impl Iterator<Item = &'a DeviceId>) {
+        self.change_devices(stream, |spooled| {
+            for device in devices {
+                spooled.came_back(device);
+            }
+        });
+        self.moved.notify_waiters();
     }
 
     /// Changes what is known of the devices of one stream.
@@ -182,41 +282,34 @@ impl Backlog {
             devices.release_before(low);
             !devices.is_empty()
         });
+        self.moved.notify_waiters();
     }
 
     /// Makes records safe that the sink still has. Until it answers their copies wait.
-    pub(crate) async fn append_in_doubt(
+    pub(crate) async fn append_in_doubt<'a>(
         &self,
         stream: &str,
-        records: &[Record],
+        records: impl Iterator<Item = &'a Record> + Clone,
     ) -> Result<Range<u64>, Refused> {
         // The drain may read them before their places are known here.
         let from = self.places().end;
         self.doubts.borrow_mut().begin(from);
-        let answer = self.append(stream, records.iter()).await;
+        let answer = self.append(stream, records).await;
         self.doubts.borrow_mut().end(from, answer.as_ref().ok());
         self.changed.notify_one();
         answer
     }
 
-    /// The sink has answered for records that were in doubt. What it did not take is delivered from
-    /// disk.
-    pub(crate) fn resolve(
+    /// The sink has answered for the records at these places, which were in doubt, and has taken
+    /// those that are given. The others are delivered from disk.
+    pub(crate) fn resolve<'a>(
         &self,
         stream: &str,
-        places: Range<u64>,
-        records: &[Record],
-        outcomes: &Outcomes,
+        places: &Range<u64>,
+        delivered: impl Iterator<Item = (u64, &'a DeviceId)>,
     ) {
-        debug_assert_eq!(places.end - places.start, records.len() as u64);
-        self.doubts.borrow_mut().clear(&places);
-        let mut delivered = Vec::new();
-        for (index, (place, record)) in places.zip(records).enumerate() {
-            if *outcomes.get(index) == Outcome::Delivered {
-                delivered.push((place, &record.device));
-            }
-        }
-        self.retire(stream, delivered.into_iter());
+        self.doubts.borrow_mut().clear(places);
+        self.retire(stream, delivered);
         self.changed.notify_one();
     }
 
@@ -244,6 +337,7 @@ impl Backlog {
             }
         });
         self.spool.backlog.retire(places);
+        self.moved.notify_waiters();
     }
 
     /// Makes dead letters of records that their stream refuses for good, or has refused for long.

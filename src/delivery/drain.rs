@@ -25,9 +25,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::overflow::Spooling;
-use super::window::{Limits, Size, Turn};
+use super::window::{Limits, Placed, Size, Turn};
 use crate::config::SpoolMode;
-use crate::record::StreamIndex;
+use crate::record::{DeviceId, StreamIndex};
 use crate::sink::Order;
 use crate::spool::Frame;
 use backlogged::Backlogged;
@@ -118,6 +118,9 @@ impl Drain {
         for stream in &mut self.streams {
             if let Some(places) = cleared.clone() {
                 stream.flow.wake(places);
+            }
+            if stream.partitions_moved(&self.spooling.outlet().watch) {
+                stream.flow.wake(0..u64::MAX);
             }
             stream.try_postponed(now);
         }
@@ -289,9 +292,14 @@ impl Drain {
         };
         let (spooling, now) = (self.spooling.clone(), Instant::now());
         let backlog = spooling.backlog();
-        let turn = |place| match backlog.is_done(place) {
+        let watch = &spooling.outlet().watch;
+        let index = self.streams[at].index;
+        let is_away =
+            |device: &DeviceId| index.is_some_and(|index| watch.is_partition_away(index, device));
+        let turn = |placed: &Placed| match backlog.is_done(placed.place) {
             true => Turn::Forget,
-            false if backlog.is_in_doubt(place) => Turn::Wait,
+            false if backlog.is_in_doubt(placed.place) => Turn::Wait,
+            false if is_away(&placed.record.device) => Turn::Wait,
             false => Turn::Go,
         };
         let stream = &mut self.streams[at];
@@ -299,6 +307,8 @@ impl Drain {
             return false;
         };
         self.in_flight_bytes += wave.payload_bytes();
+        let sent = wave.records.iter().map(Placed::place_and_device);
+        backlog.sent(&stream.stream, sent);
         let errand = Errand {
             at,
             stream: stream.stream.clone(),
@@ -360,6 +370,9 @@ impl Drain {
             Answer::Open | Answer::Silent => stream.refusal.end(),
         }
         stream.flow.came_home(home.standing, home.fared, now);
+        let failed = home.again.iter().chain(&home.postponed);
+        let failed = failed.map(|placed| &placed.record.device);
+        self.spooling.backlog().came_back(&stream.stream, failed);
         stream.flow.put_back(home.devices, home.again);
         stream.postpone(home.postponed, now);
     }

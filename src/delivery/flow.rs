@@ -80,7 +80,7 @@ impl Flow {
         &mut self,
         limits: Limits,
         now: Instant,
-        turn: impl Fn(u64) -> Turn,
+        turn: impl Fn(&Placed) -> Turn,
     ) -> Option<Wave> {
         // There is but one of these, so it does not hold up the others.
         let wave = self.next_of(Standing::Failing, limits, now, &turn);
@@ -92,7 +92,7 @@ impl Flow {
         standing: Standing,
         limits: Limits,
         now: Instant,
-        turn: impl Fn(u64) -> Turn,
+        turn: impl Fn(&Placed) -> Turn,
     ) -> Option<Wave> {
         let course = self.course(standing);
         let with_care = standing == Standing::Failing || course.back_off.is_troubled();
@@ -116,9 +116,20 @@ impl Flow {
 
     /// A wave of this standing has come home.
     pub(crate) fn came_home(&mut self, standing: Standing, fared: Fared, now: Instant) {
+        self.left(standing);
+        self.fared(standing, fared, now);
+    }
+
+    /// A wave of this standing is in flight no more, or takes too long to be waited for.
+    pub(crate) fn left(&mut self, standing: Standing) {
         let course = self.course(standing);
-        debug_assert!(course.in_flight > 0, "a wave comes home once");
+        debug_assert!(course.in_flight > 0, "a wave leaves once");
         course.in_flight -= 1;
+    }
+
+    /// A wave of this standing fared so.
+    pub(crate) fn fared(&mut self, standing: Standing, fared: Fared, now: Instant) {
+        let course = self.course(standing);
         match fared {
             Fared::Well => course.back_off.passed(),
             Fared::Partly => course.back_off.stumbled(now),

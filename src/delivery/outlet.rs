@@ -5,13 +5,16 @@
 //! batch. A stream may have as many batches at the sink as its lanes may send ahead, whatever the
 //! others do: one whose batches do not come back takes up no other's room.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::DeliveryOptions;
 use super::ending::Ending;
+use super::flight::{Flight, Stragglers, Usual, Word};
 use super::watch::Watch;
 use crate::record::{Outcomes, Record, StreamIndex};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Progress, Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 
 /// Takes batches to one sink. One task keeps watch over it.
@@ -23,6 +26,9 @@ pub(crate) struct Outlet {
     /// The streams' names, in their order.
     pub names: Vec<Arc<str>>,
     pub ending: Ending,
+    pub stragglers: Stragglers,
+    /// How long the batches of each stream take.
+    usual: Vec<Usual>,
 }
 
 impl Outlet {
@@ -33,14 +39,16 @@ impl Outlet {
         options: DeliveryOptions,
     ) -> Self {
         let streams = options.streams.iter();
-        let names = streams.map(|stream| stream.name.as_str().into()).collect();
+        let names: Vec<_> = streams.map(|stream| stream.name.as_str().into()).collect();
         Self {
             sink,
             watch,
             metrics,
             options,
+            usual: names.iter().map(|_| Usual::default()).collect(),
             names,
             ending: Ending::default(),
+            stragglers: Stragglers::default(),
         }
     }
 
@@ -59,18 +67,45 @@ impl Outlet {
         self.watch.in_flight(stream) < self.stream_batches_max()
     }
 
-    /// Takes records to the sink and keeps count of it.
-    pub(crate) async fn ask_sink(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+    /// How long the stream's batches take.
+    pub(crate) fn usual(&self, stream: StreamIndex) -> &Usual {
+        &self.usual[stream.get()]
+    }
+
+    /// Takes records to the sink and keeps count of it. `when_late` is called now and then while
+    /// they take long.
+    pub(crate) async fn ask_sink(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        mut when_late: impl FnMut(&mut Flight<'_>),
+    ) -> Outcomes {
         if records.is_empty() {
             // No word of the sink: it is not to count as one.
             return Outcomes::DELIVERED;
         }
-        let started_at = self.watch.batch_started(stream);
-        let outcomes = self.sink.deliver(stream, records).await;
-        self.metrics.sink_duration(started_at.elapsed());
-        self.metrics.sink_outcomes(stream, &outcomes, records.len());
-        self.watch.batch_finished(stream, &outcomes, records.len());
-        outcomes
+        let progress = Progress::default();
+        let answer = pin!(self.sink.deliver(stream, records, &progress));
+        let mut flight = Flight::new(self, stream, records, &progress, answer);
+        loop {
+            match flight.word().await {
+                Word::Landed(outcomes) => return outcomes,
+                Word::Late => when_late(&mut flight),
+            }
+        }
+    }
+
+    /// The sink has answered for a batch.
+    pub(crate) fn answered(
+        &self,
+        stream: StreamIndex,
+        outcomes: &Outcomes,
+        records: usize,
+        took: Duration,
+    ) {
+        self.metrics.sink_duration(took);
+        self.metrics.sink_outcomes(stream, outcomes, records);
+        self.watch.batch_finished(stream, outcomes, records);
     }
 
     /// Asks the sink for streams as they are due, for as long as it is polled.
@@ -87,6 +122,10 @@ impl Outlet {
         let answers = self.sink.verify(streams).await;
         debug_assert_eq!(answers.len(), streams.len(), "one answer for each stream");
         self.watch.answered(streams, &answers);
+        for stream in streams {
+            let found = self.sink.partitions(*stream);
+            self.watch.partitions_found(*stream, found);
+        }
         answers
     }
 }

@@ -8,6 +8,7 @@
 //! all.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use futures_util::future::join;
 use tokio::time::{Instant, sleep_until};
 
 use super::alarm::Alarm;
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Ticket};
+use super::flight::{Flight, Straggler, Word};
 use super::outlet::Outlet;
-use super::shipment::{HeldRecord, Settlement, Shipment};
+use super::shipment::{HeldRecord, Origin, Part, Settlement, Shipment, Terms};
 use crate::config::SpoolMode;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
+use crate::sink::Progress;
 use crate::spool::Refused;
 
 /// The sink gets this long for a record before it is spooled, counted from when the record came in.
@@ -42,8 +45,21 @@ struct Routed {
 /// What is known of live records when they may be answered.
 enum FirstWord {
     Answered(Outcomes),
-    /// They are on disk at these places, and the sink has them as well.
-    InDoubt(Range<u64>),
+    InDoubt(InDoubt),
+}
+
+/// Live records that are on disk, and that the sink has as well.
+struct InDoubt {
+    places: Range<u64>,
+    /// Their positions among the live records.
+    positions: Vec<usize>,
+}
+
+/// Records that wait until their devices have left the spool.
+struct Followers {
+    records: Vec<HeldRecord>,
+    ticket: Ticket,
+    _place: Straggler,
 }
 
 impl Spooling {
@@ -67,28 +83,102 @@ impl Spooling {
         self.alarm.clone()
     }
 
-    /// Makes records safe here or there, and settles once for all of them.
-    pub(crate) async fn ship(&self, shipment: Shipment, settle: impl FnOnce(Settlement)) {
-        let (stream, is_answered) = (shipment.stream, shipment.is_answered);
-        let (opened_at, records) = (shipment.opened_at, shipment.records.len());
-        let Routed { live, held } = self.route(shipment);
-        debug_assert_eq!(live.len() + held.len(), records, "each record has one way");
-        let mut delivering = Box::pin(self.outlet.ask_sink(stream, &live));
-        let word = self.first_word(stream, &live, opened_at, &mut delivering);
-        let follows = self.spool(stream, held.iter().map(|held| &held.record));
+    /// Makes records safe here or there, and settles for all of them.
+    pub(crate) async fn ship<O: Origin>(&self, mut shipment: Shipment, mut origin: O) {
+        let Some(followers) = self.take_followers(&mut shipment) else {
+            return self.ship_now(shipment, origin).await;
+        };
+        let of_followers = origin.split_off(&followers.records);
+        let following = self.ship_followers(shipment.terms, followers, of_followers);
+        join(self.ship_now(shipment, origin), following).await;
+    }
+
+    /// Takes those out of a shipment whose devices are about to leave the spool. They are
+    /// stragglers meanwhile; while there are too many of these, they stay, and go to disk.
+    fn take_followers(&self, shipment: &mut Shipment) -> Option<Followers> {
+        let name = self.outlet.name(shipment.terms.stream);
+        if self.backlog.mode() == SpoolMode::Always || self.backlog.is_empty(name) {
+            return None;
+        }
+        let is_leaving = |record: &Record| self.backlog.is_leaving(name, &record.device);
+        if !shipment.records.iter().any(is_leaving) {
+            return None;
+        }
+        let place = self.outlet.stragglers.place()?;
+        let mut followers = Vec::new();
+        let records = std::mem::take(&mut shipment.records);
+        for (position, record) in records.into_iter().enumerate() {
+            if is_leaving(&record) {
+                followers.push(HeldRecord { position, record });
+            } else {
+                shipment.records.push(record);
+            }
+        }
+        let devices = followers.iter().map(|held| &held.record.device);
+        Some(Followers {
+            ticket: self.backlog.follow(name, devices),
+            records: followers,
+            _place: place,
+        })
+    }
+
+    /// Ships records when their devices have left the spool, or will not in time.
+    async fn ship_followers(&self, terms: Terms, followers: Followers, origin: impl Origin) {
+        let name = self.outlet.name(terms.stream);
+        let records = followers.records.into_iter().map(|held| held.record);
+        let records: Vec<Record> = records.collect();
+        let devices = || records.iter().map(|record| &record.device);
+        tokio::select! {
+            () = self.backlog.left(name, devices, followers.ticket) => {}
+            () = self.out_of_patience(terms.opened_at) => {}
+        }
+        // They are on their way before anything else can be: nothing is waited for in between.
+        self.backlog.unfollow(name, devices(), followers.ticket);
+        self.ship_now(Shipment { terms, records }, origin).await;
+    }
+
+    async fn ship_now(&self, shipment: Shipment, origin: impl Origin) {
+        let (terms, records) = (shipment.terms, shipment.records.len());
+        let routed = self.route(shipment);
+        debug_assert_eq!(routed.live.len() + routed.held.len(), records);
+        if routed.live.is_empty() {
+            self.ship_to_disk(terms, routed.held, origin).await;
+        } else {
+            self.ship_to_both(terms, routed, origin).await;
+        }
+    }
+
+    async fn ship_to_disk(&self, terms: Terms, held: Vec<HeldRecord>, origin: impl Origin) {
+        let spooled = self.spool(terms.stream, held.iter().map(|held| &held.record));
+        let of_held = spooled.await;
+        origin.settle(Settlement::of_disk(held.len(), held, of_held));
+    }
+
+    /// Takes records to the sink, and others to disk beside it, if there are any.
+    async fn ship_to_both(&self, terms: Terms, routed: Routed, mut origin: impl Origin) {
+        let Routed { live, held } = routed;
+        let progress = Progress::default();
+        let mut answer = Box::pin(self.outlet.sink.deliver(terms.stream, &live, &progress));
+        let answering = answer.as_mut();
+        let mut flight = Flight::new(&self.outlet, terms.stream, &live, &progress, answering);
+        let mut tell = |flight: &mut Flight<'_>| tell_part(flight, &held, &mut origin);
+        let word = self.first_word(terms, &live, &mut flight, &mut tell);
+        let follows = self.spool(terms.stream, held.iter().map(|held| &held.record));
         let (word, of_held) = join(word, follows).await;
+        let records = live.len() + held.len();
         let settlement = Settlement::of_disk(records, held, of_held);
         match word {
-            FirstWord::InDoubt(places) => {
-                settle(settlement);
-                let (name, outcomes) = (self.outlet.name(stream), delivering.await);
-                self.backlog.resolve(name, places, &live, &outcomes);
+            FirstWord::InDoubt(in_doubt) => {
+                origin.settle(settlement);
+                let outcomes = flight.answer().await;
+                self.resolve(terms.stream, &live, &in_doubt, &outcomes);
             }
             FirstWord::Answered(outcomes) => {
-                drop(delivering);
-                let of_live = self.save_failed(stream, &live, outcomes, is_answered);
-                settle(Settlement {
-                    of_live: of_live.await,
+                drop(flight);
+                drop(answer);
+                let of_live = self.save_failed(terms, &live, outcomes).await;
+                origin.settle(Settlement {
+                    of_live,
                     live,
                     ..settlement
                 });
@@ -96,46 +186,71 @@ impl Spooling {
         }
     }
 
-    /// Waits for the sink's answer for as long as there is patience; what has none by then is made
-    /// safe on disk.
+    /// Waits for the sink's answer for as long as there is patience; what has not arrived by then is
+    /// made safe on disk.
     async fn first_word(
         &self,
-        stream: StreamIndex,
+        terms: Terms,
         live: &[Record],
-        opened_at: Instant,
-        delivering: &mut (impl Future<Output = Outcomes> + Unpin),
+        flight: &mut Flight<'_>,
+        tell: &mut impl FnMut(&mut Flight<'_>),
     ) -> FirstWord {
-        tokio::select! {
-            biased;
-            outcomes = &mut *delivering => return FirstWord::Answered(outcomes),
-            () = self.out_of_patience(opened_at) => {}
+        let mut out_of_patience = pin!(self.out_of_patience(terms.opened_at));
+        loop {
+            tokio::select! {
+                biased;
+                word = flight.word() => match word {
+                    Word::Landed(outcomes) => return FirstWord::Answered(outcomes),
+                    Word::Late => tell(flight),
+                },
+                () = &mut out_of_patience => break,
+            }
         }
-        match self.spool_in_doubt(stream, live).await {
-            Ok(places) => FirstWord::InDoubt(places),
-            Err(_) => FirstWord::Answered(delivering.await),
+        let positions = flight.missing();
+        match self.spool_in_doubt(terms.stream, live, &positions).await {
+            Ok(places) => FirstWord::InDoubt(InDoubt { places, positions }),
+            Err(_) => FirstWord::Answered(flight.answer().await),
         }
     }
 
-    fn route(&self, shipment: Shipment) -> Routed {
-        let Shipment {
-            stream,
-            records,
-            opened_at,
-            ..
-        } = shipment;
-        let all_held = self.backlog.mode() == SpoolMode::Always
-            || opened_at.elapsed() >= self.patience()
-            || !self.sink_takes_more(stream);
-        let name = self.outlet.name(stream);
-        if !all_held && self.backlog.is_empty(name) {
-            return Routed {
-                live: records,
-                held: Vec::new(),
-            };
+    fn resolve(
+        &self,
+        stream: StreamIndex,
+        live: &[Record],
+        in_doubt: &InDoubt,
+        outcomes: &Outcomes,
+    ) {
+        let InDoubt { places, positions } = in_doubt;
+        let has_arrived = |position: usize| *outcomes.get(position) == Outcome::Delivered;
+        let mut delivered = Vec::new();
+        for (place, position) in places.clone().zip(positions) {
+            if has_arrived(*position) {
+                delivered.push((place, &live[*position].device));
+            }
         }
+        let name = self.outlet.name(stream);
+        self.backlog.resolve(name, places, delivered.into_iter());
+    }
+
+    fn route(&self, shipment: Shipment) -> Routed {
+        let Shipment { terms, records } = shipment;
+        let all_held = self.backlog.mode() == SpoolMode::Always
+            || terms.opened_at.elapsed() >= self.patience()
+            || !self.sink_takes_more(terms.stream);
+        let (name, watch) = (self.outlet.name(terms.stream), &self.outlet.watch);
+        let any_away = watch.any_partition_away(terms.stream);
         let mut routed = Routed::default();
+        if !all_held && !any_away && self.backlog.is_empty(name) {
+            routed.live = records;
+            return routed;
+        }
+        let is_held = |record: &Record| {
+            all_held
+                || self.backlog.holds(name, &record.device)
+                || (any_away && watch.is_partition_away(terms.stream, &record.device))
+        };
         for (position, record) in records.into_iter().enumerate() {
-            if all_held || self.backlog.holds(name, &record.device) {
+            if is_held(&record) {
                 routed.held.push(HeldRecord { position, record });
             } else {
                 routed.live.push(record);
@@ -187,12 +302,15 @@ impl Spooling {
         Outcome::Retryable(refused.to_string().into())
     }
 
+    /// Makes those live records safe that stand at these positions.
     async fn spool_in_doubt(
         &self,
         stream: StreamIndex,
-        records: &[Record],
+        live: &[Record],
+        positions: &[usize],
     ) -> Result<Range<u64>, Refused> {
         let name = self.outlet.name(stream);
+        let records = positions.iter().map(|position| &live[*position]);
         let spooled = self.backlog.append_in_doubt(name, records).await;
         self.outlet.watch.update_health();
         spooled
@@ -200,20 +318,15 @@ impl Spooling {
 
     /// Spools what the sink did not take, and sets aside what it refuses for good where that was
     /// answered before.
-    async fn save_failed(
-        &self,
-        stream: StreamIndex,
-        records: &[Record],
-        outcomes: Outcomes,
-        is_answered: bool,
-    ) -> Outcomes {
+    async fn save_failed(&self, terms: Terms, records: &[Record], outcomes: Outcomes) -> Outcomes {
         if outcomes == Outcomes::DELIVERED {
             return outcomes;
         }
         let each = (0..records.len()).map(|index| outcomes.get(index).clone());
         let mut outcomes: Vec<Outcome> = each.collect();
-        if is_answered {
-            self.set_aside_refused(stream, records, &mut outcomes).await;
+        if terms.is_answered {
+            self.set_aside_refused(terms.stream, records, &mut outcomes)
+                .await;
         }
         let mut failed = Vec::new();
         for (record, outcome) in records.iter().zip(&mut outcomes) {
@@ -222,7 +335,7 @@ impl Spooling {
             }
         }
         let spooled = self
-            .spool(stream, failed.iter().map(|(record, _)| *record))
+            .spool(terms.stream, failed.iter().map(|(record, _)| *record))
             .await;
         if spooled == Outcome::Delivered {
             for (_, outcome) in failed {
@@ -252,4 +365,31 @@ impl Spooling {
             }
         }
     }
+}
+
+/// Tells the origin of live records that have arrived while others take long.
+fn tell_part(flight: &mut Flight<'_>, held: &[HeldRecord], origin: &mut impl Origin) {
+    if origin.takes_part()
+        && let Some(arrived) = flight.look()
+    {
+        let in_shipment = |index| position_in_shipment(index, held);
+        let mut waiting = flight.waiting();
+        waiting.extend(held.iter().map(|held| held.record.device.clone()));
+        origin.settle_part(Part {
+            positions: arrived.into_iter().map(in_shipment).collect(),
+            waiting,
+        });
+    }
+}
+
+/// Where a live record stands in its shipment, of which these are held.
+fn position_in_shipment(index: usize, held: &[HeldRecord]) -> usize {
+    let mut position = index;
+    for held in held {
+        if held.position > position {
+            break;
+        }
+        position += 1;
+    }
+    position
 }

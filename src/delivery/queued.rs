@@ -12,6 +12,7 @@
 //! [`Promised`](super::promised::Promised).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use super::ending::Fact;
 use super::flow::{Fared, Flow};
 use super::outlet::Outlet;
 use super::promised::Promised;
-use super::shipment::{Settlement, Shipment};
+use super::shipment::{HeldRecord, Origin, Part, Settlement, Shipment, Terms};
 use super::way::Way;
 use super::window::{Limits, Placed, Standing, Turn, Wave};
 use crate::record::{Batch, DeviceId, Outcome, Outcomes, Reason, Record, StreamIndex};
@@ -43,12 +44,16 @@ pub(super) struct Queued {
     changed: Notify,
 }
 
-/// A wave that is under way: what has to be known of it when it comes home.
+/// A wave that is under way, or a part of one: what has to be known of it when it comes home.
 struct Sent {
+    queued: Rc<Queued>,
     stream: StreamIndex,
     standing: Standing,
+    /// Those that have not been told to be safe.
     devices: Vec<DeviceId>,
     records: usize,
+    /// Whether it takes up a place among the waves of its stream.
+    has_place: bool,
 }
 
 /// Records that came home without being safe.
@@ -195,24 +200,50 @@ impl Queued {
 
     async fn send(self: Rc<Self>, stream: StreamIndex, wave: Wave) {
         let sent = Sent {
+            queued: self.clone(),
             stream,
             standing: wave.standing,
             records: wave.records.len(),
             devices: wave.devices,
+            has_place: true,
         };
-        let records = wave.records.into_iter();
-        let shipment = Shipment {
+        let terms = Terms {
             stream,
-            records: records.map(|placed| placed.record).collect(),
             opened_at: Instant::now(),
             is_answered: true,
         };
-        let settle = |settlement| self.came_home(sent, settlement);
-        self.way.ship(shipment, settle).await;
+        let records = wave.records.into_iter();
+        let records = records.map(|placed| placed.record).collect();
+        self.way.ship(Shipment { terms, records }, sent).await;
+    }
+
+    /// A wave of the stream is under way no more, or takes too long to be waited for.
+    fn free_place(&self, sent: &mut Sent) {
+        if std::mem::take(&mut sent.has_place) {
+            self.flows.borrow_mut()[sent.stream.get()].left(sent.standing);
+        }
+    }
+
+    /// Some records of a wave are safe: devices of which no other one is under way may send again.
+    fn came_home_early(&self, sent: &mut Sent, part: Part) {
+        self.free_place(sent);
+        let safe = part.positions.len();
+        debug_assert!(safe <= sent.records);
+        sent.records -= safe;
+        self.promised.kept(safe);
+        let is_free = |device: &DeviceId| !part.waiting.contains(device);
+        let (free, waiting) = std::mem::take(&mut sent.devices)
+            .into_iter()
+            .partition(is_free);
+        sent.devices = waiting;
+        let flow = &mut self.flows.borrow_mut()[sent.stream.get()];
+        flow.put_back(free, Vec::new());
+        self.changed.notify_one();
     }
 
     /// A wave has come home: what is not safe goes again.
-    fn came_home(&self, sent: Sent, settlement: Settlement) {
+    fn came_home(&self, mut sent: Sent, settlement: Settlement) {
+        self.free_place(&mut sent);
         let mut left = Unsafe::default();
         for (record, outcome) in settlement.into_each() {
             left.add(record, &outcome);
@@ -225,7 +256,7 @@ impl Queued {
         self.tell_of_dropped(sent.stream, &refused);
         let fared = Fared::of(safe + refused.len() > 0, !again.is_empty());
         let flow = &mut self.flows.borrow_mut()[sent.stream.get()];
-        flow.came_home(sent.standing, fared, Instant::now());
+        flow.fared(sent.standing, fared, Instant::now());
         flow.put_back(sent.devices, again);
         self.changed.notify_one();
     }
@@ -239,6 +270,39 @@ impl Queued {
                 "refused for good after they were answered, and there is no spool to set them aside: dropped"
             );
         }
+    }
+}
+
+impl Origin for Sent {
+    fn split_off(&mut self, records: &[HeldRecord]) -> Self {
+        let parted: HashSet<_> = records.iter().map(|held| &held.record.device).collect();
+        let is_parted = |device: &DeviceId| parted.contains(device);
+        let devices = std::mem::take(&mut self.devices);
+        let (devices, others) = devices.into_iter().partition(is_parted);
+        self.devices = others;
+        self.records -= records.len();
+        Self {
+            queued: self.queued.clone(),
+            stream: self.stream,
+            standing: self.standing,
+            devices,
+            records: records.len(),
+            has_place: false,
+        }
+    }
+
+    fn takes_part(&self) -> bool {
+        true
+    }
+
+    fn settle_part(&mut self, part: Part) {
+        let queued = self.queued.clone();
+        queued.came_home_early(self, part);
+    }
+
+    fn settle(self, settlement: Settlement) {
+        let queued = self.queued.clone();
+        queued.came_home(self, settlement);
     }
 }
 

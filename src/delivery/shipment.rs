@@ -1,17 +1,26 @@
 //! Records on their way to the sink or to disk, and what is told of them when they have arrived.
 //!
 //! [`Way::ship`](super::way::Way::ship) makes a shipment safe as far as it can, and settles with
-//! whoever it came from: a worker whose requests wait, or the memory of records that were answered
-//! before ([`queued`](super::queued)).
+//! its [`Origin`]: a worker whose requests wait, or the memory of records that were answered before
+//! ([`queued`](super::queued)). Records that are safe early do not wait for those that take long:
+//! they are told of as a [`Part`].
+
+use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use crate::record::{Outcome, Outcomes, Record, StreamIndex};
+use crate::record::{DeviceId, Outcome, Outcomes, Receipt, Record, StreamIndex};
 
 /// Records of one stream that are to be made safe.
 pub(crate) struct Shipment {
-    pub stream: StreamIndex,
+    pub terms: Terms,
     pub records: Vec<Record>,
+}
+
+/// What holds for every record of a shipment.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub stream: StreamIndex,
     /// When the first of them came in.
     pub opened_at: Instant,
     /// Nobody waits for them: what the stream refuses for good is not told but set aside.
@@ -22,6 +31,28 @@ pub(crate) struct Shipment {
 pub(crate) struct HeldRecord {
     pub position: usize,
     pub record: Record,
+}
+
+/// Whoever a shipment came from, and is told what becomes of it.
+pub(crate) trait Origin {
+    /// Parts with these records, which are told of by themselves. The others close up.
+    fn split_off(&mut self, records: &[HeldRecord]) -> Self;
+
+    /// Whether it can be told of a part now.
+    fn takes_part(&self) -> bool;
+
+    /// Is told of records that are safe while others take longer.
+    fn settle_part(&mut self, part: Part);
+
+    /// Is told what became of all of it, those included that were a part before.
+    fn settle(self, settlement: Settlement);
+}
+
+/// Records of a shipment that are safe, by their positions.
+pub(crate) struct Part {
+    pub positions: Vec<usize>,
+    /// Devices of which others are not.
+    pub waiting: HashSet<DeviceId>,
 }
 
 /// What became of a shipment.
@@ -35,6 +66,25 @@ pub(crate) struct Settlement {
     /// Those that went to disk, in their order, and what became of all of them.
     pub held: Vec<HeldRecord>,
     pub of_held: Outcome,
+}
+
+impl Origin for Receipt {
+    fn split_off(&mut self, records: &[HeldRecord]) -> Self {
+        Receipt::split_off(self, records.iter().map(|held| held.position))
+    }
+
+    fn takes_part(&self) -> bool {
+        Receipt::takes_part(self)
+    }
+
+    fn settle_part(&mut self, part: Part) {
+        Receipt::settle_part(self, &part.positions);
+    }
+
+    fn settle(self, settlement: Settlement) {
+        let outcomes = settlement.outcomes();
+        Receipt::settle(self, settlement.live, outcomes);
+    }
 }
 
 impl Settlement {

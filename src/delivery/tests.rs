@@ -1,5 +1,6 @@
 //! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
 
+mod stragglers;
 mod wide_spool;
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use crate::record::{
     AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,
     Timestamp,
 };
-use crate::sink::{Scripted, Sink, SinkError};
+use crate::sink::{Arrivals, Partitions, Progress, Scripted, Sink, SinkError};
 use crate::spool::{Keys, Options, Spool};
 use crate::telemetry::metrics::{Metrics, SpoolMetrics};
 
@@ -44,6 +45,9 @@ struct Setup {
     in_flight_batches_max: usize,
     keeps_order_within_call: bool,
     ack_time: AckTime,
+    /// Records that take so much longer than the others of their calls.
+    stuck: Option<(fn(&Record) -> bool, Duration)>,
+    partitions: Option<Partitions>,
 }
 
 impl Default for Setup {
@@ -53,8 +57,20 @@ impl Default for Setup {
             in_flight_batches_max: 8,
             keeps_order_within_call: true,
             ack_time: Box::new(|_, _| Duration::ZERO),
+            stuck: None,
+            partitions: None,
         }
     }
+}
+
+/// A record that the sink took.
+struct Taken {
+    /// The call that it came with: as they came, so they stand in the stream, whichever is answered
+    /// first.
+    call: u64,
+    stream: StreamIndex,
+    device: DeviceId,
+    number: u64,
 }
 
 /// Answers after a while as its script says, and keeps what it took.
@@ -62,7 +78,10 @@ struct TestSink {
     script: Rc<RefCell<Script>>,
     keeps_order_within_call: bool,
     ack_time: AckTime,
-    taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+    stuck: Option<(fn(&Record) -> bool, Duration)>,
+    partitions: Rc<RefCell<Option<Partitions>>>,
+    taken: Rc<RefCell<Vec<Taken>>>,
+    calls: Cell<u64>,
     away: Rc<Cell<Option<StreamIndex>>>,
 }
 
@@ -78,12 +97,19 @@ impl Scripted for TestSink {
         self.keeps_order_within_call
     }
 
+    fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
+        self.partitions.borrow().clone()
+    }
+
     fn deliver<'a>(
         &'a self,
         stream: StreamIndex,
         records: &'a [Record],
+        progress: &'a Progress,
     ) -> LocalBoxFuture<'a, Outcomes> {
         Box::pin(async move {
+            let call = self.calls.get();
+            self.calls.set(call + 1);
             for _ in 0..3 {
                 yield_now().await;
             }
@@ -92,14 +118,54 @@ impl Scripted for TestSink {
                 sleep(ack_time).await;
             }
             let outcomes = (self.script.borrow())(stream, records);
-            for (record, outcome) in records.iter().zip(&outcomes) {
-                if *outcome == Outcome::Delivered {
-                    let taken = (stream, record.device.clone(), record.received_at.0);
-                    self.taken.borrow_mut().push(taken);
+            let arrived = Arrived::none_of(records.len());
+            progress.follow(arrived.clone());
+            let is_stuck =
+                |record: &Record| self.stuck.is_some_and(|(is_stuck, _)| is_stuck(record));
+            for late in [false, true] {
+                if late && records.iter().any(is_stuck) {
+                    sleep(self.stuck.map_or(Duration::ZERO, |(_, time)| time)).await;
+                }
+                for (position, (record, outcome)) in records.iter().zip(&outcomes).enumerate() {
+                    if is_stuck(record) == late && *outcome == Outcome::Delivered {
+                        arrived.note(position);
+                        self.take(call, stream, record);
+                    }
                 }
             }
             Outcomes::Each(outcomes)
         })
+    }
+}
+
+impl TestSink {
+    fn take(&self, call: u64, stream: StreamIndex, record: &Record) {
+        self.taken.borrow_mut().push(Taken {
+            call,
+            stream,
+            device: record.device.clone(),
+            number: record.received_at.0,
+        });
+    }
+}
+
+/// Which records of a call have arrived. Clones share it.
+#[derive(Clone)]
+struct Arrived(Rc<RefCell<Vec<bool>>>);
+
+impl Arrived {
+    fn none_of(records: usize) -> Self {
+        Self(Rc::new(RefCell::new(vec![false; records])))
+    }
+
+    fn note(&self, position: usize) {
+        self.0.borrow_mut()[position] = true;
+    }
+}
+
+impl Arrivals for Arrived {
+    fn has_arrived(&self, position: usize) -> bool {
+        self.0.borrow()[position]
     }
 }
 
@@ -109,9 +175,11 @@ fn delivered(_: StreamIndex, records: &[Record]) -> Vec<Outcome> {
 
 struct Bench {
     script: Rc<RefCell<Script>>,
-    taken: Rc<RefCell<Vec<(StreamIndex, DeviceId, u64)>>>,
+    taken: Rc<RefCell<Vec<Taken>>>,
     /// The stream that is not there.
     away: Rc<Cell<Option<StreamIndex>>>,
+    partitions: Rc<RefCell<Option<Partitions>>>,
+    health: Arc<Health>,
     batches: Option<Sender<Batch>>,
     home: Sender<Settled>,
     settled: Receiver<Settled>,
@@ -139,11 +207,15 @@ impl Bench {
         let script: Rc<RefCell<Script>> = Rc::new(RefCell::new(Box::new(script)));
         let taken = Rc::default();
         let away = Rc::new(Cell::new(None));
+        let partitions = Rc::new(RefCell::new(setup.partitions));
         let sink = TestSink {
             script: script.clone(),
             keeps_order_within_call: setup.keeps_order_within_call,
             ack_time: setup.ack_time,
+            stuck: setup.stuck,
+            partitions: partitions.clone(),
             taken: Rc::clone(&taken),
+            calls: Cell::default(),
             away: away.clone(),
         };
         let streams = STREAMS.map(|name| StreamConfig {
@@ -166,7 +238,7 @@ impl Bench {
         let backlog = spool.map(|spool| Backlog::new(spool, SpoolMode::Overflow));
         let (health, told) = (Arc::new(Health::up(STREAMS.len())), alarms.clone());
         let sink = Sink::Scripted(Box::new(sink));
-        let delivery = Delivery::new(sink, backlog, health, metrics.clone(), options)
+        let delivery = Delivery::new(sink, backlog, health.clone(), metrics.clone(), options)
             .counting(promised.clone())
             .alarming(move |what| told.borrow_mut().push(what));
         let (batches, received) = handover::channel(1024);
@@ -183,6 +255,8 @@ impl Bench {
             script,
             taken,
             away,
+            partitions,
+            health,
             batches: Some(batches),
             home,
             settled,
@@ -196,7 +270,11 @@ impl Bench {
 
     /// Sends one batch of records, each of which is a device and a number.
     fn send(&self, stream: u16, records: &[(u16, u64)], ack: AckSlot) {
-        let acks = vec![ack; records.len()];
+        self.send_as(stream, records, vec![ack; records.len()]);
+    }
+
+    /// As [`send`](Self::send), each record with an ack of its own.
+    fn send_as(&self, stream: u16, records: &[(u16, u64)], acks: Vec<AckSlot>) {
         let records = records
             .iter()
             .map(|(device, number)| record(*device, *number));
@@ -216,15 +294,14 @@ impl Bench {
 
     /// What each device's records were, in the order in which they were taken.
     fn taken(&self, stream: u16) -> HashMap<String, Vec<u64>> {
+        let mut taken = self.taken.borrow_mut();
+        taken.sort_by_key(|taken| taken.call);
         let mut by_device: HashMap<String, Vec<u64>> = HashMap::new();
-        for (_, device, number) in self
-            .taken
-            .borrow()
-            .iter()
-            .filter(|taken| taken.0 == StreamIndex(stream))
-        {
-            let numbers = by_device.entry(device.to_string()).or_default();
-            numbers.push(*number);
+        for taken in taken.iter() {
+            if taken.stream == StreamIndex(stream) {
+                let numbers = by_device.entry(taken.device.to_string()).or_default();
+                numbers.push(taken.number);
+            }
         }
         by_device
     }

@@ -6,6 +6,7 @@
 //! a stream is away, never more often. What a stream answers and what becomes of its records,
 //! together with the spool's state, is the gateway's [`Health`].
 
+mod partitions;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -19,9 +20,11 @@ use tokio::time::{Instant, sleep};
 use super::backlog::Backlog;
 use crate::config::{SpoolMode, StreamConfig};
 use crate::health::Health;
-use crate::record::{Outcomes, StreamIndex};
-use crate::sink::SinkError;
+use crate::record::{DeviceId, Outcomes, StreamIndex};
+use crate::sink::{Partitions, SinkError};
 use crate::telemetry::metrics::Metrics;
+pub(crate) use partitions::SILENT_AFTER;
+use partitions::StreamPartitions;
 use stream::{End, PROBE_INTERVAL, Stream, Trouble};
 
 /// Keeps watch over all streams of the sink. Delivery's thread has one.
@@ -42,6 +45,7 @@ pub(crate) struct Watch {
 struct Watched {
     name: String,
     stream: Stream,
+    partitions: StreamPartitions,
     /// What has been told of its trouble.
     told: Told,
 }
@@ -68,6 +72,7 @@ impl Watch {
         let watched = |config: &StreamConfig| Watched {
             name: config.name.clone(),
             stream: Stream::new(now),
+            partitions: StreamPartitions::default(),
             told: Told::Up,
         };
         Self {
@@ -95,6 +100,85 @@ impl Watch {
             .stream
             .batch_started(now);
         now
+    }
+
+    /// A batch takes up no place of its stream any more: it has ended, or straggles.
+    pub(crate) fn batch_left(&self, stream: StreamIndex) {
+        let watched = &mut self.streams.borrow_mut()[stream.get()];
+        watched.stream.batch_left();
+    }
+
+    /// A batch takes much longer than others of its stream.
+    pub(crate) fn batch_straggles(&self, stream: StreamIndex) {
+        self.batch_left(stream);
+        self.streams.borrow_mut()[stream.get()].stream.doubt();
+        self.doubt.notify_one();
+    }
+
+    /// Records of these devices owe their answers, while others of the stream have theirs.
+    pub(crate) fn devices_straggle<'a>(
+        &self,
+        stream: StreamIndex,
+        devices: impl Iterator<Item = &'a DeviceId>,
+    ) {
+        let now = Instant::now();
+        let watched = &mut self.streams.borrow_mut()[stream.get()];
+        watched.partitions.straggle(devices, now);
+        self.review_partitions(stream, watched, now);
+    }
+
+    /// What the sink knew of the stream's partitions when it was asked.
+    pub(crate) fn partitions_found(&self, stream: StreamIndex, found: Option<Partitions>) {
+        let watched = &mut self.streams.borrow_mut()[stream.get()];
+        watched.partitions.found(found);
+        self.review_partitions(stream, watched, Instant::now());
+    }
+
+    /// Tells of partitions that have gone or are back.
+    fn review_partitions(&self, stream: StreamIndex, watched: &mut Watched, now: Instant) {
+        if !watched.partitions.review(now) {
+            return;
+        }
+        let Some((spread, away)) = watched.partitions.away() else {
+            return;
+        };
+        self.health.set_partitions_away(stream, spread, away);
+        self.metrics.set_partitions_away(stream, away.len());
+        if away.is_empty() {
+            tracing::info!(stream = watched.name, "all partitions are back");
+        } else {
+            tracing::warn!(stream = watched.name, partitions = ?away, "partitions are away");
+        }
+        self.sink_changed.notify_waiters();
+    }
+
+    /// How often other partitions of the stream were away than before.
+    pub(crate) fn partition_moves(&self, stream: StreamIndex) -> u64 {
+        self.streams.borrow()[stream.get()].partitions.moves()
+    }
+
+    /// Whether partitions of the stream are away.
+    pub(crate) fn any_partition_away(&self, stream: StreamIndex) -> bool {
+        let streams = self.streams.borrow();
+        streams[stream.get()].partitions.any_away()
+    }
+
+    /// Whether the device's records of the stream go to a partition that is away.
+    pub(crate) fn is_partition_away(&self, stream: StreamIndex, device: &DeviceId) -> bool {
+        let streams = self.streams.borrow();
+        streams[stream.get()].partitions.has_away(device)
+    }
+
+    /// Some records of a batch have arrived, and others have not.
+    pub(crate) fn batch_progressed(&self, stream: StreamIndex) {
+        let watched = &mut self.streams.borrow_mut()[stream.get()];
+        watched.stream.progressed(Instant::now());
+    }
+
+    /// Whether records of the stream have arrived since then.
+    pub(crate) fn has_taken_since(&self, stream: StreamIndex, since: Instant) -> bool {
+        let streams = self.streams.borrow();
+        streams[stream.get()].stream.has_taken_since(since)
     }
 
     /// What became of a batch of so many records.
@@ -146,7 +230,7 @@ impl Watch {
     fn due(&self, idle_interval: Option<Duration>) -> Vec<StreamIndex> {
         let now = Instant::now();
         let streams = self.streams.borrow();
-        let is_due = |index: &StreamIndex| streams[index.get()].stream.is_due(idle_interval, now);
+        let is_due = |index: &StreamIndex| streams[index.get()].is_due(idle_interval, now);
         indexes(streams.len()).filter(is_due).collect()
     }
 
@@ -159,6 +243,9 @@ impl Watch {
                 .offer_trial(now)
         });
         self.review(self.all().into_iter());
+        for (index, watched) in self.streams.borrow_mut().iter_mut().enumerate() {
+            self.review_partitions(StreamIndex(index as u16), watched, now);
+        }
         for index in trials {
             self.health.offer_trial(index);
         }
@@ -247,6 +334,15 @@ impl Watch {
 }
 
 impl Watched {
+    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away.
+    fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
+        let interval = match self.partitions.any_away() {
+            true => Some(PROBE_INTERVAL),
+            false => idle_interval,
+        };
+        self.stream.is_due(interval, now)
+    }
+
     /// Adds what has not been told of the stream. A reason in other words is no news.
     fn note_news(&mut self, news: &mut News) {
         let trouble = self.stream.trouble();

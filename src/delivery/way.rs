@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use super::flight::Flight;
 use super::outlet::Outlet;
 use super::overflow::Spooling;
-use super::shipment::{Settlement, Shipment};
+use super::shipment::{Origin, Part, Settlement, Shipment};
 
 /// One of the two shapes that delivery has. Clones are the same way.
 #[derive(Clone)]
@@ -23,14 +24,25 @@ impl Way {
         }
     }
 
-    /// Makes records safe, as far as that is possible now, and settles once for all of them.
-    pub(crate) async fn ship(&self, shipment: Shipment, settle: impl FnOnce(Settlement)) {
+    /// Makes records safe, as far as that is possible now, and settles for all of them.
+    pub(crate) async fn ship(&self, shipment: Shipment, origin: impl Origin) {
         match self {
-            Self::Direct(outlet) => {
-                let outcomes = outlet.ask_sink(shipment.stream, &shipment.records).await;
-                settle(Settlement::of_sink(shipment.records, outcomes));
-            }
-            Self::Spooling(spooling) => spooling.ship(shipment, settle).await,
+            Self::Direct(outlet) => ship_directly(outlet, shipment, origin).await,
+            Self::Spooling(spooling) => spooling.ship(shipment, origin).await,
         }
     }
+}
+
+async fn ship_directly(outlet: &Outlet, shipment: Shipment, mut origin: impl Origin) {
+    let Shipment { terms, records } = shipment;
+    let tell = |flight: &mut Flight<'_>| {
+        if origin.takes_part()
+            && let Some(positions) = flight.look()
+        {
+            let waiting = flight.waiting();
+            origin.settle_part(Part { positions, waiting });
+        }
+    };
+    let outcomes = outlet.ask_sink(terms.stream, &records, tell).await;
+    origin.settle(Settlement::of_sink(records, outcomes));
 }

@@ -173,7 +173,7 @@ impl Window {
         &mut self,
         standing: Standing,
         limits: Limits,
-        turn: impl Fn(u64) -> Turn,
+        turn: impl Fn(&Placed) -> Turn,
     ) -> Option<Wave> {
         debug_assert!(limits.records_max > 0 && limits.run_max > 0);
         let mut wave = Wave::new(standing, limits);
@@ -193,7 +193,7 @@ impl Window {
     }
 
     /// Takes the oldest records of one device, as many as may go.
-    fn take_run(&mut self, wave: &mut Wave, device: DeviceId, turn: impl Fn(u64) -> Turn) {
+    fn take_run(&mut self, wave: &mut Wave, device: DeviceId, turn: impl Fn(&Placed) -> Turn) {
         let line = self.lines.get_mut(&device);
         let line = line.expect("a device that may send has a line");
         debug_assert_eq!((line.state, line.standing), (State::Ready, wave.standing));
@@ -272,12 +272,17 @@ impl Window {
 
 impl Line {
     /// Moves the oldest records into the wave, as many as may go.
-    fn move_run(&mut self, wave: &mut Wave, size: &mut Size, turn: impl Fn(u64) -> Turn) -> RunEnd {
+    fn move_run(
+        &mut self,
+        wave: &mut Wave,
+        size: &mut Size,
+        turn: impl Fn(&Placed) -> Turn,
+    ) -> RunEnd {
         let mut run = 0;
         while run < wave.limits.run_max
             && let Some(next) = self.records.front()
         {
-            let turn = turn(next.place);
+            let turn = turn(next);
             match turn {
                 Turn::Wait => return RunEnd::Waits,
                 Turn::Go if !wave.has_room_for(&next.record) => {

@@ -11,7 +11,7 @@ use super::shutdown::Shutdown;
 use super::threads::DeliveryThread;
 use super::{in_flight_batches_max, local_runtime, spool};
 use crate::config::{Config, SinkConfig, host};
-use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised};
+use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised, STRAGGLERS_MAX};
 use crate::handover::Receiver;
 use crate::health::Health;
 use crate::lifecycle::Phases;
@@ -109,8 +109,10 @@ fn sink_options(config: &Config) -> SinkOptions {
         body_bytes_max: config.http.body_bytes_max,
         ack_timeout: config.ack.timeout,
         memory_bytes_max: config.memory_bytes_max,
-        // Each stream has one from the spool.
-        in_flight_batches_max: in_flight_batches_max(config) + config.streams.len(),
+        // Each stream has one from the spool, and stragglers are beside them.
+        in_flight_batches_max: in_flight_batches_max(config)
+            + config.streams.len()
+            + STRAGGLERS_MAX,
     }
 }
 

@@ -49,7 +49,10 @@ impl Foundation {
 }
 
 fn first_health(config: &Config) -> Health {
-    let health = Health::new(&config.streams);
+    let mut health = Health::new(&config.streams);
+    if config.spool.is_some() {
+        health = health.with_disk();
+    }
     match config.ack.mode {
         AckMode::Durable => health,
         AckMode::Queued => health.with_memory(),

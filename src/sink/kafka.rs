@@ -28,7 +28,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::{JoinSet, yield_now};
 
-use super::{SinkError, SinkOptions};
+use super::{Arrivals, Progress, SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
 use client::{Client, Common, Producer};
@@ -46,6 +46,7 @@ pub struct KafkaSink {
     topics: Vec<String>,
     settings: settings::Settings,
     sizes: verify::Sizes,
+    topic_leaders: verify::Topics,
     /// Keeps the secret in force; ends with the sink.
     _login: JoinSet<()>,
 }
@@ -81,6 +82,7 @@ impl KafkaSink {
             alone: OnceLock::new(),
             in_flight,
             sizes: verify::Sizes::unknown(topics.len()),
+            topic_leaders: verify::Topics::unknown(topics.len()),
             topics,
             settings,
             _login: keeping,
@@ -89,10 +91,22 @@ impl KafkaSink {
 
     /// Produces the records in their order and waits for their delivery reports.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        let nobody = Progress::default();
+        self.deliver_with(stream, records, &nobody).await
+    }
+
+    /// As [`deliver`](Self::deliver); `progress` tells of the reports that have come.
+    pub(crate) async fn deliver_with(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
-        let outcomes = self.produce(&self.client, stream, records.iter()).await;
+        let produced = self.produce(&self.client, stream, records.iter(), progress);
+        let outcomes = produced.await;
         let Outcomes::Each(mut outcomes) = outcomes else {
             return outcomes;
         };
@@ -116,7 +130,10 @@ impl KafkaSink {
         records: impl ExactSizeIterator<Item = &Record>,
     ) -> Outcomes {
         match self.alone() {
-            Some(alone) => self.produce(alone, stream, records).await,
+            Some(alone) => {
+                let nobody = Progress::default();
+                self.produce(alone, stream, records, &nobody).await
+            }
             None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
         }
     }
@@ -136,6 +153,7 @@ impl KafkaSink {
         client: &Client,
         stream: StreamIndex,
         records: impl ExactSizeIterator<Item = &Record>,
+        progress: &Progress,
     ) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
             // Reports, which make room, are counted on this thread: whoever asks again at once is
@@ -143,6 +161,7 @@ impl KafkaSink {
             yield_now().await;
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
+        progress.follow(batch.arrivals());
         let producer = client.producer();
         for (index, record) in records.enumerate() {
             if let Err(code) = send(&producer, stream, record, batch.opaque(index)) {

@@ -34,6 +34,8 @@ mod stream;
 mod turns;
 mod verify;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ use self::entry::{Deadlines, Entry, Reply};
 use self::stream::Stream;
 use self::turns::Turns;
 use self::verify::away;
-use super::{SinkError, SinkOptions};
+use super::{Arrivals, Progress, SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
@@ -170,6 +172,17 @@ impl KinesisSink {
 
     /// Puts the records, within `ack_timeout`. Cancelling drops what has not been sent.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
+        let nobody = Progress::default();
+        self.deliver_with(stream, records, &nobody).await
+    }
+
+    /// As [`deliver`](Self::deliver); `progress` tells of the records that are written.
+    pub(crate) async fn deliver_with(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
         let Some(dispatcher) = self.dispatchers.get(stream.get()) else {
             return none_written("the stream is not configured");
         };
@@ -181,7 +194,11 @@ impl KinesisSink {
         let batch = entries(records, deadlines, reply);
         let sent = async { dispatcher.lock().await.send(batch).await };
         match timeout_at(deadlines.last_call, sent).await {
-            Ok(Ok(())) => collect(outcomes, records.len(), deadlines.outcome).await,
+            Ok(Ok(())) => {
+                let told = Told::nothing_of(records.len());
+                progress.follow(told.clone());
+                told.collect(outcomes, deadlines.outcome).await
+            }
             Ok(Err(_)) => none_written("the dispatcher has ended"),
             Err(_) => none_written("too many records wait for the stream"),
         }
@@ -239,21 +256,37 @@ fn entries(
     entries
 }
 
-/// Gathers the outcomes; what is not reported by `deadline` is unknown.
-async fn collect(
-    mut reported: mpsc::Receiver<(u32, Outcome)>,
-    records: usize,
-    deadline: Instant,
-) -> Outcomes {
-    let mut outcomes = vec![Outcome::Unknown; records];
-    while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
-        outcomes[index as usize] = outcome;
+/// What has been reported of the records of one batch. Clones share it.
+#[derive(Clone)]
+struct Told(Rc<RefCell<Vec<Outcome>>>);
+
+impl Told {
+    fn nothing_of(records: usize) -> Self {
+        Self(Rc::new(RefCell::new(vec![Outcome::Unknown; records])))
     }
-    let is_delivered = |outcome: &Outcome| *outcome == Outcome::Delivered;
-    if outcomes.iter().all(is_delivered) {
-        return Outcomes::DELIVERED;
+
+    /// Gathers the outcomes; what is not reported by `deadline` is unknown.
+    async fn collect(
+        self,
+        mut reported: mpsc::Receiver<(u32, Outcome)>,
+        deadline: Instant,
+    ) -> Outcomes {
+        while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
+            self.0.borrow_mut()[index as usize] = outcome;
+        }
+        let outcomes = self.0.borrow();
+        let is_delivered = |outcome: &Outcome| *outcome == Outcome::Delivered;
+        if outcomes.iter().all(is_delivered) {
+            return Outcomes::DELIVERED;
+        }
+        Outcomes::Each(outcomes.clone())
     }
-    Outcomes::Each(outcomes)
+}
+
+impl Arrivals for Told {
+    fn has_arrived(&self, position: usize) -> bool {
+        self.0.borrow()[position] == Outcome::Delivered
+    }
 }
 
 fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {

@@ -50,6 +50,7 @@ pub struct Metrics {
     dropped_records: Counter,
     sink_duration: CachePadded<Histogram>,
     sink_up: Vec<Gauge>,
+    partitions_away: Vec<Gauge>,
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
     reload_failures: Vec<Counter>,
@@ -111,6 +112,11 @@ impl Metrics {
             sink_up: gauges(
                 "forebay_sink_up",
                 "Whether the sink takes the stream's records",
+                each("stream", streams),
+            ),
+            partitions_away: gauges(
+                "forebay_sink_partitions_away",
+                "Partitions of the stream that have no leader, or owe answers",
                 each("stream", streams),
             ),
             in_flight_batches: gauge(
@@ -179,6 +185,11 @@ impl Metrics {
     }
 
     /// Says whether the sink takes the stream's records.
+    /// Says how many partitions of the stream are away.
+    pub(crate) fn set_partitions_away(&self, stream: StreamIndex, away: usize) {
+        self.partitions_away[stream.get()].set(away as f64);
+    }
+
     pub fn set_sink_up(&self, stream: StreamIndex, up: bool) {
         self.sink_up[stream.get()].set(u8::from(up));
     }

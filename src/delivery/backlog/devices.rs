@@ -3,9 +3,30 @@
 //! Bounded by the records in the spool: the table is indexed by the place of each device's last
 //! record, and what is before the first place that is not done with is let go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::record::DeviceId;
+
+/// The place in line of records that follow others of their devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What records are to do that follow others of their device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// Nothing is before them.
+    Go,
+    /// What is before them is on its way.
+    Wait,
+    /// Some of it is not, and will not be soon.
+    Stay,
+}
 
 /// Devices that spool.
 #[derive(Debug, Default)]
@@ -22,6 +43,21 @@ struct Spooled {
     appending: usize,
     /// The place of its last one.
     last: Option<u64>,
+    /// The place of the last one that is in flight to the sink.
+    sent: Option<u64>,
+    /// Records in memory that follow what is on disk, oldest first.
+    followers: VecDeque<Ticket>,
+}
+
+impl Spooled {
+    fn is_nothing(&self) -> bool {
+        self.appending == 0 && self.last.is_none() && self.followers.is_empty()
+    }
+
+    /// Whether all of it that is on disk is in flight.
+    fn is_in_flight(&self) -> bool {
+        self.appending == 0 && self.last.is_some() && self.last == self.sent
+    }
 }
 
 impl SpooledDevices {
@@ -34,11 +70,71 @@ impl SpooledDevices {
         let Some(spooled) = self.spooled.get(device) else {
             return false;
         };
-        let has_some = spooled.appending > 0 || spooled.last.is_some_and(|last| !is_done(last));
+        let has_last = spooled.last.is_some_and(|last| !is_done(last));
+        let has_some = spooled.appending > 0 || has_last || !spooled.followers.is_empty();
         if !has_some {
             self.forget(device);
         }
         has_some
+    }
+
+    /// Whether all that the device has on disk is in flight, or records of it wait for that already.
+    pub(super) fn is_leaving(&self, device: &DeviceId) -> bool {
+        let spooled = self.spooled.get(device);
+        spooled.is_some_and(|spooled| spooled.is_in_flight() || !spooled.followers.is_empty())
+    }
+
+    /// Records of the device wait in line.
+    pub(super) fn follow(&mut self, device: &DeviceId, ticket: Ticket) {
+        let spooled = self.spooled.get_mut(device);
+        let spooled = spooled.expect("a device that is leaving is known");
+        if spooled.followers.back() != Some(&ticket) {
+            spooled.followers.push_back(ticket);
+        }
+        debug_assert!(spooled.followers.iter().is_sorted(), "tickets count up");
+    }
+
+    /// What the device's records with this ticket are to do.
+    pub(super) fn step(
+        &self,
+        device: &DeviceId,
+        ticket: Ticket,
+        is_done: impl Fn(u64) -> bool,
+    ) -> Step {
+        let spooled = self.spooled.get(device);
+        let spooled = spooled.expect("a device is known while records follow");
+        if spooled.followers.front() != Some(&ticket) || spooled.is_in_flight() {
+            return Step::Wait;
+        }
+        let is_free = spooled.appending == 0 && spooled.last.is_none_or(is_done);
+        if is_free { Step::Go } else { Step::Stay }
+    }
+
+    /// The device's records with this ticket wait no more.
+    pub(super) fn unfollow(
+        &mut self,
+        device: &DeviceId,
+        ticket: Ticket,
+        is_done: impl Fn(u64) -> bool,
+    ) {
+        if let Some(spooled) = self.spooled.get_mut(device) {
+            spooled.followers.retain(|other| *other != ticket);
+            self.has(device, is_done);
+        }
+    }
+
+    /// The device's record at this place is in flight.
+    pub(super) fn sent(&mut self, device: &DeviceId, place: u64) {
+        if let Some(spooled) = self.spooled.get_mut(device) {
+            spooled.sent = spooled.sent.max(Some(place));
+        }
+    }
+
+    /// A record of the device did not arrive.
+    pub(super) fn came_back(&mut self, device: &DeviceId) {
+        if let Some(spooled) = self.spooled.get_mut(device) {
+            spooled.sent = None;
+        }
     }
 
     /// A record of the device is on its way to disk.
@@ -93,11 +189,12 @@ impl SpooledDevices {
             return;
         };
         spooled.last = None;
-        if spooled.appending == 0 {
+        if spooled.is_nothing() {
             self.spooled.remove(device);
         }
     }
 
+    /// Nothing of the device is left.
     fn forget(&mut self, device: &DeviceId) {
         if let Some(spooled) = self.spooled.remove(device)
             && let Some(last) = spooled.last

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::delivery::back_off::Refusal;
 use crate::delivery::flow::Flow;
+use crate::delivery::watch::Watch;
 use crate::delivery::window::{Placed, Size};
 use crate::record::{DeviceId, StreamIndex};
 use crate::spool::Frame;
@@ -27,6 +28,8 @@ pub(super) struct Backlogged {
     pub flow: Flow,
     pub refusal: Refusal,
     postponed: Postponed,
+    /// How often other partitions had been away when devices that wait for one were woken.
+    partition_moves: u64,
 }
 
 /// Records that were refused and could not be set aside, and those behind them. Their devices wait.
@@ -45,7 +48,14 @@ impl Backlogged {
             flow: Flow::default(),
             refusal: Refusal::default(),
             postponed: Postponed::default(),
+            partition_moves: 0,
         }
+    }
+
+    /// Whether other partitions are away than when this was asked last.
+    pub(super) fn partitions_moved(&mut self, watch: &Watch) -> bool {
+        let moves = self.index.map_or(0, |index| watch.partition_moves(index));
+        moves != mem::replace(&mut self.partition_moves, moves)
     }
 
     /// How many records it has room for where it has this share of what is read ahead.

@@ -121,7 +121,7 @@ async fn ask(spooling: &Spooling, stream: Option<StreamIndex>, records: &[Record
             "the stream is not among FOREBAY_STREAMS".into(),
         ));
     };
-    let asked = spooling.outlet().ask_sink(stream, records);
+    let asked = spooling.outlet().ask_sink(stream, records, |_| {});
     let answered = spooling.alarm().guard("a delivery from the spool", asked);
     let unknown = Outcomes::All(Outcome::Unknown);
     answered.await.unwrap_or(unknown)

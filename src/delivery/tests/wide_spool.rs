@@ -17,6 +17,9 @@ const ACK_TIME: Duration = Duration::from_millis(100);
 
 const TICK: Duration = Duration::from_millis(100);
 
+/// The spool tells what it holds a few times a second of its own time, in which many ticks pass.
+const TICKS_TO_LEAVE_MAX: u32 = 2000;
+
 /// As a gateway with one worker has them, by default.
 fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
     Setup {
@@ -68,7 +71,9 @@ async fn let_disk_work(bench: &mut Bench) {
 
 fn count(bench: &Bench, stream: u16) -> u64 {
     let taken = bench.taken.borrow();
-    let of_stream = taken.iter().filter(|taken| taken.0 == StreamIndex(stream));
+    let of_stream = taken
+        .iter()
+        .filter(|taken| taken.stream == StreamIndex(stream));
     of_stream.count() as u64
 }
 
@@ -78,9 +83,18 @@ fn assert_in_order(bench: &Bench, stream: u16) {
     }
 }
 
+/// Records that are on disk and not done with.
+fn on_disk(bench: &Bench) -> u64 {
+    let metrics = bench.metrics.render();
+    let count = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("forebay_spool_records "));
+    count.unwrap().parse().unwrap()
+}
+
 /// Spools records while the stream is away, and tells how long it takes from its return until no
 /// more are on their way than three ack times of live ones: those are sent all the while, so many a
-/// tick.
+/// tick. Then none is on disk, although they go on.
 async fn time_to_empty(devices: u16, spooled: u64, live: u64, setup: Setup) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::start_as(setup, Some(dir.path()), delivered);
@@ -102,6 +116,14 @@ async fn time_to_empty(devices: u16, spooled: u64, live: u64, setup: Setup) -> D
         assert!(began_at.elapsed() < Duration::from_secs(120), "it grows");
     }
     let took = began_at.elapsed();
+    let mut ticks = 0;
+    while on_disk(&bench) > 0 {
+        bench.send(0, &fleet.next(live), AckSlot(0));
+        let_disk_work(&mut bench).await;
+        sleep(TICK).await;
+        ticks += 1;
+        assert!(ticks < TICKS_TO_LEAVE_MAX, "devices do not leave the spool");
+    }
     sleep(Duration::from_secs(5)).await;
     assert_eq!(
         count(&bench, 0),
@@ -130,6 +152,17 @@ fn a_spool_of_many_devices_empties_faster_than_they_fill_it() {
         let took = time_to_empty(1_000, 50_000, 400, wide(|_, _| ACK_TIME)).await;
         let net_per_second = 50_000.0 / took.as_secs_f64();
         assert!(net_per_second >= 8_000.0, "{net_per_second} a second");
+    });
+}
+
+/// A device that sends again before the sink has answered has something in flight at all times:
+/// its next record waits for that in memory, and then goes on without the spool.
+#[test]
+fn devices_leave_the_spool_although_they_send_faster_than_the_sink_answers() {
+    on_simulated_time(async {
+        let setup = wide(|_, _| ACK_TIME * 5 / 2);
+        let took = time_to_empty(5, 50, 5, setup).await;
+        assert!(took <= Duration::from_secs(2), "{took:?}");
     });
 }
 
@@ -278,6 +311,8 @@ proptest! {
                 records_max: 20,
                 in_flight_batches_max: 16,
                 keeps_order_within_call,
+                stuck: None,
+                partitions: None,
                 ack_time: Box::new(move |_, _| {
                     called.set(called.get() + 1);
                     Duration::from_millis(ack_millis[called.get() % ack_millis.len()])

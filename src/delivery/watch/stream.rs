@@ -140,9 +140,28 @@ impl Stream {
         self.in_flight
     }
 
-    pub(crate) fn batch_finished(&mut self, end: End, now: Instant) {
-        debug_assert!(self.in_flight > 0, "a batch ends once");
+    /// A batch is in flight no more, or takes longer than is worth waiting for.
+    pub(crate) fn batch_left(&mut self) {
+        debug_assert!(self.in_flight > 0, "a batch leaves once");
         self.in_flight -= 1;
+    }
+
+    /// Records have arrived of a batch that is in flight still.
+    pub(crate) fn progressed(&mut self, now: Instant) {
+        self.taken(now);
+    }
+
+    /// It is to be asked soon.
+    pub(crate) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// Whether it has taken a record since then.
+    pub(crate) fn has_taken_since(&self, since: Instant) -> bool {
+        self.taken_at.is_some_and(|taken_at| taken_at > since)
+    }
+
+    pub(crate) fn batch_finished(&mut self, end: End, now: Instant) {
         match end {
             End::Taken => self.taken(now),
             End::Failed(reason) => {
@@ -279,6 +298,7 @@ mod tests {
 
     fn batch(stream: &mut Stream, end: End, now: Instant) {
         stream.batch_started(now);
+        stream.batch_left();
         stream.batch_finished(end, now);
     }
 

@@ -33,7 +33,7 @@ fn push(window: &mut Window, first: u64, devices: &[u8]) {
     }
 }
 
-fn take(window: &mut Window, limits: Limits, turn: impl Fn(u64) -> Turn) -> Option<Wave> {
+fn take(window: &mut Window, limits: Limits, turn: impl Fn(&Placed) -> Turn) -> Option<Wave> {
     window.take_wave(Standing::Well, limits, turn)
 }
 
@@ -52,7 +52,13 @@ fn arrive(window: &mut Window, wave: Wave) -> Vec<u64> {
 fn a_wave_has_the_oldest_record_of_each_device_and_what_waits_holds_back_its_own_device_only() {
     let mut window = Window::default();
     push(&mut window, 0, &[1, 1, 2, 3, 3]);
-    let turn = |place| if place == 3 { Turn::Wait } else { Turn::Go };
+    let turn = |placed: &Placed| {
+        if placed.place == 3 {
+            Turn::Wait
+        } else {
+            Turn::Go
+        }
+    };
     let first = take(&mut window, LIMITS, turn).unwrap();
     assert_eq!(places(&first), [0, 2]);
     assert!(take(&mut window, LIMITS, turn).is_none(), "1 is in flight");
@@ -63,7 +69,13 @@ fn a_wave_has_the_oldest_record_of_each_device_and_what_waits_holds_back_its_own
     window.wake(0..3);
     assert!(take(&mut window, LIMITS, |_| Turn::Go).is_none(), "3 waits");
     window.wake(3..4);
-    let turn = |place| if place == 3 { Turn::Forget } else { Turn::Go };
+    let turn = |placed: &Placed| {
+        if placed.place == 3 {
+            Turn::Forget
+        } else {
+            Turn::Go
+        }
+    };
     let third = take(&mut window, LIMITS, turn).unwrap();
     assert_eq!(arrive(&mut window, third), [4]);
     assert_eq!(window.size(), Size::default());
@@ -115,7 +127,7 @@ fn a_wave_costs_what_it_holds() {
         push(&mut window, u64::from(device) * 100, &[device; 100]);
     }
     let asked = Cell::new(0);
-    let turn = |_| {
+    let turn = |_: &Placed| {
         asked.set(asked.get() + 1);
         Turn::Go
     };
@@ -151,8 +163,8 @@ fn run(window: &mut Window, limits: Limits, fates: Vec<WaveFate>) -> ByDevice {
     let mut fates = often.chain(std::iter::repeat(WaveFate::default()));
     for _ in 0..10_000 {
         let WaveFate { waits, fails } = fates.next().unwrap();
-        let turn = |place| {
-            if waits && place % 3 == 0 {
+        let turn = |placed: &Placed| {
+            if waits && placed.place % 3 == 0 {
                 Turn::Wait
             } else {
                 Turn::Go

@@ -5,15 +5,18 @@
 //! frees its place and wakes whoever waits for it. librdkafka reports each message exactly once, so
 //! a place is never free while a message still names it, even when nobody waits any more.
 //!
+//! Each record that was delivered is noted, for whoever asks before the last report is in.
+//!
 //! Bounds: as many batches as delivery has in flight, each of fewer than 2^32 records.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
+use super::Arrivals;
 use crate::record::{Outcome, Outcomes};
 
 /// Bits of the word that are the record's place in its batch.
@@ -29,6 +32,8 @@ pub(crate) struct InFlight {
 struct Reported {
     records: usize,
     remaining: AtomicUsize,
+    /// A bit for each record that was delivered.
+    delivered: Box<[AtomicU64]>,
     /// Records that were not delivered; locked only for those.
     failed: Mutex<Vec<(usize, Outcome)>>,
     complete: Notify,
@@ -52,10 +57,11 @@ impl InFlight {
     pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
         debug_assert!(records > 0, "nothing would report an empty batch");
         let place = self.free.pop()?;
-        let remaining = AtomicUsize::new(records);
+        let words = records.div_ceil(u64::BITS as usize);
         let reported = Reported {
             records,
-            remaining,
+            remaining: AtomicUsize::new(records),
+            delivered: (0..words).map(|_| AtomicU64::new(0)).collect(),
             failed: Mutex::default(),
             complete: Notify::new(),
         };
@@ -96,6 +102,11 @@ impl BatchInFlight {
         self.place << INDEX_BITS | index
     }
 
+    /// Tells which records have been reported as delivered.
+    pub(crate) fn arrivals(&self) -> impl Arrivals + 'static {
+        self.reported.clone()
+    }
+
     /// Waits for the last report.
     pub(crate) async fn reported(self) -> Outcomes {
         self.reported.complete.notified().await;
@@ -107,15 +118,21 @@ impl Reported {
     /// Counts a report, and says whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         debug_assert!(index < self.records, "the word names a record of the batch");
-        if let Some(outcome) = failure {
-            self.failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((index, outcome));
+        match failure {
+            None => self.note_delivered(index),
+            Some(outcome) => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.push((index, outcome));
+            }
         }
         let remaining = self.remaining.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(remaining > 0, "each message is reported once");
         remaining == 1
+    }
+
+    fn note_delivered(&self, index: usize) {
+        let (word, bit) = place_of(index);
+        self.delivered[word].fetch_or(bit, Ordering::Relaxed);
     }
 
     fn outcomes(&self) -> Outcomes {
@@ -132,6 +149,19 @@ impl Reported {
     }
 }
 
+impl Arrivals for Arc<Reported> {
+    fn has_arrived(&self, position: usize) -> bool {
+        let (word, bit) = place_of(position);
+        self.delivered[word].load(Ordering::Relaxed) & bit != 0
+    }
+}
+
+/// The word of a record's bit, and the bit.
+fn place_of(index: usize) -> (usize, u64) {
+    let bits = u64::BITS as usize;
+    (index / bits, 1 << (index % bits))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +174,13 @@ mod tests {
         assert_eq!(batch.opaque(1), 1);
         table.report(batch.opaque(1), Some(Outcome::Unknown));
         assert!(table.begin(1).is_none());
+        let arrivals = batch.arrivals();
+        assert_eq!([0, 1].map(|index| arrivals.has_arrived(index)), [false; 2]);
         table.report(batch.opaque(0), None);
+        assert_eq!(
+            [0, 1].map(|index| arrivals.has_arrived(index)),
+            [true, false]
+        );
         assert_eq!(
             batch.reported().await,
             Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown])

@@ -18,11 +18,11 @@ use futures_util::task::AtomicWaker;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new,
-    rd_kafka_headers_t, rd_kafka_message_status, rd_kafka_msg_status_t,
-    rd_kafka_oauthbearer_set_token, rd_kafka_producev, rd_kafka_queue_cb_event_enable,
-    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_length, rd_kafka_queue_t,
-    rd_kafka_resp_err_t, rd_kafka_sasl_set_credentials, rd_kafka_t, rd_kafka_topic_destroy,
-    rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
+    rd_kafka_headers_t, rd_kafka_message_status, rd_kafka_msg_partitioner_murmur2,
+    rd_kafka_msg_status_t, rd_kafka_oauthbearer_set_token, rd_kafka_producev,
+    rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
+    rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_sasl_set_credentials,
+    rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t::*,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -173,6 +173,24 @@ impl Drop for Headers {
         // SAFETY: they are ours as long as no message has them.
         unsafe { rd_kafka_headers_destroy(self.0) };
     }
+}
+
+/// Finds the partition of a message by its key among so many, as `murmur2_random` does and Java's
+/// producers do.
+pub(crate) fn murmur2_partition(key: &[u8], partitions: u32) -> u32 {
+    let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+    // SAFETY: it reads the key, as long as told, and asks neither the topic nor what is opaque.
+    let partition = unsafe {
+        rd_kafka_msg_partitioner_murmur2(
+            ptr::null(),
+            key.as_ptr().cast(),
+            key.len(),
+            count,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    u32::try_from(partition).unwrap_or_default()
 }
 
 struct Topic(*mut rd_kafka_topic_t);

@@ -1,0 +1,252 @@
+//! A batch that the sink has, and the word that comes of it: of all its records at once, or of
+//! those that have arrived while others take longer.
+//!
+//! The records of a batch belong to many partitions or shards, and one of these may be slow, or
+//! away. A batch is a *straggler* when it takes much longer than its stream's batches do, although
+//! some of its records have arrived or other batches have since: then those that have arrived go
+//! home without the others, and the batch takes up none of the places of its stream any more. A
+//! stream that stands still as a whole has no stragglers.
+//!
+//! Bounds: [`STRAGGLERS_MAX`] of the gateway; while there are as many, others stay whole. A straggler
+//! has one part on its way home at a time.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::outlet::Outlet;
+use super::watch::SILENT_AFTER;
+use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
+use crate::sink::Progress;
+
+/// Stragglers at once: about what one partition of ten makes in the second until it is known to be
+/// away.
+pub(crate) const STRAGGLERS_MAX: usize = 1024;
+
+/// Each look at a straggler is so many times later than the one before, within a second.
+const LATER: u32 = 2;
+const LATER_MAX: Duration = Duration::from_secs(1);
+
+/// A batch takes much longer than others after so many times as long...
+const STRAGGLES_AFTER: u32 = 3;
+
+/// ...but not sooner than this, nor later.
+const STRAGGLES_AFTER_MIN: Duration = Duration::from_millis(4);
+const STRAGGLES_AFTER_MAX: Duration = Duration::from_secs(2);
+
+const _: () = assert!(STRAGGLES_AFTER_MIN.as_millis() < STRAGGLES_AFTER_MAX.as_millis());
+
+/// How long the batches of one stream take, as a moving average.
+#[derive(Debug, Default)]
+pub(crate) struct Usual(Cell<Duration>);
+
+/// A batch of records that the sink has.
+pub(crate) struct Flight<'a> {
+    outlet: &'a Outlet,
+    stream: StreamIndex,
+    records: &'a [Record],
+    began_at: Instant,
+    progress: &'a Progress,
+    answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
+    looks: Looks,
+    straggler: Option<Straggler>,
+    /// Whether each record was told to have arrived; empty as long as none was.
+    told: Vec<bool>,
+}
+
+/// When it is looked next at what has arrived.
+struct Looks {
+    at: Instant,
+    next_in: Duration,
+}
+
+/// What there is to say of a batch.
+pub(crate) enum Word {
+    /// What became of each record, those included that have arrived before.
+    Landed(Outcomes),
+    /// It takes long: it is time for a [look](Flight::look).
+    Late,
+}
+
+impl Usual {
+    fn note(&self, took: Duration) {
+        let usual = self.0.get();
+        let usual = if usual.is_zero() {
+            took
+        } else {
+            (usual * 7 + took) / 8
+        };
+        self.0.set(usual);
+    }
+
+    fn straggles_after(&self) -> Duration {
+        let after = self.0.get() * STRAGGLES_AFTER;
+        after.clamp(STRAGGLES_AFTER_MIN, STRAGGLES_AFTER_MAX)
+    }
+}
+
+impl<'a> Flight<'a> {
+    /// `answer` is the sink's, and `progress` what it tells of meanwhile.
+    pub(crate) fn new(
+        outlet: &'a Outlet,
+        stream: StreamIndex,
+        records: &'a [Record],
+        progress: &'a Progress,
+        answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
+    ) -> Self {
+        let began_at = outlet.watch.batch_started(stream);
+        let next_in = outlet.usual(stream).straggles_after();
+        Self {
+            outlet,
+            stream,
+            records,
+            began_at,
+            progress,
+            answer,
+            looks: Looks {
+                at: began_at + next_in,
+                next_in,
+            },
+            straggler: None,
+            told: Vec::new(),
+        }
+    }
+
+    /// Waits for the answer, or until it is time to look what has arrived.
+    pub(crate) async fn word(&mut self) -> Word {
+        tokio::select! {
+            biased;
+            outcomes = self.answer.as_mut() => self.landed(outcomes),
+            () = sleep_until(self.looks.at) => {
+                self.looks.next_in = (self.looks.next_in * LATER).min(LATER_MAX);
+                self.looks.at = Instant::now() + self.looks.next_in;
+                self.tell_of_silence();
+                Word::Late
+            }
+        }
+    }
+
+    /// A straggler shows which partitions are silent.
+    fn tell_of_silence(&self) {
+        if self.straggler.is_some() && self.began_at.elapsed() >= SILENT_AFTER {
+            let missing = self.missing();
+            let devices = missing
+                .iter()
+                .map(|position| &self.records[*position].device);
+            self.outlet.watch.devices_straggle(self.stream, devices);
+        }
+    }
+
+    fn landed(&mut self, outcomes: Outcomes) -> Word {
+        let took = self.began_at.elapsed();
+        if outcomes == Outcomes::DELIVERED {
+            self.outlet.usual(self.stream).note(took);
+        }
+        if self.straggler.take().is_none() {
+            self.outlet.watch.batch_left(self.stream);
+        }
+        self.outlet
+            .answered(self.stream, &outcomes, self.records.len(), took);
+        Word::Landed(outcomes)
+    }
+
+    /// Waits for the answer, however long it takes.
+    pub(crate) async fn answer(&mut self) -> Outcomes {
+        loop {
+            if let Word::Landed(outcomes) = self.word().await {
+                return outcomes;
+            }
+        }
+    }
+
+    /// What has arrived that was not told before. `None` where the batch is no straggler, or has
+    /// nothing to tell; with the first word it takes up no place of its stream any more, be it
+    /// that nothing has arrived.
+    pub(crate) fn look(&mut self) -> Option<Vec<usize>> {
+        let arrived = self.arrived();
+        if self.straggler.is_none() {
+            self.straggler = Some(self.straggle(!arrived.is_empty())?);
+        } else if arrived.is_empty() {
+            return None;
+        }
+        self.told.resize(self.records.len(), false);
+        for position in &arrived {
+            self.told[*position] = true;
+        }
+        if !arrived.is_empty() {
+            self.outlet.watch.batch_progressed(self.stream);
+        }
+        Some(arrived)
+    }
+
+    /// Makes a straggler of the batch, where others overtake it and there are not too many.
+    fn straggle(&self, has_arrivals: bool) -> Option<Straggler> {
+        let watch = &self.outlet.watch;
+        if !has_arrivals && !watch.has_taken_since(self.stream, self.began_at) {
+            return None;
+        }
+        let straggler = self.outlet.stragglers.place()?;
+        watch.batch_straggles(self.stream);
+        Some(straggler)
+    }
+
+    fn arrived(&self) -> Vec<usize> {
+        let is_new = |position: &usize| !self.was_told(*position);
+        let positions = (0..self.records.len()).filter(is_new);
+        positions
+            .filter(|position| self.progress.has_arrived(*position))
+            .collect()
+    }
+
+    /// Whether the record at this position was told to have arrived.
+    fn was_told(&self, position: usize) -> bool {
+        self.told.get(position).is_some_and(|was_told| *was_told)
+    }
+
+    /// The devices of records that have not arrived, as far as was told.
+    pub(crate) fn waiting(&self) -> HashSet<DeviceId> {
+        let records = self.records.iter().enumerate();
+        let waiting = records.filter(|(position, _)| !self.was_told(*position));
+        waiting.map(|(_, record)| record.device.clone()).collect()
+    }
+
+    /// The records that may not have arrived, as far as is known now, by their positions.
+    pub(crate) fn missing(&self) -> Vec<usize> {
+        let has_arrived = |position| self.progress.has_arrived(position);
+        let positions = 0..self.records.len();
+        positions
+            .filter(|position| !self.was_told(*position) && !has_arrived(*position))
+            .collect()
+    }
+}
+
+/// How many batches straggle.
+#[derive(Debug, Default)]
+pub(crate) struct Stragglers(Rc<Cell<usize>>);
+
+/// A place among the stragglers; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Straggler(Rc<Cell<usize>>);
+
+impl Stragglers {
+    /// `None` while there are too many.
+    pub(crate) fn place(&self) -> Option<Straggler> {
+        let others = self.0.get();
+        if others >= STRAGGLERS_MAX {
+            return None;
+        }
+        self.0.set(others + 1);
+        Some(Straggler(self.0.clone()))
+    }
+}
+
+impl Drop for Straggler {
+    fn drop(&mut self) {
+        debug_assert!(self.0.get() > 0, "each has its place");
+        self.0.set(self.0.get() - 1);
+    }
+}

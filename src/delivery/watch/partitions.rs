@@ -1,0 +1,133 @@
+//! Which partitions of the streams are away: those that have no leader, and those that owe answers
+//! although others of their stream answer.
+//!
+//! The sink tells of leaders when it is asked; stragglers tell of silence. A partition that is away
+//! is named on `/readyz`. Its devices' records go to disk at once where there is a spool, and are
+//! refused at once where there is none; what is on disk of them waits. Silence is believed for
+//! [`SILENCE_MEMORY`]: then some records are let in, and show whether it lasts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::health::Spread;
+use crate::record::DeviceId;
+use crate::sink::Partitions;
+
+/// So long a partition owes an answer until it counts as silent.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// How long silence is believed that no straggler confirms.
+const SILENCE_MEMORY: Duration = Duration::from_secs(2);
+
+/// What is known of the partitions of one stream.
+#[derive(Debug, Default)]
+pub(super) struct StreamPartitions {
+    /// `None` while it is not known where a device's records go.
+    spread: Option<Spread>,
+    leaderless: BTreeSet<u32>,
+    /// Each with the end of what is believed of it.
+    silent: BTreeMap<u32, Instant>,
+    away: BTreeSet<u32>,
+    moves: u64,
+}
+
+impl StreamPartitions {
+    /// What the sink knew of them when it was asked last.
+    pub(super) fn found(&mut self, found: Option<Partitions>) {
+        let Some(Partitions { spread, leaderless }) = found else {
+            return;
+        };
+        if self
+            .spread
+            .is_none_or(|known| known.partitions != spread.partitions)
+        {
+            // Devices go elsewhere than they did.
+            self.silent.clear();
+        }
+        self.spread = Some(spread);
+        self.leaderless = leaderless;
+    }
+
+    /// Records of these devices straggle.
+    pub(super) fn straggle<'a>(
+        &mut self,
+        devices: impl Iterator<Item = &'a DeviceId>,
+        now: Instant,
+    ) {
+        let Some(spread) = self.spread else {
+            return;
+        };
+        for device in devices {
+            let until = now + SILENCE_MEMORY;
+            self.silent.insert(spread.partition(device), until);
+        }
+    }
+
+    /// Whether other partitions are away than before.
+    pub(super) fn review(&mut self, now: Instant) -> bool {
+        self.silent.retain(|_, until| *until > now);
+        let mut away = self.leaderless.clone();
+        away.extend(self.silent.keys());
+        let has_changed = away != self.away;
+        self.moves += u64::from(has_changed);
+        self.away = away;
+        has_changed
+    }
+
+    /// How often others were away than before.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Those that are away, and how the stream's records are spread.
+    pub(super) fn away(&self) -> Option<(Spread, &BTreeSet<u32>)> {
+        Some((self.spread?, &self.away))
+    }
+
+    /// Whether any is away.
+    pub(super) fn any_away(&self) -> bool {
+        !self.away.is_empty()
+    }
+
+    /// Whether the device's records go to one that is away.
+    pub(super) fn has_away(&self, device: &DeviceId) -> bool {
+        let spread = self.spread.filter(|_| self.any_away());
+        spread.is_some_and(|spread| self.away.contains(&spread.partition(device)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_length(key: &[u8], partitions: u32) -> u32 {
+        key.len() as u32 % partitions
+    }
+
+    fn found(partitions: u32, leaderless: &[u32]) -> Option<Partitions> {
+        let spread = Spread {
+            find: by_length,
+            partitions,
+        };
+        let leaderless = leaderless.iter().copied().collect();
+        Some(Partitions { spread, leaderless })
+    }
+
+    #[test]
+    fn a_partition_is_away_without_a_leader_or_while_it_is_silent() {
+        let (now, device) = (Instant::now(), |name| DeviceId::parse(name).unwrap());
+        let mut partitions = StreamPartitions::default();
+        partitions.straggle([device("a")].iter(), now);
+        assert!(!partitions.review(now), "nobody knows where it went");
+        partitions.found(found(4, &[2]));
+        assert!(partitions.review(now) && !partitions.review(now));
+        assert!(partitions.has_away(&device("bb")) && !partitions.has_away(&device("ccc")));
+        partitions.straggle([device("ccc")].iter(), now);
+        partitions.found(found(4, &[]));
+        assert!(partitions.review(now) && partitions.has_away(&device("ccc")));
+        assert!(!partitions.has_away(&device("bb")), "it has a leader again");
+        assert!(partitions.review(now + SILENCE_MEMORY) && !partitions.any_away());
+    }
+}
