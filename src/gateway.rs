@@ -6,6 +6,7 @@
 
 mod alarm;
 mod delivery;
+mod ends;
 mod foundation;
 mod front;
 mod listen;

@@ -96,19 +96,20 @@ pub trait Scripted {
 
 impl Sink {
     /// Builds the client; does not need the sink to be reachable. Wrong settings are
-    /// `Misconfigured`. `on_bad_password` is called when a changed password file is of no use.
+    /// `Misconfigured`. `on_password` is called when a password file has changed, with whether it
+    /// is of use.
     #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
     pub async fn open(
         config: &SinkConfig,
         options: SinkOptions,
-        on_bad_password: impl Fn() + Send + 'static,
+        on_password: impl Fn(bool) + Send + 'static,
     ) -> Result<Self, SinkError> {
         Ok(match config {
             SinkConfig::Null => Self::Null,
             SinkConfig::File(config) => Self::File(file::FileSink::open(config, options)?),
             #[cfg(feature = "kafka")]
             SinkConfig::Kafka(config) => {
-                let sink = kafka::KafkaSink::open(config, options, on_bad_password)?;
+                let sink = kafka::KafkaSink::open(config, options, on_password)?;
                 Self::Kafka(Box::new(sink))
             }
             #[cfg(feature = "kinesis")]

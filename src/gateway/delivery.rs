@@ -94,8 +94,11 @@ impl Parts {
 
     async fn open(self) -> Result<Delivery, SinkError> {
         let metrics = self.metrics.clone();
-        let on_bad_password = move || metrics.reload_failed(Reload::Password);
-        let sink = Sink::open(&self.sink, self.sink_options, on_bad_password).await?;
+        let on_password = move |is_good| match is_good {
+            true => metrics.reload_succeeded(Reload::Password),
+            false => metrics.reload_failed(Reload::Password),
+        };
+        let sink = Sink::open(&self.sink, self.sink_options, on_password).await?;
         let delivery = Delivery::new(sink, self.backlog, self.health, self.metrics, self.options)
             .counting(self.promised);
         delivery.verify().await?;

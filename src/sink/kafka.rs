@@ -51,12 +51,12 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_bad_password` is
-    /// called when a changed password file is of no use.
+    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_password` is called
+    /// when a password file has changed, with whether it is of use.
     pub fn open(
         config: &KafkaConfig,
         options: SinkOptions,
-        on_bad_password: impl Fn() + Send + 'static,
+        on_password: impl Fn(bool) + Send + 'static,
     ) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
@@ -75,7 +75,7 @@ impl KafkaSink {
         let client = Client::new(settings.client.clone(), common.clone());
         let client = client.map_err(|error| settings.misconfigured(error))?;
         let mut keeping = JoinSet::new();
-        keeping.spawn(login.keep(common.keyring, common.reports, on_bad_password));
+        keeping.spawn(login.keep(common.keyring, common.reports, on_password));
         Ok(Self {
             client,
             alone: OnceLock::new(),

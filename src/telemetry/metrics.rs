@@ -51,17 +51,26 @@ pub struct Metrics {
     sink_duration: CachePadded<Histogram>,
     sink_up: Vec<Gauge>,
     in_flight_batches: Gauge,
-    certificate_expiry: Gauge,
+    ends: EndGauges,
     reload_failures: Vec<Counter>,
+    reload_ok: Vec<Gauge>,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
+/// Handles for when what the files of TLS hold ends.
+struct EndGauges {
+    certificate: Gauge,
+    client_ca: Gauge,
+    crl: Gauge,
+}
+
 /// Handles for what the workers count: each is the sum over all of them.
 struct Totals {
     requests: Vec<Counter>,
+    refusals: Vec<Counter>,
     connections: Vec<Gauge>,
     handshakes: Vec<Counter>,
     refused: Vec<Counter>,
@@ -117,15 +126,13 @@ impl Metrics {
                 "forebay_sink_in_flight_batches",
                 "Batches that the sink has not answered",
             ),
-            certificate_expiry: gauge(
-                "forebay_tls_certificate_expiry_timestamp_seconds",
-                "When the server certificate expires",
-            ),
+            ends: EndGauges::register(),
             reload_failures: counters(
                 "forebay_tls_reload_failures_total",
                 "Changed files that could not be used, by what they hold",
                 each("what", &Reload::LABELS),
             ),
+            reload_ok: reload_ok(),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -188,14 +195,27 @@ impl Metrics {
         self.in_flight_batches.set(batches as f64);
     }
 
-    /// Says when the server's own certificate expires.
-    pub fn set_certificate_expiry(&self, at: Timestamp) {
-        self.certificate_expiry.set((at.0 / 1000) as f64);
+    /// Says when the server's own chain expires.
+    pub(crate) fn set_certificate_end(&self, at: Timestamp) {
+        self.ends.certificate.set(seconds(at));
+    }
+
+    /// Says when the first authority of the bundle expires, and when the first list is due; `None`
+    /// where there is no list.
+    pub(crate) fn set_trust_ends(&self, client_ca: Timestamp, crl: Option<Timestamp>) {
+        self.ends.client_ca.set(seconds(client_ca));
+        self.ends.crl.set(crl.map_or(0.0, seconds));
     }
 
     /// Counts a changed file that could not be used; what was there before stays in force.
     pub(crate) fn reload_failed(&self, what: Reload) {
         self.reload_failures[what.index()].increment(1);
+        self.reload_ok[what.index()].set(0);
+    }
+
+    /// Says that the file, as it is now, is in force.
+    pub(crate) fn reload_succeeded(&self, what: Reload) {
+        self.reload_ok[what.index()].set(1);
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.
@@ -224,6 +244,22 @@ impl Metrics {
         SINK_DURATION.write_head(text);
         SINK_DURATION.write(text, "", iter::once(&*self.sink_duration));
     }
+}
+
+/// An instant as Prometheus tells it.
+fn seconds(at: Timestamp) -> f64 {
+    (at.0 / 1000) as f64
+}
+
+/// What is read at start is in force, or there is no gateway.
+fn reload_ok() -> Vec<Gauge> {
+    let gauges = gauges(
+        "forebay_tls_reload_ok",
+        "0 while a changed file cannot be used: the next start would fail; by what it holds",
+        each("what", &Reload::LABELS),
+    );
+    gauges.iter().for_each(|gauge| gauge.set(1));
+    gauges
 }
 
 type OfWorker = fn(&WorkerMetrics) -> &Histogram;
@@ -260,6 +296,25 @@ fn place(outcome: &Outcome) -> usize {
     }
 }
 
+impl EndGauges {
+    fn register() -> Self {
+        Self {
+            certificate: gauge(
+                "forebay_tls_certificate_expiry_timestamp_seconds",
+                "When the first certificate of the server's chain expires",
+            ),
+            client_ca: gauge(
+                "forebay_tls_client_ca_expiry_timestamp_seconds",
+                "When the first authority of FOREBAY_TLS_CLIENT_CA expires",
+            ),
+            crl: gauge(
+                "forebay_tls_crl_next_update_timestamp_seconds",
+                "The least nextUpdate of all lists: from then on devices of its issuer are refused; 0 without a list",
+            ),
+        }
+    }
+}
+
 impl Totals {
     fn register() -> Self {
         let requests = hot::request_labels();
@@ -270,6 +325,11 @@ impl Totals {
                 "forebay_http_requests_total",
                 "Requests answered, by protocol and status",
                 requests,
+            ),
+            refusals: counters(
+                "forebay_http_refusals_total",
+                "Requests refused, by the code of the problem",
+                each("code", hot::refusal_codes()),
             ),
             connections: gauges(
                 "forebay_http_connections",
@@ -309,6 +369,7 @@ impl Totals {
     /// Adds up what the workers have counted.
     fn update(&self, workers: &[Arc<WorkerMetrics>]) {
         count(&self.requests, workers, WorkerMetrics::requests);
+        count(&self.refusals, workers, |one| &one.cells.refusals);
         count(&self.handshakes, workers, |one| &one.cells.handshakes);
         count(&self.refused, workers, |one| &one.cells.refused);
         count(&self.sealed, workers, |one| &one.cells.sealed);

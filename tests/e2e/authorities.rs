@@ -171,7 +171,7 @@ fn a_list_that_expires_ends_no_live_connection() {
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
     gateway.pki.outdated_crl();
     eventually("a reload", || gateway.log().contains("CRLs reloaded"));
-    assert_refused(&gateway, &device, "unknown ca", 48);
+    assert_refused(&gateway, &device, "access denied", 49);
     for client in &live {
         assert_eq!(client.send(&Ask::post("1")).status, 204);
     }

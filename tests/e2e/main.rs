@@ -68,3 +68,4 @@ mod spool_kills;
 mod status;
 mod stream_health;
 mod tls;
+mod told;
