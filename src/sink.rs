@@ -119,6 +119,25 @@ impl Sink {
         })
     }
 
+    /// Builds what can be built without the network. `Ok` says what cannot be known before the start,
+    /// where there is something.
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "kinesis")),
+        allow(unused_variables)
+    )]
+    pub async fn check(
+        config: &SinkConfig,
+        options: &SinkOptions,
+    ) -> Result<Option<&'static str>, SinkError> {
+        match config {
+            SinkConfig::Null | SinkConfig::File(_) => Ok(None),
+            #[cfg(feature = "kafka")]
+            SinkConfig::Kafka(config) => kafka::KafkaSink::check(config, options).map(|()| None),
+            #[cfg(feature = "kinesis")]
+            SinkConfig::Kinesis(_) => kinesis::check(options).await,
+        }
+    }
+
     /// Is each of these streams there, and does it take the largest record? One answer for each, in
     /// their order.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {

@@ -165,6 +165,7 @@ impl Reader<'_> {
             log: self.log(),
             audit_log: self.optional("FOREBAY_AUDIT_LOG", journal_target),
             access_log: self.access_log(),
+            described: self.raw.describe(),
         };
         self.check_together(&config);
         config
@@ -179,6 +180,7 @@ impl Reader<'_> {
         if !config.listen.http3 {
             self.check_tcp_connections(&config.listen.connections);
         }
+        self.check_addresses(config.listen.address, config.admin_listen);
         self.check_keys(&config.tls);
         let spool = config.spool.as_ref();
         if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {
@@ -204,6 +206,17 @@ impl Reader<'_> {
                  none; raise that limit (ulimit -n, LimitNOFILE=)"
             );
             self.fault("FOREBAY_CONNECTIONS_MAX", &fault);
+        }
+    }
+
+    /// Both may leave their ports to the kernel, or be on other addresses of the machine.
+    fn check_addresses(&mut self, listen: SocketAddr, admin: SocketAddr) {
+        let is_same_ip = listen.ip() == admin.ip()
+            || listen.is_ipv4() == admin.is_ipv4()
+                && (listen.ip().is_unspecified() || admin.ip().is_unspecified());
+        if listen.port() != 0 && listen.port() == admin.port() && is_same_ip {
+            let fault = "is the address of FOREBAY_LISTEN: give it another port";
+            self.fault("FOREBAY_ADMIN_LISTEN", fault);
         }
     }
 

@@ -26,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseProducer;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{SinkError, SinkOptions};
@@ -85,6 +86,18 @@ impl KafkaSink {
             settings,
             _login: keeping,
         })
+    }
+
+    /// Builds what can be built without the brokers. A wrong property, and a file that cannot be
+    /// read, is `Misconfigured`.
+    pub fn check(config: &KafkaConfig, options: &SinkOptions) -> Result<(), SinkError> {
+        let settings = settings::Settings::new(config, options)?;
+        let mut nowhere = settings.client.clone();
+        nowhere.remove("bootstrap.servers");
+        let built: Result<BaseProducer, KafkaError> = nowhere.create();
+        built
+            .map(drop)
+            .map_err(|error| settings.misconfigured(error))
     }
 
     /// Produces the records in their order and waits for their delivery reports.

@@ -65,9 +65,23 @@ fn read_chain(chain: &[CertificateDer]) -> Result<ServerCertificate, IdentityErr
 }
 
 fn no_pair(error: rustls::Error) -> TlsError {
+    let reason = match &error {
+        rustls::Error::InconsistentKeys(_) => {
+            "the key is another certificate's: it must belong to the first one of the chain".into()
+        }
+        // webpki tells it by the text of its own error only.
+        rustls::Error::InvalidCertificate(other)
+            if format!("{other:?}").contains("UnsupportedCertVersion") =>
+        {
+            "the certificate is of version 1, which has no room for names: issue one of version 3 (openssl x509 -req \
+             makes one with -extfile)"
+                .into()
+        }
+        error => format!("it cannot be used: {error}"),
+    };
     TlsError::Invalid {
         variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
-        reason: format!("{error}; the key must belong to the first certificate of the chain"),
+        reason,
     }
 }
 

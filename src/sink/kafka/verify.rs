@@ -31,6 +31,9 @@ pub(crate) type Admin = AdminClient<DefaultClientContext>;
 
 type Answer = Result<(), SinkError>;
 
+/// How many partitions a topic has, or why it cannot be used.
+type Found = Result<usize, SinkError>;
+
 /// Keeps what is known of the sizes that the topics take.
 pub(crate) struct Sizes {
     /// Says of each topic whether it was found to take the largest record.
@@ -40,6 +43,8 @@ pub(crate) struct Sizes {
     admin: Mutex<Option<Arc<Admin>>>,
     /// Questions for settings that were not answered.
     unanswered: AtomicUsize,
+    /// The partitions of each topic, as they were last told; 0 before.
+    partitions: Box<[AtomicUsize]>,
 }
 
 impl Sizes {
@@ -48,6 +53,15 @@ impl Sizes {
             fits: (0..topics).map(|_| AtomicBool::new(false)).collect(),
             admin: Mutex::new(None),
             unanswered: AtomicUsize::new(0),
+            partitions: (0..topics).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Tells how many partitions a topic has, where that is news.
+    fn note_partitions(&self, stream: StreamIndex, topic: &str, partitions: usize) {
+        let before = self.partitions[stream.get()].swap(partitions, Ordering::Relaxed);
+        if before != partitions {
+            tracing::info!(topic, partitions, "the topic is there");
         }
     }
 
@@ -101,7 +115,18 @@ impl KafkaSink {
             .map(|stream| self.topics[stream.get()].clone())
             .collect();
         let found = spawn_blocking(move || find_each(&producer, &topics)).await;
-        found.unwrap_or_else(|error| vec![Err(SinkError::Away(error.to_string())); streams.len()])
+        let Ok(found) = found else {
+            return vec![Err(SinkError::Away("the question failed".into())); streams.len()];
+        };
+        let mut answers = Vec::with_capacity(found.len());
+        for (stream, found) in streams.iter().zip(found) {
+            if let Ok(partitions) = found {
+                let topic = &self.topics[stream.get()];
+                self.sizes.note_partitions(*stream, topic, partitions);
+            }
+            answers.push(found.map(drop));
+        }
+        answers
     }
 
     /// Holds the largest record against the topics that are there and whose size is not known.
@@ -212,7 +237,7 @@ impl KafkaSink {
 
 /// Asks for one topic after the other; where one gets no answer at all, the others are not asked
 /// for.
-fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
+fn find_each(producer: &Producer, topics: &[String]) -> Vec<Found> {
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
         match find_topic(producer, topic) {
@@ -226,12 +251,13 @@ fn find_each(producer: &Producer, topics: &[String]) -> Vec<Answer> {
     answers
 }
 
-/// Asks the brokers for a topic. An error is one of theirs, or that they say nothing.
-fn find_topic(producer: &Producer, topic: &str) -> Result<Answer, KafkaError> {
+/// Asks the brokers for a topic. An error is that they say nothing.
+fn find_topic(producer: &Producer, topic: &str) -> Result<Found, KafkaError> {
     let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let error = found.and_then(|found| found.error());
-    Ok(error.map_or(Ok(()), |code| Err(unusable(topic, code.into()))))
+    let partitions = found.map_or(0, |found| found.partitions().len());
+    Ok(error.map_or(Ok(partitions), |code| Err(unusable(topic, code.into()))))
 }
 
 /// Says what an error means that the brokers tell of a topic.
