@@ -209,17 +209,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Both may leave their ports to the kernel, or be on other addresses of the machine.
-    fn check_addresses(&mut self, listen: SocketAddr, admin: SocketAddr) {
-        let is_same_ip = listen.ip() == admin.ip()
-            || listen.is_ipv4() == admin.is_ipv4()
-                && (listen.ip().is_unspecified() || admin.ip().is_unspecified());
-        if listen.port() != 0 && listen.port() == admin.port() && is_same_ip {
-            let fault = "is the address of FOREBAY_LISTEN: give it another port";
-            self.fault("FOREBAY_ADMIN_LISTEN", fault);
-        }
-    }
-
     fn check_keys(&mut self, tls: &TlsConfig) {
         let (chains, keys) = (tls.cert.len(), tls.key.len());
         if chains > 0 && keys > 0 && chains != keys {

@@ -88,9 +88,9 @@ impl Watch {
     /// Says when what is in force ends, and warns of what is near its end, or past it.
     fn tell_ends(&mut self) {
         let (certificate, ends) = (self.reloader.certificate().not_after, self.reloader.ends());
-        let metrics = &self.observers.metrics;
-        metrics.set_certificate_end(certificate);
-        metrics.set_trust_ends(ends.authority, ends.list);
+        let files = self.observers.metrics.files();
+        files.set_certificate_end(certificate);
+        files.set_trust_ends(ends.authority, ends.list);
         let ends = [Some(certificate), Some(ends.authority), ends.list];
         self.warned.look(ends, Timestamp::now());
     }

@@ -241,22 +241,22 @@ impl Event<'_> {
                 .certificate(certificate),
             Self::ConnectionRefused {
                 address,
-                transport,
+                transport: protocol,
                 device,
                 serial,
-            } => fields.of(address, transport, device).hex("serial", serial),
+            }
+            | Self::ConnectionCut {
+                address,
+                protocol,
+                device,
+                serial,
+            } => fields.of(address, protocol, device).hex("serial", serial),
             Self::Forbidden {
                 address,
                 protocol,
                 device,
                 code,
             } => fields.of(address, protocol, device).text("code", code),
-            Self::ConnectionCut {
-                address,
-                protocol,
-                device,
-                serial,
-            } => fields.of(address, protocol, device).hex("serial", serial),
             Self::FloodEnded {
                 address,
                 protocol,

@@ -9,6 +9,7 @@
 //! and so is the memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
 mod cell;
+mod files;
 mod histogram;
 mod hot;
 mod journal;
@@ -26,8 +27,9 @@ use crossbeam_utils::CachePadded;
 use metrics::{Counter, Gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
+use crate::record::{Outcome, Outcomes, StreamIndex};
 use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
+pub(crate) use files::FileMetrics;
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
 };
@@ -51,20 +53,12 @@ pub struct Metrics {
     sink_duration: CachePadded<Histogram>,
     sink_up: Vec<Gauge>,
     in_flight_batches: Gauge,
-    ends: EndGauges,
-    reload_failures: Vec<Counter>,
-    reload_ok: Vec<Gauge>,
+    /// What the files that are read again say.
+    files: FileMetrics,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
     probes: Vec<(Gauge, Probe)>,
-}
-
-/// Handles for when what the files of TLS hold ends.
-struct EndGauges {
-    certificate: Gauge,
-    client_ca: Gauge,
-    crl: Gauge,
 }
 
 /// Handles for what the workers count: each is the sum over all of them.
@@ -126,13 +120,7 @@ impl Metrics {
                 "forebay_sink_in_flight_batches",
                 "Batches that the sink has not answered",
             ),
-            ends: EndGauges::register(),
-            reload_failures: counters(
-                "forebay_tls_reload_failures_total",
-                "Changed files that could not be used, by what they hold",
-                each("what", &Reload::LABELS),
-            ),
-            reload_ok: reload_ok(),
+            files: FileMetrics::register(),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -195,27 +183,19 @@ impl Metrics {
         self.in_flight_batches.set(batches as f64);
     }
 
-    /// Says when the server's own chain expires.
-    pub(crate) fn set_certificate_end(&self, at: Timestamp) {
-        self.ends.certificate.set(seconds(at));
-    }
-
-    /// Says when the first authority of the bundle expires, and when the first list is due; `None`
-    /// where there is no list.
-    pub(crate) fn set_trust_ends(&self, client_ca: Timestamp, crl: Option<Timestamp>) {
-        self.ends.client_ca.set(seconds(client_ca));
-        self.ends.crl.set(crl.map_or(0.0, seconds));
+    /// What is counted of the files that are read again while the gateway runs.
+    pub(crate) fn files(&self) -> &FileMetrics {
+        &self.files
     }
 
     /// Counts a changed file that could not be used; what was there before stays in force.
     pub(crate) fn reload_failed(&self, what: Reload) {
-        self.reload_failures[what.index()].increment(1);
-        self.reload_ok[what.index()].set(0);
+        self.files.failed(what);
     }
 
     /// Says that the file, as it is now, is in force.
     pub(crate) fn reload_succeeded(&self, what: Reload) {
-        self.reload_ok[what.index()].set(1);
+        self.files.succeeded(what);
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.
@@ -244,22 +224,6 @@ impl Metrics {
         SINK_DURATION.write_head(text);
         SINK_DURATION.write(text, "", iter::once(&*self.sink_duration));
     }
-}
-
-/// An instant as Prometheus tells it.
-fn seconds(at: Timestamp) -> f64 {
-    (at.0 / 1000) as f64
-}
-
-/// What is read at start is in force, or there is no gateway.
-fn reload_ok() -> Vec<Gauge> {
-    let gauges = gauges(
-        "forebay_tls_reload_ok",
-        "0 while a changed file cannot be used: the next start would fail; by what it holds",
-        each("what", &Reload::LABELS),
-    );
-    gauges.iter().for_each(|gauge| gauge.set(1));
-    gauges
 }
 
 type OfWorker = fn(&WorkerMetrics) -> &Histogram;
@@ -293,25 +257,6 @@ fn place(outcome: &Outcome) -> usize {
         Outcome::Barred(_) => 2,
         Outcome::Permanent(_) => 3,
         Outcome::Unknown => 4,
-    }
-}
-
-impl EndGauges {
-    fn register() -> Self {
-        Self {
-            certificate: gauge(
-                "forebay_tls_certificate_expiry_timestamp_seconds",
-                "When the first certificate of the server's chain expires",
-            ),
-            client_ca: gauge(
-                "forebay_tls_client_ca_expiry_timestamp_seconds",
-                "When the first authority of FOREBAY_TLS_CLIENT_CA expires",
-            ),
-            crl: gauge(
-                "forebay_tls_crl_next_update_timestamp_seconds",
-                "The least nextUpdate of all lists: from then on devices of its issuer are refused; 0 without a list",
-            ),
-        }
     }
 }
 

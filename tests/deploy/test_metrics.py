@@ -369,7 +369,7 @@ def stream(home, watch, clients):
             watch.until(served, "forebay_sink_records_total", outcome="delivered")
             refusals(watch, broker, served, client)
             silence(watch, broker, served, client)
-        with gateway(home, "letters", FOREBAY_SPOOL_DIR=str(home / "letters"), **at_broker) as served:
+        with gateway(home, "letters", FOREBAY_SPOOL_DIR=str(home / "letters"), FOREBAY_SPOOL_MODE="always", **at_broker) as served:
             client = clients.open("h2", served)
             broker.alter("telemetry", "max.message.bytes=10000")
 

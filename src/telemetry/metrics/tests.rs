@@ -100,8 +100,12 @@ fn busy_metrics() -> Metrics {
     metrics.sink_duration(Duration::from_millis(3));
     metrics.set_sink_up(StreamIndex(0), true);
     metrics.set_sink_up(StreamIndex(1), false);
-    metrics.set_certificate_end(Timestamp(1_800_000_000_999));
-    metrics.set_trust_ends(Timestamp(1_900_000_000_000), None);
+    metrics
+        .files()
+        .set_certificate_end(Timestamp(1_800_000_000_999));
+    metrics
+        .files()
+        .set_trust_ends(Timestamp(1_900_000_000_000), None);
     metrics.worker(1).refusal("not-found");
     metrics.reload_failed(Reload::Crl);
     metrics
