@@ -18,6 +18,7 @@ mod reload;
 mod reset;
 mod revocation;
 mod sessions;
+mod settings;
 mod stream;
 mod tickets;
 mod trust;
@@ -30,13 +31,13 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-pub(crate) use quic::{Note, QuicConfigs};
+pub(crate) use quic::QuicConfigs;
 pub(crate) use reload::{Change, Reloader};
 pub(crate) use reset::Resets;
 pub use revocation::{Revocation, Status};
 pub(crate) use stream::{Buffers, PlainHttp, TlsStream};
 pub(crate) use tickets::SharedCertificates;
-pub(crate) use verifier::{Refused, take_refused};
+pub(crate) use verifier::{Note, Refused, take_refused};
 
 use crate::record::Timestamp;
 use crate::words::{Handshake, Reload};

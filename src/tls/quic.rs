@@ -6,18 +6,15 @@
 //! handshake has failed. The configuration costs a few hundred bytes for as long as the connection
 //! lives.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 
 use super::pair::Pairs;
-use super::reload::{Settings, server_config};
 use super::sessions::Sessions;
-use super::verifier::{Refused, Verifier};
-
-/// The certificate that a handshake's verifier has refused, once it has.
-pub(crate) type Note = Arc<OnceLock<Refused>>;
+use super::settings::{Settings, server_config};
+use super::verifier::{Note, Verifier};
 
 /// Makes the configurations of QUIC's handshakes.
 pub(crate) struct QuicConfigs {

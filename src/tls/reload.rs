@@ -16,26 +16,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ProducesTickets;
-use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
 use super::files::{self, CLIENT_CA, Stamp};
-use super::pair::{Pair, Pairs};
+use super::pair::Pair;
 use super::quic::QuicConfigs;
 use super::reset::Resets;
 use super::sessions::Sessions;
+use super::settings::{FROM_TLS12, FROM_TLS13, Settings, server_config};
 use super::tickets::{SharedCertificates, ShortTickets};
 use super::trust::{Ends, Trust};
-use super::verifier::Verifier;
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
-
-/// TLS 1.3 session tickets that a client is sent; each costs the client memory and the server a
-/// round of encryption.
-const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// Keeps what the files say current.
 pub(crate) struct Reloader {
@@ -208,32 +202,6 @@ impl Loaded {
             quic,
         })
     }
-}
-
-/// What the configurations of TCP, or of QUIC, are made with, whatever the files say.
-pub(super) struct Settings {
-    provider: Arc<CryptoProvider>,
-    versions: Versions,
-}
-
-type Versions = &'static [&'static SupportedProtocolVersion];
-
-static FROM_TLS12: Versions = &[&TLS13, &TLS12];
-static FROM_TLS13: Versions = &[&TLS13];
-
-/// Makes what TCP and QUIC have in common.
-pub(super) fn server_config(
-    settings: &Settings,
-    verifier: Arc<Verifier>,
-    resolver: Arc<Pairs>,
-) -> Result<ServerConfig, rustls::Error> {
-    let builder = ServerConfig::builder_with_provider(settings.provider.clone());
-    let builder = builder.with_protocol_versions(settings.versions)?;
-    let builder = builder.with_client_cert_verifier(verifier);
-    let mut config = builder.with_cert_resolver(resolver);
-    config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
-    config.max_early_data_size = 0;
-    Ok(config)
 }
 
 /// Some files, and what they held when they were last good.

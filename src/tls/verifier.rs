@@ -6,14 +6,13 @@
 
 use std::cell::RefCell;
 use std::iter;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::quic::Note;
 use super::revocation::{Revocation, Status};
 use crate::identity::{self, ShownCertificate};
 use crate::record::Timestamp;
@@ -23,6 +22,9 @@ thread_local! {
     /// The certificate that was refused last on this thread.
     static REFUSED: RefCell<Option<Refused>> = const { RefCell::new(None) };
 }
+
+/// The certificate that a handshake's verifier has refused, once it has.
+pub(crate) type Note = Arc<OnceLock<Refused>>;
 
 /// Why a certificate was refused, and what it says of itself, where it can be read.
 #[derive(Debug)]
