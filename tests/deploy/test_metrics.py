@@ -30,8 +30,6 @@ UNMOVED = {
     ("forebay_http_refusals_total", "code", "draining"): "a request that comes while a gateway ends, and its metrics with it",
     ("forebay_http_refusals_total", "code", "overloaded"): "bodies of more devices than are here; tests/e2e has them",
     ("forebay_http_refusals_total", "code", "device-overloaded"): "likewise",
-    ("forebay_tls_reload_ok", "what", "rules"): "nobody has rules here",
-    ("forebay_tls_reload_ok", "what", "devices"): "nobody has a devices file here",
 }
 
 RARELY = "0.01"
@@ -136,6 +134,8 @@ def answers(home, watch, clients):
             assert clients.open("h1", served).send(ask)["status"] == status
         assert client.send(client.ask(body=b"x" * 2000))["status"] == 204
         assert client.send(client.ask(headers=[["idempotency-key", ""]]))["status"] == 400
+        assert client.send(client.ask(headers=[["no name", "1"]]))["status"] == 400
+        watch.until(served, "forebay_http_refusals_total", code="malformed-request")
         watch.until(served, "forebay_batcher_sealed_total", reason="bytes")
 
 
