@@ -29,6 +29,7 @@ def served(folder):
     run(FOREBAY, "pki", "revoke", "--dir", home / "pki", "gone")
     date(home / "pki", "old", "20200101000000Z", "20210101000000Z")
     date(home / "pki", "new", "20900101000000Z", "20910101000000Z")
+    eventually("a revocation", lambda: "revoked" in curl(gateway, "pki/devices/gone"))
     yield gateway
     gateway.stop()
 
