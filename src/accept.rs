@@ -26,13 +26,13 @@ use tokio::time::sleep;
 
 use crate::config::ListenConfig;
 use crate::http::Service;
-use crate::identity::{self, Identity, Link};
+use crate::identity::{self, Identity, Link, ShownCertificate};
 use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice};
 use crate::lifecycle::{Phase, Phases};
 use crate::limits::AddressLimits;
 use crate::record::Timestamp;
-use crate::telemetry::audit::Event;
-use crate::tls::{Buffers, Status, Tls};
+use crate::telemetry::audit::{Certificate, Event};
+use crate::tls::{Buffers, Refused, Status, Tls};
 use crate::words::{Handshake, Scope};
 pub(crate) use capacity::Capacity;
 use capacity::{AddressPermit, ConnectionPermit, HandshakePermit, Seat};
@@ -46,9 +46,38 @@ const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
-/// Why a handshake has failed, and the serial number of the client's certificate, where it is
-/// known.
-type Failed = (Handshake, Option<Box<[u8]>>);
+/// Why a handshake has failed, and what the client's certificate says of itself, where it is known.
+struct Failed {
+    result: Handshake,
+    certificate: Option<Box<ShownCertificate>>,
+}
+
+impl Failed {
+    /// One of which no certificate is known.
+    fn new(result: Handshake) -> Self {
+        Self {
+            result,
+            certificate: None,
+        }
+    }
+
+    /// One whose certificate the verifier has taken, and which is refused all the same.
+    fn after(result: Handshake, chain: Option<&[CertificateDer]>) -> Self {
+        Self {
+            result,
+            certificate: identity::shown(leaf(chain)).map(Box::new),
+        }
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        Self {
+            result: refused.reason,
+            certificate: refused.certificate.map(Box::new),
+        }
+    }
+}
 
 /// Decides who is let in, and which device a certificate names.
 #[derive(Clone)]
@@ -141,19 +170,13 @@ impl Acceptor {
     }
 
     /// Counts a handshake that came to nothing, and writes it down.
-    fn end_handshake(
-        &self,
-        result: Handshake,
-        address: IpAddr,
-        transport: &'static str,
-        serial: Option<&[u8]>,
-    ) {
-        self.count(result);
+    fn end_handshake(&self, failed: &Failed, address: IpAddr, transport: &'static str) {
+        self.count(failed.result);
         self.service.audit.record(Event::HandshakeRefused {
             address,
             transport,
-            reason: result.label(),
-            serial,
+            reason: failed.result.label(),
+            certificate: failed.certificate.as_deref().map(in_audit),
         });
     }
 
@@ -171,7 +194,8 @@ impl Acceptor {
                 self.trust.tls.certificates.learn(chain);
                 Ok(links)
             }
-            Status::Unknown => Err(Handshake::UnknownIssuer),
+            Status::Unlisted => Err(Handshake::CrlMissing),
+            Status::Outdated => Err(Handshake::CrlExpired),
         }
     }
 
@@ -204,6 +228,16 @@ impl Acceptor {
             address,
             address_limits,
         }
+    }
+}
+
+fn in_audit(certificate: &ShownCertificate) -> Certificate<'_> {
+    Certificate {
+        serial: &certificate.serial,
+        subject: &certificate.subject,
+        issuer: &certificate.issuer,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
     }
 }
 

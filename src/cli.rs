@@ -5,6 +5,7 @@
 //! else reads them. A command that cannot do what it was asked for says why on stderr: exit code 2
 //! for arguments and configurations that cannot be understood, 1 for the rest.
 
+mod check;
 mod dev;
 mod health;
 mod manual;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::config::variables::{Default, VARIABLES, Variable, flag_of, kafka_variable};
-use crate::config::{Config, ConfigErrors, Raw, raise_open_file_limit};
+use crate::config::{Config, ConfigErrors, raise_open_file_limit};
 use crate::{gateway, telemetry};
 
 /// Exit code for arguments and configurations that are wrong.
@@ -31,7 +32,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let matches = command().get_matches();
     match matches.subcommand() {
         Some(("serve", flags)) => serve(flags),
-        Some(("check", flags)) => check(flags),
+        Some(("check", flags)) => check::run(flags),
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
         Some(("spool", arguments)) => spool::run(arguments),
@@ -47,15 +48,12 @@ fn command() -> Command {
     let serve = Command::new("serve")
         .about("Serve devices, configured by the environment and flags")
         .args(flags(&[]));
-    let check = Command::new("check")
-        .about("Print the effective configuration and where it comes from")
-        .args(flags(&[]));
     Command::new("forebay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), spool::command(), check, health::command()])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), check::command(), health::command()])
         .subcommands(manual::commands())
 }
 
@@ -111,7 +109,8 @@ fn flag(variable: &Variable, preset: Option<&Preset>) -> Arg {
 /// The flags that were given, by variable: an argument's id is its variable.
 fn given(matches: &ArgMatches) -> Vec<(String, String)> {
     let flag = |id: &clap::Id| {
-        let value = matches.get_one::<String>(id.as_str())?;
+        // A switch of the command's own is no variable.
+        let value = matches.try_get_one::<String>(id.as_str()).ok()??;
         Some((id.to_string(), value.clone()))
     };
     matches.ids().filter_map(flag).collect()
@@ -143,14 +142,6 @@ fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<Ex
 fn start_log(config: &Config) -> Result<(), ConfigErrors> {
     telemetry::log::start(&config.log)
         .map_err(|error| ConfigErrors(vec![format!("FOREBAY_LOG: {error}")]))
-}
-
-fn check(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
-    raise_open_file_limit();
-    let (raw, _) = Raw::new(environment(), given(flags));
-    say(raw.describe().trim_end());
-    let checked = Config::load(environment(), given(flags)).and_then(|config| start_log(&config));
-    Ok(checked.map_or_else(|errors| wrong(&errors), |()| ExitCode::SUCCESS))
 }
 
 fn wrong(errors: &ConfigErrors) -> ExitCode {

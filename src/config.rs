@@ -55,6 +55,8 @@ pub(crate) struct Config {
     /// `None`: no audit log. `stdout` or a file.
     pub audit_log: Option<JournalTarget>,
     pub access_log: Option<AccessLogConfig>,
+    /// Every variable with its value and source, a line each; secrets are not shown.
+    pub described: String,
 }
 
 #[derive(Clone, Debug)]

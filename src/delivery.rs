@@ -109,13 +109,16 @@ impl Delivery {
 
     /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited
     /// for; only one that can never work as configured is an error.
-    pub async fn verify(&self) -> Result<(), SinkError> {
-        for answer in self.outlet.probe(&self.outlet.watch.all()).await {
-            if matches!(answer, Err(SinkError::Misconfigured(_))) {
-                return answer;
+    pub fn verify(&self) -> impl Future<Output = Result<(), SinkError>> + use<> {
+        let outlet = self.outlet.clone();
+        async move {
+            for answer in outlet.probe(&outlet.watch.all()).await {
+                if matches!(answer, Err(SinkError::Misconfigured(_))) {
+                    return answer;
+                }
             }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Delivers until every worker has gone and every batch is home, or the gateway hurries and what

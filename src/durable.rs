@@ -52,13 +52,54 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Warns of a secret that others can read: whoever reads it can do what it is for. No error: the
-/// others may be a group made for it.
+/// Warns of a secret that others can read: whoever reads it can do what it is for. The process's own
+/// group may: that is how a file that belongs to root is handed to the gateway. No error: the others
+/// may be meant.
 pub(crate) fn warn_of_other_readers(variable: &'static str, file: &Path) {
-    const GROUP_AND_OTHERS: u32 = 0o077;
-    let mode = fs::metadata(file).map_or(0, |data| data.mode() & 0o7777);
-    if mode & GROUP_AND_OTHERS != 0 {
-        let (file, mode) = (file.display(), format!("{mode:03o}"));
-        tracing::warn!(variable, %file, mode, "a secret can be read by others: chmod 600");
+    let Ok(data) = fs::metadata(file) else { return };
+    if let Some(who) = other_readers(data.mode(), data.gid(), &own_groups()) {
+        let (file, mode) = (file.display(), format!("{:03o}", data.mode() & 0o7777));
+        tracing::warn!(variable, %file, mode, who, "a secret can be read by others: chmod 640, chgrp to the gateway's group");
+    }
+}
+
+/// Who reads a file beside its owner and the groups of this process.
+fn other_readers(mode: u32, group: u32, own_groups: &[u32]) -> Option<&'static str> {
+    const GROUP: u32 = 0o070;
+    const WORLD: u32 = 0o007;
+    if mode & WORLD != 0 {
+        return Some("everybody");
+    }
+    let is_own = own_groups.contains(&group);
+    (mode & GROUP != 0 && !is_own).then_some("a group that is not the gateway's")
+}
+
+/// The groups of this process, as the kernel lists them (proc(5)); none where it does not.
+fn own_groups() -> Vec<u32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut groups = Vec::new();
+    for name in ["Gid:", "Groups:"] {
+        let listed = status.lines().find_map(|line| line.strip_prefix(name));
+        let numbers = listed.unwrap_or_default().split_ascii_whitespace();
+        groups.extend(numbers.filter_map(|number| number.parse::<u32>().ok()));
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateways_own_group_may_read_a_secret_and_nobody_else() {
+        for (mode, group, who) in [
+            (0o600, 7, None),
+            (0o640, 7, None),
+            (0o640, 8, Some("a group that is not the gateway's")),
+            (0o644, 7, Some("everybody")),
+        ] {
+            assert_eq!(other_readers(mode, group, &[7]), who, "{mode:o} {group}");
+        }
+        assert!(!own_groups().is_empty());
     }
 }

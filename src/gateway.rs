@@ -6,6 +6,7 @@
 
 mod alarm;
 mod delivery;
+mod ends;
 mod foundation;
 mod front;
 mod listen;
@@ -14,12 +15,14 @@ mod observers;
 mod reload;
 mod shutdown;
 mod spool;
+mod story;
 mod threads;
 mod workers;
 
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
@@ -29,6 +32,7 @@ use crate::handover;
 use crate::identity::ServerCertificate;
 use crate::ingest::Authorities;
 use crate::tls::Reloader;
+pub(crate) use delivery::sink_options;
 use foundation::Foundation;
 use front::Front;
 use reload::Watch;
@@ -39,9 +43,12 @@ use threads::Threads;
 /// and would drain at a signal. An error is a gateway that could not start; the exit code tells
 /// whether a record was left behind.
 pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+    let started_at = Instant::now();
+    story::begin(&config);
     warn_of_broken_promises(&config);
     let shutdown = Shutdown::new();
     let reloader = Reloader::start(config.tls.clone())?;
+    story::tell_files(&reloader);
     let foundation = Foundation::lay(&config, shutdown.phases())?;
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
@@ -50,7 +57,7 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
     let watch = Watch::new(&config.http, reloader, &blueprint.routes, &foundation);
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
-    let front = Front::new(doors, watch, &foundation);
+    let front = Front::new(doors, watch, &foundation, started_at);
     let ended = front.serve(shutdown, threads, config.drain_timeout, on_bound);
     let is_clean = matches!(ended, Ok(ExitCode::SUCCESS));
     foundation.observers.stop(is_clean);

@@ -321,7 +321,9 @@ impl Service {
         if reply::ends_connection(refusal) {
             connection.close();
         }
-        if let Some(code) = reply::forbidden(refusal) {
+        let (status, code) = reply::status_and_code(refusal);
+        self.metrics.refusal(code);
+        if status == StatusCode::FORBIDDEN {
             self.audit.record(Event::Forbidden {
                 address: connection.caller.address,
                 protocol: connection.protocol.label(),
@@ -366,8 +368,11 @@ fn exchange<'b>(
     refusal: Option<&Refusal>,
     duration: Duration,
 ) -> Exchange<'b> {
-    let accepted = (StatusCode::NO_CONTENT, None);
-    let (status, code) = refusal.map_or(accepted, reply::status_and_code);
+    let told = refusal.map(reply::status_and_code);
+    let (status, code) = match told {
+        Some((status, code)) => (status, Some(code)),
+        None => (StatusCode::NO_CONTENT, None),
+    };
     Exchange {
         address: connection.caller.address,
         protocol: connection.protocol.label(),

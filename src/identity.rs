@@ -19,6 +19,7 @@ mod crl;
 mod der;
 mod scope;
 mod server;
+mod shown;
 mod signed;
 
 use std::time::Duration;
@@ -38,7 +39,8 @@ pub(crate) use crl::Edition;
 pub use crl::{Crl, CrlError, significant};
 use der::{Element, elements, only, take};
 pub use scope::Scope;
-pub(crate) use server::{ServerCertificate, server};
+pub(crate) use server::{ServerCertificate, expiry, server};
+pub(crate) use shown::{ShownCertificate, shown};
 pub use signed::{PublicKey, Signed};
 
 /// The choices of GeneralName (RFC 5280, 4.2.1.6) that are read, by their numbers.

@@ -110,9 +110,13 @@ pub fn sections(file: &[u8]) -> Result<Vec<Section>, PemError> {
     }
 }
 
-/// Whether a file looks like DER: an ASN.1 SEQUENCE that is longer than 127 bytes.
+/// Whether a file looks like DER: an ASN.1 SEQUENCE that is longer than 127 bytes, or a short one, as
+/// a key is, that is all of the file.
 pub(crate) fn is_der(file: &[u8]) -> bool {
-    matches!(file, [0x30, length, ..] if *length >= 0x80)
+    match file {
+        [0x30, length, rest @ ..] => *length >= 0x80 || rest.len() == usize::from(*length),
+        _ => false,
+    }
 }
 
 /// A section whose END has not come.

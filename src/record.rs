@@ -80,6 +80,14 @@ impl Timestamp {
         Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
     }
 
+    /// The time in RFC 3339, in UTC and whole seconds; one that cannot be written so is the last that
+    /// can.
+    pub(crate) fn rfc3339(self) -> String {
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        format!("{at:.0}")
+    }
+
     /// The time as HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for
     /// its year is the latest, in certificates too.
     pub fn http_date(self) -> HeaderValue {

@@ -102,6 +102,7 @@ pub trait Scripted {
     }
 
     /// The stream's partitions, if it has some.
+    #[allow(private_interfaces)] // only tests of this crate have a sink of their own
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
         None
     }
@@ -116,19 +117,20 @@ pub trait Scripted {
 
 impl Sink {
     /// Builds the client; does not need the sink to be reachable. Wrong settings are
-    /// `Misconfigured`. `on_bad_password` is called when a changed password file is of no use.
+    /// `Misconfigured`. `on_password` is called when a password file has changed, with whether it
+    /// is of use.
     #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
     pub async fn open(
         config: &SinkConfig,
         options: SinkOptions,
-        on_bad_password: impl Fn() + Send + 'static,
+        on_password: impl Fn(bool) + Send + 'static,
     ) -> Result<Self, SinkError> {
         Ok(match config {
             SinkConfig::Null => Self::Null,
             SinkConfig::File(config) => Self::File(file::FileSink::open(config, options)?),
             #[cfg(feature = "kafka")]
             SinkConfig::Kafka(config) => {
-                let sink = kafka::KafkaSink::open(config, options, on_bad_password)?;
+                let sink = kafka::KafkaSink::open(config, options, on_password)?;
                 Self::Kafka(Box::new(sink))
             }
             #[cfg(feature = "kinesis")]
@@ -136,6 +138,25 @@ impl Sink {
                 Self::Kinesis(kinesis::KinesisSink::open(config, options).await?)
             }
         })
+    }
+
+    /// Builds what can be built without the network. `Ok` says what cannot be known before the start,
+    /// where there is something.
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "kinesis")),
+        allow(unused_variables)
+    )]
+    pub async fn check(
+        config: &SinkConfig,
+        options: &SinkOptions,
+    ) -> Result<Option<&'static str>, SinkError> {
+        match config {
+            SinkConfig::Null | SinkConfig::File(_) => Ok(None),
+            #[cfg(feature = "kafka")]
+            SinkConfig::Kafka(config) => kafka::KafkaSink::check(config, options).map(|()| None),
+            #[cfg(feature = "kinesis")]
+            SinkConfig::Kinesis(_) => kinesis::check(options).await,
+        }
     }
 
     /// Is each of these streams there, and does it take the largest record? One answer for each, in

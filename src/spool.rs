@@ -172,7 +172,7 @@ fn logs(options: Options) -> (LogOptions, LogOptions) {
         bytes_max: dead_bytes_max,
         when_full: WhenFull::Reject,
         keys: keys.clone(),
-        metrics: options.metrics.without_backlog(),
+        metrics: options.metrics.of_dead_letters(),
     };
     let backlog = LogOptions {
         dir: options.dir,

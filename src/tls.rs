@@ -13,10 +13,12 @@
 
 mod files;
 mod pair;
+mod quic;
 mod reload;
 mod reset;
 mod revocation;
 mod sessions;
+mod settings;
 mod stream;
 mod tickets;
 mod trust;
@@ -29,12 +31,13 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+pub(crate) use quic::QuicConfigs;
 pub(crate) use reload::{Change, Reloader};
 pub(crate) use reset::Resets;
 pub use revocation::{Revocation, Status};
-pub(crate) use stream::{Buffers, TlsStream};
+pub(crate) use stream::{Buffers, PlainHttp, TlsStream};
 pub(crate) use tickets::SharedCertificates;
-pub(crate) use verifier::take_refused_serial;
+pub(crate) use verifier::{Note, Refused, take_refused};
 
 use crate::record::Timestamp;
 use crate::words::{Handshake, Reload};
@@ -86,7 +89,7 @@ impl TlsError {
 /// The configurations that new handshakes are made with.
 pub(crate) struct Configs {
     pub tcp: Arc<ServerConfig>,
-    pub quic: Arc<ServerConfig>,
+    pub quic: QuicConfigs,
 }
 
 /// What a worker needs of the files, as they are now.
@@ -105,15 +108,27 @@ pub(crate) fn failure(error: &rustls::Error) -> Handshake {
     use rustls::CertificateError::*;
     match error {
         rustls::Error::NoCertificatesPresented => Handshake::NoCertificate,
-        rustls::Error::InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
-        ) => Handshake::Expired,
-        // One alert, one count: QUIC shows no more than the alert.
-        rustls::Error::InvalidCertificate(UnknownIssuer | UnknownRevocationStatus) => {
-            Handshake::UnknownIssuer
+        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => Handshake::Expired,
+        rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            Handshake::NotYetValid
         }
+        rustls::Error::InvalidCertificate(UnknownIssuer) => Handshake::UnknownIssuer,
+        rustls::Error::InvalidCertificate(UnknownRevocationStatus) => Handshake::CrlMissing,
+        rustls::Error::InvalidCertificate(ExpiredRevocationList) => Handshake::CrlExpired,
         rustls::Error::InvalidCertificate(Revoked) => Handshake::Revoked,
         rustls::Error::InvalidCertificate(_) => Handshake::BadCertificate,
+        rustls::Error::AlertReceived(alert) => alert_received(u8::from(*alert)),
         _ => Handshake::Protocol,
+    }
+}
+
+/// Why a client has ended a handshake by this alert (RFC 8446 section 6.2).
+pub(crate) fn alert_received(alert: u8) -> Handshake {
+    const OF_THE_CERTIFICATE: std::ops::RangeInclusive<u8> = 42..=46;
+    const UNKNOWN_CA: u8 = 48;
+    if OF_THE_CERTIFICATE.contains(&alert) || alert == UNKNOWN_CA {
+        Handshake::ServerUntrusted
+    } else {
+        Handshake::Protocol
     }
 }

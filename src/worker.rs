@@ -153,9 +153,10 @@ impl Blueprint {
 
     fn quic(&self, index: usize, socket: UdpSocket) -> io::Result<Quic> {
         let (tls, workers) = (&self.trust.tls, self.listen.workers.get());
+        let (config, _) = tls.configs.load().quic.config().map_err(io::Error::other)?;
         Quic::new(
             socket,
-            tls.configs.load().quic.clone(),
+            config,
             tls.resets.of_worker(index, workers),
             WorkerConnectionIds::new(index, workers),
             self.http.idle_timeout,

@@ -59,7 +59,7 @@ fn open(
     KafkaSink::open(
         &KafkaConfig { properties },
         options(topic, ack_timeout),
-        || {},
+        |_| {},
     )
 }
 

@@ -103,7 +103,7 @@ impl Null {
             memory_bytes_max: 64 << 20,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         };
-        let sink = Sink::open(&SinkConfig::Null, options, || {})
+        let sink = Sink::open(&SinkConfig::Null, options, |_| {})
             .await
             .expect("the null sink opens");
         let options = DeliveryOptions {

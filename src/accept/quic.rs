@@ -11,17 +11,18 @@ use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
-    VarInt,
+    TransportErrorCode, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, leaf_serial, pace};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, pace};
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
+use crate::tls::{self, Note};
 use crate::words::{Handshake, Protocol};
 
 /// What a stream may send before it is read, in bytes.
@@ -43,6 +44,9 @@ const UNVALIDATED_MAX: usize = 64;
 /// The code of HTTP/3 with which a connection is closed whose device has too many (RFC 9114 section
 /// 8.1).
 const H3_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
+
+/// The alert to a client that shows no certificate (RFC 8446 section 6.2).
+const CERTIFICATE_REQUIRED: u8 = 116;
 
 /// Between two stateless resets of a worker. quinn's own, 20 ms, would let a large fleet wait for
 /// minutes until each device knows that the gateway has been killed; at a thousand a second they
@@ -177,12 +181,8 @@ impl Acceptor {
             return None;
         }
         let Some(permits) = self.capacity.take_quic() else {
-            self.end_handshake(
-                Handshake::Full,
-                incoming.remote_address().ip(),
-                "quic",
-                None,
-            );
+            let address = incoming.remote_address().ip();
+            self.end_handshake(&Failed::new(Handshake::Full), address, "quic");
             incoming.refuse();
             return None;
         };
@@ -202,7 +202,7 @@ impl Acceptor {
             Ok(admitted) => admitted,
             Err(result) => {
                 incoming.refuse();
-                return self.end_handshake(result, address, "quic", None);
+                return self.end_handshake(&Failed::new(result), address, "quic");
             }
         };
         // Boxed, so that what only a handshake needs is given back when it is over.
@@ -211,7 +211,7 @@ impl Acceptor {
         permit.settle();
         match shaken {
             Ok(shaken) => self.serve_h3(shaken, address, address_limits).await,
-            Err((result, serial)) => self.end_handshake(result, address, "quic", serial.as_deref()),
+            Err(failed) => self.end_handshake(&failed, address, "quic"),
         }
     }
 
@@ -234,22 +234,26 @@ impl Acceptor {
         incoming: Incoming,
         mut config: ServerConfig,
     ) -> Result<Shaken, Failed> {
-        // One that lacks QUIC's first cipher suite was refused at start.
-        let Ok(tls) = QuicServerConfig::try_from(self.trust.tls.configs.load().quic.clone()) else {
+        // What rustls and quinn do not take was refused at start.
+        let Ok((tls, note)) = self.trust.tls.configs.load().quic.config() else {
             incoming.refuse();
-            return Err((Handshake::Protocol, None));
+            return Err(Failed::new(Handshake::Protocol));
+        };
+        let Ok(tls) = QuicServerConfig::try_from(tls) else {
+            incoming.refuse();
+            return Err(Failed::new(Handshake::Protocol));
         };
         config.crypto = Arc::new(tls);
         let quic = match self.handshake_in_time(incoming, config).await {
             Some(Ok(quic)) => quic,
-            Some(Err(error)) => return Err((failure(&error), None)),
-            None => return Err((Handshake::Timeout, None)),
+            Some(Err(error)) => return Err(failure(&error, &note)),
+            None => return Err(Failed::new(Handshake::Timeout)),
         };
         let chain = client_chain(&quic);
         match self.vet(chain.as_deref()) {
             Ok(links) => Ok(Shaken { quic, chain, links }),
             // Dropped, the connection is closed.
-            Err(result) => Err((result, leaf_serial(chain.as_deref()))),
+            Err(result) => Err(Failed::after(result, chain.as_deref())),
         }
     }
 
@@ -288,23 +292,32 @@ fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>
     Some(*chain)
 }
 
-/// A failed handshake carries its TLS alert (RFC 9001 section 4.8, RFC 8446 section 6).
-fn failure(error: &quinn::ConnectionError) -> Handshake {
-    const ALERTS: u64 = 0x100;
-    let quinn::ConnectionError::TransportError(error) = error else {
-        let timed_out = matches!(error, quinn::ConnectionError::TimedOut);
-        return if timed_out {
-            Handshake::Timeout
-        } else {
-            Handshake::Io
+/// Why a handshake failed: because of the certificate that its verifier has noted, or as its alert
+/// says.
+fn failure(error: &quinn::ConnectionError, note: &Note) -> Failed {
+    if let Some(refused) = note.get() {
+        return Failed {
+            result: refused.reason,
+            certificate: refused.certificate.clone().map(Box::new),
         };
-    };
-    match u64::from(error.code).checked_sub(ALERTS) {
-        Some(42 | 43 | 46) => Handshake::BadCertificate,
-        Some(44) => Handshake::Revoked,
-        Some(45) => Handshake::Expired,
-        Some(48) => Handshake::UnknownIssuer,
-        Some(116) => Handshake::NoCertificate,
-        _ => Handshake::Protocol,
     }
+    let result = match error {
+        quinn::ConnectionError::TransportError(error) => match alert(error.code) {
+            Some(CERTIFICATE_REQUIRED) => Handshake::NoCertificate,
+            _ => Handshake::Protocol,
+        },
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            alert(close.error_code).map_or(Handshake::Io, tls::alert_received)
+        }
+        quinn::ConnectionError::TimedOut => Handshake::Timeout,
+        _ => Handshake::Io,
+    };
+    Failed::new(result)
+}
+
+/// The alert of TLS that a code of QUIC carries (RFC 9001 section 4.8).
+fn alert(code: TransportErrorCode) -> Option<u8> {
+    const ALERTS: u64 = 0x100;
+    let alert = u64::from(code).checked_sub(ALERTS)?;
+    u8::try_from(alert).ok()
 }

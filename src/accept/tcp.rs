@@ -16,12 +16,12 @@ use tokio::time::{sleep, timeout};
 
 use super::capacity::Seat;
 use super::pace::Pace;
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, leaf_serial};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits};
 use crate::http::{self, Connection};
 use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
-use crate::tls::{self, TlsStream};
+use crate::tls::{self, PlainHttp, TlsStream};
 use crate::words::{Handshake, Protocol};
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
@@ -41,6 +41,15 @@ const _: () = assert!(
     H2_CALM.len() == 9 + 9 + 8,
     "two frame heads, and what GOAWAY says"
 );
+
+/// What a client is answered that speaks plain HTTP where TLS is spoken, as nginx does. Its problem
+/// is written out: no request is read.
+const TLS_REQUIRED: &str = "HTTP/1.1 400 Bad Request\r\n\
+    content-type: application/problem+json\r\n\
+    content-length: 182\r\n\
+    connection: close\r\n\r\n\
+    {\"type\":\"urn:forebay:problem:tls-required\",\"title\":\"TLS required\",\"status\":400,\
+    \"code\":\"tls-required\",\"detail\":\"This port speaks TLS: use https:// and show the device's certificate.\"}";
 
 /// A connection being served.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
@@ -130,7 +139,7 @@ impl Acceptor {
     ) {
         let (mut permit, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
-            Err(result) => return self.end_handshake(result, address, "tcp", None),
+            Err(result) => return self.end_handshake(&Failed::new(result), address, "tcp"),
         };
         // Small answers leave at once: without this, a first answer can wait 40 ms for a delayed
         // ACK.
@@ -155,7 +164,7 @@ impl Acceptor {
         tokio::select! {
             seated = connecting => seated,
             () = self.drains_for(HANDSHAKE_GRACE) => {
-                self.end_handshake(Handshake::Timeout, address, "tcp", None);
+                self.end_handshake(&Failed::new(Handshake::Timeout), address, "tcp");
                 None
             }
         }
@@ -211,24 +220,24 @@ impl Acceptor {
             || pace.step(),
         );
         let handshake = handshake.map_err(|(error, stream)| (failure(&error), stream));
-        let (result, serial) = match pace.keep(self.turns.drive(handshake)).await {
+        let failed = match pace.keep(self.turns.drive(handshake)).await {
             Some(Ok(stream)) => match self.vet_client(stream).await {
                 Ok(shaken) => return Some(shaken),
                 Err(failed) => failed,
             },
-            Some(Err(((Handshake::Io, _), _))) if !pace.has_begun() => {
+            Some(Err((failed, _))) if failed.result == Handshake::Io && !pace.has_begun() => {
                 // A balancer looks whether somebody listens: nobody is refused, and nothing is to
                 // be written down.
                 self.count(Handshake::Unused);
                 return None;
             }
             Some(Err((failed, stream))) => {
-                deliver_alert(stream).await;
+                say_why(&failed, stream).await;
                 failed
             }
-            None => (Handshake::Timeout, None),
+            None => Failed::new(Handshake::Timeout),
         };
-        self.end_handshake(result, address, "tcp", serial.as_deref());
+        self.end_handshake(&failed, address, "tcp");
         None
     }
 
@@ -237,12 +246,22 @@ impl Acceptor {
         match self.vet(stream.peer_certificates()) {
             Ok(links) => Ok((stream, links)),
             Err(result) => {
-                let serial = leaf_serial(stream.peer_certificates());
+                let failed = Failed::after(result, stream.peer_certificates());
                 deliver_alert(stream).await;
-                Err((result, serial))
+                Err(failed)
             }
         }
     }
+}
+
+/// Closes a connection whose handshake has failed: a client of plain HTTP, which reads no alert, is
+/// answered in clear before.
+async fn say_why(failed: &Failed, mut stream: TcpStream) {
+    if failed.result == Handshake::PlainHttp {
+        // A client that is gone need not be told.
+        let _ = timeout(ALERT_GRACE, stream.write_all(TLS_REQUIRED.as_bytes())).await;
+    }
+    deliver_alert(stream).await;
 }
 
 /// Closes a connection whose last bytes are an alert. Closed with the client's bytes unread, it
@@ -278,13 +297,20 @@ async fn pause(error: &io::Error) {
     }
 }
 
-/// Why it failed, and the serial number of the certificate that was refused, if one was. To be
-/// called before anything else is awaited: another handshake may fail on this thread.
+/// Why it failed. To be called before anything else is awaited: another handshake may fail on this
+/// thread.
 fn failure(error: &io::Error) -> Failed {
-    let tls_error = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    tls_error.map_or((Handshake::Io, None), |error| {
-        (tls::failure(error), tls::take_refused_serial(error))
-    })
+    let Some(inner) = error.get_ref() else {
+        return Failed::new(Handshake::Io);
+    };
+    if inner.is::<PlainHttp>() {
+        return Failed::new(Handshake::PlainHttp);
+    }
+    match inner.downcast_ref::<rustls::Error>() {
+        None => Failed::new(Handshake::Io),
+        Some(error) => match tls::take_refused(error) {
+            Some(refused) => refused.into(),
+            None => Failed::new(tls::failure(error)),
+        },
+    }
 }

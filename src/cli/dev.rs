@@ -35,6 +35,10 @@ fn presets() -> Vec<Preset> {
         ("FOREBAY_TLS_CLIENT_CA", path(folder.ca())),
         ("FOREBAY_TLS_CRL", path(folder.crl())),
         ("FOREBAY_SINK", "file".into()),
+        // On the terminal: who is refused, and each request.
+        ("FOREBAY_AUDIT_LOG", "stdout".into()),
+        ("FOREBAY_ACCESS_LOG", "stdout".into()),
+        ("FOREBAY_ACCESS_LOG_SAMPLE", "1".into()),
     ]
 }
 

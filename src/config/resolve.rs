@@ -165,6 +165,7 @@ impl Reader<'_> {
             log: self.log(),
             audit_log: self.optional("FOREBAY_AUDIT_LOG", journal_target),
             access_log: self.access_log(),
+            described: self.raw.describe(),
         };
         self.check_together(&config);
         config
@@ -179,6 +180,7 @@ impl Reader<'_> {
         if !config.listen.http3 {
             self.check_tcp_connections(&config.listen.connections);
         }
+        self.check_addresses(config.listen.address, config.admin_listen);
         self.check_keys(&config.tls);
         let spool = config.spool.as_ref();
         if let Some((name, fault)) = spool.and_then(|spool| spooled::fault(spool, &config.batch)) {

@@ -99,6 +99,11 @@ fn with_unit(text: &str, unit: impl Fn(&str) -> Option<u64>, units: &str) -> Par
     let Some(unit) = unit(suffix) else {
         return Err(match suffix {
             "" => format!("has no unit: {units}"),
+            _ if suffix.contains(|c: char| c.is_ascii_digit()) => {
+                format!(
+                    "is more than one number with its unit: write one, as 90s for 1m30s ({units})"
+                )
+            }
             _ => format!("has a unit that is none of {units}"),
         });
     };

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
-use super::alarm::SINK_THREAD;
+use super::alarm::{Alarm, SINK_THREAD};
 use super::foundation::Foundation;
 use super::shutdown::Shutdown;
 use super::threads::DeliveryThread;
@@ -20,7 +23,11 @@ use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::words::Reload;
 
-/// Returns once the sink is open and found fit. A sink that is away is waited for, not ready.
+/// How long the sink may take for its first answer until the gateway listens without it.
+const FIRST_ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// Returns once the sink is open and found fit, or has not said so in time: then it is waited for,
+/// not ready. One that says afterwards that it can never work as configured ends the gateway.
 pub(crate) fn start(
     config: &Config,
     foundation: &Foundation,
@@ -29,13 +36,14 @@ pub(crate) fn start(
 ) -> anyhow::Result<DeliveryThread> {
     shutdown.alarm().raise_at_panics();
     let parts = Parts::of(config, foundation)?;
+    let alarm = shutdown.alarm();
     let promised = parts.promised.clone();
     let ending = shutdown.ending("delivery");
     let (opened, was_opened) = mpsc::sync_channel(1);
     let run = move || {
         let _told_at_the_end = ending;
         host::schedule_as_batch();
-        if let Err(error) = parts.run(batches, &opened) {
+        if let Err(error) = parts.run(batches, &opened, alarm) {
             // The starter waits for one message, be it this.
             let _ = opened.send(Err(error));
         }
@@ -75,16 +83,22 @@ impl Parts {
         })
     }
 
-    /// Tells `opened` when the sink is, and delivers until the last batch is home. An error is a
-    /// sink that cannot be used.
+    /// Tells `opened` when the gateway may listen, and delivers until the last batch is home. An
+    /// error is a sink that cannot be used.
     fn run(
         self,
         batches: Receiver<Batch>,
         opened: &mpsc::SyncSender<anyhow::Result<()>>,
+        alarm: Alarm,
     ) -> anyhow::Result<()> {
         local_runtime()?.block_on(async {
             let phases = self.phases.clone();
             let delivery = self.open().await?;
+            let mut verifying = Box::pin(delivery.verify());
+            match timeout(FIRST_ANSWER_TIME, &mut verifying).await {
+                Ok(answer) => answer?,
+                Err(_) => drop(spawn_local(end_where_unfit(verifying, alarm))),
+            }
             // The starter waits for this one message.
             let _ = opened.send(Ok(()));
             delivery.run(batches, phases).await;
@@ -94,16 +108,26 @@ impl Parts {
 
     async fn open(self) -> Result<Delivery, SinkError> {
         let metrics = self.metrics.clone();
-        let on_bad_password = move || metrics.reload_failed(Reload::Password);
-        let sink = Sink::open(&self.sink, self.sink_options, on_bad_password).await?;
+        let on_password = move |is_good| match is_good {
+            true => metrics.reload_succeeded(Reload::Password),
+            false => metrics.reload_failed(Reload::Password),
+        };
+        let sink = Sink::open(&self.sink, self.sink_options, on_password).await?;
         let delivery = Delivery::new(sink, self.backlog, self.health, self.metrics, self.options)
             .counting(self.promised);
-        delivery.verify().await?;
         Ok(delivery)
     }
 }
 
-fn sink_options(config: &Config) -> SinkOptions {
+/// Ends the gateway if the sink's first answer is that it can never work as configured.
+async fn end_where_unfit(answer: impl Future<Output = Result<(), SinkError>>, alarm: Alarm) {
+    if let Err(error) = answer.await {
+        tracing::error!(%error, "the sink cannot work as configured");
+        alarm.raise("the start of the sink");
+    }
+}
+
+pub(crate) fn sink_options(config: &Config) -> SinkOptions {
     SinkOptions {
         streams: config.streams.clone(),
         body_bytes_max: config.http.body_bytes_max,

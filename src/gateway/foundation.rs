@@ -20,6 +20,8 @@ pub(crate) struct Foundation {
     pub gate: Gate,
     pub observers: Observers,
     pub phases: Phases,
+    /// Every setting with its value and source; secrets are not shown.
+    settings: String,
 }
 
 impl Foundation {
@@ -33,6 +35,7 @@ impl Foundation {
             gate,
             observers,
             phases,
+            settings: config.described.clone(),
         })
     }
 
@@ -44,6 +47,7 @@ impl Foundation {
             openapi: openapi::document,
             metrics: self.observers.metrics.clone(),
             top: self.observers.top.clone(),
+            settings: self.settings.clone(),
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_local;
@@ -15,6 +15,7 @@ use super::local_runtime;
 use super::notify::Notifier;
 use super::reload::Watch;
 use super::shutdown::{Shutdown, Signals};
+use super::story;
 use super::threads::Threads;
 use crate::telemetry::admin::{self, Status};
 use crate::telemetry::audit::Event;
@@ -27,16 +28,23 @@ pub(crate) struct Front {
     status: Arc<Status>,
     observers: Observers,
     notifier: Notifier,
+    started_at: Instant,
 }
 
 impl Front {
-    pub(crate) fn new(doors: Doors, watch: Watch, foundation: &Foundation) -> Self {
+    pub(crate) fn new(
+        doors: Doors,
+        watch: Watch,
+        foundation: &Foundation,
+        started_at: Instant,
+    ) -> Self {
         Self {
             doors,
             watch,
             status: foundation.status(),
             observers: foundation.observers.clone(),
             notifier: Notifier::from_environment(),
+            started_at,
         }
     }
 
@@ -80,6 +88,7 @@ impl Front {
             sockets.passed().await;
             drop(places);
         });
+        spawn_local(story::tell_ready(self.status.clone(), self.started_at));
         let serving = admin::serve(admin, self.status.clone());
         alarm.start("the admin address", serving);
         alarm.start(

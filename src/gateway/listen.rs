@@ -6,7 +6,7 @@ mod activated;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::accept::{LISTENER_QUEUE_MAX, steer_to_workers};
@@ -69,18 +69,31 @@ pub(crate) fn bind(config: &Config) -> anyhow::Result<(Doors, Vec<Sockets>)> {
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    admin::bind(address)
-        .with_context(|| format!("FOREBAY_ADMIN_LISTEN: cannot listen on {address}"))
+    admin::bind(address).map_err(|error| cannot_listen("FOREBAY_ADMIN_LISTEN", address, error))
+}
+
+/// What keeps the gateway from listening, and what to do about it.
+fn cannot_listen(variable: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if variable == "FOREBAY_LISTEN" => {
+            "another process is there: end it, or FOREBAY_REUSE_PORT=true shares the port with another gateway"
+        }
+        io::ErrorKind::AddrInUse => "another process is there: end it, or choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a right: CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or choose a port above"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "it is no address of this machine: 0.0.0.0 or [::] is all that it has"
+        }
+        _ => "look at the address",
+    };
+    anyhow!("{variable}: cannot listen on {address}: {error}; {advice}")
 }
 
 fn bind_own(config: &ListenConfig) -> anyhow::Result<(SocketAddr, Vec<Sockets>)> {
-    let (address, sockets) =
-        pick_port(config).and_then(|address| Ok((address, bind_all(config, address)?))).with_context(|| {
-            format!(
-                "FOREBAY_LISTEN: cannot listen on {} (is another process there? FOREBAY_REUSE_PORT=true shares a port)",
-                config.address
-            )
-        })?;
+    let (address, sockets) = pick_port(config)
+        .and_then(|address| Ok((address, bind_all(config, address)?)))
+        .map_err(|error| cannot_listen("FOREBAY_LISTEN", config.address, error))?;
     if let Some(udp) = sockets.first().and_then(|sockets| sockets.udp.as_ref()) {
         steer_to_workers(udp, config.workers.get())
             .context("cannot steer QUIC packets to their workers")?;

@@ -58,7 +58,7 @@ impl Notifier {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            let readiness = spell(&status.readiness());
+            let readiness = status.spell().unwrap_or_else(|reason| reason);
             self.say(&format!("WATCHDOG=1\nSTATUS={readiness}"));
         }
     }
@@ -84,15 +84,6 @@ fn open(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
 fn watchdog() -> Option<Duration> {
     let micros: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     (micros > 0).then(|| Duration::from_micros(micros))
-}
-
-/// Says in one line what `/readyz` says.
-fn spell(readiness: &Result<String, String>) -> String {
-    match readiness {
-        Ok(away) if away.is_empty() => "ready".into(),
-        Ok(away) => format!("ready, but {}", away.escape_debug()),
-        Err(reason) => format!("not ready: {}", reason.escape_debug()),
-    }
 }
 
 /// A path, or a name in Linux' abstract space, which is written with `@` for its leading zero.

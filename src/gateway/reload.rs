@@ -8,14 +8,17 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::ends::Warned;
 use super::foundation::Foundation;
 use super::notify::Notifier;
 use crate::config::HttpConfig;
 use crate::identity::ServerCertificate;
 use crate::ingest::Routes;
+use crate::record::Timestamp;
 use crate::telemetry::audit::Event;
 use crate::telemetry::observers::Observers;
 use crate::tls::{Change, Reloader, TlsError};
+use crate::words::Reload;
 
 /// A changed file is in force within 5 s: this, and the time that it takes to read it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -29,6 +32,7 @@ pub(crate) struct Watch {
     observers: Observers,
     /// Names beside those of the server's certificate.
     authorities: Vec<String>,
+    warned: Warned,
 }
 
 impl Watch {
@@ -38,15 +42,15 @@ impl Watch {
         routes: &Arc<Routes>,
         foundation: &Foundation,
     ) -> Self {
-        let observers = foundation.observers.clone();
-        let not_after = reloader.certificate().not_after;
-        observers.metrics.set_certificate_expiry(not_after);
-        Self {
+        let mut watch = Self {
             reloader,
             routes: routes.clone(),
-            observers,
+            observers: foundation.observers.clone(),
             authorities: config.authorities.clone(),
-        }
+            warned: Warned::default(),
+        };
+        watch.tell_ends();
+        watch
     }
 
     /// Runs until it is dropped. Files are read on another thread: a list of a million entries
@@ -74,10 +78,21 @@ impl Watch {
             };
             self = watch;
             changes.iter().for_each(|change| self.make_known(change));
+            self.tell_ends();
             if reads_all {
                 notifier.ready();
             }
         }
+    }
+
+    /// Says when what is in force ends, and warns of what is near its end, or past it.
+    fn tell_ends(&mut self) {
+        let (certificate, ends) = (self.reloader.certificate().not_after, self.reloader.ends());
+        let files = self.observers.metrics.files();
+        files.set_certificate_end(certificate);
+        files.set_trust_ends(ends.authority, ends.list);
+        let ends = [Some(certificate), Some(ends.authority), ends.list];
+        self.warned.look(ends, Timestamp::now());
     }
 
     fn make_known(&self, change: &Change) {
@@ -88,6 +103,9 @@ impl Watch {
                 revoked,
             } => {
                 tracing::info!(authorities, revoked, "client authorities and CRLs reloaded");
+                let metrics = &self.observers.metrics;
+                metrics.reload_succeeded(Reload::ClientCa);
+                metrics.reload_succeeded(Reload::Crl);
                 self.observers.audit.record(Event::RevocationsApplied {
                     authorities: *authorities,
                     revoked: *revoked,
@@ -100,7 +118,7 @@ impl Watch {
     /// The server goes by the names of its new certificate.
     fn present(&self, certificate: &ServerCertificate) {
         let Observers { metrics, audit, .. } = &self.observers;
-        metrics.set_certificate_expiry(certificate.not_after);
+        metrics.reload_succeeded(Reload::Certificate);
         let authorities = super::authorities(certificate, &self.authorities);
         self.routes.rename(authorities);
         let names = certificate.names.join(",");

@@ -24,6 +24,9 @@ pub(crate) fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<
         .context("FOREBAY_SPOOL_DIR: the spool cannot be opened")?;
     metrics.spool().set_bytes_max(config.bytes_max);
     let Recovery { records, bytes, .. } = found.backlog;
+    let (dir, bytes_max) = (config.dir.display(), config.bytes_max);
+    let dead_letters = found.dead_letters.records;
+    tracing::info!(%dir, bytes_max, bytes, records, dead_letters, "the spool is open");
     if records > 0 {
         tracing::info!(
             records,

@@ -100,15 +100,9 @@ pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
 }
 
 /// The status of a refusal, and the name that it has in problems and logs.
-pub(crate) fn status_and_code(refusal: &Refusal) -> (StatusCode, Option<&'static str>) {
+pub(crate) fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
     let problem = problem(refusal);
-    (problem.status, Some(problem.code))
-}
-
-/// The code of a refusal that is a 403.
-pub(crate) fn forbidden(refusal: &Refusal) -> Option<&'static str> {
-    let problem = problem(refusal);
-    (problem.status == StatusCode::FORBIDDEN).then_some(problem.code)
+    (problem.status, problem.code)
 }
 
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.

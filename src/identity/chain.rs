@@ -11,7 +11,8 @@ use x509_parser::oid_registry::{
 };
 
 use super::scope::{self, Point};
-use super::{IdentityError, PublicKey, Signed};
+use super::{IdentityError, PublicKey, Signed, timestamp};
+use crate::record::Timestamp;
 
 /// The most certificates that a device may send. A chain that verifies needs no more than eight.
 const CHAIN_MAX: usize = 16;
@@ -50,6 +51,7 @@ pub struct Authority {
     /// Whether the key may sign CRLs: `false` where the certificate says what it may be used for,
     /// and CRLs are not among that.
     pub may_sign_crls: bool,
+    pub not_after: Timestamp,
     /// The authority's key, SubjectPublicKeyInfo in DER, which has been read as one.
     pub key_info: Box<[u8]>,
 }
@@ -246,6 +248,7 @@ pub fn authority(der: &[u8]) -> Result<Authority, IdentityError> {
         subject: certificate.subject().as_raw().into(),
         link: link(&certificate),
         may_sign_crls: key_usage.is_none_or(|usage| usage.value.crl_sign()),
+        not_after: timestamp(certificate.validity().not_after),
         key_info: key_info.into(),
     })
 }

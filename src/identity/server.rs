@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
-use super::{DNS_NAME, IP_ADDRESS, IdentityError, alternative_names, timestamp};
+use super::{DNS_NAME, IP_ADDRESS, IdentityError, alternative_names, chain, timestamp};
 use crate::record::Timestamp;
 
 /// The names by which clients may call the gateway, and until when.
@@ -13,6 +13,7 @@ use crate::record::Timestamp;
 pub(crate) struct ServerCertificate {
     /// DNS names, some with a `*.`, and IP addresses in their canonical form.
     pub names: Vec<String>,
+    /// When it expires, or, in `tls`, the first certificate of its chain.
     pub not_after: Timestamp,
 }
 
@@ -31,6 +32,12 @@ pub(crate) fn server(leaf_der: &[u8]) -> Result<ServerCertificate, IdentityError
         names,
         not_after: timestamp(certificate.validity().not_after),
     })
+}
+
+/// When a certificate in DER expires.
+pub(crate) fn expiry(der: &[u8]) -> Result<Timestamp, IdentityError> {
+    let certificate = chain::parse(der)?;
+    Ok(timestamp(certificate.validity().not_after))
 }
 
 fn ip_address(octets: &[u8]) -> Option<IpAddr> {

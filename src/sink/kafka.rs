@@ -14,6 +14,7 @@
 mod client;
 mod in_flight;
 mod keyring;
+mod leaders;
 mod login;
 mod native;
 mod properties;
@@ -26,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseProducer;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{Arrivals, Progress, SinkError, SinkOptions};
@@ -46,18 +48,18 @@ pub struct KafkaSink {
     topics: Vec<String>,
     settings: settings::Settings,
     sizes: verify::Sizes,
-    topic_leaders: verify::Topics,
+    leaders: leaders::KnownLeaders,
     /// Keeps the secret in force; ends with the sink.
     _login: JoinSet<()>,
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_bad_password` is
-    /// called when a changed password file is of no use.
+    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_password` is called
+    /// when a password file has changed, with whether it is of use.
     pub fn open(
         config: &KafkaConfig,
         options: SinkOptions,
-        on_bad_password: impl Fn() + Send + 'static,
+        on_password: impl Fn(bool) + Send + 'static,
     ) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
@@ -76,17 +78,29 @@ impl KafkaSink {
         let client = Client::new(settings.client.clone(), common.clone());
         let client = client.map_err(|error| settings.misconfigured(error))?;
         let mut keeping = JoinSet::new();
-        keeping.spawn(login.keep(common.keyring, common.reports, on_bad_password));
+        keeping.spawn(login.keep(common.keyring, common.reports, on_password));
         Ok(Self {
             client,
             alone: OnceLock::new(),
             in_flight,
             sizes: verify::Sizes::unknown(topics.len()),
-            topic_leaders: verify::Topics::unknown(topics.len()),
+            leaders: leaders::KnownLeaders::none(topics.len()),
             topics,
             settings,
             _login: keeping,
         })
+    }
+
+    /// Builds what can be built without the brokers. A wrong property, and a file that cannot be
+    /// read, is `Misconfigured`.
+    pub fn check(config: &KafkaConfig, options: &SinkOptions) -> Result<(), SinkError> {
+        let settings = settings::Settings::new(config, options)?;
+        let mut nowhere = settings.client.clone();
+        nowhere.remove("bootstrap.servers");
+        let built: Result<BaseProducer, KafkaError> = nowhere.create();
+        built
+            .map(drop)
+            .map_err(|error| settings.misconfigured(error))
     }
 
     /// Produces the records in their order and waits for their delivery reports.

@@ -39,6 +39,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -78,6 +81,22 @@ const STREAM_NAME_CHARS_MAX: usize = 128;
 /// Record size of a stream that does not say its own, in bytes, partition key included:
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
 const RECORD_BYTES_MAX_DEFAULT: usize = 1 << 20;
+
+/// Looks at the streams' names, and for a region where no service has to be asked for it.
+pub(super) async fn check(options: &SinkOptions) -> Result<Option<&'static str>, SinkError> {
+    for stream in &options.streams {
+        check_name(stream)?;
+    }
+    let environment = EnvironmentVariableRegionProvider::new();
+    let files = ProfileFileRegionProvider::new();
+    let known = RegionProviderChain::first_try(environment).or_else(files);
+    Ok(match known.region().await {
+        Some(_) => None,
+        None => Some(
+            "neither AWS_REGION nor a profile names a region: only an instance of AWS can tell one at the start",
+        ),
+    })
+}
 
 /// Keeps a stream, and what it said when it was described last.
 struct Described {

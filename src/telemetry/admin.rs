@@ -1,5 +1,6 @@
 //! The admin address, plain HTTP for probes, people and Prometheus: `/livez`, `/servez`, `/readyz`,
-//! `/metrics`, `/openapi.json`, and `/debug/top`, the devices that send most.
+//! `/metrics`, `/openapi.json`, and below `/debug` the devices that send most, the settings in force
+//! and the log's filter, which is changed by PUT from this machine only.
 //!
 //! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never
 //! makes the gateway look dead. It accepts at once whoever comes: the room for connections is
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use super::log::{self, one_line};
 use super::metrics::Metrics;
 use super::top::Top;
 use crate::health::Health;
@@ -36,14 +38,19 @@ use crate::lifecycle::{Phase, Phases};
 use connections::{Asks, Connections};
 
 /// What may be asked for.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 8] = [
     "/livez",
     "/servez",
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/debug/settings",
+    "/debug/log",
     "/debug/top",
 ];
+
+/// Where the log's filter is told, and changed.
+const LOG: &str = "/debug/log";
 
 /// The largest head of a request, in bytes; hyper takes no smaller bound.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -66,9 +73,20 @@ pub(crate) struct Status {
     pub openapi: fn() -> String,
     pub metrics: Arc<Metrics>,
     pub top: Top,
+    /// Every setting with its value and source, a line each; secrets are not shown.
+    pub settings: String,
 }
 
 impl Status {
+    /// Says in one line whether the gateway is ready; `Err` where it is not.
+    pub(crate) fn spell(&self) -> Result<String, String> {
+        match self.readiness() {
+            Ok(away) if away.is_empty() => Ok("ready".into()),
+            Ok(away) => Ok(format!("ready, but {}", one_line(&away).trim_end())),
+            Err(reason) => Err(format!("not ready: {}", one_line(&reason).trim_end())),
+        }
+    }
+
     /// `Err` says why the gateway is not ready, `Ok` which streams are away all the same, if any.
     pub(crate) fn readiness(&self) -> Result<String, String> {
         if self.is_leaving() {
@@ -91,8 +109,9 @@ pub(crate) async fn serve(listener: std::net::TcpListener, status: Arc<Status>) 
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.open(|asks| answer_connection(stream, status.clone(), asks));
+            Ok((stream, peer)) => {
+                let status = status.clone();
+                connections.open(|asks| answer_connection(stream, peer, status, asks));
                 // It is answered before a crowd behind it can take its place.
                 yield_now().await;
             }
@@ -110,10 +129,13 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 
-async fn answer_connection(stream: TcpStream, status: Arc<Status>, asks: Asks) {
+async fn answer_connection(stream: TcpStream, peer: SocketAddr, status: Arc<Status>, asks: Asks) {
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         asks.has_asked();
-        let response = answer(request.method(), request.uri().path(), &status);
+        let response = match *request.method() {
+            Method::PUT if request.uri().path() == LOG => change_log(request.uri().query(), peer),
+            ref method => answer(method, request.uri().path(), &status),
+        };
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
@@ -135,7 +157,12 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
         return text(StatusCode::NOT_FOUND, known);
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return method_not_allowed();
+        let allowed = if path == LOG {
+            "GET, HEAD, PUT"
+        } else {
+            "GET, HEAD"
+        };
+        return method_not_allowed(HeaderValue::from_static(allowed));
     }
     page(path, status)
 }
@@ -147,26 +174,33 @@ fn page(path: &str, status: &Status) -> Response<Full<Bytes>> {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
         }
         "/servez" => text(StatusCode::OK, "serving\n".into()),
-        "/readyz" => match status.readiness() {
-            Ok(away) if away.is_empty() => text(StatusCode::OK, "ready\n".into()),
-            Ok(away) => text(
-                StatusCode::OK,
-                format!("ready, but {}\n", away.escape_debug()),
-            ),
-            Err(reason) => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("not ready: {}\n", reason.escape_debug()),
-            ),
+        "/readyz" => match status.spell() {
+            Ok(ready) => text(StatusCode::OK, ready + "\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         },
+        "/debug/settings" => text(StatusCode::OK, status.settings.clone()),
+        LOG => text(StatusCode::OK, log::filter() + "\n"),
         "/openapi.json" => json((status.openapi)()),
         "/debug/top" => json(status.top.report()),
         _ => text(StatusCode::OK, status.metrics.render()),
     }
 }
 
-fn method_not_allowed() -> Response<Full<Bytes>> {
+/// Puts the filter in force that the query is. Whoever asks from elsewhere might drown the log, or
+/// silence it.
+fn change_log(filter: Option<&str>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    if !peer.ip().to_canonical().is_loopback() {
+        let why = "the filter of the log is changed from this machine only\n";
+        return text(StatusCode::FORBIDDEN, why.into());
+    }
+    match log::change_filter(filter.unwrap_or_default()) {
+        Ok(()) => text(StatusCode::OK, log::filter() + "\n"),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+fn method_not_allowed(allowed: HeaderValue) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
-    let allowed = HeaderValue::from_static("GET, HEAD");
     response.headers_mut().insert(ALLOW, allowed);
     response
 }

@@ -6,8 +6,9 @@
 //! flood fills no disk; what is left out is counted in `forebay_audit_omitted_events_total` and in
 //! a line of its own.
 //!
-//! Invariant: no payload, key or text of a client is ever a field: a device is named by its
-//! certificate's id, which has a fixed alphabet, a certificate by the hex of its serial number.
+//! Invariant: no payload or key of a client is ever a field: a device is named by its certificate's
+//! id, which has a fixed alphabet, a certificate by the hex of its serial number. Of a certificate
+//! that was refused the names are told as well: cut, and visible ASCII only.
 //! Failure: a file that cannot be opened at start is an error; later the events count as dropped,
 //! and the log says so.
 
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::journal::{Fields, Journal, line, omitted};
 use super::metrics::JournalMetrics;
 use crate::config::JournalTarget as Target;
+use crate::record::Timestamp;
 
 /// The most lines of one kind in one second.
 const PER_SECOND_MAX: u32 = 100;
@@ -32,12 +34,12 @@ pub(crate) enum Event<'a> {
     Stopped {
         clean: bool,
     },
-    /// A handshake has come to nothing. The serial number is the leaf's, where it has been seen.
+    /// A handshake has come to nothing. The certificate is the leaf, where it has been seen.
     HandshakeRefused {
         address: IpAddr,
         transport: &'static str,
         reason: &'static str,
-        serial: Option<&'a [u8]>,
+        certificate: Option<Certificate<'a>>,
     },
     /// A device has as many connections as it may: one more is closed. Without a device where the
     /// certificate names none.
@@ -79,6 +81,17 @@ pub(crate) enum Event<'a> {
         what: &'static str,
         error: &'a str,
     },
+}
+
+/// What a certificate that was refused says of itself. Nobody has verified it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Certificate<'a> {
+    pub serial: &'a [u8],
+    /// Visible ASCII, within a bound.
+    pub subject: &'a str,
+    pub issuer: &'a str,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
 }
 
 /// The name of each [`Event`], in their order.
@@ -221,29 +234,29 @@ impl Event<'_> {
                 address,
                 transport,
                 reason,
-                serial,
+                certificate,
             } => fields
                 .of(address, transport, None)
                 .text("reason", reason)
-                .hex("serial", serial),
+                .certificate(certificate),
             Self::ConnectionRefused {
                 address,
-                transport,
+                transport: protocol,
                 device,
                 serial,
-            } => fields.of(address, transport, device).hex("serial", serial),
+            }
+            | Self::ConnectionCut {
+                address,
+                protocol,
+                device,
+                serial,
+            } => fields.of(address, protocol, device).hex("serial", serial),
             Self::Forbidden {
                 address,
                 protocol,
                 device,
                 code,
             } => fields.of(address, protocol, device).text("code", code),
-            Self::ConnectionCut {
-                address,
-                protocol,
-                device,
-                serial,
-            } => fields.of(address, protocol, device).hex("serial", serial),
             Self::FloodEnded {
                 address,
                 protocol,
@@ -259,6 +272,20 @@ impl Event<'_> {
             Self::ReloadFailed { what, error } => fields.text("what", what).text("error", error),
         };
         fields
+    }
+}
+
+impl Fields {
+    /// What a certificate says of itself, where there is one. Its dates stand beside the line's own.
+    fn certificate(&mut self, certificate: Option<Certificate<'_>>) -> &mut Self {
+        let Some(certificate) = certificate else {
+            return self;
+        };
+        self.hex("serial", Some(certificate.serial))
+            .text("subject", certificate.subject)
+            .text("issuer", certificate.issuer)
+            .text("not_before", &certificate.not_before.rfc3339())
+            .text("not_after", &certificate.not_after.rfc3339())
     }
 }
 

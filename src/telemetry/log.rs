@@ -1,6 +1,6 @@
 //! Logs: structured lines on stderr, text for people and JSON for machines.
 //!
-//! `cli` starts it once, before anything else runs. Every room logs by `tracing`'s macros; no
+//! `cli` starts it once, before anything else runs; the admin address changes its filter. Every room logs by `tracing`'s macros; no
 //! payload, head or key is ever a field.
 //!
 //! Invariant: one event is one line, and nothing that a client or a file brought can break it,
@@ -12,12 +12,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
 use crate::config::LogConfig;
 
@@ -33,15 +35,70 @@ pub(crate) enum LogError {
     NotALevel(String),
     #[error("{0}; write it like info or warn,forebay=debug")]
     Invalid(#[from] ParseError),
+    #[error("logging has not been started")]
+    NotStarted,
+    #[error("the filter cannot be changed: {0}")]
+    NotChanged(String),
     #[error("logging has been started before")]
     Started(#[from] SetGlobalDefaultError),
 }
 
+/// Puts another filter in force.
+type Refilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// The log of the process, once it is started.
+struct Started {
+    refilter: Refilter,
+    /// The filter in force, as it was written.
+    filter: Mutex<String>,
+}
+
+static STARTED: OnceLock<Started> = OnceLock::new();
+
 /// Starts logging, once a process.
 pub(crate) fn start(config: &LogConfig) -> Result<(), LogError> {
     let filter = parse_filter(&config.filter)?;
-    let subscriber = subscriber(filter, config.json, io::stderr);
-    Ok(tracing::subscriber::set_global_default(subscriber)?)
+    let (subscriber, refilter) = subscriber(filter, config.json, io::stderr);
+    tracing::subscriber::set_global_default(subscriber)?;
+    let started = Started {
+        refilter,
+        filter: Mutex::new(config.filter.clone()),
+    };
+    assert!(STARTED.set(started).is_ok(), "the default is set once");
+    Ok(())
+}
+
+/// The filter in force.
+pub(crate) fn filter() -> String {
+    match STARTED.get() {
+        Some(started) => lock(&started.filter).clone(),
+        None => "off".into(),
+    }
+}
+
+/// Puts another filter in force, until it is changed again or the process ends.
+pub(crate) fn change_filter(filter: &str) -> Result<(), LogError> {
+    let parsed = parse_filter(filter)?;
+    let started = STARTED.get().ok_or(LogError::NotStarted)?;
+    let mut current = lock(&started.filter);
+    // Told by the filter that is there, and by the next one: either may be silent.
+    tracing::warn!(
+        from = *current,
+        to = filter,
+        "the filter of the log is changed"
+    );
+    (started.refilter)(parsed).map_err(LogError::NotChanged)?;
+    tracing::warn!(
+        from = *current,
+        to = filter,
+        "the filter of the log was changed"
+    );
+    *current = filter.to_owned();
+    Ok(())
+}
+
+fn lock(filter: &Mutex<String>) -> MutexGuard<'_, String> {
+    filter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
@@ -65,7 +122,10 @@ fn is_typo(directive: &str) -> bool {
     is_word && !directive.is_empty() && directive.parse::<LevelFilter>().is_err()
 }
 
-fn subscriber<M>(filter: EnvFilter, json: bool, to: M) -> Box<dyn tracing::Subscriber + Send + Sync>
+type Subscriber = Box<dyn tracing::Subscriber + Send + Sync>;
+
+/// Makes what writes the log, and what changes its filter.
+fn subscriber<M>(filter: EnvFilter, json: bool, to: M) -> (Subscriber, Refilter)
 where
     M: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -74,10 +134,18 @@ where
         .with_ansi(false)
         .with_writer(OneLine(to));
     if json {
-        Box::new(builder.json().flatten_event(true).finish())
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
+        let refilter = refilter(builder.reload_handle());
+        (Box::new(builder.finish()), refilter)
     } else {
-        Box::new(builder.finish())
+        let builder = builder.with_filter_reloading();
+        let refilter = refilter(builder.reload_handle());
+        (Box::new(builder.finish()), refilter)
     }
+}
+
+fn refilter<S: 'static>(handle: Handle<EnvFilter, S>) -> Refilter {
+    Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
 }
 
 /// Writes each event as one line. tracing-subscriber hands an event over as a whole, in one write.
@@ -131,7 +199,7 @@ fn push_escaped(line: &mut String, character: char) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -155,7 +223,8 @@ mod tests {
     fn logged(json: bool, log: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber = subscriber(parse_filter("info").unwrap(), json, move || writer.clone());
+        let filter = parse_filter("info").unwrap();
+        let (subscriber, _) = subscriber(filter, json, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

@@ -9,6 +9,7 @@
 //! and so is the memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
 mod cell;
+mod files;
 mod histogram;
 mod hot;
 mod journal;
@@ -26,8 +27,9 @@ use crossbeam_utils::CachePadded;
 use metrics::{Counter, Gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::record::{Outcome, Outcomes, StreamIndex, Timestamp};
+use crate::record::{Outcome, Outcomes, StreamIndex};
 use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
+pub(crate) use files::FileMetrics;
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
 };
@@ -52,8 +54,8 @@ pub struct Metrics {
     sink_up: Vec<Gauge>,
     partitions_away: Vec<Gauge>,
     in_flight_batches: Gauge,
-    certificate_expiry: Gauge,
-    reload_failures: Vec<Counter>,
+    /// What the files that are read again say.
+    files: FileMetrics,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
@@ -63,6 +65,7 @@ pub struct Metrics {
 /// Handles for what the workers count: each is the sum over all of them.
 struct Totals {
     requests: Vec<Counter>,
+    refusals: Vec<Counter>,
     connections: Vec<Gauge>,
     handshakes: Vec<Counter>,
     refused: Vec<Counter>,
@@ -123,15 +126,7 @@ impl Metrics {
                 "forebay_sink_in_flight_batches",
                 "Batches that the sink has not answered",
             ),
-            certificate_expiry: gauge(
-                "forebay_tls_certificate_expiry_timestamp_seconds",
-                "When the server certificate expires",
-            ),
-            reload_failures: counters(
-                "forebay_tls_reload_failures_total",
-                "Changed files that could not be used, by what they hold",
-                each("what", &Reload::LABELS),
-            ),
+            files: FileMetrics::register(),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -199,14 +194,19 @@ impl Metrics {
         self.in_flight_batches.set(batches as f64);
     }
 
-    /// Says when the server's own certificate expires.
-    pub fn set_certificate_expiry(&self, at: Timestamp) {
-        self.certificate_expiry.set((at.0 / 1000) as f64);
+    /// What is counted of the files that are read again while the gateway runs.
+    pub(crate) fn files(&self) -> &FileMetrics {
+        &self.files
     }
 
     /// Counts a changed file that could not be used; what was there before stays in force.
     pub(crate) fn reload_failed(&self, what: Reload) {
-        self.reload_failures[what.index()].increment(1);
+        self.files.failed(what);
+    }
+
+    /// Says that the file, as it is now, is in force.
+    pub(crate) fn reload_succeeded(&self, what: Reload) {
+        self.files.succeeded(what);
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.
@@ -282,6 +282,11 @@ impl Totals {
                 "Requests answered, by protocol and status",
                 requests,
             ),
+            refusals: counters(
+                "forebay_http_refusals_total",
+                "Requests refused, by the code of the problem",
+                each("code", hot::refusal_codes()),
+            ),
             connections: gauges(
                 "forebay_http_connections",
                 "Open connections",
@@ -320,6 +325,7 @@ impl Totals {
     /// Adds up what the workers have counted.
     fn update(&self, workers: &[Arc<WorkerMetrics>]) {
         count(&self.requests, workers, WorkerMetrics::requests);
+        count(&self.refusals, workers, |one| &one.cells.refusals);
         count(&self.handshakes, workers, |one| &one.cells.handshakes);
         count(&self.refused, workers, |one| &one.cells.refused);
         count(&self.sealed, workers, |one| &one.cells.sealed);

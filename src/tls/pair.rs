@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::TlsError;
 use super::files::{self, CERT};
 use crate::config::TlsConfig;
-use crate::identity::{self, ServerCertificate};
+use crate::identity::{self, IdentityError, ServerCertificate};
 
 /// What the files of certificates and keys hold.
 pub(crate) struct Pair {
@@ -45,7 +46,7 @@ fn load_one(
     provider: &CryptoProvider,
 ) -> Result<(ServerCertificate, CertifiedKey), TlsError> {
     let chain = files::read_chain(cert)?;
-    let certificate = identity::server(&chain[0]).map_err(|error| TlsError::Invalid {
+    let certificate = read_chain(&chain).map_err(|error| TlsError::Invalid {
         variable: CERT,
         reason: error.to_string(),
     })?;
@@ -54,10 +55,33 @@ fn load_one(
     Ok((certificate, certified))
 }
 
+/// Reads the names of a chain's first certificate, and when the first of them expires.
+fn read_chain(chain: &[CertificateDer]) -> Result<ServerCertificate, IdentityError> {
+    let mut certificate = identity::server(&chain[0])?;
+    for above in &chain[1..] {
+        certificate.not_after = certificate.not_after.min(identity::expiry(above)?);
+    }
+    Ok(certificate)
+}
+
 fn no_pair(error: rustls::Error) -> TlsError {
+    let reason = match &error {
+        rustls::Error::InconsistentKeys(_) => {
+            "the key is another certificate's: it must belong to the first one of the chain".into()
+        }
+        // webpki tells it by the text of its own error only.
+        rustls::Error::InvalidCertificate(other)
+            if format!("{other:?}").contains("UnsupportedCertVersion") =>
+        {
+            "the certificate is of version 1, which has no room for names: issue one of version 3 (openssl x509 -req \
+             makes one with -extfile)"
+                .into()
+        }
+        error => format!("it cannot be used: {error}"),
+    };
     TlsError::Invalid {
         variable: "FOREBAY_TLS_CERT, FOREBAY_TLS_KEY",
-        reason: format!("{error}; the key must belong to the first certificate of the chain"),
+        reason,
     }
 }
 

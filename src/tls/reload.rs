@@ -16,24 +16,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ProducesTickets;
-use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
 use super::files::{self, CLIENT_CA, Stamp};
 use super::pair::Pair;
+use super::quic::QuicConfigs;
 use super::reset::Resets;
 use super::sessions::Sessions;
+use super::settings::{FROM_TLS12, FROM_TLS13, Settings, server_config};
 use super::tickets::{SharedCertificates, ShortTickets};
-use super::trust::Trust;
+use super::trust::{Ends, Trust};
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
-
-/// TLS 1.3 session tickets that a client is sent; each costs the client memory and the server a
-/// round of encryption.
-const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// Keeps what the files say current.
 pub(crate) struct Reloader {
@@ -93,6 +89,11 @@ impl Reloader {
 
     pub(crate) fn certificate(&self) -> &ServerCertificate {
         &self.loaded.pair.value.certificate
+    }
+
+    /// When what the files hold ends, as it is in force.
+    pub(crate) fn ends(&self) -> Ends {
+        self.loaded.trust.value.ends
     }
 
     /// Looks at the files, and reads those parts that have changed, or all of them. May take a
@@ -170,39 +171,36 @@ impl Loaded {
 
     /// Makes what new handshakes are made with.
     fn configs(&self, tickets: &Tickets) -> Result<Configs, TlsError> {
-        let versions: &[_] = match self.config.min_version {
-            TlsVersion::Tls12 => &[&TLS13, &TLS12],
-            TlsVersion::Tls13 => &[&TLS13],
+        let versions = match self.config.min_version {
+            TlsVersion::Tls12 => FROM_TLS12,
+            TlsVersion::Tls13 => FROM_TLS13,
         };
-        let mut tcp = self.server_config(versions)?;
+        let trust = &self.trust.value;
+        let resolver = self.pair.value.resolver.clone();
+        let settings = Settings {
+            provider: self.provider.clone(),
+            versions,
+        };
+        let tcp = server_config(&settings, trust.verifier.clone(), resolver.clone());
+        let mut tcp = tcp.map_err(no_config)?;
         tcp.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(Vec::from).into();
         tcp.ticketer = tickets.tcp.clone();
         // Tickets carry the session; this is for clients that know none, and for TLS 1.2 only.
         tcp.session_storage = tickets.sessions.clone();
-        let mut quic = self.server_config(&[&TLS13])?;
-        quic.alpn_protocols = vec![b"h3".to_vec()];
-        quic.ticketer = tickets.quic.clone();
+        let quic = QuicConfigs {
+            settings: Settings {
+                versions: FROM_TLS13,
+                ..settings
+            },
+            verifier: trust.verifier.clone(),
+            resolver,
+            ticketer: tickets.quic.clone(),
+            sessions: tickets.sessions.clone(),
+        };
         Ok(Configs {
             tcp: Arc::new(tcp),
-            quic: Arc::new(quic),
+            quic,
         })
-    }
-
-    /// What TCP and QUIC have in common.
-    fn server_config(
-        &self,
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> Result<ServerConfig, TlsError> {
-        let builder = ServerConfig::builder_with_provider(self.provider.clone());
-        let builder = builder.with_protocol_versions(versions);
-        let trust = &self.trust.value;
-        let mut config = builder
-            .map_err(no_config)?
-            .with_client_cert_verifier(trust.verifier.clone())
-            .with_cert_resolver(self.pair.value.resolver.clone());
-        config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
-        config.max_early_data_size = 0;
-        Ok(config)
     }
 }
 

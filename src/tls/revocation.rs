@@ -66,9 +66,18 @@ struct List {
 pub enum Status {
     Good,
     Revoked,
-    /// No list of its issuer speaks for a certificate, or only one that is out of date, and that
-    /// matters (`FOREBAY_TLS_CRL_STRICT`).
-    Unknown,
+    /// No list of its issuer speaks for a certificate, and that matters (`FOREBAY_TLS_CRL_STRICT`).
+    Unlisted,
+    /// Lists of its issuer speak for a certificate, but are out of date, and that matters likewise.
+    Outdated,
+}
+
+/// What the lists know of one certificate, beside whether they name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowledge {
+    Current,
+    Outdated,
+    None,
 }
 
 impl Issuer {
@@ -82,11 +91,16 @@ impl Issuer {
         debug_assert!(self.revoked.len() <= 1, "they are one set now");
     }
 
-    /// Whether a list speaks for the certificate, and all of its scope are current.
-    fn knows(&self, link: &Link, now: Timestamp) -> bool {
-        let covering = self.lists.iter().filter(|list| list.scope.covers(link));
-        let mut scopes = covering.map(|list| &list.scope);
-        scopes.any(|scope| self.is_current(scope, now))
+    /// Current where a list speaks for the certificate, and all of its scope are in date.
+    fn knowledge(&self, link: &Link, now: Timestamp) -> Knowledge {
+        let mut knowledge = Knowledge::None;
+        for list in self.lists.iter().filter(|list| list.scope.covers(link)) {
+            if self.is_current(&list.scope, now) {
+                return Knowledge::Current;
+            }
+            knowledge = Knowledge::Outdated;
+        }
+        knowledge
     }
 
     fn is_current(&self, scope: &Scope, now: Timestamp) -> bool {
@@ -224,16 +238,30 @@ impl Revocation {
         if self.is_revoked(chain) {
             return Status::Revoked;
         }
-        let must_be_known = self.is_on && self.is_strict;
-        if must_be_known && !chain.iter().all(|link| self.knows(link, now)) {
-            return Status::Unknown;
+        if !(self.is_on && self.is_strict) {
+            return Status::Good;
+        }
+        for link in chain {
+            match self.knowledge(link, now) {
+                Knowledge::Current => {}
+                Knowledge::Outdated => return Status::Outdated,
+                Knowledge::None => return Status::Unlisted,
+            }
         }
         Status::Good
     }
 
-    fn knows(&self, link: &Link, now: Timestamp) -> bool {
-        let issuer = self.issuers.get(&link.issuer);
-        issuer.is_some_and(|issuer| issuer.knows(link, now))
+    fn knowledge(&self, link: &Link, now: Timestamp) -> Knowledge {
+        match self.issuers.get(&link.issuer) {
+            Some(issuer) => issuer.knowledge(link, now),
+            None => Knowledge::None,
+        }
+    }
+
+    /// When the first of all lists is due; `None` without one.
+    pub fn next_update(&self) -> Option<Timestamp> {
+        let lists = self.issuers.values().flat_map(|issuer| &issuer.lists);
+        lists.map(|list| list.next_update).min()
     }
 
     /// Whether a certificate of the chain is revoked, or no authority of the bundle vouches for it

@@ -44,6 +44,11 @@ const _: () = assert!(
     "the buffer has room for either"
 );
 
+/// A client has begun with a request of plain HTTP, in the place of a hello.
+#[derive(Debug, thiserror::Error)]
+#[error("a request of plain HTTP on the port of TLS")]
+pub(crate) struct PlainHttp;
+
 /// The buffers of one worker, lent to whichever of its connections is reading or writing.
 #[derive(Clone)]
 pub(crate) struct Buffers(Rc<WorkerBuffers>);
@@ -178,6 +183,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         let incoming = &mut *buffers.0.incoming.borrow_mut();
         let end = ready!(self.poll_incoming(context, incoming))?;
         on_bytes();
+        if self.tls.protocol_version().is_none() && is_plain_http(&incoming[..end]) {
+            self.is_over = true;
+            self.is_shut = true;
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp)));
+        }
         let taken = self.take_in(&mut incoming[..end], |_, _| ());
         // What rustls says by itself: its part of the handshake, a new key, an alert.
         let sent = self.poll_send(context);
@@ -288,6 +298,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Whether what has come of a hello begins a request. The first byte of a record of TLS is no letter
+/// (RFC 8446 section 5.1).
+fn is_plain_http(begun: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] = [
+        b"POST ", b"GET /", b"HEAD ", b"PUT /", b"PATCH", b"DELET", b"OPTIO", b"CONNE", b"PRI *",
+    ];
+    METHODS.iter().any(|method| begun.starts_with(method))
 }
 
 fn broken(error: rustls::Error) -> io::Error {

@@ -29,8 +29,18 @@ const CLOCK_SKEW_MILLIS: u64 = 300_000;
 pub(crate) struct Trust {
     /// The certificates that chains may end with.
     pub authorities: Vec<CertificateDer<'static>>,
-    pub verifier: Arc<dyn ClientCertVerifier>,
+    pub verifier: Arc<Verifier>,
     pub revocation: Arc<Revocation>,
+    pub ends: Ends,
+}
+
+/// When what the files of authorities and lists hold ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// When the first authority of the bundle expires.
+    pub authority: Timestamp,
+    /// When the first list is due; `None` without a list.
+    pub list: Option<Timestamp>,
 }
 
 impl Trust {
@@ -48,19 +58,30 @@ impl Trust {
             revocation = read_lists(config, &authorities)?;
             must_be_newer(&revocation, before)?;
         }
+        let ends = Ends {
+            authority: first_end(&authorities),
+            list: revocation.next_update(),
+        };
         let may_end = revocation.judge(authorities, has_signed);
         let authorities = where_chains_end(found, &may_end);
         let revocation = Arc::new(revocation);
         let verifier = Arc::new(Verifier {
             chains: chain_verifier(&authorities, provider)?,
             revocation: revocation.clone(),
+            note: None,
         });
         Ok(Self {
             authorities,
             verifier,
             revocation,
+            ends,
         })
     }
+}
+
+fn first_end(authorities: &[Authority]) -> Timestamp {
+    let ends = authorities.iter().map(|authority| authority.not_after);
+    ends.min().expect("a bundle has one at least")
 }
 
 /// The authorities of the bundle that chains may end with.

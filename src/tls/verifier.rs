@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::iter;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -14,12 +14,23 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::revocation::{Revocation, Status};
-use crate::identity;
+use crate::identity::{self, ShownCertificate};
 use crate::record::Timestamp;
+use crate::words::Handshake;
 
 thread_local! {
-    /// The serial number of the certificate that was refused last on this thread.
-    static REFUSED: RefCell<Option<Box<[u8]>>> = const { RefCell::new(None) };
+    /// The certificate that was refused last on this thread.
+    static REFUSED: RefCell<Option<Refused>> = const { RefCell::new(None) };
+}
+
+/// The certificate that a handshake's verifier has refused, once it has.
+pub(crate) type Note = Arc<OnceLock<Refused>>;
+
+/// Why a certificate was refused, and what it says of itself, where it can be read.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub reason: Handshake,
+    pub certificate: Option<ShownCertificate>,
 }
 
 /// The most that the names of authorities have which a client is told, lengths and all: some 40
@@ -32,9 +43,8 @@ const _: () = assert!(
     "rustls would cut its length (RFC 8446 section 4.2.4)"
 );
 
-/// The serial number of the certificate for which a handshake has just failed on this thread:
-/// rustls does not tell.
-pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
+/// The certificate for which a handshake has just failed on this thread: rustls does not tell.
+pub(crate) fn take_refused(error: &Error) -> Option<Refused> {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => None,
         Error::InvalidCertificate(_) => REFUSED.take(),
@@ -47,9 +57,28 @@ pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
 pub(crate) struct Verifier {
     pub chains: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
+    /// Where the certificate is noted that is refused; `None`: on the thread.
+    pub note: Option<Note>,
 }
 
 impl Verifier {
+    /// The same for one handshake, which notes what it refuses.
+    pub(super) fn noting(&self, note: Note) -> Self {
+        Self {
+            chains: self.chains.clone(),
+            revocation: self.revocation.clone(),
+            note: Some(note),
+        }
+    }
+
+    fn note(&self, refused: Refused) {
+        match &self.note {
+            // A client shows one certificate.
+            Some(note) => drop(note.set(refused)),
+            None => REFUSED.set(Some(refused)),
+        }
+    }
+
     fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -62,7 +91,8 @@ impl Verifier {
         match self.status(end_entity, intermediates, now)? {
             Status::Good => Ok(verified),
             Status::Revoked => Err(CertificateError::Revoked.into()),
-            Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
+            Status::Outdated => Err(CertificateError::ExpiredRevocationList.into()),
+            Status::Unlisted => Err(CertificateError::UnknownRevocationStatus.into()),
         }
     }
 
@@ -93,6 +123,19 @@ fn without_namesakes(error: Error) -> Error {
     }
 }
 
+/// The error of which the client is told by the alert. That the operator's lists are out of date, or
+/// missing, is not the certificate's fault: `access_denied` says that it was good, and refused all
+/// the same (RFC 8446 section 6.2). rustls would say `unknown_ca`, after which a device gives up.
+fn told(error: Error) -> Error {
+    use CertificateError::{ExpiredRevocationList, UnknownRevocationStatus};
+    match error {
+        Error::InvalidCertificate(ExpiredRevocationList | UnknownRevocationStatus) => {
+            CertificateError::ApplicationVerificationFailure.into()
+        }
+        error => error,
+    }
+}
+
 impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
@@ -101,7 +144,13 @@ impl ClientCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verify(end_entity, intermediates, now);
-        verified.inspect_err(|_| REFUSED.set(identity::serial(end_entity)))
+        verified.map_err(|error| {
+            self.note(Refused {
+                reason: super::failure(&error),
+                certificate: identity::shown(end_entity),
+            });
+            told(error)
+        })
     }
 
     fn offer_client_auth(&self) -> bool {

@@ -1,6 +1,7 @@
 """What stands beside a gateway: a Kafka broker and a Prometheus, on free ports, ended with their tests."""
 
 import json
+import re
 import signal
 import subprocess
 import urllib.parse
@@ -63,16 +64,17 @@ class Broker:
 
 class Prometheus:
     """It scrapes one gateway twice a second, by the configuration and the rules that are deployed. Alerts need to be true for
-    as long as `alerts_after` says, where it is given, in the place of minutes."""
+    as long as `alerts_after` says, where it is given, in the place of minutes; and rules look back for `window` in the place of
+    minutes and hours, and ten times as far in the place of a day."""
 
-    def __init__(self, folder, gateway, alerts_after=None):
+    def __init__(self, folder, gateway, alerts_after=None, window=None):
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
         config["scrape_configs"][0]["static_configs"] = [{"targets": [gateway.admin]}]
         config["rule_files"] = [str(folder / file.name) for file in RULES]
         for file in RULES:
-            (folder / file.name).write_text(yaml.safe_dump(rules(file, alerts_after)))
+            (folder / file.name).write_text(yaml.safe_dump(rules(file, alerts_after, window)))
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.log = folder / "prometheus.log"
         with open(self.log, "w") as log:
@@ -100,8 +102,11 @@ class Prometheus:
         self.process.wait(PATIENCE)
 
 
-def rules(file, alerts_after):
+def rules(file, alerts_after, window):
     groups = yaml.safe_load(file.read_text())
+    for rule in [rule for group in groups["groups"] for rule in group["rules"] if window]:
+        expr = re.sub(r"\[\d+[mh]\]", f"[{window}s]", rule["expr"]).replace("[1d]", f"[{10 * window}s]")
+        rule["expr"] = re.sub(r"offset \d+m", f"offset {window}s", expr)
     for rule in [rule for group in groups["groups"] for rule in group["rules"] if "for" in rule and alerts_after]:
         rule["for"] = alerts_after
     return groups

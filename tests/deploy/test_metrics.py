@@ -8,13 +8,14 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 from contextlib import contextmanager, suppress
 
 import pytest
 from clients import Clients
 from conftest import FOREBAY, ROOT, TOOLS, Gateway, eventually, free_port, run
 from processes import Broker
-from test_observability import queries
+from test_observability import crl_that_ends_at_once, queries
 
 # Labels whose values Prometheus or an operator gives.
 FOREIGN = {"job", "instance", "le", "stream"}
@@ -24,6 +25,11 @@ UNMOVED = {
     ("forebay_http_requests_total", "status", "other"): "no answer has a status beside those of the contract",
     ("forebay_batcher_sealed_total", "reason", "drain"): "a gateway seals its last batches when its requests are over: at its very end",
     ("forebay_tls_handshakes_total", "result", "io"): "a socket that fails in the middle of a handshake: on loopback none does",
+    ("forebay_http_refusals_total", "code", "other"): "no problem has a code beside those of the contract",
+    ("forebay_http_refusals_total", "code", "certificate-expired"): "a certificate that ends while its connection lives: days",
+    ("forebay_http_refusals_total", "code", "draining"): "a request that comes while a gateway ends, and its metrics with it",
+    ("forebay_http_refusals_total", "code", "overloaded"): "bodies of more devices than are here; tests/e2e has them",
+    ("forebay_http_refusals_total", "code", "device-overloaded"): "likewise",
 }
 
 RARELY = "0.01"
@@ -103,7 +109,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, limits, bodies_that_wait, protocols, handshakes, crowds, certificates, password, spool, stream):
+        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, password, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -127,7 +133,21 @@ def answers(home, watch, clients):
         for status, ask in asked.items():
             assert clients.open("h1", served).send(ask)["status"] == status
         assert client.send(client.ask(body=b"x" * 2000))["status"] == 204
+        assert client.send(client.ask(headers=[["idempotency-key", ""]]))["status"] == 400
+        assert client.send(client.ask(headers=[["no name", "1"]]))["status"] == 400
+        watch.until(served, "forebay_http_refusals_total", code="malformed-request")
         watch.until(served, "forebay_batcher_sealed_total", reason="bytes")
+
+
+def logs(home, watch, clients):
+    """Both logs on a disk that is full, and a certificate that names no device."""
+    full = {"FOREBAY_AUDIT_LOG": "/dev/full", "FOREBAY_ACCESS_LOG": "/dev/full", "FOREBAY_ACCESS_LOG_SAMPLE": "1"}
+    with gateway(home, "logs", FOREBAY_DEVICE_ID="san-uri", **full) as served:
+        client = clients.open("h1", served)
+        assert client.send(client.ask())["status"] == 403
+        watch.until(served, "forebay_http_refusals_total", code="invalid-identity")
+        watch.until(served, "forebay_audit_omitted_events_total", why="dropped")
+        watch.until(served, "forebay_access_dropped_lines_total")
 
 
 def limits(home, watch, clients):
@@ -142,6 +162,15 @@ def limits(home, watch, clients):
                     client.send(client.ask(body=b"x" * 1000))
             watch.until(limited, "forebay_limits_refused_total", scope=scope)
             watch.until(limited, "forebay_limits_devices")
+
+
+def table(home, watch, clients):
+    """Two devices, and a bucket for one."""
+    with gateway(home, "table", FOREBAY_DEVICES_MAX="1", FOREBAY_DEVICE_RATE=RARELY) as served:
+        for device, status in (("plc-7", 204), ("plc-8", 503)):
+            client = clients.open("h1", served, device=device)
+            assert client.send(client.ask())["status"] == status
+        watch.until(served, "forebay_http_refusals_total", code="device-table-full")
 
 
 def bodies_that_wait(home, watch, clients):
@@ -167,17 +196,31 @@ def handshakes(home, watch, clients):
     pki, other = home / "pki", home / "other"
     run(FOREBAY, "pki", "init", "--dir", other)
     run(FOREBAY, "pki", "device", "--dir", other, "plc-7")
-    run(FOREBAY, "pki", "device", "--dir", pki, "revoked", "expired")
+    run(FOREBAY, "pki", "device", "--dir", pki, "revoked", "expired", "later", "not_yet")
     run(FOREBAY, "pki", "revoke", "--dir", pki, "revoked")
-    expire(pki)
+    date(pki, "expired", "20200101000000Z", "20210101000000Z")
+    date(pki, "not_yet", "20900101000000Z", "20910101000000Z")
     failing = {
-        "revoked": files(pki, "devices/revoked"), "expired": files(pki, "devices/expired"), "no_certificate": (None, None),
+        "revoked": files(pki, "devices/revoked"), "expired": files(pki, "devices/expired"),
+        "not_yet_valid": files(pki, "devices/not_yet"), "no_certificate": (None, None),
         "bad_certificate": files(pki, "server"), "unknown_issuer": files(other, "devices/plc-7"),
     }
     with gateway(home, "handshakes", FOREBAY_HANDSHAKE_TIMEOUT="200ms") as served:
         first = clients.open("h1", served)
         assert first.send(first.ask())["status"] == 204
         assert clients.open("h1", served, resumes=first.number).resumed
+        later = clients.open("h1", served, device="later")
+        assert later.send(later.ask())["status"] == 204
+        run(FOREBAY, "pki", "revoke", "--dir", pki, "later")
+        eventually("a revocation", lambda: clients.open("h1", served, device="later", resumes=later.number).send(later.ask())["status"] == 403)
+        watch.until(served, "forebay_http_refusals_total", code="certificate-revoked")
+        with socket.create_connection(("127.0.0.1", served.port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            watch.until(served, "forebay_tls_handshakes_total", result="plain_http")
+        distrusting = ssl.create_default_context(cafile=other / "ca.pem")
+        with suppress(OSError), socket.create_connection(("127.0.0.1", served.port)) as plain:
+            distrusting.wrap_socket(plain, server_hostname="localhost")
+        watch.until(served, "forebay_tls_handshakes_total", result="server_untrusted")
         for result, (certificate, key) in failing.items():
             with suppress(ConnectionError):
                 clients.open("h1", served, cert=certificate, key=key).send(first.ask())
@@ -197,18 +240,40 @@ def handshakes(home, watch, clients):
         watch.until(served, "forebay_tls_handshakes_total", result="retry")
 
 
+def lists(home, watch, clients):
+    """A list that has ended, and none for the devices' issuer."""
+    pki = home / "lists"
+    shutil.copytree(home / "pki", pki)
+    crl_that_ends_at_once(pki)
+    with gateway(home, "lists", FOREBAY_TLS_CRL=str(pki / "crl.pem")) as served:
+        def refused():
+            with suppress(ConnectionError):
+                client = clients.open("h1", served)
+                client.send(client.ask())
+            return any(value for name, labels, value in watch.look(served) if labels.get("result") == "crl_expired")
+        eventually("a list that has ended", refused)
+    both, other = home / "both.pem", home / "other"
+    both.write_text((home / "pki/ca.pem").read_text() + (other / "ca.pem").read_text())
+    with gateway(home, "lists", FOREBAY_TLS_CLIENT_CA=str(both), FOREBAY_TLS_CRL=str(other / "crl.pem")) as served:
+        with suppress(ConnectionError):
+            client = clients.open("h1", served)
+            client.send(client.ask())
+        watch.until(served, "forebay_tls_handshakes_total", result="crl_missing")
+
+
 def files(pki, name):
     return str(pki / f"{name}.pem"), str(pki / f"{name}.key")
 
 
-def expire(pki):
-    """The device's certificate anew, with its last day long gone."""
-    name = pki / "devices/expired"
-    extensions = name.with_suffix(".ext")
-    extensions.write_text("extendedKeyUsage=clientAuth\nsubjectAltName=URI:expired\n")
-    run("openssl", "req", "-new", "-key", name.with_suffix(".key"), "-subj", "/CN=expired", "-out", name.with_suffix(".csr"))
-    run("openssl", "x509", "-req", "-in", name.with_suffix(".csr"), "-CA", pki / "ca.pem", "-CAkey", pki / "ca.key", "-set_serial", "9",
-        "-days", "-1", "-extfile", extensions, "-out", name.with_suffix(".pem"))
+def date(pki, device, first, last):
+    """The device's certificate anew, with these days."""
+    name, settings = pki / "devices" / device, pki / "dates.cnf"
+    settings.write_text("[ca]\ndefault_ca = dates\n[dates]\ndatabase = dates.txt\ndefault_md = sha256\npolicy = any\nnew_certs_dir = .\nrand_serial = yes\n"
+                        "[any]\ncommonName = supplied\n[device]\nextendedKeyUsage = clientAuth\nsubjectAltName = URI:device\n")
+    (pki / "dates.txt").write_text("")
+    run("openssl", "req", "-new", "-key", name.with_suffix(".key"), "-subj", f"/CN={device}", "-out", name.with_suffix(".csr"))
+    run("openssl", "ca", "-batch", "-notext", "-config", settings, "-extensions", "device", "-startdate", first, "-enddate", last,
+        "-cert", "ca.pem", "-keyfile", "ca.key", "-in", name.with_suffix(".csr"), "-out", name.with_suffix(".pem"), cwd=pki)
 
 
 def crowds(home, watch, clients):
@@ -241,7 +306,9 @@ def certificates(home, watch, clients):
             (pki / name).write_text("rubbish\n")
             served.process.send_signal(signal.SIGHUP)
             watch.until(served, "forebay_tls_reload_failures_total", what=what)
+            watch.until(served, "forebay_tls_reload_ok", lambda ok: ok == 0, what=what)
             shutil.copy(home / "pki" / name, pki / name)
+            watch.until(served, "forebay_tls_reload_ok", what=what)
 
 
 def password(home, watch, clients):
@@ -302,6 +369,15 @@ def stream(home, watch, clients):
             watch.until(served, "forebay_sink_records_total", outcome="delivered")
             refusals(watch, broker, served, client)
             silence(watch, broker, served, client)
+        with gateway(home, "letters", FOREBAY_SPOOL_DIR=str(home / "letters"), FOREBAY_SPOOL_MODE="always", **at_broker) as served:
+            client = clients.open("h2", served)
+            broker.alter("telemetry", "max.message.bytes=10000")
+
+            def letters():
+                client.send(client.ask(body=b"x" * 20_000))
+                return any(value for name, _, value in watch.look(served) if name == "forebay_spool_dead_letter_records")
+            eventually("dead letters", letters)
+            broker.restore("telemetry", "max.message.bytes")
         with gateway(home, "stream", **at_broker) as served:
             loss(watch, broker, served, clients.open("h2", served))
     finally:

@@ -3,12 +3,14 @@
 import http.client
 import json
 import re
+import socket
 import ssl
 import urllib.error
+from contextlib import suppress
 
 import pytest
 import yaml
-from conftest import DEPLOY, ROOT, Gateway, eventually, run, tool
+from conftest import DEPLOY, FOREBAY, ROOT, Gateway, eventually, run, tool
 from processes import RULES, Broker, Prometheus
 
 DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
@@ -85,8 +87,8 @@ def test_every_alert_has_a_test_and_a_section_in_the_runbook():
                for line in page.splitlines() if line.startswith("#")}
     for rule in [rule for group in yaml.safe_load(RULES[1].read_text())["groups"] for rule in group["rules"]]:
         assert f"alertname: {rule['alert']}" in tests and "exp_labels" in tests, f"{rule['alert']} has no test"
-        file, anchor = rule["annotations"]["runbook"].split("#")
-        assert file == "docs/operations.md" and anchor in anchors, f"{rule['alert']}: no section #{anchor}"
+        page, anchor = rule["annotations"]["runbook_url"].split("#")
+        assert page == "https://docs.example.com/forebay/operations.html" and anchor in anchors, f"{rule['alert']}: no section #{anchor}"
 
 
 def test_every_query_parses_and_finds_what_it_asks_for(prometheus):
@@ -139,6 +141,78 @@ def test_an_alert_fires_while_the_broker_is_stopped_and_clears_when_it_is_back(f
         prometheus.stop()
         gateway.stop()
         broker.stop()
+
+
+def test_alerts_of_handshakes_and_files_fire_and_clear(folder):
+    """What is brought about one after the other at a real gateway, and mended again. Windows of minutes are seconds here."""
+    home = folder / "alarms"
+    pki = home / "pki"
+    home.mkdir()
+    gateway = Gateway(home, FOREBAY_CONNECTIONS_MAX="2", FOREBAY_AUDIT_LOG="/dev/full", FOREBAY_ACCESS_LOG="/dev/full",
+                      FOREBAY_ACCESS_LOG_SAMPLE="1")
+    prometheus = Prometheus(home, gateway, alerts_after="1s", window=4)
+
+    def fires(*alerts, meanwhile=lambda: None):
+        eventually(f"{alerts}", lambda: meanwhile() or set(alerts) <= prometheus.alerts("firing"))
+
+    def clears(*alerts, meanwhile=lambda: None):
+        eventually(f"all-clear of {alerts}", lambda: meanwhile() or not set(alerts) & prometheus.alerts("firing"))
+
+    def knock():
+        """A handshake without a certificate."""
+        stranger = ssl.create_default_context(cafile=gateway.files()[0])
+        with suppress(OSError), socket.create_connection(("127.0.0.1", gateway.port)) as plain:
+            with stranger.wrap_socket(plain, server_hostname="localhost") as refused:
+                refused.recv(1)
+
+    def ask():
+        assert set(post(gateway, 3)) == {204}
+
+    try:
+        run(FOREBAY, "pki", "crl", "--dir", pki, "--days", "1")
+        fires("ForebayRevocationListExpiring", "ForebayRevocationListExpiresNow")
+        run(FOREBAY, "pki", "crl", "--dir", pki)
+        clears("ForebayRevocationListExpiring", "ForebayRevocationListExpiresNow")
+        good = (pki / "ca.pem").read_text()
+        (pki / "ca.pem").write_text("rubbish\n")
+        fires("ForebayReloadFailing")
+        (pki / "ca.pem").write_text(good)
+        clears("ForebayReloadFailing")
+        fires("ForebayHandshakesRefused", "ForebayAuditLinesLost", meanwhile=knock)
+        clears("ForebayHandshakesRefused", "ForebayAuditLinesLost")
+        fires("ForebayAccessLinesLost", meanwhile=ask)
+        fires("ForebayTrafficGone")
+        clears("ForebayTrafficGone", meanwhile=ask)
+        clears("ForebayAccessLinesLost")
+        held = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(2)]
+        held = [gateway.tls().wrap_socket(one, server_hostname="localhost") for one in held]
+        fires("ForebayConnectionsNearBound")
+        for one in held:
+            one.close()
+        clears("ForebayConnectionsNearBound")
+        crl_that_ends_at_once(pki)
+        fires("ForebayListsRefuseDevices", meanwhile=lambda: suppressed(lambda: list(post(gateway, 1))))
+        run(FOREBAY, "pki", "crl", "--dir", pki)
+        clears("ForebayListsRefuseDevices")
+    finally:
+        prometheus.stop()
+        gateway.stop()
+
+
+def suppressed(act):
+    with suppress(OSError, http.client.HTTPException):
+        act()
+
+
+def crl_that_ends_at_once(pki):
+    """The authority's next list, by OpenSSL, which is due a second after it is made."""
+    (pki / "index.txt").touch()
+    (pki / "number").write_text("7FFFFFFF\n")
+    (pki / "ca.cnf").write_text(
+        "[ca]\ndefault_ca = crl\n[crl]\ndatabase = index.txt\ncrlnumber = number\ndefault_md = sha256\ncrl_extensions = crl_extensions\n"
+        "[crl_extensions]\nauthorityKeyIdentifier = keyid\n")
+    run("openssl", "ca", "-config", "ca.cnf", "-gencrl", "-crlsec", "1", "-keyfile", "ca.key", "-cert", "ca.pem", "-out", "ended.pem", cwd=pki)
+    (pki / "ended.pem").rename(pki / "crl.pem")
 
 
 def test_panels_have_places_and_descriptions():

@@ -70,8 +70,8 @@ fn a_list_speaks_for_its_partition_only() {
     let gateway = setup.set("FOREBAY_TLS_CRL", crl.display()).start();
     assert_accepted(&gateway, &first);
     // Nobody knows whether they are revoked: their lists are not here.
-    assert_refused(&gateway, &second, "unknown ca", 48);
-    assert_refused(&gateway, &nowhere, "unknown ca", 48);
+    assert_refused(&gateway, &second, "access denied", 49);
+    assert_refused(&gateway, &nowhere, "access denied", 49);
 
     let one = fs::read(&crl).expect("a file");
     let revoked = [&second];
@@ -86,7 +86,7 @@ fn a_list_speaks_for_its_partition_only() {
     });
     assert_accepted(&gateway, &first);
     assert_refused(&gateway, &second, "certificate revoked", 44);
-    assert_refused(&gateway, &nowhere, "unknown ca", 48);
+    assert_refused(&gateway, &nowhere, "access denied", 49);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_list_that_expires_ends_no_live_connection() {
     let live = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
     gateway.pki.outdated_crl();
     eventually("a reload", || gateway.log().contains("CRLs reloaded"));
-    assert_refused(&gateway, &device, "unknown ca", 48);
+    assert_refused(&gateway, &device, "access denied", 49);
     for client in &live {
         assert_eq!(client.send(&Ask::post("1")).status, 204);
     }

@@ -65,6 +65,8 @@ mod spool_disk;
 mod spool_faults;
 mod spool_figures;
 mod spool_kills;
+mod started;
 mod status;
 mod stream_health;
 mod tls;
+mod told;

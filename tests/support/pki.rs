@@ -185,6 +185,14 @@ impl Pki {
         self.sign("expired", params)
     }
 
+    /// A certificate whose first day is years away.
+    pub fn not_yet_valid(&self) -> Identity {
+        let mut params = device(&["not-yet"]);
+        params.not_before = date_time_ymd(2090, 1, 1);
+        params.not_after = date_time_ymd(2091, 1, 1);
+        self.sign("not-yet", params)
+    }
+
     /// A certificate that ends so many seconds from now.
     pub fn expiring(&self, id: &str, seconds: u64) -> Identity {
         let mut params = device(&[id]);

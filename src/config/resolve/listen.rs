@@ -3,6 +3,17 @@
 use super::*;
 
 impl Reader<'_> {
+    /// Both may leave their ports to the kernel, or be on other addresses of the machine.
+    pub(super) fn check_addresses(&mut self, listen: SocketAddr, admin: SocketAddr) {
+        let is_same_ip = listen.ip() == admin.ip()
+            || listen.is_ipv4() == admin.is_ipv4()
+                && (listen.ip().is_unspecified() || admin.ip().is_unspecified());
+        if listen.port() != 0 && listen.port() == admin.port() && is_same_ip {
+            let fault = "is the address of FOREBAY_LISTEN: give it another port";
+            self.fault("FOREBAY_ADMIN_LISTEN", fault);
+        }
+    }
+
     pub(super) fn listen(&mut self) -> ListenConfig {
         let workers = self.count("FOREBAY_WORKERS", WORKERS_MAX);
         ListenConfig {

@@ -1,6 +1,8 @@
 //! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table
 //! here.
 
+use crate::telemetry::metrics::Metrics;
+
 use super::every::{empty_bucket, every_refusal};
 use super::*;
 
@@ -100,4 +102,20 @@ fn every_problem_names_itself_by_its_code() {
             problem.code
         );
     }
+}
+
+/// A refusal whose code is counted as no other would be one that no alert can name.
+#[test]
+fn every_code_has_a_counter() {
+    let metrics = Metrics::new(1, &[], Vec::new());
+    for refusal in every_refusal() {
+        metrics.worker(0).refusal(problem(&refusal).code);
+    }
+    let text = metrics.render();
+    let series = |code: &str| format!("forebay_http_refusals_total{{code=\"{code}\"}}");
+    for refusal in every_refusal() {
+        let silent = format!("{} 0\n", series(problem(&refusal).code));
+        assert!(!text.contains(&silent), "{silent}");
+    }
+    assert!(text.contains(&format!("{} 0\n", series("other"))), "{text}");
 }

@@ -110,12 +110,17 @@ impl Login {
         }
     }
 
-    /// Puts every new secret in force, until it is dropped. `on_failure` is called for a changed
-    /// file that is of no use.
-    pub(crate) async fn keep(self, keyring: Arc<Keyring>, reports: Reports, on_failure: impl Fn()) {
+    /// Puts every new secret in force, until it is dropped. `on_change` is called when a password
+    /// file has changed, with whether it is of use.
+    pub(crate) async fn keep(
+        self,
+        keyring: Arc<Keyring>,
+        reports: Reports,
+        on_change: impl Fn(bool),
+    ) {
         match self {
             Self::AsConfigured => {}
-            Self::PasswordFile(file) => file.keep(&keyring, on_failure).await,
+            Self::PasswordFile(file) => file.keep(&keyring, on_change).await,
             Self::Token(source) => token::keep(&source, &keyring, &reports).await,
         }
     }

@@ -6,23 +6,20 @@
 //! closed to us is its own stream's trouble; brokers that do not answer, or turn us away (password,
 //! certificate), are every stream's.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataPartition;
 use tokio::task::spawn_blocking;
 
 use super::client::Producer;
 use super::settings::MESSAGE_OVERHEAD_BYTES;
-use super::{KafkaSink, SinkError, code_of, native};
-use crate::health::Spread;
+use super::leaders::Leaders;
+use super::{KafkaSink, SinkError, code_of};
 use crate::record::StreamIndex;
-use crate::sink::Partitions;
 
 /// How long the brokers get for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,25 +32,8 @@ pub(crate) type Admin = AdminClient<DefaultClientContext>;
 
 type Answer = Result<(), SinkError>;
 
-/// The partitions of one topic that are led by nobody, of so many.
-#[derive(Clone, Debug)]
-struct Leaders {
-    partitions: u32,
-    leaderless: BTreeSet<u32>,
-}
-
-/// What the brokers told of the topics' partitions last.
-pub(crate) struct Topics(Mutex<Vec<Option<Leaders>>>);
-
-impl Topics {
-    pub(crate) fn unknown(topics: usize) -> Self {
-        Self(Mutex::new(vec![None; topics]))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<Leaders>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The partitions of a topic, or why it cannot be used.
+type Found = Result<Leaders, SinkError>;
 
 /// Keeps what is known of the sizes that the topics take.
 pub(crate) struct Sizes {
@@ -92,23 +72,6 @@ impl Sizes {
 }
 
 impl KafkaSink {
-    /// The topic's partitions, as they were told last; `None` where the partitioner is not the one
-    /// that is known here.
-    pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
-        let partitioner = self.settings.client.get("partitioner");
-        if !partitioner.is_some_and(|name| name.starts_with("murmur2")) {
-            return None;
-        }
-        let leaders = self.topic_leaders.lock()[stream.get()].clone()?;
-        Some(Partitions {
-            spread: Spread {
-                find: native::murmur2_partition,
-                partitions: leaders.partitions,
-            },
-            leaderless: leaders.leaderless,
-        })
-    }
-
     /// Asks the brokers for each topic and, until they have answered once, how large a record it
     /// takes.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Answer> {
@@ -142,21 +105,13 @@ impl KafkaSink {
             .map(|stream| self.topics[stream.get()].clone())
             .collect();
         let found = spawn_blocking(move || find_each(&producer, &topics)).await;
-        let found = found
-            .unwrap_or_else(|error| vec![Err(SinkError::Away(error.to_string())); streams.len()]);
-        self.note_leaders(streams, found)
-    }
-
-    /// Keeps what was told of the topics that are there.
-    fn note_leaders(
-        &self,
-        streams: &[StreamIndex],
-        found: Vec<Result<Leaders, SinkError>>,
-    ) -> Vec<Answer> {
-        let mut known = self.topic_leaders.lock();
+        let Ok(found) = found else {
+            return vec![Err(SinkError::Away("the question failed".into())); streams.len()];
+        };
         let mut answers = Vec::with_capacity(found.len());
         for (stream, found) in streams.iter().zip(found) {
-            answers.push(found.map(|leaders| known[stream.get()] = Some(leaders)));
+            let topic = &self.topics[stream.get()];
+            answers.push(found.map(|leaders| self.leaders.note(*stream, topic, leaders)));
         }
         answers
     }
@@ -269,7 +224,7 @@ impl KafkaSink {
 
 /// Asks for one topic after the other; where one gets no answer at all, the others are not asked
 /// for.
-fn find_each(producer: &Producer, topics: &[String]) -> Vec<Result<Leaders, SinkError>> {
+fn find_each(producer: &Producer, topics: &[String]) -> Vec<Found> {
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
         match find_topic(producer, topic) {
@@ -283,28 +238,17 @@ fn find_each(producer: &Producer, topics: &[String]) -> Vec<Result<Leaders, Sink
     answers
 }
 
-/// Asks the brokers for a topic. An error is one of theirs, or that they say nothing.
-fn find_topic(producer: &Producer, topic: &str) -> Result<Result<Leaders, SinkError>, KafkaError> {
+/// Asks the brokers for a topic. An error is that they say nothing.
+fn find_topic(producer: &Producer, topic: &str) -> Result<Found, KafkaError> {
     let metadata = producer.client().fetch_metadata(Some(topic), TIMEOUT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let Some(found) = found else {
         return Ok(Err(missing(topic)));
     };
-    if let Some(code) = found.error() {
-        return Ok(Err(unusable(topic, code.into())));
-    }
-    Ok(Ok(Leaders::of(found.partitions())))
-}
-
-impl Leaders {
-    fn of(partitions: &[MetadataPartition]) -> Self {
-        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
-        let ids = leaderless.map(|partition| partition.id().unsigned_abs());
-        Self {
-            leaderless: ids.collect(),
-            partitions: partitions.len().max(1) as u32,
-        }
-    }
+    Ok(match found.error() {
+        Some(code) => Err(unusable(topic, code.into())),
+        None => Ok(Leaders::of(found.partitions())),
+    })
 }
 
 /// Says what an error means that the brokers tell of a topic.

@@ -78,6 +78,8 @@ pub(crate) struct Engine<D: Disk> {
     cursor_due: Option<Instant>,
     probe: Probe,
     dropped: Dropped,
+    /// Whether the log has been told that it is full.
+    told_full: bool,
 }
 
 impl<D: Disk> Engine<D> {
@@ -99,6 +101,7 @@ impl<D: Disk> Engine<D> {
             cursor_due: None,
             probe: Probe::new(),
             dropped: Dropped::default(),
+            told_full: false,
         };
         Ok((engine, recovery))
     }
@@ -290,6 +293,7 @@ impl<D: Disk> Engine<D> {
         if self.ledger.state() == State::Full && self.has_room(self.options.segment_bytes) {
             self.ledger.set_state(State::Up);
         }
+        self.tell_of_fullness();
         self.show();
     }
 

@@ -41,6 +41,7 @@ fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) 
         openapi: || r#"{"openapi":"3.1.0"}"#.to_owned(),
         metrics: Arc::new(Metrics::new(1, &["telemetry".into()], vec![gauge])),
         top: Top::default(),
+        settings: "FOREBAY_HTTP3=true # default\n".into(),
     });
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();

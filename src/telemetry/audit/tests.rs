@@ -26,7 +26,13 @@ fn refused(reason: &'static str) -> Event<'static> {
         address: ADDRESS,
         transport: "tcp",
         reason,
-        serial: Some(&[0x0a, 0xff]),
+        certificate: Some(Certificate {
+            serial: &[0x0a, 0xff],
+            subject: "CN=plc-7",
+            issuer: "CN=\u{1b}[2J",
+            not_before: Timestamp(0),
+            not_after: Timestamp(1_700_000_000_000),
+        }),
     }
 }
 

@@ -121,24 +121,34 @@ impl<F: FnMut() -> Vec<String>> JournalWriter<F> {
     }
 
     fn write(&mut self, line: &str) {
-        match self.output.as_mut().map(|output| output.write(line)) {
-            Some(Ok(())) => self.is_failing = false,
-            Some(Err(error)) => {
-                self.fail(&error);
-                self.losses.drop_one();
-            }
-            None => self.losses.drop_one(),
+        if !self.writes(line) {
+            self.losses.drop_one();
         }
+    }
+
+    /// Writes a line; whether it could.
+    fn writes(&mut self, line: &str) -> bool {
+        let Some(output) = &mut self.output else {
+            return false;
+        };
+        let written = output.write(line);
+        match &written {
+            Ok(()) => self.is_failing = false,
+            Err(error) => self.fail(error),
+        }
+        written.is_ok()
     }
 
     /// Says how many events have no line.
     fn summarize(&mut self) {
-        // Saying it may fail too, which is one more for the next time.
-        let dropped = self.losses.dropped.swap(0, Ordering::Relaxed);
-        let mut lines = (self.summary)();
-        lines.extend(omitted("dropped", None, dropped));
-        for line in lines {
+        for line in (self.summary)() {
             self.write(&line);
+        }
+        let dropped = self.losses.dropped.swap(0, Ordering::Relaxed);
+        let line = omitted("dropped", None, dropped);
+        // Saying it may fail too: no event is lost by that, and the next one says it.
+        if line.is_some_and(|line| !self.writes(&line)) {
+            self.losses.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 

@@ -20,6 +20,35 @@ const STATUSES: [u16; 15] = [
     204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0,
 ];
 
+/// The codes of the wire contract, as problems name them; any other is counted as `other`, which is
+/// the last.
+const CODES: [&str; 24] = [
+    "malformed-request",
+    "head-too-large",
+    "empty-body",
+    "invalid-idempotency-key",
+    "invalid-identity",
+    "certificate-revoked",
+    "certificate-expired",
+    "stream-forbidden",
+    "not-found",
+    "method-not-allowed",
+    "body-timeout",
+    "body-too-large",
+    "unsupported-encoding",
+    "misdirected",
+    "rate-limited",
+    "sink-refused",
+    "overloaded",
+    "device-overloaded",
+    "sink-unavailable",
+    "draining",
+    "device-table-full",
+    "gateway-rate-limited",
+    "ack-timeout",
+    "other",
+];
+
 /// The counters of one worker. Only its own thread writes them.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
@@ -30,6 +59,7 @@ pub struct WorkerMetrics {
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     requests: [[Local; STATUSES.len()]; Protocol::LABELS.len()],
+    pub refusals: [Local; CODES.len()],
     pub durations: [Histogram; Protocol::LABELS.len()],
     pub connections: [Local; Protocol::LABELS.len()],
     pub handshakes: [Local; Handshake::LABELS.len()],
@@ -52,6 +82,12 @@ impl WorkerMetrics {
             .unwrap_or(STATUSES.len() - 1);
         self.cells.requests[protocol.index()][place].add(1);
         self.cells.durations[protocol.index()].observe(&REQUEST_DURATION, micros(duration));
+    }
+
+    /// A request was refused, for the reason that has this code.
+    pub(crate) fn refusal(&self, code: &str) {
+        let place = CODES.iter().position(|known| *known == code);
+        self.cells.refusals[place.unwrap_or(CODES.len() - 1)].add(1);
     }
 
     /// A handshake has succeeded.
@@ -128,6 +164,11 @@ pub(crate) fn request_labels() -> impl Iterator<Item = (&'static str, String)> {
     Protocol::LABELS
         .into_iter()
         .flat_map(move |protocol| STATUSES.map(|code| (protocol, status(code))))
+}
+
+/// The code of each counter of refusals.
+pub(crate) fn refusal_codes() -> &'static [&'static str] {
+    &CODES
 }
 
 /// The sum over all workers of each of their cells.

@@ -13,6 +13,8 @@ pub struct SpoolMetrics {
     bytes: Gauge,
     bytes_max: Gauge,
     records: Gauge,
+    dead_letter_bytes: Gauge,
+    dead_letter_records: Gauge,
     disk_failures: Counter,
     damaged_frames: Counter,
     dropped_records: Counter,
@@ -37,6 +39,14 @@ impl SpoolMetrics {
                 "forebay_spool_records",
                 "Records in the spool that have not been delivered",
             ),
+            dead_letter_bytes: gauge(
+                "forebay_spool_dead_letter_bytes",
+                "Bytes of the segments that hold dead letters",
+            ),
+            dead_letter_records: gauge(
+                "forebay_spool_dead_letter_records",
+                "Records that their stream refused for good and that wait for forebay spool replay",
+            ),
             disk_failures: counter(
                 "forebay_spool_disk_failures_total",
                 "Segments that could not be created, written or synced",
@@ -59,18 +69,21 @@ impl SpoolMetrics {
             bytes: Gauge::noop(),
             bytes_max: Gauge::noop(),
             records: Gauge::noop(),
+            dead_letter_bytes: Gauge::noop(),
+            dead_letter_records: Gauge::noop(),
             disk_failures: Counter::noop(),
             damaged_frames: Counter::noop(),
             dropped_records: Counter::noop(),
         }
     }
 
-    /// Handles that count what goes wrong into the same counters, and state and backlog for nobody.
-    pub fn without_backlog(&self) -> Self {
+    /// Handles for the dead letters: what waits is told as theirs, their state for nobody, and what
+    /// goes wrong counts into the same counters.
+    pub fn of_dead_letters(&self) -> Self {
         Self {
             up: Gauge::noop(),
-            bytes: Gauge::noop(),
-            records: Gauge::noop(),
+            bytes: self.dead_letter_bytes.clone(),
+            records: self.dead_letter_records.clone(),
             ..self.clone()
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::record::Timestamp;
 
 /// Names and label names of the contract that these rooms own; `gateway` brings the probed gauges.
 const CONTRACT: &[(&str, &str, &[&str])] = &[
@@ -26,7 +27,19 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
         "gauge",
         &[],
     ),
+    (
+        "forebay_tls_client_ca_expiry_timestamp_seconds",
+        "gauge",
+        &[],
+    ),
+    (
+        "forebay_tls_crl_next_update_timestamp_seconds",
+        "gauge",
+        &[],
+    ),
     ("forebay_tls_reload_failures_total", "counter", &["what"]),
+    ("forebay_tls_reload_ok", "gauge", &["what"]),
+    ("forebay_http_refusals_total", "counter", &["code"]),
     ("forebay_limits_refused_total", "counter", &["scope"]),
     ("forebay_limits_devices", "gauge", &[]),
     ("forebay_batcher_batch_records", "histogram", &[]),
@@ -42,11 +55,15 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("forebay_spool_bytes", "gauge", &[]),
     ("forebay_spool_records", "gauge", &[]),
     ("forebay_spool_up", "gauge", &[]),
+    ("forebay_spool_dead_letter_bytes", "gauge", &[]),
+    ("forebay_spool_dead_letter_records", "gauge", &[]),
     ("forebay_spool_disk_failures_total", "counter", &[]),
     ("forebay_spool_damaged_frames_total", "counter", &[]),
     ("forebay_spool_dropped_records_total", "counter", &[]),
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_resident_memory_bytes", "gauge", &[]),
+    ("process_start_time_seconds", "gauge", &[]),
+    ("forebay_build_info", "gauge", &["version"]),
 ];
 
 fn metrics(workers: usize) -> Metrics {
@@ -84,7 +101,13 @@ fn busy_metrics() -> Metrics {
     metrics.sink_duration(Duration::from_millis(3));
     metrics.set_sink_up(StreamIndex(0), true);
     metrics.set_sink_up(StreamIndex(1), false);
-    metrics.set_certificate_expiry(Timestamp(1_800_000_000_999));
+    metrics
+        .files()
+        .set_certificate_end(Timestamp(1_800_000_000_999));
+    metrics
+        .files()
+        .set_trust_ends(Timestamp(1_900_000_000_000), None);
+    metrics.worker(1).refusal("not-found");
     metrics.reload_failed(Reload::Crl);
     metrics
 }
@@ -112,7 +135,17 @@ fn what_workers_count_is_summed_and_rendered() {
         "forebay_sink_up{stream=\"alarms\"} 0",
         "forebay_limits_devices 7",
         "forebay_tls_certificate_expiry_timestamp_seconds 1800000000",
+        "forebay_tls_client_ca_expiry_timestamp_seconds 1900000000",
+        "forebay_tls_crl_next_update_timestamp_seconds 0",
         "forebay_tls_reload_failures_total{what=\"crl\"} 1",
+        "forebay_tls_reload_ok{what=\"crl\"} 0",
+        "forebay_tls_reload_ok{what=\"certificate\"} 1",
+        "forebay_http_refusals_total{code=\"not-found\"} 1",
+        concat!(
+            "forebay_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        ),
         "forebay_http_request_duration_seconds_bucket{protocol=\"h2\",le=\"0.001\"} 0",
         "forebay_http_request_duration_seconds_bucket{protocol=\"h2\",le=\"0.0025\"} 2",
         "forebay_http_request_duration_seconds_bucket{protocol=\"h3\",le=\"10\"} 0",

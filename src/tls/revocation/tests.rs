@@ -140,14 +140,14 @@ fn lists_of_one_issuer_add_up_and_the_oldest_decides() {
         &[list(&plant, &[7], 2100), list(&plant, &[], 2025)],
     );
     assert_eq!(status(&one_is_old, &[&device(&plant, 7)]), Status::Revoked);
-    assert_eq!(status(&one_is_old, &[&device(&plant, 9)]), Status::Unknown);
+    assert_eq!(status(&one_is_old, &[&device(&plant, 9)]), Status::Outdated);
 }
 
 #[test]
 fn what_nobody_lists_is_unknown_if_that_matters() {
     let (plant, office) = (root("plant"), root("office"));
     let mut table = table(&[&plant, &office], &[list(&plant, &[], 2100)]);
-    assert_eq!(status(&table, &[&device(&office, 7)]), Status::Unknown);
+    assert_eq!(status(&table, &[&device(&office, 7)]), Status::Unlisted);
     table.is_strict = false;
     assert_eq!(status(&table, &[&device(&office, 7)]), Status::Good);
     assert_eq!(
@@ -292,8 +292,8 @@ fn a_list_speaks_for_the_certificates_that_name_its_place() {
     for (uris, expected) in [
         (&[HERE][..], Status::Good),
         (&[THERE, HERE], Status::Good),
-        (&[THERE], Status::Unknown),
-        (&[], Status::Unknown),
+        (&[THERE], Status::Unlisted),
+        (&[], Status::Unlisted),
     ] {
         let device = device_at(&plant, 8, uris);
         assert_eq!(status(&here, &[&device]), expected, "{uris:?}");
@@ -309,7 +309,7 @@ fn a_list_speaks_for_the_certificates_that_name_its_place() {
     }
     let old = table(&[&plant], &[list_at(&plant, HERE, None, 2025)]);
     let device = device_at(&plant, 8, &[HERE]);
-    assert_eq!(status(&old, &[&device]), Status::Unknown);
+    assert_eq!(status(&old, &[&device]), Status::Outdated);
 }
 
 #[test]

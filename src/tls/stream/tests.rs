@@ -155,7 +155,7 @@ async fn a_broken_record_ends_in_an_alert() {
 
     let (server, _) = configs();
     let (here, mut there) = duplex(1 << 16);
-    there.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    there.write_all(b"no hello at all\r\n").await.unwrap();
     let (error, _) = TlsStream::accept(here, server, Buffers::default(), || ())
         .await
         .err()

@@ -65,7 +65,7 @@ impl PasswordFile {
     }
 
     /// Looks at the file until it is dropped.
-    pub(super) async fn keep(self, keyring: &Keyring, on_failure: impl Fn()) {
+    pub(super) async fn keep(self, keyring: &Keyring, on_change: impl Fn(bool)) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_read = Ok(self.password.clone());
@@ -77,10 +77,10 @@ impl PasswordFile {
             if read == last_read {
                 continue;
             }
+            on_change(read.is_ok());
             match &read {
                 Ok(password) => self.put_in_force(password.clone(), keyring),
                 Err(reason) => {
-                    on_failure();
                     tracing::error!(
                         variable = VARIABLE,
                         reason,

@@ -17,6 +17,9 @@ use crate::spool::store::ledger::State;
 
 const CURSOR_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The part of the quota that is free when a full spool is said to have room again.
+const FREE_AGAIN_PART: u64 = 8;
+
 /// Ranges of a cursor that is written while records flow.
 pub(super) const CURSOR_RANGES_MAX: usize = 4096;
 
@@ -72,6 +75,19 @@ impl<D: Disk> Engine<D> {
                 records,
                 "the spool is full: its oldest records were dropped"
             );
+        }
+    }
+
+    /// Tells when it becomes full, and when so much is free again that it is no news soon after.
+    pub(super) fn tell_of_fullness(&mut self) {
+        let (dir, bytes_max) = (self.options.dir.display(), self.options.bytes_max);
+        let is_full = self.ledger.state() == State::Full;
+        if is_full && !self.told_full {
+            self.told_full = true;
+            tracing::warn!(%dir, bytes_max, "the spool is full: new records are refused until it has room");
+        } else if self.told_full && !is_full && self.has_room(bytes_max / FREE_AGAIN_PART) {
+            self.told_full = false;
+            tracing::info!(%dir, "the spool has room again");
         }
     }
 

@@ -1,0 +1,72 @@
+//! The partitions of the topics, and which of them are led by nobody.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::metadata::MetadataPartition;
+
+use super::{KafkaSink, native};
+use crate::health::Spread;
+use crate::record::StreamIndex;
+use crate::sink::Partitions;
+
+/// The partitions of one topic, as the brokers told of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaders {
+    partitions: u32,
+    leaderless: BTreeSet<u32>,
+}
+
+/// What the brokers told of each topic last.
+pub(crate) struct KnownLeaders(Mutex<Vec<Option<Leaders>>>);
+
+impl Leaders {
+    pub(crate) fn of(partitions: &[MetadataPartition]) -> Self {
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
+        let ids = leaderless.map(|partition| partition.id().unsigned_abs());
+        Self {
+            leaderless: ids.collect(),
+            partitions: partitions.len() as u32,
+        }
+    }
+}
+
+impl KnownLeaders {
+    pub(crate) fn none(topics: usize) -> Self {
+        Self(Mutex::new(vec![None; topics]))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Leaders>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what was told of a topic, and logs how many partitions it has where that is news.
+    pub(crate) fn note(&self, stream: StreamIndex, topic: &str, leaders: Leaders) {
+        let known = &mut self.lock()[stream.get()];
+        let partitions = leaders.partitions;
+        if known.as_ref().is_none_or(|known| known.partitions != partitions) {
+            tracing::info!(topic, partitions, "the topic is there");
+        }
+        *known = Some(leaders);
+    }
+}
+
+impl KafkaSink {
+    /// The partitions of the stream's topic, as they were told last; `None` where the partitioner
+    /// is not the one that is known here.
+    pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
+        let partitioner = self.settings.client.get("partitioner");
+        if !partitioner.is_some_and(|name| name.starts_with("murmur2")) {
+            return None;
+        }
+        let leaders = self.leaders.lock()[stream.get()].clone()?;
+        let has_partitions = leaders.partitions > 0;
+        has_partitions.then_some(Partitions {
+            spread: Spread {
+                find: native::murmur2_partition,
+                partitions: leaders.partitions,
+            },
+            leaderless: leaders.leaderless,
+        })
+    }
+}
