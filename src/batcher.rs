@@ -214,6 +214,12 @@ impl Batcher {
         self.lanes.iter().map(|lane| lane.borrow().records()).sum()
     }
 
+    /// Whether no record is here or in flight, and no request waits.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.waiters.is_empty() && self.lanes.iter().all(|lane| lane.borrow().is_empty())
+    }
+
     fn is_drained(&self) -> bool {
         self.is_emptying.get() && self.lanes.iter().all(|lane| lane.borrow().is_empty())
     }

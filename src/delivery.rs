@@ -136,6 +136,7 @@ impl Delivery {
             let _ = running.draining.await;
         };
         tokio::select! {
+            biased;
             () = finished => {}
             () = outlet.ending.hurried() => {}
         }

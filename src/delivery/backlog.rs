@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::SpoolMode;
 use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record};
-use crate::spool::{Draft, DraftError, Log, Reader, RealDisk, Refused, Spool, State};
+use crate::spool::{Draft, DraftError, GatewayDisk, Log, Reader, Refused, Spool, State};
 use devices::SpooledDevices;
 use doubts::Doubts;
 
@@ -268,7 +268,7 @@ impl Backlog {
     }
 
     /// Reads what is not done with, from this place on.
-    pub(crate) fn reader_from(&self, place: u64) -> Reader<RealDisk> {
+    pub(crate) fn reader_from(&self, place: u64) -> Reader<GatewayDisk> {
         self.spool.backlog.reader_from(place)
     }
 
@@ -290,7 +290,7 @@ impl Backlog {
 
 /// Hands a draft over and waits until it is safe, or refused.
 async fn commit(
-    log: &Log<RealDisk>,
+    log: &Log<GatewayDisk>,
     draft: Result<Draft, DraftError>,
 ) -> Result<Range<u64>, Refused> {
     // Batches are bounded far below what a frame holds.

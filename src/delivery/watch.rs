@@ -134,6 +134,7 @@ impl Watch {
                 return due;
             }
             tokio::select! {
+                biased;
                 // A doubt soon after an answer waits: a stream is not asked more often.
                 () = self.doubt.notified() => if self.due(idle_interval).is_empty() {
                     sleep(PROBE_INTERVAL).await;
