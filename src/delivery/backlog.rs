@@ -72,11 +72,9 @@ impl Backlog {
         if self.has_unknown() {
             return true;
         }
-        // Its last record may have been dropped, or damaged.
-        let is_done = |place| self.is_done(place);
-        let mut streams = self.devices.borrow_mut();
-        let devices = streams.get_mut(stream);
-        devices.is_some_and(|devices| devices.has(device, is_done))
+        let streams = self.devices.borrow();
+        let devices = streams.get(stream);
+        devices.is_some_and(|devices| devices.has(device))
     }
 
     /// Changes what is known of the devices of one stream.
@@ -158,8 +156,7 @@ impl Backlog {
         debug_assert!(!places.is_empty(), "what was committed has places");
         self.change_devices(stream, |devices| {
             for (record, place) in records.zip(places) {
-                devices.append_ended(&record.device);
-                devices.add(&record.device, place);
+                devices.appended(&record.device, place);
             }
         });
     }
@@ -167,9 +164,7 @@ impl Backlog {
     fn not_appended<'a>(&self, stream: &str, records: impl Iterator<Item = &'a Record>) {
         self.change_devices(stream, |devices| {
             for record in records {
-                devices.append_ended(&record.device);
-                // It is forgotten if what it had before is done with.
-                let _ = devices.has(&record.device, |place| self.is_done(place));
+                devices.not_appended(&record.device);
             }
         });
     }
