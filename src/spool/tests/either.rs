@@ -139,8 +139,9 @@ impl Shape {
     ) -> Result<(Spool, LocalBoxFuture<'static, ()>), OpenError> {
         let disk = Arc::new(EitherDisk::Simulated(self.disk.clone()));
         let dir = PathBuf::from("spool");
-        let dead_letters = self.log(dir.join(DEAD_LETTERS));
-        let (mut backlog, _) = Engine::open(disk.clone(), self.log(dir))?;
+        // What finds no room there stays in the backlog: it never empties then.
+        let dead_letters = self.log(dir.join(DEAD_LETTERS), 1000 * SEGMENT_BYTES);
+        let (mut backlog, _) = Engine::open(disk.clone(), self.log(dir, self.bytes_max))?;
         let (dead_letters, _) = Engine::open(disk, dead_letters)?;
         backlog.probe(tokio::time::Instant::now().into_std());
         let commits = Commits::new(1 << 20);
@@ -148,7 +149,7 @@ impl Shape {
         Ok((spool, Box::pin(committer.run_as_task(disk_turn))))
     }
 
-    fn log(&self, dir: PathBuf) -> LogOptions {
+    fn log(&self, dir: PathBuf, bytes_max: u64) -> LogOptions {
         let keys = match self.is_encrypted {
             true => Keys::parse(&"ab".repeat(32), Path::new("keys")).unwrap(),
             false => Keys::default(),
@@ -156,7 +157,7 @@ impl Shape {
         LogOptions {
             dir,
             segment_bytes: SEGMENT_BYTES,
-            bytes_max: self.bytes_max,
+            bytes_max,
             when_full: self.when_full,
             keys: Arc::new(keys),
             metrics: self.metrics.clone(),

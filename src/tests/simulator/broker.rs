@@ -40,7 +40,11 @@ pub(crate) struct SimSink {
     broker: Rc<Broker>,
     /// One request of a partition at a time, by stream and partition.
     turns: RefCell<BTreeMap<(u16, u64), Rc<Mutex<()>>>>,
+    given: Given,
 }
+
+/// How many outcomes a client has given, by their names.
+pub(crate) type Given = Rc<RefCell<BTreeMap<&'static str, u64>>>;
 
 /// Records of one request, on their way.
 struct Request<'a> {
@@ -98,9 +102,13 @@ impl Broker {
 }
 
 impl SimSink {
-    pub(crate) fn new(broker: Rc<Broker>) -> Self {
+    pub(crate) fn new(broker: Rc<Broker>, given: Given) -> Self {
         let turns = RefCell::default();
-        Self { broker, turns }
+        Self {
+            broker,
+            turns,
+            given,
+        }
     }
 
     /// The records of a call that go one after the other.
@@ -307,7 +315,8 @@ impl Scripted for SimSink {
                 parts.map(|(partition, part)| self.deliver_part(stream, partition, part, records));
             let mut each = vec![Outcome::Unknown; records.len()];
             for (index, outcome) in join_all(parts).await.into_iter().flatten() {
-                self.broker.ledger.met(format!("sink {}", name(&outcome)));
+                self.broker.ledger.met(format!("sink: {}", name(&outcome)));
+                *self.given.borrow_mut().entry(name(&outcome)).or_default() += 1;
                 each[index] = outcome;
             }
             Outcomes::Each(each)

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::gateway::Visit;
+use super::ledger::Sent;
 use super::plan::{DevicePlan, Manner, random};
 use super::world::World;
 use crate::spool::tests::sim::Random;
@@ -42,9 +43,12 @@ impl Device {
 
     pub(crate) async fn run(mut self) {
         let mut reading = 0;
-        while reading < self.plan.readings && !self.world.is_over() {
+        while reading < self.plan.readings {
             let pause = self.random.below(self.plan.pause_max.as_millis() as u64);
             sleep(Duration::from_millis(pause)).await;
+            if self.world.is_over() {
+                break;
+            }
             let together = match self.plan.manner {
                 Manner::Concurrent => 1 + self.random.below(5),
                 _ => 1,
@@ -104,15 +108,21 @@ impl Try<'_> {
         let Some(door) = self.world.door(self.connection) else {
             return None; // nobody listens
         };
-        let (device, reading, stream) = (self.plan.number, self.reading, self.stream);
+        let (device, stream) = (self.plan.number, self.stream);
         let ledger = &self.world.ledger;
-        let attempt = ledger.sent(device, reading, stream, self.world.process());
+        let attempt = ledger.sent(Sent {
+            device,
+            reading: self.reading,
+            stream,
+            worker: self.connection % self.world.plan.shape.workers,
+            process: self.world.process(),
+        });
         let (answer, answered) = oneshot::channel();
         let (pieces, is_declared) = self.body(attempt, random);
         let visit = Visit {
             device,
             stream,
-            key: format!("{device}-{reading}"),
+            key: format!("{device}-{}", self.reading),
             pieces,
             is_declared,
             answer,
@@ -122,6 +132,7 @@ impl Try<'_> {
             Err(_) => None,
         };
         ledger.told(attempt, status);
+        self.world.note_answer(status);
         status
     }
 

@@ -63,12 +63,21 @@ impl Faults {
         percent.unwrap_or(0)
     }
 
-    pub(crate) fn disk_percent(&self) -> u64 {
-        let percent = self.find(|on| match on {
-            What::DiskFails(percent) => Some(percent),
+    /// Writes and reads of a hundred that fail.
+    pub(crate) fn disk_percents(&self) -> (u64, u64) {
+        let percents = self.find(|on| match on {
+            What::DiskFails(writes, reads) => Some((writes, reads)),
             _ => None,
         });
-        percent.unwrap_or(0)
+        percents.unwrap_or_default()
+    }
+
+    /// The names of what is on.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let now = self.began_at.elapsed();
+        let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
+        let on = self.planned.iter().filter(is_on);
+        on.map(|fault| name(fault.what)).collect()
     }
 
     pub(crate) fn disk_turn_max(&self) -> Duration {
@@ -95,4 +104,10 @@ impl Faults {
         let next = changes.filter(|at| *at > now).min()?;
         Some(self.began_at + next)
     }
+}
+
+/// What it is, without how much of it.
+fn name(what: What) -> String {
+    let text = format!("{what:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
 }

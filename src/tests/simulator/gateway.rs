@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::broker::SimSink;
+use super::broker::{Given, SimSink};
 use super::devices::Pieces;
 use super::plan::Shape;
 use super::world::World;
@@ -75,6 +75,8 @@ pub(crate) struct Gateway {
     pub logs: Option<[Log<GatewayDisk>; 2]>,
     pub lifecycle: Lifecycle,
     pub alarms: Rc<RefCell<Vec<&'static str>>>,
+    /// Outcomes that the sink has given, by their names in metrics.
+    given: Given,
     workers: RefCell<Vec<JoinHandle<std::io::Result<usize>>>>,
     delivery: RefCell<Option<JoinHandle<()>>>,
 }
@@ -122,7 +124,9 @@ impl Gateway {
         let gate = Gate::new(limits(shape), admission);
         let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
         let told = alarms.clone();
-        let sink = Sink::Scripted(Box::new(SimSink::new(world.broker.clone())));
+        let given = Given::default();
+        let sink = SimSink::new(world.broker.clone(), given.clone());
+        let sink = Sink::Scripted(Box::new(sink));
         let delivery = Delivery::new(
             sink,
             backlog,
@@ -153,6 +157,7 @@ impl Gateway {
             logs,
             lifecycle,
             alarms,
+            given,
             workers: RefCell::default(),
             delivery: RefCell::new(Some(delivery)),
         };
@@ -259,6 +264,34 @@ impl Gateway {
             has_hurried,
             unsafe_records,
         }
+    }
+
+    /// Metrics that say other than what has happened, of a gateway at rest.
+    pub(crate) fn miscounted(&self) -> Vec<String> {
+        let metrics = self.metrics.render();
+        let mut wrong = Vec::new();
+        for (outcome, given) in &*self.given.borrow() {
+            let label = format!("outcome=\"{outcome}\"}} ");
+            let lines = metrics
+                .lines()
+                .filter(|line| line.starts_with("forebay_sink_records_total"));
+            let counts = lines.filter_map(|line| line.split_once(&label));
+            let counted: u64 = counts
+                .filter_map(|(_, count)| count.parse::<u64>().ok())
+                .sum();
+            if counted != *given {
+                wrong.push(format!("metrics: {counted} {outcome}, of {given}"));
+            }
+        }
+        for gauge in ["forebay_spool_records", "forebay_sink_in_flight_batches"] {
+            let line = metrics
+                .lines()
+                .find(|line| line.starts_with(&format!("{gauge} ")));
+            if line.is_some_and(|line| !line.ends_with(" 0")) {
+                wrong.push(format!("metrics: {line:?} at rest"));
+            }
+        }
+        wrong
     }
 
     /// Why the gateway is not at rest; `None` when it is.

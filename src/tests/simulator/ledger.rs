@@ -21,15 +21,21 @@ pub(crate) struct Facts {
     clock: u64,
 }
 
-/// One request.
-pub(crate) struct Attempt {
+/// What one request was, and where it went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
     pub device: usize,
     pub reading: u64,
     pub stream: usize,
+    pub worker: usize,
+    pub process: usize,
+}
+
+/// One request.
+pub(crate) struct Attempt {
+    pub to: Sent,
     pub sent: u64,
     pub sent_at: Instant,
-    /// Which process it went to.
-    pub process: usize,
     pub answer: Option<Answer>,
     pub arrivals: Vec<u64>,
     pub dead_letters: usize,
@@ -69,16 +75,13 @@ impl Ledger {
         *met.entry(state.into()).or_default() += 1;
     }
 
-    pub(crate) fn sent(&self, device: usize, reading: u64, stream: usize, process: usize) -> usize {
+    pub(crate) fn sent(&self, to: Sent) -> usize {
         let mut facts = self.facts.borrow_mut();
         let sent = facts.tick();
         facts.attempts.push(Attempt {
-            device,
-            reading,
-            stream,
+            to,
             sent,
             sent_at: Instant::now(),
-            process,
             answer: None,
             arrivals: Vec::new(),
             dead_letters: 0,
@@ -87,6 +90,12 @@ impl Ledger {
         });
         let attempt = facts.attempts.len() - 1;
         drop(facts);
+        let Sent {
+            device,
+            reading,
+            stream,
+            ..
+        } = to;
         self.tell(format_args!(
             "device {device} sends reading {reading} to stream {stream} as #{attempt}"
         ));

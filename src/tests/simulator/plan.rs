@@ -108,8 +108,8 @@ pub(crate) enum What {
     Forbidden(usize),
     /// Devices belong to other partitions than before.
     Resharded,
-    /// So many of a hundred writes to disk fail.
-    DiskFails(u64),
+    /// So many of a hundred writes to disk fail, and so many reads.
+    DiskFails(u64, u64),
     /// The disk takes its time.
     DiskSlow(Duration),
     /// The wall clock is so many milliseconds ahead.
@@ -232,7 +232,7 @@ fn devices(random: &mut Random, length: Duration) -> Vec<DevicePlan> {
 
 fn faults(random: &mut Random, shape: &Shape, length: Duration) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let count = one_of(random, &[0, 1, 2, 4, 8]);
+    let count = one_of(random, &[0, 1, 2, 4, 8, 16]);
     for _ in 0..count {
         let what = what(random, shape);
         let at = length.mul_f64(random.below(100) as f64 / 100.0);
@@ -269,7 +269,7 @@ fn what(random: &mut Random, shape: &Shape) -> What {
         8 => What::Gone(stream),
         9 => What::Forbidden(stream),
         10 => What::Resharded,
-        11 => What::DiskFails(one_of(random, &[5, 30, 100])),
+        11 => What::DiskFails(one_of(random, &[5, 30, 100]), one_of(random, &[0, 0, 20])),
         12 => What::DiskSlow(between(random, 10, 3_000)),
         _ => What::ClockStep(random.below(3_600_000)),
     }

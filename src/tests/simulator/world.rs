@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub ends: RefCell<Vec<Ended>>,
     /// Records that full spools have dropped.
     pub dropped: Cell<u64>,
+    /// Frames of the spool that could not be read.
+    pub damaged: Cell<u64>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -83,6 +85,7 @@ impl World {
             gateway: RefCell::default(),
             ends: RefCell::default(),
             dropped: Cell::new(0),
+            damaged: Cell::new(0),
             wrong: RefCell::default(),
             broker: Rc::new(broker),
             ledger,
@@ -125,6 +128,20 @@ impl World {
         self.wrong.borrow_mut().push(what);
     }
 
+    /// Counts what was answered while something failed.
+    pub(crate) fn note_answer(&self, status: Option<u16>) {
+        let shape = &self.plan.shape;
+        let answer = status.map_or("none".into(), |status| status.to_string());
+        let spool = shape
+            .spool
+            .map_or("no spool".into(), |mode| format!("{mode:?}"));
+        let setting = format!("{:?}, {spool}, {:?}", shape.ack, shape.sink);
+        self.ledger.met(format!("{setting}: {answer}"));
+        for fault in self.faults.names() {
+            self.ledger.met(format!("{fault}: {answer}"));
+        }
+    }
+
     pub(crate) fn wall_clock(&self) -> Timestamp {
         let passed = self.began_at.elapsed().as_millis() as u64;
         Timestamp(EPOCH_MILLIS + passed + self.faults.clock_ahead_millis())
@@ -150,7 +167,8 @@ impl World {
     /// Makes the disk what the faults of the hour want.
     async fn weather(self: Rc<Self>) {
         loop {
-            self.disk.set_faults(self.faults.disk_percent(), 0);
+            let (writes, reads) = self.faults.disk_percents();
+            self.disk.set_faults(writes, reads);
             seeded::set_disk_turn_max(self.faults.disk_turn_max());
             let Some(next) = self.faults.next_change() else {
                 return;
@@ -212,7 +230,8 @@ impl World {
                 ..
             })
         );
-        if !is_clean {
+        // A disk that fails does not keep what was delivered either.
+        if !is_clean || self.faults.disk_percents() != (0, 0) {
             self.ledger.died();
         }
         self.ends.borrow_mut().push(ended);
@@ -251,6 +270,11 @@ impl World {
                 }
             }
             self.rest(&gateway).await;
+            // The gauges of the spool are set when its logs are tended.
+            sleep(Duration::from_secs(5)).await;
+            for wrong in gateway.miscounted() {
+                self.wrong(wrong);
+            }
             self.read_dead_letters(&gateway);
             self.note_dropped(&gateway);
             gateway
@@ -296,5 +320,7 @@ impl World {
         let dropped = of("forebay_spool_dropped_records_total ")
             + of("forebay_delivery_dropped_records_total ");
         self.dropped.set(self.dropped.get() + dropped);
+        let damaged = of("forebay_spool_damaged_frames_total ");
+        self.damaged.set(self.damaged.get() + damaged);
     }
 }
