@@ -140,7 +140,10 @@ impl Shape {
         let disk = Arc::new(EitherDisk::Simulated(self.disk.clone()));
         let dir = PathBuf::from("spool");
         // What finds no room there stays in the backlog: it never empties then.
-        let dead_letters = self.log(dir.join(DEAD_LETTERS), 1000 * SEGMENT_BYTES);
+        let dead_letters = LogOptions {
+            metrics: self.metrics.without_backlog(),
+            ..self.log(dir.join(DEAD_LETTERS), 1000 * SEGMENT_BYTES)
+        };
         let (mut backlog, _) = Engine::open(disk.clone(), self.log(dir, self.bytes_max))?;
         let (dead_letters, _) = Engine::open(disk, dead_letters)?;
         backlog.probe(tokio::time::Instant::now().into_std());
