@@ -44,7 +44,13 @@ impl Device {
     pub(crate) async fn run(mut self) {
         let mut reading = 0;
         while reading < self.plan.readings {
-            let pause = self.random.below(self.plan.pause_max.as_millis() as u64);
+            let rests = reading == 0 || self.random.chance(6);
+            let longest = if rests {
+                self.plan.rest_max
+            } else {
+                self.plan.pause_max
+            };
+            let pause = self.random.below(longest.as_millis() as u64);
             sleep(Duration::from_millis(pause)).await;
             if self.world.is_over() {
                 break;

@@ -61,6 +61,27 @@ pub(crate) struct Visit {
     pub answer: oneshot::Sender<u16>,
 }
 
+impl Visit {
+    /// A request with the least body that says which one it is, and where its answer comes.
+    pub(crate) fn of_probe(
+        device: usize,
+        stream: usize,
+        attempt: usize,
+    ) -> (Self, oneshot::Receiver<u16>) {
+        let (answer, answered) = oneshot::channel();
+        let payload = Bytes::copy_from_slice(&(attempt as u64).to_le_bytes());
+        let visit = Self {
+            device,
+            stream,
+            key: format!("{device}-{stream}"),
+            pieces: vec![(Duration::ZERO, payload)],
+            is_declared: true,
+            answer,
+        };
+        (visit, answered)
+    }
+}
+
 pub(crate) type Door = mpsc::UnboundedSender<Visit>;
 
 /// What the world sees of a process.

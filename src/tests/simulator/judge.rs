@@ -148,10 +148,19 @@ fn late(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// The last process had all the time that it needs.
+/// The last process had all the time that it needs, and one in a hurry had a disk.
 fn exits(world: &World) -> Vec<String> {
     let ends = world.ends.borrow();
     let mut wrong = Vec::new();
+    let is_disk = |what| matches!(what, What::DiskFails(..) | What::DiskSlow(_));
+    let has_room = world.plan.shape.spool.is_some() && world.plan.shape.spool_segments >= 1000;
+    if has_room && !world.faults.were_planned(is_disk) {
+        for ended in ends.iter() {
+            if matches!(ended, Ended::Exited(exit) if exit.unsafe_records > 0) {
+                wrong.push(format!("an exit with a spool: {ended:?}"));
+            }
+        }
+    }
     let last = ends.last().copied();
     if let Some(Ended::Exited(exit)) = last
         && (exit.has_hurried || (!exit.is_clean && world.dropped.get() == 0))

@@ -61,7 +61,10 @@ pub(crate) struct DevicePlan {
     pub seed: u64,
     pub manner: Manner,
     pub readings: u64,
+    /// Between readings that follow each other...
     pub pause_max: Duration,
+    /// ...and now and then.
+    pub rest_max: Duration,
     pub body_bytes_max: u64,
     /// It sends a reading again that was not taken.
     pub resends: bool,
@@ -214,14 +217,15 @@ fn devices(random: &mut Random, length: Duration) -> Vec<DevicePlan> {
     ];
     let mut devices = Vec::new();
     for number in 0..1 + random.below(6) as usize {
-        let readings = 5 + random.below(40);
+        let readings = 5 + random.below(100);
         let pace = length.as_millis() as u64 / readings;
         devices.push(DevicePlan {
             number,
             seed: random.next(),
             manner: one_of(random, &manners),
             readings,
-            pause_max: Duration::from_millis(one_of(random, &[20, pace, 2 * pace])),
+            pause_max: Duration::from_millis(one_of(random, &[20, 200, 2 * pace])),
+            rest_max: length / 6,
             body_bytes_max: one_of(random, &[100, 1500]),
             resends: random.chance(70),
             reconnects: random.chance(30),
@@ -277,7 +281,7 @@ fn what(random: &mut Random, shape: &Shape) -> What {
 
 fn ends(random: &mut Random, length: Duration) -> Vec<End> {
     let mut ends = Vec::new();
-    for _ in 0..one_of(random, &[0, 0, 1, 1, 3]) {
+    for _ in 0..one_of(random, &[0, 0, 1, 2, 4]) {
         let polls = random.below(500);
         let how = match random.below(6) {
             0 | 1 => How::Crash { polls },

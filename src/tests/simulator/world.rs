@@ -13,14 +13,16 @@ use super::Lived;
 use super::broker::{Broker, attempt_of};
 use super::devices::Device;
 use super::faults::Faults;
-use super::gateway::{BODY_TIMEOUT, Door, Exit, Gateway};
+use super::gateway::{BODY_TIMEOUT, Door, Exit, Gateway, Visit};
 use super::judge;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Sent};
 use super::plan::{End, How, Plan, random};
 use crate::batcher::idle::IdleSignal;
+use crate::config::SpoolMode;
 use crate::jitter::seeded::{self, Seeded};
 use crate::record::Timestamp;
 use crate::spool::tests::sim::SimDisk;
+use crate::spool::{GatewayDisk, Log};
 
 /// Wall clock of the beginning.
 const EPOCH_MILLIS: u64 = 1_700_000_000_000;
@@ -30,6 +32,9 @@ const REST_WITHIN: Duration = Duration::from_secs(180);
 
 /// A service manager starts a process again after this that could not start.
 const START_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The device that sends when all others are through.
+const PROBE: usize = 99;
 
 pub(crate) struct World {
     pub plan: Plan,
@@ -275,6 +280,7 @@ impl World {
             for wrong in gateway.miscounted() {
                 self.wrong(wrong);
             }
+            self.probe(&gateway).await;
             self.read_dead_letters(&gateway);
             self.note_dropped(&gateway);
             gateway
@@ -296,6 +302,35 @@ impl World {
             sleep(Duration::from_millis(100)).await;
         }
         self.ledger.tell("at rest");
+    }
+
+    /// A gateway at rest takes a reading of each stream at once, and to the stream where it may.
+    async fn probe(&self, gateway: &Gateway) {
+        let shape = &self.plan.shape;
+        let spooled_to = |logs: &[Log<GatewayDisk>; 2]| logs[0].places().end;
+        let before = gateway.logs.as_ref().map(spooled_to);
+        for stream in 0..shape.streams {
+            let attempt = self.ledger.sent(Sent {
+                device: PROBE,
+                reading: stream as u64,
+                stream,
+                worker: 0,
+                process: self.process(),
+            });
+            let (visit, answered) = Visit::of_probe(PROBE, stream, attempt);
+            // It is answered, or not: either is told.
+            let _ = gateway.doors[0].send(visit);
+            let status = answered.await.ok();
+            self.ledger.told(attempt, status);
+            if status != Some(204) {
+                self.wrong(format!("a probe: stream {stream} is answered {status:?}"));
+            }
+        }
+        self.rest(gateway).await;
+        let after = gateway.logs.as_ref().map(spooled_to);
+        if shape.spool == Some(SpoolMode::Overflow) && before != after {
+            self.wrong(format!("a probe went to disk: {before:?}, {after:?}"));
+        }
     }
 
     fn read_dead_letters(&self, gateway: &Gateway) {
