@@ -33,7 +33,7 @@ const REST_WITHIN: Duration = Duration::from_secs(180);
 /// A service manager starts a process again after this that could not start.
 const START_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The device that sends when all others are through.
+/// The first of the devices that send when all others are through, one to each stream.
 const PROBE: usize = 99;
 
 pub(crate) struct World {
@@ -311,13 +311,13 @@ impl World {
         let before = gateway.logs.as_ref().map(spooled_to);
         for stream in 0..shape.streams {
             let attempt = self.ledger.sent(Sent {
-                device: PROBE,
+                device: PROBE + stream,
                 reading: stream as u64,
                 stream,
                 worker: 0,
                 process: self.process(),
             });
-            let (visit, answered) = Visit::of_probe(PROBE, stream, attempt);
+            let (visit, answered) = Visit::of_probe(PROBE + stream, stream, attempt);
             // It is answered, or not: either is told.
             let _ = gateway.doors[0].send(visit);
             let status = answered.await.ok();
