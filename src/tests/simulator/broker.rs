@@ -35,11 +35,14 @@ pub(crate) struct Broker {
     ledger: Rc<Ledger>,
 }
 
+/// What a request of a partition holds while it is made.
+type Turn = Rc<Mutex<()>>;
+
 /// A client of the broker: the sink of one process.
 pub(crate) struct SimSink {
     broker: Rc<Broker>,
     /// One request of a partition at a time, by stream and partition.
-    turns: RefCell<BTreeMap<(u16, u64), Rc<Mutex<()>>>>,
+    turns: RefCell<BTreeMap<(u16, u64), Turn>>,
     given: Given,
 }
 
@@ -128,7 +131,7 @@ impl SimSink {
             .collect()
     }
 
-    fn turn(&self, stream: StreamIndex, partition: u64) -> Rc<Mutex<()>> {
+    fn turn(&self, stream: StreamIndex, partition: u64) -> Turn {
         let mut turns = self.turns.borrow_mut();
         turns.entry((stream.0, partition)).or_default().clone()
     }

@@ -133,7 +133,7 @@ impl Try<'_> {
             is_declared,
             answer,
         };
-        let status = match door.send(visit) {
+        let status = match door.try_send(visit) {
             Ok(()) => self.wait(answered, random).await,
             Err(_) => None,
         };

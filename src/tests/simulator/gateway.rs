@@ -51,6 +51,9 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Requests that have come and were not looked at.
+const VISITS_MAX: usize = 1024;
+
 /// A request on its way in.
 pub(crate) struct Visit {
     pub device: usize,
@@ -82,7 +85,7 @@ impl Visit {
     }
 }
 
-pub(crate) type Door = mpsc::UnboundedSender<Visit>;
+pub(crate) type Door = mpsc::Sender<Visit>;
 
 /// What the world sees of a process.
 pub(crate) struct Gateway {
@@ -213,7 +216,7 @@ impl Gateway {
             Arc::new(routes),
             batcher.clone(),
         );
-        let (door, visits) = mpsc::unbounded_channel();
+        let (door, visits) = mpsc::channel(VISITS_MAX);
         let reception = Reception {
             world: world.clone(),
             ingest: Rc::new(ingest),
@@ -439,7 +442,7 @@ struct Reception {
 }
 
 impl Reception {
-    async fn run(mut self, mut visits: mpsc::UnboundedReceiver<Visit>) {
+    async fn run(mut self, mut visits: mpsc::Receiver<Visit>) {
         let mut requests = JoinSet::new();
         loop {
             let visit = tokio::select! {

@@ -53,13 +53,19 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
         plans.push(smaller);
     };
     for at in 0..plan.devices.len() {
-        add(&|plan| drop(plan.devices.remove(at)));
+        add(&|plan| {
+            plan.devices.remove(at);
+        });
     }
     for at in 0..plan.ends.len() {
-        add(&|plan| drop(plan.ends.remove(at)));
+        add(&|plan| {
+            plan.ends.remove(at);
+        });
     }
     for at in 0..plan.faults.len() {
-        add(&|plan| drop(plan.faults.remove(at)));
+        add(&|plan| {
+            plan.faults.remove(at);
+        });
     }
     for (at, device) in plan.devices.iter().enumerate() {
         if device.readings > 1 {
