@@ -165,10 +165,16 @@ fn a_seed_is_one_life() {
 }
 
 /// Seeds that have found a fault, which was mended.
-const FOUND: &[(u64, &str)] = &[(
-    1681,
-    "a device with records on disk was let go by its last one, and the next overtook them",
-)];
+const FOUND: &[(u64, &str)] = &[
+    (
+        1681,
+        "a device with records on disk was let go by its last one, and the next overtook them",
+    ),
+    (
+        2082,
+        "a record was answered 204, queued, when nobody carried it on any more",
+    ),
+];
 
 #[test]
 fn what_was_found_stays_mended() {

@@ -13,7 +13,7 @@ use super::Lived;
 use super::broker::{Broker, attempt_of};
 use super::devices::Device;
 use super::faults::Faults;
-use super::gateway::{BODY_TIMEOUT, Door, Exit, Gateway, Visit};
+use super::gateway::{Door, Exit, Gateway, Visit};
 use super::judge;
 use super::ledger::{Ledger, Sent};
 use super::plan::{End, How, Plan, random};
@@ -29,6 +29,10 @@ const EPOCH_MILLIS: u64 = 1_700_000_000_000;
 
 /// Once nothing fails any more, everything is delivered after this.
 const REST_WITHIN: Duration = Duration::from_secs(180);
+
+/// A device has sent for the last time by then, and has its answer; each answer has a bound of its
+/// own.
+const THROUGH_WITHIN: Duration = Duration::from_secs(600);
 
 /// A service manager starts a process again after this that could not start.
 const START_INTERVAL: Duration = Duration::from_millis(500);
@@ -268,8 +272,7 @@ impl World {
             sleep_until(self.began_at + self.plan.length).await;
             self.ledger.tell("nothing fails any more");
             for device in devices {
-                let longest = BODY_TIMEOUT + 20 * self.plan.shape.ack_timeout;
-                match timeout(longest, device).await {
+                match timeout(THROUGH_WITHIN, device).await {
                     Ok(Ok(())) => {}
                     ended => self.wrong(format!("a device is not through: {ended:?}")),
                 }
