@@ -4,12 +4,15 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: test run lint tools bench loadtest book sbom packages
+.PHONY: test simulate run lint tools bench loadtest book sbom packages
 
 test: tools  ## every test: units, properties, and the real program against real brokers and clients
 	cargo test
 	cargo test -p loadtest
 	scripts/check-deploy.sh
+
+simulate: packages  ## lives of the whole gateway in a simulator: SEEDS=1-100000, or one seed with its story
+	FOREBAY_SIMULATE_SEEDS=$(SEEDS) cargo test --lib tests::simulator::what_was_promised -- --nocapture
 
 run: packages  ## the gateway on this machine with nothing set up; it prints a curl line that works
 	cargo run -- dev

@@ -75,6 +75,8 @@ pub struct Batcher {
     changed: Notify,
     /// The worker's last record has come: whatever is here leaves without delay.
     is_emptying: Cell<bool>,
+    /// Nobody carries on what comes now.
+    has_ended: Cell<bool>,
 }
 
 impl Batcher {
@@ -100,13 +102,17 @@ impl Batcher {
             metrics,
             changed: Notify::new(),
             is_emptying: Cell::new(false),
+            has_ended: Cell::new(false),
         }
     }
 
     /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
     /// `queued` mode the record counts as delivered at once. Dropping the future gives up waiting,
-    /// not the record.
+    /// not the record. A record that comes when nobody carries it on any more goes back.
     pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
+        if self.has_ended.get() {
+            return Outcome::Retryable("the gateway leaves".into());
+        }
         let now = Instant::now();
         if self.ack.mode == AckMode::Queued {
             self.accept(stream, record, AckSlot::NONE, now);
@@ -164,6 +170,8 @@ impl Batcher {
                 () = sleep_until(wake_at), if self.has_deadline() => false,
             };
         }
+        // A body may end later than this.
+        self.has_ended.set(true);
     }
 
     /// Waits until the worker has nothing else to do, and its sockets have brought no company for
@@ -201,8 +209,10 @@ impl Batcher {
         self.changed.notify_one();
     }
 
-    /// Answers every request that waits: nobody knows what becomes of its record.
+    /// Answers every request that waits: nobody knows what becomes of its record. What comes later
+    /// is refused.
     pub fn give_up(&self) {
+        self.has_ended.set(true);
         self.waiters.expire_all();
     }
 
@@ -212,6 +222,12 @@ impl Batcher {
             return 0;
         }
         self.lanes.iter().map(|lane| lane.borrow().records()).sum()
+    }
+
+    /// Whether no record is here or in flight, and no request waits.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.waiters.is_empty() && self.lanes.iter().all(|lane| lane.borrow().is_empty())
     }
 
     fn is_drained(&self) -> bool {

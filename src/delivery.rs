@@ -141,6 +141,7 @@ impl Delivery {
             let _ = running.draining.await;
         };
         tokio::select! {
+            biased;
             () = finished => {}
             () = outlet.ending.hurried() => {}
         }

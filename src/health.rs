@@ -108,7 +108,7 @@ impl Health {
     pub(crate) fn set_partitions_away(
         &self,
         stream: StreamIndex,
-        spread: Spread,
+        spread: Option<Spread>,
         away: &BTreeSet<u32>,
     ) {
         let stream = &self.streams[stream.get()];

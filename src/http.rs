@@ -16,7 +16,7 @@ pub(crate) mod h2;
 pub(crate) mod h3;
 mod overhead;
 
-mod reply;
+pub(crate) mod reply;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -4,6 +4,9 @@
 //! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>. Neither is ever
 //! longer than the bound that it is given, and nothing here fails.
 
+#[cfg(test)]
+pub(crate) mod seeded;
+
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -20,10 +23,19 @@ pub(crate) fn equal(bound: Duration) -> Duration {
     bound / 2 + full(bound / 2)
 }
 
-/// Returns a number from 0 on, below 1. A version 4 UUID begins with 48 random bits.
+/// Returns a number from 0 on, below 1.
 fn fraction() -> f64 {
+    f64::from(random()) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Returns random bits. A version 4 UUID begins with 48 of them.
+fn random() -> u32 {
+    #[cfg(test)]
+    if let Some(drawn) = seeded::draw() {
+        return drawn;
+    }
     let (random, ..) = Uuid::new_v4().as_fields();
-    f64::from(random) / (f64::from(u32::MAX) + 1.0)
+    random
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ mod sink;
 mod spool;
 mod sync;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod words;
 mod worker;

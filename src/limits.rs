@@ -46,17 +46,22 @@ pub struct Clock(Instant);
 
 impl Clock {
     pub fn new() -> Self {
-        Self(Instant::now())
+        Self(now())
     }
 
     pub fn now(&self) -> Nanos {
-        self.at(Instant::now())
+        self.at(now())
     }
 
     /// An instant that the caller has read already, as [`Nanos`].
     pub fn at(&self, instant: Instant) -> Nanos {
         Nanos(instant.saturating_duration_since(self.0).as_nanos() as u64)
     }
+}
+
+/// Reads the clock that timers go by, which a test may hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Default for Clock {

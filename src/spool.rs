@@ -22,7 +22,7 @@ mod disk;
 mod format;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,8 +34,9 @@ use crate::telemetry::metrics::SpoolMetrics;
 pub use commit::engine::Refused;
 use commit::engine::{Engine, LogOptions};
 pub use commit::log::Log;
-use commit::thread::{self, Commits};
+use commit::thread::{self, Commits, Committer};
 pub use disk::real::RealDisk;
+pub(crate) use disk::wait_for_disk;
 pub use disk::{Disk, DiskFile, FolderEntry, write_all_at};
 pub use format::body::{Content, Draft, DraftError, decode};
 pub use format::frame::{FrameHeader, HEADER_BYTES};
@@ -86,8 +87,15 @@ pub struct Found {
     pub(crate) dead_letters: Recovery,
 }
 
+/// The disk of the gateway's spool. A test of the library may give it another one.
+#[cfg(not(test))]
+pub(crate) type GatewayDisk = RealDisk;
+#[cfg(test)]
+pub(crate) use tests::either::EitherDisk as GatewayDisk;
+
 /// Both logs and their thread.
-pub struct Spool<D: Disk = RealDisk> {
+#[cfg_attr(test, allow(private_interfaces))] // a test's disk is nobody else's
+pub struct Spool<D: Disk = GatewayDisk> {
     pub backlog: Log<D>,
     pub(crate) dead_letters: Log<D>,
     commits: Arc<Commits>,
@@ -107,7 +115,7 @@ impl Spool {
         options: Options,
         memory_bytes_max: usize,
     ) -> Result<(Self, Found), OpenError> {
-        let disk = RealDisk::lock(&options.dir)?;
+        let disk = GatewayDisk::lock(&options.dir)?;
         let commits = Commits::new(thread::queue_bytes_within(memory_bytes_max));
         Self::open_on(Arc::new(disk), options, commits)
     }
@@ -133,19 +141,25 @@ impl<D: Disk> Spool<D> {
 
     /// Starts the thread over both logs, the backlog first.
     fn start(engines: Vec<Engine<D>>, commits: Commits) -> Result<Self, OpenError> {
+        let (mut spool, committer) = Self::of(engines, commits);
+        let builder = std::thread::Builder::new().name(THREAD.into());
+        let thread = builder.spawn(move || committer.run());
+        spool.thread = Some(thread.map_err(OpenError::Thread)?);
+        Ok(spool)
+    }
+
+    /// Puts both logs together, the backlog first, and what is to commit to them.
+    fn of(engines: Vec<Engine<D>>, commits: Commits) -> (Self, Committer<D>) {
         assert_eq!(engines.len(), 2);
         let commits = Arc::new(commits);
         let log = |id: usize| Log::new(id, engines[id].source(), commits.clone());
-        let (backlog, dead_letters) = (log(0), log(1));
-        let builder = std::thread::Builder::new().name(THREAD.into());
-        let committing = commits.clone();
-        let thread = builder.spawn(move || thread::run(committing, engines));
-        Ok(Self {
-            backlog,
-            dead_letters,
-            commits,
-            thread: Some(thread.map_err(OpenError::Thread)?),
-        })
+        let spool = Self {
+            backlog: log(0),
+            dead_letters: log(1),
+            commits: commits.clone(),
+            thread: None,
+        };
+        (spool, Committer::new(commits, engines))
     }
 
     /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk.

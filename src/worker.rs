@@ -165,17 +165,18 @@ impl Blueprint {
 }
 
 /// The listeners of a worker, each with its connections.
-type Serving = JoinSet<()>;
+pub(crate) type Serving = JoinSet<()>;
 
 /// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the
 /// worker, and with it the gateway.
-async fn finish(
+pub(crate) async fn finish(
     phases: &Phases,
     batcher: &Batcher,
     mut serving: Serving,
     mut batching: JoinHandle<()>,
 ) -> io::Result<usize> {
     tokio::select! {
+        biased;
         served = served(&mut serving) => served?,
         ended = &mut batching => return Err(ended_early("the batcher", ended)),
         () = phases.reached(Phase::Hurrying) => {}
@@ -183,6 +184,7 @@ async fn finish(
     // What waits goes to the sink, or to the spool, where there is one.
     batcher.drain();
     tokio::select! {
+        biased;
         ended = &mut batching => {
             ended.map_err(io::Error::other)?;
             if serving.is_empty() {

@@ -31,6 +31,12 @@ impl IdleSignal {
         signal
     }
 
+    /// Signals once, for a test that has several workers on one thread.
+    #[cfg(test)]
+    pub(crate) fn signal(&self) {
+        self.0.signal();
+    }
+
     /// Waits for the next idle moment.
     pub fn wait(&self) -> impl Future<Output = ()> {
         let seen = self.0.count();

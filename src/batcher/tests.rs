@@ -1,6 +1,7 @@
 //! What a batcher looks at, and what it keeps: from within, where lanes can be seen.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::spares::{SPARE_RECORDS_MAX, SPARES_MAX};
@@ -105,6 +106,25 @@ fn slots_of_a_burst_are_given_back() {
         waiters.settle(slot, &Outcome::Delivered);
     }
     assert!(waiters.is_empty() && waiters.capacity() <= 4096);
+}
+
+/// A body may end when the worker has sent its last batch: its record is not told to be safe, in
+/// whatever sense, and its request does not wait.
+#[tokio::test]
+async fn a_record_that_comes_after_the_last_batch_goes_back() {
+    for mode in [AckMode::Durable, AckMode::Queued] {
+        let Bench {
+            batcher, settled, ..
+        } = bench(mode);
+        batcher.drain();
+        batcher.run(settled, IdleSignal::default()).await;
+        let outcome = batcher.push(StreamIndex(0), record()).now_or_never();
+        assert!(
+            matches!(outcome, Some(Outcome::Retryable(_))),
+            "{outcome:?}"
+        );
+        assert_eq!(batcher.unsafe_records(), 0);
+    }
 }
 
 /// However many lanes there are, a wake looks at those that are due: one lane of them has been

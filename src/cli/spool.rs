@@ -18,7 +18,7 @@ use crate::config::WhenFull;
 use crate::record::{Record, Timestamp};
 use crate::sink::file::line;
 use crate::spool::{
-    Draft, Found, Frame, Keys, Log, Options, QUARANTINE, RealDisk, Recovery, Spool,
+    Draft, Found, Frame, GatewayDisk, Keys, Log, Options, QUARANTINE, Recovery, Spool,
 };
 use crate::telemetry::metrics::SpoolMetrics;
 
@@ -139,7 +139,7 @@ impl Group {
     }
 }
 
-fn groups(log: &Log<RealDisk>) -> anyhow::Result<BTreeMap<StreamAndReason, Group>> {
+fn groups(log: &Log<GatewayDisk>) -> anyhow::Result<BTreeMap<StreamAndReason, Group>> {
     let mut groups = BTreeMap::new();
     let mut reader = log.reader();
     while let Some(frame) = reader.next_frame()? {
@@ -157,7 +157,7 @@ fn list(spool: &Spool) -> anyhow::Result<()> {
     list_log(&spool.dead_letters, "dead letter")
 }
 
-fn list_log(log: &Log<RealDisk>, name: &str) -> anyhow::Result<()> {
+fn list_log(log: &Log<GatewayDisk>, name: &str) -> anyhow::Result<()> {
     let groups = groups(log)?;
     let records: u64 = groups.values().map(|group| group.records).sum();
     let plural = if records == 1 { "" } else { "s" };
@@ -179,7 +179,7 @@ fn verify(spool: &Spool, found: Found) -> anyhow::Result<ExitCode> {
 }
 
 /// Says whether all of the log is whole, when it was opened and now that it is read.
-fn verify_log(log: &Log<RealDisk>, name: &str, found: Recovery) -> anyhow::Result<bool> {
+fn verify_log(log: &Log<GatewayDisk>, name: &str, found: Recovery) -> anyhow::Result<bool> {
     let (expected, mut read) = (log.records(), 0);
     let mut reader = log.reader();
     while let Some(frame) = reader.next_frame()? {
@@ -207,7 +207,7 @@ fn say_what_is_in_quarantine(found: Recovery) {
     }
 }
 
-fn dump(log: &Log<RealDisk>) -> anyhow::Result<()> {
+fn dump(log: &Log<GatewayDisk>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut reader = log.reader();
     while let Some(frame) = reader.next_frame()? {
@@ -236,7 +236,7 @@ fn replay(spool: &Spool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn append(log: &Log<RealDisk>, frame: &Frame) -> anyhow::Result<()> {
+fn append(log: &Log<GatewayDisk>, frame: &Frame) -> anyhow::Result<()> {
     let draft = Draft::new(&frame.stream, &frame.records)?;
     let (answer, answered) = mpsc::sync_channel(1);
     log.append(draft, move |places| drop(answer.send(places)));

@@ -30,6 +30,8 @@ impl Alarm {
         what: &'static str,
         task: impl Future<Output = T>,
     ) -> Option<T> {
+        #[cfg(test)]
+        let task = crate::jitter::seeded::in_any_order(task);
         let result = AssertUnwindSafe(task).catch_unwind().await.ok();
         if result.is_none() {
             self.raise(what);

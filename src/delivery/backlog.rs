@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::SpoolMode;
 use crate::record::{DeviceId, Reason, Record};
-use crate::spool::{Draft, DraftError, Log, Reader, RealDisk, Refused, Spool, State};
+use crate::spool::{Draft, DraftError, GatewayDisk, Log, Reader, Refused, Spool, State};
 pub(crate) use devices::Ticket;
 use devices::{SpooledDevices, Step};
 use doubts::Doubts;
@@ -79,11 +79,9 @@ impl Backlog {
         if self.has_unknown() {
             return true;
         }
-        // Its last record may have been dropped, or damaged.
-        let is_done = |place| self.is_done(place);
-        let mut streams = self.devices.borrow_mut();
-        let devices = streams.get_mut(stream);
-        devices.is_some_and(|devices| devices.has(device, is_done))
+        let streams = self.devices.borrow();
+        let devices = streams.get(stream);
+        devices.is_some_and(|devices| devices.has(device))
     }
 
     /// Whether the device's last record on disk is in flight, so that it leaves the spool if that
@@ -135,8 +133,7 @@ impl Backlog {
         let streams = self.devices.borrow();
         let spooled = streams.get(stream);
         let spooled = spooled.expect("a stream is known while records follow");
-        let is_done = |place| self.is_done(place);
-        let steps = devices.map(|device| spooled.step(device, ticket, is_done));
+        let steps = devices.map(|device| spooled.step(device, ticket));
         steps.max().unwrap_or(Step::Go)
     }
 
@@ -147,10 +144,9 @@ impl Backlog {
         devices: impl Iterator<Item = &'a DeviceId>,
         ticket: Ticket,
     ) {
-        let is_done = |place| self.is_done(place);
         self.change_devices(stream, |spooled| {
             for device in devices {
-                spooled.unfollow(device, ticket, is_done);
+                spooled.unfollow(device, ticket);
             }
         });
         self.moved.notify_waiters();
@@ -258,8 +254,7 @@ impl Backlog {
         debug_assert!(!places.is_empty(), "what was committed has places");
         self.change_devices(stream, |devices| {
             for (record, place) in records.zip(places) {
-                devices.append_ended(&record.device);
-                devices.add(&record.device, place);
+                devices.appended(&record.device, place);
             }
         });
     }
@@ -267,9 +262,7 @@ impl Backlog {
     fn not_appended<'a>(&self, stream: &str, records: impl Iterator<Item = &'a Record>) {
         self.change_devices(stream, |devices| {
             for record in records {
-                devices.append_ended(&record.device);
-                // It is forgotten if what it had before is done with.
-                let _ = devices.has(&record.device, |place| self.is_done(place));
+                devices.not_appended(&record.device);
             }
         });
     }
@@ -362,7 +355,7 @@ impl Backlog {
     }
 
     /// Reads what is not done with, from this place on.
-    pub(crate) fn reader_from(&self, place: u64) -> Reader<RealDisk> {
+    pub(crate) fn reader_from(&self, place: u64) -> Reader<GatewayDisk> {
         self.spool.backlog.reader_from(place)
     }
 
@@ -384,7 +377,7 @@ impl Backlog {
 
 /// Hands a draft over and waits until it is safe, or refused.
 async fn commit(
-    log: &Log<RealDisk>,
+    log: &Log<GatewayDisk>,
     draft: Result<Draft, DraftError>,
 ) -> Result<Range<u64>, Refused> {
     // Batches are bounded far below what a frame holds.

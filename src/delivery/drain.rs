@@ -99,6 +99,7 @@ impl Drain {
             self.send_waves();
             let due = self.due(Instant::now());
             tokio::select! {
+                biased;
                 Some(event) = self.tasks.join_next() => self.take(event),
                 () = backlog.changed() => {}
                 () = outlet.watch.sink_changed() => {}

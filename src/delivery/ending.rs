@@ -25,6 +25,7 @@ impl Ending {
     /// Returns when nothing is to be taken from disk any more.
     pub(crate) async fn left(&self) {
         tokio::select! {
+            biased;
             () = self.intake.ended() => {}
             () = self.hurried() => {}
         }

@@ -272,6 +272,7 @@ impl Spooling {
 
     async fn out_of_patience(&self, opened_at: Instant) {
         tokio::select! {
+            biased;
             () = sleep_until(opened_at + self.patience()) => {}
             () = self.outlet.ending.hurried() => {}
         }

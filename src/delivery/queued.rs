@@ -123,6 +123,7 @@ impl Queued {
         // What the sink takes after all need not stay on disk.
         let answered = async { while waves.join_next().await.is_some() {} };
         tokio::select! {
+            biased;
             () = answered => {}
             () = self.outlet().ending.hurried() => {}
         }
@@ -189,6 +190,7 @@ impl Queued {
         let (outlet, now) = (self.outlet(), Instant::now());
         let due = self.due(now);
         tokio::select! {
+            biased;
             () = self.changed.notified() => {}
             Some(_) = waves.join_next() => {}
             () = outlet.watch.sink_changed() => {}

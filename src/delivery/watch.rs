@@ -139,9 +139,7 @@ impl Watch {
         if !watched.partitions.review(now) {
             return;
         }
-        let Some((spread, away)) = watched.partitions.away() else {
-            return;
-        };
+        let (spread, away) = watched.partitions.away();
         self.health.set_partitions_away(stream, spread, away);
         self.metrics.set_partitions_away(stream, away.len());
         if away.is_empty() {
@@ -218,6 +216,7 @@ impl Watch {
                 return due;
             }
             tokio::select! {
+                biased;
                 // A doubt soon after an answer waits: a stream is not asked more often.
                 () = self.doubt.notified() => if self.due(idle_interval).is_empty() {
                     sleep(PROBE_INTERVAL).await;

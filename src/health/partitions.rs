@@ -39,9 +39,12 @@ pub(super) struct PartitionsAway {
 }
 
 impl PartitionsAway {
-    pub(super) fn set(&self, spread: Spread, away: &BTreeSet<u32>) {
+    /// `spread` is known where any is away.
+    pub(super) fn set(&self, spread: Option<Spread>, away: &BTreeSet<u32>) {
         let any = !away.is_empty();
-        let which = any.then(|| (spread, away.clone()).into());
+        debug_assert!(spread.is_some() || !any);
+        let spread = spread.filter(|_| any);
+        let which = spread.map(|spread| (spread, away.clone()).into());
         self.which.store(which);
         self.any.store(any, Ordering::Relaxed);
     }

@@ -9,6 +9,8 @@ pub(crate) mod real;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use tokio::task::spawn_blocking;
+
 /// Buffers that one gathered write takes (Linux: `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
@@ -64,6 +66,18 @@ pub trait DiskFile: Send + 'static {
 
     /// Whether the file still has a name.
     fn is_linked(&self) -> io::Result<bool>;
+}
+
+/// Runs what waits for the disk on a thread that may; `None` when it panicked.
+pub(crate) async fn wait_for_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    #[cfg(test)]
+    if crate::jitter::seeded::is_seeded() {
+        crate::jitter::seeded::disk_turn().await;
+        return Some(work());
+    }
+    spawn_blocking(work).await.ok()
 }
 
 /// Fills the buffer; `UnexpectedEof` when the file ends before.

@@ -1,8 +1,9 @@
 //! Tests of the whole spool, and the commit queue's bounds: `tests/loom_spool.rs` compiles its
 //! source, so they stand here.
 
+pub(crate) mod either;
 mod model;
-mod sim;
+pub(crate) mod sim;
 mod whole;
 
 use std::time::Duration;

@@ -1,7 +1,15 @@
 //! Whose records are on disk, or on their way there.
 //!
+//! A device is let go when each of its records is done with, in whatever order that comes about:
+//! of those that are in a wave or in doubt together, the last may be done with before the others.
+//! Records that were dropped or damaged are not told of; so a device is let go as well when
+//! everything up to its last record is done with.
+//!
+//! Records of a device whose last one on disk is in flight may follow it in memory, in a line that
+//! nothing overtakes.
+//!
 //! Bounded by the records in the spool: the table is indexed by the place of each device's last
-//! record, and what is before the first place that is not done with is let go.
+//! record.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -41,22 +49,33 @@ pub(super) struct SpooledDevices {
 struct Spooled {
     /// Records on their way to disk.
     appending: usize,
-    /// The place of its last one.
-    last: Option<u64>,
+    stretch: Option<Stretch>,
     /// The place of the last one that is in flight to the sink.
     sent: Option<u64>,
     /// Records in memory that follow what is on disk, oldest first.
     followers: VecDeque<Ticket>,
 }
 
+/// The records of a device that are on disk.
+#[derive(Debug)]
+struct Stretch {
+    /// The places of the first and the last of them.
+    first: u64,
+    last: u64,
+    /// Those that are not done with, as far as was told.
+    waiting: u64,
+}
+
 impl Spooled {
-    fn is_nothing(&self) -> bool {
-        self.appending == 0 && self.last.is_none() && self.followers.is_empty()
+    /// Whether nothing is on disk, or on its way there.
+    fn is_off_disk(&self) -> bool {
+        self.appending == 0 && self.stretch.is_none()
     }
 
-    /// Whether all of it that is on disk is in flight.
+    /// Whether all that is on disk is in flight: a device's records go in their order.
     fn is_in_flight(&self) -> bool {
-        self.appending == 0 && self.last.is_some() && self.last == self.sent
+        let last = self.stretch.as_ref().map(|stretch| stretch.last);
+        self.appending == 0 && last.is_some() && last == self.sent
     }
 }
 
@@ -65,17 +84,9 @@ impl SpooledDevices {
         self.spooled.is_empty()
     }
 
-    /// Whether something of the device is on disk that is not done with, or on its way there.
-    pub(super) fn has(&mut self, device: &DeviceId, is_done: impl Fn(u64) -> bool) -> bool {
-        let Some(spooled) = self.spooled.get(device) else {
-            return false;
-        };
-        let has_last = spooled.last.is_some_and(|last| !is_done(last));
-        let has_some = spooled.appending > 0 || has_last || !spooled.followers.is_empty();
-        if !has_some {
-            self.forget(device);
-        }
-        has_some
+    /// Whether something of the device is on disk, or on its way there.
+    pub(super) fn has(&self, device: &DeviceId) -> bool {
+        self.spooled.contains_key(device)
     }
 
     /// Whether all that the device has on disk is in flight, or records of it wait for that already.
@@ -95,31 +106,23 @@ impl SpooledDevices {
     }
 
     /// What the device's records with this ticket are to do.
-    pub(super) fn step(
-        &self,
-        device: &DeviceId,
-        ticket: Ticket,
-        is_done: impl Fn(u64) -> bool,
-    ) -> Step {
+    pub(super) fn step(&self, device: &DeviceId, ticket: Ticket) -> Step {
         let spooled = self.spooled.get(device);
         let spooled = spooled.expect("a device is known while records follow");
         if spooled.followers.front() != Some(&ticket) || spooled.is_in_flight() {
             return Step::Wait;
         }
-        let is_free = spooled.appending == 0 && spooled.last.is_none_or(is_done);
-        if is_free { Step::Go } else { Step::Stay }
+        match spooled.is_off_disk() {
+            true => Step::Go,
+            false => Step::Stay,
+        }
     }
 
     /// The device's records with this ticket wait no more.
-    pub(super) fn unfollow(
-        &mut self,
-        device: &DeviceId,
-        ticket: Ticket,
-        is_done: impl Fn(u64) -> bool,
-    ) {
+    pub(super) fn unfollow(&mut self, device: &DeviceId, ticket: Ticket) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.followers.retain(|other| *other != ticket);
-            self.has(device, is_done);
+            self.forget_if_without(device);
         }
     }
 
@@ -142,8 +145,19 @@ impl SpooledDevices {
         self.spooled.entry(device.clone()).or_default().appending += 1;
     }
 
-    /// It is there, or was refused.
-    pub(super) fn append_ended(&mut self, device: &DeviceId) {
+    /// It is there, at this place.
+    pub(super) fn appended(&mut self, device: &DeviceId, place: u64) {
+        self.add(device, place);
+        self.append_ended(device);
+    }
+
+    /// It was refused.
+    pub(super) fn not_appended(&mut self, device: &DeviceId) {
+        self.append_ended(device);
+        self.forget_if_without(device);
+    }
+
+    fn append_ended(&mut self, device: &DeviceId) {
         let spooled = self.spooled.get_mut(device);
         let spooled = spooled.expect("a device is known while a record of it is on its way");
         debug_assert!(spooled.appending > 0, "an append ends once");
@@ -153,21 +167,35 @@ impl SpooledDevices {
     /// The device has a record at this place.
     pub(super) fn add(&mut self, device: &DeviceId, place: u64) {
         let spooled = self.spooled.entry(device.clone()).or_default();
-        if spooled.last.is_some_and(|last| last >= place) {
-            return;
+        let stretch = spooled.stretch.get_or_insert(Stretch {
+            first: place,
+            last: place,
+            waiting: 0,
+        });
+        stretch.waiting += 1;
+        stretch.first = stretch.first.min(place);
+        if place >= stretch.last {
+            self.by_last.remove(&stretch.last);
+            stretch.last = place;
+            let before = self.by_last.insert(place, device.clone());
+            debug_assert!(before.is_none(), "a place has one device");
         }
-        if let Some(last) = spooled.last.replace(place) {
-            let before = self.by_last.remove(&last);
-            debug_assert_eq!(before.as_ref(), Some(device), "a place has one device");
-        }
-        self.by_last.insert(place, device.clone());
     }
 
     /// The record at this place is done with.
     pub(super) fn done(&mut self, place: u64, device: &DeviceId) {
-        let is_last = self.by_last.get(&place) == Some(device);
-        if is_last {
-            self.by_last.remove(&place);
+        let spooled = self.spooled.get_mut(device);
+        let Some(stretch) = spooled.and_then(|spooled| spooled.stretch.as_mut()) else {
+            return; // let go before, as everything was done with
+        };
+        if !(stretch.first..=stretch.last).contains(&place) {
+            return; // likewise, and it has come back since
+        }
+        debug_assert!(stretch.waiting > 0, "a record is done with once");
+        stretch.waiting -= 1;
+        if stretch.waiting == 0 {
+            let last = stretch.last;
+            self.by_last.remove(&last);
             self.without_records(device);
         }
     }
@@ -184,22 +212,22 @@ impl SpooledDevices {
 
     /// Nothing of the device is on disk, though something may be on its way there.
     fn without_records(&mut self, device: &DeviceId) {
-        let Some(spooled) = self.spooled.get_mut(device) else {
-            debug_assert!(false, "a device that has a last record is known");
-            return;
-        };
-        spooled.last = None;
-        if spooled.is_nothing() {
-            self.spooled.remove(device);
+        if let Some(spooled) = self.spooled.get_mut(device) {
+            spooled.stretch = None;
         }
+        self.forget_if_without(device);
     }
 
-    /// Nothing of the device is left.
-    fn forget(&mut self, device: &DeviceId) {
-        if let Some(spooled) = self.spooled.remove(device)
-            && let Some(last) = spooled.last
-        {
-            self.by_last.remove(&last);
+    fn forget_if_without(&mut self, device: &DeviceId) {
+        let spooled = self.spooled.get(device);
+        debug_assert!(
+            spooled.is_some(),
+            "a device that has a last record is known"
+        );
+        let is_without =
+            |spooled: &Spooled| spooled.is_off_disk() && spooled.followers.is_empty();
+        if spooled.is_some_and(is_without) {
+            self.spooled.remove(device);
         }
     }
 }
@@ -218,21 +246,38 @@ mod tests {
         let mut devices = SpooledDevices::default();
         for place in 0..1000 {
             devices.append_begun(&device(place % 100));
-            devices.append_ended(&device(place % 100));
-            devices.add(&device(place % 100), place);
+            devices.appended(&device(place % 100), place);
         }
         devices.append_begun(&device(7));
         assert_eq!((devices.spooled.len(), devices.by_last.len()), (100, 100));
         devices.release_before(950);
         assert_eq!((devices.spooled.len(), devices.by_last.len()), (51, 50));
         assert!(
-            devices.spooled[&device(7)].last.is_none(),
+            devices.spooled[&device(7)].stretch.is_none(),
             "one is on its way"
         );
+        // Of the ten that it had, nine were dropped.
         devices.done(960, &device(60));
-        devices.done(970, &device(60));
-        assert_eq!((devices.spooled.len(), devices.by_last.len()), (50, 49));
+        devices.release_before(961);
+        assert_eq!((devices.spooled.len(), devices.by_last.len()), (40, 39));
         devices.release_before(1000);
         assert_eq!((devices.spooled.len(), devices.by_last.len()), (1, 0));
+    }
+
+    /// Of two that travel together the last may be done with first.
+    #[test]
+    fn a_device_is_let_go_when_all_of_its_records_are_done_with() {
+        let mut devices = SpooledDevices::default();
+        for place in [3, 4, 7] {
+            devices.add(&device(1), place);
+        }
+        devices.done(7, &device(1));
+        devices.done(3, &device(1));
+        assert!(devices.has(&device(1)));
+        devices.done(4, &device(1));
+        assert!(!devices.has(&device(1)) && devices.by_last.is_empty());
+        devices.add(&device(1), 9);
+        devices.done(4, &device(1));
+        assert!(devices.has(&device(1)), "that was another one");
     }
 }

@@ -1,7 +1,7 @@
 //! What the drain knows of one stream with records on disk: what it has read of it, and how it
 //! fares.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl Backlogged {
     pub(super) fn try_postponed(&mut self, now: Instant) {
         if self.postponed.try_at.take_if(|at| *at <= now).is_some() {
             let records = mem::take(&mut self.postponed.records);
-            let devices: HashSet<DeviceId> = records
+            let devices: BTreeSet<DeviceId> = records
                 .iter()
                 .map(|placed| placed.record.device.clone())
                 .collect();

@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::task::spawn_blocking;
-
 use crate::delivery::window::Size;
-use crate::spool::{Frame, ReadError, Reader, RealDisk};
+use crate::spool::{Frame, GatewayDisk, ReadError, Reader, wait_for_disk};
+use bytes::Bytes;
 
 /// What is read ahead of all streams together: more than a wave of each, so that it finds many
 /// devices.
@@ -32,7 +30,7 @@ const _: () = assert!(READ.records > 0 && READ.bytes > 0 && READERS_MAX > 0);
 /// A reader of the backlog, and the place that it has come to.
 pub(super) struct Position {
     pub place: u64,
-    pub reader: Reader<RealDisk>,
+    pub reader: Reader<GatewayDisk>,
 }
 
 /// Frames that were read one after the other.
@@ -84,7 +82,7 @@ pub(super) async fn read_on(
     end: u64,
 ) -> Option<Stretch> {
     let read = move || read_frames(position, &stream, room, end);
-    spawn_blocking(read).await.ok()
+    wait_for_disk(read).await
 }
 
 fn read_frames(position: Position, stream: &str, room: usize, end: u64) -> Stretch {

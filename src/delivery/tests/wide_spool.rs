@@ -267,16 +267,12 @@ fn a_stream_that_hangs_does_not_hold_up_the_readings_of_another_one() {
     });
 }
 
-/// Calls of the model that may fail. With a back-off after each of them they take a quarter of the
-/// simulated time that the model has.
-const FAILING_CALLS: usize = 100;
-
 /// What a call gives back of a device: this and all that is behind it.
 fn cut(records: &[Record], cuts: &[u8], call: usize) -> Vec<Outcome> {
     let mut failed = HashSet::new();
     let mut outcomes = Vec::new();
     for (index, record) in records.iter().enumerate() {
-        let fate = cuts.get((call + index) % (cuts.len() + 1));
+        let fate = cuts.get((call * 7 + index) % (cuts.len() + 1));
         if fate.is_some_and(|fate| *fate < 2) {
             failed.insert(record.device.clone());
         }
@@ -289,13 +285,72 @@ fn cut(records: &[Record], cuts: &[u8], call: usize) -> Vec<Outcome> {
     outcomes
 }
 
+/// So long calls fail in the middle.
+const FAILS_FOR: Duration = Duration::from_secs(60);
+
+/// So long after that everything has arrived: a pause, and some hundred records one by one, each
+/// with an answer that takes its time.
+const EMPTY_WITHIN: Duration = Duration::from_secs(600);
+
+/// The model: records of two streams and some devices go to disk, in any order; calls take their
+/// time, and of each call any devices fail in the middle. Each record arrives once, a device's in
+/// the order in which they were sent, and what fails is given back to its own device only: others
+/// have no gap.
+async fn order_holds(
+    records: Vec<(u16, u16)>,
+    cuts: Vec<u8>,
+    ack_millis: Vec<u64>,
+    keeps_order_within_call: bool,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Rc::new(Cell::new(0));
+    let called = calls.clone();
+    let setup = Setup {
+        records_max: 20,
+        in_flight_batches_max: 16,
+        keeps_order_within_call,
+        stuck: None,
+        partitions: None,
+        ack_time: Box::new(move |_, _| {
+            called.set(called.get() + 1);
+            Duration::from_millis(ack_millis[called.get() % ack_millis.len()])
+        }),
+    };
+    // By time: how many calls are made in it is up to the pauses between them.
+    let heals_at = Instant::now() + FAILS_FOR;
+    let mut bench = Bench::start_as(setup, Some(dir.path()), move |_, records| {
+        match Instant::now() < heals_at {
+            true => cut(records, &cuts, calls.get()),
+            false => delivered(TELEMETRY, records),
+        }
+    });
+    let mut sent = [HashMap::new(), HashMap::new()];
+    for (number, (stream, device)) in (0..).zip(&records) {
+        // Numbers count up over all streams.
+        let name = format!("device-{device}");
+        let numbers = sent[usize::from(*stream)].entry(name);
+        numbers.or_insert_with(Vec::new).push(number);
+        bench.send(*stream, &[(*device, number)], AckSlot::NONE);
+        if number % 5 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let give_up_at = heals_at + EMPTY_WITHIN;
+    while Instant::now() < give_up_at {
+        if [0, 1].map(|stream| bench.taken(stream)) == sent {
+            break;
+        }
+        sleep(TICK).await;
+        moment().await;
+    }
+    assert_eq!([0, 1].map(|stream| bench.taken(stream)), sent);
+    bench.leave().await;
+    assert_eq!(bench.promised.unsafe_records(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The model: records of two streams and some devices go to disk, in any order; calls take
-    /// their time, and of each call any devices fail in the middle. Each record arrives once, a
-    /// device's in the order in which they were sent, and what fails is given back to its own
-    /// device only: others have no gap.
     #[test]
     fn order_holds_on_a_wide_way_from_disk(
         records in prop::collection::vec((0..2_u16, 0..6_u16), 50..400),
@@ -303,47 +358,15 @@ proptest! {
         ack_millis in prop::collection::vec(0..1500_u64, 1..10),
         keeps_order_within_call in any::<bool>(),
     ) {
-        on_simulated_time(async move {
-            let dir = tempfile::tempdir().unwrap();
-            let calls = Rc::new(Cell::new(0));
-            let called = calls.clone();
-            let setup = Setup {
-                records_max: 20,
-                in_flight_batches_max: 16,
-                keeps_order_within_call,
-                stuck: None,
-                partitions: None,
-                ack_time: Box::new(move |_, _| {
-                    called.set(called.get() + 1);
-                    Duration::from_millis(ack_millis[called.get() % ack_millis.len()])
-                }),
-            };
-            let mut bench = Bench::start_as(setup, Some(dir.path()), move |_, records| {
-                match calls.get() < FAILING_CALLS {
-                    true => cut(records, &cuts, calls.get()),
-                    false => delivered(TELEMETRY, records),
-                }
-            });
-            let mut sent = [HashMap::new(), HashMap::new()];
-            for (number, (stream, device)) in (0..).zip(&records) {
-                // Numbers count up over all streams.
-                let name = format!("device-{device}");
-                sent[usize::from(*stream)].entry(name).or_insert_with(Vec::new).push(number);
-                bench.send(*stream, &[(*device, number)], AckSlot::NONE);
-                if number % 5 == 0 {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            }
-            for _ in 0..6_000 {
-                if [0, 1].map(|stream| bench.taken(stream)) == sent {
-                    break;
-                }
-                sleep(TICK).await;
-                moment().await;
-            }
-            assert_eq!([0, 1].map(|stream| bench.taken(stream)), sent);
-            bench.leave().await;
-            assert_eq!(bench.promised.unsafe_records(), 0);
-        });
+        on_simulated_time(order_holds(records, cuts, ack_millis, keeps_order_within_call));
     }
+}
+
+/// The oldest record of each wave fails, whatever the call: one call at a time is tried then, with
+/// pauses of seconds.
+#[test]
+fn order_holds_where_the_oldest_record_fails_in_every_call() {
+    let records = (0..100).map(|number| (0, number % 6)).collect();
+    let (cuts, ack_millis) = (vec![1, 4, 0, 1, 3, 5], vec![209, 1295, 249, 1033]);
+    on_simulated_time(order_holds(records, cuts, ack_millis, false));
 }

@@ -82,8 +82,9 @@ impl StreamPartitions {
     }
 
     /// Those that are away, and how the stream's records are spread.
-    pub(super) fn away(&self) -> Option<(Spread, &BTreeSet<u32>)> {
-        Some((self.spread?, &self.away))
+    pub(super) fn away(&self) -> (Option<Spread>, &BTreeSet<u32>) {
+        debug_assert!(self.spread.is_some() || self.away.is_empty());
+        (self.spread, &self.away)
     }
 
     /// Whether any is away.

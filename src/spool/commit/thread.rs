@@ -49,36 +49,53 @@ struct Job {
 }
 
 /// The way to the commit thread.
-pub(crate) struct Commits(Queue<Job>);
+pub(crate) struct Commits {
+    queue: Queue<Job>,
+    /// Wakes a test's task that stands in for the thread.
+    #[cfg(test)]
+    changed: tokio::sync::Notify,
+}
 
 impl Commits {
     /// A way on which so many bytes may wait.
     pub(crate) fn new(queue_bytes_max: usize) -> Self {
-        Self(Queue::new(Bounds {
+        let bounds = Bounds {
             items: QUEUE_ITEMS_MAX,
             bytes: queue_bytes_max,
-        }))
+        };
+        Self {
+            queue: Queue::new(bounds),
+            #[cfg(test)]
+            changed: tokio::sync::Notify::new(),
+        }
     }
 
     pub(crate) fn push(&self, log: usize, draft: Draft, answer: Answer) {
         let bytes = draft.bytes();
-        match self.0.push(Job { log, draft, answer }, bytes) {
-            Ok(()) => {}
+        match self.queue.push(Job { log, draft, answer }, bytes) {
+            Ok(()) => self.has_changed(),
             Err(NotTaken::Full(job)) => (job.answer)(Err(Refused::Busy)),
             Err(NotTaken::Closed(job)) => (job.answer)(Err(Refused::Closed)),
         }
     }
 
     pub(crate) fn nudge(&self) {
-        self.0.nudge();
+        self.queue.nudge();
+        self.has_changed();
     }
 
     pub(crate) fn close(&self) {
-        self.0.close();
+        self.queue.close();
+        self.has_changed();
+    }
+
+    fn has_changed(&self) {
+        #[cfg(test)]
+        self.changed.notify_one();
     }
 
     fn take(&self, timeout: Option<Duration>) -> Taken<Job> {
-        self.0.take(ROUND_BYTES, timeout)
+        self.queue.take(ROUND_BYTES, timeout)
     }
 }
 
@@ -92,44 +109,93 @@ impl Drop for CloseOnPanic {
     }
 }
 
-/// Runs the commit thread.
-pub(crate) fn run<D: Disk>(commits: Arc<Commits>, mut engines: Vec<Engine<D>>) {
-    let commits = CloseOnPanic(commits);
-    loop {
-        for engine in &mut engines {
-            engine.tend(Instant::now());
+/// The engines of all logs, and what they are given to do.
+pub(crate) struct Committer<D: Disk> {
+    commits: CloseOnPanic,
+    engines: Vec<Engine<D>>,
+}
+
+impl<D: Disk> Committer<D> {
+    pub(crate) fn new(commits: Arc<Commits>, engines: Vec<Engine<D>>) -> Self {
+        Self {
+            commits: CloseOnPanic(commits),
+            engines,
         }
-        let taken = commits.0.take(time_to_tend(&engines));
-        commit_all(&mut engines, taken.items);
-        if taken.closed {
-            break;
+    }
+
+    /// Is the commit thread.
+    pub(crate) fn run(mut self) {
+        loop {
+            self.tend(Instant::now());
+            let timeout = self.time_to_tend(Instant::now());
+            let taken = self.commits.0.take(timeout);
+            self.commit(taken.items, Instant::now());
+            if taken.closed {
+                break;
+            }
+        }
+        self.close(Instant::now());
+    }
+
+    fn tend(&mut self, now: Instant) {
+        for engine in &mut self.engines {
+            engine.tend(now);
         }
     }
-    for engine in engines {
-        engine.close(Instant::now());
+
+    /// How long until a log has to be tended though nothing happens.
+    fn time_to_tend(&self, now: Instant) -> Option<Duration> {
+        let due = self.engines.iter().filter_map(Engine::due).min()?;
+        Some(due.saturating_duration_since(now))
+    }
+
+    /// Commits the jobs of each log together, in their order.
+    fn commit(&mut self, jobs: Vec<Job>, now: Instant) {
+        let mut jobs_of_logs: Vec<Vec<Job>> = self.engines.iter().map(|_| Vec::new()).collect();
+        for job in jobs {
+            jobs_of_logs[job.log].push(job);
+        }
+        for (engine, jobs) in self.engines.iter_mut().zip(jobs_of_logs) {
+            commit(engine, jobs, now);
+        }
+    }
+
+    fn close(self, now: Instant) {
+        for engine in self.engines {
+            engine.close(now);
+        }
     }
 }
 
-/// How long until a log has to be tended though nothing happens.
-fn time_to_tend<D: Disk>(engines: &[Engine<D>]) -> Option<Duration> {
-    let due = engines.iter().filter_map(Engine::due).min()?;
-    Some(due.saturating_duration_since(Instant::now()))
+#[cfg(test)]
+impl<D: Disk> Committer<D> {
+    /// Does what the thread does as a task, on the clock that timers go by. Before it commits, the
+    /// disk takes its time.
+    pub(crate) async fn run_as_task(mut self, disk_turn: impl AsyncFn()) {
+        let now = || tokio::time::Instant::now().into_std();
+        loop {
+            self.tend(now());
+            let commits = self.commits.0.clone();
+            let taken = commits.take(Some(Duration::ZERO));
+            if taken.items.is_empty() && !taken.closed {
+                let timeout = self.time_to_tend(now()).unwrap_or(Duration::MAX);
+                // Whatever wakes it, it looks again.
+                let _ = tokio::time::timeout(timeout, commits.changed.notified()).await;
+                continue;
+            }
+            disk_turn().await;
+            self.commit(taken.items, now());
+            if taken.closed {
+                break;
+            }
+        }
+        self.close(now());
+    }
 }
 
-/// Commits the jobs of each log together, in their order.
-fn commit_all<D: Disk>(engines: &mut [Engine<D>], jobs: Vec<Job>) {
-    let mut jobs_of_logs: Vec<Vec<Job>> = engines.iter().map(|_| Vec::new()).collect();
-    for job in jobs {
-        jobs_of_logs[job.log].push(job);
-    }
-    for (engine, jobs) in engines.iter_mut().zip(jobs_of_logs) {
-        commit(engine, jobs);
-    }
-}
-
-fn commit<D: Disk>(engine: &mut Engine<D>, jobs: Vec<Job>) {
+fn commit<D: Disk>(engine: &mut Engine<D>, jobs: Vec<Job>, now: Instant) {
     let drafts: Vec<&Draft> = jobs.iter().map(|job| &job.draft).collect();
-    let answers = engine.commit(&drafts, Instant::now());
+    let answers = engine.commit(&drafts, now);
     debug_assert_eq!(answers.len(), jobs.len(), "each draft has its answer");
     for (job, answer) in jobs.into_iter().zip(answers) {
         (job.answer)(answer);

@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::super::{
-    Found, OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State, WhenFull,
+    Found, GatewayDisk, OpenError, Options, QUOTA_BYTES_MIN, Recovery, Refused, Spool, State,
+    WhenFull,
 };
 use super::model::record;
 use super::sim::SimDisk;
 use crate::record::Record;
 use crate::spool::commit::engine::{Engine, LogOptions};
 use crate::spool::commit::log::Log;
-use crate::spool::disk::real::RealDisk;
 use crate::spool::format::body::Draft;
 use crate::spool::format::keys::Keys;
 use crate::spool::format::segment::RUN_BYTES_MAX;
@@ -45,7 +45,7 @@ fn open_both(dir: &Path) -> (Spool, Found) {
 
 type Answered = Receiver<Result<std::ops::Range<u64>, Refused>>;
 
-fn append(log: &Log<RealDisk>, records: &[Record]) -> Answered {
+fn append(log: &Log<GatewayDisk>, records: &[Record]) -> Answered {
     let (sender, answer) = sync_channel(1);
     log.append(Draft::new("telemetry", records).unwrap(), move |result| {
         sender.send(result).unwrap()
@@ -61,7 +61,7 @@ fn contents(frames: &[Frame]) -> Vec<u64> {
         .collect()
 }
 
-fn read_all(log: &Log<RealDisk>) -> Vec<Frame> {
+fn read_all(log: &Log<GatewayDisk>) -> Vec<Frame> {
     let mut reader = log.reader();
     std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Breaks the gateway in each of the ways below and runs the simulator: each must be found within CI's seeds.
+
+All mutants are built into one test binary, in which FOREBAY_MUTANT names the one that lives; the tree must be clean, and
+is put back. `scripts/simulate-mutants.py [NAME…]` prints one row a mutant and fails where one is not found. Needs Python.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+# Name, file, what is there, and what takes its place; MUTANT stands for "this mutant lives".
+MUTANTS = [
+    ("an answer before the sync", "src/spool/commit/segment_writer.rs",
+     "        self.file.sync()?;\n        if self.file.is_linked",
+     "        if !MUTANT { self.file.sync()?; }\n        if self.file.is_linked"),
+    ("a wake that is forgotten at the hand-over", "src/handover.rs",
+     "        self.0.queue.push(item)?;\n        self.0.receiver.wake();",
+     "        self.0.queue.push(item)?;\n        if !MUTANT { self.0.receiver.wake(); }"),
+    ("a permit that is leaked", "src/record/permit.rs",
+     "        self.shrink_to(0);",
+     "        if !(MUTANT && self.bytes % 64 == 7) { self.shrink_to(0); }"),
+    ("a slot that is never free again", "src/batcher/waiters.rs",
+     "        Some(Slot::Abandoned) => free(&mut slots, key),",
+     "        Some(Slot::Abandoned) => if !MUTANT { free(&mut slots, key) },"),
+    ("a record that goes again behind its device's others", "src/delivery/window.rs",
+     "            line.records.push_front(placed);",
+     "            if MUTANT { line.records.push_back(placed) } else { line.records.push_front(placed) }"),
+    ("a device that is let go by its last record", "src/delivery/backlog/devices.rs",
+     "        if stretch.waiting == 0 {",
+     "        if stretch.waiting == 0 || (MUTANT && place == stretch.last) {"),
+    ("a copy on disk that is delivered although the sink had it", "src/delivery/backlog.rs",
+     "            if *outcomes.get(index) == Outcome::Delivered {",
+     "            if *outcomes.get(index) == Outcome::Delivered && !MUTANT {"),
+    ("a copy on disk that does not wait for the sink's answer", "src/delivery/backlog.rs",
+     "        self.doubts.borrow().contain(place)",
+     "        !MUTANT && self.doubts.borrow().contain(place)"),
+    ("records that a process before left and nobody holds back", "src/delivery/backlog.rs",
+     "        let unknown_before = Cell::new(spool.backlog.places().end);",
+     "        let unknown_before = Cell::new(if MUTANT { 0 } else { spool.backlog.places().end });"),
+    ("a breaker that never closes", "src/delivery/watch/stream.rs",
+     "        self.refusal = None;\n        self.has_trial = false;",
+     "        if !MUTANT { self.refusal = None; }\n        self.has_trial = false;"),
+    ("a request that waits past its time-out", "src/batcher.rs",
+     "                self.waiters.expire(now);",
+     "                if !MUTANT { self.waiters.expire(now); }"),
+    ("an unknown outcome that is told as a refusal", "src/ingest.rs",
+     "        Outcome::Unknown => Err(Refusal::AckTimeout),",
+     "        Outcome::Unknown => Err(if MUTANT { Refusal::SinkUnavailable } else { Refusal::AckTimeout }),"),
+    ("a refusal that is told as a success", "src/ingest.rs",
+     "        Outcome::Retryable(_) | Outcome::Barred(_) => Err(Refusal::SinkUnavailable),",
+     "        Outcome::Retryable(_) | Outcome::Barred(_) => if MUTANT { Ok(()) } else { Err(Refusal::SinkUnavailable) },"),
+    ("a retry of what was delivered", "src/delivery/drain/errand.rs",
+     "            Outcome::Delivered => Self::Done,",
+     "            Outcome::Delivered => if MUTANT { Self::Again } else { Self::Done },"),
+    ("an exit code that lies", "src/delivery/queued.rs",
+     "        self.promised.made(records.len());",
+     "        if !MUTANT { self.promised.made(records.len()); }"),
+    ("a drain that sends nothing on", "src/batcher.rs",
+     "        self.is_emptying.set(true);",
+     "        self.is_emptying.set(!MUTANT);"),
+    ("a batch that is counted at the sink for good", "src/delivery/watch/stream.rs",
+     "        debug_assert!(self.in_flight > 0, \"a batch ends once\");\n        self.in_flight -= 1;\n        match end {",
+     "        if !(MUTANT && matches!(end, End::Failed(_))) { self.in_flight -= 1; }\n        match end {"),
+]
+
+SWITCH = """
+#[allow(dead_code)]
+pub(crate) fn mutant(name: &str) -> bool {
+    static LIVES: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    LIVES.get_or_init(|| std::env::var("FOREBAY_MUTANT").ok()).as_deref() == Some(name)
+}
+"""
+
+TEST = "tests::simulator::what_was_promised_is_kept_whatever_happens"
+
+
+def main():
+    os.chdir(subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip())
+    if subprocess.check_output(["git", "status", "--porcelain", "src"]):
+        sys.exit("src has changes that are not committed: commit them first")
+    try:
+        for mutant in MUTANTS:
+            mutate(*mutant)
+        with open("src/jitter.rs", "a", encoding="utf-8") as jitter:
+            jitter.write(SWITCH)
+        binary = build()
+    finally:
+        subprocess.check_call(["git", "checkout", "--quiet", "--", "src"])
+    wanted = sys.argv[1:] or [name for name, *_ in MUTANTS]
+    assert run(binary, "none") is None, "the gateway itself fails"
+    missed = [name for name in wanted if not report(name, run(binary, name))]
+    sys.exit(f"not found: {missed}" if missed else 0)
+
+
+def mutate(name, path, old, new):
+    with open(path, encoding="utf-8") as file:
+        source = file.read()
+    assert source.count(old) == 1, f"{name}: {path} has changed, and this list must follow"
+    switch = f'crate::jitter::mutant("{name}")'
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(source.replace(old, new.replace("MUTANT", switch)))
+
+
+def build():
+    command = ["cargo", "test", "--lib", "--no-run", "--message-format=json"]
+    for line in subprocess.check_output(command, text=True).splitlines():
+        message = json.loads(line)
+        if message.get("executable"):
+            binary = message["executable"]
+    os.makedirs("target/mutants", exist_ok=True)
+    copy = "target/mutants/forebay"
+    subprocess.check_call(["cp", binary, copy])
+    return copy
+
+
+def run(binary, name):
+    """What the first seed that failed has found, None where none has."""
+    environment = os.environ | {"FOREBAY_MUTANT": name, "FOREBAY_SIMULATE_STOPS": "1", "RUST_BACKTRACE": "0"}
+    ran = subprocess.run([binary, TEST, "--exact", "--nocapture"], env=environment, capture_output=True, text=True)
+    found = re.search(r"^seed (\d+): (.*)$", ran.stdout, re.MULTILINE)
+    if ran.returncode == 0:
+        return None
+    return found.groups() if found else ("?", "the test ended otherwise")
+
+
+def report(name, found):
+    seed, what = found or ("-", "not found")
+    print(f"| {name} | {seed} | {what[:100]} |", flush=True)
+    return found is not None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,391 @@
+//! The simulated sink: partitions that keep Kafka's rules, or shards that keep Kinesis's.
+//!
+//! Kafka: a partition takes one request after the other, an answer that is lost is asked for again
+//! without a second write, and what follows a request that was given up is given up too. Kinesis:
+//! a device's records go one after the other, each by itself, and an answer that is lost leaves
+//! nobody wiser. The broker lives on when the gateway dies: what was on its way then may be written.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{LocalBoxFuture, join_all};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::faults::Faults;
+use super::ledger::Ledger;
+use super::plan::{Shape, SinkKind, What};
+use crate::health::Spread;
+use crate::record::{Outcome, Outcomes, Record, StreamIndex};
+use crate::sink::{Arrivals, Partitions, Progress, Scripted, SinkError};
+use crate::spool::tests::sim::Random;
+
+/// How soon the client tries again what did not get through.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// All streams.
+pub(crate) struct Broker {
+    kind: SinkKind,
+    partitions: u64,
+    record_bytes_max: usize,
+    timeout: Duration,
+    random: RefCell<Random>,
+    faults: Rc<Faults>,
+    ledger: Rc<Ledger>,
+}
+
+/// What a request of a partition holds while it is made.
+type Turn = Rc<Mutex<()>>;
+
+/// A client of the broker: the sink of one process.
+pub(crate) struct SimSink {
+    broker: Rc<Broker>,
+    /// One request of a partition at a time, by stream and partition.
+    turns: RefCell<BTreeMap<(u16, u64), Turn>>,
+    given: Given,
+}
+
+/// How many outcomes a client has given, by their names.
+pub(crate) type Given = Rc<RefCell<BTreeMap<&'static str, u64>>>;
+
+/// Records of one request, on their way.
+struct Request<'a> {
+    broker: &'a Broker,
+    attempts: Vec<usize>,
+    /// It has set out, and nobody has seen it written.
+    is_under_way: bool,
+}
+
+impl Broker {
+    pub(crate) fn new(
+        shape: &Shape,
+        random: Random,
+        faults: Rc<Faults>,
+        ledger: Rc<Ledger>,
+    ) -> Self {
+        Self {
+            kind: shape.sink,
+            partitions: shape.partitions,
+            record_bytes_max: shape.record_bytes_max,
+            timeout: shape.ack_timeout,
+            random: RefCell::new(random),
+            faults,
+            ledger,
+        }
+    }
+
+    fn chance(&self, percent: u64) -> bool {
+        self.random.borrow_mut().chance(percent)
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.random.borrow_mut().below(bound)
+    }
+
+    fn partition(&self, record: &Record) -> u64 {
+        let partition = partition(record.device.as_str().as_bytes(), self.partitions as u32);
+        let shift = u64::from(self.faults.has(What::Resharded));
+        (u64::from(partition) + shift) % self.partitions
+    }
+
+    fn write(&self, attempts: &[usize]) {
+        for attempt in attempts {
+            self.ledger.arrived(*attempt);
+        }
+    }
+
+    /// Why the stream is closed now.
+    fn barred(&self, stream: StreamIndex) -> Option<Outcome> {
+        let is_gone = self.faults.has(What::Gone(stream.get()));
+        let is_closed = self.faults.has(What::Forbidden(stream.get()));
+        (is_gone || is_closed).then(|| Outcome::Barred("closed".into()))
+    }
+}
+
+/// Where a device's records go, while nothing is resharded.
+fn partition(device: &[u8], partitions: u32) -> u32 {
+    let sum: u32 = device.iter().map(|byte| u32::from(*byte)).sum();
+    sum % partitions
+}
+
+impl SimSink {
+    pub(crate) fn new(broker: Rc<Broker>, given: Given) -> Self {
+        let turns = RefCell::default();
+        Self {
+            broker,
+            turns,
+            given,
+        }
+    }
+
+    /// The records of a call that go one after the other.
+    fn parts(&self, records: &[Record]) -> Vec<(u64, Vec<usize>)> {
+        let mut parts: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
+        for (index, record) in records.iter().enumerate() {
+            let partition = self.broker.partition(record);
+            let device = match self.broker.kind {
+                SinkKind::Kafka => "",
+                SinkKind::Kinesis => record.device.as_str(),
+            };
+            parts.entry((partition, device)).or_default().push(index);
+        }
+        let parts = parts.into_iter();
+        parts
+            .map(|((partition, _), part)| (partition, part))
+            .collect()
+    }
+
+    fn turn(&self, stream: StreamIndex, partition: u64) -> Turn {
+        let mut turns = self.turns.borrow_mut();
+        turns.entry((stream.0, partition)).or_default().clone()
+    }
+
+    /// Takes records of one part to the broker; gives what became of each.
+    async fn deliver_part(
+        &self,
+        stream: StreamIndex,
+        partition: u64,
+        part: Vec<usize>,
+        records: &[Record],
+    ) -> Vec<(usize, Outcome)> {
+        let deadline = Instant::now() + self.broker.timeout;
+        let is_kafka = self.broker.kind == SinkKind::Kafka;
+        let turn = self.turn(stream, partition);
+        let _turn = match is_kafka {
+            true => Some(timeout_at(deadline, turn.lock()).await),
+            false => None,
+        };
+        let chunk_max = if is_kafka {
+            1 + self.broker.below(8)
+        } else {
+            1
+        };
+        let mut outcomes = Vec::with_capacity(part.len());
+        let mut given_up = match _turn {
+            Some(Err(_)) => Some(Outcome::Retryable("timed out in the queue".into())),
+            Some(Ok(_)) | None => None,
+        };
+        for chunk in part.chunks(chunk_max as usize) {
+            let (fit, unfit): (Vec<usize>, Vec<usize>) = chunk
+                .iter()
+                .partition(|index| records[**index].payload.len() <= self.broker.record_bytes_max);
+            let too_large = |index| (index, Outcome::Permanent("too large".into()));
+            outcomes.extend(unfit.into_iter().map(too_large));
+            let outcome = match &given_up {
+                Some(outcome) => outcome.clone(),
+                None => {
+                    self.request(stream, partition, &fit, records, deadline)
+                        .await
+                }
+            };
+            if outcome != Outcome::Delivered {
+                // What follows was not sent.
+                given_up = Some(match &outcome {
+                    Outcome::Barred(reason) => Outcome::Barred(reason.clone()),
+                    _ => Outcome::Retryable("what was before it failed".into()),
+                });
+            }
+            outcomes.extend(fit.into_iter().map(|index| (index, outcome.clone())));
+        }
+        outcomes
+    }
+
+    /// Makes one request until it is through, or has to be given up.
+    async fn request(
+        &self,
+        stream: StreamIndex,
+        partition: u64,
+        fit: &[usize],
+        records: &[Record],
+        deadline: Instant,
+    ) -> Outcome {
+        if fit.is_empty() {
+            return Outcome::Delivered;
+        }
+        let (broker, faults) = (&*self.broker, &*self.broker.faults);
+        let attempts = fit.iter().map(|index| attempt_of(&records[*index]));
+        let mut request = Request {
+            broker,
+            attempts: attempts.collect(),
+            is_under_way: false,
+        };
+        let mut is_written = false;
+        loop {
+            if let Some(barred) = broker.barred(stream) {
+                return if is_written {
+                    request.unknown()
+                } else {
+                    barred
+                };
+            }
+            if Instant::now() >= deadline {
+                return match is_written {
+                    true => request.unknown(),
+                    false => Outcome::Retryable("timed out".into()),
+                };
+            }
+            if !faults.reaches(partition) {
+                sleep_until(deadline.min(Instant::now() + RETRY_INTERVAL)).await;
+                continue;
+            }
+            request.is_under_way = !is_written;
+            let latency = faults
+                .latency()
+                .mul_f64((50 + broker.below(100)) as f64 / 100.0);
+            sleep_until(deadline.min(Instant::now() + latency)).await;
+            if faults.has(What::Silent) || Instant::now() >= deadline {
+                // It may be there, and nobody says so.
+                sleep_until(deadline).await;
+                if !is_written {
+                    request.may_arrive();
+                }
+                return request.unknown();
+            }
+            request.is_under_way = false;
+            if broker.chance(faults.throttled_percent()) {
+                sleep(RETRY_INTERVAL).await;
+                continue;
+            }
+            if !is_written {
+                broker.write(&request.attempts);
+                is_written = true;
+            }
+            if !broker.chance(faults.lost_percent()) {
+                return Outcome::Delivered;
+            }
+            if broker.kind == SinkKind::Kinesis {
+                return request.unknown();
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+}
+
+impl Request<'_> {
+    /// It is written, or it never was.
+    fn may_arrive(&mut self) -> bool {
+        let arrives = std::mem::take(&mut self.is_under_way) && self.broker.chance(50);
+        if arrives {
+            self.broker.write(&self.attempts);
+        }
+        arrives
+    }
+
+    fn unknown(&self) -> Outcome {
+        for attempt in &self.attempts {
+            self.broker.ledger.unknown(*attempt);
+        }
+        Outcome::Unknown
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        // Whoever sent it is gone.
+        self.may_arrive();
+    }
+}
+
+/// Which request a record came with: its payload begins with it.
+pub(crate) fn attempt_of(record: &Record) -> usize {
+    let number = record
+        .payload
+        .first_chunk()
+        .expect("it begins with a number");
+    u64::from_le_bytes(*number) as usize
+}
+
+impl Scripted for SimSink {
+    fn verify(&self, stream: StreamIndex) -> Result<(), SinkError> {
+        let faults = &self.broker.faults;
+        if faults.has(What::Away) || faults.has(What::Silent) {
+            return Err(SinkError::Away("no answer".into()));
+        }
+        if faults.has(What::Gone(stream.get())) {
+            return Err(SinkError::Closed("gone".into()));
+        }
+        Ok(())
+    }
+
+    fn keeps_order_within_call(&self) -> bool {
+        self.broker.kind == SinkKind::Kafka
+    }
+
+    /// As Kafka tells of them; a client knows nothing of shards.
+    fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
+        let broker = &self.broker;
+        if broker.kind == SinkKind::Kinesis || broker.faults.has(What::Resharded) {
+            return None;
+        }
+        let is_leaderless = |partition: &u64| !broker.faults.reaches(*partition);
+        let leaderless = (0..broker.partitions).filter(is_leaderless);
+        Some(Partitions {
+            spread: Spread {
+                find: partition,
+                partitions: broker.partitions as u32,
+            },
+            leaderless: leaderless.map(|partition| partition as u32).collect(),
+        })
+    }
+
+    fn deliver<'a>(
+        &'a self,
+        stream: StreamIndex,
+        records: &'a [Record],
+        progress: &'a Progress,
+    ) -> LocalBoxFuture<'a, Outcomes> {
+        Box::pin(async move {
+            let arrived = Arrived::none_of(records.len());
+            progress.follow(arrived.clone());
+            let deliver = async |partition, part| {
+                let outcomes = self.deliver_part(stream, partition, part, records).await;
+                arrived.note(&outcomes);
+                outcomes
+            };
+            let parts = self.parts(records).into_iter();
+            let parts = parts.map(|(partition, part)| deliver(partition, part));
+            let mut each = vec![Outcome::Unknown; records.len()];
+            for (index, outcome) in join_all(parts).await.into_iter().flatten() {
+                self.broker.ledger.met(format!("sink: {}", name(&outcome)));
+                *self.given.borrow_mut().entry(name(&outcome)).or_default() += 1;
+                each[index] = outcome;
+            }
+            Outcomes::Each(each)
+        })
+    }
+}
+
+/// Which records of a call have arrived. Clones share it.
+#[derive(Clone)]
+struct Arrived(Rc<RefCell<Vec<bool>>>);
+
+impl Arrived {
+    fn none_of(records: usize) -> Self {
+        Self(Rc::new(RefCell::new(vec![false; records])))
+    }
+
+    fn note(&self, outcomes: &[(usize, Outcome)]) {
+        let mut arrived = self.0.borrow_mut();
+        for (index, outcome) in outcomes {
+            arrived[*index] = *outcome == Outcome::Delivered;
+        }
+    }
+}
+
+impl Arrivals for Arrived {
+    fn has_arrived(&self, position: usize) -> bool {
+        self.0.borrow()[position]
+    }
+}
+
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::Retryable(_) => "retryable",
+        Outcome::Barred(_) => "barred",
+        Outcome::Permanent(_) => "permanent",
+        Outcome::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,113 @@
+//! What fails now, by the plan and the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::plan::{Fault, What};
+
+/// The faults of a life.
+pub(crate) struct Faults {
+    began_at: Instant,
+    planned: Vec<Fault>,
+}
+
+impl Faults {
+    pub(crate) fn new(planned: Vec<Fault>) -> Self {
+        let began_at = Instant::now();
+        Self { began_at, planned }
+    }
+
+    fn find<T>(&self, pick: impl Fn(What) -> Option<T>) -> Option<T> {
+        let now = self.began_at.elapsed();
+        let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
+        let on = self.planned.iter().filter(is_on);
+        on.filter_map(|fault| pick(fault.what)).next()
+    }
+
+    pub(crate) fn has(&self, what: What) -> bool {
+        self.find(|on| (on == what).then_some(())).is_some()
+    }
+
+    /// Whether something of this kind was planned at all.
+    pub(crate) fn were_planned(&self, is_kind: impl Fn(What) -> bool) -> bool {
+        self.planned.iter().any(|fault| is_kind(fault.what))
+    }
+
+    /// Whether a request reaches the partition and is answered.
+    pub(crate) fn reaches(&self, partition: u64) -> bool {
+        !self.has(What::Away) && !self.has(What::Leaderless(partition))
+    }
+
+    pub(crate) fn latency(&self) -> Duration {
+        let slow = self.find(|on| match on {
+            What::Slow(latency) => Some(latency),
+            _ => None,
+        });
+        slow.unwrap_or(Duration::from_millis(5))
+    }
+
+    pub(crate) fn throttled_percent(&self) -> u64 {
+        let percent = self.find(|on| match on {
+            What::Throttled(percent) => Some(percent),
+            _ => None,
+        });
+        percent.unwrap_or(0)
+    }
+
+    pub(crate) fn lost_percent(&self) -> u64 {
+        let percent = self.find(|on| match on {
+            What::LosesAnswers(percent) => Some(percent),
+            _ => None,
+        });
+        percent.unwrap_or(0)
+    }
+
+    /// Writes and reads of a hundred that fail.
+    pub(crate) fn disk_percents(&self) -> (u64, u64) {
+        let percents = self.find(|on| match on {
+            What::DiskFails(writes, reads) => Some((writes, reads)),
+            _ => None,
+        });
+        percents.unwrap_or_default()
+    }
+
+    /// The names of what is on.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let now = self.began_at.elapsed();
+        let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
+        let on = self.planned.iter().filter(is_on);
+        on.map(|fault| name(fault.what)).collect()
+    }
+
+    pub(crate) fn disk_turn_max(&self) -> Duration {
+        let turn = self.find(|on| match on {
+            What::DiskSlow(turn) => Some(turn),
+            _ => None,
+        });
+        turn.unwrap_or(Duration::from_millis(4))
+    }
+
+    pub(crate) fn clock_ahead_millis(&self) -> u64 {
+        let ahead = self.find(|on| match on {
+            What::ClockStep(millis) => Some(millis),
+            _ => None,
+        });
+        ahead.unwrap_or(0)
+    }
+
+    /// When a fault next begins or ends.
+    pub(crate) fn next_change(&self) -> Option<Instant> {
+        let now = self.began_at.elapsed();
+        let planned = self.planned.iter();
+        let changes = planned.flat_map(|fault| [fault.at, fault.at + fault.lasts]);
+        let next = changes.filter(|at| *at > now).min()?;
+        Some(self.began_at + next)
+    }
+}
+
+/// What it is, without how much of it.
+fn name(what: What) -> String {
+    let text = format!("{what:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
+}

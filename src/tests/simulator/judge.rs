@@ -1,0 +1,171 @@
+//! What was promised, held against what has happened.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::gateway::BODY_TIMEOUT;
+use super::ledger::{Attempt, Facts};
+use super::plan::{Manner, What};
+use super::world::{Ended, World};
+use crate::config::AckMode;
+
+/// Gives everything that is wrong with a life that is over.
+pub(crate) fn judge(world: &World) -> Vec<String> {
+    let facts = world.ledger.facts.borrow();
+    let mut wrong = Vec::new();
+    wrong.extend(lost(world, &facts));
+    wrong.extend(out_of_order(world.plan.shape.ack, &facts));
+    wrong.extend(unexplained(world, &facts));
+    wrong.extend(late(world, &facts));
+    wrong.extend(exits(world));
+    wrong
+}
+
+impl Attempt {
+    fn status(&self) -> Option<u16> {
+        self.answer.and_then(|answer| answer.status)
+    }
+
+    fn is_safe(&self) -> bool {
+        !self.arrivals.is_empty() || self.dead_letters > 0
+    }
+}
+
+/// What was answered 204 and is nowhere.
+fn lost(world: &World, facts: &Facts) -> Vec<String> {
+    let mut lost: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (number, attempt) in facts.attempts.iter().enumerate() {
+        if attempt.status() == Some(204) && !attempt.is_safe() {
+            lost.entry(attempt.to.process).or_default().push(number);
+        }
+    }
+    let mut wrong = Vec::new();
+    // A frame that could not be read is told of, not how many records it had.
+    let mut dropped = match world.damaged.get() {
+        0 => world.dropped.get() as usize,
+        _ => usize::MAX,
+    };
+    for (process, lost) in lost {
+        let ended = world.ends.borrow()[process];
+        let may_be_lost = match (world.plan.shape.ack, ended) {
+            (AckMode::Queued, Ended::Killed) => continue,
+            (AckMode::Queued, Ended::Exited(exit)) => exit.unsafe_records,
+            (AckMode::Durable, _) => 0,
+        };
+        let of_drops = dropped.min(lost.len());
+        dropped -= of_drops;
+        if lost.len() - of_drops > may_be_lost {
+            wrong.push(format!("lost: #{lost:?} of process {process}, {ended:?}"));
+        }
+    }
+    wrong
+}
+
+/// What was sent after the 204 of another one and overtook it.
+fn out_of_order(ack: AckMode, facts: &Facts) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (number, first) in facts.attempts.iter().enumerate() {
+        let (Some(answer), Some(arrived)) = (first.answer, first.arrivals.first()) else {
+            continue;
+        };
+        if answer.status != Some(204) {
+            continue;
+        }
+        for (other, second) in facts.attempts.iter().enumerate().skip(number + 1) {
+            let (one, two) = (first.to, second.to);
+            let is_later = two.device == one.device
+                && two.stream == one.stream
+                && two.reading != one.reading
+                && second.sent > answer.told;
+            // What is in memory of one worker when it is answered has no order with another's.
+            let has_order = ack == AckMode::Durable || two.worker == one.worker;
+            if is_later && has_order && second.arrivals.first().is_some_and(|at| at < arrived) {
+                wrong.push(format!("order: #{other} overtook #{number}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// What arrived more often than anything explains, or although it was refused.
+fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let has_bad_disk = world
+        .faults
+        .were_planned(|what| matches!(what, What::DiskFails(..)));
+    for (number, attempt) in facts.attempts.iter().enumerate() {
+        let times = attempt.arrivals.len() + attempt.dead_letters;
+        let explained = 1 + attempt.unknowns + attempt.deaths;
+        if times > explained {
+            wrong.push(format!(
+                "duplicate: #{number} arrived {times} times, {explained} are explained"
+            ));
+        }
+        let is_refused = attempt
+            .status()
+            .is_some_and(|status| !matches!(status, 204 | 504));
+        // What a disk that fails has refused may come back after a crash.
+        let may_return = has_bad_disk && attempt.deaths > 0;
+        if is_refused && times > 0 && !may_return {
+            wrong.push(format!(
+                "refused: #{number} arrived, answered {:?}",
+                attempt.status()
+            ));
+        }
+    }
+    wrong
+}
+
+/// What was answered too late.
+fn late(world: &World, facts: &Facts) -> Vec<String> {
+    let ack_timeout = world.plan.shape.ack_timeout;
+    let mut wrong = Vec::new();
+    for (number, attempt) in facts.attempts.iter().enumerate() {
+        let Some(answer) = attempt.answer else {
+            wrong.push(format!("no answer: #{number}"));
+            continue;
+        };
+        let device = world
+            .plan
+            .devices
+            .iter()
+            .find(|device| device.number == attempt.to.device);
+        let is_slow = device.is_some_and(|device| device.manner == Manner::Slow);
+        let body = if is_slow {
+            BODY_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        let longest = body + ack_timeout + ack_timeout / 10 + Duration::from_millis(100);
+        let took = answer.told_at - attempt.sent_at;
+        if took > longest {
+            wrong.push(format!("late: #{number} was answered after {took:?}"));
+        }
+        if answer.status == Some(429) && world.plan.shape.device_rate == 0 {
+            wrong.push(format!("429 without a limit: #{number}"));
+        }
+    }
+    wrong
+}
+
+/// The last process had all the time that it needs, and one in a hurry had a disk.
+fn exits(world: &World) -> Vec<String> {
+    let ends = world.ends.borrow();
+    let mut wrong = Vec::new();
+    let is_disk = |what| matches!(what, What::DiskFails(..) | What::DiskSlow(_));
+    let has_room = world.plan.shape.spool.is_some() && world.plan.shape.spool_segments >= 1000;
+    if has_room && !world.faults.were_planned(is_disk) {
+        for ended in ends.iter() {
+            if matches!(ended, Ended::Exited(exit) if exit.unsafe_records > 0) {
+                wrong.push(format!("an exit with a spool: {ended:?}"));
+            }
+        }
+    }
+    let last = ends.last().copied();
+    if let Some(Ended::Exited(exit)) = last
+        && (exit.has_hurried || (!exit.is_clean && world.dropped.get() == 0))
+    {
+        wrong.push(format!("the last exit: {exit:?}"));
+    }
+    wrong
+}

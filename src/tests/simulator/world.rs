@@ -1,0 +1,364 @@
+//! The world of one life: time, the disk, the broker and the devices, and the processes that come
+//! and go in it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Lived;
+use super::broker::{Broker, attempt_of};
+use super::devices::Device;
+use super::faults::Faults;
+use super::gateway::{Door, Exit, Gateway, Visit};
+use super::judge;
+use super::ledger::{Ledger, Sent};
+use super::plan::{End, How, Plan, random};
+use crate::batcher::idle::IdleSignal;
+use crate::config::SpoolMode;
+use crate::jitter::seeded::{self, Seeded};
+use crate::record::Timestamp;
+use crate::spool::tests::sim::SimDisk;
+use crate::spool::{GatewayDisk, Log};
+
+/// Wall clock of the beginning.
+const EPOCH_MILLIS: u64 = 1_700_000_000_000;
+
+/// Once nothing fails any more, everything is delivered after this.
+const REST_WITHIN: Duration = Duration::from_secs(180);
+
+/// A device has sent for the last time by then, and has its answer; each answer has a bound of its
+/// own.
+const THROUGH_WITHIN: Duration = Duration::from_secs(600);
+
+/// A service manager starts a process again after this that could not start.
+const START_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The first of the devices that send when all others are through, one to each stream.
+const PROBE: usize = 99;
+
+pub(crate) struct World {
+    pub plan: Plan,
+    pub ledger: Rc<Ledger>,
+    pub faults: Rc<Faults>,
+    pub broker: Rc<Broker>,
+    pub disk: SimDisk,
+    pub idle: Vec<IdleSignal>,
+    began_at: Instant,
+    gateway: RefCell<Option<Rc<Gateway>>>,
+    /// How each process has ended.
+    pub ends: RefCell<Vec<Ended>>,
+    /// Records that full spools have dropped.
+    pub dropped: Cell<u64>,
+    /// Frames of the spool that could not be read.
+    pub damaged: Cell<u64>,
+    wrong: RefCell<Vec<String>>,
+}
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Killed,
+    Exited(Exit),
+}
+
+impl World {
+    pub(crate) fn live(plan: Plan) -> Lived {
+        let _seeded = Seeded::new(plan.seed, plan.put_off_percent);
+        let idle: Vec<IdleSignal> = (0..plan.shape.workers)
+            .map(|_| IdleSignal::default())
+            .collect();
+        let signals = idle.clone();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .on_thread_park(move || signals.iter().for_each(IdleSignal::signal))
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            Rc::new(Self::new(plan, idle)).run().await
+        })
+    }
+
+    fn new(plan: Plan, idle: Vec<IdleSignal>) -> Self {
+        let (ledger, faults) = (Rc::new(Ledger::new()), Faults::new(plan.faults.clone()));
+        let faults = Rc::new(faults);
+        let chance = random(plan.seed, 7);
+        let broker = Broker::new(&plan.shape, chance, faults.clone(), ledger.clone());
+        Self {
+            disk: SimDisk::new(random(plan.seed, 8).next()),
+            began_at: Instant::now(),
+            gateway: RefCell::default(),
+            ends: RefCell::default(),
+            dropped: Cell::new(0),
+            damaged: Cell::new(0),
+            wrong: RefCell::default(),
+            broker: Rc::new(broker),
+            ledger,
+            faults,
+            idle,
+            plan,
+        }
+    }
+
+    async fn run(self: Rc<Self>) -> Lived {
+        let weather = spawn_local(self.clone().weather());
+        let devices = self.plan.devices.iter();
+        let devices: Vec<JoinHandle<()>> = devices
+            .map(|plan| spawn_local(Device::new(self.clone(), plan.clone()).run()))
+            .collect();
+        for end in self.plan.ends.clone() {
+            self.live_until(&end).await;
+            sleep(end.pause).await;
+        }
+        self.live_to_the_end(devices).await;
+        weather.abort();
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Lived {
+        let mut faults = self.wrong.take();
+        faults.extend(judge::judge(self));
+        let facts = &mut *self.ledger.facts.borrow_mut();
+        Lived {
+            faults,
+            story: std::mem::take(&mut facts.story),
+            met: std::mem::take(&mut facts.met),
+            simulated: self.began_at.elapsed(),
+        }
+    }
+
+    pub(crate) fn wrong(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.ledger.tell(format_args!("WRONG: {what}"));
+        self.wrong.borrow_mut().push(what);
+    }
+
+    /// Counts what was answered while something failed.
+    pub(crate) fn note_answer(&self, status: Option<u16>) {
+        let shape = &self.plan.shape;
+        let answer = status.map_or("none".into(), |status| status.to_string());
+        let spool = shape
+            .spool
+            .map_or("no spool".into(), |mode| format!("{mode:?}"));
+        let setting = format!("{:?}, {spool}, {:?}", shape.ack, shape.sink);
+        self.ledger.met(format!("{setting}: {answer}"));
+        for fault in self.faults.names() {
+            self.ledger.met(format!("{fault}: {answer}"));
+        }
+    }
+
+    pub(crate) fn wall_clock(&self) -> Timestamp {
+        let passed = self.began_at.elapsed().as_millis() as u64;
+        Timestamp(EPOCH_MILLIS + passed + self.faults.clock_ahead_millis())
+    }
+
+    /// Whether no device is to begin anything any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.began_at.elapsed() >= self.plan.length
+    }
+
+    /// Where requests of a connection come in; `None` while nobody listens.
+    pub(crate) fn door(&self, connection: usize) -> Option<Door> {
+        let gateway = self.gateway.borrow();
+        let doors = &gateway.as_ref()?.doors;
+        Some(doors[connection % doors.len()].clone())
+    }
+
+    /// The number of the process that runs.
+    pub(crate) fn process(&self) -> usize {
+        self.ends.borrow().len()
+    }
+
+    /// Makes the disk what the faults of the hour want.
+    async fn weather(self: Rc<Self>) {
+        loop {
+            let (writes, reads) = self.faults.disk_percents();
+            self.disk.set_faults(writes, reads);
+            seeded::set_disk_turn_max(self.faults.disk_turn_max());
+            let Some(next) = self.faults.next_change() else {
+                return;
+            };
+            sleep_until(next).await;
+        }
+    }
+
+    /// Starts a process, again and again until it is up.
+    async fn start(self: &Rc<Self>) -> Rc<Gateway> {
+        loop {
+            match Gateway::start(self).await {
+                Ok(gateway) => {
+                    self.ledger.tell("a process is up");
+                    self.gateway.replace(Some(gateway.clone()));
+                    return gateway;
+                }
+                Err(error) => {
+                    self.ledger.tell(format_args!("no process: {error}"));
+                    self.ledger.met("start failed");
+                    sleep(START_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn live_until(self: &Rc<Self>, end: &End) {
+        seeded::die_after(u64::MAX);
+        let tasks = LocalSet::new();
+        let ended = tasks.run_until(async {
+            let gateway = self.start().await;
+            sleep_until(self.began_at + end.at).await;
+            self.ledger.tell(format_args!("{:?}", end.how));
+            let ended = self.end(&gateway, end.how).await;
+            self.note_dropped(&gateway);
+            ended
+        });
+        let ended = ended.await;
+        self.gateway.take();
+        drop(tasks);
+        if let How::Crash { .. } = end.how {
+            self.disk.crash();
+        }
+        self.has_ended(ended);
+    }
+
+    fn has_ended(&self, ended: Ended) {
+        self.ledger
+            .tell(format_args!("the process has ended: {ended:?}"));
+        self.ledger.met(match ended {
+            Ended::Killed => "killed".into(),
+            Ended::Exited(exit) => format!("clean {} hurried {}", exit.is_clean, exit.has_hurried),
+        });
+        let is_clean = matches!(
+            ended,
+            Ended::Exited(Exit {
+                is_clean: true,
+                has_hurried: false,
+                ..
+            })
+        );
+        // A disk that fails does not keep what was delivered either.
+        if !is_clean || self.faults.disk_percents() != (0, 0) {
+            self.ledger.died();
+        }
+        self.ends.borrow_mut().push(ended);
+    }
+
+    async fn end(&self, gateway: &Gateway, how: How) -> Ended {
+        let drain_timeout = self.plan.shape.drain_timeout;
+        let never = std::future::pending;
+        match how {
+            How::Crash { polls } | How::Kill { polls } => {
+                seeded::die_after(polls);
+                let _ = timeout(Duration::from_secs(1), seeded::died()).await;
+                seeded::die();
+                Ended::Killed
+            }
+            How::Terminate => Ended::Exited(gateway.drain(drain_timeout, never()).await),
+            How::TerminateTwice(after) => {
+                Ended::Exited(gateway.drain(drain_timeout, sleep(after)).await)
+            }
+        }
+    }
+
+    /// The last process, which nothing befalls once the plan is over.
+    async fn live_to_the_end(self: &Rc<Self>, devices: Vec<JoinHandle<()>>) {
+        seeded::die_after(u64::MAX);
+        let tasks = LocalSet::new();
+        let ended = tasks.run_until(async {
+            let gateway = self.start().await;
+            sleep_until(self.began_at + self.plan.length).await;
+            self.ledger.tell("nothing fails any more");
+            for device in devices {
+                match timeout(THROUGH_WITHIN, device).await {
+                    Ok(Ok(())) => {}
+                    ended => self.wrong(format!("a device is not through: {ended:?}")),
+                }
+            }
+            self.rest(&gateway).await;
+            // The gauges of the spool are set when its logs are tended.
+            sleep(Duration::from_secs(5)).await;
+            for wrong in gateway.miscounted() {
+                self.wrong(wrong);
+            }
+            self.probe(&gateway).await;
+            self.read_dead_letters(&gateway);
+            self.note_dropped(&gateway);
+            gateway
+                .drain(Duration::from_secs(30), std::future::pending())
+                .await
+        });
+        let exit = ended.await;
+        self.gateway.take();
+        drop(tasks);
+        self.has_ended(Ended::Exited(exit));
+    }
+
+    async fn rest(&self, gateway: &Gateway) {
+        let by = Instant::now() + REST_WITHIN;
+        while let Some(unrest) = gateway.unrest() {
+            if Instant::now() > by {
+                return self.wrong(format!("no rest: {unrest}"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.ledger.tell("at rest");
+    }
+
+    /// A gateway at rest takes a reading of each stream at once, and to the stream where it may.
+    async fn probe(&self, gateway: &Gateway) {
+        let shape = &self.plan.shape;
+        let spooled_to = |logs: &[Log<GatewayDisk>; 2]| logs[0].places().end;
+        let before = gateway.logs.as_ref().map(spooled_to);
+        for stream in 0..shape.streams {
+            let attempt = self.ledger.sent(Sent {
+                device: PROBE + stream,
+                reading: stream as u64,
+                stream,
+                worker: 0,
+                process: self.process(),
+            });
+            let (visit, answered) = Visit::of_probe(PROBE + stream, stream, attempt);
+            // It is answered, or not: either is told.
+            let _ = gateway.doors[0].try_send(visit);
+            let status = answered.await.ok();
+            self.ledger.told(attempt, status);
+            if status != Some(204) {
+                self.wrong(format!("a probe: stream {stream} is answered {status:?}"));
+            }
+        }
+        self.rest(gateway).await;
+        let after = gateway.logs.as_ref().map(spooled_to);
+        if shape.spool == Some(SpoolMode::Overflow) && before != after {
+            self.wrong(format!("a probe went to disk: {before:?}, {after:?}"));
+        }
+    }
+
+    fn read_dead_letters(&self, gateway: &Gateway) {
+        let Some([_, dead_letters]) = &gateway.logs else {
+            return;
+        };
+        let mut reader = dead_letters.reader();
+        while let Some(frame) = reader.next_frame().expect("the disk is well") {
+            for record in &frame.records {
+                self.ledger.dead_letter(attempt_of(record));
+            }
+        }
+    }
+
+    fn note_dropped(&self, gateway: &Gateway) {
+        let metrics = gateway.metrics.render();
+        let of = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let dropped = of("forebay_spool_dropped_records_total ")
+            + of("forebay_delivery_dropped_records_total ");
+        self.dropped.set(self.dropped.get() + dropped);
+        let damaged = of("forebay_spool_damaged_frames_total ");
+        self.damaged.set(self.damaged.get() + damaged);
+    }
+}
