@@ -6,6 +6,7 @@
 
 mod alarm;
 mod delivery;
+mod devices;
 mod foundation;
 mod front;
 mod listen;
@@ -29,6 +30,7 @@ use crate::handover;
 use crate::identity::ServerCertificate;
 use crate::ingest::Authorities;
 use crate::tls::Reloader;
+use devices::DevicesWatch;
 use foundation::Foundation;
 use front::Front;
 use reload::Watch;
@@ -41,13 +43,20 @@ use threads::Threads;
 pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let shutdown = Shutdown::new();
-    let reloader = Reloader::start(config.tls.clone())?;
+    let devices = DevicesWatch::start(&config)?;
+    let reloader = Reloader::start(config.tls.clone(), devices.subscribe())?;
     let foundation = Foundation::lay(&config, shutdown.phases())?;
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
     let (doors, sockets) = listen::bind(&config)?;
     let blueprint = workers::blueprint(&config, &foundation, &reloader, doors.listen.port())?;
-    let watch = Watch::new(&config.http, reloader, &blueprint.routes, &foundation);
+    let watch = Watch::new(
+        &config.http,
+        reloader,
+        devices,
+        &blueprint.routes,
+        &foundation,
+    );
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
     let front = Front::new(doors, watch, &foundation);

@@ -15,6 +15,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod overhead;
+mod standing;
 
 mod reply;
 
@@ -30,7 +31,9 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::HttpConfig;
-use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
+use crate::ingest::{
+    Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead, Standing,
+};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
@@ -321,7 +324,9 @@ impl Service {
         if reply::ends_connection(refusal) {
             connection.close();
         }
-        if let Some(code) = reply::forbidden(refusal) {
+        if matches!(refusal, Refusal::DeviceDenied) {
+            self.deny(connection);
+        } else if let Some(code) = reply::forbidden(refusal) {
             self.audit.record(Event::Forbidden {
                 address: connection.caller.address,
                 protocol: connection.protocol.label(),
@@ -330,6 +335,17 @@ impl Service {
             });
         }
         reply::refused(refusal)
+    }
+
+    /// Counts and writes down that a device has asked which the devices file denies.
+    fn deny(&self, connection: &Connection) {
+        self.metrics.device_denied();
+        self.audit.record(Event::DeviceDenied {
+            address: connection.caller.address,
+            protocol: connection.protocol.label(),
+            device: connection.caller.id(),
+            serial: connection.caller.credential.serial(),
+        });
     }
 
     /// Counts and writes down that a connection was ended because it cost more than it brought.
@@ -348,13 +364,15 @@ impl Service {
     /// could tell the client.
     fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
-        let may_go_on = !connection.is_closing() && !connection.caller.is_revoked.get();
+        let may_go_on =
+            !connection.is_closing() && connection.caller.standing.get() == Standing::Good;
         (may_go_on && until > Instant::now()).then_some(until)
     }
 
     /// Whether the connection is to end once nothing is in flight on it.
     fn is_over(&self, connection: &Connection) -> bool {
-        let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
+        let has_fallen = connection.caller.standing.get() != Standing::Good;
+        let is_cut = has_fallen && connection.has_asked.get();
         connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at the files of TLS every two seconds, and at once after SIGHUP, and makes known what has
+//! Looks at the files of TLS and the devices file every two seconds, and at once after SIGHUP, and makes known what has
 //! changed.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::devices::DevicesWatch;
 use super::foundation::Foundation;
 use super::notify::Notifier;
 use crate::config::HttpConfig;
@@ -25,6 +26,7 @@ const _: () = assert!(LOOK_INTERVAL.as_secs() < 5);
 /// Watches the files.
 pub(crate) struct Watch {
     reloader: Reloader,
+    devices: DevicesWatch,
     routes: Arc<Routes>,
     observers: Observers,
     /// Names beside those of the server's certificate.
@@ -35,6 +37,7 @@ impl Watch {
     pub(crate) fn new(
         config: &HttpConfig,
         reloader: Reloader,
+        devices: DevicesWatch,
         routes: &Arc<Routes>,
         foundation: &Foundation,
     ) -> Self {
@@ -43,6 +46,7 @@ impl Watch {
         observers.metrics.set_certificate_expiry(not_after);
         Self {
             reloader,
+            devices,
             routes: routes.clone(),
             observers,
             authorities: config.authorities.clone(),
@@ -65,12 +69,12 @@ impl Watch {
             }
             let looked = spawn_blocking(move || {
                 let changes = self.reloader.look(reads_all);
+                self.devices
+                    .look(reads_all, &mut self.reloader, &self.observers);
                 (self, changes)
             });
             let Ok((watch, changes)) = looked.await else {
-                return tracing::error!(
-                    "files of TLS are not looked at any more: restart the gateway"
-                );
+                return tracing::error!("files are not looked at any more: restart the gateway");
             };
             self = watch;
             changes.iter().for_each(|change| self.make_known(change));

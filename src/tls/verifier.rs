@@ -1,5 +1,8 @@
 //! What rustls asks of a client's certificate: its chain, by webpki, and then revocation.
 //!
+//! A certificate that the devices file pins needs no chain. Its dates hold, a list of its own
+//! authority may revoke it, and its holder proves possession of its key as anybody does.
+//!
 //! webpki could check CRLs too, but would hash the whole list for each handshake to check its
 //! signature: for a million entries that costs more than the handshake. Here signatures are checked
 //! once, when the lists are loaded.
@@ -13,8 +16,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use tokio::sync::watch;
+
 use super::revocation::{Revocation, Status};
-use crate::identity;
+use crate::devices::Devices;
+use crate::identity::{self, Pinned};
 use crate::record::Timestamp;
 
 thread_local! {
@@ -47,6 +53,8 @@ pub(crate) fn take_refused_serial(error: &Error) -> Option<Box<[u8]>> {
 pub(crate) struct Verifier {
     pub chains: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
+    /// The pins in force.
+    pub devices: watch::Receiver<Arc<Devices>>,
 }
 
 impl Verifier {
@@ -56,6 +64,10 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.is_pinned(end_entity) {
+            self.verify_pinned(end_entity, now)?;
+            return Ok(ClientCertVerified::assertion());
+        }
         let chains = &self.chains;
         let verified = chains.verify_client_cert(end_entity, intermediates, now);
         let verified = verified.map_err(without_namesakes)?;
@@ -64,6 +76,30 @@ impl Verifier {
             Status::Revoked => Err(CertificateError::Revoked.into()),
             Status::Unknown => Err(CertificateError::UnknownRevocationStatus.into()),
         }
+    }
+
+    fn is_pinned(&self, end_entity: &CertificateDer<'_>) -> bool {
+        let devices = self.devices.borrow();
+        devices.has_pins() && devices.pin(&identity::fingerprint(end_entity)).is_some()
+    }
+
+    fn verify_pinned(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let pinned = Pinned::read(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        let now = Timestamp(now.as_secs() * 1000);
+        if !pinned.has_begun(now) {
+            return Err(CertificateError::NotValidYet);
+        }
+        if pinned.has_ended(now) {
+            return Err(CertificateError::Expired);
+        }
+        if self.revocation.is_pinned_revoked(&pinned) {
+            return Err(CertificateError::Revoked);
+        }
+        Ok(())
     }
 
     /// What is known of a chain that has been verified.
@@ -112,7 +148,12 @@ impl ClientCertVerifier for Verifier {
         true
     }
 
+    /// None where certificates are pinned: the file does not say who has signed them, and some
+    /// clients send no certificate of an authority that is not in the list.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        if self.devices.borrow().has_pins() {
+            return &[];
+        }
         let names = self.chains.root_hint_subjects();
         let bytes: usize = names.iter().map(|name| 2 + name.as_ref().len()).sum();
         if bytes > AUTHORITY_NAMES_BYTES_MAX {
