@@ -11,20 +11,22 @@
 //! [`LINE_BYTES_MAX`] bytes. A million exact rules take some 40 MB. Failure: [`DevicesError`] names
 //! the file, the line and the word.
 
-pub(crate) mod edit;
+mod edit;
 mod file;
 mod fingerprint;
 mod read;
-pub(crate) mod rewrite;
+mod rewrite;
 mod rule;
 mod table;
 
 use std::sync::Arc;
 
 use crate::config::Quota;
+pub use edit::{Change, edit};
 pub(crate) use file::{DevicesFile, Reloaded};
 pub use fingerprint::Fingerprint;
-pub use read::{DevicesError, read};
+pub use read::{DevicesError, read, read_text};
+pub(crate) use rewrite::{EditError, Edited, rewrite};
 pub(crate) use table::Counts;
 pub use table::{Devices, Pin, Source};
 

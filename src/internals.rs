@@ -27,7 +27,8 @@ pub mod delivery {
 
 pub mod devices {
     pub use crate::devices::{
-        Devices, DevicesError, Fingerprint, Pin, Settings, Source, Verdict, read,
+        Change, Devices, DevicesError, Fingerprint, Pin, Settings, Source, Verdict, edit, read,
+        read_text,
     };
 }
 

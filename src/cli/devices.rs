@@ -8,9 +8,10 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{USAGE, say};
 use crate::config::Quota;
-use crate::devices::edit::Change;
-use crate::devices::rewrite::{EditError, Edited, rewrite};
-use crate::devices::{self, Counts, Devices, Fingerprint, Settings, Source, Verdict};
+use crate::devices::{
+    self, Change, Counts, Devices, DevicesError, EditError, Edited, Fingerprint, Settings, Source,
+    Verdict, rewrite,
+};
 use crate::record::DeviceId;
 
 const FILE: &str = "FOREBAY_DEVICES_FILE";
@@ -164,7 +165,7 @@ fn change(arguments: &ArgMatches, change: Change) -> anyhow::Result<ExitCode> {
     let file = file.with_context(|| format!("which file? Give --file or set {FILE}"))?;
     let edited = match rewrite(&file, &id, change) {
         Ok(edited) => edited,
-        Err(EditError::Devices(error @ devices::DevicesError::Faulty { .. })) => {
+        Err(EditError::Devices(error @ DevicesError::Faulty { .. })) => {
             return Ok(wrong(&format!("nothing was changed: {error}")));
         }
         Err(error) => return Err(error.into()),

@@ -13,13 +13,13 @@ const WAS: &str = "# was: ";
 
 /// What is to become of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub enum Change {
     Allow,
     Deny,
 }
 
 /// The text of a file in which the one exact rule of a device is the changed one.
-pub(crate) fn edit(text: &[u8], id: &str, change: Change) -> Vec<u8> {
+pub fn edit(text: &[u8], id: &str, change: Change) -> Vec<u8> {
     debug_assert!(rule::is_id(id), "only exact rules are edited");
     let mut edited = Vec::with_capacity(text.len() + id.len() + 8);
     let kept = kept_line(text, id);

@@ -36,8 +36,12 @@ pub(super) fn unreadable(file: &Path, error: io::Error) -> DevicesError {
     }
 }
 
-/// Reads what a file holds, or would hold; errors name `file`.
-pub(super) fn read_from(reader: &mut impl BufRead, file: &Path) -> Result<Devices, DevicesError> {
+/// Reads what a file would hold; errors name `file`.
+pub fn read_text(text: &[u8], file: &Path) -> Result<Devices, DevicesError> {
+    read_from(&mut &*text, file)
+}
+
+fn read_from(reader: &mut impl BufRead, file: &Path) -> Result<Devices, DevicesError> {
     let mut devices = Devices::default();
     let mut bytes = Vec::new();
     for line in 1.. {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::DevicesError;
 use super::edit::{Change, edit};
-use super::read::{read_from, unreadable};
+use super::read::{read_text, unreadable};
 use crate::durable::sync_folder;
 use crate::record::DeviceId;
 
@@ -55,7 +55,7 @@ pub(crate) fn rewrite(file: &Path, id: &DeviceId, change: Change) -> Result<Edit
     let read = locked.read_to_end(&mut text);
     read.map_err(|error| unreadable(&path, error))?;
     let edited = edit(&text, id.as_str(), change);
-    read_from(&mut &*edited, file)?;
+    read_text(&edited, file)?;
     if edited == text {
         return Ok(Edited::Unchanged);
     }
@@ -109,14 +109,18 @@ fn replace(path: &Path, old: &File, text: &[u8]) -> Result<(), EditError> {
 fn write(new: &Path, old: &File, text: &[u8]) -> io::Result<()> {
     // Left behind by an edit that was killed.
     let _ = fs::remove_file(new);
-    let metadata = old.metadata()?;
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(new)?;
-    let made = file.metadata()?;
-    if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
-        fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
-    }
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    be_like(&file, old)?;
     file.write_all(text)?;
     file.sync_all()
+}
+
+/// Gives a file the owner, the group and the mode of another.
+fn be_like(file: &File, other: &File) -> io::Result<()> {
+    let (made, like) = (file.metadata()?, other.metadata()?);
+    if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
+        fchown(file, Some(like.uid()), Some(like.gid()))?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::SplitAsciiWhitespace;
+use std::sync::Arc;
 
 use memchr::memchr;
 
@@ -68,14 +69,7 @@ pub(super) fn split_comment(line: &[u8]) -> (&[u8], &[u8]) {
 
 /// Reads a line, with or without its end; `None` for one that says nothing.
 pub(super) fn parse(line: &[u8]) -> Result<Option<Rule<'_>>, Fault> {
-    let (said, _) = split_comment(line);
-    let Ok(said) = str::from_utf8(said) else {
-        return Err(Fault::new(
-            &String::from_utf8_lossy(said),
-            "is no UTF-8 text",
-        ));
-    };
-    let mut words = said.split_ascii_whitespace();
+    let mut words = words(line)?;
     match words.next() {
         None => Ok(None),
         Some("allow") => allow(words).map(Some),
@@ -88,6 +82,17 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<Rule<'_>>, Fault> {
 
 /// The words of a line that have not been read.
 type Words<'a> = SplitAsciiWhitespace<'a>;
+
+fn words(line: &[u8]) -> Result<Words<'_>, Fault> {
+    let (said, _) = split_comment(line);
+    match str::from_utf8(said) {
+        Ok(said) => Ok(said.split_ascii_whitespace()),
+        Err(_) => {
+            let said = String::from_utf8_lossy(said);
+            Err(Fault::new(&said, "is no UTF-8 text"))
+        }
+    }
+}
 
 fn allow(mut words: Words<'_>) -> Result<Rule<'_>, Fault> {
     let devices = next(&mut words, "allow", "needs a device id or a glob")?;
@@ -164,18 +169,24 @@ pub(super) fn is_id(text: &str) -> bool {
 pub(super) fn settings<'a>(words: impl Iterator<Item = &'a str>) -> Result<Settings, Fault> {
     let mut settings = Settings::default();
     for word in words {
-        let (name, text) = word.split_once('=').unwrap_or((word, ""));
-        let is_new = match name {
-            "rate" => settings.requests.replace(requests(word, text)?).is_none(),
-            "bytes" => settings.bytes.replace(bytes(word, text)?).is_none(),
-            "streams" => settings.streams.replace(streams(word, text)?).is_none(),
-            _ => return Err(Fault::new(word, NO_SETTING)),
-        };
-        if !is_new {
-            return Err(Fault::new(word, format!("says {name} a second time")));
-        }
+        set(&mut settings, word)?;
     }
     Ok(settings)
+}
+
+fn set(settings: &mut Settings, word: &str) -> Result<(), Fault> {
+    let (name, text) = word.split_once('=').unwrap_or((word, ""));
+    let is_new = match name {
+        "rate" => settings.requests.replace(requests(word, text)?).is_none(),
+        "bytes" => settings.bytes.replace(bytes(word, text)?).is_none(),
+        "streams" => settings.streams.replace(streams(word, text)?).is_none(),
+        _ => return Err(Fault::new(word, NO_SETTING)),
+    };
+    if !is_new {
+        return Err(Fault::new(word, format!("says {name} a second time")));
+    }
+    debug_assert!(!settings.are_silent(), "it has said something");
+    Ok(())
 }
 
 const NO_SETTING: &str = "is no setting: rate=5/20, bytes=64KiB/256KiB or streams=alarms,telemetry";
@@ -201,7 +212,7 @@ fn in_setting(word: &str, fault: &str) -> Fault {
     Fault::new(word, format!("has a rate or burst that {fault}"))
 }
 
-fn streams(word: &str, text: &str) -> Result<std::sync::Arc<[Box<str>]>, Fault> {
+fn streams(word: &str, text: &str) -> Result<Arc<[Box<str>]>, Fault> {
     let mut streams: Vec<Box<str>> = Vec::new();
     for name in text.split(',') {
         if !value::is_stream_name(name) {

@@ -111,13 +111,13 @@ impl Devices {
     }
 
     fn add_pin(&mut self, line: u32, pinned: &Pinned<'_>) -> Result<(), Fault> {
-        let certificate = format!("sha256:{}", pinned.fingerprint);
+        let certificate = || format!("sha256:{}", pinned.fingerprint);
         if self.pins.len() == RULES_MAX {
-            return Err(too_many(&certificate, "pins", RULES_MAX));
+            return Err(too_many(&certificate(), "pins", RULES_MAX));
         }
         let settings = self.actions.index(Action::Allow(pinned.settings.clone()));
         let added = self.pins.add(pinned, settings, line);
-        added.map_err(|first| second(&certificate, "the certificate has a pin", first))
+        added.map_err(|first| second(&certificate(), "the certificate has a pin", first))
     }
 
     fn set_default(&mut self, line: u32, action: Action) -> Result<(), Fault> {
@@ -131,6 +131,7 @@ impl Devices {
 
     /// Marks the table as the one after `before`, `now` being when it comes into force.
     pub(super) fn succeed(&mut self, before: &Self, now: Instant) {
+        debug_assert_eq!(self.edition, 0, "a table has one place among the others");
         self.edition = before.edition + 1;
         let has_unpinned = before.pins.lose_any_in(&self.pins);
         self.unpinned_at = if has_unpinned {
@@ -232,5 +233,6 @@ fn too_many(word: &str, what: &str, most: usize) -> Fault {
 }
 
 fn second(word: &str, what: &str, first: u32) -> Fault {
+    debug_assert!(first > 0, "lines count from 1");
     Fault::new(word, format!("stands here again: {what} in line {first}"))
 }

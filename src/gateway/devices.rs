@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use tokio::sync::watch;
 
 use crate::config::{Config, StreamConfig};
@@ -25,7 +25,8 @@ impl DevicesWatch {
     /// Reads the file, where one is configured.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
         let name = |stream: &StreamConfig| stream.name.clone();
-        let file = DevicesFile::start(config.devices_file.clone()).context(VARIABLE)?;
+        let file = DevicesFile::start(config.devices_file.clone());
+        let file = file.map_err(|error| anyhow!("{VARIABLE}: {error}"))?;
         let watch = Self {
             file,
             streams: config.streams.iter().map(name).collect(),

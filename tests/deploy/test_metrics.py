@@ -103,7 +103,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, limits, bodies_that_wait, protocols, handshakes, crowds, certificates, password, spool, stream):
+        for scene in (answers, limits, bodies_that_wait, protocols, handshakes, crowds, certificates, devices, password, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -242,6 +242,18 @@ def certificates(home, watch, clients):
             served.process.send_signal(signal.SIGHUP)
             watch.until(served, "forebay_tls_reload_failures_total", what=what)
             shutil.copy(home / "pki" / name, pki / name)
+
+
+def devices(home, watch, clients):
+    """A device that is denied knocks; then its file has rubbish in it."""
+    file = home / "devices"
+    file.write_text("default deny\n")
+    with gateway(home, "devices-files", FOREBAY_DEVICES_FILE=str(file)) as served:
+        client = clients.open("h1", served)
+        assert client.send(client.ask())["status"] == 403
+        watch.until(served, "forebay_identity_devices_denied_total")
+        file.write_text("rubbish\n")
+        watch.until(served, "forebay_tls_reload_failures_total", what="devices")
 
 
 def password(home, watch, clients):

@@ -62,6 +62,10 @@ impl Actions {
             return ActionIndex(place);
         }
         let place = u32::try_from(all.len()).expect("there are no more than rules and pins");
+        debug_assert!(
+            place > ActionIndex::ALLOW.0,
+            "deny and allow have their places"
+        );
         all.push(action);
         let rehash = |&place: &u32| self::hash(secret, &all[place as usize]);
         self.index.insert_unique(hash, place, rehash);

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::actions::ActionIndex;
+use crate::record;
 
 /// 128 bits of a keyed hash stand for the id itself, so that a rule is as small for a long id as for
 /// a short one. Among 10^7 ids two collide with a chance of 10^-25, and as the hash's secret is
@@ -37,6 +38,7 @@ impl ExactRules {
 
     /// Adds a rule; the error is the line of the one that the id has already.
     pub(super) fn add(&mut self, id: &str, action: ActionIndex, line: u32) -> Result<(), u32> {
+        debug_assert!(record::is_device_id(id), "the line was read");
         let id = self.hash(id);
         if let Some(first) = self.rule(id) {
             return Err(first.line);

@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::super::rule::Pinned;
 use super::super::{Fingerprint, RULES_MAX};
 use super::actions::ActionIndex;
-use crate::record::DEVICE_ID_CHARS_MAX;
+use crate::record::{self, DEVICE_ID_CHARS_MAX};
 
 const _: () = assert!(
     RULES_MAX * DEVICE_ID_CHARS_MAX <= u32::MAX as usize,
@@ -50,20 +50,31 @@ impl Pins {
         if let Some(first) = self.pin(&pinned.fingerprint) {
             return Err(first.line);
         }
-        let pins = &mut self.pins;
-        let place = u32::try_from(pins.len()).expect("there are no more than RULES_MAX");
-        pins.push(PinRule {
+        let (id_at, id_bytes) = self.keep_id(pinned.id);
+        self.push(PinRule {
             certificate: pinned.fingerprint,
-            id_at: u32::try_from(self.ids.len()).expect("asserted above"),
+            id_at,
             settings,
             line,
-            id_bytes: u8::try_from(pinned.id.len()).expect("an id is no longer"),
+            id_bytes,
         });
-        self.ids.push_str(pinned.id);
-        let rehash = |&place: &u32| hash(&pins[place as usize].certificate);
-        self.index
-            .insert_unique(hash(&pinned.fingerprint), place, rehash);
         Ok(())
+    }
+
+    /// Keeps an id, and gives its place and its length.
+    fn keep_id(&mut self, id: &str) -> (u32, u8) {
+        debug_assert!(record::is_device_id(id), "the line was read");
+        let id_at = u32::try_from(self.ids.len()).expect("asserted above");
+        self.ids.push_str(id);
+        (id_at, u8::try_from(id.len()).expect("an id is no longer"))
+    }
+
+    fn push(&mut self, pin: PinRule) {
+        let (pins, hash_of_pin) = (&mut self.pins, hash(&pin.certificate));
+        let place = u32::try_from(pins.len()).expect("there are no more than RULES_MAX");
+        pins.push(pin);
+        let rehash = |&place: &u32| hash(&pins[place as usize].certificate);
+        self.index.insert_unique(hash_of_pin, place, rehash);
     }
 
     /// The id of a pinned certificate, its settings, and its line.
