@@ -3,12 +3,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
 use serde_json::Value;
 
 use crate::harness::client::Quirks;
 use crate::harness::load::Outcome;
+use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Ask, Client, Gateway, Load, Protocol, Reply, Setup, Via, eventually};
 use crate::pki::Identity;
 
@@ -167,6 +173,11 @@ fn a_denied_device_is_cut_off_and_nobody_else_is() {
     assert_eq!(lines(&audit, "device-denied")[0]["device"], "stolen");
     assert_eq!(lines(&audit, "device-cut").len(), 6, "a knock is no cut");
 
+    // One that says nothing is not kept either, and nobody is told why.
+    let silent = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &stolen));
+    silent.iter().for_each(|client| drop(client.closed()));
+    assert_eq!(gateway.metric(DENIED), 3.0);
+
     file.change(&gateway, "allow stolen\n");
     for protocol in Protocol::ALL {
         assert_eq!(post(&gateway, protocol, &stolen).status, 204);
@@ -272,7 +283,7 @@ fn rates_of_a_line_hold_in_the_place_of_classes_also_on_live_connections() {
         for _ in 0..10 {
             assert_eq!(sent(&client, 1), "");
         }
-        file.change(&gateway, &format!("allow {id} bytes=1B/100B\n"));
+        file.change(&gateway, &format!("allow {id} rate=0/0 bytes=1B/100B\n"));
         let other = Client::open(protocol, &gateway, &device);
         assert_eq!(sent(&other, 101), "body-too-large");
     }
@@ -333,6 +344,43 @@ fn a_pinned_certificate_is_its_device_whoever_signed_it() {
     assert_eq!(post(&gateway, Protocol::H2, &own).status, 204);
     let last = gateway.files("telemetry");
     assert_eq!(last.last().expect("a line").text("device"), "own-name");
+}
+
+/// Notes of how many authorities a client is told, and sends no certificate.
+#[derive(Debug)]
+struct Told(AtomicUsize);
+
+impl ResolvesClientCert for Told {
+    fn resolve(&self, authorities: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(authorities.len(), Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Some clients send no certificate of an authority that is not in the list (Go's, for one).
+#[test]
+fn clients_are_told_no_authorities_where_certificates_are_pinned() {
+    let (setup, file) = setup("");
+    let machine = setup.pki.self_made("machine");
+    let gateway = setup.start();
+    let told = || {
+        let told = Arc::new(Told(AtomicUsize::new(usize::MAX)));
+        let mut config = Arc::unwrap_or_clone(tls(&gateway, None, "http/1.1"));
+        config.client_auth_cert_resolver = told.clone();
+        // It is refused, in TLS 1.3 only after its own end of the handshake.
+        let _ = block_on(Raw::open(gateway.address, config.into()));
+        told.0.load(Ordering::Relaxed)
+    };
+    assert_eq!(told(), 1);
+    file.change(
+        &gateway,
+        &format!("pin {} as=press-7\n", machine.fingerprint()),
+    );
+    assert_eq!(told(), 0);
 }
 
 /// rustls does not ask the verifier about a resumed session.

@@ -1,5 +1,7 @@
 //! Pinned certificates, by their fingerprints.
 
+use std::hash::{BuildHasher, RandomState};
+
 use hashbrown::HashTable;
 
 use super::super::rule::Pinned;
@@ -30,6 +32,8 @@ const _: () = assert!(size_of::<PinRule>() <= 48);
 pub(super) struct Pins {
     pins: Vec<PinRule>,
     index: HashTable<u32>,
+    /// Whoever makes certificates may choose how their fingerprints begin.
+    secret: RandomState,
     /// The ids, one after the other.
     ids: String,
 }
@@ -70,11 +74,12 @@ impl Pins {
     }
 
     fn push(&mut self, pin: PinRule) {
-        let (pins, hash_of_pin) = (&mut self.pins, hash(&pin.certificate));
+        let (pins, secret) = (&mut self.pins, &self.secret);
+        let hash = secret.hash_one(pin.certificate);
         let place = u32::try_from(pins.len()).expect("there are no more than RULES_MAX");
         pins.push(pin);
-        let rehash = |&place: &u32| hash(&pins[place as usize].certificate);
-        self.index.insert_unique(hash_of_pin, place, rehash);
+        let rehash = |&place: &u32| secret.hash_one(pins[place as usize].certificate);
+        self.index.insert_unique(hash, place, rehash);
     }
 
     /// The id of a pinned certificate, its settings, and its line.
@@ -100,7 +105,9 @@ impl Pins {
 
     fn pin(&self, certificate: &Fingerprint) -> Option<&PinRule> {
         let is_same = |&place: &u32| self.pins[place as usize].certificate == *certificate;
-        let place = self.index.find(hash(certificate), is_same)?;
+        let place = self
+            .index
+            .find(self.secret.hash_one(certificate), is_same)?;
         Some(&self.pins[*place as usize])
     }
 
@@ -108,11 +115,4 @@ impl Pins {
         let start = pin.id_at as usize;
         &self.ids[start..start + usize::from(pin.id_bytes)]
     }
-}
-
-/// A fingerprint is a hash already. Whoever wants two to begin alike has to search for them, and
-/// then to pin both.
-fn hash(certificate: &Fingerprint) -> u64 {
-    let (start, _) = certificate.0.split_first_chunk().expect("it has 32 bytes");
-    u64::from_le_bytes(*start)
 }
