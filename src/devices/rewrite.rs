@@ -79,8 +79,17 @@ fn lock(path: &Path) -> Result<File, EditError> {
                 file: path.to_owned(),
             });
         }
-        sleep(LOCK_INTERVAL);
+        wait_a_moment();
     }
+}
+
+/// Lets another edit get on.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a command answers nobody meanwhile, and a lock cannot be awaited for so long only"
+)]
+fn wait_a_moment() {
+    sleep(LOCK_INTERVAL);
 }
 
 fn is_in_place(opened: &File, path: &Path) -> io::Result<bool> {
