@@ -324,28 +324,8 @@ impl Service {
         if reply::ends_connection(refusal) {
             connection.close();
         }
-        if matches!(refusal, Refusal::DeviceDenied) {
-            self.deny(connection);
-        } else if let Some(code) = reply::forbidden(refusal) {
-            self.audit.record(Event::Forbidden {
-                address: connection.caller.address,
-                protocol: connection.protocol.label(),
-                device: connection.caller.id(),
-                code,
-            });
-        }
+        standing::write_down_refusal(connection, self, refusal);
         reply::refused(refusal)
-    }
-
-    /// Counts and writes down that a device has asked which the devices file denies.
-    fn deny(&self, connection: &Connection) {
-        self.metrics.device_denied();
-        self.audit.record(Event::DeviceDenied {
-            address: connection.caller.address,
-            protocol: connection.protocol.label(),
-            device: connection.caller.id(),
-            serial: connection.caller.credential.serial(),
-        });
     }
 
     /// Counts and writes down that a connection was ended because it cost more than it brought.

@@ -4,9 +4,9 @@
 //! that has fallen stays so.
 
 use super::bell::Bell;
-use super::{Connection, Service};
+use super::{Connection, Service, reply};
 use crate::devices::Verdict;
-use crate::ingest::Standing;
+use crate::ingest::{Refusal, Standing};
 use crate::limits::Limits;
 use crate::telemetry::audit::Event;
 
@@ -49,6 +49,29 @@ fn judge(connection: &Connection, bell: &Bell, limits: &Limits) -> Standing {
         }
         // Its requests are refused for want of an id.
         _ => Standing::Good,
+    }
+}
+
+/// Writes down that a request is forbidden, and counts it where the devices file denies its device.
+pub(super) fn write_down_refusal(connection: &Connection, service: &Service, refusal: &Refusal) {
+    let caller = &connection.caller;
+    let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
+    if matches!(refusal, Refusal::DeviceDenied) {
+        debug_assert_eq!(caller.standing.get(), Standing::Denied, "nobody else is");
+        service.metrics.device_denied();
+        service.audit.record(Event::DeviceDenied {
+            address,
+            protocol,
+            device,
+            serial: caller.credential.serial(),
+        });
+    } else if let Some(code) = reply::forbidden(refusal) {
+        service.audit.record(Event::Forbidden {
+            address,
+            protocol,
+            device,
+            code,
+        });
     }
 }
 
