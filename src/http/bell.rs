@@ -151,7 +151,7 @@ mod tests {
     async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
         let lifecycle = Lifecycle::new();
         let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
-        let (_devices, no_devices) = watch::channel(Arc::default());
+        let no_devices = watch::channel(Arc::default()).1;
         let bell = Rc::new(Bell::new(lifecycle.phases(), revoked, no_devices));
         let (mut stays, leaves) = (bell.listen(), bell.listen());
         drop(leaves);
