@@ -15,22 +15,25 @@ mod steer;
 mod tcp;
 mod turn;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
 use crate::config::ListenConfig;
+use crate::devices::{Devices, Verdict};
 use crate::http::Service;
-use crate::identity::{self, Identity, Link, ShownCertificate};
-use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice};
+use crate::identity::{
+    self, Credential, Device, Identity, IdentityError, Pinned, ShownCertificate, Vouched,
+};
+use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice, Standing};
 use crate::lifecycle::{Phase, Phases};
 use crate::limits::AddressLimits;
-use crate::record::Timestamp;
+use crate::record::{DeviceId, Timestamp};
 use crate::telemetry::audit::{Certificate, Event};
 use crate::tls::{Buffers, Refused, Status, Tls};
 use crate::words::{Handshake, Scope};
@@ -43,6 +46,9 @@ use turn::Turns;
 
 /// A handshake that is under way when the gateway drains gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
+
+/// What comes on top of a handshake's time: until tickets are void that pins have given.
+const UNPINNING_GRACE: Duration = Duration::from_secs(5);
 
 type Permits = (ConnectionPermit, HandshakePermit);
 
@@ -180,23 +186,55 @@ impl Acceptor {
         });
     }
 
-    /// Gives what is to be asked about the chain from now on. A resumed session has not been
-    /// verified: it ends here when nobody knows whether it is revoked. When it is known to be, the
-    /// device is told so in answer to its request.
-    fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vec<Link>, Handshake> {
-        let revocation = self.trust.tls.revocation.borrow();
+    /// Finds out by which right a client speaks. A resumed session has not been verified: it ends
+    /// here when nobody knows whether it is revoked. When it is known to be, the device is told so
+    /// in answer to its request.
+    fn vet(&self, chain: Option<&[CertificateDer]>) -> Result<Vetted, Handshake> {
         let chain = chain.unwrap_or_default();
+        let certificate = identity::fingerprint(leaf(Some(chain)));
+        let devices = self.trust.tls.devices.borrow().clone();
+        let pinned_id = devices.pin(&certificate).map(|pin| device_id(pin.id));
+        let vouched = match &pinned_id {
+            Some(_) => vouched_by_pin(chain)?,
+            None => self.vouched_by_chain(chain, &devices)?,
+        };
+        let credential = Credential {
+            certificate,
+            vouched,
+        };
+        Ok(Vetted {
+            credential,
+            pinned_id,
+            devices,
+        })
+    }
+
+    fn vouched_by_chain(
+        &self,
+        chain: &[CertificateDer],
+        devices: &Devices,
+    ) -> Result<Vouched, Handshake> {
+        if devices.has_unpinned_within(self.unpinning_time(), Instant::now()) {
+            self.trust.tls.verify(chain)?;
+        }
+        let revocation = self.trust.tls.revocation.borrow();
         let links = revocation
             .links(chain.iter().map(|certificate| certificate.as_ref()))
             .map_err(|_| Handshake::BadCertificate)?;
         match revocation.status(&links, Timestamp::now()) {
             Status::Good | Status::Revoked => {
                 self.trust.tls.certificates.learn(chain);
-                Ok(links)
+                Ok(Vouched::Chain(links))
             }
             Status::Unlisted => Err(Handshake::CrlMissing),
             Status::Outdated => Err(Handshake::CrlExpired),
         }
+    }
+
+    /// How long after a pin is gone a handshake may end that has begun with it, or with a ticket of
+    /// then: until then nobody's chain is taken for one that was verified.
+    fn unpinning_time(&self) -> Duration {
+        pace::whole(self.handshake_timeout) + UNPINNING_GRACE
     }
 
     /// Tells who has connected. Without a usable identity each request is refused, and none has
@@ -204,31 +242,85 @@ impl Acceptor {
     fn caller(
         &self,
         chain: Option<&[CertificateDer]>,
-        links: Vec<Link>,
+        vetted: Vetted,
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Caller {
-        let device = self.trust.identity.device(leaf(chain)).map(|device| {
-            let Gate {
-                clock,
-                limits,
-                admission,
-            } = self.gate();
-            KnownDevice {
-                limits: limits.device(&device.id, clock.now()),
-                memory: admission.device(&device.id),
-                device,
-            }
-        });
+        let Vetted {
+            credential,
+            pinned_id,
+            devices,
+        } = vetted;
+        let identity = &self.trust.identity;
+        let device = match pinned_id {
+            Some(id) => identity.device_named(id, leaf(chain)),
+            None => identity.device(leaf(chain)),
+        };
+        let (device, standing) = self.known(device, &credential, &devices);
         Caller {
             device,
-            chain: links,
-            is_revoked: Cell::new(false),
+            credential,
+            standing: Cell::new(standing),
+            edition: Cell::new(devices.edition()),
             content_types: ContentTypes::default(),
             address,
             address_limits,
         }
     }
+
+    /// Finds the buckets of a device, and holds it to what the devices file says.
+    fn known(
+        &self,
+        device: Result<Device, IdentityError>,
+        credential: &Credential,
+        devices: &Devices,
+    ) -> (Result<KnownDevice, IdentityError>, Standing) {
+        let device = match device {
+            Ok(device) => device,
+            Err(error) => return (Err(error), Standing::Good),
+        };
+        let Gate {
+            clock,
+            limits,
+            admission,
+        } = self.gate();
+        let verdict = devices.verdict_of(&credential.certificate, device.id.as_str());
+        let known = KnownDevice {
+            limits: limits.device(&device.id, clock.now()),
+            streams: RefCell::default(),
+            memory: admission.device(&device.id),
+            device,
+        };
+        let standing = match verdict {
+            Verdict::Denied => Standing::Denied,
+            Verdict::Allowed(settings) => {
+                if !settings.are_silent() {
+                    known.hold_to(settings, limits);
+                }
+                Standing::Good
+            }
+        };
+        (Ok(known), standing)
+    }
+}
+
+/// What has been found out about a client.
+struct Vetted {
+    credential: Credential,
+    /// The device that its certificate stands for, where the devices file says so.
+    pinned_id: Option<DeviceId>,
+    /// The devices file by which that was found out.
+    devices: Arc<Devices>,
+}
+
+fn vouched_by_pin(chain: &[CertificateDer]) -> Result<Vouched, Handshake> {
+    let pinned = Pinned::read(leaf(Some(chain)));
+    let pinned = pinned.map_err(|_| Handshake::BadCertificate)?;
+    Ok(Vouched::Pin(Box::new(pinned)))
+}
+
+fn device_id(id: &str) -> DeviceId {
+    DeviceId::parse(id).expect("the devices file was read")
 }
 
 fn in_audit(certificate: &ShownCertificate) -> Certificate<'_> {

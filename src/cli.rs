@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `devices`, `health`, and what the program tells
 //! about itself.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing
@@ -7,6 +7,7 @@
 
 mod check;
 mod dev;
+mod devices;
 mod health;
 mod manual;
 mod pki;
@@ -36,6 +37,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
         Some(("spool", arguments)) => spool::run(arguments),
+        Some(("devices", arguments)) => devices::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
         Some(("openapi", _)) => manual::openapi(),
         Some(("completions", arguments)) => manual::completions(arguments),
@@ -53,7 +55,8 @@ fn command() -> Command {
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), spool::command(), check::command(), health::command()])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), check::command()])
+        .subcommands([devices::command(), health::command()])
         .subcommands(manual::commands())
 }
 

@@ -11,7 +11,7 @@ mod resolve;
 mod spooled;
 #[cfg(test)]
 mod tests;
-mod value;
+pub(crate) mod value;
 pub(crate) mod variables;
 
 use std::net::SocketAddr;
@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub admin_listen: SocketAddr,
     pub tls: TlsConfig,
     pub device_id_sources: Vec<IdSource>,
+    /// `None`: every device may speak.
+    pub devices_file: Option<PathBuf>,
     /// How long before its certificate expires a device is told so.
     pub expiry_notice: Duration,
     pub streams: Vec<StreamConfig>,

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod delivery;
+mod devices;
 mod ends;
 mod foundation;
 mod front;
@@ -33,6 +34,7 @@ use crate::identity::ServerCertificate;
 use crate::ingest::Authorities;
 use crate::tls::Reloader;
 pub(crate) use delivery::sink_options;
+use devices::DevicesWatch;
 use foundation::Foundation;
 use front::Front;
 use reload::Watch;
@@ -47,14 +49,21 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
     story::begin(&config);
     warn_of_broken_promises(&config);
     let shutdown = Shutdown::new();
-    let reloader = Reloader::start(config.tls.clone())?;
+    let devices = DevicesWatch::start(&config)?;
+    let reloader = Reloader::start(config.tls.clone(), devices.subscribe())?;
     story::tell_files(&reloader);
     let foundation = Foundation::lay(&config, shutdown.phases())?;
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
     let (doors, sockets) = listen::bind(&config)?;
     let blueprint = workers::blueprint(&config, &foundation, &reloader, doors.listen.port())?;
-    let watch = Watch::new(&config.http, reloader, &blueprint.routes, &foundation);
+    let watch = Watch::new(
+        &config.http,
+        reloader,
+        devices,
+        &blueprint.routes,
+        &foundation,
+    );
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
     let front = Front::new(doors, watch, &foundation, started_at);

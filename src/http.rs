@@ -15,6 +15,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod overhead;
+mod standing;
 
 pub(crate) mod reply;
 
@@ -30,7 +31,9 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::HttpConfig;
-use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
+use crate::ingest::{
+    Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead, Standing,
+};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::{Audit, Event};
@@ -321,16 +324,7 @@ impl Service {
         if reply::ends_connection(refusal) {
             connection.close();
         }
-        let (status, code) = reply::status_and_code(refusal);
-        self.metrics.refusal(code);
-        if status == StatusCode::FORBIDDEN {
-            self.audit.record(Event::Forbidden {
-                address: connection.caller.address,
-                protocol: connection.protocol.label(),
-                device: connection.caller.id(),
-                code,
-            });
-        }
+        standing::write_down_refusal(connection, self, refusal);
         reply::refused(refusal)
     }
 
@@ -350,13 +344,15 @@ impl Service {
     /// could tell the client.
     fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
-        let may_go_on = !connection.is_closing() && !connection.caller.is_revoked.get();
+        let may_go_on =
+            !connection.is_closing() && connection.caller.standing.get() == Standing::Good;
         (may_go_on && until > Instant::now()).then_some(until)
     }
 
     /// Whether the connection is to end once nothing is in flight on it.
     fn is_over(&self, connection: &Connection) -> bool {
-        let is_cut = connection.caller.is_revoked.get() && connection.has_asked.get();
+        let has_fallen = connection.caller.standing.get() != Standing::Good;
+        let is_cut = has_fallen && connection.has_asked.get();
         connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }

@@ -15,6 +15,7 @@
 //! candidate must not overlook one.
 
 mod chain;
+mod credential;
 mod crl;
 mod der;
 mod scope;
@@ -32,9 +33,11 @@ use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_N
 use x509_parser::time::ASN1Time;
 
 use crate::config::IdSource;
+use crate::devices::Fingerprint;
 use crate::record::{DeviceId, Timestamp};
 pub(crate) use chain::Verify;
 pub use chain::{Authority, AuthorityId, Bundle, Link, authority, links, serial};
+pub use credential::{Credential, Pinned, Vouched};
 pub(crate) use crl::Edition;
 pub use crl::{Crl, CrlError, significant};
 use der::{Element, elements, only, take};
@@ -116,15 +119,30 @@ impl Identity {
     /// The device that the leaf certificate, in DER, was issued to.
     pub fn device(&self, leaf_der: &[u8]) -> Result<Device, IdentityError> {
         let certificate = chain::parse(leaf_der)?;
+        let id = self.id(&certificate, leaf_der)?;
+        Ok(self.device_of(&certificate, id))
+    }
+
+    /// The device that goes by `id` and holds the leaf certificate, in DER, whatever that calls it.
+    pub(crate) fn device_named(
+        &self,
+        id: DeviceId,
+        leaf_der: &[u8],
+    ) -> Result<Device, IdentityError> {
+        let certificate = chain::parse(leaf_der)?;
+        Ok(self.device_of(&certificate, id))
+    }
+
+    fn device_of(&self, certificate: &TbsCertificate<'_>, id: DeviceId) -> Device {
         let validity = certificate.validity();
         let not_after = timestamp(validity.not_after);
-        Ok(Device {
-            id: self.id(&certificate, leaf_der)?,
+        Device {
+            id,
             not_before: timestamp(validity.not_before),
             not_after,
             notice_from: self.notice_from(not_after),
             expires: not_after.http_date(),
-        })
+        }
     }
 
     fn notice_from(&self, not_after: Timestamp) -> Timestamp {
@@ -142,7 +160,7 @@ impl Identity {
                 IdSource::SanUri => alternative_names(certificate, URI)?,
                 IdSource::SanDns => alternative_names(certificate, DNS_NAME)?,
                 IdSource::Cn => common_names(certificate)?,
-                IdSource::Fingerprint => return Ok(fingerprint(leaf_der)),
+                IdSource::Fingerprint => return Ok(fingerprint_id(leaf_der)),
             };
             if let Some(id) = only_candidate(&candidates)? {
                 return Ok(id);
@@ -166,10 +184,16 @@ fn only_candidate(candidates: &[&[u8]]) -> Result<Option<DeviceId>, IdentityErro
     }
 }
 
-/// The SHA-256 of a certificate, in lower-case hex.
-fn fingerprint(der: &[u8]) -> DeviceId {
+/// The fingerprint of a certificate in DER.
+pub(crate) fn fingerprint(der: &[u8]) -> Fingerprint {
     let digest = digest(&SHA256, der);
-    let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let bytes = digest.as_ref().try_into();
+    Fingerprint(bytes.expect("SHA-256 has 32 bytes"))
+}
+
+/// The fingerprint of a certificate, in lower-case hex.
+fn fingerprint_id(der: &[u8]) -> DeviceId {
+    let hex = fingerprint(der).to_string();
     DeviceId::parse(&hex).expect("64 digits and letters are an id")
 }
 

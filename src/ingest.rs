@@ -10,7 +10,7 @@ mod head;
 mod refusal;
 mod routes;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub use routes::{Authorities, Routes};
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::config::HttpConfig;
-use crate::identity::{Device, IdentityError, Link};
+use crate::devices::Settings;
+use crate::identity::{Credential, Device, IdentityError};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
 use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::{Bounds, Ledger};
@@ -37,14 +38,28 @@ use head::Head;
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
     pub device: Result<KnownDevice, IdentityError>,
-    /// The certificates that a list of revoked ones is asked about; empty where there is no list.
-    pub chain: Vec<Link>,
-    /// Whether a certificate of the chain has been revoked: nothing is taken any more.
-    pub is_revoked: Cell<bool>,
+    /// By which right it speaks for its device.
+    pub credential: Credential,
+    pub standing: Cell<Standing>,
+    /// The edition of the devices file by which it was judged.
+    pub edition: Cell<u64>,
     pub content_types: ContentTypes,
     /// Where the connection came from.
     pub address: IpAddr,
     pub address_limits: AddressLimits,
+}
+
+/// Whether a connection may go on. Once it has fallen, nothing is taken any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    #[default]
+    Good,
+    /// A certificate of its chain has been revoked, or nobody vouches for it any more.
+    Revoked,
+    /// The devices file does not name its certificate as it did.
+    Unpinned,
+    /// The devices file denies its device.
+    Denied,
 }
 
 /// A device with a usable id.
@@ -52,8 +67,21 @@ pub struct KnownDevice {
     pub device: Device,
     /// `Err` when the table of buckets was full when the device connected.
     pub limits: Result<DeviceLimits, TableFull>,
+    /// The streams that it may write, where the devices file says so.
+    pub streams: RefCell<Option<Arc<[Box<str>]>>>,
     /// The memory that its records hold, on this and its other connections.
     pub memory: DeviceMemory,
+}
+
+impl KnownDevice {
+    /// Holds the device to what the devices file says, and to the environment where that is
+    /// silent.
+    pub(crate) fn hold_to(&self, settings: Settings, limits: &Limits) {
+        if let Ok(own) = &self.limits {
+            limits.hold_to(&self.device.id, own, &settings);
+        }
+        self.streams.replace(settings.streams);
+    }
 }
 
 impl Caller {
@@ -73,8 +101,10 @@ impl Caller {
             Ok(known) => known,
             Err(error) => return Err(Refusal::InvalidIdentity(error.clone())),
         };
-        if self.is_revoked.get() {
-            return Err(Refusal::CertificateRevoked);
+        match self.standing.get() {
+            Standing::Good => {}
+            Standing::Revoked | Standing::Unpinned => return Err(Refusal::CertificateRevoked),
+            Standing::Denied => return Err(Refusal::DeviceDenied),
         }
         if !known.device.is_valid_at(at) {
             return Err(Refusal::CertificateExpired);
@@ -166,7 +196,10 @@ impl Ingest {
         self.gate
             .limits
             .take_request(limits, &caller.address_limits, now)?;
-        let stream = self.routes.resolve(head, &device.id)?;
+        let own_streams = known.streams.borrow();
+        let stream = self
+            .routes
+            .resolve(head, &device.id, own_streams.as_deref())?;
         let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;

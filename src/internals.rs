@@ -25,6 +25,13 @@ pub mod delivery {
     pub use crate::delivery::{Backlog, Delivery, DeliveryOptions};
 }
 
+pub mod devices {
+    pub use crate::devices::{
+        Change, Devices, DevicesError, Fingerprint, Pin, Settings, Source, Verdict, edit, read,
+        read_text,
+    };
+}
+
 pub mod durable {
     pub use crate::durable::lock::LockError;
 }
@@ -62,14 +69,15 @@ pub mod http {
 
 pub mod identity {
     pub use crate::identity::{
-        Authority, AuthorityId, Bundle, Crl, CrlError, Device, Identity, IdentityError, Link,
-        PublicKey, Scope, Signed, authority, links, serial, significant,
+        Authority, AuthorityId, Bundle, Credential, Crl, CrlError, Device, Identity, IdentityError,
+        Link, Pinned, PublicKey, Scope, Signed, Vouched, authority, links, serial, significant,
     };
 }
 
 pub mod ingest {
     pub use crate::ingest::{
         Authorities, Caller, ContentTypes, Gate, Ingest, KnownDevice, Refusal, RequestHead, Routes,
+        Standing,
     };
 }
 

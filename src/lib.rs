@@ -6,7 +6,8 @@
 //! 1. [`worker`]: one thread per core, one single-threaded runtime, its own listeners and lanes.
 //! 2. [`accept`]: a permit, then TLS or QUIC within a deadline.
 //! 3. [`tls`]: the client certificate is required and verified.
-//! 4. [`identity`]: the leaf certificate becomes a device, once per connection.
+//! 4. [`identity`]: the leaf certificate becomes a device, once per connection; [`devices`] says
+//!    whether it may speak.
 //! 5. [`http`]: h1, h2 and h3 are thin adapters over one service.
 //! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
@@ -31,6 +32,7 @@ mod batcher;
 mod cli;
 mod config;
 mod delivery;
+mod devices;
 mod durable;
 mod gateway;
 mod handover;

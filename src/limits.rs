@@ -13,6 +13,7 @@
 //! Failure: [`Denied::Refused`] names the bucket and when to come back; [`Denied::TableFull`] means
 //! that nobody else's bucket can be forgotten to make room for this one.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crossbeam_utils::CachePadded;
 use wildmatch::WildMatch;
 
 use crate::config::LimitsConfig;
+use crate::devices::Settings;
 use crate::record::DeviceId;
 use crate::sync::{self, Arc};
 use crate::words::Scope;
@@ -161,9 +163,20 @@ impl Limits {
         let buckets = self.devices.handle(device.as_str(), now)?;
         Ok(DeviceLimits {
             buckets,
-            requests: self.class_of(device),
-            bytes: self.device_bytes,
+            requests: Cell::new(self.class_of(device)),
+            bytes: Cell::new(self.device_bytes),
         })
+    }
+
+    /// Holds a device to settings of its own from now on, and to its class where they are silent.
+    pub(crate) fn hold_to(&self, device: &DeviceId, limits: &DeviceLimits, settings: &Settings) {
+        let requests = match settings.requests {
+            Some(quota) => Rule::new(quota),
+            None => self.class_of(device),
+        };
+        limits.requests.set(requests);
+        let bytes = settings.bytes.map(Rule::new);
+        limits.bytes.set(bytes.unwrap_or(self.device_bytes));
     }
 
     /// The rule for requests of the first class that the device is in.
@@ -227,31 +240,32 @@ pub(crate) fn network_of(address: IpAddr) -> u128 {
     }
 }
 
-/// The buckets of a device, as one of its connections holds them.
+/// The buckets of a device, as one of its connections holds them: a connection is its worker's own,
+/// and what it is held to may change.
 pub struct DeviceLimits {
     buckets: Handle,
-    requests: Rule,
-    bytes: Rule,
+    requests: Cell<Rule>,
+    bytes: Cell<Rule>,
 }
 
 impl DeviceLimits {
     /// Takes one request.
     pub fn take_request(&self, now: Nanos) -> Result<(), Denied> {
         self.buckets
-            .take(Which::First, &self.requests, 1, now)
+            .take(Which::First, &self.requests.get(), 1, now)
             .map_err(Denied::at(Scope::Device))
     }
 
     /// Takes `bytes` of a body.
     pub(crate) fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
         self.buckets
-            .take(Which::Second, &self.bytes, bytes, now)
+            .take(Which::Second, &self.bytes.get(), bytes, now)
             .map_err(Denied::at(Scope::DeviceBytes))
     }
 
     /// Whether a body of so many bytes can never pass: 413, not 429.
     pub fn bytes_exceed_burst(&self, bytes: u64) -> bool {
-        self.bytes.exceeds_burst(bytes)
+        self.bytes.get().exceeds_burst(bytes)
     }
 }
 

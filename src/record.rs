@@ -35,13 +35,18 @@ impl DeviceId {
     /// `None` when the text is empty, longer than 128 characters, or has a character outside
     /// `A-Za-z0-9._:/@-`.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=DEVICE_ID_CHARS_MAX).contains(&text.len());
-        (fits && text.bytes().all(is_device_id_byte)).then(|| Self(text.into()))
+        is_device_id(text).then(|| Self(text.into()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether [`DeviceId::parse`] would take the text.
+pub(crate) fn is_device_id(text: &str) -> bool {
+    let fits = (1..=DEVICE_ID_CHARS_MAX).contains(&text.len());
+    fits && text.bytes().all(is_device_id_byte)
 }
 
 fn is_device_id_byte(byte: u8) -> bool {

@@ -29,6 +29,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 
 pub(crate) use quic::QuicConfigs;
@@ -39,6 +41,7 @@ pub(crate) use stream::{Buffers, PlainHttp, TlsStream};
 pub(crate) use tickets::SharedCertificates;
 pub(crate) use verifier::{Note, Refused, take_refused};
 
+use crate::devices::Devices;
 use crate::record::Timestamp;
 use crate::words::{Handshake, Reload};
 
@@ -90,6 +93,8 @@ impl TlsError {
 pub(crate) struct Configs {
     pub tcp: Arc<ServerConfig>,
     pub quic: QuicConfigs,
+    /// What both ask about a client's certificate.
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 /// What a worker needs of the files, as they are now.
@@ -99,8 +104,21 @@ pub(crate) struct Tls {
     /// The secret of stateless resets, as the files were at start.
     pub resets: Resets,
     pub revocation: watch::Receiver<Arc<Revocation>>,
+    pub devices: watch::Receiver<Arc<Devices>>,
     /// The certificates that tickets need not hold.
     pub certificates: Arc<SharedCertificates>,
+}
+
+impl Tls {
+    /// Verifies a client's chain as a full handshake would now.
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Handshake> {
+        let (leaf, others) = chain.split_first().ok_or(Handshake::NoCertificate)?;
+        let configs = self.configs.load();
+        let verified = configs
+            .verifier
+            .verify_client_cert(leaf, others, UnixTime::now());
+        verified.map(drop).map_err(|error| failure(&error))
+    }
 }
 
 /// Why a handshake failed, for its metric.

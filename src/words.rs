@@ -62,7 +62,13 @@ word! {
 
 word! {
     /// What the file holds that could not be reloaded.
-    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl", Password = "password" }
+    pub(crate) Reload {
+        Certificate = "certificate",
+        ClientCa = "client_ca",
+        Crl = "crl",
+        Devices = "devices",
+        Password = "password",
+    }
 }
 
 word! {

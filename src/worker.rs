@@ -135,7 +135,9 @@ impl Blueprint {
     fn service(&self, observers: WorkerObservers, batcher: Rc<Batcher>) -> Service {
         let (gate, routes) = (self.gate.clone(), self.routes.clone());
         let ingest = Ingest::new(&self.http, gate, routes, batcher);
-        let bell = Bell::hang(self.phases.clone(), self.trust.tls.revocation.clone());
+        let tls = &self.trust.tls;
+        let (revocation, devices) = (tls.revocation.clone(), tls.devices.clone());
+        let bell = Bell::hang(self.phases.clone(), revocation, devices);
         Service::new(&self.http, ingest, observers, bell, self.alt_svc.clone())
     }
 

@@ -5,6 +5,8 @@
 mod certificate;
 #[path = "../fuzz/checks/crl.rs"]
 mod crl;
+#[path = "../fuzz/checks/devices.rs"]
+mod devices;
 #[path = "../fuzz/checks/h3.rs"]
 mod h3;
 #[path = "../fuzz/checks/head.rs"]
@@ -223,6 +225,40 @@ fn lines_of_pem() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat().into_bytes())
 }
 
+/// A devices file with something of everything.
+const DEVICES: &str = "# who may speak\n\
+    allow press-7  rate=5/20 bytes=64KiB/256KiB streams=alarms,telemetry  # on trial\r\n\
+    deny  press-8  # was: rate=1/2\n\
+    allow plant-*\n\
+    pin sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 as=press-9 rate=0/0\n\
+    default deny";
+
+/// Bytes of which devices files are made.
+fn lines_of_devices() -> impl Strategy<Value = Vec<u8>> {
+    const PARTS: [&str; 18] = [
+        "\n",
+        "\r\n",
+        "\r",
+        " ",
+        "\t",
+        "#",
+        "# was: ",
+        "allow",
+        "deny",
+        "default",
+        "press-7",
+        "press-*",
+        "=",
+        "rate=1/2",
+        "streams=a,b",
+        "bytes=1KiB/1KiB",
+        "\n allow press-7 ",
+        "\ndeny press-7\t",
+    ];
+    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24)
+        .prop_map(|parts| parts.concat().into_bytes())
+}
+
 /// What is damaged was good before: otherwise the checks would look at nothing.
 #[test]
 fn what_is_good_is_taken() {
@@ -266,6 +302,8 @@ fn what_is_good_is_taken() {
         while frames.next(&mut stream).expect("frames").is_some() {}
         assert_eq!(frames.end(), Ok(()));
     }
+    let file = std::path::Path::new("devices");
+    assert!(forebay::internals::devices::read_text(DEVICES.as_bytes(), file).is_ok());
     assert!(SPOOLED[1].windows(4).any(|part| part == b"FBf1"));
     assert!(
         HEADS[..2]
@@ -281,11 +319,12 @@ fn regressions() {
         .chain(&*SPOOLED)
         .map(Vec::as_slice)
         .chain(HEADS.iter().map(|head| head.as_bytes()))
-        .chain([BUNDLE.as_slice()])
+        .chain([BUNDLE.as_slice(), DEVICES.as_bytes()])
         .chain(STREAMS);
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);
+        devices::check(data);
         h3::check(data);
         head::check(data);
         pem::check(data);
@@ -313,6 +352,11 @@ proptest! {
     #[test]
     fn pem_files(data in prop_oneof![damaged(BUNDLE.clone()), lines_of_pem()]) {
         pem::check(&data);
+    }
+
+    #[test]
+    fn devices_files(data in prop_oneof![damaged(DEVICES.into()), lines_of_devices()]) {
+        devices::check(&data);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const RANKS: &[&[&str]] = &[
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
-    &["health", "telemetry::journal", "telemetry::top"],
+    &["devices", "health", "telemetry::journal", "telemetry::top"],
     &["telemetry::audit", "telemetry::access"],
     &["telemetry::otlp"],
     &["telemetry::spans"],

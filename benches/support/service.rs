@@ -13,10 +13,11 @@ use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
 };
 use forebay::internals::delivery::{Delivery, DeliveryOptions};
+use forebay::internals::devices::Fingerprint;
 use forebay::internals::handover;
 use forebay::internals::health::Health;
 use forebay::internals::http::{Bell, Connection, Service, h1, h2};
-use forebay::internals::identity::Device;
+use forebay::internals::identity::{Credential, Device, Vouched};
 use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice, Routes};
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::Limits;
@@ -160,7 +161,8 @@ pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
     let routes = Routes::new(Authorities::new(["localhost"]), &streams(), &[]);
     let gate = Gate::new(limits(), admission);
     let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher);
-    let bell = Bell::hang(phases, watch::channel(Arc::new(Revocation::off())).1);
+    let revocation = watch::channel(Arc::new(Revocation::off())).1;
+    let bell = Bell::hang(phases, revocation, watch::channel(Arc::default()).1);
     let observers = WorkerObservers::counting(metrics.worker(0));
     let alt_svc = http::HeaderValue::from_static("h3=\":8443\"; ma=86400");
     let service = Service::new(&http, ingest, observers, bell, Some(alt_svc));
@@ -189,18 +191,22 @@ pub fn caller(service: &Service, number: usize) -> Caller {
     let device = Ok(KnownDevice {
         device,
         limits: limits.device(&id, now),
+        streams: Default::default(),
         memory: gate.admission.device(&id),
     });
     let address_limits = limits
         .address([127, 0, 0, 1].into(), now)
         .expect("there is room");
-    let (is_revoked, content_types) = Default::default();
     let address = [127, 0, 0, 1].into();
     Caller {
         device,
-        chain: Vec::new(),
-        is_revoked,
-        content_types,
+        credential: Credential {
+            certificate: Fingerprint([0; 32]),
+            vouched: Vouched::Chain(Vec::new()),
+        },
+        standing: Default::default(),
+        edition: Default::default(),
+        content_types: Default::default(),
         address,
         address_limits,
     }

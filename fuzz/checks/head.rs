@@ -63,7 +63,7 @@ fn check_path(data: &[u8]) {
     let device = DeviceId::parse("plc-1").expect("an id");
     let head = RequestHead::new("POST", path, Some("localhost"));
     let leads = routes
-        .resolve(&head, &device)
+        .resolve(&head, &device, None)
         .ok()
         .map(|stream| stream.get());
     let expected = match path {
@@ -78,7 +78,9 @@ fn check_path(data: &[u8]) {
         .rsplit_once(':')
         .map_or(path, |(host, _)| host)
         .trim_end_matches('.');
-    assert!(routes.resolve(&head, &device).is_err() || host.eq_ignore_ascii_case("localhost"));
+    assert!(
+        routes.resolve(&head, &device, None).is_err() || host.eq_ignore_ascii_case("localhost")
+    );
 }
 
 /// The data of a chunked body that arrives in pieces of this size, and whether it has ended.

@@ -17,9 +17,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, WorkerConnectionIds, pace};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted, WorkerConnectionIds, pace};
 use crate::http::{self, Connection};
-use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
 use crate::tls::{self, Note};
@@ -217,8 +216,12 @@ impl Acceptor {
 
     /// Serves a connection, or closes it where its device has too many.
     async fn serve_h3(&self, shaken: Shaken, address: IpAddr, address_limits: AddressLimits) {
-        let Shaken { quic, chain, links } = shaken;
-        let caller = self.caller(chain.as_deref(), links, address, address_limits);
+        let Shaken {
+            quic,
+            chain,
+            vetted,
+        } = shaken;
+        let caller = self.caller(chain.as_deref(), vetted, address, address_limits);
         let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
             return quic.close(H3_EXCESSIVE_LOAD, b"");
         };
@@ -251,7 +254,11 @@ impl Acceptor {
         };
         let chain = client_chain(&quic);
         match self.vet(chain.as_deref()) {
-            Ok(links) => Ok(Shaken { quic, chain, links }),
+            Ok(vetted) => Ok(Shaken {
+                quic,
+                chain,
+                vetted,
+            }),
             // Dropped, the connection is closed.
             Err(result) => Err(Failed::after(result, chain.as_deref())),
         }
@@ -283,8 +290,8 @@ impl Acceptor {
 struct Shaken {
     quic: quinn::Connection,
     chain: Option<Vec<CertificateDer<'static>>>,
-    /// What is to be asked about the chain.
-    links: Vec<Link>,
+    /// What has been found out about the client.
+    vetted: Vetted,
 }
 
 fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {

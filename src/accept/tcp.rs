@@ -16,9 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use super::capacity::Seat;
 use super::pace::Pace;
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted};
 use crate::http::{self, Connection};
-use crate::identity::Link;
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
 use crate::tls::{self, PlainHttp, TlsStream};
@@ -54,8 +53,8 @@ const TLS_REQUIRED: &str = "HTTP/1.1 400 Bad Request\r\n\
 /// A connection being served.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A stream whose handshake has ended well, and what is to be asked about its client's chain.
-type Shaken = (TlsStream<TcpStream>, Vec<Link>);
+/// A stream whose handshake has ended well, and what has been found out about its client.
+type Shaken = (TlsStream<TcpStream>, Vetted);
 
 /// A connection to be served, and its place among those of its device.
 type Seated = (Serving, Seat);
@@ -178,12 +177,12 @@ impl Acceptor {
         address: IpAddr,
         address_limits: AddressLimits,
     ) -> Option<Seated> {
-        let (stream, links) = self.shake_hands(stream, address).await?;
+        let (stream, vetted) = self.shake_hands(stream, address).await?;
         let protocol = match stream.alpn_protocol() {
             Some(b"h2") => Protocol::H2,
             _ => Protocol::H1,
         };
-        let caller = self.caller(stream.peer_certificates(), links, address, address_limits);
+        let caller = self.caller(stream.peer_certificates(), vetted, address, address_limits);
         let Some(seat) = self.seat(&caller, stream.peer_certificates(), "tcp") else {
             turn_away(stream, protocol).await;
             return None;
@@ -244,7 +243,7 @@ impl Acceptor {
     /// Vets the client's chain, and closes the connection of one that may not go on.
     async fn vet_client(&self, stream: TlsStream<TcpStream>) -> Result<Shaken, Failed> {
         match self.vet(stream.peer_certificates()) {
-            Ok(links) => Ok((stream, links)),
+            Ok(vetted) => Ok((stream, vetted)),
             Err(result) => {
                 let failed = Failed::after(result, stream.peer_certificates());
                 deliver_alert(stream).await;

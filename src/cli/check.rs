@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::{environment, flags, given, say, start_log, wrong};
 use crate::config::{Config, ConfigErrors, JournalTarget, Raw, SinkConfig, raise_open_file_limit};
+use crate::devices::DevicesFile;
 use crate::gateway::sink_options;
 use crate::record::{StreamIndex, Timestamp};
 use crate::sink::Sink;
@@ -104,7 +105,9 @@ fn faults_of_files(config: &Config) -> Vec<String> {
 
 /// Reads the files of TLS, and tells when what they hold ends.
 fn look_at_tls(config: &Config) -> anyhow::Result<()> {
-    let reloader = Reloader::start(config.tls.clone())?;
+    let devices = DevicesFile::start(config.devices_file.clone());
+    let devices = devices.context("FOREBAY_DEVICES_FILE")?;
+    let reloader = Reloader::start(config.tls.clone(), devices.subscribe())?;
     let (certificate, ends) = (reloader.certificate(), reloader.ends());
     let all = [
         ("server certificate", Some(certificate.not_after)),

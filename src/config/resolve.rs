@@ -151,6 +151,7 @@ impl Reader<'_> {
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             tls: self.tls(),
             device_id_sources: self.value("FOREBAY_DEVICE_ID", value::id_sources, Vec::new()),
+            devices_file: self.optional("FOREBAY_DEVICES_FILE", file),
             expiry_notice: self.value("FOREBAY_EXPIRY_NOTICE", value::duration, Duration::ZERO),
             stream_access: self.value("FOREBAY_STREAM_ACCESS", access, Vec::new()),
             streams: streams.unwrap_or_default(),

@@ -258,7 +258,8 @@ fn stream(part: &str) -> Parsed<StreamConfig> {
     })
 }
 
-fn is_stream_name(name: &str) -> bool {
+/// Whether the text may be the name of a stream.
+pub(crate) fn is_stream_name(name: &str) -> bool {
     let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fits = (1..=128).contains(&name.len()) && name != "." && name != "..";
     fits && name.bytes().all(may_stand)
@@ -349,7 +350,7 @@ fn is_label(label: &str) -> bool {
 }
 
 /// Reads a glob, which matches device ids, so it has no other characters but `*` and `?`.
-fn device_glob(glob: &str) -> Parsed<String> {
+pub(crate) fn device_glob(glob: &str) -> Parsed<String> {
     let plain = glob.replace(['*', '?'], "x");
     let fault = "has a glob that can match no device id (A-Za-z0-9._:/@- with * and ?)";
     match DeviceId::parse(&plain) {

@@ -71,6 +71,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(TLS, "FOREBAY_TLS_CRL_STRICT", Value("true"), "false", "with CRLs set: an issuer without a CRL, or with an expired one, means refusal"),
     variable(TLS, "FOREBAY_TLS_MIN_VERSION", Value("1.2"), "1.3", "least TLS version on TCP: 1.2 or 1.3"),
     variable(TLS, "FOREBAY_DEVICE_ID", Value("san-uri,san-dns,cn"), "san-uri,cn", "where the device id stands in a certificate, in order: san-uri, san-dns, cn, fingerprint"),
+    variable(TLS, "FOREBAY_DEVICES_FILE", Unset("none: every device may speak"), "/etc/forebay/devices", "who may speak and what each is held to, read again when it changes: allow, deny, pin, default; see fleets.md"),
     variable(TLS, "FOREBAY_EXPIRY_NOTICE", Value("30d"), "14d", "how long before its certificate expires a device is told, in Forebay-Certificate-Expires"),
     variable(TLS, "FOREBAY_AUTHORITIES", Unset("none"), "ingest.example.com", "host names beside those of the server certificate, comma-separated; * is any"),
     variable(STREAMS, "FOREBAY_STREAMS", Value("telemetry"), "telemetry,alarms=plant-alarms", "stream names, the first is the default one; name=target where the sink calls it otherwise"),

@@ -1,4 +1,4 @@
-//! Looks at the files of TLS every two seconds, and at once after SIGHUP, and makes known what has
+//! Looks at the files of TLS and the devices file every two seconds, and at once after SIGHUP, and makes known what has
 //! changed.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::devices::DevicesWatch;
 use super::ends::Warned;
 use super::foundation::Foundation;
 use super::notify::Notifier;
@@ -28,6 +29,7 @@ const _: () = assert!(LOOK_INTERVAL.as_secs() < 5);
 /// Watches the files.
 pub(crate) struct Watch {
     reloader: Reloader,
+    devices: DevicesWatch,
     routes: Arc<Routes>,
     observers: Observers,
     /// Names beside those of the server's certificate.
@@ -39,11 +41,13 @@ impl Watch {
     pub(crate) fn new(
         config: &HttpConfig,
         reloader: Reloader,
+        devices: DevicesWatch,
         routes: &Arc<Routes>,
         foundation: &Foundation,
     ) -> Self {
         let mut watch = Self {
             reloader,
+            devices,
             routes: routes.clone(),
             observers: foundation.observers.clone(),
             authorities: config.authorities.clone(),
@@ -69,12 +73,12 @@ impl Watch {
             }
             let looked = spawn_blocking(move || {
                 let changes = self.reloader.look(reads_all);
+                self.devices
+                    .look(reads_all, &mut self.reloader, &self.observers);
                 (self, changes)
             });
             let Ok((watch, changes)) = looked.await else {
-                return tracing::error!(
-                    "files of TLS are not looked at any more: restart the gateway"
-                );
+                return tracing::error!("files are not looked at any more: restart the gateway");
             };
             self = watch;
             changes.iter().for_each(|change| self.make_known(change));

@@ -1,5 +1,5 @@
-//! Tells the connections of one worker that the gateway drains, or that authorities or CRLs are
-//! other ones.
+//! Tells the connections of one worker that the gateway drains, or that authorities, CRLs or the
+//! devices file are other ones.
 //!
 //! A connection looks at one number of its own worker each time it is polled; nothing is shared
 //! with other workers. The worker runs [`Bell::run`], which waits for the news and wakes everyone.
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use crate::identity::Link;
+use crate::devices::Devices;
 use crate::lifecycle::{Phase, Phases};
 use crate::tls::Revocation;
 
@@ -23,6 +23,7 @@ use crate::tls::Revocation;
 pub struct Bell {
     phases: Phases,
     revocation: watch::Receiver<Arc<Revocation>>,
+    devices: watch::Receiver<Arc<Devices>>,
     rings: Cell<u32>,
     /// The phase as connections see it, which ask at each poll: a thread's own word, set before
     /// they are woken.
@@ -32,27 +33,37 @@ pub struct Bell {
 
 impl Bell {
     /// Rings for as long as the local set lives on which this is called.
-    pub fn hang(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Rc<Self> {
-        let bell = Rc::new(Self::new(phases, revocation));
+    pub fn hang(
+        phases: Phases,
+        revocation: watch::Receiver<Arc<Revocation>>,
+        devices: watch::Receiver<Arc<Devices>>,
+    ) -> Rc<Self> {
+        let bell = Rc::new(Self::new(phases, revocation, devices));
         let rings = bell.clone();
         spawn_local(async move { rings.run().await });
         bell
     }
 
-    fn new(phases: Phases, revocation: watch::Receiver<Arc<Revocation>>) -> Self {
+    fn new(
+        phases: Phases,
+        revocation: watch::Receiver<Arc<Revocation>>,
+        devices: watch::Receiver<Arc<Devices>>,
+    ) -> Self {
         Self {
             phases,
             revocation,
+            devices,
             rings: Cell::default(),
             draining_since: Cell::default(),
             listeners: RefCell::default(),
         }
     }
 
-    /// Rings when the gateway drains and at each change of what is revoked, until nobody is left to
-    /// make one.
+    /// Rings when the gateway drains and at each change of what is revoked or of the devices file,
+    /// until nobody is left to make one.
     async fn run(&self) {
         let mut revocation = self.revocation.clone();
+        let mut devices = self.devices.clone();
         let mut draining = pin!(self.phases.reached(Phase::Draining));
         loop {
             tokio::select! {
@@ -60,6 +71,7 @@ impl Bell {
                     self.draining_since.set(Some(Instant::now()));
                 }
                 Ok(()) = revocation.changed() => {}
+                Ok(()) = devices.changed() => {}
                 else => return,
             }
             self.ring();
@@ -71,9 +83,14 @@ impl Bell {
         self.draining_since.get().is_some()
     }
 
-    /// Whether a certificate of the chain has been revoked, as is known now.
-    pub(crate) fn is_revoked(&self, chain: &[Link]) -> bool {
-        self.revocation.borrow().is_revoked(chain)
+    /// What is revoked, as is known now.
+    pub(crate) fn revocation(&self) -> watch::Ref<'_, Arc<Revocation>> {
+        self.revocation.borrow()
+    }
+
+    /// What the devices file says now.
+    pub(crate) fn devices(&self) -> watch::Ref<'_, Arc<Devices>> {
+        self.devices.borrow()
     }
 
     /// Since when the gateway drains, if it does.
@@ -134,7 +151,8 @@ mod tests {
     async fn each_ring_is_heard_once_and_those_who_left_are_not_called() {
         let lifecycle = Lifecycle::new();
         let (revocation, revoked) = watch::channel(Arc::new(Revocation::off()));
-        let bell = Rc::new(Bell::new(lifecycle.phases(), revoked));
+        let no_devices = watch::channel(Arc::default()).1;
+        let bell = Rc::new(Bell::new(lifecycle.phases(), revoked, no_devices));
         let (mut stays, leaves) = (bell.listen(), bell.listen());
         drop(leaves);
         let hears = std::future::poll_fn(|context| {

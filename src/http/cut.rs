@@ -1,11 +1,12 @@
 //! Cutting connections that have no right to go on, or nobody to go on with: a certificate has been
-//! revoked while its connection lives, or before its session was resumed, or its authority has been
-//! taken out of the bundle.
+//! revoked while its connection lives, or before its session was resumed, its authority has been
+//! taken out of the bundle, or the devices file denies its device.
 //!
-//! Every adapter serves within [`until_cut`]. From the revocation of its certificate on each
-//! further request of a connection is refused, the connection drains, and after [`CUT_AFTER`] it is
-//! closed, whatever is under way. A connection that has not asked anything yet is not drained: its
-//! first request is answered, so that the device learns why. When the gateway drains, a connection
+//! Every adapter serves within [`until_cut`]. From the fall of a connection on each further request
+//! of it is refused, the connection drains, and after [`CUT_AFTER`] it is closed, whatever is under
+//! way. A connection that has not asked anything yet is not drained: its first request is answered,
+//! so that the device learns why; one of a device that was denied before it connected waits for
+//! that for [`KNOCK_AFTER`]. When the gateway drains, a connection
 //! is closed [`LEFT_AFTER`] its last request has been answered, whatever its client does or leaves
 //! undone: it may acknowledge nothing, give no window, stop in the middle of a head, or read no
 //! answer.
@@ -18,11 +19,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
+use super::standing::review;
 use super::{Connection, NEXT_REQUEST_GRACE, Service};
-use crate::telemetry::audit::Event;
+use crate::ingest::Standing;
 
-/// What is under way on a connection that has been revoked gets this long to end.
+/// What is under way on a connection that may not go on gets this long to end.
 const CUT_AFTER: Duration = Duration::from_secs(1);
+
+/// A connection of a device that was denied already gets this long to ask, and be told so.
+const KNOCK_AFTER: Duration = Duration::from_secs(10);
+
+const _: () = assert!(KNOCK_AFTER.as_secs() >= CUT_AFTER.as_secs());
 
 /// A connection with nothing in flight gets this long to end by itself, once the gateway drains.
 const LEFT_AFTER: Duration = Duration::from_millis(1500);
@@ -39,7 +46,7 @@ pub(crate) async fn until_cut<F: Future<Output = ()>>(
     let mut cut = Cut::default();
     poll_fn(|context| {
         while listener.poll_ring(context).is_ready() {
-            cut.note_revocation(connection, service);
+            cut.note_standing(connection, service);
         }
         if cut.poll_due(connection, service, context).is_ready() {
             return Poll::Ready(());
@@ -52,19 +59,21 @@ pub(crate) async fn until_cut<F: Future<Output = ()>>(
 /// When a connection is to be cut.
 #[derive(Default)]
 struct Cut {
-    revoked_at: Option<Instant>,
+    /// When it is closed, once it may not go on.
+    ends_at: Option<Instant>,
     /// Made when there is something to wait for: idle connections are many.
     timer: Option<Deadline>,
 }
 
 impl Cut {
-    fn note_revocation(&mut self, connection: &Connection, service: &Service) {
-        let caller = &connection.caller;
-        let is_revoked = || service.bell.is_revoked(&caller.chain);
-        if self.revoked_at.is_none() && is_revoked() {
-            caller.is_revoked.set(true);
-            write_down(connection, service);
-            self.revoked_at = Some(Instant::now());
+    fn note_standing(&mut self, connection: &Connection, service: &Service) {
+        if self.ends_at.is_some() {
+            return;
+        }
+        let was_good = connection.caller.standing.get() == Standing::Good;
+        if review(connection, service) != Standing::Good {
+            let grace = if was_good { CUT_AFTER } else { KNOCK_AFTER };
+            self.ends_at = Some(Instant::now() + grace);
         }
     }
 
@@ -84,23 +93,10 @@ impl Cut {
 
     /// It moves on for as long as a request is under way on a connection that drains.
     fn deadline(&self, connection: &Connection, service: &Service) -> Option<Instant> {
-        let cut_at = self.revoked_at.map(|at| at + CUT_AFTER);
         let Some(draining_since) = service.bell.draining_since() else {
-            return cut_at;
+            return self.ends_at;
         };
         let left_at = draining_since.max(connection.idle_since()) + LEFT_AFTER;
-        Some(cut_at.map_or(left_at, |cut_at| cut_at.min(left_at)))
+        Some(self.ends_at.map_or(left_at, |ends_at| ends_at.min(left_at)))
     }
-}
-
-fn write_down(connection: &Connection, service: &Service) {
-    let caller = &connection.caller;
-    let serial = caller.chain.first().map(|leaf| &*leaf.serial);
-    let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
-    service.audit.record(Event::ConnectionCut {
-        address,
-        protocol,
-        device,
-        serial,
-    });
 }

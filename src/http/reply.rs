@@ -90,12 +90,17 @@ fn wait(refusal: &Refusal) -> Option<HeaderValue> {
     }
 }
 
-/// Whether the connection is of no further use: its certificate is at fault, or it has no buckets.
+/// Whether the connection is of no further use: its certificate or its device is at fault, or it
+/// has no buckets.
 pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     use Refusal::*;
     matches!(
         refusal,
-        InvalidIdentity(_) | CertificateRevoked | CertificateExpired | DeviceTableFull
+        InvalidIdentity(_)
+            | CertificateRevoked
+            | DeviceDenied
+            | CertificateExpired
+            | DeviceTableFull
     )
 }
 
@@ -187,6 +192,12 @@ fn problem(refusal: &Refusal) -> Problem {
             "certificate-revoked",
             "Certificate revoked",
             "The device certificate, or one that vouches for it, has been revoked.".into(),
+        ),
+        DeviceDenied => (
+            403,
+            "device-denied",
+            "Device denied",
+            "This device may not send readings: its operator has shut it out.".into(),
         ),
         CertificateExpired => (
             403,

@@ -86,6 +86,12 @@ impl Bundle {
         self.ids.contains(id)
     }
 
+    /// Whether the key, a SubjectPublicKeyInfo in DER, has signed something.
+    pub(crate) fn has_signed(&self, key_info: &[u8], signed: &Signed) -> bool {
+        let key = PublicKey::read(key_info);
+        key.is_ok_and(|key| (self.verify)(&key, signed))
+    }
+
     fn named(&self, name: &[u8]) -> &[Authority] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
@@ -230,9 +236,7 @@ impl<'a> Vouching<'a> {
             return true;
         }
         self.signatures += 1;
-        let key = PublicKey::read(key_info);
-        self.signatures <= SIGNATURES_MAX
-            && key.is_ok_and(|key| (self.bundle.verify)(&key, &certificate.signed))
+        self.signatures <= SIGNATURES_MAX && self.bundle.has_signed(key_info, &certificate.signed)
     }
 }
 
@@ -280,7 +284,7 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
 
 /// How a CRL names the certificate. Distribution points that cannot be read are as none: no list of
 /// a partition speaks for such a certificate.
-fn link(certificate: &X509Certificate) -> Link {
+pub(super) fn link(certificate: &X509Certificate) -> Link {
     let extension = certificate.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
     let points = match extension {
         Ok(Some(extension)) => scope::points(extension.value).unwrap_or_default(),

@@ -224,7 +224,7 @@ fn the_fingerprint_is_the_sha_256_of_the_whole_certificate() {
             .collect::<String>()
     );
     // FIPS 180-2, appendix B.1.
-    let abc = fingerprint(b"abc");
+    let abc = fingerprint_id(b"abc");
     assert_eq!(
         abc.as_str(),
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -18,6 +18,8 @@ pub enum Refusal {
     InvalidIdempotencyKey,
     InvalidIdentity(IdentityError),
     CertificateRevoked,
+    /// The devices file denies the device.
+    DeviceDenied,
     CertificateExpired,
     StreamForbidden,
     NotFound,

@@ -123,10 +123,12 @@ impl Routes {
     }
 
     /// The stream that the request is for: authority, path, method and access, in this order.
+    /// `own_streams` are those that the device may write, where it has streams of its own.
     pub fn resolve(
         &self,
         head: &RequestHead<'_>,
         device: &DeviceId,
+        own_streams: Option<&[Box<str>]>,
     ) -> Result<StreamIndex, Refusal> {
         if !self.authorities.load().allow(host_of(head.authority()?)?) {
             return Err(Refusal::Misdirected);
@@ -136,7 +138,7 @@ impl Routes {
             return Err(Refusal::MethodNotAllowed);
         }
         match stream {
-            Some(stream) if self.streams[stream.get()].allows(device) => Ok(stream),
+            Some(stream) if self.streams[stream.get()].allows(device, own_streams) => Ok(stream),
             _ => Err(Refusal::StreamForbidden),
         }
     }
@@ -158,7 +160,10 @@ impl Routes {
 
 impl Route {
     #[inline]
-    fn allows(&self, device: &DeviceId) -> bool {
+    fn allows(&self, device: &DeviceId, own_streams: Option<&[Box<str>]>) -> bool {
+        if let Some(streams) = own_streams {
+            return streams.iter().any(|name| **name == *self.name);
+        }
         self.devices
             .as_ref()
             .is_none_or(|globs| globs.iter().any(|glob| glob.matches(device.as_str())))

@@ -450,6 +450,5 @@ fn take_in_turns(
 fn limits_are_shared_by_workers() {
     fn shared<T: Send + Sync>() {}
     shared::<Limits>();
-    shared::<DeviceLimits>();
     shared::<AddressLimits>();
 }

@@ -63,6 +63,21 @@ pub(crate) enum Event<'a> {
         device: Option<&'a str>,
         serial: Option<&'a [u8]>,
     },
+    /// A request was answered 403 because the devices file denies its device.
+    DeviceDenied {
+        address: IpAddr,
+        protocol: &'static str,
+        device: Option<&'a str>,
+        serial: Option<&'a [u8]>,
+    },
+    /// A live connection is ended because of what the devices file says now.
+    DeviceCut {
+        address: IpAddr,
+        protocol: &'static str,
+        device: Option<&'a str>,
+        serial: Option<&'a [u8]>,
+        reason: &'static str,
+    },
     /// A connection is ended because of what it sends beside its requests.
     FloodEnded {
         address: IpAddr,
@@ -76,6 +91,12 @@ pub(crate) enum Event<'a> {
     RevocationsApplied {
         authorities: usize,
         revoked: usize,
+    },
+    /// A devices file is in force, with so many rules of each kind.
+    DevicesReloaded {
+        exact: usize,
+        globs: usize,
+        pins: usize,
     },
     ReloadFailed {
         what: &'static str,
@@ -95,16 +116,19 @@ pub(crate) struct Certificate<'a> {
 }
 
 /// The name of each [`Event`], in their order.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 13] = [
     "started",
     "stopped",
     "handshake-refused",
     "connection-refused",
     "forbidden",
     "connection-cut",
+    "device-denied",
+    "device-cut",
     "flood-ended",
     "certificate-reloaded",
     "revocations-applied",
+    "devices-reloaded",
     "reload-failed",
 ];
 
@@ -216,10 +240,13 @@ impl Event<'_> {
             Self::ConnectionRefused { .. } => 3,
             Self::Forbidden { .. } => 4,
             Self::ConnectionCut { .. } => 5,
-            Self::FloodEnded { .. } => 6,
-            Self::CertificateReloaded { .. } => 7,
-            Self::RevocationsApplied { .. } => 8,
-            Self::ReloadFailed { .. } => 9,
+            Self::DeviceDenied { .. } => 6,
+            Self::DeviceCut { .. } => 7,
+            Self::FloodEnded { .. } => 8,
+            Self::CertificateReloaded { .. } => 9,
+            Self::RevocationsApplied { .. } => 10,
+            Self::DevicesReloaded { .. } => 11,
+            Self::ReloadFailed { .. } => 12,
         }
     }
 
@@ -250,6 +277,12 @@ impl Event<'_> {
                 protocol,
                 device,
                 serial,
+            }
+            | Self::DeviceDenied {
+                address,
+                protocol,
+                device,
+                serial,
             } => fields.of(address, protocol, device).hex("serial", serial),
             Self::Forbidden {
                 address,
@@ -257,6 +290,16 @@ impl Event<'_> {
                 device,
                 code,
             } => fields.of(address, protocol, device).text("code", code),
+            Self::DeviceCut {
+                address,
+                protocol,
+                device,
+                serial,
+                reason,
+            } => fields
+                .of(address, protocol, device)
+                .text("reason", reason)
+                .hex("serial", serial),
             Self::FloodEnded {
                 address,
                 protocol,
@@ -269,6 +312,10 @@ impl Event<'_> {
             } => fields
                 .raw("authorities", authorities)
                 .raw("revoked", revoked),
+            Self::DevicesReloaded { exact, globs, pins } => fields
+                .raw("exact", exact)
+                .raw("globs", globs)
+                .raw("pins", pins),
             Self::ReloadFailed { what, error } => fields.text("what", what).text("error", error),
         };
         fields

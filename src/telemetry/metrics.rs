@@ -71,6 +71,7 @@ struct Totals {
     refused: Vec<Counter>,
     sealed: Vec<Counter>,
     certificates_expiring: [Counter; 1],
+    devices_denied: [Counter; 1],
     floods_ended: [Counter; 1],
     queued_batches: [Gauge; 1],
 }
@@ -311,6 +312,10 @@ impl Totals {
                 "forebay_identity_certificates_expiring_total",
                 "Connections whose device was told that its certificate expires soon",
             )],
+            devices_denied: [counter(
+                "forebay_identity_devices_denied_total",
+                "Requests refused because the devices file denies their device",
+            )],
             floods_ended: [counter(
                 "forebay_http_floods_ended_total",
                 "Connections ended because of what they sent that came to nothing",
@@ -331,6 +336,9 @@ impl Totals {
         count(&self.sealed, workers, |one| &one.cells.sealed);
         count(&self.certificates_expiring, workers, |one| {
             iter::once(&one.cells.certificates_expiring)
+        });
+        count(&self.devices_denied, workers, |one| {
+            iter::once(&one.cells.devices_denied)
         });
         count(&self.floods_ended, workers, |one| {
             iter::once(&one.cells.floods_ended)

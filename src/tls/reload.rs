@@ -18,7 +18,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ProducesTickets;
 use tokio::sync::watch;
 
-use super::files::{self, CLIENT_CA, Stamp};
+use super::files::CLIENT_CA;
 use super::pair::Pair;
 use super::quic::QuicConfigs;
 use super::reset::Resets;
@@ -28,6 +28,8 @@ use super::tickets::{SharedCertificates, ShortTickets};
 use super::trust::{Ends, Trust};
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
+use crate::devices::Devices;
+use crate::durable::stamp::{Stamp, stamp};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
 
@@ -59,10 +61,13 @@ impl Change {
 }
 
 impl Reloader {
-    /// Reads all files.
-    pub(crate) fn start(config: TlsConfig) -> Result<Self, TlsError> {
+    /// Reads all files. `devices` has the certificates that need no chain.
+    pub(crate) fn start(
+        config: TlsConfig,
+        devices: watch::Receiver<Arc<Devices>>,
+    ) -> Result<Self, TlsError> {
         let resets = Resets::load(&config.key)?;
-        let loaded = Loaded::start(config)?;
+        let loaded = Loaded::start(config, devices)?;
         let certificates = Arc::<SharedCertificates>::default();
         let tickets = Tickets::new(&certificates)?;
         let configs = Arc::new(ArcSwap::from_pointee(loaded.configs(&tickets)?));
@@ -83,6 +88,7 @@ impl Reloader {
             configs: self.configs.clone(),
             resets: self.resets.clone(),
             revocation: self.revocation.subscribe(),
+            devices: self.loaded.devices.clone(),
             certificates: self.certificates.clone(),
         }
     }
@@ -111,8 +117,13 @@ impl Reloader {
         changes
     }
 
-    fn publish(&mut self, has_new_authorities: bool) -> Result<(), TlsError> {
-        if has_new_authorities {
+    /// Has every session begin anew: one that has begun with a pin that is gone must not go on.
+    pub(crate) fn void_tickets(&mut self) -> Result<(), TlsError> {
+        self.publish(true)
+    }
+
+    fn publish(&mut self, voids_tickets: bool) -> Result<(), TlsError> {
+        if voids_tickets {
             self.tickets = Tickets::new(&self.certificates)?;
         }
         let configs = self.loaded.configs(&self.tickets)?;
@@ -127,20 +138,23 @@ impl Reloader {
 struct Loaded {
     config: TlsConfig,
     provider: Arc<CryptoProvider>,
+    devices: watch::Receiver<Arc<Devices>>,
     pair: Watched<Pair>,
     trust: Watched<Trust>,
 }
 
 impl Loaded {
-    fn start(config: TlsConfig) -> Result<Self, TlsError> {
+    fn start(config: TlsConfig, devices: watch::Receiver<Arc<Devices>>) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let pair_files = [&config.cert[..], &config.key].concat();
         let pair = Watched::start(pair_files, || Pair::load(&config, &provider))?;
         let trust_files = [slice::from_ref(&config.client_ca), &config.crl].concat();
-        let trust = Watched::start(trust_files, || Trust::load(&config, &provider, None))?;
+        let load = || Trust::load(&config, &provider, &devices, None);
+        let trust = Watched::start(trust_files, load)?;
         Ok(Self {
             config,
             provider,
+            devices,
             pair,
             trust,
         })
@@ -157,7 +171,7 @@ impl Loaded {
 
     fn look_at_trust(&mut self, reads_all: bool) -> Option<Change> {
         let before = self.trust.value.revocation.clone();
-        let load = || Trust::load(&self.config, &self.provider, Some(&before));
+        let load = || Trust::load(&self.config, &self.provider, &self.devices, Some(&before));
         let looked = self.trust.look(reads_all, load)?;
         let trust = &self.trust.value;
         Some(match looked {
@@ -200,6 +214,7 @@ impl Loaded {
         Ok(Configs {
             tcp: Arc::new(tcp),
             quic,
+            verifier: trust.verifier.clone(),
         })
     }
 }
@@ -219,7 +234,7 @@ impl<T> Watched<T> {
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
         // Before reading: what is written meanwhile is seen by the next look.
-        let seen = files.iter().map(files::stamp).collect();
+        let seen = files.iter().map(stamp).collect();
         Ok(Self {
             value: load()?,
             files,
@@ -234,7 +249,7 @@ impl<T> Watched<T> {
         reads_all: bool,
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Option<Result<(), TlsError>> {
-        let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
+        let stamps: Vec<_> = self.files.iter().map(stamp).collect();
         debug_assert_eq!(stamps.len(), self.seen.len(), "the list of files is fixed");
         let is_due = self.due.is_some_and(|due| due <= Timestamp::now());
         if stamps == self.seen && !reads_all && !is_due {

@@ -19,8 +19,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::identity::{
-    self, Authority, Bundle, Crl, CrlError, Edition, IdentityError, Link, Scope, Verify,
-    significant,
+    self, Authority, Bundle, Credential, Crl, CrlError, Edition, IdentityError, Link, Pinned,
+    Scope, Verify, Vouched, significant,
 };
 use crate::record::Timestamp;
 use serials::Serials;
@@ -270,6 +270,33 @@ impl Revocation {
         let is_taken_back =
             |link: &Link| self.lists_link(link) || self.distrusted.contains(&link.issuer);
         chain.iter().any(is_taken_back) || !self.is_anchored(chain)
+    }
+
+    /// Whether the certificate of a connection is revoked, or nobody vouches for it any more.
+    pub(crate) fn takes_back(&self, credential: &Credential) -> bool {
+        match &credential.vouched {
+            Vouched::Chain(links) => self.is_revoked(links),
+            Vouched::Pin(pinned) => self.is_pinned_revoked(pinned),
+        }
+    }
+
+    /// Whether the authority that has signed a pinned certificate names it in a list. That of a
+    /// namesake, which has not, says nothing about it.
+    pub(crate) fn is_pinned_revoked(&self, pinned: &Pinned) -> bool {
+        self.lists_link(&pinned.link) && self.comes_from_lists(pinned)
+    }
+
+    /// Whether a key that has signed a list of the certificate's issuer has signed it too.
+    fn comes_from_lists(&self, pinned: &Pinned) -> bool {
+        let (Some(bundle), Some(issuer)) = (&self.bundle, self.issuers.get(&pinned.link.issuer))
+        else {
+            return false;
+        };
+        let Ok(signed) = pinned.signed() else {
+            return false;
+        };
+        let mut keys = issuer.lists.iter().map(|list| &list.signed_by);
+        keys.any(|key| bundle.has_signed(key, &signed))
     }
 
     fn is_anchored(&self, chain: &[Link]) -> bool {

@@ -13,12 +13,14 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use tokio::sync::watch;
 
 use super::TlsError;
 use super::files::{self, CLIENT_CA, CRL, Found};
 use super::revocation::Revocation;
 use super::verifier::Verifier;
 use crate::config::TlsConfig;
+use crate::devices::Devices;
 use crate::identity::{self, Authority, Crl, PublicKey, Signed};
 use crate::record::Timestamp;
 
@@ -48,6 +50,7 @@ impl Trust {
     pub(crate) fn load(
         config: &TlsConfig,
         provider: &Arc<CryptoProvider>,
+        devices: &watch::Receiver<Arc<Devices>>,
         before: Option<&Revocation>,
     ) -> Result<Self, TlsError> {
         let found = files::read_authorities(&config.client_ca)?;
@@ -69,6 +72,7 @@ impl Trust {
             chains: chain_verifier(&authorities, provider)?,
             revocation: revocation.clone(),
             note: None,
+            devices: devices.clone(),
         });
         Ok(Self {
             authorities,

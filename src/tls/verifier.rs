@@ -1,5 +1,8 @@
 //! What rustls asks of a client's certificate: its chain, by webpki, and then revocation.
 //!
+//! A certificate that the devices file pins needs no chain. Its dates hold, a list of its own
+//! authority may revoke it, and its holder proves possession of its key as anybody does.
+//!
 //! webpki could check CRLs too, but would hash the whole list for each handshake to check its
 //! signature: for a million entries that costs more than the handshake. Here signatures are checked
 //! once, when the lists are loaded.
@@ -13,8 +16,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use tokio::sync::watch;
+
 use super::revocation::{Revocation, Status};
-use crate::identity::{self, ShownCertificate};
+use crate::devices::Devices;
+use crate::identity::{self, Pinned, ShownCertificate};
 use crate::record::Timestamp;
 use crate::words::Handshake;
 
@@ -59,6 +65,8 @@ pub(crate) struct Verifier {
     pub revocation: Arc<Revocation>,
     /// Where the certificate is noted that is refused; `None`: on the thread.
     pub note: Option<Note>,
+    /// The pins in force.
+    pub devices: watch::Receiver<Arc<Devices>>,
 }
 
 impl Verifier {
@@ -68,6 +76,7 @@ impl Verifier {
             chains: self.chains.clone(),
             revocation: self.revocation.clone(),
             note: Some(note),
+            devices: self.devices.clone(),
         }
     }
 
@@ -85,6 +94,10 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.is_pinned(end_entity) {
+            self.verify_pinned(end_entity, now)?;
+            return Ok(ClientCertVerified::assertion());
+        }
         let chains = &self.chains;
         let verified = chains.verify_client_cert(end_entity, intermediates, now);
         let verified = verified.map_err(without_namesakes)?;
@@ -94,6 +107,30 @@ impl Verifier {
             Status::Outdated => Err(CertificateError::ExpiredRevocationList.into()),
             Status::Unlisted => Err(CertificateError::UnknownRevocationStatus.into()),
         }
+    }
+
+    fn is_pinned(&self, end_entity: &CertificateDer<'_>) -> bool {
+        let devices = self.devices.borrow();
+        devices.has_pins() && devices.pin(&identity::fingerprint(end_entity)).is_some()
+    }
+
+    fn verify_pinned(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let pinned = Pinned::read(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        let now = Timestamp(now.as_secs() * 1000);
+        if !pinned.has_begun(now) {
+            return Err(CertificateError::NotValidYet);
+        }
+        if pinned.has_ended(now) {
+            return Err(CertificateError::Expired);
+        }
+        if self.revocation.is_pinned_revoked(&pinned) {
+            return Err(CertificateError::Revoked);
+        }
+        Ok(())
     }
 
     /// What is known of a chain that has been verified.
@@ -161,7 +198,12 @@ impl ClientCertVerifier for Verifier {
         true
     }
 
+    /// None where certificates are pinned: the file does not say who has signed them, and some
+    /// clients send no certificate of an authority that is not in the list.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        if self.devices.borrow().has_pins() {
+            return &[];
+        }
         let names = self.chains.root_hint_subjects();
         let bytes: usize = names.iter().map(|name| 2 + name.as_ref().len()).sum();
         if bytes > AUTHORITY_NAMES_BYTES_MAX {

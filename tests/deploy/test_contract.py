@@ -17,9 +17,9 @@ FOLDERS = {folder["name"]: [request["name"] for request in folder["item"]]
            for folder in json.loads(COLLECTION.read_text())["item"]}
 
 # What no device brings about by itself: its certificate is revoked or expires after the handshake (before, there is no
-# answer), other devices or the stream are at fault, the gateway stops.
+# answer), the operator denies it, other devices or the stream are at fault, the gateway stops.
 BEYOND_A_CLIENT = {
-    "certificate-revoked", "certificate-expired", "sink-refused", "overloaded", "device-overloaded", "sink-unavailable",
+    "certificate-revoked", "device-denied", "certificate-expired", "sink-refused", "overloaded", "device-overloaded", "sink-unavailable",
     "draining", "device-table-full", "gateway-rate-limited", "ack-timeout",
 }
 

@@ -109,7 +109,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, password, spool, stream):
+        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, devices, password, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -309,6 +309,18 @@ def certificates(home, watch, clients):
             watch.until(served, "forebay_tls_reload_ok", lambda ok: ok == 0, what=what)
             shutil.copy(home / "pki" / name, pki / name)
             watch.until(served, "forebay_tls_reload_ok", what=what)
+
+
+def devices(home, watch, clients):
+    """A device that is denied knocks; then its file has rubbish in it."""
+    file = home / "devices"
+    file.write_text("default deny\n")
+    with gateway(home, "devices-files", FOREBAY_DEVICES_FILE=str(file)) as served:
+        client = clients.open("h1", served)
+        assert client.send(client.ask())["status"] == 403
+        watch.until(served, "forebay_identity_devices_denied_total")
+        file.write_text("rubbish\n")
+        watch.until(served, "forebay_tls_reload_failures_total", what="devices")
 
 
 def password(home, watch, clients):

@@ -17,6 +17,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| {accept::quic::UNVALIDATED_MAX} a worker, then Retry; fixed |",
             "| one in {accept::quic::RESET_INTERVAL} of a worker; its own connections only",
             "| {chain::CHAIN_MAX} where there are CRLs, and {chain::SIGNATURES_MAX} signatures where names are ambiguous; {stream::PARTIAL_BYTES_MAX} with its records",
+            "| {devices::RULES_MAX} exact ids, as many pins, {devices::GLOBS_MAX} globs, lines of {devices::LINE_BYTES_MAX}; fixed |",
             "| {verifier::AUTHORITY_NAMES_BYTES_MAX}, else none; fixed |",
             "| {sessions::SESSIONS_MAX} of {sessions::SESSION_BYTES_MAX}, {sessions::LIFETIME:h}; fixed |",
             "| {http::HEAD_BYTES_MAX}, {http::HEADER_FIELDS_MAX} fields; fixed: 431. From {h2::HEAD_LIST_BYTES} on a head of h2 is a GOAWAY |",

@@ -13,13 +13,11 @@ use serde_json::Value;
 use crate::harness::driver::tools;
 use crate::harness::raw::{server_name, tls};
 use crate::harness::{Ask, Client, Protocol, Setup, Siege};
+use crate::pki::Identity;
 
 /// What became of the cases of `tests/clients/attack_tls.py`.
-fn attack(siege: &Siege) -> Value {
-    let (device, other) = (
-        siege.gateway.device("newcomer"),
-        siege.gateway.device("other"),
-    );
+fn attack(siege: &Siege, device: &Identity) -> Value {
+    let other = siege.gateway.device("other");
     let output = Command::new(tools().join("venv/bin/python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/attack_tls.py"))
         .arg(siege.gateway.address.port().to_string())
@@ -37,11 +35,29 @@ fn attack(siege: &Siege) -> Value {
 
 #[test]
 fn a_certificate_is_worth_nothing_without_its_key() {
+    let setup = Setup::new();
+    let device = setup.pki.device("newcomer");
+    assert_worthless_without_its_key(setup, &device);
+}
+
+/// A fingerprint is no secret: whoever has seen the certificate has it.
+#[test]
+fn a_pinned_certificate_is_worth_nothing_without_its_key() {
+    let setup = Setup::new();
+    let device = setup.pki.self_made("newcomer");
+    let file = setup.path("devices");
+    let pin = format!("pin {} as=newcomer\n", device.fingerprint());
+    std::fs::write(&file, pin).expect("a file");
+    let setup = setup.set("FOREBAY_DEVICES_FILE", file.display());
+    assert_worthless_without_its_key(setup, &device);
+}
+
+fn assert_worthless_without_its_key(setup: Setup, device: &Identity) {
     const UNEXPECTED_MESSAGE: &str = "alert 10";
     const DECRYPT_ERROR: &str = "alert 51";
     const CERTIFICATE_REQUIRED: &str = "alert 116";
-    let siege = Siege::begin(Setup::new());
-    let outcomes = attack(&siege);
+    let siege = Siege::begin(setup);
+    let outcomes = attack(&siege, device);
     let outcome = |case: &str| {
         outcomes[case]
             .as_str()

@@ -3,6 +3,7 @@
 //! `FOREBAY_BINARY` names. The gateway has a core to itself, and precedence over whatever else runs, if that is a script, `exec
 //! chrt -r 1 taskset -c 0 forebay "$@"`, and the tests are run by `taskset -c 1`, as root.
 
+mod devices;
 mod quic;
 mod revocation;
 

@@ -35,6 +35,7 @@ mod authorities;
 mod configuration;
 mod conformance;
 mod descriptors;
+mod devices;
 mod elsewhere;
 mod fields_h2;
 mod figures;

@@ -82,7 +82,71 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The leaf, in DER.
+    fn der(&self) -> Vec<u8> {
+        let pem = fs::read(&self.cert).expect("a file");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
+        pem.contents
+    }
+
+    /// The fingerprint of the leaf, as a devices file pins it.
+    pub fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der());
+        let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        format!("sha256:{}", hex.collect::<String>())
+    }
+
+    /// Another certificate over the same key, which vouches for itself, too.
+    pub fn twin(&self) -> Self {
+        let key = fs::read_to_string(&self.key).expect("a file");
+        let key = KeyPair::from_pem(&key).expect("a key");
+        self_signed(
+            &self.cert.with_extension("twin.pem"),
+            device(&["twin"]),
+            &key,
+        )
+    }
+}
+
+/// Writes a certificate of nobody's but its own key.
+fn self_signed(cert: &Path, params: CertificateParams, key: &KeyPair) -> Identity {
+    let certificate = params.self_signed(key).expect("a certificate");
+    let identity = Identity {
+        cert: cert.to_owned(),
+        key: cert.with_extension("key"),
+    };
+    fs::write(&identity.cert, certificate.pem()).expect("a file");
+    fs::write(&identity.key, key.serialize_pem()).expect("a file");
+    identity
+}
+
 impl Pki {
+    /// A certificate that no authority has signed, and that names no device, as machines make them
+    /// for themselves.
+    pub fn self_made(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let organization = DnType::OrganizationName;
+        params.distinguished_name.push(organization, "a machine");
+        self_signed(&self.dir.join(format!("{name}.pem")), params, &key())
+    }
+
+    /// The same, out of date for years.
+    pub fn self_made_expired(&self, name: &str) -> Identity {
+        let mut params = device(&[name]);
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self_signed(&self.dir.join(format!("{name}.pem")), params, &key())
+    }
+
+    /// A device with the serial number of another.
+    pub fn with_serial_of(&self, other: &Identity, id: &str) -> Identity {
+        let mut params = device(&[id]);
+        params.serial_number = Some(SerialNumber::from_slice(&other.serial()));
+        self.sign(id, params)
+    }
+
     pub fn new(dir: &Path) -> Self {
         Self::with_root(dir, "root")
     }

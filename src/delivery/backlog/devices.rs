@@ -224,8 +224,7 @@ impl SpooledDevices {
             spooled.is_some(),
             "a device that has a last record is known"
         );
-        let is_without =
-            |spooled: &Spooled| spooled.is_off_disk() && spooled.followers.is_empty();
+        let is_without = |spooled: &Spooled| spooled.is_off_disk() && spooled.followers.is_empty();
         if spooled.is_some_and(is_without) {
             self.spooled.remove(device);
         }

@@ -44,7 +44,10 @@ impl KnownLeaders {
     pub(crate) fn note(&self, stream: StreamIndex, topic: &str, leaders: Leaders) {
         let known = &mut self.lock()[stream.get()];
         let partitions = leaders.partitions;
-        if known.as_ref().is_none_or(|known| known.partitions != partitions) {
+        if known
+            .as_ref()
+            .is_none_or(|known| known.partitions != partitions)
+        {
             tracing::info!(topic, partitions, "the topic is there");
         }
         *known = Some(leaders);

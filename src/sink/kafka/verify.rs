@@ -16,8 +16,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::spawn_blocking;
 
 use super::client::Producer;
-use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::leaders::Leaders;
+use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
 use crate::record::StreamIndex;
 

@@ -66,6 +66,7 @@ pub(super) struct Cells {
     pub refused: [Local; Scope::LABELS.len()],
     pub sealed: [Local; SealReason::LABELS.len()],
     pub certificates_expiring: Local,
+    pub devices_denied: Local,
     pub floods_ended: Local,
     pub queued_batches: Local,
     pub batch_records: Histogram,
@@ -108,6 +109,11 @@ impl WorkerMetrics {
     /// A device was told, for the first time on its connection, that its certificate expires.
     pub(crate) fn certificate_expiring(&self) {
         self.cells.certificates_expiring.add(1);
+    }
+
+    /// A request was refused because the devices file denies its device.
+    pub(crate) fn device_denied(&self) {
+        self.cells.devices_denied.add(1);
     }
 
     /// A connection was ended because of what it sent beside its requests.

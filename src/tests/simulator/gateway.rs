@@ -24,10 +24,11 @@ use crate::config::{
     AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, StreamConfig,
 };
 use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised};
+use crate::devices::Fingerprint;
 use crate::handover::{self, Sender};
 use crate::health::Health;
 use crate::http::reply::status_and_code;
-use crate::identity::Device;
+use crate::identity::{Credential, Device, Vouched};
 use crate::ingest::{
     Authorities, Body, BrokenBody, Caller, Gate, Ingest, KnownDevice, Moment, RequestHead, Routes,
 };
@@ -486,10 +487,15 @@ fn caller_of(gate: &Gate, number: usize) -> Caller {
         device: Ok(KnownDevice {
             device,
             limits: gate.limits.device(&id, now),
+            streams: Default::default(),
             memory: gate.admission.device(&id),
         }),
-        chain: Vec::new(),
-        is_revoked: false.into(),
+        credential: Credential {
+            certificate: Fingerprint([0; 32]),
+            vouched: Vouched::Chain(Vec::new()),
+        },
+        standing: Default::default(),
+        edition: Default::default(),
         content_types: Default::default(),
         address,
         address_limits: gate.limits.address(address, now).unwrap(),

@@ -37,7 +37,7 @@ fn processor_time(gateway: &Gateway) -> Duration {
 }
 
 /// Processor time of one full handshake, in microseconds.
-fn handshake(gateway: &Gateway) -> f64 {
+pub(super) fn handshake(gateway: &Gateway) -> f64 {
     let tls = tls(gateway, Some(&gateway.device("plc-1")), "http/1.1");
     let before = processor_time(gateway);
     block_on(async {
@@ -52,7 +52,7 @@ fn handshake(gateway: &Gateway) -> f64 {
     (processor_time(gateway) - before).as_secs_f64() * 1e6 / HANDSHAKES as f64
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
