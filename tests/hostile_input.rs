@@ -21,7 +21,7 @@ use base64::Engine;
 use bytes::Bytes;
 use forebay::internals::config::WhenFull;
 use forebay::internals::http::h3::Frames;
-use forebay::internals::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::internals::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
 use forebay::internals::spool::Keys;
 use forebay::internals::spool::{Draft, decode};
 use forebay::internals::spool::{Options, Spool};
@@ -118,6 +118,7 @@ static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         content_type: Some("application/json".into()),
         id: RecordId::new(Timestamp(1)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(1),
         permit: Permit::without_budget(),
     };
