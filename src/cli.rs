@@ -1,5 +1,5 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `health`, and what the program tells
-//! about itself.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `rules`, `health`, and what the
+//! program tells about itself.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing
 //! else reads them. A command that cannot do what it was asked for says why on stderr: exit code 2
@@ -9,6 +9,7 @@ mod dev;
 mod health;
 mod manual;
 mod pki;
+mod rules;
 mod spool;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("dev", flags)) => dev::run(flags),
         Some(("pki", arguments)) => pki::run(arguments),
         Some(("spool", arguments)) => spool::run(arguments),
+        Some(("rules", arguments)) => rules::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
         Some(("openapi", _)) => manual::openapi(),
         Some(("completions", arguments)) => manual::completions(arguments),
@@ -55,7 +57,8 @@ fn command() -> Command {
         .about("Telemetry ingestion gateway: devices post over mutual TLS, a 204 means that the reading is safe")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, dev::command(), pki::command(), spool::command(), check, health::command()])
+        .subcommands([serve, dev::command(), pki::command(), spool::command(), rules::command()])
+        .subcommands([check, health::command()])
         .subcommands(manual::commands())
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub(crate) use host::raise_open_file_limit;
 pub use raw::Raw;
-pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
+pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES, body_bytes_max};
 pub(crate) use spooled::{
     BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
 };
@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub expiry_notice: Duration,
     pub streams: Vec<StreamConfig>,
     pub stream_access: Vec<StreamAccess>,
+    pub stream_rules: Vec<StreamRules>,
     pub sink: SinkConfig,
     pub batch: BatchConfig,
     pub limits: LimitsConfig,
@@ -125,6 +126,13 @@ pub struct StreamConfig {
 pub struct StreamAccess {
     pub stream: String,
     pub devices: Vec<String>,
+}
+
+/// The file that has the rules of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamRules {
+    pub stream: String,
+    pub file: PathBuf,
 }
 
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 //! a folder. Every call answers with the disk's own error.
 
 pub(crate) mod lock;
+pub(crate) mod stamp;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

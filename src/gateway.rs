@@ -31,7 +31,7 @@ use crate::ingest::Authorities;
 use crate::tls::Reloader;
 use foundation::Foundation;
 use front::Front;
-use reload::Watch;
+use reload::{Reloaded, Watch};
 use shutdown::Shutdown;
 use threads::Threads;
 
@@ -41,13 +41,15 @@ use threads::Threads;
 pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
     warn_of_broken_promises(&config);
     let shutdown = Shutdown::new();
-    let reloader = Reloader::start(config.tls.clone())?;
+    let tls = Reloader::start(config.tls.clone())?;
     let foundation = Foundation::lay(&config, shutdown.phases())?;
+    let rules = reload::rules(&config, &foundation)?;
+    let reloaded = Reloaded { tls, rules };
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
     let (doors, sockets) = listen::bind(&config)?;
-    let blueprint = workers::blueprint(&config, &foundation, &reloader, doors.listen.port())?;
-    let watch = Watch::new(&config.http, reloader, &blueprint.routes, &foundation);
+    let blueprint = workers::blueprint(&config, &foundation, &reloaded, doors.listen.port())?;
+    let watch = Watch::new(&config.http, reloaded, &blueprint.routes, &foundation);
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
     let front = Front::new(doors, watch, &foundation);

@@ -62,7 +62,23 @@ word! {
 
 word! {
     /// What the file holds that could not be reloaded.
-    pub(crate) Reload { Certificate = "certificate", ClientCa = "client_ca", Crl = "crl", Password = "password" }
+    pub(crate) Reload {
+        Certificate = "certificate",
+        ClientCa = "client_ca",
+        Crl = "crl",
+        Password = "password",
+        Rules = "rules",
+    }
+}
+
+word! {
+    /// Why a record is not what its stream takes.
+    pub(crate) Rejection {
+        NotJson = "not-json",
+        SchemaViolation = "schema-violation",
+        DeviceMismatch = "device-mismatch",
+        RecordTooLarge = "record-too-large",
+    }
 }
 
 word! {

@@ -146,6 +146,7 @@ impl Reader<'_> {
     fn config(&mut self) -> Config {
         let streams = self.optional("FOREBAY_STREAMS", value::streams);
         let access = |text: &str| value::stream_access(text, streams.as_deref());
+        let rules = |text: &str| value::stream_rules(text, streams.as_deref());
         let config = Config {
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
@@ -153,6 +154,7 @@ impl Reader<'_> {
             device_id_sources: self.value("FOREBAY_DEVICE_ID", value::id_sources, Vec::new()),
             expiry_notice: self.value("FOREBAY_EXPIRY_NOTICE", value::duration, Duration::ZERO),
             stream_access: self.value("FOREBAY_STREAM_ACCESS", access, Vec::new()),
+            stream_rules: self.value("FOREBAY_STREAM_RULES", rules, Vec::new()),
             streams: streams.unwrap_or_default(),
             sink: self.sink(),
             batch: self.batch(),
@@ -373,6 +375,18 @@ impl Reader<'_> {
             json: self.value("FOREBAY_LOG_FORMAT", format, true),
         }
     }
+}
+
+/// The largest body by these variables; the default where they do not say it soundly.
+pub(crate) fn body_bytes_max(environment: impl IntoIterator<Item = (String, String)>) -> usize {
+    let (raw, _) = Raw::new(environment, []);
+    let said = body_bytes_of(&raw);
+    said.unwrap_or_else(|| body_bytes_of(&Raw::default()).expect("the default is sound"))
+}
+
+fn body_bytes_of(raw: &Raw) -> Option<usize> {
+    let (text, _) = raw.get("FOREBAY_BODY_BYTES_MAX")?;
+    value::size(&text, BODY_BYTES_LIMIT).ok()
 }
 
 fn journal_target(text: &str) -> Parsed<JournalTarget> {

@@ -14,6 +14,7 @@ mod hot;
 mod journal;
 mod process;
 mod register;
+mod rejected;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use histogram::{
 pub use hot::WorkerMetrics;
 pub(crate) use journal::JournalMetrics;
 use register::{counter, counters, each, gauge, gauges};
+pub(crate) use rejected::RejectedRecords;
 pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
@@ -53,6 +55,7 @@ pub struct Metrics {
     in_flight_batches: Gauge,
     certificate_expiry: Gauge,
     reload_failures: Vec<Counter>,
+    rejected: RejectedRecords,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
@@ -126,6 +129,7 @@ impl Metrics {
                 "Changed files that could not be used, by what they hold",
                 each("what", &Reload::LABELS),
             ),
+            rejected: RejectedRecords::register(streams),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -136,6 +140,11 @@ impl Metrics {
     /// The metrics that the worker at `index` writes.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         self.workers[index].clone()
+    }
+
+    /// What a worker counts of records that are not what their stream takes.
+    pub(crate) fn rejected(&self) -> RejectedRecords {
+        self.rejected.clone()
     }
 
     /// What the spool counts.

@@ -7,8 +7,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -20,30 +19,6 @@ pub(crate) const CERT: &str = "FOREBAY_TLS_CERT";
 pub(crate) const KEY: &str = "FOREBAY_TLS_KEY";
 pub(crate) const CLIENT_CA: &str = "FOREBAY_TLS_CLIENT_CA";
 pub(crate) const CRL: &str = "FOREBAY_TLS_CRL";
-
-/// What tells a file from itself before: with another stamp it has been replaced or written.
-#[derive(PartialEq, Eq)]
-pub(crate) struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// When its content last changed, in seconds and nanoseconds.
-    modified: (i64, i64),
-    /// When the file itself last changed: its name, owner or mode.
-    changed: (i64, i64),
-}
-
-/// The stamp of a file; `None` for one that is not there.
-pub(crate) fn stamp(file: &PathBuf) -> Option<Stamp> {
-    let data = fs::metadata(file).ok()?;
-    Some(Stamp {
-        device: data.dev(),
-        inode: data.ino(),
-        bytes: data.len(),
-        modified: (data.mtime(), data.mtime_nsec()),
-        changed: (data.ctime(), data.ctime_nsec()),
-    })
-}
 
 /// A certificate or a CRL of a file.
 pub(crate) struct Found {

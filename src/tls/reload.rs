@@ -20,7 +20,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
-use super::files::{self, CLIENT_CA, Stamp};
+use super::files::CLIENT_CA;
 use super::pair::Pair;
 use super::reset::Resets;
 use super::sessions::Sessions;
@@ -28,6 +28,7 @@ use super::tickets::{SharedCertificates, ShortTickets};
 use super::trust::Trust;
 use super::{Configs, Revocation, Tls, TlsError};
 use crate::config::{TlsConfig, TlsVersion};
+use crate::durable::stamp::{Stamp, stamp};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
 
@@ -221,7 +222,7 @@ impl<T> Watched<T> {
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
         // Before reading: what is written meanwhile is seen by the next look.
-        let seen = files.iter().map(files::stamp).collect();
+        let seen = files.iter().map(|file| stamp(file)).collect();
         Ok(Self {
             value: load()?,
             files,
@@ -236,7 +237,7 @@ impl<T> Watched<T> {
         reads_all: bool,
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Option<Result<(), TlsError>> {
-        let stamps: Vec<_> = self.files.iter().map(files::stamp).collect();
+        let stamps: Vec<_> = self.files.iter().map(|file| stamp(file)).collect();
         debug_assert_eq!(stamps.len(), self.seen.len(), "the list of files is fixed");
         let is_due = self.due.is_some_and(|due| due <= Timestamp::now());
         if stamps == self.seen && !reads_all && !is_due {
