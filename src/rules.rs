@@ -121,6 +121,7 @@ impl Rules {
             drop(record);
             return Ok(Verdict { payload, violation });
         }
+        debug_assert!(self.edits.len() <= file::EDITS_MAX, "the file was read so");
         edit::apply(&self.edits, &mut record, bytes_max)?;
         let payload = written(&record, payload.len(), bytes_max)?;
         Ok(Verdict { payload, violation })
@@ -162,6 +163,7 @@ impl Rules {
 fn written(record: &Value<'_>, bytes_before: usize, bytes_max: usize) -> Result<Bytes, Fault> {
     let mut json = Vec::with_capacity(bytes_before);
     record.write(&mut json);
+    debug_assert!(!json.is_empty(), "a value has at least a digit");
     if json.len() > bytes_max {
         return Err(Fault::RecordTooLarge);
     }

@@ -11,6 +11,8 @@ mod h3;
 mod head;
 #[path = "../fuzz/checks/pem.rs"]
 mod pem;
+#[path = "../fuzz/checks/rules.rs"]
+mod rules;
 #[path = "../fuzz/checks/spool_frame.rs"]
 mod spool_frame;
 
@@ -109,6 +111,10 @@ static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let (certificate, crl) = (section("CERTIFICATE", device), section("X509 CRL", list));
     format!("{certificate}{certificate}\r\nsubject=CN = plc-1\n  {crl}\n").into_bytes()
 });
+
+/// A reading that each of the rules finds something in.
+const RECORD: &[u8] =
+    br#"{"device":"press-7","a":3,"b":{"a":1},"c":{"c":{}},"d":[],"e":[1],"f":1e999,"g":"\u00fc"}"#;
 
 /// A frame's body after the number of its records, and a segment with that frame.
 static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
@@ -290,6 +296,7 @@ fn regressions() {
         h3::check(data);
         head::check(data);
         pem::check(data);
+        rules::check(data);
         spool_frame::check(data);
     }
 }
@@ -314,6 +321,16 @@ proptest! {
     #[test]
     fn pem_files(data in prop_oneof![damaged(BUNDLE.clone()), lines_of_pem()]) {
         pem::check(&data);
+    }
+
+    #[test]
+    fn records_of_streams_with_rules(data in prop_oneof![
+        damaged(RECORD.to_vec()),
+        r#"[\[\]{}":,\\ud8e01\-. a-g]{0,40}"#.prop_map(String::into_bytes),
+        r#"(\{"[a-g]{1,2}":|\[|[0-9]{1,3}|"x"|,|\}|\]){0,30}"#.prop_map(String::into_bytes),
+        "(\\[|\\{\"a\":){0,80}".prop_map(String::into_bytes),
+    ]) {
+        rules::check(&data);
     }
 
     #[test]

@@ -20,6 +20,7 @@ impl Headers {
     /// Adds a header; to one of the same name as a further value, as HTTP joins them (RFC 9110
     /// section 5.3).
     pub fn add(&mut self, name: &str, value: &str) {
+        debug_assert!(!name.is_empty(), "a header has a name");
         let list = self.0.get_or_insert_default();
         match list.iter_mut().find(|(known, _)| **known == *name) {
             Some((_, values)) => *values = format!("{values}, {value}").into(),

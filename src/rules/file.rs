@@ -16,7 +16,7 @@ use super::{OnViolation, Rules, SinkHeaders, VARIABLE};
 use crate::durable::warn_of_other_readers;
 
 /// Edits of one stream.
-const EDITS_MAX: usize = 64;
+pub(super) const EDITS_MAX: usize = 64;
 
 const KEYS: [&str; 4] = ["schema", "on_violation", "device_field", "edit"];
 

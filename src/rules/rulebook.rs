@@ -32,6 +32,10 @@ impl Rulebook {
         if streams.iter().all(Option::is_none) {
             return Self(None);
         }
+        assert!(
+            bytes_max > 0,
+            "a bound of 0 is an error of the configuration"
+        );
         let streams = streams.into_iter().map(|rules| rules.map(ArcSwap::new));
         Self(Some(Arc::new(Book {
             streams: streams.collect(),

@@ -15,12 +15,15 @@ use serde_json::Value as Plain;
 use super::instance::Tree;
 use super::sources::Sources;
 use super::value::Value;
+use crate::record::HEADERS_BYTES_MAX;
 
 /// Steps of one regular expression; those without look-around and back-references need none.
-const BACKTRACKS_MAX: usize = 10_000;
+pub(super) const BACKTRACKS_MAX: usize = 10_000;
 
 /// A location in a schema is cut to so many bytes; a schema that refers to itself makes long ones.
 const LOCATION_BYTES_MAX: usize = 1024;
+
+const _: () = assert!(LOCATION_BYTES_MAX < HEADERS_BYTES_MAX); // it is a record's header
 
 #[derive(Debug)]
 pub(super) struct Schema(Validator<Tree>);
@@ -53,6 +56,10 @@ impl Schema {
         }
         let error = self.0.validate(record).err()?;
         let location = error.evaluation_path().as_str();
+        debug_assert!(
+            location.is_empty() || location.starts_with('/'),
+            "a JSON Pointer"
+        );
         let end = location.floor_char_boundary(LOCATION_BYTES_MAX);
         Some(location[..end].into())
     }
@@ -99,6 +106,10 @@ impl Folder {
 
     /// The file that a URI names; `None` for one outside of the folder.
     fn file(&self, uri: &str) -> Option<PathBuf> {
+        debug_assert!(
+            self.uris.iter().all(|folder| folder.ends_with('/')),
+            "no name goes on"
+        );
         let mut uris = self.uris.iter();
         let name = uris.find_map(|folder| uri.strip_prefix(folder.as_str()))?;
         let name = decoded(name)?;

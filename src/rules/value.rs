@@ -38,7 +38,10 @@ impl<'a> Value<'a> {
             Self::Null => json.extend_from_slice(b"null"),
             Self::Bool(true) => json.extend_from_slice(b"true"),
             Self::Bool(false) => json.extend_from_slice(b"false"),
-            Self::Number(text) => json.extend_from_slice(text.as_bytes()),
+            Self::Number(text) => {
+                debug_assert!(text.ends_with(is_digit), "a number of JSON does");
+                json.extend_from_slice(text.as_bytes());
+            }
             Self::String(text) => write_text(text, json),
             Self::Array(items) => write_items(items, json),
             Self::Object(members) => write_members(members, json),
@@ -61,6 +64,10 @@ impl Member<'_> {
     fn bytes_min(&self) -> usize {
         self.name.len() + self.value.bytes_min() + 4
     }
+}
+
+fn is_digit(letter: char) -> bool {
+    letter.is_ascii_digit()
 }
 
 fn write_text(text: &str, json: &mut Vec<u8>) {

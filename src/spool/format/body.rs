@@ -292,7 +292,7 @@ fn take_headers(body: &mut Bytes) -> Option<Headers> {
     let count = body.try_get_u8().ok()?;
     for _ in 0..count {
         let (name, value) = (take_text_u16(body)?, take_text_u16(body)?);
-        if headers.bytes() + name.len() + value.len() > HEADERS_BYTES_MAX {
+        if name.is_empty() || headers.bytes() + name.len() + value.len() > HEADERS_BYTES_MAX {
             return None;
         }
         headers.add(&name, &value);
