@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub(crate) use host::raise_open_file_limit;
 pub use raw::Raw;
-pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES, body_bytes_max};
+pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
 pub(crate) use spooled::{
     BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
 };

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{USAGE, environment, say};
-use crate::config::body_bytes_max;
+use crate::config::Raw;
 use crate::record::DeviceId;
 use crate::rules::{Fault, Rules, Verdict};
 
@@ -73,7 +73,8 @@ fn wrong(fault: &str) -> ExitCode {
 fn passes(rules: &Rules, sample: &Path, device: &DeviceId) -> anyhow::Result<bool> {
     let name = sample.display();
     let payload = fs::read(sample).with_context(|| name.to_string())?;
-    let verdict = rules.judge(payload.into(), device, body_bytes_max(environment()));
+    let (raw, _) = Raw::new(environment(), []);
+    let verdict = rules.judge(payload.into(), device, raw.body_bytes_max());
     match &verdict {
         Ok(verdict) => say_passed(&name.to_string(), verdict),
         Err(Fault::SchemaViolation(place)) => {

@@ -377,18 +377,6 @@ impl Reader<'_> {
     }
 }
 
-/// The largest body by these variables; the default where they do not say it soundly.
-pub(crate) fn body_bytes_max(environment: impl IntoIterator<Item = (String, String)>) -> usize {
-    let (raw, _) = Raw::new(environment, []);
-    let said = body_bytes_of(&raw);
-    said.unwrap_or_else(|| body_bytes_of(&Raw::default()).expect("the default is sound"))
-}
-
-fn body_bytes_of(raw: &Raw) -> Option<usize> {
-    let (text, _) = raw.get("FOREBAY_BODY_BYTES_MAX")?;
-    value::size(&text, BODY_BYTES_LIMIT).ok()
-}
-
 fn journal_target(text: &str) -> Parsed<JournalTarget> {
     match text {
         "stdout" => Ok(JournalTarget::Stdout),
