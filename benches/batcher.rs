@@ -18,7 +18,8 @@ use forebay::internals::handover;
 use forebay::internals::health::Health;
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
-    AckSlot, Batch, DeviceId, DeviceMemory, Outcomes, Record, RecordId, StreamIndex, Timestamp,
+    AckSlot, Batch, DeviceId, DeviceMemory, Headers, Outcomes, Record, RecordId, StreamIndex,
+    Timestamp,
 };
 use forebay::internals::telemetry::Metrics;
 use forebay::internals::words::SealReason;
@@ -68,6 +69,7 @@ impl Readings {
             content_type: None,
             id: RecordId::new(received_at),
             trace: None,
+            headers: Headers::default(),
             received_at,
         }
     }

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use forebay::internals::config::WhenFull;
-use forebay::internals::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::internals::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
 use forebay::internals::spool::Draft;
 use forebay::internals::spool::Keys;
 use forebay::internals::spool::{DiskFile, write_all_at};
@@ -49,6 +49,7 @@ fn records() -> Vec<Record> {
         content_type: Some("application/json".into()),
         id: RecordId::new(Timestamp(1)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp::now(),
         permit: Permit::without_budget(),
     };

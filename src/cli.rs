@@ -1,5 +1,5 @@
-//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `devices`, `health`, and what the program tells
-//! about itself.
+//! The command line: `serve`, `check`, `dev`, `pki`, `spool`, `rules`, `devices`, `health`, and what
+//! the program tells about itself.
 //!
 //! `main` calls it. Arguments become a configuration for the gateway or a call of `pki`; nothing
 //! else reads them. A command that cannot do what it was asked for says why on stderr: exit code 2
@@ -11,6 +11,7 @@ mod devices;
 mod health;
 mod manual;
 mod pki;
+mod rules;
 mod spool;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("pki", arguments)) => pki::run(arguments),
         Some(("spool", arguments)) => spool::run(arguments),
         Some(("devices", arguments)) => devices::run(arguments),
+        Some(("rules", arguments)) => rules::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
         Some(("openapi", _)) => manual::openapi(),
         Some(("completions", arguments)) => manual::completions(arguments),
@@ -56,7 +58,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([serve, dev::command(), pki::command(), spool::command(), check::command()])
-        .subcommands([devices::command(), health::command()])
+        .subcommands([rules::command(), devices::command(), health::command()])
         .subcommands(manual::commands())
 }
 

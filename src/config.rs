@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub expiry_notice: Duration,
     pub streams: Vec<StreamConfig>,
     pub stream_access: Vec<StreamAccess>,
+    pub stream_rules: Vec<StreamRules>,
     pub sink: SinkConfig,
     pub batch: BatchConfig,
     pub limits: LimitsConfig,
@@ -129,6 +130,13 @@ pub struct StreamConfig {
 pub struct StreamAccess {
     pub stream: String,
     pub devices: Vec<String>,
+}
+
+/// The file that has the rules of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamRules {
+    pub stream: String,
+    pub file: PathBuf,
 }
 
 #[derive(Clone, Debug)]

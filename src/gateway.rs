@@ -37,7 +37,7 @@ pub(crate) use delivery::sink_options;
 use devices::DevicesWatch;
 use foundation::Foundation;
 use front::Front;
-use reload::Watch;
+use reload::{Reloaded, Watch};
 use shutdown::Shutdown;
 use threads::Threads;
 
@@ -50,20 +50,20 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::
     warn_of_broken_promises(&config);
     let shutdown = Shutdown::new();
     let devices = DevicesWatch::start(&config)?;
-    let reloader = Reloader::start(config.tls.clone(), devices.subscribe())?;
-    story::tell_files(&reloader);
+    let tls = Reloader::start(config.tls.clone(), devices.subscribe())?;
+    story::tell_files(&tls);
     let foundation = Foundation::lay(&config, shutdown.phases())?;
+    let rules = reload::rules(&config, &foundation)?;
+    let reloaded = Reloaded {
+        tls,
+        devices,
+        rules,
+    };
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
     let (doors, sockets) = listen::bind(&config)?;
-    let blueprint = workers::blueprint(&config, &foundation, &reloader, doors.listen.port())?;
-    let watch = Watch::new(
-        &config.http,
-        reloader,
-        devices,
-        &blueprint.routes,
-        &foundation,
-    );
+    let blueprint = workers::blueprint(&config, &foundation, &reloaded, doors.listen.port())?;
+    let watch = Watch::new(&config.http, reloaded, &blueprint.routes, &foundation);
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
     let front = Front::new(doors, watch, &foundation, started_at);

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -31,7 +32,11 @@ use crate::config::HttpConfig;
 use crate::devices::Settings;
 use crate::identity::{Credential, Device, IdentityError};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
+use crate::record::{
+    DeviceId, DeviceMemory, Headers, Outcome, Permit, Record, RecordId, SCHEMA_VIOLATION,
+    StreamIndex, Timestamp,
+};
+use crate::rules::{Rulebook, Verdict};
 use body::{Bounds, Ledger};
 use head::Head;
 
@@ -154,6 +159,7 @@ impl Gate {
 pub struct Ingest {
     pub gate: Gate,
     routes: Arc<Routes>,
+    rulebook: Rulebook,
     batcher: Rc<Batcher>,
     body_bytes_max: usize,
     body_timeout: Duration,
@@ -176,11 +182,18 @@ impl Ingest {
         Self {
             gate,
             routes,
+            rulebook: Rulebook::default(),
             batcher,
             body_bytes_max: config.body_bytes_max,
             body_timeout: config.body_timeout,
             body_rate_min: config.body_rate_min,
         }
+    }
+
+    /// Has records judged by the rules of their streams.
+    pub fn with_rules(mut self, rulebook: Rulebook) -> Self {
+        self.rulebook = rulebook;
+        self
     }
 
     /// Whether the request may send its body.
@@ -240,6 +253,7 @@ impl Ingest {
             costs.permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
             "what waits is counted"
         );
+        let (payload, headers) = self.judged(stream, &device.id, payload, &mut costs)?;
         let new_id = || RecordId::new(received_at);
         let record = Record {
             device: device.id.clone(),
@@ -247,10 +261,32 @@ impl Ingest {
             content_type: head.content_type,
             id: head.idempotency_key.unwrap_or_else(new_id),
             trace: head.trace,
+            headers,
             received_at,
             permit: costs.permit,
         };
         safe(self.batcher.push(stream, record).await)
+    }
+
+    /// The record as its stream's rules let it go on, and what they tell of it downstream.
+    #[inline]
+    fn judged(
+        &self,
+        stream: StreamIndex,
+        device: &DeviceId,
+        payload: Bytes,
+        costs: &mut impl Ledger,
+    ) -> Result<(Bytes, Headers), Refusal> {
+        let Some(verdict) = self.rulebook.judge(stream, &payload, device) else {
+            return Ok((payload, Headers::default()));
+        };
+        let Verdict { payload, violation } = verdict?;
+        let mut headers = Headers::default();
+        if let Some(place) = violation {
+            headers.add(SCHEMA_VIOLATION, &place);
+        }
+        costs.hold(payload.len() + headers.bytes())?;
+        Ok((payload, headers))
     }
 
     #[inline]

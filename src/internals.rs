@@ -102,9 +102,13 @@ pub mod pki {
 
 pub mod record {
     pub use crate::record::{
-        AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Permit, Record, RecordId,
-        Settled, StreamIndex, Timestamp, TraceParent,
+        AckSlot, Batch, DeviceId, DeviceMemory, Headers, Outcome, Outcomes, Permit, Record,
+        RecordId, Settled, StreamIndex, Timestamp, TraceParent,
     };
+}
+
+pub mod rules {
+    pub use crate::rules::{Fault, Rulebook, Rules, RulesError, Verdict};
 }
 
 pub mod sink {

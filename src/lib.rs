@@ -9,7 +9,8 @@
 //! 4. [`identity`]: the leaf certificate becomes a device, once per connection; [`devices`] says
 //!    whether it may speak.
 //! 5. [`http`]: h1, h2 and h3 are thin adapters over one service.
-//! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, a [`record`], the ack.
+//! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, its stream's [`rules`], a
+//!    [`record`], the ack.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
 //! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there; [`health`] is
 //!    what it finds.
@@ -48,6 +49,7 @@ mod limits;
 mod pem;
 mod pki;
 mod record;
+mod rules;
 mod sink;
 mod spool;
 mod sync;

@@ -7,6 +7,7 @@
 //!
 //! Every other room may use this one; it uses none but the hand-over queue that batches travel in.
 
+mod headers;
 mod permit;
 
 use std::fmt;
@@ -20,6 +21,8 @@ use uuid::{Builder, Uuid};
 
 use crate::handover;
 use crate::sync::AtomicUsize;
+pub use headers::Headers;
+pub(crate) use headers::{HEADERS_BYTES_MAX, SCHEMA_VIOLATION};
 pub(crate) use permit::Reserved;
 pub use permit::{DeviceMemory, Permit};
 
@@ -192,9 +195,20 @@ pub struct Record {
     pub content_type: Option<Arc<str>>,
     pub id: RecordId,
     pub trace: Option<TraceParent>,
+    /// Further ones, beside the content type and the id.
+    pub headers: Headers,
     pub received_at: Timestamp,
     /// Released when the record is dropped.
     pub permit: Permit,
+}
+
+impl Record {
+    /// Counts bytes that a device or a rule may make as many as it likes: the payload and further
+    /// headers.
+    #[inline]
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.payload.len() + self.headers.bytes()
+    }
 }
 
 impl Permit {

@@ -68,6 +68,17 @@ word! {
         Crl = "crl",
         Devices = "devices",
         Password = "password",
+        Rules = "rules",
+    }
+}
+
+word! {
+    /// Why a record is not what its stream takes.
+    pub(crate) Rejection {
+        NotJson = "not-json",
+        SchemaViolation = "schema-violation",
+        DeviceMismatch = "device-mismatch",
+        RecordTooLarge = "record-too-large",
     }
 }
 

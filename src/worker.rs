@@ -29,6 +29,7 @@ use crate::http::bell::Bell;
 use crate::ingest::{Gate, Ingest, Routes};
 use crate::lifecycle::{Phase, Phases, Token};
 use crate::record::{Batch, Settled};
+use crate::rules::Rulebook;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::observers::WorkerObservers;
 
@@ -61,6 +62,7 @@ pub(crate) struct Blueprint {
     pub gate: Gate,
     pub capacity: Arc<Capacity>,
     pub routes: Arc<Routes>,
+    pub rulebook: Rulebook,
     pub phases: Phases,
 }
 
@@ -135,6 +137,7 @@ impl Blueprint {
     fn service(&self, observers: WorkerObservers, batcher: Rc<Batcher>) -> Service {
         let (gate, routes) = (self.gate.clone(), self.routes.clone());
         let ingest = Ingest::new(&self.http, gate, routes, batcher);
+        let ingest = ingest.with_rules(self.rulebook.clone());
         let tls = &self.trust.tls;
         let (revocation, devices) = (tls.revocation.clone(), tls.devices.clone());
         let bell = Bell::hang(self.phases.clone(), revocation, devices);

@@ -14,7 +14,7 @@ use forebay::internals::handover;
 use forebay::internals::health::Health;
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::record::{
-    AckSlot, Batch, DeviceId, DeviceMemory, Outcome, Outcomes, Record, RecordId, Settled,
+    AckSlot, Batch, DeviceId, DeviceMemory, Headers, Outcome, Outcomes, Record, RecordId, Settled,
     StreamIndex, Timestamp,
 };
 use forebay::internals::telemetry::Metrics;
@@ -38,6 +38,7 @@ fn record(admission: &Admission, payload: Bytes) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp::now(),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use forebay::internals::config::{FileConfig, StreamConfig};
 use forebay::internals::record::{
-    DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
+    DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
 use forebay::internals::sink::FileSink;
 use forebay::internals::sink::{SinkError, SinkOptions};
@@ -25,6 +25,7 @@ fn record(device: &str, body: &str) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp::now(),
         permit: Permit::without_budget(),
     }

@@ -13,6 +13,8 @@ mod h3;
 mod head;
 #[path = "../fuzz/checks/pem.rs"]
 mod pem;
+#[path = "../fuzz/checks/rules.rs"]
+mod rules;
 #[path = "../fuzz/checks/spool_frame.rs"]
 mod spool_frame;
 
@@ -23,7 +25,7 @@ use base64::Engine;
 use bytes::Bytes;
 use forebay::internals::config::WhenFull;
 use forebay::internals::http::h3::Frames;
-use forebay::internals::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use forebay::internals::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
 use forebay::internals::spool::Keys;
 use forebay::internals::spool::{Draft, decode};
 use forebay::internals::spool::{Options, Spool};
@@ -112,6 +114,10 @@ static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     format!("{certificate}{certificate}\r\nsubject=CN = plc-1\n  {crl}\n").into_bytes()
 });
 
+/// A reading that each of the rules finds something in.
+const RECORD: &[u8] =
+    br#"{"device":"press-7","a":3,"b":{"a":1},"c":{"c":{}},"d":[],"e":[1],"f":1e999,"g":"\u00fc"}"#;
+
 /// A frame's body after the number of its records, and a segment with that frame.
 static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let record = Record {
@@ -120,6 +126,7 @@ static SPOOLED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         content_type: Some("application/json".into()),
         id: RecordId::new(Timestamp(1)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(1),
         permit: Permit::without_budget(),
     };
@@ -328,6 +335,7 @@ fn regressions() {
         h3::check(data);
         head::check(data);
         pem::check(data);
+        rules::check(data);
         spool_frame::check(data);
     }
 }
@@ -357,6 +365,16 @@ proptest! {
     #[test]
     fn devices_files(data in prop_oneof![damaged(DEVICES.into()), lines_of_devices()]) {
         devices::check(&data);
+    }
+
+    #[test]
+    fn records_of_streams_with_rules(data in prop_oneof![
+        damaged(RECORD.to_vec()),
+        r#"[\[\]{}":,\\ud8e01\-. a-g]{0,40}"#.prop_map(String::into_bytes),
+        r#"(\{"[a-g]{1,2}":|\[|[0-9]{1,3}|"x"|,|\}|\]){0,30}"#.prop_map(String::into_bytes),
+        "(\\[|\\{\"a\":){0,80}".prop_map(String::into_bytes),
+    ]) {
+        rules::check(&data);
     }
 
     #[test]

@@ -31,7 +31,7 @@ const RANKS: &[&[&str]] = &[
     &["spool", "sink"],
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],
-    &["batcher", "limits", "admission", "identity"],
+    &["batcher", "limits", "admission", "identity", "rules"],
     &["ingest"],
     &["tls"],
     &["http"],
@@ -101,9 +101,20 @@ const WALLS: &[Wall] = &[
     wall("rcgen", &["pki"], "certificates are made in pki only"),
     wall(
         "aws_lc_rs",
-        &["tls", "identity", "spool::format::keys"],
-        "the TLS provider, the fingerprint of a certificate, and the spool's encryption",
+        &["tls", "identity", "spool::format::keys", "rules::key"],
+        "the TLS provider, the fingerprint of a certificate, the spool's encryption, and what edits hide",
     ),
+    wall(
+        "jsonschema",
+        &["rules::schema", "rules::instance", "rules::number"],
+        "one validator, which sees records as trees",
+    ),
+    wall(
+        "json_event_parser",
+        &["rules::parse"],
+        "one parser of records",
+    ),
+    wall("toml", &["rules::file"], "one file is written in it"),
     wall("crc32c", &["spool"], "checksums of what lies on disk"),
     wall(
         "rustix",

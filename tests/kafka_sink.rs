@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use forebay::internals::config::{KafkaConfig, StreamConfig};
 use forebay::internals::record::{
-    DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
+    DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
 use forebay::internals::sink::KafkaSink;
 use forebay::internals::sink::{SinkError, SinkOptions};
@@ -32,6 +32,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp::now(),
         permit: Permit::without_budget(),
     }

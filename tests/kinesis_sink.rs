@@ -18,7 +18,7 @@ use aws_sdk_kinesis::types::Record as StoredRecord;
 use bytes::Bytes;
 use forebay::internals::config::{KinesisConfig, StreamConfig};
 use forebay::internals::record::{
-    DeviceId, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
+    DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, StreamIndex, Timestamp,
 };
 use forebay::internals::sink::KinesisSink;
 use forebay::internals::sink::{SinkError, SinkOptions};
@@ -37,6 +37,7 @@ fn record(device: &str, body: impl Into<Bytes>) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp::now()),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp::now(),
         permit: Permit::without_budget(),
     }

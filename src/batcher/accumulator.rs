@@ -56,14 +56,14 @@ impl Accumulator {
     /// what is there then when it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
         self.check();
-        let overflow = self.bytes + record.payload.len() > self.limits.bytes_max;
+        let overflow = self.bytes + record.sent_bytes() > self.limits.bytes_max;
         let before = if overflow {
             self.seal(SealReason::Bytes)
         } else {
             None
         };
         self.opened_at.get_or_insert(now);
-        self.bytes += record.payload.len();
+        self.bytes += record.sent_bytes();
         self.gathered.records.push(record);
         self.gathered.acks.push(ack);
         let full = self.full().and_then(|reason| self.seal(reason));

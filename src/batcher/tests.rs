@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::spares::{SPARE_RECORDS_MAX, SPARES_MAX};
 use super::*;
 use crate::handover;
-use crate::record::{DeviceId, Outcomes, Permit, RecordId, Timestamp};
+use crate::record::{DeviceId, Headers, Outcomes, Permit, RecordId, Timestamp};
 use crate::telemetry::metrics::Metrics;
 
 const STREAMS: u16 = 64;
@@ -20,6 +20,7 @@ fn record() -> Record {
         content_type: None,
         id: RecordId::new(Timestamp(0)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(0),
         permit: Permit::without_budget(),
     }

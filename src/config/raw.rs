@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::BODY_BYTES_LIMIT;
 use super::host;
 use super::value;
 use super::variables::{Default, KAFKA_PREFIX, VARIABLES, Variable, nearest};
@@ -75,6 +76,21 @@ impl Raw {
             Default::Unset(_) => Some((host::default_of(name)?.into(), Source::Machine)),
             Default::Required => None,
         }
+    }
+
+    /// The largest body, for a command that needs no more; the default where it is not said
+    /// soundly.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        let said = self.sound_body_bytes_max();
+        said.unwrap_or_else(|| {
+            let default = Self::default().sound_body_bytes_max();
+            default.expect("the default is sound")
+        })
+    }
+
+    fn sound_body_bytes_max(&self) -> Option<usize> {
+        let (text, _) = self.get("FOREBAY_BODY_BYTES_MAX")?;
+        value::size(&text, BODY_BYTES_LIMIT).ok()
     }
 
     /// librdkafka's properties, in its own spelling, in the order of their names.

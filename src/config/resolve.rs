@@ -146,6 +146,7 @@ impl Reader<'_> {
     fn config(&mut self) -> Config {
         let streams = self.optional("FOREBAY_STREAMS", value::streams);
         let access = |text: &str| value::stream_access(text, streams.as_deref());
+        let rules = |text: &str| value::stream_rules(text, streams.as_deref());
         let config = Config {
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
@@ -154,6 +155,7 @@ impl Reader<'_> {
             devices_file: self.optional("FOREBAY_DEVICES_FILE", file),
             expiry_notice: self.value("FOREBAY_EXPIRY_NOTICE", value::duration, Duration::ZERO),
             stream_access: self.value("FOREBAY_STREAM_ACCESS", access, Vec::new()),
+            stream_rules: self.value("FOREBAY_STREAM_RULES", rules, Vec::new()),
             streams: streams.unwrap_or_default(),
             sink: self.sink(),
             batch: self.batch(),

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, TlsVersion, WhenFull,
+    DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, StreamRules, TlsVersion,
+    WhenFull,
 };
 use crate::record::DeviceId;
 
@@ -281,6 +282,38 @@ pub(crate) fn stream_access(
         }
     };
     some(parts(text, ';').map(access), "stream")
+}
+
+/// `stream=file;stream=file`, of the `streams` that there are, where those are known; each once.
+pub(crate) fn stream_rules(
+    text: &str,
+    streams: Option<&[StreamConfig]>,
+) -> Parsed<Vec<StreamRules>> {
+    let mut all: Vec<StreamRules> = Vec::new();
+    for part in parts(text, ';') {
+        let rules = rules_file(part)?;
+        let is_stream = |known: &StreamConfig| known.name == rules.stream;
+        if streams.is_some_and(|streams| !streams.iter().any(is_stream)) {
+            return Err("names a stream that FOREBAY_STREAMS does not".into());
+        }
+        if all.iter().any(|other| other.stream == rules.stream) {
+            return Err("names a stream twice".into());
+        }
+        all.push(rules);
+    }
+    some(all.into_iter().map(Ok), "stream")
+}
+
+fn rules_file(part: &str) -> Parsed<StreamRules> {
+    let (stream, path) = part.split_once('=').ok_or("has an entry without =")?;
+    let (stream, path) = (stream.trim(), path.trim());
+    if path.is_empty() {
+        return Err("has a stream without a file".into());
+    }
+    Ok(StreamRules {
+        stream: stream.into(),
+        file: file(path)?,
+    })
 }
 
 fn stream_devices(entry: &str) -> Parsed<StreamAccess> {

@@ -76,6 +76,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(TLS, "FOREBAY_AUTHORITIES", Unset("none"), "ingest.example.com", "host names beside those of the server certificate, comma-separated; * is any"),
     variable(STREAMS, "FOREBAY_STREAMS", Value("telemetry"), "telemetry,alarms=plant-alarms", "stream names, the first is the default one; name=target where the sink calls it otherwise"),
     variable(STREAMS, "FOREBAY_STREAM_ACCESS", Unset("every device, every stream"), "alarms:plant-*,plc-7;telemetry:*", "which devices may write which stream, by globs; once set, a stream not listed is open to nobody"),
+    variable(STREAMS, "FOREBAY_STREAM_RULES", Unset("none"), "telemetry=/etc/forebay/telemetry.toml", "what the records of a stream must be and what is changed of them: a rules file for each stream, separated by semicolons; read again when a file of theirs changes"),
     variable(STREAMS, "FOREBAY_SINK", Value("file"), "kafka", "file, kafka, kinesis, or null (for benchmarks: keeps nothing)"),
     variable(STREAMS, "FOREBAY_FILE_DIR", Value("data"), "/var/lib/forebay", "folder of the file sink, one folder in it for each stream"),
     variable(STREAMS, "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", Unset("required by the Kafka sink"), "broker-1:9093,broker-2:9093", "Kafka brokers; every other librdkafka property likewise, upper case and _ for ."),

@@ -21,8 +21,8 @@ use crate::handover::{self, Receiver, Sender};
 use crate::health::Health;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::record::{
-    AckSlot, Batch, DeviceId, Outcome, Outcomes, Permit, Record, RecordId, Settled, StreamIndex,
-    Timestamp,
+    AckSlot, Batch, DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, Settled,
+    StreamIndex, Timestamp,
 };
 use crate::sink::{Arrivals, Partitions, Progress, Scripted, Sink, SinkError};
 use crate::spool::{Keys, Options, Spool};
@@ -345,6 +345,7 @@ pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp(number)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(number),
         permit: Permit::without_budget(),
     }

@@ -346,7 +346,7 @@ impl Size {
 
 fn memory_bytes(record: &Record) -> usize {
     let content_type = record.content_type.as_ref().map_or(0, |text| text.len());
-    RECORD_OVERHEAD_BYTES + record.payload.len() + content_type
+    RECORD_OVERHEAD_BYTES + record.sent_bytes() + content_type
 }
 
 #[cfg(test)]

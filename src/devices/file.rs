@@ -32,7 +32,7 @@ impl DevicesFile {
     /// Reads the file, where there is one.
     pub(crate) fn start(path: Option<PathBuf>) -> Result<Self, DevicesError> {
         // Before reading: what is written meanwhile is seen by the next look.
-        let seen = path.as_ref().and_then(stamp);
+        let seen = path.as_deref().and_then(stamp);
         let devices = match &path {
             Some(path) => read(path)?,
             None => Devices::default(),

@@ -1,11 +1,11 @@
-//! Noticing that a file has changed.
+//! Noticing that a file has changed, without reading it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// What tells a file from itself before: with another stamp it has been replaced or written.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
     inode: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Stamp {
 }
 
 /// The stamp of a file; `None` for one that is not there.
-pub(crate) fn stamp(file: &PathBuf) -> Option<Stamp> {
+pub(crate) fn stamp(file: &Path) -> Option<Stamp> {
     let data = fs::metadata(file).ok()?;
     Some(Stamp {
         device: data.dev(),

@@ -1,9 +1,11 @@
-//! Looks at the files of TLS and the devices file every two seconds, and at once after SIGHUP, and makes known what has
-//! changed.
+//! Looks at the files of TLS, of devices and of rules every two seconds, and at once after SIGHUP,
+//! and makes known what has changed.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,13 +14,14 @@ use super::devices::DevicesWatch;
 use super::ends::Warned;
 use super::foundation::Foundation;
 use super::notify::Notifier;
-use crate::config::HttpConfig;
+use crate::config::{Config, HttpConfig, SinkConfig};
 use crate::identity::ServerCertificate;
 use crate::ingest::Routes;
 use crate::record::Timestamp;
+use crate::rules::{self, SinkHeaders};
 use crate::telemetry::audit::Event;
 use crate::telemetry::observers::Observers;
-use crate::tls::{Change, Reloader, TlsError};
+use crate::tls::{Change, Reloader};
 use crate::words::Reload;
 
 /// A changed file is in force within 5 s: this, and the time that it takes to read it.
@@ -26,10 +29,50 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 const _: () = assert!(LOOK_INTERVAL.as_secs() < 5);
 
+/// What is made of files, and made anew when they change.
+pub(crate) struct Reloaded {
+    pub tls: Reloader,
+    pub devices: DevicesWatch,
+    pub rules: rules::Files,
+}
+
+/// Reads the rules of all streams; an error is one that cannot be used.
+pub(crate) fn rules(config: &Config, foundation: &Foundation) -> anyhow::Result<rules::Files> {
+    let headers = match config.sink {
+        #[cfg(feature = "kinesis")]
+        SinkConfig::Kinesis(_) => SinkHeaders::Dropped,
+        _ => SinkHeaders::Kept,
+    };
+    let files = rules::Files::start(
+        &config.stream_rules,
+        &config.streams,
+        headers,
+        config.http.body_bytes_max,
+        foundation.observers.metrics.rejected(),
+    );
+    files.map_err(|error| anyhow!("{}: {error}", rules::VARIABLE))
+}
+
+/// What a look at all files has found.
+#[derive(Default)]
+struct Changes {
+    tls: Vec<Change>,
+    rules: Vec<rules::Change>,
+}
+
+impl Reloaded {
+    /// Looks at the files, and reads those that have changed, or all of them. Blocks.
+    fn look(&mut self, reads_all: bool, observers: &Observers) -> Changes {
+        let tls = self.tls.look(reads_all);
+        self.devices.look(reads_all, &mut self.tls, observers);
+        let rules = self.rules.look(reads_all);
+        Changes { tls, rules }
+    }
+}
+
 /// Watches the files.
 pub(crate) struct Watch {
-    reloader: Reloader,
-    devices: DevicesWatch,
+    reloaded: Reloaded,
     routes: Arc<Routes>,
     observers: Observers,
     /// Names beside those of the server's certificate.
@@ -40,14 +83,12 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(
         config: &HttpConfig,
-        reloader: Reloader,
-        devices: DevicesWatch,
+        reloaded: Reloaded,
         routes: &Arc<Routes>,
         foundation: &Foundation,
     ) -> Self {
         let mut watch = Self {
-            reloader,
-            devices,
+            reloaded,
             routes: routes.clone(),
             observers: foundation.observers.clone(),
             authorities: config.authorities.clone(),
@@ -72,16 +113,19 @@ impl Watch {
                 notifier.reloading();
             }
             let looked = spawn_blocking(move || {
-                let changes = self.reloader.look(reads_all);
-                self.devices
-                    .look(reads_all, &mut self.reloader, &self.observers);
+                let changes = self.reloaded.look(reads_all, &self.observers);
                 (self, changes)
             });
             let Ok((watch, changes)) = looked.await else {
                 return tracing::error!("files are not looked at any more: restart the gateway");
             };
             self = watch;
-            changes.iter().for_each(|change| self.make_known(change));
+            for change in &changes.tls {
+                self.make_known(change);
+            }
+            for change in &changes.rules {
+                self.make_rules_known(change);
+            }
             self.tell_ends();
             if reads_all {
                 notifier.ready();
@@ -91,7 +135,10 @@ impl Watch {
 
     /// Says when what is in force ends, and warns of what is near its end, or past it.
     fn tell_ends(&mut self) {
-        let (certificate, ends) = (self.reloader.certificate().not_after, self.reloader.ends());
+        let (certificate, ends) = (
+            self.reloaded.tls.certificate().not_after,
+            self.reloaded.tls.ends(),
+        );
         let files = self.observers.metrics.files();
         files.set_certificate_end(certificate);
         files.set_trust_ends(ends.authority, ends.list);
@@ -115,7 +162,17 @@ impl Watch {
                     revoked: *revoked,
                 });
             }
-            Change::Failed(error) => self.tell_failure(error),
+            Change::Failed(error) => self.tell_failure(error.what(), error),
+        }
+    }
+
+    fn make_rules_known(&self, change: &rules::Change) {
+        match change {
+            rules::Change::InForce { stream } => {
+                tracing::info!(stream, "rules reloaded");
+                self.observers.metrics.reload_succeeded(Reload::Rules);
+            }
+            rules::Change::Failed(error) => self.tell_failure(Reload::Rules, error),
         }
     }
 
@@ -130,13 +187,13 @@ impl Watch {
         audit.record(Event::CertificateReloaded { names: &names });
     }
 
-    fn tell_failure(&self, error: &TlsError) {
+    fn tell_failure(&self, what: Reload, error: &dyn Error) {
         let Observers { metrics, audit, .. } = &self.observers;
-        metrics.reload_failed(error.what());
+        metrics.reload_failed(what);
         audit.record(Event::ReloadFailed {
-            what: error.what().label(),
+            what: what.label(),
             error: &error.to_string(),
         });
-        tracing::error!(%error, "a changed file cannot be used: what was there before stays in force");
+        tracing::error!(what = what.label(), %error, "a changed file cannot be used: what was there before stays in force");
     }
 }

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use super::alarm::Ending;
 use super::authorities;
 use super::foundation::Foundation;
+use super::reload::Reloaded;
 use super::shutdown::Shutdown;
 use super::threads::WorkerThread;
 use crate::accept::{Capacity, Trust};
@@ -63,7 +64,7 @@ fn spawn(
 pub(crate) fn blueprint(
     config: &Config,
     foundation: &Foundation,
-    reloader: &Reloader,
+    reloaded: &Reloaded,
     port: u16,
 ) -> anyhow::Result<Blueprint> {
     Ok(Blueprint {
@@ -73,10 +74,11 @@ pub(crate) fn blueprint(
         ack: config.ack,
         streams: u16::try_from(config.streams.len())?,
         alt_svc: config.listen.http3.then(|| alt_svc(port)),
-        trust: trust(config, reloader),
+        trust: trust(config, &reloaded.tls),
         gate: foundation.gate.clone(),
         capacity: Arc::new(Capacity::new(config.listen.connections)),
-        routes: Arc::new(routes(config, reloader)),
+        routes: Arc::new(routes(config, &reloaded.tls)),
+        rulebook: reloaded.rules.rulebook(),
         phases: foundation.phases.clone(),
     })
 }

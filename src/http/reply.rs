@@ -247,6 +247,30 @@ fn problem(refusal: &Refusal) -> Problem {
             "Misdirected request",
             "The authority is none of this gateway's names.".into(),
         ),
+        NotJson => (
+            400,
+            "not-json",
+            "Not JSON",
+            "The stream takes one JSON value a reading, without duplicate keys, 64 levels deep at most.".into(),
+        ),
+        SchemaViolation(place) => (
+            400,
+            "schema-violation",
+            "Against the stream's schema",
+            place.to_string().into(),
+        ),
+        DeviceMismatch => (
+            403,
+            "device-mismatch",
+            "Another device's reading",
+            "The stream's readings name their device, and it is the one of the certificate.".into(),
+        ),
+        RecordTooLarge => (
+            413,
+            "record-too-large",
+            "Reading too large",
+            "The reading is too large once the stream's rules have edited it.".into(),
+        ),
         RateLimited(refused) => (
             429,
             "rate-limited",

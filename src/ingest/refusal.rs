@@ -1,11 +1,13 @@
 //! Why a reading was not taken. `http::reply` turns each into its answer, in one table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::Shed;
 use crate::identity::IdentityError;
 use crate::limits::{Denied, Refused};
 use crate::record::Reason;
+use crate::rules::Fault;
 use crate::words::Scope;
 
 /// Every way in which a request ends without a 204.
@@ -28,6 +30,14 @@ pub enum Refusal {
     BodyTooLarge,
     UnsupportedEncoding,
     Misdirected,
+    /// The stream takes JSON only.
+    NotJson,
+    /// Where in the stream's schema the keyword is that the record does not satisfy.
+    SchemaViolation(Arc<str>),
+    /// The record says that it is another device's.
+    DeviceMismatch,
+    /// The stream's rules have made the record longer than one may be.
+    RecordTooLarge,
     /// A device's or an address's bucket is empty.
     RateLimited(Refused),
     /// The gateway's own bucket is empty.
@@ -61,6 +71,17 @@ impl From<Denied> for Refusal {
             }
             Denied::Refused(refused) => Self::RateLimited(refused),
             Denied::TableFull(_) => Self::DeviceTableFull,
+        }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::NotJson => Self::NotJson,
+            Fault::SchemaViolation(place) => Self::SchemaViolation(place),
+            Fault::DeviceMismatch => Self::DeviceMismatch,
+            Fault::RecordTooLarge => Self::RecordTooLarge,
         }
     }
 }

@@ -206,7 +206,7 @@ fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError>
 mod tests {
 
     use super::*;
-    use crate::record::{DeviceId, Permit, RecordId, Timestamp};
+    use crate::record::{DeviceId, Headers, Permit, RecordId, Timestamp};
 
     pub(super) fn record(device: &str, body: &[u8]) -> Record {
         Record {
@@ -215,6 +215,7 @@ mod tests {
             content_type: None,
             id: RecordId::new(Timestamp::now()),
             trace: None,
+            headers: Headers::default(),
             received_at: Timestamp::now(),
             permit: Permit::without_budget(),
         }

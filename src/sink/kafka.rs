@@ -1,7 +1,7 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
-//! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent)
-//! and `record-id`. Keys are partitioned by murmur2, as Java's producers do. `deliver` produces a
+//! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent),
+//! `record-id`, and further ones of the record. Keys are partitioned by murmur2, as Java's producers do. `deliver` produces a
 //! batch from delivery's thread; librdkafka's reports wake a task there that counts them down, and
 //! the last one of a batch wakes its delivery. librdkafka retries by itself, in order, until
 //! `message.timeout.ms`; then it says whether the topic may have the record.
@@ -215,14 +215,17 @@ fn send(
 }
 
 fn headers(record: &Record) -> Headers {
-    let mut headers = Headers::with_capacity(3);
+    let mut headers = Headers::with_capacity(3 + record.headers.len());
     if let Some(content_type) = &record.content_type {
-        headers.add(c"content-type", content_type.as_bytes());
+        headers.add("content-type", content_type.as_bytes());
     }
     if let Some(trace) = &record.trace {
-        headers.add(c"traceparent", trace.as_str().as_bytes());
+        headers.add("traceparent", trace.as_str().as_bytes());
     }
-    headers.add(c"record-id", record.id.as_str(&mut [0; 36]).as_bytes());
+    headers.add("record-id", record.id.as_str(&mut [0; 36]).as_bytes());
+    for (name, value) in record.headers.iter() {
+        headers.add(name, value.as_bytes());
+    }
     headers
 }
 

@@ -15,6 +15,7 @@ mod hot;
 mod journal;
 mod process;
 mod register;
+mod rejected;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use histogram::{
 pub use hot::WorkerMetrics;
 pub(crate) use journal::JournalMetrics;
 use register::{counter, counters, each, gauge, gauges};
+pub(crate) use rejected::RejectedRecords;
 pub use spool::SpoolMetrics;
 
 const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
@@ -56,6 +58,7 @@ pub struct Metrics {
     in_flight_batches: Gauge,
     /// What the files that are read again say.
     files: FileMetrics,
+    rejected: RejectedRecords,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
@@ -128,6 +131,7 @@ impl Metrics {
                 "Batches that the sink has not answered",
             ),
             files: FileMetrics::register(),
+            rejected: RejectedRecords::register(streams),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -138,6 +142,11 @@ impl Metrics {
     /// The metrics that the worker at `index` writes.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         self.workers[index].clone()
+    }
+
+    /// What a worker counts of records that are not what their stream takes.
+    pub(crate) fn rejected(&self) -> RejectedRecords {
+        self.rejected.clone()
     }
 
     /// What the spool counts.

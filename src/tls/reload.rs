@@ -234,7 +234,7 @@ impl<T> Watched<T> {
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
         // Before reading: what is written meanwhile is seen by the next look.
-        let seen = files.iter().map(stamp).collect();
+        let seen = files.iter().map(|file| stamp(file)).collect();
         Ok(Self {
             value: load()?,
             files,
@@ -249,7 +249,7 @@ impl<T> Watched<T> {
         reads_all: bool,
         load: impl FnOnce() -> Result<T, TlsError>,
     ) -> Option<Result<(), TlsError>> {
-        let stamps: Vec<_> = self.files.iter().map(stamp).collect();
+        let stamps: Vec<_> = self.files.iter().map(|file| stamp(file)).collect();
         debug_assert_eq!(stamps.len(), self.seen.len(), "the list of files is fixed");
         let is_due = self.due.is_some_and(|due| due <= Timestamp::now());
         if stamps == self.seen && !reads_all && !is_due {

@@ -115,7 +115,10 @@ def limited(folder):
     """A device that has sent 40 readings waits for minutes, a body that dawdles for a second."""
     home = folder / "contract"
     home.mkdir()
-    gateway = Gateway(home, FOREBAY_BODY_TIMEOUT="1s", FOREBAY_DEVICE_RATE="0.01", FOREBAY_DEVICE_BURST="40")
+    (home / "judged.toml").write_text("schema = 'judged.json'\ndevice_field = '/device'\n")
+    (home / "judged.json").write_text('{"properties": {"temperature": {"type": "number"}}}')
+    gateway = Gateway(home, FOREBAY_BODY_TIMEOUT="1s", FOREBAY_DEVICE_RATE="0.01", FOREBAY_DEVICE_BURST="40",
+                      FOREBAY_STREAMS="telemetry,judged", FOREBAY_STREAM_RULES=f"judged={home / 'judged.toml'}")
     run(FOREBAY, "pki", "device", "--dir", home / "pki", "--days", "1", "expiring")
     make_nameless(home / "pki")
     yield gateway

@@ -49,6 +49,9 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| counts, beyond {head::RECKONED_BYTES} |",
             "| nothing below {body::PINNING_PIECE_BYTES_MIN}, half of it beyond; fixed |",
             "| {connections::CONNECTIONS_MAX}, {admin::CONNECTION_TIMEOUT} each, {admin::HEAD_TIMEOUT} for a head;",
+            "| {parse::OPEN_MAX}, fixed: 400 `not-json` |",
+            "| {schema::BACKTRACKS_MAX}, fixed: a violation |",
+            "its copies together; {rules::file::EDITS_MAX} edits, fixed | {FOREBAY_BODY_BYTES_MAX} |",
             "| {journal::QUEUE_MAX} lines waiting, {audit::PER_SECOND_MAX} a second of a kind; fixed |",
             "`sampled`: more than {audit::PER_SECOND_MAX} a second of a kind;",
         ],
@@ -132,6 +135,14 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
             "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
+        ],
+    ),
+    (
+        "docs/rules.md",
+        &[
+            "more than {parse::OPEN_MAX} arrays and objects that are open",
+            "gives up after {schema::BACKTRACKS_MAX} steps",
+            "There are {rules::file::EDITS_MAX} edits at most",
         ],
     ),
     (

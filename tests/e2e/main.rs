@@ -60,6 +60,7 @@ mod queued;
 mod quic;
 mod restart;
 mod revocation;
+mod rules;
 mod shutdown;
 mod spool;
 mod spool_disk;

@@ -217,6 +217,30 @@ fn access_is_by_stream_and_glob() {
 }
 
 #[test]
+fn rules_are_a_file_for_each_stream() {
+    let known = streams("alarms,telemetry").unwrap();
+    let rules = stream_rules(" alarms = /etc/a.toml;telemetry=b=c.toml; ", Some(&known)).unwrap();
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|rules| (rules.stream.as_str(), rules.file.to_str().unwrap()))
+        .collect();
+    assert_eq!(
+        rules,
+        [("alarms", "/etc/a.toml"), ("telemetry", "b=c.toml")]
+    );
+    for (text, says) in [
+        ("alarms", "has an entry without ="),
+        ("alarms=", "has a stream without a file"),
+        ("alarm=a", "names a stream that FOREBAY_STREAMS does not"),
+        ("alarms=a;alarms=b", "names a stream twice"),
+        (";", "names no stream"),
+    ] {
+        assert_eq!(fault(stream_rules(text, Some(&known))), says, "{text}");
+    }
+    assert!(stream_rules("alarm=a", None).is_ok());
+}
+
+#[test]
 fn no_list_of_what_is_allowed_is_empty() {
     assert_eq!(fault(stream_access(";", None)), "names no stream");
     assert_eq!(fault(files(", ,")), "names no file");

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Permit, RecordId, Timestamp};
+use crate::record::{Headers, Permit, RecordId, Timestamp};
 
 const LIMITS: Limits = Limits {
     bytes_max: 64,
@@ -20,6 +20,7 @@ fn record(device: u8, bytes: usize) -> Record {
         content_type: None,
         id: RecordId::new(Timestamp(0)),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(0),
         permit: Permit::without_budget(),
     }

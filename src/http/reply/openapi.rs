@@ -77,7 +77,7 @@ fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
         "requestBody": {
             "required": true,
             "description": "One reading: 1 byte to FOREBAY_BODY_BYTES_MAX (256 KiB unless set), of any format. It reaches the \
-                stream byte for byte, and its content-type goes with it. Send content-length.",
+                stream byte for byte, and its content-type goes with it; a stream that has rules takes JSON only, and may change it. Send content-length.",
             "content": {
                 "application/json": { "schema": {}, "example": { "temperature": 21.5 } },
                 "application/octet-stream": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },

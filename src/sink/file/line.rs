@@ -2,6 +2,7 @@
 //!
 //! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at`
 //! (RFC 3339, UTC, milliseconds), `content_type` when sent, `record_id`, `traceparent` when sent,
+//! `schema_violation` where a rule has tagged it, `headers`, an object, where it has further ones,
 //! and `payload`: the body's own bytes when they are one JSON value that any reader of the line can
 //! take, else `payload_base64` (standard alphabet, padded). Duplicate keys and long numbers stay as
 //! they were sent: nothing is parsed and printed again.
@@ -10,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use crate::record::{Record, Timestamp};
+use crate::record::{Headers, Record, SCHEMA_VIOLATION, Timestamp};
 
 /// Deeper JSON goes to `payload_base64`: serde_json's readers stop at 128, and the line is one
 /// level of its own.
@@ -28,8 +29,30 @@ pub(crate) fn render(record: &Record, lines: &mut Vec<u8>) {
     if let Some(trace) = &record.trace {
         push_text(lines, b",\"traceparent\":", trace.as_str());
     }
+    push_headers(lines, &record.headers);
     push_payload(lines, &record.payload);
     lines.extend_from_slice(b"}\n");
+}
+
+fn push_headers(lines: &mut Vec<u8>, headers: &Headers) {
+    let mut is_first = true;
+    for (name, value) in headers.iter() {
+        if name == SCHEMA_VIOLATION {
+            push_text(lines, b",\"schema_violation\":", value);
+        }
+    }
+    for (name, value) in headers.iter() {
+        if name == SCHEMA_VIOLATION {
+            continue;
+        }
+        let before: &[u8] = if is_first { b",\"headers\":{" } else { b"," };
+        push_text(lines, before, name);
+        push_text(lines, b":", value);
+        is_first = false;
+    }
+    if !is_first {
+        lines.push(b'}');
+    }
 }
 
 fn push_payload(lines: &mut Vec<u8>, payload: &[u8]) {
@@ -154,6 +177,26 @@ mod tests {
              \"record_id\":\"{id}\",\"payload\":{{\"a\": 1}}}}\n"
         );
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn further_headers_are_an_object_and_a_violation_is_a_member() {
+        let mut record = record("plc-7", b"1");
+        let mut rest = |name: &str, value: &str| {
+            record.headers.add(name, value);
+            let mut lines = Vec::new();
+            render(&record, &mut lines);
+            let line = String::from_utf8(lines).unwrap();
+            let (_, rest) = line.split_once("\",\"record_id\":").unwrap();
+            rest.split_once(',').unwrap().1.to_owned()
+        };
+        let violation = "\"schema_violation\":\"/type\",\"payload\":1}\n";
+        assert_eq!(rest("schema-violation", "/type"), violation);
+        rest("topic", "a/\"b\"");
+        assert_eq!(
+            rest("iothub-app-x", "y"),
+            "\"schema_violation\":\"/type\",\"headers\":{\"topic\":\"a/\\\"b\\\"\",\"iothub-app-x\":\"y\"},\"payload\":1}\n"
+        );
     }
 
     #[test]

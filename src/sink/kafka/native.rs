@@ -152,14 +152,14 @@ impl Headers {
         Self(unsafe { rd_kafka_headers_new(count) })
     }
 
-    pub(crate) fn add(&mut self, name: &'static CStr, value: &[u8]) {
-        let (name_bytes, value_bytes) = (name.count_bytes() as isize, value.len() as isize);
+    pub(crate) fn add(&mut self, name: &str, value: &[u8]) {
+        let (name_bytes, value_bytes) = (name.len() as isize, value.len() as isize);
         // SAFETY: both texts are as long as told, and are copied. It fails only for headers that
         // are read-only.
         unsafe {
             rd_kafka_header_add(
                 self.0,
-                name.as_ptr(),
+                name.as_ptr().cast(),
                 name_bytes,
                 value.as_ptr().cast(),
                 value_bytes,

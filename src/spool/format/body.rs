@@ -5,12 +5,21 @@
 //! | 2, n | length and name of the stream |
 //! | 2, n | length and text of the reason of a dead letter; length 0 for others |
 //! | | then each record: |
+//! | 1, 1 | 0 and the number of further headers; both are not there where it has none |
+//! | | then each further header: |
+//! | 2, n | length and text of its name |
+//! | 2, n | length and text of its value |
+//! | | then, of every record: |
 //! | 1, n | length and text of the device id |
 //! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID; the length plus 128 when a trace follows |
 //! | 55 | its `traceparent`, if it has one |
 //! | 8 | when it was received, milliseconds since the epoch |
 //! | 2, n | length plus 1 and text of the content type; 0: it has none |
 //! | 4, n | length and bytes of the payload |
+//!
+//! No device id is empty, so a record without further headers is what it was before there were any:
+//! an older frame is read by a newer gateway, and a newer one by an older gateway unless it has
+//! such headers, which the older one takes for damage.
 //!
 //! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it
 //! refuses. It never panics.
@@ -24,8 +33,8 @@ use super::frame::{ALIGNMENT, BODY_BYTES_MAX, HEADER_BYTES};
 use super::keys::TAG_BYTES;
 use crate::config::{BODY_BYTES_LIMIT, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX};
 use crate::record::{
-    DEVICE_ID_CHARS_MAX, DeviceId, Permit, RECORD_ID_CHARS_MAX, Record, RecordId,
-    TRACE_PARENT_BYTES, Timestamp, TraceParent,
+    DEVICE_ID_CHARS_MAX, DeviceId, HEADERS_BYTES_MAX, Headers, Permit, RECORD_ID_CHARS_MAX, Record,
+    RecordId, TRACE_PARENT_BYTES, Timestamp, TraceParent,
 };
 
 /// A reason is cut to so many bytes.
@@ -35,7 +44,7 @@ const REASON_BYTES_MAX: usize = 1024;
 const RECORD_BYTES_MIN: usize = 16;
 
 /// Bytes of a frame that are left for stream, reason and the content type of the last record.
-const BODY_BYTES_SPARE: usize = 128 << 10;
+const BODY_BYTES_SPARE: usize = 160 << 10;
 
 /// Bytes that a record takes beside its payload at most, its content type aside: device, id, trace,
 /// time and lengths.
@@ -48,9 +57,14 @@ const _: () = assert!(
         <= BODY_BYTES_MAX
 );
 const _: () = assert!(BODY_BYTES_LIMIT <= SPOOLED_BATCH_BYTES_MAX);
-const _: () = assert!(RECORD_BYTES_EXTRA_MAX + u16::MAX as usize <= BODY_BYTES_SPARE);
+const _: () =
+    assert!(RECORD_BYTES_EXTRA_MAX + u16::MAX as usize + 2 * HEADERS_BYTES_MAX <= BODY_BYTES_SPARE);
+const _: () = assert!(HEADERS_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(DEVICE_ID_CHARS_MAX <= u8::MAX as usize);
 const _: () = assert!(RECORD_ID_CHARS_MAX < TRACE_FOLLOWS as usize);
+
+/// The byte in the place of a device id's length that says that further headers come first.
+const HEADERS_FOLLOW: u8 = 0;
 
 /// The flag in the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
@@ -155,6 +169,7 @@ fn put_record(body: &mut Vec<u8>, record: &Record) -> Result<(), DraftError> {
     }
     let device = record.device.as_str();
     body.reserve(payload.len() + device.len() + 2 * RECORD_BYTES_MIN);
+    put_headers(body, &record.headers)?;
     body.push(u8_length(device.len())?);
     body.extend_from_slice(device.as_bytes());
     put_id(body, &record.id, record.trace.as_ref())?;
@@ -179,6 +194,18 @@ fn put_id(
     body.extend_from_slice(id);
     if let Some(trace) = trace {
         body.extend_from_slice(trace.as_str().as_bytes());
+    }
+    Ok(())
+}
+
+fn put_headers(body: &mut Vec<u8>, headers: &Headers) -> Result<(), DraftError> {
+    if headers.len() == 0 {
+        return Ok(());
+    }
+    body.extend_from_slice(&[HEADERS_FOLLOW, u8_length(headers.len())?]);
+    for (name, value) in headers.iter() {
+        put_text_u16(body, name)?;
+        put_text_u16(body, value)?;
     }
     Ok(())
 }
@@ -233,6 +260,7 @@ pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
 }
 
 fn take_record(body: &mut Bytes) -> Option<Record> {
+    let headers = take_headers(body)?;
     let device = take_device(body)?;
     let (id, trace) = take_id(body)?;
     let received_at = Timestamp(body.try_get_u64_le().ok()?);
@@ -248,9 +276,29 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
         content_type,
         id,
         trace,
+        headers,
         received_at,
         permit: Permit::without_budget(),
     })
+}
+
+/// Further headers of a record, as they were written: one at least, no name twice.
+fn take_headers(body: &mut Bytes) -> Option<Headers> {
+    let mut headers = Headers::default();
+    if body.first() != Some(&HEADERS_FOLLOW) {
+        return Some(headers);
+    }
+    body.advance(1);
+    let count = body.try_get_u8().ok()?;
+    for _ in 0..count {
+        let (name, value) = (take_text_u16(body)?, take_text_u16(body)?);
+        if name.is_empty() || headers.bytes() + name.len() + value.len() > HEADERS_BYTES_MAX {
+            return None;
+        }
+        headers.add(&name, &value);
+    }
+    let is_as_written = count > 0 && headers.len() == usize::from(count);
+    is_as_written.then_some(headers)
 }
 
 fn take_device(body: &mut Bytes) -> Option<DeviceId> {

@@ -8,7 +8,7 @@ use super::body::{Draft, DraftError, decode};
 use super::frame::*;
 use super::keys::{KeyId, Salt};
 use super::segment::SegmentHeader;
-use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp, TraceParent};
+use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp, TraceParent};
 
 prop_compose! {
     fn records()(record in (
@@ -18,8 +18,11 @@ prop_compose! {
         any::<u64>(),
         prop::collection::vec(any::<u8>(), 0..300),
         prop::option::of("00-[1-9a-f]{32}-[1-9a-f]{16}-[0-9a-f]{2}"),
+        prop::collection::vec(("[a-z-]{1,20}", ".{0,60}"), 0..4),
     )) -> Record {
-        let (device, key, content_type, received_at, payload, trace) = record;
+        let (device, key, content_type, received_at, payload, trace, further) = record;
+        let mut headers = Headers::default();
+        further.iter().for_each(|(name, value)| headers.add(name, value));
         let received_at = Timestamp(received_at);
         Record {
             device: DeviceId::parse(&device).unwrap(),
@@ -27,6 +30,7 @@ prop_compose! {
             content_type: content_type.map(Into::into),
             id: key.map_or_else(|| RecordId::new(Timestamp::now()), |key| RecordId::from_key(key.as_bytes()).unwrap()),
             trace: trace.map(|trace| TraceParent::parse(trace.as_bytes()).unwrap()),
+            headers,
             received_at,
             permit: Permit::without_budget(),
         }
@@ -44,6 +48,7 @@ fn same(left: &Record, right: &Record) -> bool {
     of(left) == of(right)
         && left.id == right.id
         && left.trace == right.trace
+        && left.headers == right.headers
         && left.received_at == right.received_at
 }
 
@@ -138,6 +143,7 @@ fn two_records() -> [Record; 2] {
         content_type: Some("a/b".into()),
         id: RecordId::from_key(b"key").unwrap(),
         trace: TraceParent::parse(trace.as_bytes()),
+        headers: Headers::default(),
         received_at: Timestamp(5),
         permit: Permit::without_budget(),
     };
@@ -147,6 +153,7 @@ fn two_records() -> [Record; 2] {
         content_type: None,
         id: RecordId::Uuid(Uuid::from_bytes(std::array::from_fn(|at| at as u8))),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(6),
         permit: Permit::without_budget(),
     };
@@ -155,4 +162,21 @@ fn two_records() -> [Record; 2] {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A record that has headers says so where a device id's length would be 0.
+#[test]
+fn further_headers_lie_before_the_device() {
+    let [mut record, _] = two_records();
+    record.trace = None;
+    record.headers.add("schema-violation", "/type");
+    let draft = Draft::new("a", [&record]).unwrap();
+    assert_eq!(
+        hex(draft.body()),
+        "010061000000011000736368656d612d76696f6c6174696f6e05002f74797065026d37036b65790500000000\
+         0000000400612f62020000006869"
+    );
+    let body = Bytes::copy_from_slice(draft.body());
+    let content = decode(body, 1).unwrap();
+    assert!(same(&content.records[0], &record));
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::sim::{Random, SimDisk};
 use crate::config::WhenFull;
-use crate::record::{DeviceId, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
 use crate::spool::commit::engine::{Engine, LogOptions, Refused};
 use crate::spool::format::body::Draft;
 use crate::spool::format::keys::Keys;
@@ -35,6 +35,7 @@ pub(crate) fn record(content: u64, bytes: usize) -> Record {
         content_type: None,
         id: RecordId::from_key(b"key").unwrap(),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(content),
         permit: Permit::without_budget(),
     }

@@ -40,6 +40,11 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("forebay_tls_reload_failures_total", "counter", &["what"]),
     ("forebay_tls_reload_ok", "gauge", &["what"]),
     ("forebay_http_refusals_total", "counter", &["code"]),
+    (
+        "forebay_ingest_rejected_total",
+        "counter",
+        &["stream", "code"],
+    ),
     ("forebay_limits_refused_total", "counter", &["scope"]),
     ("forebay_limits_devices", "gauge", &[]),
     ("forebay_batcher_batch_records", "histogram", &[]),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::super::entry::{Deadlines, Reply};
 use super::super::shards::tests::even;
 use super::*;
-use crate::record::{Permit, Record, RecordId, Timestamp};
+use crate::record::{Headers, Permit, Record, RecordId, Timestamp};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(12);
 const DEVICES: u8 = 6;
@@ -84,6 +84,7 @@ impl World {
             content_type: None,
             id: RecordId::new(Timestamp(0)),
             trace: None,
+            headers: Headers::default(),
             received_at: Timestamp(0),
             permit: Permit::without_budget(),
         };
@@ -321,6 +322,7 @@ fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry
         content_type: None,
         id: RecordId::from_key(b"k").unwrap(),
         trace: None,
+        headers: Headers::default(),
         received_at: Timestamp(0),
         permit: Permit::without_budget(),
     };
