@@ -6,7 +6,10 @@
 //! for the ack.
 
 mod body;
+pub(crate) mod decode;
+mod form;
 mod head;
+pub(crate) mod records;
 mod refusal;
 mod routes;
 
@@ -16,14 +19,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::time::Instant;
 
 pub(crate) use body::{Body, BrokenBody};
 pub use head::{ContentTypes, RequestHead};
-pub(crate) use head::{Field, HostRule, length};
+pub(crate) use head::{Field, HostRule, RECORDS_KEY_CHARS_MAX, length};
+pub use records::Verdicts;
 pub use refusal::Refusal;
-pub use routes::{Authorities, Routes};
+pub use routes::{Authorities, Routes, Target};
 
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
@@ -32,7 +37,8 @@ use crate::identity::{Device, IdentityError, Link};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
 use crate::record::{DeviceMemory, Outcome, Permit, Record, RecordId, StreamIndex, Timestamp};
 use body::{Bounds, Ledger};
-use head::Head;
+use decode::Decoders;
+use head::{Head, Rules};
 
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
@@ -125,7 +131,9 @@ pub struct Ingest {
     pub gate: Gate,
     routes: Arc<Routes>,
     batcher: Rc<Batcher>,
-    body_bytes_max: usize,
+    decoders: Decoders,
+    rules: Rules,
+    records_max: usize,
     body_timeout: Duration,
     /// Bytes a second that a body must keep up; 0 is no such bound.
     body_rate_min: u64,
@@ -133,12 +141,52 @@ pub struct Ingest {
 
 /// A request whose head has passed every check: what is left is its body.
 pub(crate) struct Admitted<'c> {
-    device: &'c Device,
+    sender: Sender<'c>,
     limits: &'c DeviceLimits,
+    permit: Permit,
+}
+
+/// Where records come from, and what is said of all records of their request.
+struct Sender<'c> {
+    device: &'c Device,
     stream: StreamIndex,
     head: Head,
     received_at: Timestamp,
-    permit: Permit,
+}
+
+impl Sender<'_> {
+    /// The one record of the request.
+    #[inline]
+    fn into_record(self, payload: Bytes, permit: Permit) -> Record {
+        let received_at = self.received_at;
+        let new_id = || RecordId::new(received_at);
+        Record {
+            device: self.device.id.clone(),
+            payload,
+            content_type: self.head.content_type,
+            id: self.head.idempotency_key.unwrap_or_else(new_id),
+            trace: self.head.trace,
+            received_at,
+            permit,
+        }
+    }
+
+    /// One of the request's many records.
+    fn record(&self, index: usize, payload: Bytes, permit: Permit) -> Record {
+        let id = match &self.head.idempotency_key {
+            Some(key) => key.of_part(index),
+            None => RecordId::new(self.received_at),
+        };
+        Record {
+            device: self.device.id.clone(),
+            payload,
+            content_type: self.head.content_type.clone(),
+            id,
+            trace: self.head.trace.clone(),
+            received_at: self.received_at,
+            permit,
+        }
+    }
 }
 
 impl Ingest {
@@ -147,7 +195,9 @@ impl Ingest {
             gate,
             routes,
             batcher,
-            body_bytes_max: config.body_bytes_max,
+            decoders: Decoders::default(),
+            rules: Rules::new(config),
+            records_max: config.records_max,
             body_timeout: config.body_timeout,
             body_rate_min: config.body_rate_min,
         }
@@ -166,8 +216,8 @@ impl Ingest {
         self.gate
             .limits
             .take_request(limits, &caller.address_limits, now)?;
-        let stream = self.routes.resolve(head, &device.id)?;
-        let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
+        let Target { stream, is_records } = self.routes.resolve(head, &device.id)?;
+        let head = Head::parse(head, &caller.content_types, &self.rules, is_records)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
@@ -175,58 +225,76 @@ impl Ingest {
             .gate
             .admission
             .reserve(stream, &known.memory, head.declared_bytes)?;
-        Ok(Admitted {
+        let sender = Sender {
             device,
-            limits,
             stream,
             head,
             received_at,
+        };
+        Ok(Admitted {
+            sender,
+            limits,
             permit,
         })
     }
 
-    /// Takes the reading in; `Ok` means that it is safe, as the ack mode defines it.
+    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode defines
+    /// it.
     pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
         let Admitted {
-            device,
+            sender,
             limits,
-            stream,
-            head,
-            received_at,
             permit,
         } = request;
-        let bounds = self.bounds(head.declared_bytes);
         let mut costs = Costs {
             ingest: self,
             limits,
             permit,
-            beside_bytes: head.bytes_beyond_overhead(),
+            beside_bytes: sender.head.bytes_beyond_overhead(),
         };
         costs.hold(0)?;
+        if !sender.head.is_plain() {
+            // Boxed, as it is rare: every request would be as large.
+            return Box::pin(self.take_apart(sender, body, costs)).await;
+        }
+        let bounds = self.bounds(&sender.head, self.rules.record_bytes_max());
         let payload = body::read(body, bounds, &mut costs).await?;
+        self.take_one(sender, payload, costs.permit).await
+    }
+
+    /// Takes in the one record of a request.
+    async fn take_one(
+        &self,
+        sender: Sender<'_>,
+        payload: Bytes,
+        permit: Permit,
+    ) -> Result<(), Refusal> {
         debug_assert!(
-            costs.permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
+            permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
             "what waits is counted"
         );
-        let new_id = || RecordId::new(received_at);
-        let record = Record {
-            device: device.id.clone(),
-            payload,
-            content_type: head.content_type,
-            id: head.idempotency_key.unwrap_or_else(new_id),
-            trace: head.trace,
-            received_at,
-            permit: costs.permit,
-        };
+        let (stream, payload) = (sender.stream, self.judge(&sender, payload)?);
+        let record = sender.into_record(payload, permit);
         safe(self.batcher.push(stream, record).await)
     }
 
+    /// Judges a record that is whole: the last word before it goes to its stream.
     #[inline]
-    fn bounds(&self, declared_bytes: Option<usize>) -> Bounds {
-        debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= self.body_bytes_max));
+    fn judge(&self, _sender: &Sender<'_>, payload: Bytes) -> Result<Bytes, Refusal> {
+        debug_assert!(!payload.is_empty(), "a record has at least one byte");
+        if payload.len() > self.rules.record_bytes_max() {
+            return Err(Refusal::RecordTooLarge);
+        }
+        Ok(payload)
+    }
+
+    #[inline]
+    fn bounds(&self, head: &Head, bytes_max: usize) -> Bounds {
+        let declared_bytes = head.declared_bytes;
+        debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= bytes_max));
         Bounds {
             declared_bytes,
-            bytes_max: self.body_bytes_max,
+            bytes_max,
             timeout: self.body_timeout,
             rate_min: self.body_rate_min,
         }
@@ -264,6 +332,23 @@ struct Costs<'a> {
     permit: Permit,
     /// Bytes that the record keeps of its head, beyond what every record does.
     beside_bytes: usize,
+}
+
+impl Costs<'_> {
+    /// Holds so many bytes beside the body.
+    fn hold_beside(&mut self, bytes: usize) -> Result<(), Refusal> {
+        debug_assert!(self.permit.bytes() >= RECORD_OVERHEAD_BYTES);
+        let held = self.permit.bytes() - RECORD_OVERHEAD_BYTES;
+        let admission = &self.ingest.gate.admission;
+        Ok(admission.grow(&mut self.permit, held + bytes)?)
+    }
+
+    /// Holds no more than a body of so many bytes needs.
+    fn shrink_to(&mut self, bytes: usize) {
+        let bytes = bytes + self.beside_bytes + RECORD_OVERHEAD_BYTES;
+        debug_assert!(self.permit.bytes() >= bytes, "it was held while it grew");
+        self.permit.shrink_to(bytes);
+    }
 }
 
 impl Ledger for Costs<'_> {

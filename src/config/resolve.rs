@@ -10,6 +10,10 @@ mod listen;
 
 pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
 
+/// The most records in one request, and the most bytes of them.
+const RECORDS_LIMIT: usize = 10_000;
+const RECORDS_BYTES_LIMIT: usize = 16 << 20;
+
 /// The most devices: their buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
 
@@ -146,7 +150,7 @@ impl Reader<'_> {
     fn config(&mut self) -> Config {
         let streams = self.optional("FOREBAY_STREAMS", value::streams);
         let access = |text: &str| value::stream_access(text, streams.as_deref());
-        let config = Config {
+        let mut config = Config {
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             tls: self.tls(),
@@ -167,6 +171,7 @@ impl Reader<'_> {
             access_log: self.access_log(),
         };
         self.check_together(&config);
+        self.fit_records(&mut config);
         config
     }
 
@@ -188,6 +193,21 @@ impl Reader<'_> {
             let fault = "is not less than FOREBAY_ACK_TIMEOUT";
             self.fault("FOREBAY_BATCH_LINGER", fault);
         }
+    }
+
+    /// Bounds a body of records by the memory budget: silently where its bound is the default one.
+    fn fit_records(&mut self, config: &mut Config) {
+        const NAME: &str = "FOREBAY_RECORDS_BYTES_MAX";
+        let fits = config
+            .memory_bytes_max
+            .saturating_sub(MEMORY_HEADROOM_BYTES);
+        if config.http.records_bytes_max <= fits {
+            return;
+        }
+        if self.is_given(NAME) && !self.is_default(NAME) {
+            self.fault(NAME, "is more than FOREBAY_MEMORY_MAX has room for");
+        }
+        config.http.records_bytes_max = fits;
     }
 
     fn memory_bytes_max(&mut self) -> usize {
@@ -336,6 +356,13 @@ impl Reader<'_> {
     fn http(&mut self) -> HttpConfig {
         HttpConfig {
             body_bytes_max: self.size("FOREBAY_BODY_BYTES_MAX", BODY_BYTES_LIMIT),
+            records_bytes_max: self.size("FOREBAY_RECORDS_BYTES_MAX", RECORDS_BYTES_LIMIT),
+            records_max: self.count("FOREBAY_RECORDS_MAX", RECORDS_LIMIT),
+            content_encodings: self.value(
+                "FOREBAY_CONTENT_ENCODINGS",
+                value::content_encodings,
+                ContentEncodings::default(),
+            ),
             authorities: self.value("FOREBAY_AUTHORITIES", value::authorities, Vec::new()),
             header_timeout: self.timeout("FOREBAY_HEADER_TIMEOUT"),
             body_timeout: self.timeout("FOREBAY_BODY_TIMEOUT"),

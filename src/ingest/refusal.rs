@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::records::Verdicts;
 use crate::admission::Shed;
+use crate::config::ContentEncodings;
 use crate::identity::IdentityError;
 use crate::limits::{Denied, Refused};
 use crate::record::Reason;
@@ -24,7 +26,19 @@ pub enum Refusal {
     MethodNotAllowed,
     BodyTimeout,
     BodyTooLarge,
-    UnsupportedEncoding,
+    /// The body comes in another coding than these.
+    UnsupportedEncoding(ContentEncodings),
+    /// The body is damaged, ends early, or goes on after its end.
+    MalformedEncoding,
+    /// Nobody knows how to cut a body of this type into records.
+    UnsupportedMediaType,
+    /// The body cannot be cut to its end.
+    MalformedRecords,
+    TooManyRecords,
+    /// A record among others is larger than a reading may be.
+    RecordTooLarge,
+    /// Not all records of the request are safe.
+    Records(Box<Verdicts>),
     Misdirected,
     /// A device's or an address's bucket is empty.
     RateLimited(Refused),

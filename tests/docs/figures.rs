@@ -57,6 +57,10 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         &[
             "The body is 1 byte to {FOREBAY_BODY_BYTES_MAX} (the operator may choose up to {resolve::BODY_BYTES_LIMIT})",
             "names the record for good: 1 to {record::RECORD_ID_CHARS_MAX} visible ASCII characters",
+            "readings and {FOREBAY_RECORDS_BYTES_MAX}, decoded (the operator may choose up to 10,000 and {resolve::RECORDS_BYTES_LIMIT})",
+            "here of 1 to {head::RECORDS_KEY_CHARS_MAX} characters",
+            "An encoded body may be {head::ENCODING_OVERHEAD_BYTES} longer",
+            "too long ({record::RECORD_ID_CHARS_MAX} characters, {head::RECORDS_KEY_CHARS_MAX} for many readings)",
             "A head has at most {http::HEAD_BYTES_MAX} and {http::HEADER_FIELDS_MAX} fields. A larger one is 431; on HTTP/2 one of {h2::HEAD_LIST_BYTES} or more ends",
             "must arrive within {FOREBAY_HEADER_TIMEOUT}. A body must arrive within {FOREBAY_BODY_TIMEOUT}, and from its {body::GRACE:th} second on be no slower, all in all, than {FOREBAY_BODY_RATE_MIN} for",
             "| open requests at once | 1 (HTTP/1.1), {h2::STREAMS_MAX} (HTTP/2) | {h3::STREAMS_MAX} |",
