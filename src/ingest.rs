@@ -259,23 +259,25 @@ impl Ingest {
         }
         let bounds = self.bounds(&sender.head, self.rules.record_bytes_max());
         let payload = body::read(body, bounds, &mut costs).await?;
-        self.take_one(sender, payload, costs.permit).await
+        let stream = sender.stream;
+        let record = self.one_record(sender, payload, costs.permit)?;
+        safe(self.batcher.push(stream, record).await)
     }
 
-    /// Takes in the one record of a request.
-    async fn take_one(
+    /// The one record of a request, judged.
+    #[inline]
+    fn one_record(
         &self,
         sender: Sender<'_>,
         payload: Bytes,
         permit: Permit,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Record, Refusal> {
         debug_assert!(
             permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
             "what waits is counted"
         );
-        let (stream, payload) = (sender.stream, self.judge(&sender, payload)?);
-        let record = sender.into_record(payload, permit);
-        safe(self.batcher.push(stream, record).await)
+        let payload = self.judge(&sender, payload)?;
+        Ok(sender.into_record(payload, permit))
     }
 
     /// Judges a record that is whole: the last word before it goes to its stream.

@@ -104,6 +104,12 @@ const WALLS: &[Wall] = &[
         &["tls", "identity", "spool::format::keys"],
         "the TLS provider, the fingerprint of a certificate, and the spool's encryption",
     ),
+    wall(
+        "flate2",
+        &["ingest::decode::gzip"],
+        "bodies are decoded in one room, a module a coding",
+    ),
+    wall("zstd_safe", &["ingest::decode::zstd"], "likewise"),
     wall("crc32c", &["spool"], "checksums of what lies on disk"),
     wall(
         "rustix",

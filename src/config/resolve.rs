@@ -6,13 +6,10 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
+mod http;
 mod listen;
 
 pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
-
-/// The most records in one request, and the most bytes of them.
-const RECORDS_LIMIT: usize = 10_000;
-const RECORDS_BYTES_LIMIT: usize = 16 << 20;
 
 /// The most devices: their buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
@@ -195,21 +192,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Bounds a body of records by the memory budget: silently where its bound is the default one.
-    fn fit_records(&mut self, config: &mut Config) {
-        const NAME: &str = "FOREBAY_RECORDS_BYTES_MAX";
-        let fits = config
-            .memory_bytes_max
-            .saturating_sub(MEMORY_HEADROOM_BYTES);
-        if config.http.records_bytes_max <= fits {
-            return;
-        }
-        if self.is_given(NAME) && !self.is_default(NAME) {
-            self.fault(NAME, "is more than FOREBAY_MEMORY_MAX has room for");
-        }
-        config.http.records_bytes_max = fits;
-    }
-
     fn memory_bytes_max(&mut self) -> usize {
         let size = |text: &str| value::size(text, usize::MAX);
         // A faulty one is one fault: it is not held against a body as well.
@@ -350,24 +332,6 @@ impl Reader<'_> {
                 .requests_quota("FOREBAY_HANDSHAKE_RATE", "FOREBAY_HANDSHAKE_BURST"),
             gateway_requests: self.requests_quota("FOREBAY_GATEWAY_RATE", "FOREBAY_GATEWAY_BURST"),
             devices_max: self.count("FOREBAY_DEVICES_MAX", DEVICES_LIMIT),
-        }
-    }
-
-    fn http(&mut self) -> HttpConfig {
-        HttpConfig {
-            body_bytes_max: self.size("FOREBAY_BODY_BYTES_MAX", BODY_BYTES_LIMIT),
-            records_bytes_max: self.size("FOREBAY_RECORDS_BYTES_MAX", RECORDS_BYTES_LIMIT),
-            records_max: self.count("FOREBAY_RECORDS_MAX", RECORDS_LIMIT),
-            content_encodings: self.value(
-                "FOREBAY_CONTENT_ENCODINGS",
-                value::content_encodings,
-                ContentEncodings::default(),
-            ),
-            authorities: self.value("FOREBAY_AUTHORITIES", value::authorities, Vec::new()),
-            header_timeout: self.timeout("FOREBAY_HEADER_TIMEOUT"),
-            body_timeout: self.timeout("FOREBAY_BODY_TIMEOUT"),
-            body_rate_min: self.value("FOREBAY_BODY_RATE_MIN", value::bytes, 0),
-            idle_timeout: self.timeout("FOREBAY_IDLE_TIMEOUT"),
         }
     }
 

@@ -1,7 +1,6 @@
 //! How a body becomes records: as one of them, or cut into many, by its content type.
 
-use super::Refusal;
-use super::head::Field;
+use super::{Field, Refusal};
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,8 +47,10 @@ impl Ingest {
         mut costs: Costs<'_>,
     ) -> Result<(), Refusal> {
         let body = self.read_apart(&sender, body, &mut costs).await?;
+        let stream = sender.stream;
         if sender.head.form == Form::One {
-            return self.take_one(sender, body, costs.permit).await;
+            let record = self.one_record(sender, body, costs.permit)?;
+            return safe(self.batcher.push(stream, record).await);
         }
         let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
         let now = self.gate.clock.now();
@@ -57,7 +59,7 @@ impl Ingest {
         costs.hold_beside(places.len() * RECORD_OVERHEAD_BYTES)?;
         let count = places.len();
         let Judged { records, refused } = self.judge_all(&sender, body, places, costs.permit);
-        let outcomes = self.batcher.push_all(sender.stream, records).await;
+        let outcomes = self.batcher.push_all(stream, records).await;
         debug_assert_eq!(outcomes.len() + refused.len(), count);
         verdicts(count, outcomes, refused).conclude()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::records::Verdicts;
+use super::Verdicts;
 use crate::admission::Shed;
 use crate::config::ContentEncodings;
 use crate::identity::IdentityError;

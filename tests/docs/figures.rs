@@ -22,6 +22,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| {http::HEAD_BYTES_MAX}, {http::HEADER_FIELDS_MAX} fields; fixed: 431. From {h2::HEAD_LIST_BYTES} on a head of h2 is a GOAWAY |",
             "| `FOREBAY_HEADER_TIMEOUT` | {FOREBAY_HEADER_TIMEOUT} |",
             "| a hello {stream::HELLO_BYTES_MAX}, all else {stream::PARTIAL_BYTES_MAX}; fixed: the end of the connection |",
+            "| `FOREBAY_RECORDS_BYTES_MAX`, `FOREBAY_RECORDS_MAX`, the device's bursts | {FOREBAY_RECORDS_BYTES_MAX}, {FOREBAY_RECORDS_MAX} |",
             "| `FOREBAY_BODY_BYTES_MAX` | {FOREBAY_BODY_BYTES_MAX} |",
             "| `FOREBAY_BODY_TIMEOUT` | {FOREBAY_BODY_TIMEOUT} |",
             "| `FOREBAY_BODY_RATE_MIN`, after {body::GRACE} | {FOREBAY_BODY_RATE_MIN}/s |",
@@ -132,6 +133,8 @@ pub const FIGURES: &[(&str, &[&str])] = &[
     (
         "docs/operations.md",
         &[
+            "the last of its readings is safe, and {admission::RECORD_OVERHEAD_BYTES} for each",
+            "window: {gzip::BYTES} for gzip, for zstd what the frame asks for",
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
             "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
@@ -181,6 +184,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
             "is silent for 10 s at most, and is through after 25 s",
             "A link with 3 s a flight",
             "1 to 5 kB. So:",
+            // RFC 9659.
+            "window over 8 MiB (RFC 9659)",
             // What a device does.
             "Wait 15 s for an answer",
             "**Back-off.** Wait 1 s, after each further failure twice as long, up to 5 minutes;",
@@ -226,6 +231,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
         &[
             // Measured.
             "and 100 MiB | the last is for the program",
+            // RFC 9659.
+            "what the frame asks for, 8 MiB at most",
             // What several constants come to.
             "is closed within 2 s, whatever",
             "5 s more than the drain.",

@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::brokers::{self, text};
-use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, eventually};
+use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, Siege, eventually};
 
 const RECORDS: &str = "/v1/telemetry/records";
 const LINES: &str = "application/x-ndjson";
@@ -75,7 +75,7 @@ fn records_arrive_one_by_one_in_their_order() {
             many(LINES, format!("1\r\n\n 2 \n\"{name}\"")),
             many(
                 "application/json; charset=utf-8",
-                format!(" [3 ,\n{{\"b\": 1,\"a\":[]}}, \"{name}\"] "),
+                format!(" [3 ,\n{{\"a\": [2,3]}}, \"{name}\"] "),
             ),
             many(DELIMITED, delimited(&[b"4", b"\x00\xff"])).with("forebay-record-type", "x/y"),
             many(DELIMITED, delimited(&[b"5"])).undeclared(),
@@ -96,7 +96,7 @@ fn records_arrive_one_by_one_in_their_order() {
             of(0, 1, "application/json", b" 2 "),
             of(0, 2, "application/json", quoted.as_bytes()),
             of(1, 0, "application/json", b"3"),
-            of(1, 1, "application/json", b"{\"b\": 1,\"a\":[]}"),
+            of(1, 1, "application/json", b"{\"a\":[2,3]}"),
             of(1, 2, "application/json", quoted.as_bytes()),
             of(2, 0, "x/y", b"4"),
             of(2, 1, "x/y", b"\x00\xff"),
@@ -113,6 +113,8 @@ fn records_arrive_one_by_one_in_their_order() {
     };
     let stored: Vec<_> = gateway.files("telemetry").iter().map(line).collect();
     assert_eq!(stored, told);
+    let verbatim = gateway.file_text("telemetry");
+    assert_eq!(verbatim.matches("\"payload\":{\"a\": [2,3]}").count(), 3);
 }
 
 /// A body is what it was before it was encoded, on both paths and every protocol.
@@ -179,7 +181,7 @@ fn what_cannot_be_taken_is_refused_whole() {
         (json("[1]]"), 400, "malformed-records"),
         (json(&"[".repeat(10_000)), 400, "malformed-records"),
         (
-            json(&format!("[{}]", "1,".repeat(1000))),
+            json(&format!("[{}1]", "1,".repeat(1000))),
             413,
             "too-many-records",
         ),
@@ -400,6 +402,9 @@ fn records_keep_their_order_through_an_outage() {
         gateway.wait_until_ready();
         send("after");
         crate::spool::wait_until_drained(&gateway);
+        eventually("nothing waits in memory", || {
+            gateway.metric("forebay_admission_bytes") == 0.0
+        });
         let mut stored = broker.bodies(&topic);
         let mut seen = std::collections::HashSet::new();
         stored.retain(|body| seen.insert(body.clone()));
@@ -417,7 +422,7 @@ fn records_keep_their_order_through_an_outage() {
 fn a_client_that_goes_away_loses_no_record() {
     let broker = brokers::pausable();
     let gateway = broker.gateway_to("records-gone").without_limits().start();
-    let client = Client::open(Protocol::H1, &gateway, &gateway.device("plc-1"));
+    let client = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
     let paused = broker.pause();
     let sent = client.begin(&many(LINES, lines("gone", 50)));
     eventually("the records are on their way", || {
@@ -432,4 +437,122 @@ fn a_client_that_goes_away_loses_no_record() {
     eventually("their memory is back", || {
         gateway.metric("forebay_admission_bytes") == 0.0
     });
+}
+
+/// A record that the stream refuses for good is rejected, its neighbours are safe.
+#[test]
+fn verdicts_tell_of_a_record_that_the_stream_refuses() {
+    let topic = "records-refused";
+    let gateway = brokers::gateway_with(topic, &[("max.message.bytes", "1000000")])
+        .without_limits()
+        .start();
+    crate::kafka_faults::set_message_bytes_max(topic, "20000");
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let large = "x".repeat(30_000);
+    let reply = client.send(&many(LINES, format!("1\n{large}\n3\n")));
+    assert_problem(&reply, 502, "sink-refused");
+    let verdicts = json!({ "accepted": 2, "retry": [], "rejected": [
+        { "index": 1, "code": "sink-refused" },
+    ]});
+    assert_eq!(reply.problem()["records"], verdicts);
+    assert_eq!(brokers::bodies(topic), ["1", "3"]);
+}
+
+/// A spool that has no room for all of a request: what is in `accepted` is safe, what is in `retry` is sent again, and
+/// in the end each record is there.
+#[test]
+fn verdicts_are_true_where_the_spool_is_full() {
+    let broker = brokers::pausable();
+    let gateway = broker
+        .gateway_to("records-full")
+        .without_limits()
+        .with_spool("overflow")
+        .set("FOREBAY_SPOOL_BYTES_MAX", "32MiB")
+        .start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let paused = broker.pause();
+    let pad = "x".repeat(90_000);
+    let (mut told, mut left) = (Vec::new(), Vec::<String>::new());
+    for number in 0.. {
+        let batch: Vec<_> = (0..10)
+            .map(|index| format!("{number}-{index}-{pad}"))
+            .collect();
+        let reply = client.send(&many(LINES, batch.join("\n")));
+        told.extend(batch.clone());
+        if reply.status != 204 {
+            left = still_to_send(&reply, &batch);
+            break;
+        }
+    }
+    assert!(!left.is_empty(), "the spool was full");
+    drop(paused);
+    crate::spool::wait_until_drained(&gateway);
+    gateway.wait_until_ready();
+    assert_eq!(client.send(&many(LINES, left.join("\n"))).status, 204);
+    let stored: std::collections::HashSet<_> = broker.bodies("records-full").into_iter().collect();
+    assert!(told.iter().all(|record| stored.contains(record)));
+}
+
+/// What a 503 leaves to be sent again.
+fn still_to_send(reply: &Reply, batch: &[String]) -> Vec<String> {
+    assert_eq!(reply.status, 503, "{}", text(&reply.body));
+    let verdicts = &reply.problem()["records"];
+    let Some(retry) = verdicts["retry"].as_array() else {
+        return batch.to_vec(); // refused by its head
+    };
+    assert_eq!(verdicts["rejected"], json!([]));
+    let accepted = verdicts["accepted"].as_u64().expect("a number") as usize;
+    assert_eq!(accepted + retry.len(), batch.len());
+    let of = |index: &Value| batch[index.as_u64().expect("an index") as usize].clone();
+    retry.iter().map(of).collect()
+}
+
+/// Through Kinesis too, each record by itself or in aggregates, in the order of their request.
+#[test]
+fn records_keep_their_order_in_kinesis() {
+    // By itself a record waits for the one before it of its device.
+    for (aggregate, count) in [("false", 20), ("true", 500)] {
+        let stream = crate::kinesis::KinesisStream::start("records", 2);
+        let gateway = stream
+            .gateway()
+            .without_limits()
+            .set("FOREBAY_KINESIS_AGGREGATE", aggregate)
+            .start();
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+        let body = lines("kinesis", count);
+        let ask = many(LINES, gzip(body.as_bytes())).with("content-encoding", "gzip");
+        assert_eq!(client.send(&ask).status, 204);
+        let stored = stream.read();
+        let stored: Vec<_> = stored.iter().map(|stored| text(&stored.body)).collect();
+        assert_eq!(stored, body.lines().collect::<Vec<_>>(), "{aggregate}");
+    }
+}
+
+/// Bombs come to nothing: who sends none is served as ever, and memory stays within its budget.
+#[test]
+fn bombs_hold_nobody_up() {
+    let siege = Siege::begin(Setup::new().set("FOREBAY_MEMORY_MAX", "64MiB"));
+    let zeros = vec![0; 8 << 20];
+    let many_members = gzip(b"").repeat(12_000);
+    let deep = "[".repeat(1 << 20);
+    let bombs = [
+        Ask::post(gzip(&zeros)).with("content-encoding", "gzip"),
+        Ask::post(zstd(&zeros)).with("content-encoding", "zstd"),
+        many(LINES, gzip(&zeros)).with("content-encoding", "gzip"),
+        many("application/json", gzip(deep.as_bytes())).with("content-encoding", "gzip"),
+        Ask::post(many_members).with("content-encoding", "gzip"),
+    ];
+    for protocol in Protocol::ALL {
+        for (number, bomb) in bombs.iter().enumerate() {
+            let device = siege.gateway.device(&format!("bomber-{number}"));
+            for _ in 0..5 {
+                // HTTP/1.1 closes after a body that is too large.
+                let client = Client::open(protocol, &siege.gateway, &device);
+                let reply = client.send(bomb);
+                assert!((400..500).contains(&reply.status), "{reply:?}");
+            }
+        }
+        siege.good_device_is_served();
+    }
+    siege.end();
 }
