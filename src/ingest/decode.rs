@@ -123,22 +123,19 @@ impl Decoder {
 
 /// The decoders that a worker keeps for the next bodies.
 #[derive(Default)]
-pub(crate) struct Decoders(RefCell<Spares>);
-
-#[derive(Default)]
-struct Spares {
-    gzip: Vec<Box<Gzip>>,
-    zstd: Vec<Box<Zstd>>,
+pub(crate) struct Decoders {
+    gzip: RefCell<Vec<Decoder>>,
+    zstd: RefCell<Vec<Decoder>>,
 }
 
 impl Decoders {
     /// A decoder for one body; `None` where the body is not encoded.
     pub(crate) fn lend(&self, coding: Coding) -> Option<Decoder> {
-        let spares = &mut *self.0.borrow_mut();
+        let spare = |spares: &RefCell<Vec<Decoder>>| spares.borrow_mut().pop();
         match coding {
             Coding::Identity => None,
-            Coding::Gzip => Some(Decoder::Gzip(spares.gzip.pop().unwrap_or_default())),
-            Coding::Zstd => Some(Decoder::Zstd(spares.zstd.pop().unwrap_or_default())),
+            Coding::Gzip => Some(spare(&self.gzip).unwrap_or_else(Decoder::gzip)),
+            Coding::Zstd => Some(spare(&self.zstd).unwrap_or_else(Decoder::zstd)),
         }
     }
 
@@ -146,14 +143,12 @@ impl Decoders {
     /// knows where it stands.
     pub(crate) fn give_back(&self, decoder: Decoder) {
         debug_assert!(decoder.is_at_end(), "it begins anew with the next body");
-        if decoder.bytes() > SPARE_BYTES_MAX {
-            return;
-        }
-        let spares = &mut *self.0.borrow_mut();
-        match decoder {
-            Decoder::Gzip(gzip) if spares.gzip.len() < SPARES_MAX => spares.gzip.push(gzip),
-            Decoder::Zstd(zstd) if spares.zstd.len() < SPARES_MAX => spares.zstd.push(zstd),
-            Decoder::Gzip(_) | Decoder::Zstd(_) => {}
+        let mut spares = match decoder {
+            Decoder::Gzip(_) => self.gzip.borrow_mut(),
+            Decoder::Zstd(_) => self.zstd.borrow_mut(),
+        };
+        if decoder.bytes() <= SPARE_BYTES_MAX && spares.len() < SPARES_MAX {
+            spares.push(decoder);
         }
     }
 }

@@ -417,6 +417,33 @@ fn records_keep_their_order_through_an_outage() {
     }
 }
 
+/// What was answered 204 from the spool survives the gateway, record by record and in its order.
+#[test]
+fn a_gateway_that_is_killed_loses_no_record() {
+    let broker = brokers::pausable();
+    let gateway = broker
+        .gateway_to("records-killed")
+        .without_limits()
+        .with_spool("overflow")
+        .start();
+    let client = Client::open(Protocol::H1, &gateway, &gateway.device("plc-1"));
+    let paused = broker.pause();
+    let mut told = Vec::new();
+    for number in 0..5 {
+        let body = lines(&format!("killed-{number}"), 600);
+        let ask = many(LINES, gzip(body.as_bytes())).with("content-encoding", "gzip");
+        assert_eq!(client.send(&ask).status, 204);
+        told.extend(body.lines().map(str::to_owned));
+    }
+    let gateway = gateway.kill().start();
+    drop(paused);
+    crate::spool::wait_until_drained(&gateway);
+    let mut seen = std::collections::HashSet::new();
+    let mut stored = broker.bodies("records-killed");
+    stored.retain(|body| seen.insert(body.clone()));
+    assert!(stored == told, "{} of {}", stored.len(), told.len());
+}
+
 /// Whoever goes away in the middle takes nothing along: what was pushed is delivered, and its memory comes back.
 #[test]
 fn a_client_that_goes_away_loses_no_record() {

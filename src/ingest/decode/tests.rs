@@ -132,8 +132,8 @@ fn a_worker_keeps_small_decoders() {
         }
     }
     let kept = |decoders: &Decoders| {
-        let spares = decoders.0.borrow();
-        (spares.gzip.len(), spares.zstd.len())
+        let (gzip, zstd) = (decoders.gzip.borrow(), decoders.zstd.borrow());
+        (gzip.len(), zstd.len())
     };
     assert_eq!(kept(&decoders), (1, 1));
     let mut large = decoders.lend(Coding::Zstd).unwrap();

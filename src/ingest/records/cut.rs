@@ -42,7 +42,7 @@ pub(crate) fn cut(form: Form, body: &[u8], records_max: usize) -> Result<Vec<Pla
         Form::Lines => cut_lines(body, records_max),
         Form::Array => cut_array(body, records_max),
         Form::Delimited => cut_delimited(body, records_max),
-        Form::One => Ok(vec![0..body.len()]),
+        Form::One => Ok(std::iter::once(0..body.len()).collect()),
     }?;
     debug_assert!(records.len() <= records_max && records.is_sorted_by_key(|place| place.start));
     debug_assert!(
