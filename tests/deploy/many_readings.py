@@ -1,10 +1,13 @@
-"""How schemathesis writes bodies of many readings: lines are text as it is, and what follows its length is one record."""
+"""How schemathesis writes bodies of many readings: lines are text as it is, and what follows its length is one record. What is no
+text is nothing, which the contract forbids as it does another type."""
 
 import schemathesis
 
 
 def encoded(value):
-    return value if isinstance(value, bytes) else getattr(value, "data", str(value).encode())
+    if isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else getattr(value, "data", b"")
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -14,7 +17,7 @@ def lines(_context, value):
 
 @schemathesis.serializer("application/vnd.forebay.records")
 def delimited(_context, value):
-    record, length = encoded(value), bytearray()
+    record, length = encoded(value) or b"x", bytearray()  # bytes of any kind are valid, none are not
     rest = len(record)
     while rest >= 0x80:
         length.append(rest & 0x7F | 0x80)
