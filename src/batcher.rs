@@ -123,6 +123,24 @@ impl Batcher {
         self.waiters.wait(ack).await
     }
 
+    /// Takes in the records of one request, in their order and with no other between them, and waits
+    /// for what becomes of each, as [`push`](Self::push) does for one.
+    pub(crate) async fn push_all(&self, stream: StreamIndex, records: Vec<Record>) -> Vec<Outcome> {
+        let (now, count) = (Instant::now(), records.len());
+        if self.ack.mode == AckMode::Queued || records.is_empty() {
+            for record in records {
+                self.accept(stream, record, AckSlot::NONE, now);
+            }
+            return vec![Outcome::Delivered; count];
+        }
+        let group = self.waiters.open_group(count, now + self.ack.timeout);
+        for (index, record) in records.into_iter().enumerate() {
+            let ack = self.waiters.open_member(group, index);
+            self.accept(stream, record, ack, now);
+        }
+        self.waiters.wait_for_group(group).await
+    }
+
     fn accept(&self, stream: StreamIndex, record: Record, ack: AckSlot, now: Instant) {
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
         debug_assert_eq!(lane.stream, stream, "a lane stands in its stream's place");

@@ -205,6 +205,11 @@ pub struct LimitsConfig {
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub body_bytes_max: usize,
+    /// Bytes of a body of many records, decoded.
+    pub records_bytes_max: usize,
+    /// Records in one request.
+    pub records_max: usize,
+    pub content_encodings: ContentEncodings,
     /// Further host names (`*`: any).
     pub authorities: Vec<String>,
     pub header_timeout: Duration,
@@ -212,6 +217,13 @@ pub struct HttpConfig {
     /// Bytes a second that a body must keep up; 0 is no such bound.
     pub body_rate_min: u64,
     pub idle_timeout: Duration,
+}
+
+/// The content codings that a body may come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentEncodings {
+    pub gzip: bool,
+    pub zstd: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,10 @@
 //! for the ack.
 
 mod body;
+pub(crate) mod decode;
+mod form;
 mod head;
+pub(crate) mod records;
 mod refusal;
 mod routes;
 
@@ -22,9 +25,10 @@ use tokio::time::Instant;
 
 pub(crate) use body::{Body, BrokenBody};
 pub use head::{ContentTypes, RequestHead};
-pub(crate) use head::{Field, HostRule, length};
+pub(crate) use head::{Field, HostRule, RECORDS_KEY_CHARS_MAX, length};
+pub use records::Verdicts;
 pub use refusal::Refusal;
-pub use routes::{Authorities, Routes};
+pub use routes::{Authorities, Routes, Target};
 
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
@@ -33,12 +37,13 @@ use crate::devices::Settings;
 use crate::identity::{Credential, Device, IdentityError};
 use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
 use crate::record::{
-    DeviceId, DeviceMemory, Headers, Outcome, Permit, Record, RecordId, SCHEMA_VIOLATION,
-    StreamIndex, Timestamp,
+    DeviceMemory, Headers, Outcome, Permit, Record, RecordId, SCHEMA_VIOLATION, StreamIndex,
+    Timestamp,
 };
 use crate::rules::{Rulebook, Verdict};
 use body::{Bounds, Ledger};
-use head::Head;
+use decode::Decoders;
+use head::{Head, Rules};
 
 /// Who is at the other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
@@ -161,7 +166,9 @@ pub struct Ingest {
     routes: Arc<Routes>,
     rulebook: Rulebook,
     batcher: Rc<Batcher>,
-    body_bytes_max: usize,
+    decoders: Decoders,
+    rules: Rules,
+    records_max: usize,
     body_timeout: Duration,
     /// Bytes a second that a body must keep up; 0 is no such bound.
     body_rate_min: u64,
@@ -169,12 +176,77 @@ pub struct Ingest {
 
 /// A request whose head has passed every check: what is left is its body.
 pub(crate) struct Admitted<'c> {
-    device: &'c Device,
+    sender: Sender<'c>,
     limits: &'c DeviceLimits,
+    permit: Permit,
+}
+
+/// Where records come from, and what is said of all records of their request.
+struct Sender<'c> {
+    device: &'c Device,
     stream: StreamIndex,
     head: Head,
     received_at: Timestamp,
-    permit: Permit,
+}
+
+/// What of a record its stream's rules may change.
+struct Content {
+    payload: Bytes,
+    headers: Headers,
+}
+
+impl Content {
+    /// As it was sent.
+    fn of(payload: Bytes) -> Self {
+        let headers = Headers::default();
+        Self { payload, headers }
+    }
+
+    /// As the rules let it go on.
+    fn judged(verdict: Verdict) -> Self {
+        let mut content = Self::of(verdict.payload);
+        if let Some(place) = &verdict.violation {
+            content.headers.add(SCHEMA_VIOLATION, place);
+        }
+        content
+    }
+}
+
+impl Sender<'_> {
+    /// The one record of the request.
+    #[inline]
+    fn into_record(self, content: Content, permit: Permit) -> Record {
+        let received_at = self.received_at;
+        let new_id = || RecordId::new(received_at);
+        Record {
+            device: self.device.id.clone(),
+            payload: content.payload,
+            headers: content.headers,
+            content_type: self.head.content_type,
+            id: self.head.idempotency_key.unwrap_or_else(new_id),
+            trace: self.head.trace,
+            received_at,
+            permit,
+        }
+    }
+
+    /// One of the request's many records.
+    fn record(&self, index: usize, content: Content, permit: Permit) -> Record {
+        let id = match &self.head.idempotency_key {
+            Some(key) => key.of_part(index),
+            None => RecordId::new(self.received_at),
+        };
+        Record {
+            device: self.device.id.clone(),
+            payload: content.payload,
+            headers: content.headers,
+            content_type: self.head.content_type.clone(),
+            id,
+            trace: self.head.trace.clone(),
+            received_at: self.received_at,
+            permit,
+        }
+    }
 }
 
 impl Ingest {
@@ -184,7 +256,9 @@ impl Ingest {
             routes,
             rulebook: Rulebook::default(),
             batcher,
-            body_bytes_max: config.body_bytes_max,
+            decoders: Decoders::default(),
+            rules: Rules::new(config),
+            records_max: config.records_max,
             body_timeout: config.body_timeout,
             body_rate_min: config.body_rate_min,
         }
@@ -210,91 +284,116 @@ impl Ingest {
             .limits
             .take_request(limits, &caller.address_limits, now)?;
         let own_streams = known.streams.borrow();
-        let stream = self
+        let target = self
             .routes
             .resolve(head, &device.id, own_streams.as_deref())?;
-        let head = Head::parse(head, &caller.content_types, self.body_bytes_max)?;
+        let Target { stream, is_records } = target;
+        let head = Head::parse(head, &caller.content_types, &self.rules, is_records)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
         let admission = &self.gate.admission;
         admission.check_partition(stream, &device.id)?;
         let permit = admission.reserve(stream, &known.memory, head.declared_bytes)?;
-        Ok(Admitted {
+        let sender = Sender {
             device,
-            limits,
             stream,
             head,
             received_at,
+        };
+        Ok(Admitted {
+            sender,
+            limits,
             permit,
         })
     }
 
-    /// Takes the reading in; `Ok` means that it is safe, as the ack mode defines it.
+    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode defines
+    /// it.
     pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
         let Admitted {
-            device,
+            sender,
             limits,
-            stream,
-            head,
-            received_at,
             permit,
         } = request;
-        let bounds = self.bounds(head.declared_bytes);
         let mut costs = Costs {
             ingest: self,
             limits,
             permit,
-            beside_bytes: head.bytes_beyond_overhead(),
+            beside_bytes: sender.head.bytes_beyond_overhead(),
         };
         costs.hold(0)?;
+        if !sender.head.is_plain() {
+            // Boxed, as it is rare: every request would be as large.
+            return Box::pin(self.take_apart(sender, body, costs)).await;
+        }
+        let bounds = self.bounds(&sender.head, self.rules.record_bytes_max());
         let payload = body::read(body, bounds, &mut costs).await?;
-        debug_assert!(
-            costs.permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
-            "what waits is counted"
-        );
-        let (payload, headers) = self.judged(stream, &device.id, payload, &mut costs)?;
-        let new_id = || RecordId::new(received_at);
-        let record = Record {
-            device: device.id.clone(),
-            payload,
-            content_type: head.content_type,
-            id: head.idempotency_key.unwrap_or_else(new_id),
-            trace: head.trace,
-            headers,
-            received_at,
-            permit: costs.permit,
-        };
+        let stream = sender.stream;
+        let record = self.one_record(sender, payload, costs.permit)?;
         safe(self.batcher.push(stream, record).await)
     }
 
-    /// The record as its stream's rules let it go on, and what they tell of it downstream.
+    /// The one record of a request, judged.
     #[inline]
-    fn judged(
+    fn one_record(
         &self,
-        stream: StreamIndex,
-        device: &DeviceId,
+        sender: Sender<'_>,
         payload: Bytes,
-        costs: &mut impl Ledger,
-    ) -> Result<(Bytes, Headers), Refusal> {
-        let Some(verdict) = self.rulebook.judge(stream, &payload, device) else {
-            return Ok((payload, Headers::default()));
-        };
-        let Verdict { payload, violation } = verdict?;
-        let mut headers = Headers::default();
-        if let Some(place) = violation {
-            headers.add(SCHEMA_VIOLATION, &place);
+        mut permit: Permit,
+    ) -> Result<Record, Refusal> {
+        debug_assert!(
+            permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
+            "what waits is counted"
+        );
+        let content = self.judge(&sender, payload, &mut permit)?;
+        Ok(sender.into_record(content, permit))
+    }
+
+    /// Judges a record that is whole: the last word before it goes to its stream, whose rules may
+    /// change it. `permit` is the record's, and holds what they add.
+    #[inline]
+    fn judge(
+        &self,
+        sender: &Sender<'_>,
+        payload: Bytes,
+        permit: &mut Permit,
+    ) -> Result<Content, Refusal> {
+        debug_assert!(!payload.is_empty(), "a record has at least one byte");
+        if payload.len() > self.rules.record_bytes_max() {
+            return Err(Refusal::RecordTooLarge);
         }
-        costs.hold(payload.len() + headers.bytes())?;
-        Ok((payload, headers))
+        let (stream, device) = (sender.stream, &sender.device.id);
+        match self.rulebook.judge(stream, &payload, device) {
+            None => Ok(Content::of(payload)),
+            Some(verdict) => self.hold_edited(Content::judged(verdict?), &payload, permit),
+        }
+    }
+
+    /// Counts what the rules of a stream have added to a record, beside what the permit holds.
+    fn hold_edited(
+        &self,
+        content: Content,
+        before: &Bytes,
+        permit: &mut Permit,
+    ) -> Result<Content, Refusal> {
+        debug_assert!(permit.bytes() >= RECORD_OVERHEAD_BYTES);
+        let mut added = content.headers.bytes();
+        if content.payload.as_ptr() != before.as_ptr() {
+            added += content.payload.len();
+        }
+        let held = permit.bytes() - RECORD_OVERHEAD_BYTES;
+        self.gate.admission.grow(permit, held + added)?;
+        Ok(content)
     }
 
     #[inline]
-    fn bounds(&self, declared_bytes: Option<usize>) -> Bounds {
-        debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= self.body_bytes_max));
+    fn bounds(&self, head: &Head, bytes_max: usize) -> Bounds {
+        let declared_bytes = head.declared_bytes;
+        debug_assert!(declared_bytes.is_none_or(|bytes| bytes <= bytes_max));
         Bounds {
             declared_bytes,
-            bytes_max: self.body_bytes_max,
+            bytes_max,
             timeout: self.body_timeout,
             rate_min: self.body_rate_min,
         }
@@ -332,6 +431,23 @@ struct Costs<'a> {
     permit: Permit,
     /// Bytes that the record keeps of its head, beyond what every record does.
     beside_bytes: usize,
+}
+
+impl Costs<'_> {
+    /// Holds so many bytes beside the body.
+    fn hold_beside(&mut self, bytes: usize) -> Result<(), Refusal> {
+        debug_assert!(self.permit.bytes() >= RECORD_OVERHEAD_BYTES);
+        let held = self.permit.bytes() - RECORD_OVERHEAD_BYTES;
+        let admission = &self.ingest.gate.admission;
+        Ok(admission.grow(&mut self.permit, held + bytes)?)
+    }
+
+    /// Holds no more than a body of so many bytes needs.
+    fn shrink_to(&mut self, bytes: usize) {
+        let bytes = bytes + self.beside_bytes + RECORD_OVERHEAD_BYTES;
+        debug_assert!(self.permit.bytes() >= bytes, "it was held while it grew");
+        self.permit.shrink_to(bytes);
+    }
 }
 
 impl Ledger for Costs<'_> {

@@ -15,8 +15,8 @@ pub mod batcher {
 pub mod config {
     pub use crate::config::variables::{Default, VARIABLES, Variable};
     pub use crate::config::{
-        AckConfig, AckMode, BatchConfig, DeviceClass, FileConfig, HttpConfig, IdSource,
-        KafkaConfig, KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess,
+        AckConfig, AckMode, BatchConfig, ContentEncodings, DeviceClass, FileConfig, HttpConfig,
+        IdSource, KafkaConfig, KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess,
         StreamConfig, WhenFull,
     };
 }
@@ -77,8 +77,16 @@ pub mod identity {
 pub mod ingest {
     pub use crate::ingest::{
         Authorities, Caller, ContentTypes, Gate, Ingest, KnownDevice, Refusal, RequestHead, Routes,
-        Standing,
+        Standing, Target, Verdicts,
     };
+
+    pub mod decode {
+        pub use crate::ingest::decode::{Damaged, Decoder, Gzip, Step, Zstd};
+    }
+
+    pub mod records {
+        pub use crate::ingest::records::cut::{Place, Uncut, cut_array, cut_delimited, cut_lines};
+    }
 }
 
 pub mod lifecycle {

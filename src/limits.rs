@@ -256,6 +256,34 @@ impl DeviceLimits {
             .map_err(Denied::at(Scope::Device))
     }
 
+    /// Takes the records of a request beyond the first, which its head has paid for: all or none.
+    pub(crate) fn take_further(&self, now: Nanos, further: u64) -> Result<(), Denied> {
+        debug_assert!(
+            !self.requests.get().exceeds_burst(further),
+            "more is never taken"
+        );
+        let taken = self
+            .buckets
+            .take(Which::First, &self.requests.get(), further, now);
+        taken.map_err(|mut not_taken| {
+            if let NotTaken::Short(shortfall) = &mut not_taken {
+                // The same request pays for its head again.
+                shortfall.retry_after += self.requests.get().token_time();
+            }
+            Denied::at(Scope::Device)(not_taken)
+        })
+    }
+
+    /// Requests that pass at once at most; `None` where there is no limit.
+    pub(crate) fn requests_burst(&self) -> Option<u64> {
+        self.requests.get().burst()
+    }
+
+    /// Bytes that pass at once at most; `None` where there is no limit.
+    pub(crate) fn bytes_burst(&self) -> Option<u64> {
+        self.bytes.get().burst()
+    }
+
     /// Takes `bytes` of a body.
     pub(crate) fn take_bytes(&self, now: Nanos, bytes: u64) -> Result<(), Denied> {
         self.buckets

@@ -137,6 +137,12 @@ impl RecordId {
         (fits && key.iter().all(u8::is_ascii_graphic)).then(|| Self::Key(text.into()))
     }
 
+    /// The id of one of the records that a key names together: the key, `/` and its index.
+    pub(crate) fn of_part(&self, index: usize) -> Self {
+        let mut buffer = [0; 36];
+        Self::Key(format!("{}/{index}", self.as_str(&mut buffer)).into())
+    }
+
     /// The id as text, written into `buffer` where it has to be made.
     pub fn as_str<'a>(&'a self, buffer: &'a mut [u8; 36]) -> &'a str {
         match self {

@@ -5,6 +5,8 @@
 mod certificate;
 #[path = "../fuzz/checks/crl.rs"]
 mod crl;
+#[path = "../fuzz/checks/decode.rs"]
+mod decode_body;
 #[path = "../fuzz/checks/devices.rs"]
 mod devices;
 #[path = "../fuzz/checks/h3.rs"]
@@ -13,16 +15,20 @@ mod h3;
 mod head;
 #[path = "../fuzz/checks/pem.rs"]
 mod pem;
+#[path = "../fuzz/checks/records.rs"]
+mod records;
 #[path = "../fuzz/checks/rules.rs"]
 mod rules;
 #[path = "../fuzz/checks/spool_frame.rs"]
 mod spool_frame;
 
+use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
+use flate2::write::GzEncoder;
 use forebay::internals::config::WhenFull;
 use forebay::internals::http::h3::Frames;
 use forebay::internals::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
@@ -167,6 +173,34 @@ const STREAMS: [&[u8]; 2] = [
     ],
 ];
 
+/// A body in gzip and one in zstd, each of two parts.
+static ENCODED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    let text = b"{\"celsius\":21.5}\n".repeat(20);
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&text).expect("memory");
+    let gzip = encoder.finish().expect("memory");
+    let mut zstd = vec![0; zstd_safe::compress_bound(text.len())];
+    let bytes = zstd_safe::compress(&mut zstd[..], &text, 3).expect("there is room");
+    [gzip, zstd[..bytes].to_vec()].map(|part| part.repeat(2))
+});
+
+/// Bodies of many records.
+const BODIES: [&[u8]; 3] = [
+    b"{\"a\":1}\r\n\n 2 \n\"x\"",
+    b" [1, {\"a\": [\"]\", null]},\n-2.5e3 ,\"\\u00e4\"] ",
+    b"\x01a\x82\x00bc\x03def",
+];
+
+/// Bytes of which bodies of many records are made.
+fn parts_of_records() -> impl Strategy<Value = Vec<u8>> {
+    const PARTS: [&str; 16] = [
+        "[", "]", "{", "}", ",", ":", "\"", "\\", "\n", "\r", " ", "1", "\"a\"", "null", "\u{1}",
+        "\u{2}",
+    ];
+    prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..32)
+        .prop_map(|parts| parts.concat().into_bytes())
+}
+
 /// Up to eight bytes of `good` are others, and the end may be missing.
 fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
@@ -186,7 +220,7 @@ fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
 
 /// Bytes of which heads and chunks are made.
 fn wire() -> impl Strategy<Value = Vec<u8>> {
-    const PARTS: [&str; 16] = [
+    const PARTS: [&str; 17] = [
         "\r\n",
         "\n",
         "\r",
@@ -203,6 +237,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         "\r\n\r\n",
         "/v1/streams/",
         "telemetry",
+        "/records",
     ];
     prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..24)
         .prop_map(|parts| parts.concat().into_bytes())
@@ -311,6 +346,13 @@ fn what_is_good_is_taken() {
     }
     let file = std::path::Path::new("devices");
     assert!(forebay::internals::devices::read_text(DEVICES.as_bytes(), file).is_ok());
+    use forebay::internals::ingest::records::{cut_array, cut_delimited, cut_lines};
+    for (cut, body) in [cut_lines, cut_array, cut_delimited]
+        .into_iter()
+        .zip(BODIES)
+    {
+        assert!(cut(body, 10).is_ok_and(|places| places.len() >= 3));
+    }
     assert!(SPOOLED[1].windows(4).any(|part| part == b"FBf1"));
     assert!(
         HEADS[..2]
@@ -327,14 +369,18 @@ fn regressions() {
         .map(Vec::as_slice)
         .chain(HEADS.iter().map(|head| head.as_bytes()))
         .chain([BUNDLE.as_slice(), DEVICES.as_bytes()])
+        .chain(ENCODED.iter().map(Vec::as_slice))
+        .chain(BODIES)
         .chain(STREAMS);
     for data in REGRESSIONS.into_iter().chain(good) {
         certificate::check(data);
         crl::check(data);
+        decode_body::check(data);
         devices::check(data);
         h3::check(data);
         head::check(data);
         pem::check(data);
+        records::check(data);
         rules::check(data);
         spool_frame::check(data);
     }
@@ -346,6 +392,15 @@ proptest! {
     #[test]
     fn certificates(data in prop_oneof![damaged(GOOD[0].clone()), prop::collection::vec(any::<u8>(), 0..200)]) {
         certificate::check(&data);
+    }
+
+    #[test]
+    fn bodies_of_records(data in prop_oneof![
+        prop::sample::select(BODIES.to_vec()).prop_flat_map(|body| damaged(body.into())),
+        parts_of_records(),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]) {
+        records::check(&data);
     }
 
     #[test]
@@ -398,5 +453,19 @@ proptest! {
         prop::collection::vec(any::<u8>(), 0..200),
     ]) {
         head::check(&data);
+    }
+}
+
+proptest! {
+    // A decoder costs more than the others.
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn encoded_bodies(data in prop_oneof![
+        damaged(ENCODED[0].clone()),
+        damaged(ENCODED[1].clone()),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ]) {
+        decode_body::check(&data);
     }
 }

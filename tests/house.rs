@@ -105,6 +105,12 @@ const WALLS: &[Wall] = &[
         "the TLS provider, the fingerprint of a certificate, the spool's encryption, and what edits hide",
     ),
     wall(
+        "flate2",
+        &["ingest::decode::gzip"],
+        "bodies are decoded in one room, a module a coding",
+    ),
+    wall("zstd_safe", &["ingest::decode::zstd"], "likewise"),
+    wall(
         "jsonschema",
         &["rules::schema", "rules::instance", "rules::number"],
         "one validator, which sees records as trees",

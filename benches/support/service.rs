@@ -10,7 +10,8 @@ use forebay::internals::admission::Admission;
 use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{
-    AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, SinkConfig, StreamConfig,
+    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota, SinkConfig,
+    StreamConfig,
 };
 use forebay::internals::delivery::{Delivery, DeliveryOptions};
 use forebay::internals::devices::Fingerprint;
@@ -73,6 +74,12 @@ fn limits() -> Limits {
 fn http_config() -> HttpConfig {
     HttpConfig {
         body_bytes_max: 256 * 1024,
+        records_bytes_max: 1024 * 1024,
+        records_max: 1000,
+        content_encodings: ContentEncodings {
+            gzip: true,
+            zstd: true,
+        },
         authorities: Vec::new(),
         header_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(30),

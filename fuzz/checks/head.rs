@@ -50,7 +50,7 @@ fn check_head(data: &[u8]) {
     }
 }
 
-/// Only the two paths of the contract lead to a stream.
+/// Only the four paths of the contract lead to a stream.
 fn check_path(data: &[u8]) {
     let Ok(path) = std::str::from_utf8(data) else {
         return;
@@ -65,10 +65,12 @@ fn check_path(data: &[u8]) {
     let leads = routes
         .resolve(&head, &device, None)
         .ok()
-        .map(|stream| stream.get());
+        .map(|target| (target.stream.get(), target.is_records));
     let expected = match path {
-        "/v1/telemetry" | "/v1/streams/telemetry" => Some(0),
-        "/v1/streams/alarms" => Some(1),
+        "/v1/telemetry" | "/v1/streams/telemetry" => Some((0, false)),
+        "/v1/telemetry/records" | "/v1/streams/telemetry/records" => Some((0, true)),
+        "/v1/streams/alarms" => Some((1, false)),
+        "/v1/streams/alarms/records" => Some((1, true)),
         _ => None,
     };
     assert_eq!(leads, expected);

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::certificates::{Authority, DeviceCertificate};
 use crate::cli::{Burn, Reconnect};
 use crate::client::{Connection, Dialer, Sources};
+use crate::envelope::Envelope;
 use crate::payload::{RunId, Template};
 use crate::process;
 use crate::protocol::Protocol;
@@ -94,7 +95,7 @@ impl Bench {
             dialer: Dialer::new(target, server.timeout, &sources)?,
             tls: Tls::new(server.server_ca())?,
             certificates: certificates(&options)?,
-            body: template.render(0, 0, &mut Random::new(1)),
+            body: body(server.envelope(), template)?,
             left: Cell::new(options.requests.unwrap_or(u64::MAX)),
             done: Cell::new(0),
             failed: Cell::new(0),
@@ -116,7 +117,8 @@ impl Bench {
     async fn send(&self, connection: &mut Connection) -> Result<()> {
         let server = &self.options.server;
         let answer = timeout(server.timeout, connection.send(self.body.clone(), None)).await;
-        let status = answer.map_err(|_| anyhow!("no answer within {:?}", server.timeout))??;
+        let answer = answer.map_err(|_| anyhow!("no answer within {:?}", server.timeout))??;
+        let status = answer.status;
         ensure!(
             status == server.expect,
             "status {status} in place of {}",
@@ -301,4 +303,14 @@ impl Meter {
 
 fn used(before: Option<f64>, after: Option<f64>) -> Option<f64> {
     Some(after? - before?)
+}
+
+/// The one body of all requests.
+fn body(envelope: Envelope, template: Template) -> Result<Bytes> {
+    let mut random = Random::new(1);
+    let mut readings = Vec::new();
+    for sequence in 0..envelope.count() {
+        readings.push(template.render(0, sequence, &mut random));
+    }
+    envelope.wrap(&readings)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::envelope::{Encoding, Envelope, RECORDS_MAX};
 use crate::payload::{DEVICES_MAX, RunId};
 use crate::protocol::Protocol;
 use crate::scenario::Scenario;
@@ -57,6 +58,12 @@ pub(crate) struct Server {
     pub server_ca: Option<PathBuf>,
     #[arg(long, value_name = "BYTES", default_value_t = 344)]
     pub payload_bytes: usize,
+    /// So many readings in each request, as lines, to the path below that of one reading
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(RECORDS_MAX)))]
+    pub records: Option<u32>,
+    /// Encode each body
+    #[arg(long, value_enum)]
+    pub encoding: Option<Encoding>,
     /// The most that a connection, and a request, may take
     #[arg(long, value_parser = duration, default_value = "15s")]
     pub timeout: Duration,
@@ -66,6 +73,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn envelope(&self) -> Envelope {
+        Envelope {
+            records: self.records,
+            encoding: self.encoding,
+        }
+    }
+
     pub(crate) fn server_ca(&self) -> &PathBuf {
         self.server_ca.as_ref().unwrap_or(&self.ca_cert)
     }

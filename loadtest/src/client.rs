@@ -144,6 +144,13 @@ fn endpoint(source: SocketAddr, target: SocketAddr) -> Result<quinn::Endpoint> {
     Ok(quinn::Endpoint::new(config, None, socket, runtime)?)
 }
 
+/// What a request was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
 /// A connection that takes requests; dropping it closes it.
 pub(crate) enum Connection {
     H1(tcp::H1),
@@ -152,9 +159,9 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// Sends a body and returns the status of the answer, once all of it has come. After an error
-    /// the connection is of no more use.
-    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    /// Sends a body and returns the answer, once all of it has come. After an error the connection
+    /// is of no more use.
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<Answer> {
         match self {
             Self::H1(connection) => connection.send(body, pace).await,
             Self::H2(connection) => connection.send(body, pace).await,

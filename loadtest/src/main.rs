@@ -14,6 +14,7 @@ mod burn;
 mod certificates;
 mod cli;
 mod client;
+mod envelope;
 mod fleet;
 mod ledger;
 mod payload;

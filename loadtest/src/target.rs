@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::certificates::DeviceCertificate;
 use crate::cli::Server;
+use crate::envelope::Envelope;
 use crate::protocol::Protocol;
 
 /// Tickets that a device keeps: Forebay sends one a connection, others send two.
@@ -30,16 +31,19 @@ pub(crate) struct Target {
     pub authority: String,
     pub path: String,
     pub method: Method,
+    pub envelope: Envelope,
 }
 
 impl Target {
     /// The server and the request that the command line names.
     pub(crate) fn of(server: &Server) -> Result<Self> {
-        Self::parse(&server.url, server.stream.as_deref(), server.method.clone())
+        let (stream, method) = (server.stream.as_deref(), server.method.clone());
+        Self::parse(&server.url, stream, method, server.envelope())
     }
 
-    /// Without a path in the URL it is the stream's, or `/v1/telemetry`.
-    fn parse(url: &str, stream: Option<&str>, method: Method) -> Result<Self> {
+    /// Without a path in the URL it is the stream's, or `/v1/telemetry`; that for many readings is
+    /// below it.
+    fn parse(url: &str, stream: Option<&str>, method: Method, envelope: Envelope) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         ensure!(
             uri.scheme_str() == Some("https"),
@@ -48,7 +52,7 @@ impl Target {
         let authority = uri.authority();
         let authority = authority.with_context(|| format!("{url} names no host"))?;
         let host = authority.host().trim_matches(['[', ']']);
-        let path = path(&uri, stream);
+        let path = path(&uri, stream, envelope.records.is_some());
         Ok(Self {
             address: resolve(host, authority.port_u16().unwrap_or(443))?,
             host: host.to_owned(),
@@ -56,15 +60,17 @@ impl Target {
             uri: with_path(&uri, &path)?,
             path,
             method,
+            envelope,
         })
     }
 }
 
-fn path(uri: &Uri, stream: Option<&str>) -> String {
+fn path(uri: &Uri, stream: Option<&str>, is_many: bool) -> String {
+    let below = if is_many { "/records" } else { "" };
     let given = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     match (stream, given) {
-        (Some(stream), _) => format!("/v1/streams/{stream}"),
-        (None, "/") => "/v1/telemetry".to_owned(),
+        (Some(stream), _) => format!("/v1/streams/{stream}{below}"),
+        (None, "/") => format!("/v1/telemetry{below}"),
         (None, given) => given.to_owned(),
     }
 }
@@ -138,7 +144,18 @@ mod tests {
 
     #[test]
     fn the_path_is_the_urls_or_the_streams() {
-        let path = |url, stream| Target::parse(url, stream, Method::POST).map(|target| target.path);
+        const ONE: Envelope = Envelope {
+            records: None,
+            encoding: None,
+        };
+        const MANY: Envelope = Envelope {
+            records: Some(2),
+            ..ONE
+        };
+        let path =
+            |url, stream| Target::parse(url, stream, Method::POST, ONE).map(|target| target.path);
+        let many = Target::parse("https://localhost", Some("alarms"), Method::POST, MANY).unwrap();
+        assert_eq!(many.path, "/v1/streams/alarms/records");
         assert_eq!(
             path("https://127.0.0.1:8443", None).unwrap(),
             "/v1/telemetry"
@@ -148,7 +165,7 @@ mod tests {
             "/v1/streams/alarms"
         );
         assert_eq!(path("https://127.0.0.1/x?y=1", None).unwrap(), "/x?y=1");
-        let target = Target::parse("https://[::1]:8443/in", None, Method::PUT).unwrap();
+        let target = Target::parse("https://[::1]:8443/in", None, Method::PUT, ONE).unwrap();
         assert_eq!(
             (target.host.as_str(), target.authority.as_str()),
             ("::1", "[::1]:8443")

@@ -151,6 +151,33 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
+/// Each reading of a request is in the ledger, and is looked for by itself.
+#[test]
+fn every_reading_of_a_request_is_found_once() {
+    for encoding in ["gzip", "zstd"] {
+        let gateway = Gateway::start();
+        let options = format!(
+            "--devices 12 --interval 500ms --duration 2s --records 20 --encoding {encoding}"
+        );
+        let report = gateway.fleet(&options);
+        let requests = report["total"]["requests"].as_u64().expect("a number");
+        assert_eq!(
+            report["total"]["statuses"],
+            serde_json::json!({"204": requests})
+        );
+        let (code, findings) = gateway.audit();
+        assert_eq!(
+            (
+                code,
+                findings["safe"].as_u64(),
+                findings["records"].as_u64()
+            ),
+            (Some(0), Some(20 * requests), Some(20 * requests)),
+            "{findings}"
+        );
+    }
+}
+
 #[test]
 fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
     let gateway = Gateway::start();

@@ -55,7 +55,7 @@ impl Budget {
             return Ok(());
         }
         let reserved = permit.add(bytes - before);
-        let judged = self.judge(reserved);
+        let judged = self.judge(reserved, bytes);
         if judged.is_err() {
             permit.shrink_to(before);
         }
@@ -68,18 +68,22 @@ impl Budget {
     pub(crate) fn has_room(&self, permit: &Permit, bytes: usize) -> Result<(), Full> {
         let more = bytes.saturating_sub(permit.bytes());
         let Reserved { in_all, of_device } = permit.reserved();
-        self.judge(Reserved {
+        let reserved = Reserved {
             in_all: in_all.saturating_add(more),
             of_device: of_device.saturating_add(more),
-        })
+        };
+        self.judge(reserved, bytes)
     }
 
-    fn judge(&self, reserved: Reserved) -> Result<(), Full> {
+    /// Whether a permit of `bytes` may be among what is reserved. A device that holds nothing else
+    /// may hold one request, whatever its size: of many records, or with a decoder's window.
+    fn judge(&self, reserved: Reserved, bytes: usize) -> Result<(), Full> {
         let Some(free) = self.bytes_max.checked_sub(reserved.in_all) else {
             return Err(Full::Budget);
         };
         let share = (free + reserved.of_device) / SHARE;
-        if reserved.of_device <= share.max(self.record_bytes_max) {
+        let request_bytes = self.record_bytes_max.max(bytes);
+        if reserved.of_device <= share.max(request_bytes) {
             Ok(())
         } else {
             Err(Full::Share)

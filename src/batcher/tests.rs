@@ -1,5 +1,7 @@
 //! What a batcher looks at, and what it keeps: from within, where lanes can be seen.
 
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -173,4 +175,75 @@ fn credit_that_comes_home_is_used_at_once() {
     assert_eq!(lane.borrow().ready.len(), 1);
     bench.settle_all();
     assert_eq!(bench.batcher.unsent_records(), 1);
+}
+
+/// A request of many records has one wait, which ends when the last of them has come home, with what
+/// became of each.
+#[tokio::test]
+async fn records_of_one_request_are_answered_together() {
+    let mut bench = bench(AckMode::Durable);
+    let records = (0..RECORDS_MAX + 1).map(|_| record()).collect();
+    let mut pushed = polled(bench.batcher.push_all(StreamIndex(0), records));
+    assert!(pushed.poll().is_pending());
+    let linger_is_over = Instant::now() + Duration::from_secs(1);
+    bench.batcher.seal_due(linger_is_over, false);
+    let (full, rest) = (bench.batches.try_recv(), bench.batches.try_recv());
+    let refused = Outcome::Permanent("no".into());
+    rest.unwrap().settle(Outcomes::All(refused.clone()));
+    bench.batcher.settle(bench.settled.try_recv().unwrap());
+    assert!(pushed.poll().is_pending(), "most are out still");
+    full.unwrap().settle(Outcomes::DELIVERED);
+    bench.batcher.settle(bench.settled.try_recv().unwrap());
+    let Poll::Ready(outcomes) = pushed.poll() else {
+        panic!("all have come home");
+    };
+    assert_eq!(outcomes.len(), RECORDS_MAX + 1);
+    assert_eq!(outcomes.last(), Some(&refused));
+    let delivered = |outcome: &&Outcome| **outcome == Outcome::Delivered;
+    assert_eq!(outcomes.iter().filter(delivered).count(), RECORDS_MAX);
+    drop(pushed);
+    assert!(bench.batcher.waiters.is_empty());
+}
+
+/// When its time is over, a request knows of the records that are safe, and its slots are free once
+/// the others have come home. So are those of a request that has gone.
+#[tokio::test]
+async fn a_request_whose_time_is_over_knows_what_is_safe() {
+    let mut bench = bench(AckMode::Durable);
+    let records = (0..RECORDS_MAX + 1).map(|_| record()).collect();
+    let mut pushed = polled(bench.batcher.push_all(StreamIndex(0), records));
+    assert!(pushed.poll().is_pending());
+    let mut gone = polled(bench.batcher.push_all(StreamIndex(0), vec![record()]));
+    assert!(gone.poll().is_pending());
+    drop(gone);
+    bench
+        .batches
+        .try_recv()
+        .unwrap()
+        .settle(Outcomes::DELIVERED);
+    bench.batcher.settle(bench.settled.try_recv().unwrap());
+    bench.batcher.give_up();
+    let Poll::Ready(outcomes) = pushed.poll() else {
+        panic!("its time is over");
+    };
+    assert_eq!(outcomes[0], Outcome::Delivered);
+    assert_eq!(outcomes[RECORDS_MAX], Outcome::Unknown);
+    drop(pushed);
+    assert!(!bench.batcher.waiters.is_empty(), "records are out still");
+    bench.batcher.seal_due(Instant::now(), true);
+    bench.settle_all();
+    assert!(bench.batcher.waiters.is_empty());
+}
+
+struct Polled<F>(std::pin::Pin<Box<F>>);
+
+fn polled<F: Future>(future: F) -> Polled<F> {
+    Polled(Box::pin(future))
+}
+
+impl<F: Future> Polled<F> {
+    fn poll(&mut self) -> Poll<F::Output> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.0.as_mut().poll(&mut context)
+    }
 }

@@ -4,6 +4,8 @@
 //! back, and the request has its answer or is gone. Only then is it used again, so that a late ack
 //! never reaches another request.
 
+mod group;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +15,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::record::{AckSlot, Outcome};
+use group::Group;
 
 /// What one request waits for, and how it stands.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ enum Slot {
     Abandoned,
     /// The batch came back; the request has not looked yet.
     Settled(Outcome),
+    /// The request waits for many records.
+    Group(Box<Group>),
+    /// One of these records.
+    Member { group: u32, index: u32 },
 }
 
 /// Slots are many in a burst; once all are free, room for more than this is given back.
@@ -66,7 +73,11 @@ impl Waiters {
             }
             Some(expired @ Slot::Expired) => *expired = Slot::Settled(Outcome::Unknown),
             Some(Slot::Abandoned) => free(&mut slots, key),
-            Some(Slot::Settled(_)) | None => {
+            Some(&mut Slot::Member { group, index }) => {
+                slots.remove(key);
+                group::settle(&mut slots, group, index, outcome);
+            }
+            Some(Slot::Settled(_) | Slot::Group(_)) | None => {
                 debug_assert!(slot == AckSlot::NONE, "a record is settled once")
             }
         }
@@ -84,8 +95,12 @@ impl Waiters {
 
     fn expire_if(&self, is_over: impl Fn(Instant) -> bool) {
         for (_, slot) in self.0.borrow_mut().iter_mut() {
-            if matches!(slot, Slot::Waiting(_, deadline) if is_over(*deadline)) {
-                wake(std::mem::replace(slot, Slot::Expired));
+            match slot {
+                Slot::Waiting(_, deadline) if is_over(*deadline) => {
+                    wake(std::mem::replace(slot, Slot::Expired));
+                }
+                Slot::Group(group) => group.expire_if(&is_over),
+                _ => {}
             }
         }
     }
@@ -118,7 +133,7 @@ fn leave(slots: &mut Slab<Slot>, key: usize) -> Outcome {
             outcome
         }
         Slot::Waiting(..) | Slot::Expired => Outcome::Unknown,
-        Slot::Abandoned => {
+        Slot::Abandoned | Slot::Group(_) | Slot::Member { .. } => {
             debug_assert!(false, "a request goes once");
             Outcome::Unknown
         }

@@ -6,6 +6,7 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
+mod http;
 mod listen;
 
 pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
@@ -147,7 +148,7 @@ impl Reader<'_> {
         let streams = self.optional("FOREBAY_STREAMS", value::streams);
         let access = |text: &str| value::stream_access(text, streams.as_deref());
         let rules = |text: &str| value::stream_rules(text, streams.as_deref());
-        let config = Config {
+        let mut config = Config {
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             tls: self.tls(),
@@ -171,6 +172,7 @@ impl Reader<'_> {
             described: self.raw.describe(),
         };
         self.check_together(&config);
+        self.fit_records(&mut config);
         config
     }
 
@@ -335,17 +337,6 @@ impl Reader<'_> {
                 .requests_quota("FOREBAY_HANDSHAKE_RATE", "FOREBAY_HANDSHAKE_BURST"),
             gateway_requests: self.requests_quota("FOREBAY_GATEWAY_RATE", "FOREBAY_GATEWAY_BURST"),
             devices_max: self.count("FOREBAY_DEVICES_MAX", DEVICES_LIMIT),
-        }
-    }
-
-    fn http(&mut self) -> HttpConfig {
-        HttpConfig {
-            body_bytes_max: self.size("FOREBAY_BODY_BYTES_MAX", BODY_BYTES_LIMIT),
-            authorities: self.value("FOREBAY_AUTHORITIES", value::authorities, Vec::new()),
-            header_timeout: self.timeout("FOREBAY_HEADER_TIMEOUT"),
-            body_timeout: self.timeout("FOREBAY_BODY_TIMEOUT"),
-            body_rate_min: self.value("FOREBAY_BODY_RATE_MIN", value::bytes, 0),
-            idle_timeout: self.timeout("FOREBAY_IDLE_TIMEOUT"),
         }
     }
 

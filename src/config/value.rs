@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig, StreamRules, TlsVersion,
-    WhenFull,
+    ContentEncodings, DeviceClass, IdSource, Quota, SpoolMode, StreamAccess, StreamConfig,
+    StreamRules, TlsVersion, WhenFull,
 };
 use crate::record::DeviceId;
 
@@ -25,6 +25,25 @@ pub(crate) type Parsed<T> = Result<T, String>;
 pub(crate) fn switch(text: &str) -> Parsed<bool> {
     text.parse()
         .map_err(|_| "is neither true nor false".to_owned())
+}
+
+/// `gzip` and `zstd`, comma-separated, or `none`.
+pub(crate) fn content_encodings(text: &str) -> Parsed<ContentEncodings> {
+    let mut encodings = ContentEncodings::default();
+    if text == "none" {
+        return Ok(encodings);
+    }
+    for name in text.split(',') {
+        let encoding = match name.trim() {
+            "gzip" => &mut encodings.gzip,
+            "zstd" => &mut encodings.zstd,
+            _ => return Err("is neither none nor a list of gzip and zstd".into()),
+        };
+        if std::mem::replace(encoding, true) {
+            return Err("names a coding twice".into());
+        }
+    }
+    Ok(encodings)
 }
 
 const NO_BOUND: &str = "is 0, which is no bound";

@@ -10,14 +10,16 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admission::Shed;
-use crate::ingest::Refusal;
+use crate::config::ContentEncodings;
+use crate::ingest::{RECORDS_KEY_CHARS_MAX, Refusal, Verdicts};
 use crate::jitter;
 use crate::limits::Refused;
+use crate::record::RECORD_ID_CHARS_MAX;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -37,6 +39,15 @@ struct Problem {
     code: &'static str,
     title: &'static str,
     detail: Cow<'static, str>,
+}
+
+/// The refusal that a request is answered by: where not all of its records are safe, that of the
+/// worst.
+fn answering(refusal: &Refusal) -> &Refusal {
+    match refusal {
+        Refusal::Records(verdicts) => verdicts.worst(),
+        refusal => refusal,
+    }
 }
 
 /// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that
@@ -62,7 +73,7 @@ pub(crate) fn go_on() -> Response<()> {
 pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
     let problem = problem(refusal);
     debug_assert!(problem.status.is_client_error() || problem.status.is_server_error());
-    let mut response = Response::new(problem.to_json());
+    let mut response = Response::new(body(&problem, refusal));
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -72,15 +83,54 @@ pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
     if let Refusal::RateLimited(refused) = refusal {
         headers.extend(rate_limit_fields(refused));
     }
-    if matches!(refusal, Refusal::MethodNotAllowed) {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    match refusal {
+        Refusal::MethodNotAllowed => {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        Refusal::UnsupportedEncoding(accepted) => {
+            let accepted = HeaderValue::from_static(names(*accepted));
+            headers.insert(ACCEPT_ENCODING, accepted);
+        }
+        _ => {}
     }
     response
 }
 
+/// The codings that are accepted, as `Accept-Encoding` has them.
+fn names(accepted: ContentEncodings) -> &'static str {
+    match (accepted.gzip, accepted.zstd) {
+        (true, true) => "gzip, zstd",
+        (true, false) => "gzip",
+        (false, true) => "zstd",
+        (false, false) => "identity",
+    }
+}
+
+/// The body of an answer. Where not all records of a request are safe, it tells of each.
+fn body(problem: &Problem, refusal: &Refusal) -> Bytes {
+    let mut members = problem.to_json();
+    if let Refusal::Records(verdicts) = refusal {
+        members["records"] = records(verdicts);
+    }
+    members.to_string().into()
+}
+
+/// What became of the records of a request.
+fn records(verdicts: &Verdicts) -> Value {
+    let mut rejected = Vec::with_capacity(verdicts.rejected.len());
+    for (index, refusal) in &verdicts.rejected {
+        rejected.push(json!({ "index": index, "code": problem(refusal).code }));
+    }
+    json!({
+        "accepted": verdicts.accepted,
+        "retry": verdicts.retry,
+        "rejected": rejected,
+    })
+}
+
 /// When the client may come back, where that helps.
 fn wait(refusal: &Refusal) -> Option<HeaderValue> {
-    match refusal {
+    match answering(refusal) {
         Refusal::RateLimited(refused) => Some(refused.shortfall.reset_seconds().into()),
         Refusal::GatewayRateLimited(wait) => Some(retry_after(*wait)),
         Refusal::Shed(_) | Refusal::DeviceTableFull | Refusal::SinkUnavailable => {
@@ -141,22 +191,21 @@ fn retry_after(wait: Duration) -> HeaderValue {
 
 impl Problem {
     /// The body of the answer (RFC 9457).
-    fn to_json(&self) -> Bytes {
-        let problem = json!({
+    fn to_json(&self) -> Value {
+        json!({
             "type": format!("urn:forebay:problem:{}", self.code),
             "title": self.title,
             "status": self.status.as_u16(),
             "code": self.code,
             "detail": self.detail,
-        });
-        problem.to_string().into()
+        })
     }
 }
 
 /// The table of the wire contract.
 fn problem(refusal: &Refusal) -> Problem {
     use Refusal::*;
-    let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match refusal {
+    let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match answering(refusal) {
         Malformed(what) => (
             400,
             "malformed-request",
@@ -179,7 +228,11 @@ fn problem(refusal: &Refusal) -> Problem {
             400,
             "invalid-idempotency-key",
             "Invalid Idempotency-Key",
-            "Send one Idempotency-Key of 1 to 64 visible ASCII characters, or none.".into(),
+            format!(
+                "Send one Idempotency-Key of 1 to {RECORD_ID_CHARS_MAX} visible ASCII characters, or none; with many \
+                 readings of 1 to {RECORDS_KEY_CHARS_MAX}."
+            )
+            .into(),
         ),
         InvalidIdentity(error) => (
             403,
@@ -215,7 +268,8 @@ fn problem(refusal: &Refusal) -> Problem {
             404,
             "not-found",
             "Not found",
-            "Post readings to /v1/telemetry or /v1/streams/{stream}.".into(),
+            "Post readings to /v1/telemetry or /v1/streams/{stream}, many in one request to /records below it."
+                .into(),
         ),
         MethodNotAllowed => (
             405,
@@ -235,12 +289,44 @@ fn problem(refusal: &Refusal) -> Problem {
             "Body too large",
             "The body is larger than the gateway takes from this device.".into(),
         ),
-        UnsupportedEncoding => (
+        MalformedEncoding => (
+            400,
+            "malformed-encoding",
+            "Malformed encoding",
+            "The body is damaged, ends early, goes on after its end, or has a window over 8 MiB.".into(),
+        ),
+        MalformedRecords => (
+            400,
+            "malformed-records",
+            "Malformed records",
+            "The body cannot be cut into readings to its end; nothing of it is taken.".into(),
+        ),
+        TooManyRecords => (
+            413,
+            "too-many-records",
+            "Too many readings",
+            "One request has more readings than the gateway takes from this device at once.".into(),
+        ),
+        RecordTooLarge => (
+            413,
+            "record-too-large",
+            "Reading too large",
+            "A reading among others, or as the stream's rules have edited it, is larger than the gateway takes.".into(),
+        ),
+        UnsupportedEncoding(accepted) => (
             415,
             "unsupported-encoding",
             "Content encoding not supported",
-            "Send the body without Content-Encoding.".into(),
+            format!("Send the body without Content-Encoding, or in one of: {}.", names(*accepted)).into(),
         ),
+        UnsupportedMediaType => (
+            415,
+            "unsupported-media-type",
+            "Content type not supported",
+            "Send many readings as application/x-ndjson, application/json or application/vnd.forebay.records."
+                .into(),
+        ),
+        Records(_) => unreachable!("the refusal that answers is that of a record"),
         Misdirected => (
             421,
             "misdirected",
@@ -264,12 +350,6 @@ fn problem(refusal: &Refusal) -> Problem {
             "device-mismatch",
             "Another device's reading",
             "The stream's readings name their device, and it is the one of the certificate.".into(),
-        ),
-        RecordTooLarge => (
-            413,
-            "record-too-large",
-            "Reading too large",
-            "The reading is too large once the stream's rules have edited it.".into(),
         ),
         RateLimited(refused) => (
             429,

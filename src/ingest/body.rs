@@ -1,5 +1,7 @@
 //! Reading a request's body: bounded, deadlined, joined at most once.
 
+mod decoded;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::Refusal;
+pub(crate) use decoded::read_decoded;
 
 /// A body, as a protocol gives it: piece by piece.
 pub(crate) trait Body {
@@ -64,12 +67,7 @@ pub(crate) async fn read<B: Body>(
     bounds: Bounds,
     ledger: &mut impl Ledger,
 ) -> Result<Bytes, Refusal> {
-    let mut reader = Reader {
-        started_at: None,
-        received_bytes: 0,
-        bounds,
-        ledger,
-    };
+    let mut reader = Reader::new(bounds, ledger);
     // Read to its end, whatever was declared: more may follow, or trailers that spoil it.
     let first = reader.next(&mut body).await?.ok_or(Refusal::EmptyBody)?;
     debug_assert!(!first.is_empty(), "`next` passes empty pieces over");
@@ -105,7 +103,16 @@ struct Reader<'l, L> {
     ledger: &'l mut L,
 }
 
-impl<L: Ledger> Reader<'_, L> {
+impl<'l, L: Ledger> Reader<'l, L> {
+    fn new(bounds: Bounds, ledger: &'l mut L) -> Self {
+        Self {
+            started_at: None,
+            received_bytes: 0,
+            bounds,
+            ledger,
+        }
+    }
+
     /// Adds a piece and lets go of it. The buffer doubles, up to what may come, and is held whole.
     fn join(&mut self, joined: &mut Vec<u8>, piece: Bytes) -> Result<(), Refusal> {
         let bytes = joined.len() + piece.len();
@@ -176,11 +183,15 @@ impl<L: Ledger> Reader<'_, L> {
 
     /// The body, if it is as long as declared.
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
+        self.check_length(body.len()).map(|()| body)
+    }
+
+    fn check_length(&self, body_bytes: usize) -> Result<(), Refusal> {
         match self.bounds.declared_bytes {
-            Some(declared) if declared != body.len() => {
+            Some(declared) if declared != body_bytes => {
                 Err(Refusal::Malformed("the body is shorter than declared"))
             }
-            _ => Ok(body),
+            _ => Ok(()),
         }
     }
 }

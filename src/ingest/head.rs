@@ -7,7 +7,10 @@ use std::sync::Arc;
 use http::uri::Authority;
 
 use super::Refusal;
-use crate::record::{RecordId, TraceParent};
+use super::decode::Coding;
+use super::form::Form;
+use crate::config::{ContentEncodings, HttpConfig};
+use crate::record::{RECORD_ID_CHARS_MAX, RecordId, TraceParent};
 
 /// A field of a head that may be there at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +62,7 @@ pub struct RequestHead<'a> {
     content_length: Field<'a>,
     content_type: Field<'a>,
     idempotency_key: Field<'a>,
+    record_type: Field<'a>,
     traceparent: Field<'a>,
 }
 
@@ -82,6 +86,7 @@ impl<'a> RequestHead<'a> {
             14 => ("content-length", &mut self.content_length),
             15 => ("idempotency-key", &mut self.idempotency_key),
             16 => ("content-encoding", &mut self.content_encoding),
+            19 => ("forebay-record-type", &mut self.record_type),
             _ => return,
         };
         if name.eq_ignore_ascii_case(known) {
@@ -177,30 +182,122 @@ fn is_plain_host(host: &str) -> bool {
 pub(crate) struct Head {
     /// The length that `Content-Length` declares.
     pub declared_bytes: Option<usize>,
+    pub coding: Coding,
+    pub form: Form,
+    /// That of each record.
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
     pub trace: Option<TraceParent>,
     kept_bytes: usize,
 }
 
+/// The bounds of bodies and the codings that heads are judged by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    body_bytes_max: usize,
+    records_bytes_max: usize,
+    encodings: ContentEncodings,
+    /// The content type of records that are cut out of JSON.
+    json: Arc<str>,
+}
+
+/// A body that is encoded may be so much longer than one that is decoded: what does not shrink
+/// grows by a head and a checksum.
+const ENCODING_OVERHEAD_BYTES: usize = 1024;
+
+/// Characters of a key that names a request of many records: each adds `/` and its index.
+pub(crate) const RECORDS_KEY_CHARS_MAX: usize = 58;
+
+const _: () = assert!(RECORDS_KEY_CHARS_MAX + "/9999".len() <= RECORD_ID_CHARS_MAX);
+
+impl Rules {
+    pub(crate) fn new(config: &HttpConfig) -> Self {
+        Self {
+            body_bytes_max: config.body_bytes_max,
+            records_bytes_max: config.records_bytes_max,
+            encodings: config.content_encodings,
+            json: "application/json".into(),
+        }
+    }
+
+    /// Bytes of the largest record.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+
+    /// Bytes of the largest body of a form, decoded.
+    pub(crate) fn bytes_max(&self, form: Form) -> usize {
+        match form {
+            Form::One => self.body_bytes_max,
+            Form::Lines | Form::Array | Form::Delimited => self.records_bytes_max,
+        }
+    }
+
+    /// The coding of the body, if it is one that is taken.
+    fn coding(&self, encoding: Field<'_>) -> Result<Coding, Refusal> {
+        let coding = match encoding {
+            Field::Absent => return Ok(Coding::Identity),
+            Field::Once(name) => Coding::of(name),
+            Field::Repeated(_) => None,
+        };
+        let is_taken = |coding: &Coding| match coding {
+            Coding::Identity => true,
+            Coding::Gzip => self.encodings.gzip,
+            Coding::Zstd => self.encodings.zstd,
+        };
+        coding
+            .filter(is_taken)
+            .ok_or(Refusal::UnsupportedEncoding(self.encodings))
+    }
+
+    /// The content type of each record.
+    fn content_type(
+        &self,
+        head: &RequestHead<'_>,
+        types: &ContentTypes,
+        form: Form,
+    ) -> Option<Arc<str>> {
+        match form {
+            Form::One => types.get(head.content_type),
+            Form::Lines | Form::Array => Some(self.json.clone()),
+            Form::Delimited => types.get(head.record_type),
+        }
+    }
+}
+
+/// Bytes that a body may have as it comes, where it may have so many when it is decoded.
+pub(crate) fn encoded_bytes_max(coding: Coding, bytes_max: usize) -> usize {
+    match coding {
+        Coding::Identity => bytes_max,
+        Coding::Gzip | Coding::Zstd => bytes_max + ENCODING_OVERHEAD_BYTES,
+    }
+}
+
 impl Head {
-    /// Reads encoding, idempotency key and length, in this order.
+    /// Reads encoding, the type of many records, idempotency key and length, in this order.
     pub(crate) fn parse(
         head: &RequestHead<'_>,
         types: &ContentTypes,
-        body_bytes_max: usize,
+        rules: &Rules,
+        is_records: bool,
     ) -> Result<Self, Refusal> {
-        if !is_unencoded(head.content_encoding) {
-            return Err(Refusal::UnsupportedEncoding);
-        }
-        let idempotency_key = idempotency_key(head.idempotency_key)?;
+        let coding = rules.coding(head.content_encoding)?;
+        let (form, key_chars_max) = if is_records {
+            (Form::of_many(head.content_type)?, RECORDS_KEY_CHARS_MAX)
+        } else {
+            (Form::One, RECORD_ID_CHARS_MAX)
+        };
+        let idempotency_key = idempotency_key(head.idempotency_key, key_chars_max)?;
         let declared_bytes = declared_bytes(head.content_length)?;
-        let content_type = types.get(head.content_type);
+        let content_type = rules.content_type(head, types, form);
+        let bytes_max = encoded_bytes_max(coding, rules.bytes_max(form));
         match declared_bytes {
             Some(0) => Err(Refusal::EmptyBody),
-            Some(bytes) if bytes > body_bytes_max => Err(Refusal::BodyTooLarge),
+            Some(bytes) if bytes > bytes_max => Err(Refusal::BodyTooLarge),
             _ => Ok(Self {
                 declared_bytes,
+                coding,
+                form,
                 content_type,
                 idempotency_key,
                 trace: head.trace(),
@@ -210,19 +307,15 @@ impl Head {
     }
 }
 
-/// Whether a body comes as it is.
-fn is_unencoded(encoding: Field<'_>) -> bool {
-    match encoding {
-        Field::Absent => true,
-        Field::Once(encoding) => encoding.eq_ignore_ascii_case(b"identity"),
-        Field::Repeated(_) => false,
-    }
-}
-
 /// Bytes of a head that are part of what every record is reckoned to cost.
 const RECKONED_BYTES: usize = 512;
 
 impl Head {
+    /// Whether the body is one record as it comes.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.form == Form::One && self.coding == Coding::Identity
+    }
+
     /// Bytes that are kept of the head while the record waits, beyond what every record is reckoned
     /// to cost.
     pub(crate) fn bytes_beyond_overhead(&self) -> usize {
@@ -267,9 +360,10 @@ fn trace(field: Field<'_>) -> Option<TraceParent> {
     }
 }
 
-fn idempotency_key(field: Field<'_>) -> Result<Option<RecordId>, Refusal> {
+fn idempotency_key(field: Field<'_>, chars_max: usize) -> Result<Option<RecordId>, Refusal> {
     match field {
         Field::Absent => Ok(None),
+        Field::Once(value) if value.len() > chars_max => Err(Refusal::InvalidIdempotencyKey),
         Field::Once(value) => RecordId::from_key(value)
             .map(Some)
             .ok_or(Refusal::InvalidIdempotencyKey),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Verdicts;
 use crate::admission::Shed;
+use crate::config::ContentEncodings;
 use crate::identity::IdentityError;
 use crate::limits::{Denied, Refused};
 use crate::record::Reason;
@@ -28,7 +30,20 @@ pub enum Refusal {
     MethodNotAllowed,
     BodyTimeout,
     BodyTooLarge,
-    UnsupportedEncoding,
+    /// The body comes in another coding than these.
+    UnsupportedEncoding(ContentEncodings),
+    /// The body is damaged, ends early, or goes on after its end.
+    MalformedEncoding,
+    /// Nobody knows how to cut a body of this type into records.
+    UnsupportedMediaType,
+    /// The body cannot be cut to its end.
+    MalformedRecords,
+    TooManyRecords,
+    /// A record among others, or one that the stream's rules have edited, is larger than a reading
+    /// may be.
+    RecordTooLarge,
+    /// Not all records of the request are safe.
+    Records(Box<Verdicts>),
     Misdirected,
     /// The stream takes JSON only.
     NotJson,
@@ -36,8 +51,6 @@ pub enum Refusal {
     SchemaViolation(Arc<str>),
     /// The record says that it is another device's.
     DeviceMismatch,
-    /// The stream's rules have made the record longer than one may be.
-    RecordTooLarge,
     /// A device's or an address's bucket is empty.
     RateLimited(Refused),
     /// The gateway's own bucket is empty.

@@ -13,6 +13,15 @@ use crate::record::{DeviceId, StreamIndex};
 
 const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
 const STREAMS_PATH: &str = "/v1/streams/";
+const RECORDS_PATH: &str = "/records";
+
+/// Where a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub stream: StreamIndex,
+    /// The body is many records.
+    pub is_records: bool,
+}
 
 /// The names under which the gateway may be asked: exact ones, `*.` wildcards for one label, IP
 /// addresses.
@@ -129,25 +138,37 @@ impl Routes {
         head: &RequestHead<'_>,
         device: &DeviceId,
         own_streams: Option<&[Box<str>]>,
-    ) -> Result<StreamIndex, Refusal> {
+    ) -> Result<Target, Refusal> {
         if !self.authorities.load().allow(host_of(head.authority()?)?) {
             return Err(Refusal::Misdirected);
         }
-        let stream = self.find(head.path)?;
+        let (stream, is_records) = self.find(head.path)?;
         if head.method != "POST" {
             return Err(Refusal::MethodNotAllowed);
         }
         match stream {
-            Some(stream) if self.streams[stream.get()].allows(device, own_streams) => Ok(stream),
+            Some(stream) if self.streams[stream.get()].allows(device, own_streams) => {
+                Ok(Target { stream, is_records })
+            }
             _ => Err(Refusal::StreamForbidden),
         }
     }
 
-    /// The stream that a path leads to; `Ok(None)` where there is none of that name.
-    fn find(&self, path: &str) -> Result<Option<StreamIndex>, Refusal> {
+    /// The stream that a path leads to, and whether it is for many records; no stream where there
+    /// is none of that name.
+    fn find(&self, path: &str) -> Result<(Option<StreamIndex>, bool), Refusal> {
         if path == DEFAULT_STREAM_PATH {
-            return Ok(Some(StreamIndex(0)));
+            return Ok((Some(StreamIndex(0)), false));
         }
+        match path.strip_suffix(RECORDS_PATH) {
+            Some(DEFAULT_STREAM_PATH) => Ok((Some(StreamIndex(0)), true)),
+            // A stream may have the name `records`.
+            Some(path) if path.len() >= STREAMS_PATH.len() => Ok((self.find_named(path)?, true)),
+            _ => Ok((self.find_named(path)?, false)),
+        }
+    }
+
+    fn find_named(&self, path: &str) -> Result<Option<StreamIndex>, Refusal> {
         let name = path
             .strip_prefix(STREAMS_PATH)
             .filter(|name| !name.is_empty() && !name.contains('/'));

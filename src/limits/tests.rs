@@ -452,3 +452,31 @@ fn limits_are_shared_by_workers() {
     shared::<Limits>();
     shared::<AddressLimits>();
 }
+
+/// The records of a request beyond the first are paid for all at once, or not at all; whoever is
+/// refused comes back when the request can pay for its head again, too.
+#[test]
+fn further_records_are_paid_for_together() {
+    let limits = Limits::new(&LimitsConfig {
+        device_requests: quota(10.0, 20),
+        ..config(10)
+    });
+    let device = limits.device(&id("meter-1"), Nanos(0)).unwrap();
+    device.take_request(Nanos(0)).unwrap();
+    device.take_further(Nanos(0), 14).unwrap();
+    // Five are left of twenty.
+    device.take_request(Nanos(0)).unwrap();
+    let Err(Denied::Refused(refused)) = device.take_further(Nanos(0), 9) else {
+        panic!("four are left");
+    };
+    assert_eq!(
+        (refused.scope, refused.shortfall.remaining),
+        (Scope::Device, 4)
+    );
+    // Ten are needed, four are there, and one comes in 100 ms.
+    let wait = refused.retry_after().as_millis();
+    assert!((599..=601).contains(&wait), "{wait}");
+    let later = Nanos(refused.retry_after().as_nanos() as u64);
+    device.take_request(later).unwrap();
+    device.take_further(later, 9).unwrap();
+}

@@ -91,6 +91,16 @@ impl Rule {
         self.ns_per_token == 0.0
     }
 
+    /// Tokens that a full bucket holds; `None` when the limit is off.
+    pub fn burst(&self) -> Option<u64> {
+        (!self.is_off()).then_some(self.burst)
+    }
+
+    /// The time in which one token refills.
+    pub(crate) fn token_time(&self) -> Duration {
+        Duration::from_nanos(self.ns_per_token.ceil() as u64)
+    }
+
     /// Whether a take of `cost` can never pass, however long one waits.
     pub fn exceeds_burst(&self, cost: u64) -> bool {
         !self.is_off() && cost > self.burst

@@ -88,6 +88,17 @@ impl Permit {
         }
     }
 
+    /// Parts with `bytes` of what it holds, for a permit of their own.
+    pub(crate) fn split_off(&mut self, bytes: usize) -> Self {
+        debug_assert!(bytes <= self.bytes, "it holds what it parts with");
+        self.bytes -= bytes;
+        Self {
+            reserved_bytes: self.reserved_bytes,
+            device: self.device.clone(),
+            bytes,
+        }
+    }
+
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let excess = self.bytes.saturating_sub(bytes);

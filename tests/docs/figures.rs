@@ -23,6 +23,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| {http::HEAD_BYTES_MAX}, {http::HEADER_FIELDS_MAX} fields; fixed: 431. From {h2::HEAD_LIST_BYTES} on a head of h2 is a GOAWAY |",
             "| `FOREBAY_HEADER_TIMEOUT` | {FOREBAY_HEADER_TIMEOUT} |",
             "| a hello {stream::HELLO_BYTES_MAX}, all else {stream::PARTIAL_BYTES_MAX}; fixed: the end of the connection |",
+            "| `FOREBAY_RECORDS_BYTES_MAX`, `FOREBAY_RECORDS_MAX`, the device's bursts | {FOREBAY_RECORDS_BYTES_MAX}, {FOREBAY_RECORDS_MAX} |",
             "| `FOREBAY_BODY_BYTES_MAX` | {FOREBAY_BODY_BYTES_MAX} |",
             "| `FOREBAY_BODY_TIMEOUT` | {FOREBAY_BODY_TIMEOUT} |",
             "| `FOREBAY_BODY_RATE_MIN`, after {body::GRACE} | {FOREBAY_BODY_RATE_MIN}/s |",
@@ -61,6 +62,10 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         &[
             "The body is 1 byte to {FOREBAY_BODY_BYTES_MAX} (the operator may choose up to {resolve::BODY_BYTES_LIMIT})",
             "names the record for good: 1 to {record::RECORD_ID_CHARS_MAX} visible ASCII characters",
+            "readings and {FOREBAY_RECORDS_BYTES_MAX}, decoded (the operator may choose up to 10,000 and {resolve::RECORDS_BYTES_LIMIT})",
+            "here of 1 to {head::RECORDS_KEY_CHARS_MAX} characters",
+            "An encoded body may be {head::ENCODING_OVERHEAD_BYTES} longer",
+            "too long ({record::RECORD_ID_CHARS_MAX} characters, {head::RECORDS_KEY_CHARS_MAX} for many readings)",
             "A head has at most {http::HEAD_BYTES_MAX} and {http::HEADER_FIELDS_MAX} fields. A larger one is 431; on HTTP/2 one of {h2::HEAD_LIST_BYTES} or more ends",
             "must arrive within {FOREBAY_HEADER_TIMEOUT}. A body must arrive within {FOREBAY_BODY_TIMEOUT}, and from its {body::GRACE:th} second on be no slower, all in all, than {FOREBAY_BODY_RATE_MIN} for",
             "| open requests at once | 1 (HTTP/1.1), {h2::STREAMS_MAX} (HTTP/2) | {h3::STREAMS_MAX} |",
@@ -132,6 +137,8 @@ pub const FIGURES: &[(&str, &[&str])] = &[
     (
         "docs/operations.md",
         &[
+            "the last of its readings is safe, and {admission::RECORD_OVERHEAD_BYTES} for each",
+            "window: {gzip::BYTES} for gzip, for zstd what the frame asks for",
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
             "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
@@ -189,6 +196,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
             "is silent for 10 s at most, and is through after 25 s",
             "A link with 3 s a flight",
             "1 to 5 kB. So:",
+            // RFC 9659.
+            "window over 8 MiB (RFC 9659)",
             // What a device does.
             "Wait 15 s for an answer",
             "**Back-off.** Wait 1 s, after each further failure twice as long, up to 5 minutes;",
@@ -234,6 +243,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
         &[
             // Measured.
             "and 100 MiB | the last is for the program",
+            // RFC 9659.
+            "what the frame asks for, 8 MiB at most",
             // What several constants come to.
             "is closed within 2 s, whatever",
             "5 s more than the drain.",

@@ -58,6 +58,7 @@ mod observed;
 mod otlp;
 mod queued;
 mod quic;
+mod records;
 mod restart;
 mod revocation;
 mod rules;

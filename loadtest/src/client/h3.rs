@@ -9,11 +9,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::ANSWER_BYTES_MAX;
 use super::upload::Pace;
+use super::{ANSWER_BYTES_MAX, Answer};
 use crate::target::Target;
 
 const FRAME_DATA: u64 = 0x00;
@@ -61,7 +61,7 @@ impl Connection {
         self.0.quic.close_reason().is_none()
     }
 
-    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<Answer> {
         let (mut send, mut receive) = self.0.quic.open_bi().await?;
         let head = head(&self.0.target, body.len());
         match pace {
@@ -70,7 +70,7 @@ impl Connection {
         }
         // Fails where the server has refused the rest, which is no error: the answer says why.
         let _ = send.finish();
-        read_status(&mut receive).await
+        read_answer(&mut receive).await
     }
 }
 
@@ -108,7 +108,10 @@ fn fields(target: &Target, body_bytes: usize) -> BytesMut {
     fields.put_u8(0xC0 | 23); // :scheme https
     put_literal(&mut fields, 0, &target.authority); // :authority
     put_literal(&mut fields, 1, &target.path); // :path
-    fields.put_u8(0xC0 | 46); // content-type application/json
+    put_literal(&mut fields, 44, target.envelope.content_type()); // content-type
+    if let Some(encoding) = target.envelope.encoding {
+        put_literal(&mut fields, 42, encoding.name()); // content-encoding br, by its name alone
+    }
     put_literal(&mut fields, 4, &body_bytes.to_string()); // content-length
     fields
 }
@@ -147,7 +150,7 @@ fn put_varint(buffer: &mut BytesMut, value: u64) {
 }
 
 /// Reads the answer to its end.
-async fn read_status(receive: &mut quinn::RecvStream) -> Result<u16> {
+async fn read_answer(receive: &mut quinn::RecvStream) -> Result<Answer> {
     let mut answer = BytesMut::new();
     while let Some(chunk) = receive.read_chunk(ANSWER_BYTES_MAX, true).await? {
         ensure!(
@@ -156,21 +159,26 @@ async fn read_status(receive: &mut quinn::RecvStream) -> Result<u16> {
         );
         answer.extend_from_slice(&chunk.bytes);
     }
-    parse_status(answer.freeze())
+    parse_answer(answer.freeze())
 }
 
-/// The status of the last HEADERS frame but trailers: interim answers come first.
-fn parse_status(mut answer: Bytes) -> Result<u16> {
-    while let Some((kind, mut payload)) = take_frame(&mut answer) {
-        if kind == FRAME_HEADERS {
-            let status = decode_status(&mut payload)
+/// The status of the last HEADERS frame but trailers, and the data after it: interim answers come
+/// first.
+fn parse_answer(mut frames: Bytes) -> Result<Answer> {
+    let (mut status, mut body) = (None, BytesMut::new());
+    while let Some((kind, mut payload)) = take_frame(&mut frames) {
+        if kind == FRAME_DATA {
+            body.extend_from_slice(&payload);
+        }
+        if kind == FRAME_HEADERS && status.is_none() {
+            let head = decode_status(&mut payload)
                 .context("the answer's head has no status that can be read")?;
-            if status >= 200 {
-                return Ok(status);
-            }
+            status = (head >= 200).then_some(head);
         }
     }
-    bail!("the answer has no head")
+    let status = status.context("the answer has no head")?;
+    let body = body.freeze();
+    Ok(Answer { status, body })
 }
 
 fn take_frame(answer: &mut Bytes) -> Option<(u64, Bytes)> {
@@ -291,13 +299,16 @@ mod tests {
             (&[0x5f, 0x09, 0x83, 0x68, 0x4f, 0xff][..], 429), // Huffman: 011010 00010 011111
         ] {
             assert_eq!(
-                parse_status(answer(fields)).ok(),
+                parse_answer(answer(fields))
+                    .ok()
+                    .map(|answer| answer.status),
                 Some(status),
                 "{fields:x?}"
             );
         }
         let interim = [answer(&[0xFF, 63 - 63]), answer(&[0xC0 | 25])].concat();
-        assert_eq!(parse_status(interim.into()).ok(), Some(200));
+        let answer = parse_answer(interim.into()).unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b""[..]));
     }
 
     proptest! {
@@ -314,8 +325,8 @@ mod tests {
 
         #[test]
         fn nonsense_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            if let Ok(status) = parse_status(bytes.into()) {
-                prop_assert!(status >= 200);
+            if let Ok(answer) = parse_answer(bytes.into()) {
+                prop_assert!(answer.status >= 200);
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::upload::{Pace, Upload};
-use super::{ANSWER_BYTES_MAX, Connection, Dialer};
+use super::{ANSWER_BYTES_MAX, Answer, Connection, Dialer};
 use crate::target::Target;
 
 /// The buffer of an HTTP/1.1 connection: hyper takes no less, and answers are small.
@@ -101,7 +101,7 @@ async fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpS
 }
 
 impl H1 {
-    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<Answer> {
         let mut request = request(&self.target, self.target.path.parse()?, body, pace)?;
         let host = HeaderValue::from_str(&self.target.authority)?;
         request.headers_mut().insert(header::HOST, host);
@@ -115,7 +115,7 @@ impl H1 {
 }
 
 impl H2 {
-    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<u16> {
+    pub(crate) async fn send(&mut self, body: Bytes, pace: Option<Pace>) -> Result<Answer> {
         let request = request(&self.target, self.target.uri.clone(), body, pace)?;
         self.sender.ready().await?;
         finish(self.sender.send_request(request).await?).await
@@ -132,21 +132,31 @@ fn request(
     body: Bytes,
     pace: Option<Pace>,
 ) -> Result<Request<Upload>> {
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    let request = Request::builder().method(target.method.clone()).uri(uri);
-    let request = request.header(header::CONTENT_TYPE, JSON);
+    let mut request = Request::builder().method(target.method.clone()).uri(uri);
+    request = request.header(header::CONTENT_TYPE, target.envelope.content_type());
+    if let Some(encoding) = target.envelope.encoding {
+        request = request.header(header::CONTENT_ENCODING, encoding.name());
+    }
     Ok(request.body(Upload::new(body, pace))?)
 }
 
 /// Reads the answer to its end, so that the connection can be used again.
-async fn finish(response: Response<Incoming>) -> Result<u16> {
+async fn finish(response: Response<Incoming>) -> Result<Answer> {
     let (head, mut body) = response.into_parts();
-    let mut bytes = 0;
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        bytes += frame?.data_ref().map_or(0, Bytes::len);
-        ensure!(bytes <= ANSWER_BYTES_MAX, "the answer's body is too long");
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        ensure!(
+            bytes.len() <= ANSWER_BYTES_MAX,
+            "the answer's body is too long"
+        );
     }
-    Ok(head.status.as_u16())
+    Ok(Answer {
+        status: head.status.as_u16(),
+        body: bytes.into(),
+    })
 }
 
 /// Runs hyper's tasks on their own thread.

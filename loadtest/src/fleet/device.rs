@@ -2,7 +2,8 @@
 //!
 //! A task on its thread's `LocalSet`. It sends one reading after the other, as a device does that
 //! waits for the 204; a reading whose time comes meanwhile waits, and its latency counts from the
-//! time that was intended for it. Each reading has its own sequence number and is sent once: what
+//! time that was intended for it. A request may have several readings; each has its own sequence
+//! number and is sent once: what
 //! is found twice in the sink, the gateway has doubled. Bounds: a connection and a request have
 //! their timeout; what is not sent by the end of the run is counted as missed.
 
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::crew::Crew;
 use crate::certificates::DeviceCertificate;
-use crate::client::Connection;
+use crate::client::{Answer, Connection};
 use crate::ledger::{Entry, Status};
 use crate::payload::digest;
 use crate::protocol::Protocol;
@@ -49,11 +50,11 @@ pub(crate) struct Device {
     connection: Option<Connection>,
 }
 
-/// What became of a reading.
+/// What became of a request and its readings.
 struct Sent {
     status: Status,
-    /// The digest of the payload; 0 without a ledger.
-    digest: u64,
+    /// The digest of each payload, 0 without a ledger, and what became of it.
+    readings: Vec<(u64, Status)>,
     /// The time from the sending to the answer.
     service: Duration,
 }
@@ -129,7 +130,7 @@ impl Device {
         }
         let sent = self.send().await;
         self.count(&sent, due.elapsed());
-        self.sequence += 1;
+        self.sequence += sent.readings.len() as u32;
     }
 
     fn count(&self, sent: &Sent, latency: Duration) {
@@ -138,39 +139,67 @@ impl Device {
         tally.latency.record(latency);
         tally.service.record(sent.service);
         drop(tally);
-        self.crew.note(Entry {
-            device: self.number,
-            sequence: self.sequence,
-            digest: sent.digest,
-            status: sent.status,
-            latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
-        });
+        for ((digest, status), sequence) in sent.readings.iter().zip(self.sequence..) {
+            self.crew.note(Entry {
+                device: self.number,
+                sequence,
+                digest: *digest,
+                status: *status,
+                latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
+            });
+        }
+    }
+
+    /// The payloads of the next request.
+    fn render(&mut self) -> Vec<Bytes> {
+        let (template, count) = (
+            self.crew.template,
+            self.crew.options.server.envelope().count(),
+        );
+        let mut readings = Vec::new();
+        for sequence in self.sequence..self.sequence + count {
+            readings.push(template.render(self.number, sequence, &mut self.random));
+        }
+        readings
     }
 
     async fn send(&mut self) -> Sent {
-        let template = self.crew.template;
-        let body = template.render(self.number, self.sequence, &mut self.random);
-        let digest = match self.crew.keeps_ledger() {
-            true => digest(&body),
-            false => 0,
-        };
+        let envelope = self.crew.options.server.envelope();
+        let readings = self.render();
+        let body = envelope.wrap(&readings);
+        let body = body.expect("writing to memory does not fail");
         let Ok(mut connection) = self.take_connection().await else {
-            return Sent {
-                status: Status::UNSENT,
-                digest,
-                service: Duration::ZERO,
-            };
+            let statuses = vec![Status::UNSENT; readings.len()];
+            return self.sent(Status::UNSENT, &readings, statuses, Duration::ZERO);
         };
         let sent_at = Instant::now();
-        let status = self.exchange(&mut connection, body).await;
+        let answer = self.exchange(&mut connection, body).await;
+        let service = sent_at.elapsed();
         self.connection = Some(connection);
-        if status == Status::UNANSWERED || self.crew.options.reconnect {
+        let (status, statuses) = match &answer {
+            Some(answer) => (Status(answer.status), envelope.statuses(answer)),
+            None => (Status::UNANSWERED, vec![Status::UNANSWERED; readings.len()]),
+        };
+        if answer.is_none() || self.crew.options.reconnect {
             self.hang_up();
         }
+        self.sent(status, &readings, statuses, service)
+    }
+
+    fn sent(
+        &self,
+        status: Status,
+        readings: &[Bytes],
+        statuses: Vec<Status>,
+        service: Duration,
+    ) -> Sent {
+        debug_assert_eq!(readings.len(), statuses.len(), "each reading has its end");
+        let keeps_ledger = self.crew.keeps_ledger();
+        let digest = |reading: &Bytes| if keeps_ledger { digest(reading) } else { 0 };
         Sent {
             status,
-            digest,
-            service: sent_at.elapsed(),
+            readings: readings.iter().map(digest).zip(statuses).collect(),
+            service,
         }
     }
 
@@ -183,16 +212,16 @@ impl Device {
         Ok(self.connection.take().expect("it has just been seen"))
     }
 
-    /// Sends a body and waits for its answer.
-    async fn exchange(&self, connection: &mut Connection, body: Bytes) -> Status {
+    /// Sends a body and waits for its answer; `None` where none comes.
+    async fn exchange(&self, connection: &mut Connection, body: Bytes) -> Option<Answer> {
         let answer = connection.send(body, self.plan.pace);
         match timeout(self.crew.options.server.timeout, answer).await {
-            Ok(Ok(status)) => Status(status),
+            Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
                 self.crew.complain(&error);
-                Status::UNANSWERED
+                None
             }
-            Err(_) => Status::UNANSWERED,
+            Err(_) => None,
         }
     }
 

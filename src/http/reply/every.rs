@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use crate::admission::Shed as Why;
+use crate::config::ContentEncodings;
 use crate::identity::IdentityError;
-use crate::ingest::Refusal;
+use crate::ingest::{Refusal, Verdicts};
 use crate::limits::{Refused, Shortfall};
 use crate::words::Scope;
 
@@ -19,7 +20,9 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
         None => Malformed("the body is shorter than declared"),
         Some(Malformed(_)) => HeadTooLarge,
         Some(HeadTooLarge) => EmptyBody,
-        Some(EmptyBody) => InvalidIdempotencyKey,
+        Some(EmptyBody) => MalformedEncoding,
+        Some(MalformedEncoding) => MalformedRecords,
+        Some(MalformedRecords) => InvalidIdempotencyKey,
         Some(InvalidIdempotencyKey) => InvalidIdentity(IdentityError::Missing),
         Some(InvalidIdentity(_)) => CertificateRevoked,
         Some(CertificateRevoked) => DeviceDenied,
@@ -29,13 +32,18 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
         Some(NotFound) => MethodNotAllowed,
         Some(MethodNotAllowed) => BodyTimeout,
         Some(BodyTimeout) => BodyTooLarge,
-        Some(BodyTooLarge) => UnsupportedEncoding,
-        Some(UnsupportedEncoding) => Misdirected,
+        Some(BodyTooLarge) => TooManyRecords,
+        Some(TooManyRecords) => RecordTooLarge,
+        Some(RecordTooLarge) => UnsupportedEncoding(ContentEncodings {
+            gzip: true,
+            zstd: true,
+        }),
+        Some(UnsupportedEncoding(_)) => UnsupportedMediaType,
+        Some(UnsupportedMediaType) => Misdirected,
         Some(Misdirected) => NotJson,
         Some(NotJson) => SchemaViolation("/properties/temp/type".into()),
         Some(SchemaViolation(_)) => DeviceMismatch,
-        Some(DeviceMismatch) => RecordTooLarge,
-        Some(RecordTooLarge) => RateLimited(empty_bucket()),
+        Some(DeviceMismatch) => RateLimited(empty_bucket()),
         Some(RateLimited(_)) => SinkRefused("the record is too large".into()),
         Some(SinkRefused(_)) => Shed(Why::MemoryBudget),
         Some(Shed(Why::MemoryBudget)) => Shed(Why::DeviceShare),
@@ -45,8 +53,19 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
         Some(Shed(Why::Draining)) => DeviceTableFull,
         Some(DeviceTableFull) => GatewayRateLimited(Duration::from_secs(1)),
         Some(GatewayRateLimited(_)) => AckTimeout,
-        Some(AckTimeout) => return None,
+        Some(AckTimeout) => Records(verdicts()),
+        Some(Records(_)) => return None,
     })
+}
+
+/// What became of four records: two are safe, one may be sent again, one never.
+fn verdicts() -> Box<Verdicts> {
+    let mut verdicts = Verdicts::default();
+    verdicts.note(Ok(()));
+    verdicts.note(Err(Refusal::SinkUnavailable));
+    verdicts.note(Err(Refusal::RecordTooLarge));
+    verdicts.note(Ok(()));
+    Box::new(verdicts)
 }
 
 /// The bucket of a device of which one request in 5 s is taken, and 3 at once, when it has sent its

@@ -3,13 +3,14 @@
 //!
 //! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a
 //! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only what
-//! the code does not know by itself is written here: the two paths and the request's fields, the
+//! the code does not know by itself is written here: the four paths and the request's fields, the
 //! certificate, and in [`answers`] what fields of answers mean.
 
 mod answers;
 
 use serde_json::{Map, Value, json};
 
+use crate::ingest::RECORDS_KEY_CHARS_MAX;
 use crate::record::RECORD_ID_CHARS_MAX;
 
 /// The document, indented, with a line end.
@@ -25,9 +26,13 @@ pub fn document() -> String {
         "security": [{ "device": [] }],
         "tags": [{ "name": "readings", "description": "What devices post." }],
         "paths": {
-            "/v1/telemetry": { "post": operation("postReading", "One reading for the default stream", &[]) },
+            "/v1/telemetry": { "post": one("postReading", "One reading for the default stream", &[]) },
+            "/v1/telemetry/records": { "post": many("postReadings", "Many readings for the default stream", &[]) },
             "/v1/streams/{stream}": {
-                "post": operation("postReadingToStream", "One reading for a stream that this device may write", &[stream()]),
+                "post": one("postReadingToStream", "One reading for a stream that this device may write", &[stream()]),
+            },
+            "/v1/streams/{stream}/records": {
+                "post": many("postReadingsToStream", "Many readings for a stream that this device may write", &[stream()]),
             },
         },
         "components": {
@@ -55,12 +60,30 @@ fn info() -> Value {
     })
 }
 
-fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
-    let parameters: Vec<Value> = path_parameters
-        .iter()
-        .cloned()
-        .chain([idempotency_key(), trace_parent(), encoding()])
-        .collect();
+/// The operation that takes one reading.
+fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
+    let fields = [
+        idempotency_key(RECORD_ID_CHARS_MAX),
+        trace_parent(),
+        encoding(),
+    ];
+    let parameters = [path_parameters, &fields].concat();
+    operation(id, summary, parameters, one_reading())
+}
+
+/// The operation that takes many readings.
+fn many(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
+    let fields = [
+        idempotency_key(RECORDS_KEY_CHARS_MAX),
+        trace_parent(),
+        encoding(),
+        record_type(),
+    ];
+    let parameters = [path_parameters, &fields].concat();
+    operation(id, summary, parameters, many_readings())
+}
+
+fn operation(id: &str, summary: &str, parameters: Vec<Value>, body: Value) -> Value {
     let mut responses = Map::new();
     responses.insert("204".into(), answers::accepted());
     for status in answers::refusals().keys() {
@@ -74,16 +97,41 @@ fn operation(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
         "summary": summary,
         "tags": ["readings"],
         "parameters": parameters,
-        "requestBody": {
-            "required": true,
-            "description": "One reading: 1 byte to FOREBAY_BODY_BYTES_MAX (256 KiB unless set), of any format. It reaches the \
-                stream byte for byte, and its content-type goes with it; a stream that has rules takes JSON only, and may change it. Send content-length.",
-            "content": {
-                "application/json": { "schema": {}, "example": { "temperature": 21.5 } },
-                "application/octet-stream": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
-            },
-        },
+        "requestBody": body,
         "responses": responses,
+    })
+}
+
+fn one_reading() -> Value {
+    json!({
+        "required": true,
+        "description": "One reading: 1 byte to FOREBAY_BODY_BYTES_MAX (256 KiB unless set), of any format. It reaches the \
+            stream byte for byte, and its content-type goes with it; a stream that has rules takes JSON only, and may change \
+            it. Send content-length.",
+        "content": {
+            "application/json": { "schema": {}, "example": { "temperature": 21.5 } },
+            "application/octet-stream": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
+        },
+    })
+}
+
+fn many_readings() -> Value {
+    json!({
+        "required": true,
+        "description": "1 to FOREBAY_RECORDS_MAX readings (1000 unless set), FOREBAY_RECORDS_BYTES_MAX (1 MiB unless set) in \
+            all, and no more than the device's burst. Each is a record of its own: an element of the array, a line, or so many \
+            bytes as the unsigned LEB128 before them says.",
+        "content": {
+            "application/json": {
+                "schema": { "type": "array", "minItems": 1, "items": {} },
+                "example": [{ "temperature": 21.5 }, { "temperature": 21.7 }],
+            },
+            "application/x-ndjson": {
+                "schema": { "type": "string", "pattern": "[^\\r\\n]" },
+                "example": "{\"temperature\":21.5}\n{\"temperature\":21.7}\n",
+            },
+            "application/vnd.forebay.records": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
+        },
     })
 }
 
@@ -96,11 +144,12 @@ fn stream() -> Value {
     })
 }
 
-fn idempotency_key() -> Value {
+fn idempotency_key(chars_max: usize) -> Value {
     json!({
         "name": "idempotency-key", "in": "header", "required": false,
-        "description": "Names the record for good. Passed on, not remembered: consumers drop duplicates by it.",
-        "schema": { "type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": RECORD_ID_CHARS_MAX },
+        "description": "Names the record for good; of many, the first is named KEY/0. Passed on, not remembered: consumers drop \
+            duplicates by it.",
+        "schema": { "type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": chars_max },
         "example": "boot-17-000042",
     })
 }
@@ -117,7 +166,16 @@ fn trace_parent() -> Value {
 fn encoding() -> Value {
     json!({
         "name": "content-encoding", "in": "header", "required": false,
-        "description": "Bodies are not decompressed.",
+        "description": "Also `gzip` and `zstd`, as FOREBAY_CONTENT_ENCODINGS allows: bodies as they are described here are not encoded.",
         "schema": { "type": "string", "const": "identity" },
+    })
+}
+
+fn record_type() -> Value {
+    json!({
+        "name": "forebay-record-type", "in": "header", "required": false,
+        "description": "The content type of each reading of application/vnd.forebay.records.",
+        "schema": { "type": "string" },
+        "example": "application/x-protobuf",
     })
 }

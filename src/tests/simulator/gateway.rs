@@ -21,7 +21,8 @@ use crate::admission::Admission;
 use crate::batcher::idle::IdleSignal;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{
-    AckConfig, AckMode, BatchConfig, HttpConfig, LimitsConfig, Quota, StreamConfig,
+    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota,
+    StreamConfig,
 };
 use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised};
 use crate::devices::Fingerprint;
@@ -426,6 +427,12 @@ fn limits(shape: &Shape) -> Limits {
 fn http_config() -> HttpConfig {
     HttpConfig {
         body_bytes_max: BODY_BYTES_MAX,
+        records_bytes_max: BODY_BYTES_MAX,
+        records_max: 100,
+        content_encodings: ContentEncodings {
+            gzip: true,
+            zstd: true,
+        },
         authorities: Vec::new(),
         header_timeout: Duration::from_secs(10),
         body_timeout: BODY_TIMEOUT,

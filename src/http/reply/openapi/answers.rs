@@ -50,6 +50,27 @@ pub(crate) fn problem_schema() -> Value {
             "status": { "type": "integer", "enum": by_status().keys().collect::<Vec<_>>() },
             "code": { "type": "string", "enum": codes(&every_refusal().collect::<Vec<_>>()) },
             "detail": { "type": "string", "description": "For people; may change" },
+            "records": records_schema(),
+        },
+    })
+}
+
+/// What became of each of many readings; a refusal of the whole request has none of it.
+fn records_schema() -> Value {
+    let index = json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "type": "object",
+        "description": "Of many readings in one request, by their indices from 0: nothing but `rejected` is lost where `retry` is \
+            sent again. Without it nothing of the request was taken.",
+        "required": ["accepted", "retry", "rejected"],
+        "properties": {
+            "accepted": { "type": "integer", "minimum": 0, "description": "How many are safe" },
+            "retry": { "type": "array", "items": index, "description": "May be sent again" },
+            "rejected": { "type": "array", "description": "Refused for good", "items": {
+                "type": "object",
+                "required": ["index", "code"],
+                "properties": { "index": index, "code": { "type": "string" } },
+            }},
         },
     })
 }
@@ -155,6 +176,10 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
         "ratelimit-policy" => (
             "The bucket that was empty, what it holds when it is full, and the seconds that it takes to fill",
             pattern("q=[0-9]+;w=[0-9]+"),
+        ),
+        "accept-encoding" => (
+            "The codings that a body may have",
+            json!({ "type": "string" }),
         ),
         "allow" => (
             "How readings are sent",

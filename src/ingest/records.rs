@@ -1,0 +1,147 @@
+//! Many records in one request: cut where they lie, taken in together, answered one by one.
+//!
+//! The body is one buffer, and each record is a part of it. What the buffer holds of the memory
+//! budget goes back when the last of its records is dropped; what a record costs beside goes with
+//! the record. Records enter their lane in their order and at once, and one wake answers them all.
+
+pub(crate) mod cut;
+mod verdicts;
+
+use std::iter::Peekable;
+
+use bytes::Bytes;
+
+use super::form::Form;
+use super::head::encoded_bytes_max;
+use super::{Body, Costs, Ingest, Refusal, Sender, body, safe};
+use crate::admission::RECORD_OVERHEAD_BYTES;
+use crate::limits::DeviceLimits;
+use crate::record::{Outcome, Permit, Record};
+use cut::{Place, cut};
+pub use verdicts::Verdicts;
+
+/// A body and its share of the memory budget, for as long as one of its records is there.
+struct Kept {
+    body: Bytes,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// The records of a request that go on, and those that do not, by their indices.
+struct Judged {
+    records: Vec<Record>,
+    refused: Vec<(usize, Refusal)>,
+}
+
+impl Ingest {
+    /// Takes in what is not one record as it comes: a body that is encoded, or of many records.
+    pub(super) async fn take_apart(
+        &self,
+        sender: Sender<'_>,
+        body: impl Body,
+        mut costs: Costs<'_>,
+    ) -> Result<(), Refusal> {
+        let body = self.read_apart(&sender, body, &mut costs).await?;
+        let stream = sender.stream;
+        if sender.head.form == Form::One {
+            let record = self.one_record(sender, body, costs.permit)?;
+            return safe(self.batcher.push(stream, record).await);
+        }
+        let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
+        let now = self.gate.clock.now();
+        let further = places.len() - 1;
+        costs.limits.take_further(now, further as u64)?;
+        costs.hold_beside(places.len() * RECORD_OVERHEAD_BYTES)?;
+        let count = places.len();
+        let Judged { records, refused } = self.judge_all(&sender, body, places, costs.permit);
+        let outcomes = self.batcher.push_all(stream, records).await;
+        debug_assert_eq!(outcomes.len() + refused.len(), count);
+        verdicts(count, outcomes, refused).conclude()
+    }
+
+    /// Reads a body to its end, decoded where it is encoded.
+    async fn read_apart(
+        &self,
+        sender: &Sender<'_>,
+        body: impl Body,
+        costs: &mut Costs<'_>,
+    ) -> Result<Bytes, Refusal> {
+        let head = &sender.head;
+        let bytes_max = self.bytes_max(head.form, costs.limits);
+        let bounds = self.bounds(head, encoded_bytes_max(head.coding, bytes_max));
+        let Some(mut decoder) = self.decoders.lend(head.coding) else {
+            return body::read(body, bounds, costs).await;
+        };
+        let decoded = body::read_decoded(body, bounds, bytes_max, &mut decoder, costs).await?;
+        self.decoders.give_back(decoder);
+        costs.shrink_to(decoded.capacity());
+        Ok(decoded.into())
+    }
+
+    /// Bytes of the largest body that can pass the device's bucket.
+    fn bytes_max(&self, form: Form, limits: &DeviceLimits) -> usize {
+        let bytes_max = self.rules.bytes_max(form);
+        let burst = limits.bytes_burst().unwrap_or(u64::MAX);
+        usize::try_from(burst).map_or(bytes_max, |burst| bytes_max.min(burst))
+    }
+
+    /// Records of the largest request that can pass the device's bucket.
+    fn records_max(&self, limits: &DeviceLimits) -> usize {
+        let burst = limits.requests_burst().unwrap_or(u64::MAX);
+        usize::try_from(burst).map_or(self.records_max, |burst| self.records_max.min(burst))
+    }
+
+    /// Judges each record. The permit holds the body, and what the records cost beside.
+    fn judge_all(
+        &self,
+        sender: &Sender<'_>,
+        body: Bytes,
+        places: Vec<Place>,
+        mut permit: Permit,
+    ) -> Judged {
+        let mut beside = permit.split_off(places.len() * RECORD_OVERHEAD_BYTES);
+        let _permit = permit;
+        let body = Bytes::from_owner(Kept { body, _permit });
+        let mut judged = Judged {
+            records: Vec::with_capacity(places.len()),
+            refused: Vec::new(),
+        };
+        for (index, place) in places.into_iter().enumerate() {
+            let mut permit = beside.split_off(RECORD_OVERHEAD_BYTES);
+            match self.judge(sender, body.slice(place), &mut permit) {
+                Ok(content) => judged.records.push(sender.record(index, content, permit)),
+                Err(refusal) => judged.refused.push((index, refusal)),
+            }
+        }
+        judged
+    }
+}
+
+/// What became of each of `count` records.
+fn verdicts(count: usize, outcomes: Vec<Outcome>, refused: Vec<(usize, Refusal)>) -> Verdicts {
+    let mut outcomes = outcomes.into_iter();
+    let mut refused = refused.into_iter().peekable();
+    let mut verdicts = Verdicts::default();
+    for index in 0..count {
+        let refusal = refusal_of(index, &mut refused);
+        verdicts.note(match refusal {
+            Some(refusal) => Err(refusal),
+            None => safe(outcomes.next().unwrap_or(Outcome::Unknown)),
+        });
+    }
+    verdicts
+}
+
+/// The refusal of the record at `index`, where it did not go on.
+fn refusal_of(
+    index: usize,
+    refused: &mut Peekable<impl Iterator<Item = (usize, Refusal)>>,
+) -> Option<Refusal> {
+    let next = refused.next_if(|(refused, _)| *refused == index);
+    next.map(|(_, refusal)| refusal)
+}

@@ -1,0 +1,108 @@
+//! What became of each record of a request, and what the request is answered by it.
+
+use super::super::Refusal;
+
+/// The records of a request by what became of them; indices ascend.
+#[derive(Clone, Debug, Default)]
+pub struct Verdicts {
+    /// Records that are safe.
+    pub(crate) accepted: usize,
+    /// Those that may be sent again.
+    pub(crate) retry: Vec<usize>,
+    /// Those that are refused for good, and why.
+    pub(crate) rejected: Vec<(usize, Refusal)>,
+    /// Whether nobody knows what became of some that may be sent again.
+    is_any_unknown: bool,
+}
+
+impl Verdicts {
+    /// Notes what became of the next record.
+    pub(crate) fn note(&mut self, taken: Result<(), Refusal>) {
+        let index = self.accepted + self.retry.len() + self.rejected.len();
+        match taken {
+            Ok(()) => self.accepted += 1,
+            Err(Refusal::AckTimeout) => {
+                self.is_any_unknown = true;
+                self.retry.push(index);
+            }
+            Err(Refusal::SinkUnavailable) => self.retry.push(index),
+            Err(refusal) => self.rejected.push((index, refusal)),
+        }
+    }
+
+    /// `Ok` where all records are safe.
+    pub(crate) fn conclude(self) -> Result<(), Refusal> {
+        if self.retry.is_empty() && self.rejected.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::Records(Box::new(self)))
+    }
+
+    /// The refusal of the worst record: a client that resends all of it loses nothing.
+    pub(crate) fn worst(&self) -> &Refusal {
+        if self.is_any_unknown {
+            return &Refusal::AckTimeout;
+        }
+        match self.rejected.first() {
+            Some((_, first)) if self.retry.is_empty() => first,
+            _ => &Refusal::SinkUnavailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The refusal that answers for records of which these became.
+    fn answer(taken: &[Result<(), Refusal>]) -> Option<Refusal> {
+        let mut verdicts = Verdicts::default();
+        for taken in taken {
+            verdicts.note(taken.clone());
+        }
+        match verdicts.conclude() {
+            Ok(()) => None,
+            Err(Refusal::Records(verdicts)) => Some(verdicts.worst().clone()),
+            Err(other) => panic!("{other:?} has no verdicts"),
+        }
+    }
+
+    #[test]
+    fn the_worst_record_answers() {
+        let refused = || Err(Refusal::SinkRefused("no".into()));
+        let too_large = || Err(Refusal::RecordTooLarge);
+        let (away, unknown) = (
+            || Err(Refusal::SinkUnavailable),
+            || Err(Refusal::AckTimeout),
+        );
+        assert!(answer(&[Ok(()), Ok(())]).is_none());
+        let worst = |taken: &[_]| answer(taken).unwrap();
+        assert!(matches!(
+            worst(&[Ok(()), refused(), too_large()]),
+            Refusal::SinkRefused(_)
+        ));
+        assert!(matches!(
+            worst(&[too_large(), refused()]),
+            Refusal::RecordTooLarge
+        ));
+        assert!(matches!(
+            worst(&[too_large(), away(), Ok(())]),
+            Refusal::SinkUnavailable
+        ));
+        assert!(matches!(
+            worst(&[away(), unknown(), too_large()]),
+            Refusal::AckTimeout
+        ));
+    }
+
+    #[test]
+    fn each_record_has_its_index() {
+        let mut verdicts = Verdicts::default();
+        verdicts.note(Err(Refusal::SinkUnavailable));
+        verdicts.note(Ok(()));
+        verdicts.note(Err(Refusal::RecordTooLarge));
+        verdicts.note(Err(Refusal::AckTimeout));
+        assert_eq!((verdicts.accepted, &*verdicts.retry), (1, &[0, 3][..]));
+        assert_eq!(verdicts.rejected[0].0, 2);
+    }
+}
