@@ -339,7 +339,7 @@ impl Totals {
     /// Adds up what the workers have counted.
     fn update(&self, workers: &[Arc<WorkerMetrics>]) {
         count(&self.requests, workers, WorkerMetrics::requests);
-        count(&self.refusals, workers, |one| &one.cells.refusals);
+        count(&self.refusals, workers, |one| &one.cells.refusals.0);
         count(&self.handshakes, workers, |one| &one.cells.handshakes);
         count(&self.refused, workers, |one| &one.cells.refused);
         count(&self.sealed, workers, |one| &one.cells.sealed);

@@ -109,7 +109,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, devices, password, spool, stream):
+        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, devices, rules, password, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -137,6 +137,31 @@ def answers(home, watch, clients):
         assert client.send(client.ask(headers=[["no name", "1"]]))["status"] == 400
         watch.until(served, "forebay_http_refusals_total", code="malformed-request")
         watch.until(served, "forebay_batcher_sealed_total", reason="bytes")
+        many, lines = "/v1/telemetry/records", ["content-type", "application/x-ndjson"]
+        for code, ask in {
+            "malformed-encoding": client.ask(headers=[["content-encoding", "gzip"]]),
+            "malformed-records": client.ask(path=many, headers=[["content-type", "application/json"]]),
+            "unsupported-media-type": client.ask(path=many, headers=[["content-type", "text/plain"]]),
+            "too-many-records": client.ask(b"1\n" * 200, path=many, headers=[lines]),
+            "record-too-large": client.ask(b"1" * (300 << 10), path=many, headers=[lines]),
+        }.items():
+            clients.open("h1", served).send(ask)
+            watch.until(served, "forebay_http_refusals_total", code=code)
+
+
+def rules(home, watch, clients):
+    """Readings that their stream's rules refuse, and a file of rules that is of no use."""
+    file = home / "rules.toml"
+    file.write_text('schema = "number.json"\ndevice_field = "/device"\n')
+    (home / "number.json").write_text('{"properties": {"value": {"type": "number"}}}')
+    with gateway(home, "rules", FOREBAY_STREAM_RULES=f"telemetry={file}") as served:
+        client = clients.open("h1", served)
+        for code, body in {"not-json": b"{", "schema-violation": b'{"value":"x"}', "device-mismatch": b'{"device":"another"}'}.items():
+            client.send(client.ask(body))
+            watch.until(served, "forebay_http_refusals_total", code=code)
+            watch.until(served, "forebay_ingest_rejected_total", code=code)
+        file.write_text("rubbish")
+        watch.until(served, "forebay_tls_reload_failures_total", what="rules")
 
 
 def logs(home, watch, clients):

@@ -22,21 +22,30 @@ const STATUSES: [u16; 15] = [
 
 /// The codes of the wire contract, as problems name them; any other is counted as `other`, which is
 /// the last.
-const CODES: [&str; 24] = [
+const CODES: [&str; 33] = [
     "malformed-request",
     "head-too-large",
     "empty-body",
+    "malformed-encoding",
+    "malformed-records",
     "invalid-idempotency-key",
     "invalid-identity",
     "certificate-revoked",
+    "device-denied",
     "certificate-expired",
     "stream-forbidden",
     "not-found",
     "method-not-allowed",
     "body-timeout",
     "body-too-large",
+    "too-many-records",
+    "record-too-large",
     "unsupported-encoding",
+    "unsupported-media-type",
     "misdirected",
+    "not-json",
+    "schema-violation",
+    "device-mismatch",
     "rate-limited",
     "sink-refused",
     "overloaded",
@@ -56,10 +65,20 @@ pub struct WorkerMetrics {
     pub(super) cells: CachePadded<Cells>,
 }
 
+/// A counter for each of [`CODES`].
+#[derive(Debug)]
+pub(super) struct Refusals(pub [Local; CODES.len()]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Local::default()))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     requests: [[Local; STATUSES.len()]; Protocol::LABELS.len()],
-    pub refusals: [Local; CODES.len()],
+    pub refusals: Refusals,
     pub durations: [Histogram; Protocol::LABELS.len()],
     pub connections: [Local; Protocol::LABELS.len()],
     pub handshakes: [Local; Handshake::LABELS.len()],
@@ -88,7 +107,7 @@ impl WorkerMetrics {
     /// A request was refused, for the reason that has this code.
     pub(crate) fn refusal(&self, code: &str) {
         let place = CODES.iter().position(|known| *known == code);
-        self.cells.refusals[place.unwrap_or(CODES.len() - 1)].add(1);
+        self.cells.refusals.0[place.unwrap_or(CODES.len() - 1)].add(1);
     }
 
     /// A handshake has succeeded.
