@@ -25,6 +25,8 @@ use crate::record::{
     StreamIndex, Timestamp,
 };
 use crate::sink::{Arrivals, Partitions, Progress, Scripted, Sink, SinkError};
+use crate::spool::tests::either::{SEGMENT_BYTES, Shape};
+use crate::spool::tests::sim::SimDisk;
 use crate::spool::{Keys, Options, Spool};
 use crate::telemetry::metrics::{Metrics, SpoolMetrics};
 
@@ -48,6 +50,8 @@ struct Setup {
     /// Records that take so much longer than the others of their calls.
     stuck: Option<(fn(&Record) -> bool, Duration)>,
     partitions: Option<Partitions>,
+    /// The spool, if there is one, is on a disk that takes none of the time that is not simulated.
+    has_simulated_disk: bool,
 }
 
 impl Default for Setup {
@@ -59,6 +63,7 @@ impl Default for Setup {
             ack_time: Box::new(|_, _| Duration::ZERO),
             stuck: None,
             partitions: None,
+            has_simulated_disk: false,
         }
     }
 }
@@ -234,7 +239,11 @@ impl Bench {
         };
         let metrics = Arc::new(Metrics::new(1, &STREAMS.map(String::from), vec![]));
         let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
-        let spool = spool_dir.map(|dir| spool(dir, metrics.spool()));
+        let open = |dir| match setup.has_simulated_disk {
+            true => simulated_spool(metrics.spool()),
+            false => spool(dir, metrics.spool()),
+        };
+        let spool = spool_dir.map(open);
         let backlog = spool.map(|spool| Backlog::new(spool, SpoolMode::Overflow));
         let (health, told) = (Arc::new(Health::up(STREAMS.len())), alarms.clone());
         let sink = Sink::Scripted(Box::new(sink));
@@ -349,6 +358,20 @@ pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
         received_at: Timestamp(number),
         permit: Permit::without_budget(),
     }
+}
+
+/// A spool whose commits are a task of this local set.
+fn simulated_spool(metrics: SpoolMetrics) -> Spool {
+    let shape = Shape {
+        disk: SimDisk::new(1),
+        bytes_max: 1000 * SEGMENT_BYTES,
+        when_full: WhenFull::Reject,
+        is_encrypted: false,
+        metrics,
+    };
+    let (spool, committing) = shape.open(yield_now).unwrap();
+    spawn_local(committing);
+    spool
 }
 
 fn spool(dir: &Path, metrics: SpoolMetrics) -> Spool {

@@ -26,6 +26,7 @@ fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setu
         records_max: 512,
         in_flight_batches_max: 16 * STREAMS.len(),
         ack_time: Box::new(ack_time),
+        has_simulated_disk: true,
         ..Setup::default()
     }
 }
@@ -309,12 +310,12 @@ async fn order_holds(
         records_max: 20,
         in_flight_batches_max: 16,
         keeps_order_within_call,
-        stuck: None,
-        partitions: None,
+        has_simulated_disk: true,
         ack_time: Box::new(move |_, _| {
             called.set(called.get() + 1);
             Duration::from_millis(ack_millis[called.get() % ack_millis.len()])
         }),
+        ..Setup::default()
     };
     // By time: how many calls are made in it is up to the pauses between them.
     let heals_at = Instant::now() + FAILS_FOR;
