@@ -16,11 +16,11 @@
 pub(crate) mod accumulator;
 mod agenda;
 pub(crate) mod idle;
+mod lane;
 pub(crate) mod spares;
 pub(crate) mod waiters;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +33,10 @@ use crate::handover::{Receiver, Sender};
 use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::words::SealReason;
-use accumulator::{Accumulator, Sealed};
-use agenda::{Agenda, Standing};
+use accumulator::Sealed;
+use agenda::Agenda;
 use idle::IdleSignal;
+use lane::Lane;
 use spares::{Buffers, Spares};
 use waiters::Waiters;
 
@@ -44,23 +45,10 @@ pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
 
 const _: () = assert!(IN_FLIGHT_BATCHES_MAX > 0, "a lane may send a batch");
 
-/// Sealed batches of a lane that wait for credit are many in a burst; room for more is given back.
-const READY_KEPT_MAX: usize = 4 * IN_FLIGHT_BATCHES_MAX;
-
 /// Requests past their ack time-out are looked for this many times within one time-out.
 const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
 
 const _: () = assert!(EXPIRY_CHECKS_PER_TIMEOUT > 0, "it divides the time-out");
-
-/// The records of one stream on their way to delivery: gathering, sealed, and in flight.
-struct Lane {
-    stream: StreamIndex,
-    accumulator: Accumulator,
-    /// Batches that are sealed while the lane is out of credit.
-    ready: VecDeque<Sealed>,
-    in_flight_batches: usize,
-    in_flight_records: usize,
-}
 
 /// The lanes of one worker, on whose thread it lives.
 pub struct Batcher {
@@ -127,6 +115,9 @@ impl Batcher {
     /// for what becomes of each, as [`push`](Self::push) does for one.
     pub(crate) async fn push_all(&self, stream: StreamIndex, records: Vec<Record>) -> Vec<Outcome> {
         let (now, count) = (Instant::now(), records.len());
+        if self.has_ended.get() {
+            return vec![Outcome::Retryable("the gateway leaves".into()); count];
+        }
         if self.ack.mode == AckMode::Queued || records.is_empty() {
             for record in records {
                 self.accept(stream, record, AckSlot::NONE, now);
@@ -338,61 +329,6 @@ impl Batcher {
             if *ack != AckSlot::NONE {
                 self.waiters.settle(*ack, batch.outcomes.get(index));
             }
-        }
-    }
-}
-
-impl Lane {
-    fn new(stream: StreamIndex, limits: BatchConfig) -> Self {
-        Self {
-            stream,
-            accumulator: Accumulator::new(limits),
-            ready: VecDeque::new(),
-            in_flight_batches: 0,
-            in_flight_records: 0,
-        }
-    }
-
-    fn has_credit(&self) -> bool {
-        debug_assert!(self.in_flight_batches <= IN_FLIGHT_BATCHES_MAX);
-        self.in_flight_batches < IN_FLIGHT_BATCHES_MAX
-    }
-
-    fn standing(&self) -> Standing {
-        match self.accumulator.due_at() {
-            Some(due_at) if self.in_flight_batches == 0 => Standing::Unsent {
-                due_at,
-                records: self.accumulator.len(),
-            },
-            Some(due_at) if self.has_credit() => Standing::Gathering { due_at },
-            _ => Standing::Resting,
-        }
-    }
-
-    /// One batch, of so many records, is in flight no longer.
-    fn come_home(&mut self, records: usize) {
-        debug_assert!(self.in_flight_batches > 0, "a batch comes home once");
-        debug_assert!(self.in_flight_records >= records, "and its records with it");
-        self.in_flight_batches -= 1;
-        self.in_flight_records -= records;
-        debug_assert!(self.in_flight_batches > 0 || self.in_flight_records == 0);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.in_flight_batches == 0 && self.accumulator.is_empty() && self.ready.is_empty()
-    }
-
-    /// Records that have not come home.
-    fn records(&self) -> usize {
-        let ready = self.ready.iter().map(|sealed| sealed.records.len());
-        self.accumulator.len() + self.in_flight_records + ready.sum::<usize>()
-    }
-
-    /// Nothing is ready: what a burst needed is not kept.
-    fn give_back_room(&mut self) {
-        debug_assert!(self.ready.is_empty());
-        if self.ready.capacity() > READY_KEPT_MAX {
-            self.ready = VecDeque::new();
         }
     }
 }

@@ -24,6 +24,7 @@ mod overflow;
 mod promised;
 mod queued;
 mod shipment;
+mod stragglers;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -46,12 +47,12 @@ use crate::telemetry::metrics::Metrics;
 use alarm::Alarm;
 pub use backlog::Backlog;
 use drain::Drain;
-pub(crate) use flight::STRAGGLERS_MAX;
 use outlet::Outlet;
 use overflow::Spooling;
 pub(crate) use promised::Promised;
 use queued::Queued;
 use shipment::{Shipment, Terms};
+pub(crate) use stragglers::STRAGGLERS_MAX;
 use watch::Watch;
 use way::Way;
 

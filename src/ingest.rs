@@ -6,24 +6,24 @@
 //! for the ack.
 
 mod body;
+mod caller;
 pub(crate) mod decode;
 mod form;
 mod head;
 pub(crate) mod records;
 mod refusal;
 mod routes;
+mod sender;
 
-use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use tokio::time::Instant;
 
 pub(crate) use body::{Body, BrokenBody};
+pub use caller::{Caller, KnownDevice, Standing};
 pub use head::{ContentTypes, RequestHead};
 pub(crate) use head::{Field, HostRule, RECORDS_KEY_CHARS_MAX, length};
 pub use records::Verdicts;
@@ -33,98 +33,13 @@ pub use routes::{Authorities, Routes, Target};
 use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::config::HttpConfig;
-use crate::devices::Settings;
-use crate::identity::{Credential, Device, IdentityError};
-use crate::limits::{AddressLimits, Clock, DeviceLimits, Limits, Nanos, TableFull};
-use crate::record::{
-    DeviceMemory, Headers, Outcome, Permit, Record, RecordId, SCHEMA_VIOLATION, StreamIndex,
-    Timestamp,
-};
-use crate::rules::{Rulebook, Verdict};
+use crate::limits::{Clock, DeviceLimits, Limits, Nanos};
+use crate::record::{Outcome, Permit, Record, Timestamp};
+use crate::rules::Rulebook;
 use body::{Bounds, Ledger};
 use decode::Decoders;
 use head::{Head, Rules};
-
-/// Who is at the other end of a connection; made once, borrowed by each of its requests.
-pub struct Caller {
-    pub device: Result<KnownDevice, IdentityError>,
-    /// By which right it speaks for its device.
-    pub credential: Credential,
-    pub standing: Cell<Standing>,
-    /// The edition of the devices file by which it was judged.
-    pub edition: Cell<u64>,
-    pub content_types: ContentTypes,
-    /// Where the connection came from.
-    pub address: IpAddr,
-    pub address_limits: AddressLimits,
-}
-
-/// Whether a connection may go on. Once it has fallen, nothing is taken any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
-    #[default]
-    Good,
-    /// A certificate of its chain has been revoked, or nobody vouches for it any more.
-    Revoked,
-    /// The devices file does not name its certificate as it did.
-    Unpinned,
-    /// The devices file denies its device.
-    Denied,
-}
-
-/// A device with a usable id.
-pub struct KnownDevice {
-    pub device: Device,
-    /// `Err` when the table of buckets was full when the device connected.
-    pub limits: Result<DeviceLimits, TableFull>,
-    /// The streams that it may write, where the devices file says so.
-    pub streams: RefCell<Option<Arc<[Box<str>]>>>,
-    /// The memory that its records hold, on this and its other connections.
-    pub memory: DeviceMemory,
-}
-
-impl KnownDevice {
-    /// Holds the device to what the devices file says, and to the environment where that is
-    /// silent.
-    pub(crate) fn hold_to(&self, settings: Settings, limits: &Limits) {
-        if let Ok(own) = &self.limits {
-            limits.hold_to(&self.device.id, own, &settings);
-        }
-        self.streams.replace(settings.streams);
-    }
-}
-
-impl Caller {
-    /// When the device's certificate expires, if the device is to be told.
-    pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
-        self.device.as_ref().ok()?.device.expiry_notice(at)
-    }
-
-    /// The device's id, where the certificate names one.
-    pub fn id(&self) -> Option<&str> {
-        Some(self.device.as_ref().ok()?.device.id.as_str())
-    }
-
-    /// The device, as long as its certificate is valid, and its buckets.
-    fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
-        let known = match &self.device {
-            Ok(known) => known,
-            Err(error) => return Err(Refusal::InvalidIdentity(error.clone())),
-        };
-        match self.standing.get() {
-            Standing::Good => {}
-            Standing::Revoked | Standing::Unpinned => return Err(Refusal::CertificateRevoked),
-            Standing::Denied => return Err(Refusal::DeviceDenied),
-        }
-        if !known.device.is_valid_at(at) {
-            return Err(Refusal::CertificateExpired);
-        }
-        match &known.limits {
-            Ok(limits) => Ok((known, limits)),
-            Err(TableFull) => Err(Refusal::DeviceTableFull),
-        }
-    }
-}
+use sender::{Content, Sender};
 
 /// The time at which a request came in, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -179,74 +94,6 @@ pub(crate) struct Admitted<'c> {
     sender: Sender<'c>,
     limits: &'c DeviceLimits,
     permit: Permit,
-}
-
-/// Where records come from, and what is said of all records of their request.
-struct Sender<'c> {
-    device: &'c Device,
-    stream: StreamIndex,
-    head: Head,
-    received_at: Timestamp,
-}
-
-/// What of a record its stream's rules may change.
-struct Content {
-    payload: Bytes,
-    headers: Headers,
-}
-
-impl Content {
-    /// As it was sent.
-    fn of(payload: Bytes) -> Self {
-        let headers = Headers::default();
-        Self { payload, headers }
-    }
-
-    /// As the rules let it go on.
-    fn judged(verdict: Verdict) -> Self {
-        let mut content = Self::of(verdict.payload);
-        if let Some(place) = &verdict.violation {
-            content.headers.add(SCHEMA_VIOLATION, place);
-        }
-        content
-    }
-}
-
-impl Sender<'_> {
-    /// The one record of the request.
-    #[inline]
-    fn into_record(self, content: Content, permit: Permit) -> Record {
-        let received_at = self.received_at;
-        let new_id = || RecordId::new(received_at);
-        Record {
-            device: self.device.id.clone(),
-            payload: content.payload,
-            headers: content.headers,
-            content_type: self.head.content_type,
-            id: self.head.idempotency_key.unwrap_or_else(new_id),
-            trace: self.head.trace,
-            received_at,
-            permit,
-        }
-    }
-
-    /// One of the request's many records.
-    fn record(&self, index: usize, content: Content, permit: Permit) -> Record {
-        let id = match &self.head.idempotency_key {
-            Some(key) => key.of_part(index),
-            None => RecordId::new(self.received_at),
-        };
-        Record {
-            device: self.device.id.clone(),
-            payload: content.payload,
-            headers: content.headers,
-            content_type: self.head.content_type.clone(),
-            id,
-            trace: self.head.trace.clone(),
-            received_at: self.received_at,
-            permit,
-        }
-    }
 }
 
 impl Ingest {

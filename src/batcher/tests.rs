@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::lane::READY_KEPT_MAX;
 use super::spares::{SPARE_RECORDS_MAX, SPARES_MAX};
 use super::*;
 use crate::handover;

@@ -7,42 +7,26 @@
 //! home without the others, and the batch takes up none of the places of its stream any more. A
 //! stream that stands still as a whole has no stragglers.
 //!
-//! Bounds: [`STRAGGLERS_MAX`] of the gateway; while there are as many, others stay whole. A straggler
-//! has one part on its way home at a time.
+//! Bounds: [`STRAGGLERS_MAX`](super::stragglers::STRAGGLERS_MAX) of the gateway; while there are as
+//! many, others stay whole. A straggler has one part on its way home at a time.
 
-use std::cell::Cell;
 use std::collections::HashSet;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::outlet::Outlet;
+use super::stragglers::Straggler;
 use super::watch::SILENT_AFTER;
 use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;
 
-/// Stragglers at once: about what one partition of ten makes in the second until it is known to be
-/// away.
-pub(crate) const STRAGGLERS_MAX: usize = 1024;
-
 /// Each look at a straggler is so many times later than the one before, within a second.
 const LATER: u32 = 2;
 const LATER_MAX: Duration = Duration::from_secs(1);
-
-/// A batch takes much longer than others after so many times as long...
-const STRAGGLES_AFTER: u32 = 3;
-
-/// ...but not sooner than this, nor later.
-const STRAGGLES_AFTER_MIN: Duration = Duration::from_millis(4);
-const STRAGGLES_AFTER_MAX: Duration = Duration::from_secs(2);
-
-const _: () = assert!(STRAGGLES_AFTER_MIN.as_millis() < STRAGGLES_AFTER_MAX.as_millis());
-
-/// How long the batches of one stream take, as a moving average.
-#[derive(Debug, Default)]
-pub(crate) struct Usual(Cell<Duration>);
 
 /// A batch of records that the sink has.
 pub(crate) struct Flight<'a> {
@@ -70,23 +54,6 @@ pub(crate) enum Word {
     Landed(Outcomes),
     /// It takes long: it is time for a [look](Flight::look).
     Late,
-}
-
-impl Usual {
-    fn note(&self, took: Duration) {
-        let usual = self.0.get();
-        let usual = if usual.is_zero() {
-            took
-        } else {
-            (usual * 7 + took) / 8
-        };
-        self.0.set(usual);
-    }
-
-    fn straggles_after(&self) -> Duration {
-        let after = self.0.get() * STRAGGLES_AFTER;
-        after.clamp(STRAGGLES_AFTER_MIN, STRAGGLES_AFTER_MAX)
-    }
 }
 
 impl<'a> Flight<'a> {
@@ -118,6 +85,11 @@ impl<'a> Flight<'a> {
 
     /// Waits for the answer, or until it is time to look what has arrived.
     pub(crate) async fn word(&mut self) -> Word {
+        let answer = poll_fn(|context| Poll::Ready(self.answer.as_mut().poll(context)));
+        if let Poll::Ready(outcomes) = answer.await {
+            // No timer is made for what is there.
+            return self.landed(outcomes);
+        }
         tokio::select! {
             biased;
             outcomes = self.answer.as_mut() => self.landed(outcomes),
@@ -224,29 +196,25 @@ impl<'a> Flight<'a> {
     }
 }
 
-/// How many batches straggle.
-#[derive(Debug, Default)]
-pub(crate) struct Stragglers(Rc<Cell<usize>>);
-
-/// A place among the stragglers; given back on drop.
-#[derive(Debug)]
-pub(crate) struct Straggler(Rc<Cell<usize>>);
-
-impl Stragglers {
-    /// `None` while there are too many.
-    pub(crate) fn place(&self) -> Option<Straggler> {
-        let others = self.0.get();
-        if others >= STRAGGLERS_MAX {
-            return None;
-        }
-        self.0.set(others + 1);
-        Some(Straggler(self.0.clone()))
+/// Takes records to the sink and keeps count of it. `when_late` is called now and then while they
+/// take long.
+pub(crate) async fn ask_sink(
+    outlet: &Outlet,
+    stream: StreamIndex,
+    records: &[Record],
+    mut when_late: impl FnMut(&mut Flight<'_>),
+) -> Outcomes {
+    if records.is_empty() {
+        // No word of the sink: it is not to count as one.
+        return Outcomes::DELIVERED;
     }
-}
-
-impl Drop for Straggler {
-    fn drop(&mut self) {
-        debug_assert!(self.0.get() > 0, "each has its place");
-        self.0.set(self.0.get() - 1);
+    let progress = Progress::default();
+    let answer = pin!(outlet.sink.deliver(stream, records, &progress));
+    let mut flight = Flight::new(outlet, stream, records, &progress, answer);
+    loop {
+        match flight.word().await {
+            Word::Landed(outcomes) => return outcomes,
+            Word::Late => when_late(&mut flight),
+        }
     }
 }

@@ -1,20 +1,19 @@
 //! The way to the sink: the sink itself, the watch over it, and how much of it each stream may have
 //! at once.
 //!
-//! Everything that goes to the sink goes by [`Outlet::ask_sink`], so that the watch sees each
+//! Everything that goes to the sink goes as a [`Flight`](super::flight::Flight), so that the watch sees each
 //! batch. A stream may have as many batches at the sink as its lanes may send ahead, whatever the
 //! others do: one whose batches do not come back takes up no other's room.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::DeliveryOptions;
 use super::ending::Ending;
-use super::flight::{Flight, Stragglers, Usual, Word};
+use super::stragglers::{Stragglers, Usual};
 use super::watch::Watch;
-use crate::record::{Outcomes, Record, StreamIndex};
-use crate::sink::{Progress, Sink, SinkError};
+use crate::record::{Outcomes, StreamIndex};
+use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 
 /// Takes batches to one sink. One task keeps watch over it.
@@ -70,29 +69,6 @@ impl Outlet {
     /// How long the stream's batches take.
     pub(crate) fn usual(&self, stream: StreamIndex) -> &Usual {
         &self.usual[stream.get()]
-    }
-
-    /// Takes records to the sink and keeps count of it. `when_late` is called now and then while
-    /// they take long.
-    pub(crate) async fn ask_sink(
-        &self,
-        stream: StreamIndex,
-        records: &[Record],
-        mut when_late: impl FnMut(&mut Flight<'_>),
-    ) -> Outcomes {
-        if records.is_empty() {
-            // No word of the sink: it is not to count as one.
-            return Outcomes::DELIVERED;
-        }
-        let progress = Progress::default();
-        let answer = pin!(self.sink.deliver(stream, records, &progress));
-        let mut flight = Flight::new(self, stream, records, &progress, answer);
-        loop {
-            match flight.word().await {
-                Word::Landed(outcomes) => return outcomes,
-                Word::Late => when_late(&mut flight),
-            }
-        }
     }
 
     /// The sink has answered for a batch.

@@ -17,9 +17,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::alarm::Alarm;
 use super::backlog::{Backlog, Ticket};
-use super::flight::{Flight, Straggler, Word};
+use super::flight::{Flight, Word};
 use super::outlet::Outlet;
 use super::shipment::{HeldRecord, Origin, Part, Settlement, Shipment, Terms};
+use super::stragglers::Straggler;
 use crate::config::SpoolMode;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::flight::Flight;
+use super::flight::{Flight, ask_sink};
 use super::outlet::Outlet;
 use super::overflow::Spooling;
 use super::shipment::{Origin, Part, Settlement, Shipment};
@@ -43,6 +43,6 @@ async fn ship_directly(outlet: &Outlet, shipment: Shipment, mut origin: impl Ori
             origin.settle_part(Part { positions, waiting });
         }
     };
-    let outcomes = outlet.ask_sink(terms.stream, &records, tell).await;
+    let outcomes = ask_sink(outlet, terms.stream, &records, tell).await;
     origin.settle(Settlement::of_sink(records, outcomes));
 }

@@ -5,9 +5,9 @@
 
 mod every;
 pub(crate) mod openapi;
+mod wait;
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -17,21 +17,12 @@ use serde_json::{Value, json};
 use crate::admission::Shed;
 use crate::config::ContentEncodings;
 use crate::ingest::{RECORDS_KEY_CHARS_MAX, Refusal, Verdicts};
-use crate::jitter;
-use crate::limits::Refused;
 use crate::record::RECORD_ID_CHARS_MAX;
+use wait::{rate_limit_fields, wait};
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
     HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-
-/// A shed client comes back after 1 to this many seconds, so that a fleet does not come back as
-/// one.
-const RETRY_AFTER_SECONDS_MAX: u64 = 5;
-
-const _: () = assert!(RETRY_AFTER_SECONDS_MAX > 0 && 256 >= RETRY_AFTER_SECONDS_MAX);
 
 /// What a client is told whose request was refused.
 struct Problem {
@@ -128,18 +119,6 @@ fn records(verdicts: &Verdicts) -> Value {
     })
 }
 
-/// When the client may come back, where that helps.
-fn wait(refusal: &Refusal) -> Option<HeaderValue> {
-    match answering(refusal) {
-        Refusal::RateLimited(refused) => Some(refused.shortfall.reset_seconds().into()),
-        Refusal::GatewayRateLimited(wait) => Some(retry_after(*wait)),
-        Refusal::Shed(_) | Refusal::DeviceTableFull | Refusal::SinkUnavailable => {
-            Some(retry_after(Duration::ZERO))
-        }
-        _ => None,
-    }
-}
-
 /// Whether the connection is of no further use: its certificate or its device is at fault, or it
 /// has no buckets.
 pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
@@ -167,26 +146,6 @@ pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
         refusal,
         BodyTimeout | BodyTooLarge | HeadTooLarge | Malformed(_)
     )
-}
-
-fn rate_limit_fields(refused: &Refused) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let fields = [
-        (RATE_LIMIT_POLICY, refused.rate_limit_policy()),
-        (RATE_LIMIT, refused.rate_limit()),
-    ];
-    fields.into_iter().map(|(name, value)| {
-        let value = HeaderValue::try_from(value);
-        (
-            name,
-            value.expect("names of buckets and numbers are visible ASCII"),
-        )
-    })
-}
-
-/// At least `wait`, in whole seconds, with jitter.
-fn retry_after(wait: Duration) -> HeaderValue {
-    let spread = jitter::full(Duration::from_secs(RETRY_AFTER_SECONDS_MAX));
-    HeaderValue::from(wait.as_secs() + 1 + spread.as_secs())
 }
 
 impl Problem {

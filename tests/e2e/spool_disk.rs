@@ -99,7 +99,7 @@ fn a_folder_that_is_gone_and_cannot_be_made_is_503_until_it_can() {
 #[test]
 fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
     let broker = brokers::pausable();
-    let gateway = broker.gateway_to("damaged").with_spool("overflow").start();
+    let gateway = broker.gateway_to("dented").with_spool("overflow").start();
     let paused = broker.pause();
     for reading in ["reading-1", "reading-2", "reading-3", "reading-4"] {
         assert_eq!(post(&gateway, reading), 204);
@@ -116,7 +116,7 @@ fn a_damaged_frame_is_told_of_once_and_holds_up_nothing() {
     drop(paused);
     let gateway = setup.start();
     wait_until_drained(&gateway);
-    let stored = broker.bodies("damaged");
+    let stored = broker.bodies("dented");
     let count = |reading: &str| stored.iter().filter(|body| *body == reading).count();
     // The first one was on its way when the gateway was killed.
     assert!(

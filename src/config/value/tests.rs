@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::StreamConfig;
 
 fn fault<T: std::fmt::Debug>(parsed: Parsed<T>) -> String {
     parsed.unwrap_err()

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::delivery::backlog::Backlog;
+use crate::delivery::flight::ask_sink;
 use crate::delivery::flow::Fared;
 use crate::delivery::overflow::Spooling;
 use crate::delivery::window::{Placed, Standing, Wave};
@@ -121,7 +122,7 @@ async fn ask(spooling: &Spooling, stream: Option<StreamIndex>, records: &[Record
             "the stream is not among FOREBAY_STREAMS".into(),
         ));
     };
-    let asked = spooling.outlet().ask_sink(stream, records, |_| {});
+    let asked = ask_sink(spooling.outlet(), stream, records, |_| {});
     let answered = spooling.alarm().guard("a delivery from the spool", asked);
     let unknown = Outcomes::All(Outcome::Unknown);
     answered.await.unwrap_or(unknown)

@@ -1,0 +1,94 @@
+//! Who sends: the device of a connection, its limits, and how it stands.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::{ContentTypes, Refusal};
+use crate::devices::Settings;
+use crate::identity::{Credential, Device, IdentityError};
+use crate::limits::{AddressLimits, DeviceLimits, Limits, TableFull};
+use crate::record::{DeviceMemory, Timestamp};
+
+/// Who is at the other end of a connection; made once, borrowed by each of its requests.
+pub struct Caller {
+    pub device: Result<KnownDevice, IdentityError>,
+    /// By which right it speaks for its device.
+    pub credential: Credential,
+    pub standing: Cell<Standing>,
+    /// The edition of the devices file by which it was judged.
+    pub edition: Cell<u64>,
+    pub content_types: ContentTypes,
+    /// Where the connection came from.
+    pub address: IpAddr,
+    pub address_limits: AddressLimits,
+}
+
+/// Whether a connection may go on. Once it has fallen, nothing is taken any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    #[default]
+    Good,
+    /// A certificate of its chain has been revoked, or nobody vouches for it any more.
+    Revoked,
+    /// The devices file does not name its certificate as it did.
+    Unpinned,
+    /// The devices file denies its device.
+    Denied,
+}
+
+/// A device with a usable id.
+pub struct KnownDevice {
+    pub device: Device,
+    /// `Err` when the table of buckets was full when the device connected.
+    pub limits: Result<DeviceLimits, TableFull>,
+    /// The streams that it may write, where the devices file says so.
+    pub streams: RefCell<Option<Arc<[Box<str>]>>>,
+    /// The memory that its records hold, on this and its other connections.
+    pub memory: DeviceMemory,
+}
+
+impl KnownDevice {
+    /// Holds the device to what the devices file says, and to the environment where that is
+    /// silent.
+    pub(crate) fn hold_to(&self, settings: Settings, limits: &Limits) {
+        if let Ok(own) = &self.limits {
+            limits.hold_to(&self.device.id, own, &settings);
+        }
+        self.streams.replace(settings.streams);
+    }
+}
+
+impl Caller {
+    /// When the device's certificate expires, if the device is to be told.
+    pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
+        self.device.as_ref().ok()?.device.expiry_notice(at)
+    }
+
+    /// The device's id, where the certificate names one.
+    pub fn id(&self) -> Option<&str> {
+        Some(self.device.as_ref().ok()?.device.id.as_str())
+    }
+
+    /// The device, as long as its certificate is valid, and its buckets.
+    pub(super) fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
+        let known = match &self.device {
+            Ok(known) => known,
+            Err(error) => return Err(Refusal::InvalidIdentity(error.clone())),
+        };
+        match self.standing.get() {
+            Standing::Good => {}
+            Standing::Revoked | Standing::Unpinned => return Err(Refusal::CertificateRevoked),
+            Standing::Denied => return Err(Refusal::DeviceDenied),
+        }
+        if !known.device.is_valid_at(at) {
+            return Err(Refusal::CertificateExpired);
+        }
+        match &known.limits {
+            Ok(limits) => Ok((known, limits)),
+            Err(TableFull) => Err(Refusal::DeviceTableFull),
+        }
+    }
+}
