@@ -28,7 +28,8 @@ impl Way {
     pub(crate) async fn ship(&self, shipment: Shipment, origin: impl Origin) {
         match self {
             Self::Direct(outlet) => ship_directly(outlet, shipment, origin).await,
-            Self::Spooling(spooling) => spooling.ship(shipment, origin).await,
+            // Boxed: a task of the direct way would be as large.
+            Self::Spooling(spooling) => Box::pin(spooling.ship(shipment, origin)).await,
         }
     }
 }
