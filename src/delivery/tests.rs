@@ -41,14 +41,16 @@ type Script = Box<dyn Fn(StreamIndex, &[Record]) -> Vec<Outcome>>;
 /// How long the sink takes to answer a call.
 type AckTime = Box<dyn Fn(StreamIndex, &[Record]) -> Duration>;
 
+/// Records that take so much longer than the others of their calls.
+type Stuck = (fn(&Record) -> bool, Duration);
+
 /// What a sink is like, and how much it may have at once.
 struct Setup {
     records_max: usize,
     in_flight_batches_max: usize,
     keeps_order_within_call: bool,
     ack_time: AckTime,
-    /// Records that take so much longer than the others of their calls.
-    stuck: Option<(fn(&Record) -> bool, Duration)>,
+    stuck: Option<Stuck>,
     partitions: Option<Partitions>,
     /// The spool, if there is one, is on a disk that takes none of the time that is not simulated.
     has_simulated_disk: bool,
@@ -83,7 +85,7 @@ struct TestSink {
     script: Rc<RefCell<Script>>,
     keeps_order_within_call: bool,
     ack_time: AckTime,
-    stuck: Option<(fn(&Record) -> bool, Duration)>,
+    stuck: Option<Stuck>,
     partitions: Rc<RefCell<Option<Partitions>>>,
     taken: Rc<RefCell<Vec<Taken>>>,
     calls: Cell<u64>,

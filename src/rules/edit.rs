@@ -35,7 +35,7 @@ pub(super) enum Edit {
     },
     Hmac {
         path: Pointer,
-        key: Key,
+        key: Box<Key>,
     },
 }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn hmac(path: &str) -> Edit {
-        let key = Key::parse(KEY).unwrap();
+        let key = Box::new(Key::parse(KEY).unwrap());
         Edit::Hmac {
             path: at(path),
             key,
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_code_is_that_of_a_texts_characters_or_of_json() {
         let code = |json: &str| edited(json, &[hmac("/v")]).unwrap();
-        let key = Key::parse(KEY).unwrap();
+        let key = Box::new(Key::parse(KEY).unwrap());
         let expected = |text: &str| format!(r#"{{"v":"{}"}}"#, key.code(text.as_bytes()));
         assert_eq!(code(r#"{"v":"\u00fc\""}"#), expected("ü\""));
         assert_eq!(code(r#"{"v": 1.50}"#), expected("1.50"));

@@ -212,7 +212,7 @@ impl Reader<'_> {
             },
             _ => Edit::Hmac {
                 path,
-                key: self.key(table)?,
+                key: Box::new(self.key(table)?),
             },
         })
     }

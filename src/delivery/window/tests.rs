@@ -165,7 +165,7 @@ fn run(window: &mut Window, limits: Limits, fates: Vec<WaveFate>) -> ByDevice {
     for _ in 0..10_000 {
         let WaveFate { waits, fails } = fates.next().unwrap();
         let turn = |placed: &Placed| {
-            if waits && placed.place % 3 == 0 {
+            if waits && placed.place.is_multiple_of(3) {
                 Turn::Wait
             } else {
                 Turn::Go
