@@ -149,6 +149,17 @@ pub enum SinkConfig {
     Kinesis(KinesisConfig),
 }
 
+impl SinkConfig {
+    /// Whether what stands beside a record's content type and id goes on with it.
+    pub(crate) fn keeps_headers(&self) -> bool {
+        match self {
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(_) => false,
+            _ => true,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct FileConfig {
     pub dir: PathBuf,

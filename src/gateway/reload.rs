@@ -14,7 +14,7 @@ use super::devices::DevicesWatch;
 use super::ends::Warned;
 use super::foundation::Foundation;
 use super::notify::Notifier;
-use crate::config::{Config, HttpConfig, SinkConfig};
+use crate::config::{Config, HttpConfig};
 use crate::identity::ServerCertificate;
 use crate::ingest::Routes;
 use crate::record::Timestamp;
@@ -38,10 +38,9 @@ pub(crate) struct Reloaded {
 
 /// Reads the rules of all streams; an error is one that cannot be used.
 pub(crate) fn rules(config: &Config, foundation: &Foundation) -> anyhow::Result<rules::Files> {
-    let headers = match config.sink {
-        #[cfg(feature = "kinesis")]
-        SinkConfig::Kinesis(_) => SinkHeaders::Dropped,
-        _ => SinkHeaders::Kept,
+    let headers = match config.sink.keeps_headers() {
+        true => SinkHeaders::Kept,
+        false => SinkHeaders::Dropped,
     };
     let files = rules::Files::start(
         &config.stream_rules,

@@ -19,6 +19,7 @@ pub(crate) trait Arrivals {
 impl Progress {
     /// The sink knows it from now on. What one call says later of a part of its records, numbered
     /// anew, is not followed.
+    #[cfg(any(feature = "kafka", feature = "kinesis", test))]
     pub(crate) fn follow(&self, arrivals: impl Arrivals + 'static) {
         let _ = self.0.set(Box::new(arrivals));
     }
