@@ -149,11 +149,14 @@ impl Sink {
     pub async fn check(
         config: &SinkConfig,
         options: &SinkOptions,
+        reads_files: bool,
     ) -> Result<Option<&'static str>, SinkError> {
         match config {
             SinkConfig::Null | SinkConfig::File(_) => Ok(None),
             #[cfg(feature = "kafka")]
-            SinkConfig::Kafka(config) => kafka::KafkaSink::check(config, options).map(|()| None),
+            SinkConfig::Kafka(config) => {
+                kafka::KafkaSink::check(config, options, reads_files).map(|()| None)
+            }
             #[cfg(feature = "kinesis")]
             SinkConfig::Kinesis(_) => kinesis::check(options).await,
         }

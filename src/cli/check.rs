@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 /// Builds what can be built without files or network.
 fn build(config: &Config) -> anyhow::Result<()> {
-    let unknown = wait_for(Sink::check(&config.sink, &sink_options(config)))??;
+    let unknown = wait_for(Sink::check(&config.sink, &sink_options(config), false))??;
     if let Some(unknown) = unknown {
         say(&format!("# {unknown}"));
     }
@@ -94,6 +94,7 @@ fn faults_of_files(config: &Config) -> Vec<String> {
         let keys = spool.key_file.as_deref().map(Keys::read).transpose();
         look("FOREBAY_SPOOL_KEY_FILE", keys.map(drop).map_err(Into::into));
     }
+    look("FOREBAY_SINK", look_at_sink(config));
     if let SinkConfig::File(file) = &config.sink {
         look("FOREBAY_FILE_DIR", look_at_folder(&file.dir));
     }
@@ -101,6 +102,12 @@ fn faults_of_files(config: &Config) -> Vec<String> {
     let access_log = config.access_log.as_ref().map(|log| &log.target);
     look("FOREBAY_ACCESS_LOG", look_at_log(access_log));
     faults
+}
+
+/// Builds the sink's client of its settings and of the files that they name.
+fn look_at_sink(config: &Config) -> anyhow::Result<()> {
+    wait_for(Sink::check(&config.sink, &sink_options(config), true))??;
+    Ok(())
 }
 
 /// Reads the files of TLS, and tells when what they hold ends.

@@ -91,10 +91,18 @@ impl KafkaSink {
         })
     }
 
-    /// Builds what can be built without the brokers. A wrong property, and a file that cannot be
-    /// read, is `Misconfigured`.
-    pub fn check(config: &KafkaConfig, options: &SinkOptions) -> Result<(), SinkError> {
-        let settings = settings::Settings::new(config, options)?;
+    /// Builds what can be built without the brokers, and with a file's password only if files are to
+    /// be read. A wrong property, and a file that cannot be read, is `Misconfigured`.
+    pub fn check(
+        config: &KafkaConfig,
+        options: &SinkOptions,
+        reads_files: bool,
+    ) -> Result<(), SinkError> {
+        let config = match reads_files {
+            true => config.clone(),
+            false => login::with_any_password(config),
+        };
+        let settings = settings::Settings::new(&config, options)?;
         let mut nowhere = settings.client.clone();
         nowhere.remove("bootstrap.servers");
         let built: Result<BaseProducer, KafkaError> = nowhere.create();

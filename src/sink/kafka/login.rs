@@ -22,6 +22,7 @@ use super::SinkError;
 use super::keyring::Keyring;
 use super::properties::{Properties, Property, fault};
 use super::reports::Reports;
+use crate::config::KafkaConfig;
 use oidc::Oidc;
 use password::PasswordFile;
 use token::Source;
@@ -48,6 +49,24 @@ enum Mechanism {
     Unsecured,
     Oidc,
     MskIam,
+}
+
+/// The same settings with any password in the place of one that stands in a file: it need not be
+/// there to look whether they are sound.
+pub(crate) fn with_any_password(config: &KafkaConfig) -> KafkaConfig {
+    let mut config = config.clone();
+    let is_mechanism = |name: &str| matches!(name, "sasl.mechanisms" | "sasl.mechanism");
+    let takes_password = config
+        .properties
+        .iter()
+        .any(|(name, value)| is_mechanism(name) && PASSWORD_MECHANISMS.contains(&value.as_str()));
+    for (name, value) in &mut config.properties {
+        if takes_password && name == "sasl.password.file" {
+            *name = "sasl.password".into();
+            *value = "any".into();
+        }
+    }
+    config
 }
 
 impl Login {
