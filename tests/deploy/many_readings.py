@@ -17,9 +17,7 @@ def lines(_context, value):
 
 @schemathesis.serializer("application/vnd.forebay.records")
 def delimited(_context, value):
-    record, length = encoded(value), bytearray()
-    if not record:  # bytes of any kind are valid, none are not
-        return b""
+    record, length = encoded(value) or b"x", bytearray()  # bytes of any kind are valid, none are not
     rest = len(record)
     while rest >= 0x80:
         length.append(rest & 0x7F | 0x80)

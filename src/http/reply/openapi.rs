@@ -127,10 +127,10 @@ fn many_readings() -> Value {
                 "example": [{ "temperature": 21.5 }, { "temperature": 21.7 }],
             },
             "application/x-ndjson": {
-                "schema": { "type": "string", "pattern": "[^\\r\\n]" },
+                "schema": { "type": "string", "pattern": "[^\\r\\n]|\\r(?!\\n)" },
                 "example": "{\"temperature\":21.5}\n{\"temperature\":21.7}\n",
             },
-            "application/vnd.forebay.records": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
+            "application/vnd.forebay.records": { "schema": { "type": "string", "format": "binary" } },
         },
     })
 }
