@@ -182,7 +182,8 @@ JOURNALCTL = NOTE + """
 lines = [line for line in open(os.environ["JOURNAL"]).read().splitlines() if line]
 after = [argument.split("=", 1)[1] for argument in sys.argv if argument.startswith("--after-cursor=")]
 cursors = [json.loads(line)["__CURSOR"] for line in lines]
-print("\\n".join(lines[cursors.index(after[0]) + 1 if after else 0:]))
+for line in lines[cursors.index(after[0]) + 1 if after else 0:]:
+    print(line)
 """
 LOGS = """
 if "put-log-events" in sys.argv:

@@ -81,7 +81,7 @@ fn what_a_closed_topic_refuses_waits_until_it_is_open_or_its_stream_is_taken_out
         .set("FOREBAY_SINK", "kafka")
         .set_all(variables(&properties))
         .with_spool("always");
-    let gateway = setup
+    let mut gateway = setup
         .set("FOREBAY_STREAMS", "telemetry=closed,alarms=open")
         .start();
     eventually("the sink", || {
@@ -115,6 +115,11 @@ fn what_a_closed_topic_refuses_waits_until_it_is_open_or_its_stream_is_taken_out
     cluster.topic_error("closed", open).expect("it is open");
     wait_until_drained(&gateway);
     assert!(stored("closed").eq(["1", "2", "3"]));
+    // A gateway that ends in order leaves no doubt of what was delivered: 4 alone waits later.
+    gateway.terminate();
+    assert_eq!(gateway.exit_code(), 0);
+    let gateway = gateway.kill().start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
 
     cluster.topic_error("closed", denied).expect("it is closed");
     cluster.request_errors(RDKafkaApiKey::Produce, &[denied]);
