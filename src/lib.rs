@@ -38,6 +38,7 @@ mod durable;
 mod gateway;
 mod handover;
 mod health;
+mod hex;
 mod http;
 mod identity;
 mod ingest;

@@ -16,7 +16,15 @@ use scan::Source;
 
 /// Low to high. A file belongs to the room with the longest name that its module starts with.
 const RANKS: &[&[&str]] = &[
-    &["sync", "durable", "pem", "lifecycle", "jitter", "words"],
+    &[
+        "sync",
+        "durable",
+        "hex",
+        "pem",
+        "lifecycle",
+        "jitter",
+        "words",
+    ],
     &["handover"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex;
+
 const BYTES: usize = 32;
 
 /// Names one certificate, byte for byte.
@@ -19,16 +21,11 @@ impl Fingerprint {
                 rest = rest.strip_prefix(b":").unwrap_or(rest);
             }
             let (&[high, low], after) = rest.split_first_chunk()?;
-            *byte = digit(high)? << 4 | digit(low)?;
+            *byte = hex::digit(high)? << 4 | hex::digit(low)?;
             rest = after;
         }
         rest.is_empty().then_some(Self(bytes))
     }
-}
-
-fn digit(hex: u8) -> Option<u8> {
-    let digit = char::from(hex).to_digit(16)?;
-    Some(digit as u8)
 }
 
 impl fmt::Display for Fingerprint {

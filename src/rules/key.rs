@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 
 use aws_lc_rs::hmac;
 
+use crate::hex;
+
 const KEY_BYTES: usize = 32;
 
 /// A key of HMAC-SHA-256 (RFC 2104).
@@ -13,14 +15,7 @@ pub(super) struct Key(hmac::Key);
 impl Key {
     /// `None` unless the text is 64 hex digits, with blanks or a line end around them.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let digits = text.trim_ascii();
-        if digits.len() != 2 * KEY_BYTES {
-            return None;
-        }
-        let mut bytes = [0; KEY_BYTES];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-        }
+        let bytes: [u8; KEY_BYTES] = hex::bytes(text.trim_ascii())?;
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
@@ -40,11 +35,6 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(not shown)")
     }
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    Some(value as u8)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt as HkdfSalt};
 use aws_lc_rs::rand;
 
 use crate::durable::warn_of_other_readers;
+use crate::hex;
 
 pub(crate) const SALT_BYTES: usize = 16;
 /// What encryption adds to a body.
@@ -81,22 +82,10 @@ struct MasterKey {
 impl MasterKey {
     /// `None` unless the line is 64 hex digits.
     fn parse(line: &str) -> Option<Self> {
-        let digits = line.as_bytes();
-        if digits.len() != 2 * KEY_BYTES {
-            return None;
-        }
-        let mut bytes = [0; KEY_BYTES];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-        }
+        let bytes: [u8; KEY_BYTES] = hex::bytes(line.as_bytes())?;
         let id = KeyId(derive(&bytes, &[], KEY_ID_INFO));
         Some(Self { id, bytes })
     }
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    Some(value as u8)
 }
 
 /// The master keys; with none, nothing is encrypted.
