@@ -84,11 +84,6 @@ impl DevicesWatch {
 }
 
 fn tell_failure(error: &DevicesError, observers: &Observers) {
-    let what = Reload::Devices;
-    observers.metrics.reload_failed(what);
-    observers.audit.record(Event::ReloadFailed {
-        what: what.label(),
-        error: &error.to_string(),
-    });
+    observers.reload_failed(Reload::Devices, error);
     tracing::error!(variable = VARIABLE, %error, "a changed file cannot be used: what was there before stays in force");
 }

@@ -187,12 +187,7 @@ impl Watch {
     }
 
     fn tell_failure(&self, what: Reload, error: &dyn Error) {
-        let Observers { metrics, audit, .. } = &self.observers;
-        metrics.reload_failed(what);
-        audit.record(Event::ReloadFailed {
-            what: what.label(),
-            error: &error.to_string(),
-        });
+        self.observers.reload_failed(what, error);
         tracing::error!(what = what.label(), %error, "a changed file cannot be used: what was there before stays in force");
     }
 }

@@ -5,6 +5,7 @@
 //! ([`WorkerObservers`]), and stops them last. Nobody waits for any of them: what cannot be written
 //! is counted.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,6 +18,7 @@ use super::metrics::{Metrics, WorkerMetrics};
 use super::otlp::Otlp;
 use super::spans::Spans;
 use super::top::{self, Top};
+use crate::words::Reload;
 
 /// Observe the whole gateway. Clones observe together.
 #[derive(Clone)]
@@ -74,6 +76,15 @@ impl Observers {
             #[cfg(feature = "otlp")]
             tracer: self.otlp.tracer(),
         }
+    }
+
+    /// Counts a changed file that cannot be used, and writes it down.
+    pub(crate) fn reload_failed(&self, what: Reload, error: &dyn Error) {
+        self.metrics.reload_failed(what);
+        self.audit.record(Event::ReloadFailed {
+            what: what.label(),
+            error: &error.to_string(),
+        });
     }
 
     /// Opens the files of both logs anew: they may have been moved away.
