@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use super::overflow::Spooling;
 use super::window::{Limits, Placed, Size, Turn};
 use crate::config::SpoolMode;
-use crate::record::{DeviceId, StreamIndex};
+use crate::record::StreamIndex;
 use crate::sink::Order;
 use crate::spool::Frame;
 use backlogged::Backlogged;
@@ -293,16 +293,8 @@ impl Drain {
         };
         let (spooling, now) = (self.spooling.clone(), Instant::now());
         let backlog = spooling.backlog();
-        let watch = &spooling.outlet().watch;
         let index = self.streams[at].index;
-        let is_away =
-            |device: &DeviceId| index.is_some_and(|index| watch.is_partition_away(index, device));
-        let turn = |placed: &Placed| match backlog.is_done(placed.place) {
-            true => Turn::Forget,
-            false if backlog.is_in_doubt(placed.place) => Turn::Wait,
-            false if is_away(&placed.record.device) => Turn::Wait,
-            false => Turn::Go,
-        };
+        let turn = |placed: &Placed| turn(&spooling, index, placed);
         let stream = &mut self.streams[at];
         let Some(wave) = stream.flow.next_wave(limits, now, turn) else {
             return false;
@@ -376,5 +368,19 @@ impl Drain {
         self.spooling.backlog().came_back(&stream.stream, failed);
         stream.flow.put_back(home.devices, home.again);
         stream.postpone(home.postponed, now);
+    }
+}
+
+/// What is to become of a record of a stream now.
+fn turn(spooling: &Spooling, stream: Option<StreamIndex>, placed: &Placed) -> Turn {
+    let (backlog, watch) = (spooling.backlog(), &spooling.outlet().watch);
+    let device = &placed.record.device;
+    let is_away = |stream| watch.is_partition_away(stream, device);
+    if backlog.is_done(placed.place) {
+        Turn::Forget
+    } else if backlog.is_in_doubt(placed.place) || stream.is_some_and(is_away) {
+        Turn::Wait
+    } else {
+        Turn::Go
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::outlet::Outlet;
+use super::shipment::{HeldRecord, Origin, Part};
 use super::stragglers::Straggler;
 use super::watch::SILENT_AFTER;
 use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
@@ -52,7 +53,7 @@ struct Looks {
 pub(crate) enum Word {
     /// What became of each record, those included that have arrived before.
     Landed(Outcomes),
-    /// It takes long: it is time for a [look](Flight::look).
+    /// It takes long: it is time to [tell](Flight::tell_part) what has arrived.
     Late,
 }
 
@@ -126,19 +127,36 @@ impl<'a> Flight<'a> {
         Word::Landed(outcomes)
     }
 
-    /// Waits for the answer, however long it takes.
-    pub(crate) async fn answer(&mut self) -> Outcomes {
+    /// Waits for the answer, however long it takes. `when_late` is called now and then meanwhile.
+    pub(crate) async fn answer(&mut self, mut when_late: impl FnMut(&mut Self)) -> Outcomes {
         loop {
-            if let Word::Landed(outcomes) = self.word().await {
-                return outcomes;
+            match self.word().await {
+                Word::Landed(outcomes) => return outcomes,
+                Word::Late => when_late(self),
             }
+        }
+    }
+
+    /// Tells the origin of a straggler which of its records have arrived, if it can be told now.
+    /// `held` are those of the shipment that are not of this batch: they wait as well.
+    pub(crate) fn tell_part(&mut self, held: &[HeldRecord], origin: &mut impl Origin) {
+        if origin.takes_part()
+            && let Some(arrived) = self.look()
+        {
+            let in_shipment = |index| position_in_shipment(index, held);
+            let mut waiting = self.waiting();
+            waiting.extend(held.iter().map(|held| held.record.device.clone()));
+            origin.settle_part(Part {
+                positions: arrived.into_iter().map(in_shipment).collect(),
+                waiting,
+            });
         }
     }
 
     /// What has arrived that was not told before. `None` where the batch is no straggler, or has
     /// nothing to tell; with the first word it takes up no place of its stream any more, be it
     /// that nothing has arrived.
-    pub(crate) fn look(&mut self) -> Option<Vec<usize>> {
+    fn look(&mut self) -> Option<Vec<usize>> {
         let arrived = self.arrived();
         if self.straggler.is_none() {
             self.straggler = Some(self.straggle(!arrived.is_empty())?);
@@ -167,32 +185,30 @@ impl<'a> Flight<'a> {
     }
 
     fn arrived(&self) -> Vec<usize> {
-        let is_new = |position: &usize| !self.was_told(*position);
-        let positions = (0..self.records.len()).filter(is_new);
-        positions
-            .filter(|position| self.progress.has_arrived(*position))
-            .collect()
+        let has_arrived = |position: &usize| self.progress.has_arrived(*position);
+        self.untold().filter(has_arrived).collect()
+    }
+
+    /// The records that may not have arrived, as far as is known now, by their positions.
+    pub(crate) fn missing(&self) -> Vec<usize> {
+        let has_not = |position: &usize| !self.progress.has_arrived(*position);
+        self.untold().filter(has_not).collect()
+    }
+
+    /// The devices of records that have not arrived, as far as was told.
+    fn waiting(&self) -> HashSet<DeviceId> {
+        let device = |position: usize| self.records[position].device.clone();
+        self.untold().map(device).collect()
+    }
+
+    /// The positions of records that were not told to have arrived.
+    fn untold(&self) -> impl Iterator<Item = usize> {
+        (0..self.records.len()).filter(|position| !self.was_told(*position))
     }
 
     /// Whether the record at this position was told to have arrived.
     fn was_told(&self, position: usize) -> bool {
         self.told.get(position).is_some_and(|was_told| *was_told)
-    }
-
-    /// The devices of records that have not arrived, as far as was told.
-    pub(crate) fn waiting(&self) -> HashSet<DeviceId> {
-        let records = self.records.iter().enumerate();
-        let waiting = records.filter(|(position, _)| !self.was_told(*position));
-        waiting.map(|(_, record)| record.device.clone()).collect()
-    }
-
-    /// The records that may not have arrived, as far as is known now, by their positions.
-    pub(crate) fn missing(&self) -> Vec<usize> {
-        let has_arrived = |position| self.progress.has_arrived(position);
-        let positions = 0..self.records.len();
-        positions
-            .filter(|position| !self.was_told(*position) && !has_arrived(*position))
-            .collect()
     }
 }
 
@@ -202,7 +218,7 @@ pub(crate) async fn ask_sink(
     outlet: &Outlet,
     stream: StreamIndex,
     records: &[Record],
-    mut when_late: impl FnMut(&mut Flight<'_>),
+    when_late: impl FnMut(&mut Flight<'_>),
 ) -> Outcomes {
     if records.is_empty() {
         // No word of the sink: it is not to count as one.
@@ -211,10 +227,17 @@ pub(crate) async fn ask_sink(
     let progress = Progress::default();
     let answer = pin!(outlet.sink.deliver(stream, records, &progress));
     let mut flight = Flight::new(outlet, stream, records, &progress, answer);
-    loop {
-        match flight.word().await {
-            Word::Landed(outcomes) => return outcomes,
-            Word::Late => when_late(&mut flight),
+    flight.answer(when_late).await
+}
+
+/// Where a live record stands in its shipment, of which these are held.
+fn position_in_shipment(index: usize, held: &[HeldRecord]) -> usize {
+    let mut position = index;
+    for held in held {
+        if held.position > position {
+            break;
         }
+        position += 1;
     }
+    position
 }

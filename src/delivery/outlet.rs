@@ -1,9 +1,9 @@
 //! The way to the sink: the sink itself, the watch over it, and how much of it each stream may have
 //! at once.
 //!
-//! Everything that goes to the sink goes as a [`Flight`](super::flight::Flight), so that the watch sees each
-//! batch. A stream may have as many batches at the sink as its lanes may send ahead, whatever the
-//! others do: one whose batches do not come back takes up no other's room.
+//! Everything that goes to the sink goes as a [`Flight`](super::flight::Flight), so that the watch
+//! sees each batch. A stream may have as many batches at the sink as its lanes may send ahead,
+//! whatever the others do: one whose batches do not come back takes up no other's room.
 
 use std::sync::Arc;
 use std::time::Duration;

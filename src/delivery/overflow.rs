@@ -19,7 +19,7 @@ use super::alarm::Alarm;
 use super::backlog::{Backlog, Ticket};
 use super::flight::{Flight, Word};
 use super::outlet::Outlet;
-use super::shipment::{HeldRecord, Origin, Part, Settlement, Shipment, Terms};
+use super::shipment::{HeldRecord, Origin, Settlement, Shipment, Terms};
 use super::stragglers::Straggler;
 use crate::config::SpoolMode;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
@@ -162,7 +162,7 @@ impl Spooling {
         let mut answer = Box::pin(self.outlet.sink.deliver(terms.stream, &live, &progress));
         let answering = answer.as_mut();
         let mut flight = Flight::new(&self.outlet, terms.stream, &live, &progress, answering);
-        let mut tell = |flight: &mut Flight<'_>| tell_part(flight, &held, &mut origin);
+        let mut tell = |flight: &mut Flight<'_>| flight.tell_part(&held, &mut origin);
         let word = self.first_word(terms, &live, &mut flight, &mut tell);
         let follows = self.spool(terms.stream, held.iter().map(|held| &held.record));
         let (word, of_held) = join(word, follows).await;
@@ -171,7 +171,7 @@ impl Spooling {
         match word {
             FirstWord::InDoubt(in_doubt) => {
                 origin.settle(settlement);
-                let outcomes = flight.answer().await;
+                let outcomes = flight.answer(|_| {}).await;
                 self.resolve(terms.stream, &live, &in_doubt, &outcomes);
             }
             FirstWord::Answered(outcomes) => {
@@ -210,7 +210,7 @@ impl Spooling {
         let positions = flight.missing();
         match self.spool_in_doubt(terms.stream, live, &positions).await {
             Ok(places) => FirstWord::InDoubt(InDoubt { places, positions }),
-            Err(_) => FirstWord::Answered(flight.answer().await),
+            Err(_) => FirstWord::Answered(flight.answer(|_| {}).await),
         }
     }
 
@@ -222,10 +222,9 @@ impl Spooling {
         outcomes: &Outcomes,
     ) {
         let InDoubt { places, positions } = in_doubt;
-        let has_arrived = |position: usize| *outcomes.get(position) == Outcome::Delivered;
         let mut delivered = Vec::new();
         for (place, position) in places.clone().zip(positions) {
-            if has_arrived(*position) {
+            if *outcomes.get(*position) == Outcome::Delivered {
                 delivered.push((place, &live[*position].device));
             }
         }
@@ -248,7 +247,7 @@ impl Spooling {
         let is_held = |record: &Record| {
             all_held
                 || self.backlog.holds(name, &record.device)
-                || (any_away && watch.is_partition_away(terms.stream, &record.device))
+                || watch.is_partition_away(terms.stream, &record.device)
         };
         for (position, record) in records.into_iter().enumerate() {
             if is_held(&record) {
@@ -367,31 +366,4 @@ impl Spooling {
             }
         }
     }
-}
-
-/// Tells the origin of live records that have arrived while others take long.
-fn tell_part(flight: &mut Flight<'_>, held: &[HeldRecord], origin: &mut impl Origin) {
-    if origin.takes_part()
-        && let Some(arrived) = flight.look()
-    {
-        let in_shipment = |index| position_in_shipment(index, held);
-        let mut waiting = flight.waiting();
-        waiting.extend(held.iter().map(|held| held.record.device.clone()));
-        origin.settle_part(Part {
-            positions: arrived.into_iter().map(in_shipment).collect(),
-            waiting,
-        });
-    }
-}
-
-/// Where a live record stands in its shipment, of which these are held.
-fn position_in_shipment(index: usize, held: &[HeldRecord]) -> usize {
-    let mut position = index;
-    for held in held {
-        if held.position > position {
-            break;
-        }
-        position += 1;
-    }
-    position
 }

@@ -24,7 +24,7 @@ use crate::record::{
     AckSlot, Batch, DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, Settled,
     StreamIndex, Timestamp,
 };
-use crate::sink::{Arrivals, Partitions, Progress, Scripted, Sink, SinkError};
+use crate::sink::{Arrived, Partitions, Progress, Scripted, Sink, SinkError};
 use crate::spool::tests::either::{SEGMENT_BYTES, Shape};
 use crate::spool::tests::sim::SimDisk;
 use crate::spool::{Keys, Options, Spool};
@@ -153,26 +153,6 @@ impl TestSink {
             device: record.device.clone(),
             number: record.received_at.0,
         });
-    }
-}
-
-/// Which records of a call have arrived. Clones share it.
-#[derive(Clone)]
-struct Arrived(Rc<RefCell<Vec<bool>>>);
-
-impl Arrived {
-    fn none_of(records: usize) -> Self {
-        Self(Rc::new(RefCell::new(vec![false; records])))
-    }
-
-    fn note(&self, position: usize) {
-        self.0.borrow_mut()[position] = true;
-    }
-}
-
-impl Arrivals for Arrived {
-    fn has_arrived(&self, position: usize) -> bool {
-        self.0.borrow()[position]
     }
 }
 

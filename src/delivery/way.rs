@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::flight::{Flight, ask_sink};
 use super::outlet::Outlet;
 use super::overflow::Spooling;
-use super::shipment::{Origin, Part, Settlement, Shipment};
+use super::shipment::{Origin, Settlement, Shipment};
 
 /// One of the two shapes that delivery has. Clones are the same way.
 #[derive(Clone)]
@@ -36,14 +36,7 @@ impl Way {
 
 async fn ship_directly(outlet: &Outlet, shipment: Shipment, mut origin: impl Origin) {
     let Shipment { terms, records } = shipment;
-    let tell = |flight: &mut Flight<'_>| {
-        if origin.takes_part()
-            && let Some(positions) = flight.look()
-        {
-            let waiting = flight.waiting();
-            origin.settle_part(Part { positions, waiting });
-        }
-    };
+    let tell = |flight: &mut Flight<'_>| flight.tell_part(&[], &mut origin);
     let outcomes = ask_sink(outlet, terms.stream, &records, tell).await;
     origin.settle(Settlement::of_sink(records, outcomes));
 }

@@ -4,6 +4,8 @@
 //! looks here which records have arrived already, so that they need not wait for the others.
 
 use std::cell::OnceCell;
+#[cfg(test)]
+use std::{cell::RefCell, rc::Rc};
 
 /// The progress of one call of [`deliver`](super::Sink::deliver). Sinks that answer for all records
 /// at once say nothing here.
@@ -14,6 +16,29 @@ pub struct Progress(OnceCell<Box<dyn Arrivals>>);
 pub(crate) trait Arrivals {
     /// Whether the record at this position is delivered, as far as is known now.
     fn has_arrived(&self, position: usize) -> bool;
+}
+
+/// Which records of a call have arrived, as a test's sink notes it. Clones share it.
+#[cfg(test)]
+#[derive(Clone)]
+pub(crate) struct Arrived(Rc<RefCell<Vec<bool>>>);
+
+#[cfg(test)]
+impl Arrived {
+    pub(crate) fn none_of(records: usize) -> Self {
+        Self(Rc::new(RefCell::new(vec![false; records])))
+    }
+
+    pub(crate) fn note(&self, position: usize) {
+        self.0.borrow_mut()[position] = true;
+    }
+}
+
+#[cfg(test)]
+impl Arrivals for Arrived {
+    fn has_arrived(&self, position: usize) -> bool {
+        self.0.borrow()[position]
+    }
 }
 
 impl Progress {

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::delivery::window::Size;
 use crate::spool::{Frame, GatewayDisk, ReadError, Reader, wait_for_disk};
-use bytes::Bytes;
 
 /// What is read ahead of all streams together: more than a wave of each, so that it finds many
 /// devices.

@@ -19,7 +19,7 @@ use super::ledger::Ledger;
 use super::plan::{Shape, SinkKind, What};
 use crate::health::Spread;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
-use crate::sink::{Arrivals, Partitions, Progress, Scripted, SinkError};
+use crate::sink::{Arrived, Partitions, Progress, Scripted, SinkError};
 use crate::spool::tests::sim::Random;
 
 /// How soon the client tries again what did not get through.
@@ -341,7 +341,11 @@ impl Scripted for SimSink {
             progress.follow(arrived.clone());
             let deliver = async |partition, part| {
                 let outcomes = self.deliver_part(stream, partition, part, records).await;
-                arrived.note(&outcomes);
+                for (index, outcome) in &outcomes {
+                    if *outcome == Outcome::Delivered {
+                        arrived.note(*index);
+                    }
+                }
                 outcomes
             };
             let parts = self.parts(records).into_iter();
@@ -354,29 +358,6 @@ impl Scripted for SimSink {
             }
             Outcomes::Each(each)
         })
-    }
-}
-
-/// Which records of a call have arrived. Clones share it.
-#[derive(Clone)]
-struct Arrived(Rc<RefCell<Vec<bool>>>);
-
-impl Arrived {
-    fn none_of(records: usize) -> Self {
-        Self(Rc::new(RefCell::new(vec![false; records])))
-    }
-
-    fn note(&self, outcomes: &[(usize, Outcome)]) {
-        let mut arrived = self.0.borrow_mut();
-        for (index, outcome) in outcomes {
-            arrived[*index] = *outcome == Outcome::Delivered;
-        }
-    }
-}
-
-impl Arrivals for Arrived {
-    fn has_arrived(&self, position: usize) -> bool {
-        self.0.borrow()[position]
     }
 }
 
