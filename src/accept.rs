@@ -34,7 +34,7 @@ use crate::ingest::{Caller, ContentTypes, Gate, KnownDevice, Standing};
 use crate::lifecycle::{Phase, Phases};
 use crate::limits::AddressLimits;
 use crate::record::{DeviceId, Timestamp};
-use crate::telemetry::audit::{Certificate, Event};
+use crate::telemetry::audit::{Certificate, Event, Peer};
 use crate::tls::{Buffers, Refused, Status, Tls};
 use crate::words::{Handshake, Scope};
 pub(crate) use capacity::Capacity;
@@ -152,9 +152,11 @@ impl Acceptor {
         if seat.is_none() {
             self.count(Handshake::DeviceFull);
             self.service.audit.record(Event::ConnectionRefused {
-                address: caller.address,
-                transport,
-                device: caller.id(),
+                peer: Peer {
+                    address: caller.address,
+                    protocol: transport,
+                    device: caller.id(),
+                },
                 serial: leaf_serial(chain).as_deref(),
             });
         }

@@ -324,19 +324,18 @@ impl Service {
         if reply::ends_connection(refusal) {
             connection.close();
         }
-        standing::write_down_refusal(connection, self, refusal);
-        reply::refused(refusal)
+        let problem = reply::problem(refusal);
+        self.metrics.refusal(problem.code);
+        standing::write_down_refusal(connection, self, refusal, &problem);
+        reply::refused(refusal, &problem)
     }
 
     /// Counts and writes down that a connection was ended because it cost more than it brought.
     #[cold]
     fn end_flood(&self, connection: &Connection) {
         self.metrics.flood_ended();
-        self.audit.record(Event::FloodEnded {
-            address: connection.caller.address,
-            protocol: connection.protocol.label(),
-            device: connection.caller.id(),
-        });
+        let peer = connection.peer();
+        self.audit.record(Event::FloodEnded { peer });
     }
 
     /// Until when an h1 connection of a gateway that drains waits for one more request, which may
@@ -364,9 +363,8 @@ fn exchange<'b>(
     refusal: Option<&Refusal>,
     duration: Duration,
 ) -> Exchange<'b> {
-    let told = refusal.map(reply::status_and_code);
-    let (status, code) = match told {
-        Some((status, code)) => (status, Some(code)),
+    let (status, code) = match refusal.map(reply::problem) {
+        Some(problem) => (problem.status, Some(problem.code)),
         None => (StatusCode::NO_CONTENT, None),
     };
     Exchange {

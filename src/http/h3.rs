@@ -37,7 +37,7 @@ use super::cut::until_cut;
 use super::discard::discard;
 use super::fields::waits_to_be_asked;
 use super::overhead::{is_rest_paid, paid_head_bytes};
-use super::reply::{go_on, status_and_code};
+use super::reply::{go_on, problem};
 use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Field, Refusal, RequestHead, length};
 use crate::words::Protocol;
@@ -226,7 +226,7 @@ impl Served<'_> {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
         let metrics = &self.service.metrics;
         metrics.request(Protocol::H3, status, Duration::ZERO);
-        metrics.refusal(status_and_code(&Refusal::HeadTooLarge).1);
+        metrics.refusal(problem(&Refusal::HeadTooLarge).code);
     }
 
     /// Takes a request in whose head has come, and answers it.

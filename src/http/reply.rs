@@ -25,9 +25,10 @@ pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// What a client is told whose request was refused.
-struct Problem {
-    status: StatusCode,
-    code: &'static str,
+pub(crate) struct Problem {
+    pub status: StatusCode,
+    /// Its name in problems, metrics and logs.
+    pub code: &'static str,
     title: &'static str,
     detail: Cow<'static, str>,
 }
@@ -61,10 +62,9 @@ pub(crate) fn go_on() -> Response<()> {
 
 /// The answer to a request that was refused.
 #[cold]
-pub(crate) fn refused(refusal: &Refusal) -> Response<Bytes> {
-    let problem = problem(refusal);
+pub(crate) fn refused(refusal: &Refusal, problem: &Problem) -> Response<Bytes> {
     debug_assert!(problem.status.is_client_error() || problem.status.is_server_error());
-    let mut response = Response::new(body(&problem, refusal));
+    let mut response = Response::new(body(problem, refusal));
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -133,12 +133,6 @@ pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     )
 }
 
-/// The status of a refusal, and the name that it has in problems and logs.
-pub(crate) fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
-    let problem = problem(refusal);
-    (problem.status, problem.code)
-}
-
 /// Whether what follows on an h1 connection can no longer be told from the rest of this request.
 pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
@@ -162,7 +156,7 @@ impl Problem {
 }
 
 /// The table of the wire contract.
-fn problem(refusal: &Refusal) -> Problem {
+pub(crate) fn problem(refusal: &Refusal) -> Problem {
     use Refusal::*;
     let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match answering(refusal) {
         Malformed(what) => (

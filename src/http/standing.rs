@@ -6,11 +6,23 @@
 use http::StatusCode;
 
 use super::bell::Bell;
-use super::{Connection, Service, reply};
+use super::reply::Problem;
+use super::{Connection, Service};
 use crate::devices::Verdict;
 use crate::ingest::{Refusal, Standing};
 use crate::limits::Limits;
-use crate::telemetry::audit::Event;
+use crate::telemetry::audit::{Event, Peer};
+
+impl Connection {
+    /// Who is at its other end, for the audit log.
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            address: self.caller.address,
+            protocol: self.protocol.label(),
+            device: self.caller.id(),
+        }
+    }
+}
 
 /// Judges a connection that may go on by what is in force now, writes down that it may not, and
 /// lets it know what its device is held to.
@@ -54,51 +66,36 @@ fn judge(connection: &Connection, bell: &Bell, limits: &Limits) -> Standing {
     }
 }
 
-/// Counts a refusal by its code, and writes down that a request is forbidden, or that the devices
-/// file denies its device.
-pub(super) fn write_down_refusal(connection: &Connection, service: &Service, refusal: &Refusal) {
-    let caller = &connection.caller;
-    let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
-    let (status, code) = reply::status_and_code(refusal);
-    service.metrics.refusal(code);
+/// Writes down that a request is forbidden, or that the devices file denies its device.
+pub(super) fn write_down_refusal(
+    connection: &Connection,
+    service: &Service,
+    refusal: &Refusal,
+    problem: &Problem,
+) {
+    let (caller, peer) = (&connection.caller, connection.peer());
     if matches!(refusal, Refusal::DeviceDenied) {
         debug_assert_eq!(caller.standing.get(), Standing::Denied, "nobody else is");
         service.metrics.device_denied();
-        service.audit.record(Event::DeviceDenied {
-            address,
-            protocol,
-            device,
-            serial: caller.credential.serial(),
-        });
-    } else if status == StatusCode::FORBIDDEN {
-        service.audit.record(Event::Forbidden {
-            address,
-            protocol,
-            device,
-            code,
-        });
+        let serial = caller.credential.serial();
+        service.audit.record(Event::DeviceDenied { peer, serial });
+    } else if problem.status == StatusCode::FORBIDDEN {
+        let code = problem.code;
+        service.audit.record(Event::Forbidden { peer, code });
     }
 }
 
 fn write_down(connection: &Connection, service: &Service, standing: Standing) {
-    let caller = &connection.caller;
-    let serial = caller.credential.serial();
-    let (address, protocol, device) = (caller.address, connection.protocol.label(), caller.id());
+    let serial = connection.caller.credential.serial();
+    let peer = connection.peer();
     let cut = |reason| Event::DeviceCut {
-        address,
-        protocol,
-        device,
+        peer,
         serial,
         reason,
     };
     service.audit.record(match standing {
         Standing::Good => unreachable!("it goes on"),
-        Standing::Revoked => Event::ConnectionCut {
-            address,
-            protocol,
-            device,
-            serial,
-        },
+        Standing::Revoked => Event::ConnectionCut { peer, serial },
         Standing::Unpinned => cut("unpinned"),
         Standing::Denied => cut("denied"),
     });

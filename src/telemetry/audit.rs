@@ -44,45 +44,33 @@ pub(crate) enum Event<'a> {
     /// A device has as many connections as it may: one more is closed. Without a device where the
     /// certificate names none.
     ConnectionRefused {
-        address: IpAddr,
-        transport: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
         serial: Option<&'a [u8]>,
     },
     /// A request was answered 403; without a device where the certificate names none.
     Forbidden {
-        address: IpAddr,
-        protocol: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
         code: &'static str,
     },
     /// A connection is ended because its certificate has been revoked.
     ConnectionCut {
-        address: IpAddr,
-        protocol: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
         serial: Option<&'a [u8]>,
     },
     /// A request was answered 403 because the devices file denies its device.
     DeviceDenied {
-        address: IpAddr,
-        protocol: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
         serial: Option<&'a [u8]>,
     },
     /// A live connection is ended because of what the devices file says now.
     DeviceCut {
-        address: IpAddr,
-        protocol: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
         serial: Option<&'a [u8]>,
         reason: &'static str,
     },
     /// A connection is ended because of what it sends beside its requests.
     FloodEnded {
-        address: IpAddr,
-        protocol: &'static str,
-        device: Option<&'a str>,
+        peer: Peer<'a>,
     },
     CertificateReloaded {
         names: &'a str,
@@ -102,6 +90,16 @@ pub(crate) enum Event<'a> {
         what: &'static str,
         error: &'a str,
     },
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer<'a> {
+    pub address: IpAddr,
+    /// What is spoken, or the transport where nothing has been yet.
+    pub protocol: &'static str,
+    /// `None` where the certificate names no device.
+    pub device: Option<&'a str>,
 }
 
 /// What a certificate that was refused says of itself. Nobody has verified it.
@@ -266,45 +264,19 @@ impl Event<'_> {
                 .of(address, transport, None)
                 .text("reason", reason)
                 .certificate(certificate),
-            Self::ConnectionRefused {
-                address,
-                transport: protocol,
-                device,
-                serial,
-            }
-            | Self::ConnectionCut {
-                address,
-                protocol,
-                device,
-                serial,
-            }
-            | Self::DeviceDenied {
-                address,
-                protocol,
-                device,
-                serial,
-            } => fields.of(address, protocol, device).hex("serial", serial),
-            Self::Forbidden {
-                address,
-                protocol,
-                device,
-                code,
-            } => fields.of(address, protocol, device).text("code", code),
+            Self::ConnectionRefused { peer, serial }
+            | Self::ConnectionCut { peer, serial }
+            | Self::DeviceDenied { peer, serial } => fields.peer(peer).hex("serial", serial),
+            Self::Forbidden { peer, code } => fields.peer(peer).text("code", code),
             Self::DeviceCut {
-                address,
-                protocol,
-                device,
+                peer,
                 serial,
                 reason,
             } => fields
-                .of(address, protocol, device)
+                .peer(peer)
                 .text("reason", reason)
                 .hex("serial", serial),
-            Self::FloodEnded {
-                address,
-                protocol,
-                device,
-            } => fields.of(address, protocol, device),
+            Self::FloodEnded { peer } => fields.peer(peer),
             Self::CertificateReloaded { names } => fields.text("names", names),
             Self::RevocationsApplied {
                 authorities,
@@ -323,6 +295,10 @@ impl Event<'_> {
 }
 
 impl Fields {
+    fn peer(&mut self, peer: Peer<'_>) -> &mut Self {
+        self.of(peer.address, peer.protocol, peer.device)
+    }
+
     /// What a certificate says of itself, where there is one. Its dates stand beside the line's own.
     fn certificate(&mut self, certificate: Option<Certificate<'_>>) -> &mut Self {
         let Some(certificate) = certificate else {

@@ -20,7 +20,7 @@ fn audited(folder: &Path) -> (Setup, PathBuf) {
 }
 
 /// All lines of a kind.
-fn lines(file: &Path, event: &str) -> Vec<Value> {
+pub(crate) fn lines(file: &Path, event: &str) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let whole = text
         .split_inclusive('\n')

@@ -2,7 +2,7 @@
 //! certificate; and nobody else notices anything.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
-use serde_json::Value;
 
+use crate::audit::lines;
 use crate::harness::client::Quirks;
 use crate::harness::load::Outcome;
 use crate::harness::raw::{Raw, block_on, tls};
@@ -64,16 +64,6 @@ impl DevicesFile {
         eventually("the file in force", || reloads() > before);
         assert!(written_at.elapsed() < CUT_WITHIN);
     }
-}
-
-/// The lines of the audit log of a kind.
-fn lines(file: &Path, event: &str) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let whole = text
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'));
-    let lines = whole.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    lines.filter(|line| line["event"] == event).collect()
 }
 
 fn open(

@@ -10,7 +10,8 @@ const PAGE: &str = include_str!("../../../docs/protocol.md");
 
 /// Status, code, `Retry-After`, connection: as a row of the page says it.
 fn row_of(refusal: &Refusal) -> [String; 4] {
-    let (problem, response) = (problem(refusal), refused(refusal));
+    let problem = problem(refusal);
+    let response = refused(refusal, &problem);
     let retry_after = if response.headers().contains_key(RETRY_AFTER) {
         "yes"
     } else {
@@ -69,7 +70,8 @@ fn the_pages_examples_are_what_is_sent() {
     let mut examples =
         examples.filter_map(|text| serde_json::from_str::<serde_json::Value>(text).ok());
     assert!(examples.any(|example| example == empty), "{empty}");
-    let limited = refused(&Refusal::RateLimited(empty_bucket()));
+    let refusal = Refusal::RateLimited(empty_bucket());
+    let limited = refused(&refusal, &problem(&refusal));
     for name in [
         "content-type",
         "retry-after",

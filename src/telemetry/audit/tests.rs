@@ -43,9 +43,11 @@ fn an_event_is_a_line() {
     let audit = started(&file);
     audit.record(refused("revoked"));
     audit.record(Event::Forbidden {
-        address: ADDRESS,
-        protocol: "h2",
-        device: None,
+        peer: Peer {
+            address: ADDRESS,
+            protocol: "h2",
+            device: None,
+        },
         code: "invalid-identity",
     });
     audit.record(Event::ReloadFailed {

@@ -28,7 +28,7 @@ use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised};
 use crate::devices::Fingerprint;
 use crate::handover::{self, Sender};
 use crate::health::Health;
-use crate::http::reply::status_and_code;
+use crate::http::reply::problem;
 use crate::identity::{Credential, Device, Vouched};
 use crate::ingest::{
     Authorities, Body, BrokenBody, Caller, Gate, Ingest, KnownDevice, Moment, RequestHead, Routes,
@@ -542,12 +542,12 @@ async fn serve(world: Rc<World>, ingest: Rc<Ingest>, caller: Rc<Caller>, visit: 
     };
     let status = match &taken {
         Ok(()) => 204,
-        Err(refusal) => status_and_code(refusal).0.as_u16(),
+        Err(refusal) => problem(refusal).status.as_u16(),
     };
     if let Err(refusal) = &taken {
         world
             .ledger
-            .met(format!("refused {:?}", status_and_code(refusal).1));
+            .met(format!("refused {:?}", problem(refusal).code));
     }
     // Whoever asked may be gone.
     let _ = answer.send(status);

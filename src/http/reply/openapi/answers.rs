@@ -134,8 +134,10 @@ fn description(refusals: &[Refusal]) -> String {
 /// An example of a body for each code.
 fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     let example = |refusal: &Refusal| {
-        let body: Value = serde_json::from_slice(refused(refusal).body()).unwrap_or_default();
-        (problem(refusal).code.to_owned(), json!({ "value": body }))
+        let problem = problem(refusal);
+        let answer = refused(refusal, &problem);
+        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        (problem.code.to_owned(), json!({ "value": body }))
     };
     refusals.iter().map(example).collect()
 }
@@ -153,7 +155,8 @@ fn fields(refusals: &[Refusal]) -> Map<String, Value> {
 
 /// The header fields of an answer, beside those that the document has elsewhere.
 fn head(refusal: &Refusal) -> HeaderMap {
-    let mut head = refused(refusal).headers().clone();
+    let answer = refused(refusal, &problem(refusal));
+    let mut head = answer.headers().clone();
     head.remove(CONTENT_TYPE);
     head
 }
