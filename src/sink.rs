@@ -23,6 +23,8 @@ use crate::health::Spread;
 use crate::record::{Outcomes, Record, StreamIndex};
 #[cfg(any(feature = "kafka", feature = "kinesis", test))]
 pub(crate) use progress::Arrivals;
+#[cfg(test)]
+pub(crate) use progress::Arrived;
 pub use progress::Progress;
 
 /// How often a sink is asked that costs nothing to ask.
@@ -142,10 +144,7 @@ impl Sink {
 
     /// Builds what can be built without the network. `Ok` says what cannot be known before the start,
     /// where there is something.
-    #[cfg_attr(
-        not(any(feature = "kafka", feature = "kinesis")),
-        allow(unused_variables)
-    )]
+    #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
     pub async fn check(
         config: &SinkConfig,
         options: &SinkOptions,
