@@ -239,10 +239,10 @@ def quiet(rig):
         return {"quiet gateway, 10/s: p50 above the ack time, ms": report["total"]["latency_us"]["p50"] / 1000 - acks * 1000}
 
 
-def burn(rig, port, pid, connections):
+def burn(rig, port, pid, connections, *further):
     command = [rig.programs / "loadtest", "burn", f"https://127.0.0.1:{port}/v1/telemetry", "--ca-cert", f"{rig.pki}/ca.pem",
                "--ca-key", f"{rig.pki}/ca.key", "--pid", str(pid), "--json", "--duration", f"{rig.seconds}s",
-               "--protocol", "h1", "--connections", str(connections)]
+               "--protocol", "h1", "--connections", str(connections), *further]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["server_cpu_us_per_request"]
 
@@ -260,6 +260,23 @@ def closed_loops(rig):
             with rig.gateway(folder, kafka(cluster)) as (pid, port, admin):
                 wait_until_ready(admin)
                 figures[f"H1, 64 connections, Kafka, {partitions} partitions: CPU a request, µs"] = burn(rig, port, pid, 64)
+    return figures
+
+
+def records(rig):
+    """Twenty readings in a request, as lines: CPU a reading, beside one reading in a request and nginx's answer to one."""
+    _, nginx, *_ = next(cold_servers(rig))
+    with rig.folder() as folder, rig.serving(nginx, folder) as (pid, port):
+        figures = {"H1, 64 connections, nginx: CPU a request, µs": burn(rig, port, pid, 64)}
+    with rig.folder() as folder, rig.cluster(folder) as cluster:
+        cluster.topic("telemetry", 1)
+        with rig.gateway(folder, kafka(cluster)) as (pid, port, admin):
+            wait_until_ready(admin)
+            figures["one reading a request: CPU a reading, µs"] = burn(rig, port, pid, 64)
+            for encoding in ("", "gzip", "zstd"):
+                further = ["--records", "20", *(["--encoding", encoding] if encoding else [])]
+                name = f"20 readings a request{encoding and f', {encoding}'}: CPU a reading, µs"
+                figures[name] = burn(rig, port, pid, 64, *further) / 20
     return figures
 
 
@@ -305,6 +322,7 @@ def make_stream(endpoint):
 
 SCENES = {
     "closed-loops": closed_loops,
+    "records": records,
     "many-streams": many_streams,
     "kinesis": kinesis,
     "quiet": quiet,
