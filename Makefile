@@ -15,7 +15,7 @@ simulate: packages  ## lives of the whole gateway in a simulator: SEEDS=1-100000
 	FOREBAY_SIMULATE_SEEDS=$(SEEDS) cargo test --lib tests::simulator::what_was_promised -- --nocapture
 
 run: packages  ## the gateway on this machine with nothing set up; it prints a curl line that works
-	cargo run -- dev
+	cargo run --profile plain --no-default-features -- dev
 
 lint: packages  ## format, lints, licences and advisories
 	cargo fmt --all --check
