@@ -3,6 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export TOOLS ?= $(CURDIR)/target/tools
+# Most tests wait for brokers, timers and files: more of them run at a time than there are processors.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc) + 1)))
 
 .PHONY: test simulate run lint tools bench loadtest book sbom packages
 

@@ -10,4 +10,4 @@ if [ -z "${FOREBAY:-}" ]; then
     export FOREBAY="$PWD/target/debug/forebay"
 fi
 # What was skipped, and why, stands at the end: -rs.
-exec "$TOOLS/venv-deploy/bin/python" -B -m pytest -q -rs -p no:cacheprovider --durations=5 tests/deploy "$@"
+exec "$TOOLS/venv-deploy/bin/python" -B -m pytest -q -rs -p no:cacheprovider --durations=5 -n 3 --dist loadfile tests/deploy "$@"

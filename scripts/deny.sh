@@ -10,8 +10,8 @@ export PATH="$TOOLS/bin:$PATH"
 if ! cargo deny --version >/dev/null 2>&1; then
     echo "installing cargo-deny $VERSION"
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        cargo install cargo-deny --version "$VERSION" --locked --root "$TOOLS" --target-dir "$TOOLS/build"
-    rm -rf "$TOOLS/build"
+        cargo install cargo-deny --version "$VERSION" --locked --root "$TOOLS" --target-dir "$TOOLS/build-deny"
+    rm -rf "$TOOLS/build-deny"
 fi
 
 # The crates that Cargo.lock names, and nothing of the advisories, have to be there for this.
