@@ -9,7 +9,7 @@ pub(crate) mod lock;
 pub(crate) mod stamp;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -51,6 +51,24 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
         path
     };
     File::open(path)?.sync_all()
+}
+
+/// Writes all of the buffers by a call that writes a part of what it is given. The standard library's
+/// own is unstable: https://github.com/rust-lang/rust/issues/70436.
+pub(crate) fn write_all(
+    mut slices: &mut [IoSlice<'_>],
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0); // empty ones count for nothing written
+    while !slices.is_empty() {
+        match write(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Warns of a secret that others can read: whoever reads it can do what it is for. The process's own

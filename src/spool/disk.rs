@@ -11,6 +11,8 @@ use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
+use crate::durable;
+
 /// Buffers that one gathered write takes (Linux: `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
@@ -119,18 +121,9 @@ pub fn write_all_at(
     slices: &mut [IoSlice<'_>],
     mut offset: u64,
 ) -> io::Result<()> {
-    let mut rest = slices;
-    IoSlice::advance_slices(&mut rest, 0); // empty ones count for nothing written
-    while !rest.is_empty() {
-        match file.write_at(&rest[..rest.len().min(SLICES_MAX)], offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                IoSlice::advance_slices(&mut rest, written);
-                offset += written as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    durable::write_all(slices, |rest| {
+        let written = file.write_at(&rest[..rest.len().min(SLICES_MAX)], offset)?;
+        offset += written as u64;
+        Ok(written)
+    })
 }

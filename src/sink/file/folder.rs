@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::durable::{create_durably, new_file, sync_folder};
+use crate::durable::{create_durably, new_file, sync_folder, write_all};
 
 /// Says when a file is finished and the next one begins.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +167,8 @@ impl Current {
 
     /// Writes the lines and has them on disk. `bytes` counts only what is.
     fn append(&mut self, lines: &[&[u8]]) -> io::Result<()> {
-        write_all(&mut self.file, lines)?;
+        let mut slices: Vec<_> = lines.iter().map(|lines| IoSlice::new(lines)).collect();
+        write_all(&mut slices, |rest| self.file.write_vectored(rest))?;
         self.file.sync_data()?;
         for lines in lines {
             self.bytes += lines.len() as u64;
@@ -226,22 +227,6 @@ fn utc_now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y%m%dT%H%M%S.%3fZ")
         .to_string()
-}
-
-fn write_all(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {
-    // The standard library's own is unstable: https://github.com/rust-lang/rust/issues/70436.
-    let mut slices: Vec<_> = lines.iter().map(|lines| IoSlice::new(lines)).collect();
-    let mut rest = &mut slices[..];
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn cut(path: &Path, bytes: u64) -> io::Result<()> {
