@@ -34,6 +34,7 @@ use super::overhead::{BURST_BYTES, is_rest_paid, paid_head_bytes};
 use super::reply::go_on;
 use super::{Connection, HEAD_BYTES_MAX, Service, fields, request_head};
 use crate::ingest::{Body, BrokenBody};
+use crate::words::Disconnect;
 use heads::Head;
 use metered::{Meter, Metered};
 
@@ -106,14 +107,17 @@ where
             meter: &meter,
         };
         let mut serving = pin!(async {
-            if let Ok(Ok(h2)) = timeout(service.idle_timeout, handshake).await {
-                served.serve_requests(h2).await;
+            match timeout(service.idle_timeout, handshake).await {
+                Ok(Ok(h2)) => served.serve_requests(h2).await,
+                Ok(Err(error)) => served.note_failure(&error),
+                Err(_) => connection.note_end(Disconnect::Idle),
             }
         });
         until_cut(serving.as_mut(), &connection, &service).await;
         if meter.overhead.is_spent() {
             service.end_flood(&connection);
         }
+        service.end(&connection);
     }
 }
 
@@ -161,7 +165,8 @@ impl Served<'_> {
         poll_fn(|context| {
             loop {
                 let begin = |(request, respond)| self.answer(request, respond);
-                if poll_begin(&mut h2, &mut requests, begin, context).is_ready() {
+                if let Poll::Ready(ended) = poll_begin(&mut h2, &mut requests, begin, context) {
+                    self.note_end(ended, !requests.is_empty());
                     return Poll::Ready(());
                 }
                 let has_answered = poll_answers(&mut requests, context);
@@ -175,12 +180,38 @@ impl Served<'_> {
                             vigil.stage = Stage::Ending(Instant::now());
                             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         }
-                        Over::Connection => return Poll::Ready(()),
+                        Over::Connection => {
+                            if vigil.stage == Stage::Open {
+                                self.connection.note_end(Disconnect::Idle);
+                            }
+                            return Poll::Ready(());
+                        }
                     }
                 }
             }
         })
         .await;
+    }
+
+    /// Notes how a connection has ended on which requests are in flight still, or none.
+    fn note_end(&self, ended: Result<(), h2::Error>, has_requests: bool) {
+        if let Err(error) = ended {
+            self.note_failure(&error);
+        }
+        if has_requests {
+            self.connection.note_end(Disconnect::Lost);
+        }
+    }
+
+    /// Notes that a connection broke. One that a client closes without a word of TLS did not.
+    fn note_failure(&self, error: &h2::Error) {
+        use std::io::ErrorKind::UnexpectedEof;
+        if error
+            .get_io()
+            .is_some_and(|error| error.kind() != UnexpectedEof)
+        {
+            self.connection.note_end(Disconnect::Lost);
+        }
     }
 
     /// Answers one request; what is left of its body is discarded while the answer is on its way.
@@ -209,19 +240,20 @@ impl Served<'_> {
 }
 
 /// Begins the requests that have come, as far as there is room. Ready when the connection is at its
-/// end.
+/// end, with how that came about.
 fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     h2: &mut server::Connection<T, Bytes>,
     requests: &mut FuturesUnordered<F>,
     begin: impl Fn(Begun) -> F,
     context: &mut Context<'_>,
-) -> Poll<()> {
+) -> Poll<Result<(), h2::Error>> {
     loop {
         debug_assert!(requests.len() <= REQUESTS_MAX);
         let has_room = requests.len() < REQUESTS_MAX;
         match ready!(poll_accept(h2, has_room, context)) {
-            Some(begun) => requests.push(begin(begun)),
-            None => return Poll::Ready(()),
+            Ok(Some(begun)) => requests.push(begin(begun)),
+            Ok(None) => return Poll::Ready(Ok(())),
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -311,12 +343,12 @@ fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     h2: &mut server::Connection<T, Bytes>,
     has_room: bool,
     context: &mut Context<'_>,
-) -> Poll<Option<Begun>> {
+) -> Poll<Result<Option<Begun>, h2::Error>> {
     // An error has been told to the peer, if there still is one.
     if has_room {
-        h2.poll_accept(context).map(|accepted| accepted?.ok())
+        h2.poll_accept(context).map(Option::transpose)
     } else {
-        h2.poll_closed(context).map(|_| None)
+        h2.poll_closed(context).map_ok(|()| None)
     }
 }
 
