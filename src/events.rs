@@ -18,7 +18,6 @@ mod room;
 mod usage;
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +29,8 @@ use crate::batcher::Batcher;
 use crate::config::EventsConfig;
 use crate::record::{DeviceId, Headers, Permit, Record, RecordId, StreamIndex, Timestamp};
 use crate::telemetry::metrics::EventMetrics;
-use crate::words::Protocol;
 use carried::Carried;
+pub(crate) use event::Opening;
 use event::{Envelope, Event};
 use presence::Account;
 pub(crate) use presence::Presence;
@@ -73,18 +72,6 @@ impl Events {
     }
 }
 
-/// A connection that begins, as it is told.
-pub(crate) struct Opening<'a> {
-    pub device: &'a DeviceId,
-    pub protocol: Protocol,
-    pub address: IpAddr,
-    /// The session is that of an earlier connection.
-    pub is_resumed: bool,
-    /// The serial number's content octets in DER.
-    pub serial: &'a [u8],
-    pub not_after: Timestamp,
-}
-
 /// Tells of the connections of one worker, on whose thread it lives.
 pub(crate) struct Reporter {
     events: Events,
@@ -107,16 +94,7 @@ impl Reporter {
     /// Tells that a device has connected, and attends to its connection from now on.
     pub(crate) fn open(self: &Rc<Self>, opening: &Opening<'_>) -> Presence {
         let account = Rc::new(Account::of(opening));
-        self.tell(
-            Some(opening.device),
-            &Event::Connected {
-                protocol: opening.protocol,
-                address: opening.address,
-                is_resumed: opening.is_resumed,
-                serial: opening.serial,
-                not_after: opening.not_after,
-            },
-        );
+        self.tell(Some(opening.device), &Event::Connected(opening));
         let is_listed = self.events.usage_interval.is_some();
         let place = is_listed.then(|| self.open.borrow_mut().insert(account.clone()));
         Presence {

@@ -33,12 +33,10 @@ use tokio::time::Instant;
 
 use crate::config::HttpConfig;
 use crate::events::{Presence, Reporter};
-use crate::ingest::{
-    Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead, Standing,
-};
+use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
-use crate::telemetry::audit::{Audit, Event};
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::observers::WorkerObservers;
 use crate::telemetry::spans::Spans;
@@ -354,32 +352,6 @@ impl Service {
         self.metrics.refusal(problem.code);
         standing::write_down_refusal(connection, self, refusal, &problem);
         reply::refused(refusal, &problem)
-    }
-
-    /// Counts and writes down that a connection was ended because it cost more than it brought.
-    #[cold]
-    fn end_flood(&self, connection: &Connection) {
-        self.metrics.flood_ended();
-        connection.note_end(Disconnect::Flood);
-        let peer = connection.peer();
-        self.audit.record(Event::FloodEnded { peer });
-    }
-
-    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
-    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
-    /// could tell the client.
-    fn lingers(&self, connection: &Connection) -> Option<Instant> {
-        let until = connection.idle_since() + NEXT_REQUEST_GRACE;
-        let may_go_on =
-            !connection.is_closing() && connection.caller.standing.get() == Standing::Good;
-        (may_go_on && until > Instant::now()).then_some(until)
-    }
-
-    /// Whether the connection is to end once nothing is in flight on it.
-    fn is_over(&self, connection: &Connection) -> bool {
-        let has_fallen = connection.caller.standing.get() != Standing::Good;
-        let is_cut = has_fallen && connection.has_asked.get();
-        connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }
 

@@ -93,9 +93,14 @@ impl Queued {
         self.way.outlet()
     }
 
+    /// Whether the stream's records are the gateway's own.
+    fn is_own(&self, stream: StreamIndex) -> bool {
+        self.own_stream == Some(stream)
+    }
+
     /// Where records of the stream count that were answered; `None` for the gateway's own.
     fn promised(&self, stream: StreamIndex) -> Option<&Promised> {
-        (self.own_stream != Some(stream)).then_some(&self.promised)
+        (!self.is_own(stream)).then_some(&self.promised)
     }
 
     /// Ends when no more batches come.
@@ -140,6 +145,9 @@ impl Queued {
             self.wait_for_change(&mut waves).await;
         }
         self.tell_of_lost_events();
+        if matches!(self.way, Way::Direct(_)) {
+            return;
+        }
         // What the sink takes after all need not stay on disk.
         let answered = async { while waves.join_next().await.is_some() {} };
         tokio::select! {
@@ -182,30 +190,29 @@ impl Queued {
             // Those that the sink has no room for are spooled.
             Way::Spooling(_) => in_flight < 2 * batches_max,
             Way::Direct(_) => {
-                in_flight < batches_max
-                    && !outlet.ending.is_hurrying()
-                    && outlet.watch.answers(stream)
+                // Whoever was answered knows of records that are left; of events nobody would.
+                let may_go = !outlet.ending.is_hurrying() || self.is_own(stream);
+                in_flight < batches_max && may_go && outlet.watch.answers(stream)
             }
         }
     }
 
     fn is_done(&self) -> bool {
         let flows = self.flows.borrow();
-        let is_hurrying = self.outlet().ending.is_hurrying();
-        // Nobody waits for the sink then, only for the disk.
-        let nothing_moves = match &self.way {
-            Way::Direct(_) => true,
-            Way::Spooling(_) => flows.iter().all(|flow| flow.in_flight() == 0),
-        };
         let mut streams = (0..).map(StreamIndex).zip(flows.iter());
-        let is_done = streams.all(|(stream, flow)| flow.is_empty() || self.is_given_up(stream));
-        is_done || (is_hurrying && nothing_moves)
+        streams.all(|(stream, flow)| flow.is_empty() || self.is_given_up(stream, flow))
     }
 
-    /// Whether nobody waits for the stream's records when the gateway leaves: its own, and away.
-    fn is_given_up(&self, stream: StreamIndex) -> bool {
-        let outlet = self.outlet();
-        self.own_stream == Some(stream) && !outlet.watch.answers(stream)
+    /// Whether what is left of a stream is not waited for: in a hurry nobody waits for the sink, only
+    /// for the disk; and for the gateway's own records only while their stream is there.
+    fn is_given_up(&self, stream: StreamIndex, flow: &Flow) -> bool {
+        let (outlet, is_own) = (self.outlet(), self.is_own(stream));
+        let is_hurrying = outlet.ending.is_hurrying();
+        let is_away = is_own && !outlet.watch.answers(stream);
+        match &self.way {
+            Way::Direct(_) => is_away || (is_hurrying && !is_own),
+            Way::Spooling(_) => (is_away || is_hurrying) && flow.in_flight() == 0,
+        }
     }
 
     fn tell_of_lost_events(&self) {
@@ -309,7 +316,7 @@ impl Queued {
             return;
         };
         let (metrics, records) = (&self.outlet().metrics, refused.len());
-        let is_own = self.own_stream == Some(stream);
+        let is_own = self.is_own(stream);
         let stream = self.outlet().name(stream);
         if is_own {
             metrics.events().dropped(records);

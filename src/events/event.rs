@@ -10,22 +10,38 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::usage::{Counts, Usage};
-use crate::record::{RecordId, Timestamp};
+use crate::record::{DeviceId, RecordId, Timestamp};
 use crate::words::{Disconnect, Protocol, Scope};
 
 /// Octets of a serial number that are told: it has 20 at most (RFC 5280 section 4.1.2.2), but one
 /// that nobody has verified may say anything.
 const SERIAL_OCTETS_MAX: usize = 64;
 
+/// A connection that begins, as it is told.
+pub(crate) struct Opening<'a> {
+    pub device: &'a DeviceId,
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    /// The session is that of an earlier connection.
+    pub is_resumed: bool,
+    /// The serial number's content octets in DER.
+    pub serial: &'a [u8],
+    pub not_after: Timestamp,
+}
+
+impl Opening<'_> {
+    fn write(&self, data: &mut Members) {
+        data.text("protocol", self.protocol.label());
+        data.text("address", self.address.to_canonical());
+        data.bare("resumed", self.is_resumed);
+        data.text("certificate_serial", Serial(self.serial));
+        data.text("certificate_not_after", self.not_after.rfc3339());
+    }
+}
+
 /// What has happened.
 pub(super) enum Event<'a> {
-    Connected {
-        protocol: Protocol,
-        address: IpAddr,
-        is_resumed: bool,
-        serial: &'a [u8],
-        not_after: Timestamp,
-    },
+    Connected(&'a Opening<'a>),
     Disconnected {
         protocol: Protocol,
         reason: Disconnect,
@@ -50,7 +66,7 @@ impl Event<'_> {
     /// The last part of its type.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Connected { .. } => "connected",
+            Self::Connected(_) => "connected",
             Self::Disconnected { .. } => "disconnected",
             Self::Refused { .. } => "refused",
             Self::Limited { .. } => "limited",
@@ -61,19 +77,7 @@ impl Event<'_> {
 
     fn write(&self, data: &mut Members) {
         match self {
-            Self::Connected {
-                protocol,
-                address,
-                is_resumed,
-                serial,
-                not_after,
-            } => {
-                data.text("protocol", protocol.label());
-                data.text("address", address.to_canonical());
-                data.bare("resumed", is_resumed);
-                data.text("certificate_serial", Serial(serial));
-                data.text("certificate_not_after", not_after.rfc3339());
-            }
+            Self::Connected(opening) => opening.write(data),
             Self::Disconnected {
                 protocol,
                 reason,
@@ -212,7 +216,8 @@ mod tests {
 
     #[test]
     fn an_event_is_a_cloud_event() {
-        let event = Event::Connected {
+        let opening = Opening {
+            device: &DeviceId::parse("urn:plant/7").unwrap(),
             protocol: Protocol::H3,
             address: "::ffff:192.0.2.7".parse().unwrap(),
             is_resumed: true,
@@ -234,7 +239,10 @@ mod tests {
                 "certificate_not_after": "2026-11-23T09:15:00Z",
             },
         });
-        assert_eq!(enclosed(&event, Some("urn:plant/7")), expected);
+        assert_eq!(
+            enclosed(&Event::Connected(&opening), Some("urn:plant/7")),
+            expected
+        );
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::event::Event;
+use super::Reporter;
+use super::event::{Event, Opening};
 use super::usage::{Counts, Usage};
-use super::{Opening, Reporter};
 use crate::record::{DeviceId, Timestamp};
 use crate::words::{Disconnect, Protocol, Scope};
 

@@ -10,7 +10,7 @@ use crate::config::{AckConfig, AckMode, BatchConfig};
 use crate::handover::{self, Receiver};
 use crate::record::{Batch, Settled};
 use crate::telemetry::metrics::Metrics;
-use crate::words::{Disconnect, Scope};
+use crate::words::{Disconnect, Protocol, Scope};
 
 const STREAM: StreamIndex = StreamIndex(0);
 

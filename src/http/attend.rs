@@ -8,6 +8,7 @@ use super::{Connection, Service};
 use crate::events::Opening;
 use crate::ingest::Standing;
 use crate::record::Timestamp;
+use crate::telemetry::audit::Event;
 use crate::words::{Disconnect, Scope};
 
 impl Connection {
@@ -78,6 +79,15 @@ impl Connection {
 }
 
 impl Service {
+    /// Counts and writes down that a connection was ended because it cost more than it brought.
+    #[cold]
+    pub(super) fn end_flood(&self, connection: &Connection) {
+        self.metrics.flood_ended();
+        connection.note_end(Disconnect::Flood);
+        let peer = connection.peer();
+        self.audit.record(Event::FloodEnded { peer });
+    }
+
     /// Says how a connection has ended, that has ended by itself or was cut.
     pub(super) fn end(&self, connection: &Connection) {
         use Disconnect::{Closed, Denied, Drain, Expired, Flood, Lost, Revoked};

@@ -10,12 +10,12 @@
 
 mod heads;
 mod metered;
+mod vigil;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -28,15 +28,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use super::cut::until_cut;
-use super::deadline::Deadline;
 use super::discard::discard;
 use super::overhead::{BURST_BYTES, is_rest_paid, paid_head_bytes};
 use super::reply::go_on;
 use super::{Connection, HEAD_BYTES_MAX, Service, fields, request_head};
 use crate::ingest::{Body, BrokenBody};
 use crate::words::Disconnect;
-use heads::Head;
 use metered::{Meter, Metered};
+use vigil::{Over, Stage, Vigil};
 
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 128;
@@ -85,9 +84,6 @@ const HEAD_LIST_BYTES: u32 = 4 * HEAD_BYTES_MAX as u32;
 
 const _: () = assert!(HEAD_LIST_BYTES as usize > HEAD_BYTES_MAX);
 
-/// How long the last frames to a client whose head does not end have to leave.
-const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
 const HPACK_TABLE_BYTES: u32 = 4096;
 
@@ -134,16 +130,6 @@ fn builder() -> Builder {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder
-}
-
-/// How far a connection is on its way to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// The client has been told to go: what it has begun is answered.
-    Draining,
-    /// The client has been told that this is the end, at this time.
-    Ending(Instant),
 }
 
 /// A connection that is being served.
@@ -265,73 +251,6 @@ fn poll_answers<F: Future>(requests: &mut FuturesUnordered<F>, context: &mut Con
         has_answered = true;
     }
     has_answered
-}
-
-/// What has gone on for too long.
-enum Over {
-    /// A head, or it is too large.
-    Head,
-    Connection,
-}
-
-/// The deadlines of a connection, and how far it is on its way to its end.
-struct Vigil<'c> {
-    served: Served<'c>,
-    stage: Stage,
-    deadline: Deadline,
-}
-
-impl<'c> Vigil<'c> {
-    fn new(served: Served<'c>) -> Self {
-        Self {
-            served,
-            stage: Stage::Open,
-            deadline: Deadline::until(Instant::now() + served.service.idle_timeout),
-        }
-    }
-
-    /// Waits until something has gone on for too long.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
-        let head = self.served.meter.head();
-        let is_ending = self.is_ending();
-        if head == Head::TooLarge && !is_ending {
-            return Poll::Ready(Over::Head);
-        }
-        // Either of these ends earlier than an idle connection.
-        if is_ending || head.open_since().is_some() {
-            self.deadline.hasten(self.next().1);
-        }
-        loop {
-            ready!(self.deadline.poll_passed(context));
-            let (over, at) = self.next();
-            if at <= Instant::now() {
-                return Poll::Ready(over);
-            }
-            self.deadline.reset(at);
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.stage, Stage::Ending(_))
-    }
-
-    /// What is over first, and when.
-    fn next(&self) -> (Over, Instant) {
-        let Served {
-            connection,
-            service,
-            meter,
-        } = self.served;
-        if let Stage::Ending(since) = self.stage {
-            return (Over::Connection, since + LAST_WORD_TIMEOUT);
-        }
-        let idle_until = connection.idle_since() + service.idle_timeout;
-        let head_since = meter.head().open_since();
-        match head_since.map(|since| since + service.header_timeout) {
-            Some(head_until) if head_until < idle_until => (Over::Head, head_until),
-            _ => (Over::Connection, idle_until),
-        }
-    }
 }
 
 /// A request that has come, and where its answer goes.

@@ -31,7 +31,6 @@ use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use quinn::ConnectionError;
 use tokio::time::timeout;
 
 use super::cut::until_cut;
@@ -79,7 +78,9 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
     };
     let mut serving = pin!(served.serve_requests());
     until_cut(serving.as_mut(), &served.connection, &service).await;
-    served.note_loss();
+    if let Some(end) = served.link.end() {
+        served.connection.note_end(end);
+    }
     served.link.close(Code::H3_NO_ERROR);
     if served.link.is_flood() {
         service.end_flood(&served.connection);
@@ -157,16 +158,6 @@ impl Served<'_> {
     fn note_left_behind(&self, has_requests: bool) {
         if has_requests && !self.leave.has_begun() {
             self.connection.note_end(Disconnect::Lost);
-        }
-    }
-
-    /// Notes how QUIC has ended the connection, if it has: a client that is silent for the idle
-    /// time-out may be gone or not, which nobody can tell.
-    fn note_loss(&self) {
-        match self.link.quic().close_reason() {
-            Some(ConnectionError::TimedOut) => self.connection.note_end(Disconnect::Idle),
-            Some(ConnectionError::Reset) => self.connection.note_end(Disconnect::Lost),
-            _ => {}
         }
     }
 

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,6 +14,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::brokers;
 use crate::harness::client::Quirks;
+use crate::harness::driver::tools;
+use crate::harness::gateway::Line;
 use crate::harness::raw::{Raw, block_on, connect, server_name, tls};
 use crate::harness::{Ask, Client, Gateway, Load, Protocol, Setup, Via, eventually};
 use crate::kafka::{Kafka, Stored};
@@ -42,7 +46,11 @@ fn events(gateway: &Gateway, kind: &str) -> Vec<Value> {
 /// Every event so far. Each line is looked at: its key is its subject, and its content type that of an event.
 fn all_events(gateway: &Gateway) -> Vec<Value> {
     let mut events = Vec::new();
-    for line in gateway.files(STREAM) {
+    for line in gateway.file_text(STREAM).lines() {
+        // The last one may be on its way.
+        let Ok(line) = serde_json::from_str(line).map(Line) else {
+            continue;
+        };
         assert_eq!(line.text("content_type"), "application/cloudevents+json");
         let event = line.0["payload"].clone();
         assert_eq!(line.0.get("device"), event.get("subject"), "{line:?}");
@@ -242,7 +250,7 @@ fn who_says_nothing_is_idle() {
         let client = Client::open(protocol, &gateway, &gateway.device(protocol.name()));
         assert_eq!(client.send(&Ask::post("1")).status, 204);
         client.closed();
-        assert_eq!(reason(&gateway, protocol.name()), "idle");
+        assert_eq!(reason(&gateway, protocol.name()), "idle", "{protocol}");
     }
 }
 
@@ -593,6 +601,87 @@ fn a_stream_of_events_that_is_away_holds_up_nobody() {
             .log()
             .contains("events of the fleet could not be delivered")
     );
+}
+
+/// A block of code of docs/fleets.md in this language, the one at this place.
+fn block(language: &str, place: usize) -> String {
+    let page = fs::read_to_string("docs/fleets.md").expect("the page");
+    let blocks = page.split("```").skip(1).step_by(2);
+    let mut found = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    found.nth(place).expect("a block").to_owned()
+}
+
+/// What a Python program prints that is given these lines.
+fn python(program: &str, arguments: &[&str], lines: &str) -> Value {
+    let mut python = Command::new(tools().join("venv/bin/python"))
+        .args(["-c", program])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`make tools` installs it");
+    let mut stdin = python.stdin.take().expect("piped");
+    stdin.write_all(lines.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = python.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+/// The questions of the page, asked as it says of what is in a topic.
+#[test]
+fn the_questions_of_the_page_are_answered_by_the_topic() {
+    const ASK: &str = "import json, sqlite3, sys\n\
+        fleet = sqlite3.connect(sys.argv[1])\n\
+        at = {'before': '9', 'since': ''}\n\
+        print(json.dumps(fleet.execute(sys.stdin.read(), at).fetchall()))";
+    let streams = "telemetry=questions-readings,fleet-events=questions-fleet";
+    brokers::gateway_to("questions-fleet");
+    let setup = brokers::gateway_to("questions-readings").set("FOREBAY_STREAMS", streams);
+    let gateway = telling(setup).set("FOREBAY_USAGE_INTERVAL", "1h").start();
+    let visit = |device: &str, body: &str| {
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device(device));
+        assert_eq!(client.send(&Ask::post(body)).status, 204);
+        client
+    };
+    drop(visit("silent", "1"));
+    drop(visit("loud", "a long reading"));
+    let _stays = [visit("loud", "another long reading"), visit("stays", "1")];
+    let mut topic = Vec::new();
+    eventually("two who have gone, and what they have sent", || {
+        topic = Kafka::shared().read_topic("questions-fleet");
+        topic.len() == 4 + 2 * 2
+    });
+    let mut lines = String::new();
+    for record in &topic {
+        lines += str::from_utf8(record.value.as_deref().expect("a value")).expect("UTF-8");
+        lines.push('\n');
+    }
+    let table = gateway.path("fleet.db").display().to_string();
+    // What is read twice counts once.
+    for _ in 0..2 {
+        python(&block("python", 0), &[&table], &lines);
+    }
+    let ask = |place| python(ASK, &[&table], &block("sql", place));
+    let (silent, costs, ends) = (ask(0), ask(1), ask(2));
+    assert_eq!(
+        (silent[0][0].as_str(), silent.as_array().map(Vec::len)),
+        (Some("silent"), Some(1))
+    );
+    assert_eq!(costs, json!([["loud", 1, 0, 14], ["silent", 1, 0, 1]]));
+    let mut devices = Vec::new();
+    for row in ends.as_array().expect("rows") {
+        devices.push(row[0].as_str().expect("a device"));
+        assert!(
+            row[1]
+                .as_str()
+                .expect("a date")
+                .parse::<jiff::Timestamp>()
+                .is_ok()
+        );
+    }
+    devices.sort_unstable();
+    assert_eq!(devices, ["loud", "silent", "stays"]);
 }
 
 /// Kinesis has the event's id as the partition key where there is no device, in aggregates too.

@@ -155,6 +155,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::record::Timestamp;
     use crate::sink::file::tests::record;
 
     fn line(body: &[u8]) -> String {
