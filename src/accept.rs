@@ -26,7 +26,7 @@ use tokio::time::sleep;
 
 use crate::config::ListenConfig;
 use crate::devices::{Devices, Verdict};
-use crate::http::Service;
+use crate::http::{Connection, Service};
 use crate::identity::{
     self, Credential, Device, Identity, IdentityError, Pinned, ShownCertificate, Vouched,
 };
@@ -151,13 +151,15 @@ impl Acceptor {
         let seat = self.capacity.seat(name);
         if seat.is_none() {
             self.count(Handshake::DeviceFull);
+            let serial = leaf_serial(chain);
+            self.tell_refused(Handshake::DeviceFull, serial.as_deref().unwrap_or_default());
             self.service.audit.record(Event::ConnectionRefused {
                 peer: Peer {
                     address: caller.address,
                     protocol: transport,
                     device: caller.id(),
                 },
-                serial: leaf_serial(chain).as_deref(),
+                serial: serial.as_deref(),
             });
         }
         seat
@@ -180,12 +182,22 @@ impl Acceptor {
     /// Counts a handshake that came to nothing, and writes it down.
     fn end_handshake(&self, failed: &Failed, address: IpAddr, transport: &'static str) {
         self.count(failed.result);
+        if let Some(certificate) = &failed.certificate {
+            self.tell_refused(failed.result, &certificate.serial);
+        }
         self.service.audit.record(Event::HandshakeRefused {
             address,
             transport,
             reason: failed.result.label(),
             certificate: failed.certificate.as_deref().map(in_audit),
         });
+    }
+
+    /// Has the fleet's stream told of a certificate that is turned away.
+    fn tell_refused(&self, result: Handshake, serial: &[u8]) {
+        if let Some(reporter) = &self.service.reporter {
+            reporter.refused(result.label(), serial);
+        }
     }
 
     /// Finds out by which right a client speaks. A resumed session has not been verified: it ends
@@ -267,6 +279,7 @@ impl Acceptor {
             content_types: ContentTypes::default(),
             address,
             address_limits,
+            accepted_bytes: Cell::default(),
         }
     }
 
@@ -333,6 +346,20 @@ fn in_audit(certificate: &ShownCertificate) -> Certificate<'_> {
         not_before: certificate.not_before,
         not_after: certificate.not_after,
     }
+}
+
+/// A connection that is served from now on, and told of.
+fn attended(
+    connection: Connection,
+    service: &Service,
+    is_resumed: bool,
+    chain: Option<&[CertificateDer]>,
+) -> Connection {
+    if service.reporter.is_none() {
+        return connection;
+    }
+    let serial = leaf_serial(chain).unwrap_or_default();
+    connection.attended(service, is_resumed, &serial)
 }
 
 fn leaf_serial(chain: Option<&[CertificateDer]>) -> Option<Box<[u8]>> {

@@ -65,6 +65,8 @@ pub struct Batcher {
     is_emptying: Cell<bool>,
     /// Nobody carries on what comes now.
     has_ended: Cell<bool>,
+    /// The stream whose records nobody waits for, nor was promised: the gateway's own.
+    own_stream: Option<StreamIndex>,
 }
 
 impl Batcher {
@@ -91,7 +93,13 @@ impl Batcher {
             changed: Notify::new(),
             is_emptying: Cell::new(false),
             has_ended: Cell::new(false),
+            own_stream: None,
         }
+    }
+
+    /// Takes records of this stream from the gateway itself.
+    pub(crate) fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
+        Self { own_stream, ..self }
     }
 
     /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
@@ -109,6 +117,25 @@ impl Batcher {
         let ack = self.waiters.open(now + self.ack.timeout);
         self.accept(stream, record, ack, now);
         self.waiters.wait(ack).await
+    }
+
+    /// Takes in a record of the gateway's own, for which nobody waits.
+    pub(crate) fn post(&self, stream: StreamIndex, record: Record) {
+        debug_assert_eq!(Some(stream), self.own_stream, "devices wait for theirs");
+        self.accept(stream, record, AckSlot::NONE, Instant::now());
+    }
+
+    /// Sends on what the gateway itself has posted since nobody carries that on.
+    pub(crate) fn send_posted(&self) {
+        let Some(stream) = self.own_stream else {
+            return;
+        };
+        let lane = &mut *self.lanes[stream.get()].borrow_mut();
+        if let Some(sealed) = lane.accumulator.seal(SealReason::Drain) {
+            self.queue(lane, sealed);
+        }
+        self.send_ready(lane, Instant::now());
+        self.note(lane);
     }
 
     /// Takes in the records of one request, in their order and with no other between them, and waits
@@ -230,7 +257,9 @@ impl Batcher {
         if self.ack.mode == AckMode::Durable {
             return 0;
         }
-        self.lanes.iter().map(|lane| lane.borrow().records()).sum()
+        let promised = self.lanes.iter().map(RefCell::borrow);
+        let promised = promised.filter(|lane| Some(lane.stream) != self.own_stream);
+        promised.map(|lane| lane.records()).sum()
     }
 
     /// Whether no record is here or in flight, and no request waits.

@@ -19,6 +19,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::record::StreamIndex;
 pub(crate) use host::raise_open_file_limit;
 pub use raw::Raw;
 pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub streams: Vec<StreamConfig>,
     pub stream_access: Vec<StreamAccess>,
     pub stream_rules: Vec<StreamRules>,
+    /// `None`: nothing is told of the fleet.
+    pub events: Option<EventsConfig>,
     pub sink: SinkConfig,
     pub batch: BatchConfig,
     pub limits: LimitsConfig,
@@ -137,6 +140,17 @@ pub struct StreamAccess {
 pub(crate) struct StreamRules {
     pub stream: String,
     pub file: PathBuf,
+}
+
+/// What is told of the fleet, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct EventsConfig {
+    /// The stream's place in `FOREBAY_STREAMS`.
+    pub stream: StreamIndex,
+    /// The name of this gateway among its replicas, in characters that a URI needs not escape.
+    pub replica: String,
+    /// How often each connection that sent is told of; `None`: not at all.
+    pub usage_interval: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]

@@ -41,7 +41,7 @@ use crate::config::{BatchConfig, StreamConfig};
 use crate::handover::Receiver;
 use crate::health::Health;
 use crate::lifecycle::{Phase, Phases};
-use crate::record::Batch;
+use crate::record::{Batch, StreamIndex};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 use alarm::Alarm;
@@ -61,6 +61,8 @@ pub struct Delivery {
     outlet: Rc<Outlet>,
     backlog: Option<Rc<Backlog>>,
     promised: Promised,
+    /// The stream of the gateway's own records, which nobody was promised.
+    own_stream: Option<StreamIndex>,
     alarm: Alarm,
 }
 
@@ -91,8 +93,15 @@ impl Delivery {
             outlet: Rc::new(Outlet::new(sink, watch, metrics, options)),
             backlog,
             promised: Promised::default(),
+            own_stream: None,
             alarm: Alarm::silent(),
         }
+    }
+
+    /// Takes records of this stream for the gateway's own: they are delivered as those are that were
+    /// answered before, but nobody was promised them.
+    pub(crate) fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
+        Self { own_stream, ..self }
     }
 
     /// Where it counts what was answered and is not safe.
@@ -167,6 +176,7 @@ impl Delivery {
             outlet,
             backlog,
             promised,
+            own_stream,
             alarm,
         } = self;
         let watched = outlet.clone();
@@ -178,7 +188,7 @@ impl Delivery {
                 Way::Spooling(Rc::new(spooling))
             }
         };
-        let queued = Queued::new(way.clone(), alarm.clone(), promised);
+        let queued = Queued::new(way.clone(), alarm.clone(), promised, own_stream);
         let queued = Rc::new(queued);
         let queue = queued.clone().deliver();
         Running {

@@ -29,6 +29,8 @@ pub struct Health {
     memory_takes: bool,
     /// What the sink does not take is safe on disk.
     disk_takes: bool,
+    /// The stream that devices do not write.
+    events: Option<StreamIndex>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Health {
             streams: streams.collect(),
             memory_takes: false,
             disk_takes: false,
+            events: None,
         }
     }
 
@@ -93,6 +96,14 @@ impl Health {
     pub fn with_disk(self) -> Self {
         Self {
             disk_takes: true,
+            ..self
+        }
+    }
+
+    /// Of the streams, this one is not for devices: the gateway is of no use to them by it alone.
+    pub(crate) fn with_events(self, stream: StreamIndex) -> Self {
+        Self {
+            events: Some(stream),
             ..self
         }
     }
@@ -146,6 +157,15 @@ impl Health {
         stream.change(State::Up, State::Down);
     }
 
+    /// Whether records of devices can be made safe in any stream.
+    fn any_up(&self) -> bool {
+        let mut streams = self.streams.iter().enumerate();
+        streams.any(|(index, stream)| {
+            let is_of_events = self.events.is_some_and(|events| events.get() == index);
+            !is_of_events && stream.is(State::Up)
+        })
+    }
+
     /// `Err` while no stream's records can be made safe. The text names each stream that its sink
     /// does not take, with the reason; it is empty where there is none.
     pub fn report(&self) -> Result<String, String> {
@@ -163,8 +183,7 @@ impl Health {
         for stream in &self.streams {
             stream.partitions_away.spell(&stream.name, &mut text);
         }
-        let any_up = self.streams.iter().any(|stream| stream.is(State::Up));
-        if any_up { Ok(text) } else { Err(text) }
+        if self.any_up() { Ok(text) } else { Err(text) }
     }
 }
 
@@ -221,6 +240,16 @@ mod tests {
         health.set_up(FIRST, Some("spooled".into()));
         health.set_up(SECOND, None);
         assert_eq!(health.report(), Ok("stream stream-0: spooled".into()));
+    }
+
+    #[test]
+    fn a_stream_that_no_device_writes_makes_nobody_ready() {
+        let health = Health::up(2).with_events(SECOND);
+        health.set_down(FIRST, "gone".into());
+        assert!(health.report().is_err());
+        health.set_up(FIRST, None);
+        health.set_down(SECOND, "gone".into());
+        assert_eq!(health.report(), Ok("stream stream-1: gone".into()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! that name serves; h3 is served by h3 over quinn. Each adapter turns a request into a head and a
 //! body for [`Service`], and ends its connection when the service or the gateway says so.
 
+mod attend;
 pub(crate) mod bell;
 mod cut;
 mod date;
@@ -31,17 +32,16 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::HttpConfig;
-use crate::ingest::{
-    Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead, Standing,
-};
+use crate::events::{Presence, Reporter};
+use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
 use crate::record::TraceParent;
 use crate::telemetry::access::{AccessLog, Exchange};
-use crate::telemetry::audit::{Audit, Event};
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::observers::WorkerObservers;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::top::{Tally, Top};
-use crate::words::Protocol;
+use crate::words::{Disconnect, Protocol};
 use bell::Bell;
 use date::Date;
 pub(crate) use reply::openapi;
@@ -72,6 +72,8 @@ pub struct Service {
     date: Date,
     /// The answer that most h1 requests get.
     h1_accepted: h1::Accepted,
+    /// Tells of connections, where anything does.
+    pub(crate) reporter: Option<Rc<Reporter>>,
 }
 
 /// What becomes of a connection once nothing is in flight on it.
@@ -96,6 +98,10 @@ pub struct Connection {
     has_asked: Cell<bool>,
     /// The device has been told that its certificate expires.
     is_noticed: Cell<bool>,
+    /// What is told of it, where anything is.
+    presence: Option<Presence>,
+    /// How it has ended, as far as is known.
+    end: Cell<Option<Disconnect>>,
 }
 
 impl Connection {
@@ -113,6 +119,8 @@ impl Connection {
             fate: Cell::default(),
             has_asked: Cell::default(),
             is_noticed: Cell::default(),
+            presence: None,
+            end: Cell::default(),
         }
     }
 
@@ -151,6 +159,10 @@ impl Drop for Connection {
     fn drop(&mut self) {
         debug_assert_eq!(self.requests.get(), 0, "each of them holds its connection");
         self.metrics.connection_closed(self.protocol);
+        if let Some(presence) = self.presence.take() {
+            // The gateway has no time left for a task that has not come to its end.
+            presence.close(self.end.get().unwrap_or(Disconnect::Drain));
+        }
     }
 }
 
@@ -207,7 +219,13 @@ impl Service {
             bell,
             date: Date::default(),
             h1_accepted: h1::Accepted::default(),
+            reporter: None,
         }
+    }
+
+    /// Has the fleet's stream told of its connections.
+    pub(crate) fn telling(self, reporter: Option<Rc<Reporter>>) -> Self {
+        Self { reporter, ..self }
     }
 
     /// Answers one request of h2 or h3.
@@ -270,6 +288,7 @@ impl Service {
         let duration = now - busy.since.instant;
         connection.idle_since.set(now);
         connection.tally.count(taken.is_ok());
+        connection.count_answer(taken.is_ok());
         self.tell(busy, taken.as_ref().err(), duration);
         let answer = match taken {
             Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
@@ -311,6 +330,7 @@ impl Service {
         let notice = connection.caller.expiry_notice(busy.since.wall)?;
         if !connection.is_noticed.replace(true) {
             self.metrics.certificate_expiring();
+            connection.note_expiry();
         }
         Some(notice.clone())
     }
@@ -320,6 +340,10 @@ impl Service {
     fn refuse(&self, connection: &Connection, refusal: &Refusal) -> Response<Bytes> {
         if let Some(scope) = refusal.limit() {
             self.metrics.refused(scope);
+            connection.count_limited(self, scope);
+        }
+        if matches!(refusal, Refusal::CertificateExpired) {
+            connection.note_end(Disconnect::Expired);
         }
         if reply::ends_connection(refusal) {
             connection.close();
@@ -328,31 +352,6 @@ impl Service {
         self.metrics.refusal(problem.code);
         standing::write_down_refusal(connection, self, refusal, &problem);
         reply::refused(refusal, &problem)
-    }
-
-    /// Counts and writes down that a connection was ended because it cost more than it brought.
-    #[cold]
-    fn end_flood(&self, connection: &Connection) {
-        self.metrics.flood_ended();
-        let peer = connection.peer();
-        self.audit.record(Event::FloodEnded { peer });
-    }
-
-    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
-    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
-    /// could tell the client.
-    fn lingers(&self, connection: &Connection) -> Option<Instant> {
-        let until = connection.idle_since() + NEXT_REQUEST_GRACE;
-        let may_go_on =
-            !connection.is_closing() && connection.caller.standing.get() == Standing::Good;
-        (may_go_on && until > Instant::now()).then_some(until)
-    }
-
-    /// Whether the connection is to end once nothing is in flight on it.
-    fn is_over(&self, connection: &Connection) -> bool {
-        let has_fallen = connection.caller.standing.get() != Standing::Good;
-        let is_cut = has_fallen && connection.has_asked.get();
-        connection.is_closing() || is_cut || self.bell.is_draining()
     }
 }
 

@@ -15,6 +15,7 @@ mod refusal;
 mod routes;
 mod sender;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +95,8 @@ pub(crate) struct Admitted<'c> {
     sender: Sender<'c>,
     limits: &'c DeviceLimits,
     permit: Permit,
+    /// Where the bytes of the body are told once it is accepted.
+    accepted_bytes: &'c Cell<u64>,
 }
 
 impl Ingest {
@@ -152,6 +155,7 @@ impl Ingest {
             sender,
             limits,
             permit,
+            accepted_bytes: &caller.accepted_bytes,
         })
     }
 
@@ -162,6 +166,7 @@ impl Ingest {
             sender,
             limits,
             permit,
+            accepted_bytes,
         } = request;
         let mut costs = Costs {
             ingest: self,
@@ -172,13 +177,17 @@ impl Ingest {
         costs.hold(0)?;
         if !sender.head.is_plain() {
             // Boxed, as it is rare: every request would be as large.
-            return Box::pin(self.take_apart(sender, body, costs)).await;
+            let bytes = Box::pin(self.take_apart(sender, body, costs)).await?;
+            accepted_bytes.set(bytes as u64);
+            return Ok(());
         }
         let bounds = self.bounds(&sender.head, self.rules.record_bytes_max());
         let payload = body::read(body, bounds, &mut costs).await?;
-        let stream = sender.stream;
+        let (stream, bytes) = (sender.stream, payload.len());
         let record = self.one_record(sender, payload, costs.permit)?;
-        safe(self.batcher.push(stream, record).await)
+        safe(self.batcher.push(stream, record).await)?;
+        accepted_bytes.set(bytes as u64);
+        Ok(())
     }
 
     /// The one record of a request, judged.

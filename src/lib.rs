@@ -11,6 +11,7 @@
 //! 5. [`http`]: h1, h2 and h3 are thin adapters over one service.
 //! 6. [`ingest`]: the hot path: [`limits`], [`admission`], the body, its stream's [`rules`], a
 //!    [`record`], the ack.
+//!    [`events`] tells of the fleet beside it.
 //! 7. [`batcher`]: a worker's lanes seal batches, which cross by the [`handover`].
 //! 8. [`delivery`]: one thread keeps the sink busy and watches whether it is there; [`health`] is
 //!    what it finds.
@@ -35,6 +36,7 @@ mod config;
 mod delivery;
 mod devices;
 mod durable;
+mod events;
 mod gateway;
 mod handover;
 mod health;

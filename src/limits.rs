@@ -291,6 +291,12 @@ impl DeviceLimits {
             .map_err(Denied::at(Scope::DeviceBytes))
     }
 
+    /// Counts a refusal of the device, whichever bucket it was. Gives how many there were since the
+    /// last notice, this one included, where it is time for another: at most one a minute.
+    pub(crate) fn note_refusal(&self, now: Nanos) -> Option<u32> {
+        self.buckets.note_refusal(now)
+    }
+
     /// Whether a body of so many bytes can never pass: 413, not 429.
     pub fn bytes_exceed_burst(&self, bytes: u64) -> bool {
         self.bytes.get().exceeds_burst(bytes)

@@ -97,6 +97,14 @@ impl Timestamp {
         format!("{at:.0}")
     }
 
+    /// The time in RFC 3339, in UTC, with milliseconds; one that cannot be written so is the last that
+    /// can.
+    pub(crate) fn rfc3339_millis(self) -> String {
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
+        format!("{at:.3}")
+    }
+
     /// The time as HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for
     /// its year is the latest, in certificates too.
     pub fn http_date(self) -> HeaderValue {
@@ -115,6 +123,9 @@ pub enum RecordId {
     /// 1 to 64 visible ASCII characters, as the client sent them.
     Key(Box<str>),
 }
+
+/// The length of a UUID as text.
+const UUID_CHARS: usize = 36;
 
 /// The longest `Idempotency-Key`, in characters.
 pub(crate) const RECORD_ID_CHARS_MAX: usize = 64;
@@ -142,6 +153,12 @@ impl RecordId {
     pub(crate) fn of_part(&self, index: usize) -> Self {
         let mut buffer = [0; 36];
         Self::Key(format!("{}/{index}", self.as_str(&mut buffer)).into())
+    }
+
+    /// The place of a device for a record that has none. No device goes by it: it is the record's own.
+    pub(crate) fn as_device(&self) -> DeviceId {
+        let mut buffer = [0; UUID_CHARS];
+        DeviceId(self.as_str(&mut buffer).into())
     }
 
     /// The id as text, written into `buffer` where it has to be made.
@@ -210,6 +227,20 @@ pub struct Record {
 }
 
 impl Record {
+    /// The key by which the stream keeps the order of records: their device. `None` for a record of
+    /// no device, which has its own id in that place.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<&str> {
+        let device = self.device.as_str();
+        let is_own_id = match &self.id {
+            RecordId::Uuid(uuid) if device.len() == UUID_CHARS => {
+                device == uuid.hyphenated().encode_lower(&mut [0; UUID_CHARS])
+            }
+            _ => false,
+        };
+        (!is_own_id).then_some(device)
+    }
+
     /// Counts bytes that a device or a rule may make as many as it likes: the payload and further
     /// headers.
     #[inline]

@@ -109,6 +109,20 @@ word! {
     }
 }
 
+word! {
+    /// Why a connection has ended.
+    pub(crate) Disconnect {
+        Closed = "closed",
+        Idle = "idle",
+        Lost = "lost",
+        Revoked = "revoked",
+        Denied = "denied",
+        Expired = "expired",
+        Flood = "flood",
+        Drain = "drain",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_local};
+use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_local, yield_now};
 use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Place, Quic, Trust, WorkerConnectionIds};
@@ -23,6 +23,7 @@ use crate::batcher::idle::IdleSignal;
 use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
 use crate::delivery::STRAGGLERS_MAX;
+use crate::events::{Events, Reporter};
 use crate::handover::{self, Receiver, Sender};
 use crate::http::Service;
 use crate::http::bell::Bell;
@@ -42,6 +43,9 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the hurry to the end of a worker, in all.
 pub(crate) const HURRY_TIMEOUT: Duration =
     LAST_BATCHES_TIMEOUT.saturating_add(LAST_ANSWERS_TIMEOUT);
+
+/// A listener's task has those of its connections.
+const TASK_LEVELS: usize = 2;
 
 /// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61
 /// would let handshakes that are refused, or a flooded connection that gives way, hold up a request
@@ -63,6 +67,8 @@ pub(crate) struct Blueprint {
     pub capacity: Arc<Capacity>,
     pub routes: Arc<Routes>,
     pub rulebook: Rulebook,
+    /// What tells of the fleet, where anything does.
+    pub events: Option<Events>,
     pub phases: Phases,
 }
 
@@ -108,7 +114,8 @@ async fn serve(
         let batcher = batcher.clone();
         async move { batcher.run(settled, idle).await }
     });
-    let service = blueprint.service(own.observers, batcher.clone());
+    let reporter = blueprint.reporter(&batcher);
+    let service = blueprint.service(own.observers, batcher.clone(), reporter.clone());
     let acceptor = blueprint.acceptor(service);
     let mut serving = Serving::new();
     if let Some(udp) = own.sockets.udp {
@@ -117,7 +124,21 @@ async fn serve(
     }
     let tcp = tokio::net::TcpListener::from_std(own.sockets.tcp)?;
     serving.spawn_local(acceptor.run_tcp(tcp, own.listening));
-    finish(&blueprint.phases, &batcher, serving, batching).await
+    let finished = finish(&blueprint.phases, &batcher, serving, batching).await;
+    if let Some(reporter) = reporter {
+        report_rest(&reporter, &batcher).await;
+    }
+    finished
+}
+
+/// Tells what is left to tell of connections, those included that were cut off in a hurry.
+async fn report_rest(reporter: &Reporter, batcher: &Batcher) {
+    // Tasks that were given up are dropped when their turns come, and theirs after them.
+    for _ in 0..TASK_LEVELS {
+        yield_now().await;
+    }
+    reporter.tell_rest();
+    batcher.send_posted();
 }
 
 /// Builds the rooms of one worker, from the last that a record passes to the first.
@@ -131,17 +152,30 @@ impl Blueprint {
         // A straggler has left its lane: a part of it may be on its way, and then the rest.
         let (home, settled) = handover::channel(batches_max + 2 * STRAGGLERS_MAX);
         let batcher = Batcher::new(self.streams, self.batch, self.ack, delivery, home, metrics);
+        let batcher = batcher.with_own_stream(self.events.as_ref().map(Events::stream));
         (Rc::new(batcher), settled)
     }
 
-    fn service(&self, observers: WorkerObservers, batcher: Rc<Batcher>) -> Service {
+    /// Tells of connections, by the worker's own batcher.
+    fn reporter(&self, batcher: &Rc<Batcher>) -> Option<Rc<Reporter>> {
+        let reporter = Rc::new(Reporter::new(self.events.as_ref()?, batcher.clone()));
+        spawn_local(reporter.clone().run());
+        Some(reporter)
+    }
+
+    fn service(
+        &self,
+        observers: WorkerObservers,
+        batcher: Rc<Batcher>,
+        reporter: Option<Rc<Reporter>>,
+    ) -> Service {
         let (gate, routes) = (self.gate.clone(), self.routes.clone());
         let ingest = Ingest::new(&self.http, gate, routes, batcher);
         let ingest = ingest.with_rules(self.rulebook.clone());
         let tls = &self.trust.tls;
         let (revocation, devices) = (tls.revocation.clone(), tls.devices.clone());
         let bell = Bell::hang(self.phases.clone(), revocation, devices);
-        Service::new(&self.http, ingest, observers, bell, self.alt_svc.clone())
+        Service::new(&self.http, ingest, observers, bell, self.alt_svc.clone()).telling(reporter)
     }
 
     fn acceptor(&self, service: Service) -> Rc<Acceptor> {

@@ -40,7 +40,7 @@ const RANKS: &[&[&str]] = &[
     &["sink::file", "sink::kafka", "sink::kinesis"],
     &["delivery"],
     &["batcher", "limits", "admission", "identity", "rules"],
-    &["ingest"],
+    &["ingest", "events"],
     &["tls"],
     &["http"],
     &["accept", "telemetry::admin"],
@@ -238,7 +238,7 @@ const WALLS: &[Wall] = &[
 const UNSAFE_MODULES: &[(&str, &str)] = &[
     (
         "config::host",
-        "getrlimit and setrlimit: the open-file limit; sched_setscheduler: delivery lets workers go on",
+        "getrlimit and setrlimit: the open-file limit; sched_setscheduler: delivery lets workers go on; gethostname: a replica's name",
     ),
     ("accept::steer", "setsockopt: SO_ATTACH_REUSEPORT_CBPF"),
     (

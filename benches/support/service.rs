@@ -216,6 +216,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
         content_types: Default::default(),
         address,
         address_limits,
+        accepted_bytes: Default::default(),
     }
 }
 

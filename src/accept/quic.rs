@@ -17,7 +17,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted, WorkerConnectionIds, pace};
+use super::{
+    Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted, WorkerConnectionIds, attended, pace,
+};
 use crate::http::{self, Connection};
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
@@ -220,15 +222,17 @@ impl Acceptor {
             quic,
             chain,
             vetted,
+            is_resumed,
         } = shaken;
         let caller = self.caller(chain.as_deref(), vetted, address, address_limits);
         let Some(_seat) = self.seat(&caller, chain.as_deref(), "quic") else {
             return quic.close(H3_EXCESSIVE_LOAD, b"");
         };
-        // What only a handshake needs is not kept for as long as the connection.
-        drop(chain);
         self.count(Handshake::Accepted);
         let connection = Connection::new(Protocol::H3, caller, &self.service);
+        let connection = attended(connection, &self.service, is_resumed, chain.as_deref());
+        // What only a handshake needs is not kept for as long as the connection.
+        drop(chain);
         Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
     }
 
@@ -258,6 +262,7 @@ impl Acceptor {
                 quic,
                 chain,
                 vetted,
+                is_resumed: !note.has_verified(),
             }),
             // Dropped, the connection is closed.
             Err(result) => Err(Failed::after(result, chain.as_deref())),
@@ -292,6 +297,8 @@ struct Shaken {
     chain: Option<Vec<CertificateDer<'static>>>,
     /// What has been found out about the client.
     vetted: Vetted,
+    /// The session is that of an earlier connection.
+    is_resumed: bool,
 }
 
 fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
@@ -302,7 +309,7 @@ fn client_chain(quic: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>
 /// Why a handshake failed: because of the certificate that its verifier has noted, or as its alert
 /// says.
 fn failure(error: &quinn::ConnectionError, note: &Note) -> Failed {
-    if let Some(refused) = note.get() {
+    if let Some(refused) = note.refused() {
         return Failed {
             result: refused.reason,
             certificate: refused.certificate.clone().map(Box::new),

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::capacity::Seat;
 use super::pace::Pace;
-use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted};
+use super::{Acceptor, Failed, HANDSHAKE_GRACE, Permits, Vetted, attended};
 use crate::http::{self, Connection};
 use crate::lifecycle::{Phase, Token};
 use crate::limits::AddressLimits;
@@ -193,6 +193,8 @@ impl Acceptor {
             Handshake::Accepted
         });
         let connection = Connection::new(protocol, caller, &self.service);
+        let (is_resumed, chain) = (stream.is_resumed(), stream.peer_certificates());
+        let connection = attended(connection, &self.service, is_resumed, chain);
         Some((self.serving(stream, protocol, connection), seat))
     }
 

@@ -133,8 +133,8 @@ impl Group {
             "  {stream}: {}, {} bytes, received {} to {}{reason}",
             self.records,
             self.payload_bytes,
-            line::rfc3339(self.oldest),
-            line::rfc3339(self.newest)
+            self.oldest.rfc3339_millis(),
+            self.newest.rfc3339_millis()
         )
     }
 }

@@ -3,7 +3,7 @@
 //! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files
 //! before. Nothing here fails: where the system does not say, a small machine is assumed.
 
-#![allow(unsafe_code)] // getrlimit, setrlimit, sched_setscheduler
+#![allow(unsafe_code)] // getrlimit, setrlimit, sched_setscheduler, gethostname
 
 use std::fs;
 use std::io::IsTerminal;
@@ -41,6 +41,7 @@ pub(crate) fn default_of(name: &str) -> Option<String> {
         "FOREBAY_WORKERS" => Some(workers().to_string()),
         "FOREBAY_CONNECTIONS_MAX" => Some(connections_within(open_files_max()).to_string()),
         "FOREBAY_HANDSHAKES_MAX" => Some(handshakes_within(memory_bytes()).to_string()),
+        "FOREBAY_REPLICA" => Some(replica(&host_name())),
         "FOREBAY_MEMORY_MAX" => Some(format!("{}MiB", records_mebibytes(memory_bytes()))),
         "FOREBAY_LOG_FORMAT" => Some(
             if std::io::stderr().is_terminal() {
@@ -52,6 +53,38 @@ pub(crate) fn default_of(name: &str) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// Whether a character may stand in the name of a replica: one that a URI needs not escape (RFC 3986
+/// section 2.3).
+pub(crate) fn is_replica_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~-".contains(&byte)
+}
+
+/// The name of a replica on the host of this name.
+fn replica(host: &str) -> String {
+    let mut replica = String::with_capacity(host.len());
+    for byte in host.trim().bytes() {
+        replica.push(if is_replica_byte(byte) {
+            byte.into()
+        } else {
+            '-'
+        });
+    }
+    match replica.is_empty() {
+        true => "localhost".to_owned(),
+        false => replica,
+    }
+}
+
+/// The name that this host goes by; empty where the system does not say.
+fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: the pointer is to as many bytes as are told, which the call may write to; the last one
+    // is not among them, and stays the end of the text.
+    let _ = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let end = name.iter().position(|byte| *byte == 0);
+    String::from_utf8_lossy(&name[..end.unwrap_or(0)]).into_owned()
 }
 
 /// The cores this process may use: its affinity mask, within its control group's quota.
@@ -248,6 +281,13 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_goes_by_its_hosts_name() {
+        assert_eq!(replica("gw-1.example_net\n"), "gw-1.example-net");
+        assert_eq!(replica(""), "localhost");
+        assert!(!host_name().is_empty());
+    }
+
+    #[test]
     fn every_default_of_this_machine_is_one() {
         assert!((1..=WORKERS_MAX).contains(&workers()));
         assert!(memory_bytes() > 1 << 20);
@@ -257,6 +297,7 @@ mod tests {
             "FOREBAY_HANDSHAKES_MAX",
             "FOREBAY_MEMORY_MAX",
             "FOREBAY_LOG_FORMAT",
+            "FOREBAY_REPLICA",
         ] {
             assert!(
                 default_of(name).is_some_and(|value| !value.is_empty()),

@@ -6,6 +6,7 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
+mod events;
 mod http;
 mod listen;
 
@@ -148,7 +149,9 @@ impl Reader<'_> {
         let streams = self.optional("FOREBAY_STREAMS", value::streams);
         let access = |text: &str| value::stream_access(text, streams.as_deref());
         let rules = |text: &str| value::stream_rules(text, streams.as_deref());
+        let events = self.events(streams.as_deref());
         let mut config = Config {
+            events,
             listen: self.listen(),
             admin_listen: self.value("FOREBAY_ADMIN_LISTEN", address, ([127, 0, 0, 1], 0).into()),
             tls: self.tls(),

@@ -562,3 +562,31 @@ fn flags_and_variables_lead_to_each_other() {
     flags.dedup();
     assert_eq!(flags.len(), VARIABLES.len());
 }
+
+#[test]
+fn events_have_a_stream_of_those_that_there_are() {
+    const STREAMS: (&str, &str) = ("FOREBAY_STREAMS", "telemetry,fleet");
+    const STREAM: (&str, &str) = ("FOREBAY_EVENTS_STREAM", "fleet");
+    assert!(load(&[STREAMS], &[]).unwrap().events.is_none());
+    let config = load(&[STREAMS, STREAM], &[]).unwrap();
+    let events = config.events.unwrap();
+    assert_eq!(events.stream, StreamIndex(1));
+    assert!(events.usage_interval.is_none() && !events.replica.is_empty());
+    let interval = ("FOREBAY_USAGE_INTERVAL", "90s");
+    let replica = ("FOREBAY_REPLICA", "gw-1");
+    let config = load(&[STREAMS, STREAM, interval, replica], &[]).unwrap();
+    let events = config.events.unwrap();
+    assert_eq!(events.usage_interval, Some(Duration::from_secs(90)));
+    assert_eq!(events.replica, "gw-1");
+    for (environment, fault) in [
+        (&[STREAM][..], "is not one of FOREBAY_STREAMS"),
+        (&[interval], "does nothing without FOREBAY_EVENTS_STREAM"),
+        (
+            &[STREAMS, STREAM, ("FOREBAY_REPLICA", "a b")],
+            "A-Za-z0-9._~-",
+        ),
+    ] {
+        let faults = faults(environment);
+        assert!(faults.len() == 1 && faults[0].contains(fault), "{faults:?}");
+    }
+}

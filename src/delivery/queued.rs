@@ -10,6 +10,10 @@
 //! that is counted and told. When the gateway leaves, what waits is tried until it hurries, and
 //! then spooled where there is a spool. What is left counts in
 //! [`Promised`](super::promised::Promised).
+//!
+//! The gateway's own records, events of the fleet, go the same way, whatever the ack mode. Nobody
+//! was promised them, so they count for nobody, and a gateway that leaves does not wait for their
+//! stream where that is away.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -37,6 +41,8 @@ pub(super) struct Queued {
     way: Way,
     alarm: Alarm,
     promised: Promised,
+    /// The stream of the gateway's own records.
+    own_stream: Option<StreamIndex>,
     /// One for each stream, with its index.
     flows: RefCell<Vec<Flow>>,
     /// The stream whose turn it is.
@@ -65,13 +71,19 @@ struct Unsafe {
 }
 
 impl Queued {
-    pub(super) fn new(way: Way, alarm: Alarm, promised: Promised) -> Self {
+    pub(super) fn new(
+        way: Way,
+        alarm: Alarm,
+        promised: Promised,
+        own_stream: Option<StreamIndex>,
+    ) -> Self {
         let flows = way.outlet().names.iter().map(|_| Flow::default());
         Self {
             flows: RefCell::new(flows.collect()),
             way,
             alarm,
             promised,
+            own_stream,
             turn: Cell::new(0),
             changed: Notify::new(),
         }
@@ -79,6 +91,16 @@ impl Queued {
 
     fn outlet(&self) -> &Outlet {
         self.way.outlet()
+    }
+
+    /// Whether the stream's records are the gateway's own.
+    fn is_own(&self, stream: StreamIndex) -> bool {
+        self.own_stream == Some(stream)
+    }
+
+    /// Where records of the stream count that were answered; `None` for the gateway's own.
+    fn promised(&self, stream: StreamIndex) -> Option<&Promised> {
+        (!self.is_own(stream)).then_some(&self.promised)
     }
 
     /// Ends when no more batches come.
@@ -89,12 +111,14 @@ impl Queued {
     /// Takes in a batch that nobody waits for, and sends it home at once.
     pub(super) fn queue(&self, batch: Batch) {
         debug_assert!(batch.is_answered() && !self.intake().has_ended());
-        let stream = batch.stream.get();
+        let stream = batch.stream;
         let (mut records, receipt) = batch.into_parts();
-        self.promised.made(records.len());
+        if let Some(promised) = self.promised(stream) {
+            promised.made(records.len());
+        }
         let mut flows = self.flows.borrow_mut();
         for record in records.drain(..) {
-            flows[stream].push(in_memory(record));
+            flows[stream.get()].push(in_memory(record));
         }
         drop(flows);
         receipt.settle(records, Outcomes::DELIVERED);
@@ -119,6 +143,10 @@ impl Queued {
                 break;
             }
             self.wait_for_change(&mut waves).await;
+        }
+        self.tell_of_lost_events();
+        if matches!(self.way, Way::Direct(_)) {
+            return;
         }
         // What the sink takes after all need not stay on disk.
         let answered = async { while waves.join_next().await.is_some() {} };
@@ -162,22 +190,38 @@ impl Queued {
             // Those that the sink has no room for are spooled.
             Way::Spooling(_) => in_flight < 2 * batches_max,
             Way::Direct(_) => {
-                in_flight < batches_max
-                    && !outlet.ending.is_hurrying()
-                    && outlet.watch.answers(stream)
+                // Whoever was answered knows of records that are left; of events nobody would.
+                let may_go = !outlet.ending.is_hurrying() || self.is_own(stream);
+                in_flight < batches_max && may_go && outlet.watch.answers(stream)
             }
         }
     }
 
     fn is_done(&self) -> bool {
         let flows = self.flows.borrow();
-        let is_hurrying = self.outlet().ending.is_hurrying();
-        // Nobody waits for the sink then, only for the disk.
-        let nothing_moves = match &self.way {
-            Way::Direct(_) => true,
-            Way::Spooling(_) => flows.iter().all(|flow| flow.in_flight() == 0),
-        };
-        flows.iter().all(Flow::is_empty) || (is_hurrying && nothing_moves)
+        let mut streams = (0..).map(StreamIndex).zip(flows.iter());
+        streams.all(|(stream, flow)| flow.is_empty() || self.is_given_up(stream, flow))
+    }
+
+    /// Whether what is left of a stream is not waited for: in a hurry nobody waits for the sink, only
+    /// for the disk; and for the gateway's own records only while their stream is there.
+    fn is_given_up(&self, stream: StreamIndex, flow: &Flow) -> bool {
+        let (outlet, is_own) = (self.outlet(), self.is_own(stream));
+        let is_hurrying = outlet.ending.is_hurrying();
+        let is_away = is_own && !outlet.watch.answers(stream);
+        match &self.way {
+            Way::Direct(_) => is_away || (is_hurrying && !is_own),
+            Way::Spooling(_) => (is_away || is_hurrying) && flow.in_flight() == 0,
+        }
+    }
+
+    fn tell_of_lost_events(&self) {
+        let flows = self.flows.borrow();
+        let waiting = self.own_stream.map(|stream| flows[stream.get()].size());
+        let events = waiting.map_or(0, |waiting| waiting.records);
+        if events > 0 {
+            tracing::warn!(events, "events of the fleet could not be delivered: lost");
+        }
     }
 
     /// When something that has failed may be tried again.
@@ -232,7 +276,9 @@ impl Queued {
         let safe = part.positions.len();
         debug_assert!(safe <= sent.records);
         sent.records -= safe;
-        self.promised.kept(safe);
+        if let Some(promised) = self.promised(sent.stream) {
+            promised.kept(safe);
+        }
         let is_free = |device: &DeviceId| !part.waiting.contains(device);
         let (free, waiting) = std::mem::take(&mut sent.devices)
             .into_iter()
@@ -254,7 +300,9 @@ impl Queued {
         let unsafe_records = again.len() + refused.len();
         debug_assert!(unsafe_records <= sent.records);
         let safe = sent.records - unsafe_records;
-        self.promised.kept(safe);
+        if let Some(promised) = self.promised(sent.stream) {
+            promised.kept(safe);
+        }
         self.tell_of_dropped(sent.stream, &refused);
         let fared = Fared::of(safe + refused.len() > 0, !again.is_empty());
         let flow = &mut self.flows.borrow_mut()[sent.stream.get()];
@@ -264,9 +312,17 @@ impl Queued {
     }
 
     fn tell_of_dropped(&self, stream: StreamIndex, refused: &[Reason]) {
-        if let Some(reason) = refused.first() {
-            let (stream, records) = (self.outlet().name(stream), refused.len());
-            self.outlet().metrics.records_dropped(records);
+        let Some(reason) = refused.first() else {
+            return;
+        };
+        let (metrics, records) = (&self.outlet().metrics, refused.len());
+        let is_own = self.is_own(stream);
+        let stream = self.outlet().name(stream);
+        if is_own {
+            metrics.events().dropped(records);
+            tracing::warn!(stream, %reason, records, "events are refused for good: dropped");
+        } else {
+            metrics.records_dropped(records);
             tracing::error!(
                 stream, %reason, records,
                 "refused for good after they were answered, and there is no spool to set them aside: dropped"

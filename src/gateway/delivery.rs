@@ -18,7 +18,7 @@ use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised, STRAGGLERS_M
 use crate::handover::Receiver;
 use crate::health::Health;
 use crate::lifecycle::Phases;
-use crate::record::Batch;
+use crate::record::{Batch, StreamIndex};
 use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::words::Reload;
@@ -65,6 +65,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     promised: Promised,
     phases: Phases,
+    /// The stream of the fleet's events.
+    own_stream: Option<StreamIndex>,
 }
 
 impl Parts {
@@ -80,6 +82,7 @@ impl Parts {
             metrics,
             promised: Promised::default(),
             phases: foundation.phases.clone(),
+            own_stream: config.events.as_ref().map(|events| events.stream),
         })
     }
 
@@ -114,7 +117,8 @@ impl Parts {
         };
         let sink = Sink::open(&self.sink, self.sink_options, on_password).await?;
         let delivery = Delivery::new(sink, self.backlog, self.health, self.metrics, self.options)
-            .counting(self.promised);
+            .counting(self.promised)
+            .with_own_stream(self.own_stream);
         Ok(delivery)
     }
 }

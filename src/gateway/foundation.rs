@@ -57,6 +57,9 @@ fn first_health(config: &Config) -> Health {
     if config.spool.is_some() {
         health = health.with_disk();
     }
+    if let Some(events) = &config.events {
+        health = health.with_events(events.stream);
+    }
     match config.ack.mode {
         AckMode::Durable => health,
         AckMode::Queued => health.with_memory(),

@@ -14,6 +14,7 @@ use super::shutdown::Shutdown;
 use super::threads::WorkerThread;
 use crate::accept::{Capacity, Trust};
 use crate::config::Config;
+use crate::events::Events;
 use crate::handover::Sender;
 use crate::identity::Identity;
 use crate::ingest::Routes;
@@ -79,8 +80,14 @@ pub(crate) fn blueprint(
         capacity: Arc::new(Capacity::new(config.listen.connections)),
         routes: Arc::new(routes(config, &reloaded.tls)),
         rulebook: reloaded.rules.rulebook(),
+        events: events(config, foundation),
         phases: foundation.phases.clone(),
     })
+}
+
+fn events(config: &Config, foundation: &Foundation) -> Option<Events> {
+    let metrics = foundation.observers.metrics.events();
+    Some(Events::new(config.events.as_ref()?, metrics))
 }
 
 fn trust(config: &Config, reloader: &Reloader) -> Trust {
@@ -94,7 +101,11 @@ fn trust(config: &Config, reloader: &Reloader) -> Trust {
 
 fn routes(config: &Config, reloader: &Reloader) -> Routes {
     let authorities = authorities(reloader.certificate(), &config.http.authorities);
-    Routes::new(authorities, &config.streams, &config.stream_access)
+    let routes = Routes::new(authorities, &config.streams, &config.stream_access);
+    match &config.events {
+        Some(events) => routes.closing(events.stream),
+        None => routes,
+    }
 }
 
 /// Tells a TCP client that HTTP/3 is served on the same port, and that it may remember that for a

@@ -51,7 +51,9 @@ pub(crate) async fn until_cut<F: Future<Output = ()>>(
         if cut.poll_due(connection, service, context).is_ready() {
             return Poll::Ready(());
         }
-        serving.as_mut().poll(context)
+        let served = serving.as_mut().poll(context);
+        connection.tell_news();
+        served
     })
     .await;
 }

@@ -31,7 +31,7 @@ use super::discard::{discard, discard_pieces};
 use super::overhead::{is_head_paid, is_rest_paid};
 use super::{Answer, Busy, Connection, Service, reply};
 use crate::ingest::{Admitted, Refusal};
-use crate::words::Protocol;
+use crate::words::{Disconnect, Protocol};
 pub(crate) use answer::Accepted;
 use body::{Unread, WireBody};
 use head::{Framing, Parsed};
@@ -59,6 +59,7 @@ where
         if wire.overhead.is_spent() {
             service.end_flood(&connection);
         }
+        service.end(&connection);
     }
 }
 
@@ -88,11 +89,22 @@ impl<'s, S: Stream> Served<'s, S> {
             match self.exchange(request).await {
                 Ok(After::Request) if !self.service.is_over(self.connection) => {}
                 Ok(After::Request) => break,
-                Ok(After::End) => return self.leave_unread().await,
-                Err(_) => return,
+                Ok(After::End) => {
+                    self.note_end();
+                    return self.leave_unread().await;
+                }
+                Err(_) => return self.connection.note_end(Disconnect::Lost),
             }
         }
+        self.note_end();
         self.wire.shutdown().await;
+    }
+
+    /// Notes whether the client is there still, when nothing more is read.
+    fn note_end(&self) {
+        if self.wire.is_lost {
+            self.connection.note_end(Disconnect::Lost);
+        }
     }
 
     /// Waits for a request; `None` when the client has gone, time is out, or no request is wanted
@@ -125,7 +137,12 @@ impl<'s, S: Stream> Served<'s, S> {
                 None => return Poll::Ready(None),
             }
         }
-        self.wire.poll_passed(context).map(|()| None)
+        ready!(self.wire.poll_passed(context));
+        connection.note_end(match self.wire.has_gathered() {
+            true => Disconnect::Lost,
+            false => Disconnect::Idle,
+        });
+        Poll::Ready(None)
     }
 
     /// Takes the request in and answers it. What is left of a refused body is read on, where a

@@ -10,12 +10,12 @@
 
 mod heads;
 mod metered;
+mod vigil;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -28,14 +28,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use super::cut::until_cut;
-use super::deadline::Deadline;
 use super::discard::discard;
 use super::overhead::{BURST_BYTES, is_rest_paid, paid_head_bytes};
 use super::reply::go_on;
 use super::{Connection, HEAD_BYTES_MAX, Service, fields, request_head};
 use crate::ingest::{Body, BrokenBody};
-use heads::Head;
+use crate::words::Disconnect;
 use metered::{Meter, Metered};
+use vigil::{Over, Stage, Vigil};
 
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 128;
@@ -84,9 +84,6 @@ const HEAD_LIST_BYTES: u32 = 4 * HEAD_BYTES_MAX as u32;
 
 const _: () = assert!(HEAD_LIST_BYTES as usize > HEAD_BYTES_MAX);
 
-/// How long the last frames to a client whose head does not end have to leave.
-const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
 const HPACK_TABLE_BYTES: u32 = 4096;
 
@@ -106,14 +103,17 @@ where
             meter: &meter,
         };
         let mut serving = pin!(async {
-            if let Ok(Ok(h2)) = timeout(service.idle_timeout, handshake).await {
-                served.serve_requests(h2).await;
+            match timeout(service.idle_timeout, handshake).await {
+                Ok(Ok(h2)) => served.serve_requests(h2).await,
+                Ok(Err(error)) => served.note_failure(&error),
+                Err(_) => connection.note_end(Disconnect::Idle),
             }
         });
         until_cut(serving.as_mut(), &connection, &service).await;
         if meter.overhead.is_spent() {
             service.end_flood(&connection);
         }
+        service.end(&connection);
     }
 }
 
@@ -130,16 +130,6 @@ fn builder() -> Builder {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder
-}
-
-/// How far a connection is on its way to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// The client has been told to go: what it has begun is answered.
-    Draining,
-    /// The client has been told that this is the end, at this time.
-    Ending(Instant),
 }
 
 /// A connection that is being served.
@@ -161,7 +151,8 @@ impl Served<'_> {
         poll_fn(|context| {
             loop {
                 let begin = |(request, respond)| self.answer(request, respond);
-                if poll_begin(&mut h2, &mut requests, begin, context).is_ready() {
+                if let Poll::Ready(ended) = poll_begin(&mut h2, &mut requests, begin, context) {
+                    self.note_end(ended, !requests.is_empty());
                     return Poll::Ready(());
                 }
                 let has_answered = poll_answers(&mut requests, context);
@@ -175,12 +166,38 @@ impl Served<'_> {
                             vigil.stage = Stage::Ending(Instant::now());
                             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         }
-                        Over::Connection => return Poll::Ready(()),
+                        Over::Connection => {
+                            if vigil.stage == Stage::Open {
+                                self.connection.note_end(Disconnect::Idle);
+                            }
+                            return Poll::Ready(());
+                        }
                     }
                 }
             }
         })
         .await;
+    }
+
+    /// Notes how a connection has ended on which requests are in flight still, or none.
+    fn note_end(&self, ended: Result<(), h2::Error>, has_requests: bool) {
+        if let Err(error) = ended {
+            self.note_failure(&error);
+        }
+        if has_requests {
+            self.connection.note_end(Disconnect::Lost);
+        }
+    }
+
+    /// Notes that a connection broke. One that a client closes without a word of TLS did not.
+    fn note_failure(&self, error: &h2::Error) {
+        use std::io::ErrorKind::UnexpectedEof;
+        if error
+            .get_io()
+            .is_some_and(|error| error.kind() != UnexpectedEof)
+        {
+            self.connection.note_end(Disconnect::Lost);
+        }
     }
 
     /// Answers one request; what is left of its body is discarded while the answer is on its way.
@@ -209,19 +226,20 @@ impl Served<'_> {
 }
 
 /// Begins the requests that have come, as far as there is room. Ready when the connection is at its
-/// end.
+/// end, with how that came about.
 fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     h2: &mut server::Connection<T, Bytes>,
     requests: &mut FuturesUnordered<F>,
     begin: impl Fn(Begun) -> F,
     context: &mut Context<'_>,
-) -> Poll<()> {
+) -> Poll<Result<(), h2::Error>> {
     loop {
         debug_assert!(requests.len() <= REQUESTS_MAX);
         let has_room = requests.len() < REQUESTS_MAX;
         match ready!(poll_accept(h2, has_room, context)) {
-            Some(begun) => requests.push(begin(begun)),
-            None => return Poll::Ready(()),
+            Ok(Some(begun)) => requests.push(begin(begun)),
+            Ok(None) => return Poll::Ready(Ok(())),
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -235,73 +253,6 @@ fn poll_answers<F: Future>(requests: &mut FuturesUnordered<F>, context: &mut Con
     has_answered
 }
 
-/// What has gone on for too long.
-enum Over {
-    /// A head, or it is too large.
-    Head,
-    Connection,
-}
-
-/// The deadlines of a connection, and how far it is on its way to its end.
-struct Vigil<'c> {
-    served: Served<'c>,
-    stage: Stage,
-    deadline: Deadline,
-}
-
-impl<'c> Vigil<'c> {
-    fn new(served: Served<'c>) -> Self {
-        Self {
-            served,
-            stage: Stage::Open,
-            deadline: Deadline::until(Instant::now() + served.service.idle_timeout),
-        }
-    }
-
-    /// Waits until something has gone on for too long.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
-        let head = self.served.meter.head();
-        let is_ending = self.is_ending();
-        if head == Head::TooLarge && !is_ending {
-            return Poll::Ready(Over::Head);
-        }
-        // Either of these ends earlier than an idle connection.
-        if is_ending || head.open_since().is_some() {
-            self.deadline.hasten(self.next().1);
-        }
-        loop {
-            ready!(self.deadline.poll_passed(context));
-            let (over, at) = self.next();
-            if at <= Instant::now() {
-                return Poll::Ready(over);
-            }
-            self.deadline.reset(at);
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.stage, Stage::Ending(_))
-    }
-
-    /// What is over first, and when.
-    fn next(&self) -> (Over, Instant) {
-        let Served {
-            connection,
-            service,
-            meter,
-        } = self.served;
-        if let Stage::Ending(since) = self.stage {
-            return (Over::Connection, since + LAST_WORD_TIMEOUT);
-        }
-        let idle_until = connection.idle_since() + service.idle_timeout;
-        let head_since = meter.head().open_since();
-        match head_since.map(|since| since + service.header_timeout) {
-            Some(head_until) if head_until < idle_until => (Over::Head, head_until),
-            _ => (Over::Connection, idle_until),
-        }
-    }
-}
-
 /// A request that has come, and where its answer goes.
 type Begun = (Request<RecvStream>, SendResponse<Bytes>);
 
@@ -311,12 +262,12 @@ fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     h2: &mut server::Connection<T, Bytes>,
     has_room: bool,
     context: &mut Context<'_>,
-) -> Poll<Option<Begun>> {
+) -> Poll<Result<Option<Begun>, h2::Error>> {
     // An error has been told to the peer, if there still is one.
     if has_room {
-        h2.poll_accept(context).map(|accepted| accepted?.ok())
+        h2.poll_accept(context).map(Option::transpose)
     } else {
-        h2.poll_closed(context).map(|_| None)
+        h2.poll_closed(context).map_ok(|()| None)
     }
 }
 

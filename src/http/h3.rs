@@ -40,7 +40,7 @@ use super::overhead::{is_rest_paid, paid_head_bytes};
 use super::reply::{go_on, problem};
 use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
 use crate::ingest::{Field, Refusal, RequestHead, length};
-use crate::words::Protocol;
+use crate::words::{Disconnect, Protocol};
 use body::{QuicBody, Reading};
 use leave::Leave;
 use link::Link;
@@ -78,10 +78,14 @@ pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<
     };
     let mut serving = pin!(served.serve_requests());
     until_cut(serving.as_mut(), &served.connection, &service).await;
+    if let Some(end) = served.link.end() {
+        served.connection.note_end(end);
+    }
     served.link.close(Code::H3_NO_ERROR);
     if served.link.is_flood() {
         service.end_flood(&served.connection);
     }
+    service.end(&served.connection);
 }
 
 /// A connection that is being served.
@@ -126,7 +130,10 @@ impl Served<'_> {
             tokio::select! {
                 accepted = h3.accept() => match accepted {
                     Ok(Some(resolver)) => requests.push(Box::pin(self.answer(resolver))),
-                    Ok(None) | Err(_) => break,
+                    Ok(None) | Err(_) => {
+                        self.note_left_behind(!requests.is_empty());
+                        break;
+                    }
                 },
                 Some(is_answered) = requests.next() => {
                     if !unanswered.note(is_answered) {
@@ -145,6 +152,13 @@ impl Served<'_> {
             self.wait_for_last_answers().await;
         }
         self.link.close(Code::H3_NO_ERROR);
+    }
+
+    /// Notes that the client has gone and left requests behind that are in flight.
+    fn note_left_behind(&self, has_requests: bool) {
+        if has_requests && !self.leave.has_begun() {
+            self.connection.note_end(Disconnect::Lost);
+        }
     }
 
     /// Tells the client to go; whether what it has begun can still be answered. A connection that
@@ -227,6 +241,7 @@ impl Served<'_> {
         let metrics = &self.service.metrics;
         metrics.request(Protocol::H3, status, Duration::ZERO);
         metrics.refusal(problem(&Refusal::HeadTooLarge).code);
+        self.connection.count_answer(false);
     }
 
     /// Takes a request in whose head has come, and answers it.

@@ -4,10 +4,11 @@
 //! that has fallen stays so.
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::bell::Bell;
 use super::reply::Problem;
-use super::{Connection, Service};
+use super::{Connection, NEXT_REQUEST_GRACE, Service};
 use crate::devices::Verdict;
 use crate::ingest::{Refusal, Standing};
 use crate::limits::Limits;
@@ -99,4 +100,23 @@ fn write_down(connection: &Connection, service: &Service, standing: Standing) {
         Standing::Unpinned => cut("unpinned"),
         Standing::Denied => cut("denied"),
     });
+}
+
+impl Service {
+    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
+    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
+    /// could tell the client.
+    pub(super) fn lingers(&self, connection: &Connection) -> Option<Instant> {
+        let until = connection.idle_since() + NEXT_REQUEST_GRACE;
+        let may_go_on =
+            !connection.is_closing() && connection.caller.standing.get() == Standing::Good;
+        (may_go_on && until > Instant::now()).then_some(until)
+    }
+
+    /// Whether the connection is to end once nothing is in flight on it.
+    pub(super) fn is_over(&self, connection: &Connection) -> bool {
+        let has_fallen = connection.caller.standing.get() != Standing::Good;
+        let is_cut = has_fallen && connection.has_asked.get();
+        connection.is_closing() || is_cut || self.bell.is_draining()
+    }
 }

@@ -24,6 +24,8 @@ pub struct Caller {
     /// Where the connection came from.
     pub address: IpAddr,
     pub address_limits: AddressLimits,
+    /// The decoded bytes of the body that was accepted last, until they are counted.
+    pub accepted_bytes: Cell<u64>,
 }
 
 /// Whether a connection may go on. Once it has fallen, nothing is taken any more.

@@ -39,18 +39,20 @@ struct Judged {
 }
 
 impl Ingest {
-    /// Takes in what is not one record as it comes: a body that is encoded, or of many records.
+    /// Takes in what is not one record as it comes: a body that is encoded, or of many records. Gives
+    /// the decoded bytes of the body, of which every record is safe.
     pub(super) async fn take_apart(
         &self,
         sender: Sender<'_>,
         body: impl Body,
         mut costs: Costs<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<usize, Refusal> {
         let body = self.read_apart(&sender, body, &mut costs).await?;
-        let stream = sender.stream;
+        let (stream, bytes) = (sender.stream, body.len());
         if sender.head.form == Form::One {
             let record = self.one_record(sender, body, costs.permit)?;
-            return safe(self.batcher.push(stream, record).await);
+            safe(self.batcher.push(stream, record).await)?;
+            return Ok(bytes);
         }
         let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
         let now = self.gate.clock.now();
@@ -61,7 +63,8 @@ impl Ingest {
         let Judged { records, refused } = self.judge_all(&sender, body, places, costs.permit);
         let outcomes = self.batcher.push_all(stream, records).await;
         debug_assert_eq!(outcomes.len() + refused.len(), count);
-        verdicts(count, outcomes, refused).conclude()
+        verdicts(count, outcomes, refused).conclude()?;
+        Ok(bytes)
     }
 
     /// Reads a body to its end, decoded where it is encoded.

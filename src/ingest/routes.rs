@@ -106,6 +106,8 @@ struct Route {
     name: String,
     /// The devices that may write it; `None` is every device.
     devices: Option<Vec<WildMatch>>,
+    /// No device may, whatever else says so.
+    is_closed: bool,
 }
 
 impl Routes {
@@ -119,11 +121,18 @@ impl Routes {
         let route = |stream: &StreamConfig| Route {
             name: stream.name.clone(),
             devices: (!access.is_empty()).then(|| globs(access, &stream.name)),
+            is_closed: false,
         };
         Self {
             authorities: ArcSwap::from_pointee(authorities),
             streams: streams.iter().map(route).collect(),
         }
+    }
+
+    /// Closes a stream to all devices.
+    pub(crate) fn closing(mut self, stream: StreamIndex) -> Self {
+        self.streams[stream.get()].is_closed = true;
+        self
     }
 
     /// Replaces the gateway's names.
@@ -182,6 +191,9 @@ impl Routes {
 impl Route {
     #[inline]
     fn allows(&self, device: &DeviceId, own_streams: Option<&[Box<str>]>) -> bool {
+        if self.is_closed {
+            return false;
+        }
         if let Some(streams) = own_streams {
             return streams.iter().any(|name| **name == *self.name);
         }

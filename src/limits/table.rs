@@ -30,7 +30,7 @@ use std::sync::PoisonError;
 
 use hashbrown::HashTable;
 
-use super::sync::{Arc, ArcSwap, Mutex, MutexGuard};
+use super::sync::{Arc, ArcSwap, AtomicU64, Mutex, MutexGuard, Ordering};
 use super::token_bucket::{Bucket, Evicted, Nanos, Rule, Shortfall};
 
 /// Places that one insertion looks at before it gives up; the next one goes on from there. Bounds
@@ -43,28 +43,65 @@ const PLACES_MADE_AT_START_MAX: usize = 1 << 20;
 
 /// 128 bits of a keyed hash stand for the key itself. Among 10^9 keys two collide with a chance of
 /// 10^-21, and as the hash's secret is drawn at start nobody can search for a collision from
-/// outside.
+/// outside. Two words, as one of 128 bits would be aligned, and an entry larger for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct KeyHash(u128);
+struct KeyHash([u64; 2]);
 
 impl KeyHash {
     fn short(self) -> u64 {
-        self.0 as u64
+        self.0[1]
     }
 }
 
-/// The two buckets of a key.
+/// The two buckets of a key, and what has been told of refusals by either.
 #[derive(Debug)]
 struct BucketPair {
     key: KeyHash,
     both: [Bucket; 2],
+    refusals: Refusals,
+}
+
+/// The time between two notices of a key's refusals, in seconds.
+const NOTICE_SECONDS: u64 = 60;
+
+/// Refusals that nobody was told of, in the lower half, and the second before which nobody is told
+/// again, in the upper one; seconds are those of [`Nanos`], and last for 136 years.
+#[derive(Debug, Default)]
+struct Refusals(AtomicU64);
+
+impl Refusals {
+    /// Counts a refusal. Gives how many there were since the last notice, this one included, where
+    /// it is time for another.
+    fn note(&self, now: Nanos) -> Option<u32> {
+        let second = (now.0 / 1_000_000_000).min(u64::from(u32::MAX) - NOTICE_SECONDS);
+        let mut noted = self.0.load(Ordering::Relaxed);
+        loop {
+            let (quiet_until, untold) = (noted >> 32, (noted as u32).saturating_add(1));
+            let is_due = second >= quiet_until;
+            let next = match is_due {
+                true => (second + NOTICE_SECONDS) << 32,
+                false => quiet_until << 32 | u64::from(untold),
+            };
+            let swapped =
+                self.0
+                    .compare_exchange_weak(noted, next, Ordering::Relaxed, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return is_due.then_some(untold),
+                Err(seen) => noted = seen,
+            }
+        }
+    }
 }
 
 impl BucketPair {
     /// Buckets that are full from `instant` on.
     fn full_from(key: KeyHash, instant: Nanos) -> Self {
         let both = [(); 2].map(|()| Bucket::full_from(instant));
-        Self { key, both }
+        Self {
+            key,
+            both,
+            refusals: Refusals::default(),
+        }
     }
 
     /// Evicts both buckets or none; the error is no later than the instant at which both are full.
@@ -140,7 +177,7 @@ impl Table {
     fn key(&self, name: impl Hash) -> KeyHash {
         let [high, low] = self.secrets.each_ref();
         let (high, low) = (high.hash_one(&name), low.hash_one(&name));
-        KeyHash(u128::from(high) << 64 | u128::from(low))
+        KeyHash([high, low])
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -168,6 +205,13 @@ impl Handle {
             Ok(taken) => taken.map_err(NotTaken::Short),
             Err(Evicted) => self.take_anew(which, rule, cost, now),
         }
+    }
+
+    /// Counts a refusal of the key, be it by a bucket that is not its own. Gives how many there were
+    /// since the last notice, this one included, where it is time for another: at most one a minute.
+    #[cold]
+    pub(crate) fn note_refusal(&self, now: Nanos) -> Option<u32> {
+        self.entry.load().refusals.note(now)
     }
 
     /// Takes from the buckets that the key has now.

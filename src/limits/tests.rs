@@ -480,3 +480,19 @@ fn further_records_are_paid_for_together() {
     device.take_request(later).unwrap();
     device.take_further(later, 9).unwrap();
 }
+
+#[test]
+fn refusals_are_noticed_once_a_minute_and_none_is_forgotten() {
+    let limits = Limits::new(&config(10));
+    let [one, same] = [(); 2].map(|()| limits.device(&id("plc-7"), at(0.0)).unwrap());
+    let other = limits.device(&id("plc-8"), at(0.0)).unwrap();
+    assert_eq!(one.note_refusal(at(5.0)), Some(1), "the first one");
+    for second in 0..60 {
+        let connection = [&one, &same][second % 2];
+        assert_eq!(connection.note_refusal(at(5.0 + second as f64)), None);
+    }
+    assert_eq!(other.note_refusal(at(6.0)), Some(1));
+    assert_eq!(same.note_refusal(at(65.0)), Some(61));
+    assert_eq!(one.note_refusal(at(65.5)), None);
+    assert_eq!(one.note_refusal(at(10_000.0)), Some(2));
+}

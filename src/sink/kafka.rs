@@ -1,6 +1,6 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
-//! Value = body, key = device id, timestamp = time of receipt, headers `content-type` (when sent),
+//! Value = body, key = device id (null for an event of no device), timestamp = time of receipt, headers `content-type` (when sent),
 //! `record-id`, and further ones of the record. Keys are partitioned by murmur2, as Java's producers do. `deliver` produces a
 //! batch from delivery's thread; librdkafka's reports wake a task there that counts them down, and
 //! the last one of a batch wakes its delivery. librdkafka retries by itself, in order, until
@@ -213,7 +213,7 @@ fn send(
     opaque: usize,
 ) -> Result<(), RDKafkaErrorCode> {
     let message = Message {
-        key: record.device.as_str().as_bytes(),
+        key: record.key().map(str::as_bytes),
         value: &record.payload,
         timestamp: record.received_at.0 as i64,
         headers: headers(record),

@@ -9,6 +9,7 @@
 //! and so is the memory. Units are base units: seconds, bytes, records. Nothing here fails.
 
 mod cell;
+mod events;
 mod files;
 mod histogram;
 mod hot;
@@ -30,6 +31,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcome, Outcomes, StreamIndex};
 use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
+pub(crate) use events::EventMetrics;
 pub(crate) use files::FileMetrics;
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
@@ -59,6 +61,7 @@ pub struct Metrics {
     /// What the files that are read again say.
     files: FileMetrics,
     rejected: RejectedRecords,
+    events: EventMetrics,
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
@@ -132,6 +135,7 @@ impl Metrics {
             ),
             files: FileMetrics::register(),
             rejected: RejectedRecords::register(streams),
+            events: EventMetrics::register(),
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
@@ -147,6 +151,11 @@ impl Metrics {
     /// What a worker counts of records that are not what their stream takes.
     pub(crate) fn rejected(&self) -> RejectedRecords {
         self.rejected.clone()
+    }
+
+    /// What is counted of the fleet's events.
+    pub(crate) fn events(&self) -> EventMetrics {
+        self.events.clone()
     }
 
     /// What the spool counts.

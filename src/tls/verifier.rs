@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -29,8 +30,27 @@ thread_local! {
     static REFUSED: RefCell<Option<Refused>> = const { RefCell::new(None) };
 }
 
-/// The certificate that a handshake's verifier has refused, once it has.
-pub(crate) type Note = Arc<OnceLock<Refused>>;
+/// What the verifier of one handshake was asked, and has found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    refused: OnceLock<Refused>,
+    has_verified: AtomicBool,
+}
+
+/// What a handshake's verifier notes of it.
+pub(crate) type Note = Arc<Findings>;
+
+impl Findings {
+    /// The certificate that was refused, once one has been.
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        self.refused.get()
+    }
+
+    /// Whether a certificate was asked about: that of a resumed session is not.
+    pub(crate) fn has_verified(&self) -> bool {
+        self.has_verified.load(Ordering::Relaxed)
+    }
+}
 
 /// Why a certificate was refused, and what it says of itself, where it can be read.
 #[derive(Debug)]
@@ -83,7 +103,7 @@ impl Verifier {
     fn note(&self, refused: Refused) {
         match &self.note {
             // A client shows one certificate.
-            Some(note) => drop(note.set(refused)),
+            Some(note) => drop(note.refused.set(refused)),
             None => REFUSED.set(Some(refused)),
         }
     }
@@ -180,6 +200,9 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if let Some(note) = &self.note {
+            note.has_verified.store(true, Ordering::Relaxed);
+        }
         let verified = self.verify(end_entity, intermediates, now);
         verified.map_err(|error| {
             self.note(Refused {

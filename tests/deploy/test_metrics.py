@@ -415,10 +415,24 @@ def stream(home, watch, clients):
                 return any(value for name, _, value in watch.look(served) if name == "forebay_spool_dead_letter_records")
             eventually("dead letters", letters)
             broker.restore("telemetry", "max.message.bytes")
+        told = {"FOREBAY_STREAMS": "telemetry,fleet-events=telemetry", "FOREBAY_EVENTS_STREAM": "fleet-events"}
+        with gateway(home, "stream", **at_broker, **told) as served:
+            events(watch, broker, served, clients)
         with gateway(home, "stream", **at_broker) as served:
             loss(watch, broker, served, clients.open("h2", served))
     finally:
         broker.stop()
+
+
+def events(watch, broker, served, clients):
+    """A topic that is too narrow for any event of the fleet."""
+    broker.alter("telemetry", "max.message.bytes=100")
+
+    def dropped():
+        clients.open("h1", served)
+        return any(value for name, _, value in watch.look(served) if name == "forebay_events_dropped_total")
+    eventually("events that are dropped", dropped)
+    broker.restore("telemetry", "max.message.bytes")
 
 
 def refusals(watch, broker, served, client):

@@ -31,6 +31,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| {FOREBAY_DEVICE_RATE}/s, {FOREBAY_DEVICE_BYTE_RATE}/s |",
             "| {FOREBAY_ADDRESS_RATE}/s, off |",
             "`FOREBAY_DEVICES_MAX`; {limits::ADDRESSES_MAX} addresses | {FOREBAY_DEVICES_MAX} |",
+            "| {events::room::EVENTS_WAITING_MAX} of a gateway; usage of {carried::DEVICES_CARRIED_MAX} devices of a worker beside them; fixed: dropped",
             "| {h2::STREAMS_MAX} (h2), {h3::STREAMS_MAX} (h3); fixed |",
             "| {h2::PENDING_RESETS_MAX} that wait, fixed: GOAWAY |",
             "| {h2::REQUESTS_MAX} that are on their way, fixed: none begins |",
@@ -87,6 +88,13 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "docs/fleets.md",
+        &[
+            "as readings do, and no reading waits for one. {events::room::EVENTS_WAITING_MAX} of a gateway wait at most;",
+            "beyond {carried::DEVICES_CARRIED_MAX} such devices of a worker",
+        ],
+    ),
+    (
         "docs/spool.md",
         &[
             "answered after a second",
@@ -137,6 +145,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
     (
         "docs/operations.md",
         &[
+            "could not be kept: {events::room::EVENTS_WAITING_MAX} of a gateway",
             "the last of its readings is safe, and {admission::RECORD_OVERHEAD_BYTES} for each",
             "window: {gzip::BYTES} for gzip, for zstd what the frame asks for",
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",

@@ -37,6 +37,7 @@ mod conformance;
 mod descriptors;
 mod devices;
 mod elsewhere;
+mod events;
 mod fields_h2;
 mod figures;
 mod files;

@@ -81,6 +81,7 @@ impl<S: Stream> Body for WireBody<'_, S> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
         while !self.unread.is_ended() {
             let Some(bytes) = ready!(self.wire.poll_bytes(context)) else {
+                self.wire.is_lost = true;
                 return Poll::Ready(Some(Err(BrokenBody)));
             };
             let Ok((consumed, data)) = self.unread.read(bytes) else {

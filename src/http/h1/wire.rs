@@ -33,6 +33,8 @@ pub(crate) struct Wire<S> {
     deadline: Deadline,
     /// All that is read, until it is paid back.
     pub overhead: Overhead,
+    /// The connection broke, or ended in the middle of a request.
+    pub is_lost: bool,
 }
 
 impl<S: Stream> Wire<S> {
@@ -43,6 +45,7 @@ impl<S: Stream> Wire<S> {
             searched: 0,
             deadline: Deadline::until(deadline),
             overhead: Overhead::since(now),
+            is_lost: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl<S: Stream> Wire<S> {
 
     fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<&[u8]>> {
         let filled = ready!(Pin::new(&mut self.stream).poll_fill_buf(context));
+        self.is_lost |= filled.as_ref().is_err_and(is_loss);
         Poll::Ready(filled.ok().filter(|bytes| !bytes.is_empty()))
     }
 
@@ -129,6 +133,7 @@ impl<S: Stream> Wire<S> {
         let filled = ready!(Pin::new(&mut self.stream).poll_fill_buf(context));
         let bytes = filled.unwrap_or_default();
         if bytes.is_empty() {
+            self.is_lost = true;
             return Poll::Ready(None);
         }
         let count = bytes.len();
@@ -181,4 +186,10 @@ impl<S: Stream> Wire<S> {
         ready!(self.deadline.poll_passed(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// Whether a connection broke that can be read no more: a client that is through may close it
+/// without a word of TLS.
+fn is_loss(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::UnexpectedEof
 }

@@ -9,16 +9,19 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use h3::error::Code;
-use quinn::VarInt;
+use quinn::{ConnectionError, VarInt};
 use tokio::time::Instant;
 
 use crate::http::overhead::Overhead;
+use crate::words::Disconnect;
 
 /// The connection that streams share, with what it may cost them.
 pub(crate) struct Link {
     quic: quinn::Connection,
     overhead: Overhead,
     is_flood: Cell<bool>,
+    /// How the connection has ended that this side did not end.
+    end: Cell<Option<Disconnect>>,
 }
 
 impl Link {
@@ -27,6 +30,7 @@ impl Link {
             quic,
             overhead: Overhead::since(Instant::now()),
             is_flood: Cell::new(false),
+            end: Cell::default(),
         })
     }
 
@@ -51,7 +55,30 @@ impl Link {
 
     /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
     pub(crate) fn close(&self, code: Code) {
-        self.quic.close(varint(code.value()), b"");
+        self.close_saying(code, b"");
+    }
+
+    /// The same, with words for it.
+    pub(crate) fn close_saying(&self, code: Code, reason: &[u8]) {
+        self.note_end();
+        self.quic.close(varint(code.value()), reason);
+    }
+
+    /// Notes how QUIC has ended the connection, if it has: closed by this side, it has no other end.
+    /// A client that is silent for the idle time-out may be gone or not, which nobody can tell.
+    fn note_end(&self) {
+        let end = match self.quic.close_reason() {
+            Some(ConnectionError::TimedOut) => Some(Disconnect::Idle),
+            Some(ConnectionError::Reset) => Some(Disconnect::Lost),
+            _ => None,
+        };
+        self.end.set(self.end.get().or(end));
+    }
+
+    /// How QUIC has ended the connection, where it has been no side's wish.
+    pub(crate) fn end(&self) -> Option<Disconnect> {
+        self.note_end();
+        self.end.get()
     }
 
     /// Closes a connection that costs more than it brings.

@@ -144,7 +144,7 @@ impl quic::OpenStreams<Bytes> for Connection {
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.link.quic().close(varint(code.value()), reason);
+        self.link.close_saying(code, reason);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A record as one line of JSON.
 //!
-//! The file sink renders with it, and `forebay spool dump`. A line holds `device`, `received_at`
+//! The file sink renders with it, and `forebay spool dump`. A line holds `device` where the record
+//! is one's, `received_at`
 //! (RFC 3339, UTC, milliseconds), `content_type` when sent, `record_id`, `traceparent` when sent,
 //! `schema_violation` where a rule has tagged it, `headers`, an object, where it has further ones,
 //! and `payload`: the body's own bytes when they are one JSON value that any reader of the line can
@@ -11,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use crate::record::{Headers, Record, SCHEMA_VIOLATION, Timestamp};
+use crate::record::{Headers, Record, SCHEMA_VIOLATION};
 
 /// Deeper JSON goes to `payload_base64`: serde_json's readers stop at 128, and the line is one
 /// level of its own.
@@ -20,8 +21,14 @@ const DEPTH_MAX: usize = 100;
 /// Appends the record's line, its line break included.
 pub(crate) fn render(record: &Record, lines: &mut Vec<u8>) {
     let mut id = [0; 36];
-    push_text(lines, b"{\"device\":", record.device.as_str());
-    push_text(lines, b",\"received_at\":", &rfc3339(record.received_at));
+    let before_time: &[u8] = match record.key() {
+        Some(device) => {
+            push_text(lines, b"{\"device\":", device);
+            b",\"received_at\":"
+        }
+        None => b"{\"received_at\":",
+    };
+    push_text(lines, before_time, &record.received_at.rfc3339_millis());
     if let Some(content_type) = &record.content_type {
         push_text(lines, b",\"content_type\":", content_type);
     }
@@ -68,14 +75,6 @@ fn push_text(lines: &mut Vec<u8>, key: &[u8], value: &str) {
     lines.extend_from_slice(key);
     // Cannot fail: a string is JSON, and a Vec takes every write.
     serde_json::to_writer(lines, value).expect("a string is written to memory");
-}
-
-/// Spells the time as RFC 3339 has it, in UTC, with milliseconds.
-pub(crate) fn rfc3339(Timestamp(millis): Timestamp) -> String {
-    let time = i64::try_from(millis)
-        .ok()
-        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }
 
 /// Returns the body's text when it is exactly one JSON value on one line that every reader agrees
@@ -156,6 +155,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::record::Timestamp;
     use crate::sink::file::tests::record;
 
     fn line(body: &[u8]) -> String {

@@ -40,7 +40,7 @@ pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
 
 /// A message is what a record is to librdkafka, which copies all of it.
 pub(crate) struct Message<'a> {
-    pub key: &'a [u8],
+    pub key: Option<&'a [u8]>,
     pub value: &'a [u8],
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
@@ -94,8 +94,8 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
                 value.as_ptr(),
                 value.len(),
                 RD_KAFKA_VTYPE_KEY,
-                key.as_ptr(),
-                key.len(),
+                key.map_or(std::ptr::null(), <[u8]>::as_ptr),
+                key.map_or(0, <[u8]>::len),
                 RD_KAFKA_VTYPE_OPAQUE,
                 opaque as *mut c_void,
                 RD_KAFKA_VTYPE_TIMESTAMP,

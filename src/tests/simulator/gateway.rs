@@ -506,6 +506,7 @@ fn caller_of(gate: &Gate, number: usize) -> Caller {
         content_types: Default::default(),
         address,
         address_limits: gate.limits.address(address, now).unwrap(),
+        accepted_bytes: Default::default(),
     }
 }
 

@@ -1,0 +1,90 @@
+//! What a connection of h2 may take too long for: to be idle, to send a head, to go when it was told.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Served;
+use super::heads::Head;
+use crate::http::deadline::Deadline;
+
+/// How long the last frames to a client whose head does not end have to leave.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How far a connection is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// The client has been told to go: what it has begun is answered.
+    Draining,
+    /// The client has been told that this is the end, at this time.
+    Ending(Instant),
+}
+
+/// What has gone on for too long.
+pub(super) enum Over {
+    /// A head, or it is too large.
+    Head,
+    Connection,
+}
+
+/// The deadlines of a connection, and how far it is on its way to its end.
+pub(super) struct Vigil<'c> {
+    served: Served<'c>,
+    pub(super) stage: Stage,
+    deadline: Deadline,
+}
+
+impl<'c> Vigil<'c> {
+    pub(super) fn new(served: Served<'c>) -> Self {
+        Self {
+            served,
+            stage: Stage::Open,
+            deadline: Deadline::until(Instant::now() + served.service.idle_timeout),
+        }
+    }
+
+    /// Waits until something has gone on for too long.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
+        let head = self.served.meter.head();
+        let is_ending = self.is_ending();
+        if head == Head::TooLarge && !is_ending {
+            return Poll::Ready(Over::Head);
+        }
+        // Either of these ends earlier than an idle connection.
+        if is_ending || head.open_since().is_some() {
+            self.deadline.hasten(self.next().1);
+        }
+        loop {
+            ready!(self.deadline.poll_passed(context));
+            let (over, at) = self.next();
+            if at <= Instant::now() {
+                return Poll::Ready(over);
+            }
+            self.deadline.reset(at);
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending(_))
+    }
+
+    /// What is over first, and when.
+    fn next(&self) -> (Over, Instant) {
+        let Served {
+            connection,
+            service,
+            meter,
+        } = self.served;
+        if let Stage::Ending(since) = self.stage {
+            return (Over::Connection, since + LAST_WORD_TIMEOUT);
+        }
+        let idle_until = connection.idle_since() + service.idle_timeout;
+        let head_since = meter.head().open_since();
+        match head_since.map(|since| since + service.header_timeout) {
+            Some(head_until) if head_until < idle_until => (Over::Head, head_until),
+            _ => (Over::Connection, idle_until),
+        }
+    }
+}
