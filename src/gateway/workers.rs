@@ -94,7 +94,8 @@ fn trust(config: &Config, reloader: &Reloader) -> Trust {
 
 fn routes(config: &Config, reloader: &Reloader) -> Routes {
     let authorities = authorities(reloader.certificate(), &config.http.authorities);
-    Routes::new(authorities, &config.streams, &config.stream_access)
+    let routes = Routes::new(authorities, &config.streams, &config.stream_access);
+    routes.with_doors(&config.doors, &config.streams)
 }
 
 /// Tells a TCP client that HTTP/3 is served on the same port, and that it may remember that for a

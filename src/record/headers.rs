@@ -29,6 +29,15 @@ impl Headers {
         debug_assert!(self.bytes() <= HEADERS_BYTES_MAX, "heads are shorter");
     }
 
+    /// Adds these, where there are any.
+    #[inline]
+    pub(crate) fn joined(mut self, others: &Self) -> Self {
+        for (name, value) in others.iter() {
+            self.add(name, value);
+        }
+        self
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.as_deref().map_or(0, Vec::len)
     }
