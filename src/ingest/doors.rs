@@ -13,7 +13,7 @@ mod iot_hub;
 mod otlp;
 
 use super::{Refusal, RequestHead};
-use crate::config::{DoorsConfig, StreamConfig, TopicRoute};
+use crate::config::{DoorsConfig, OtlpStreams, StreamConfig, TopicRoute};
 use crate::record::{DeviceId, HEADERS_BYTES_MAX, Headers, RecordId, StreamIndex};
 use crate::topic::Filter;
 pub(crate) use iot_hub::is_property;
@@ -148,27 +148,18 @@ pub(crate) struct FrontDoors {
 
 impl FrontDoors {
     pub(crate) fn new(config: &DoorsConfig, streams: &[StreamConfig]) -> Self {
-        let index = |name: &String| {
-            let place = streams.iter().position(|stream| stream.name == *name);
-            let place = place.expect("the configuration names streams that there are");
-            StreamIndex(u16::try_from(place).expect("streams are few"))
-        };
         let open = config.open;
-        let mut doors = Self {
-            iot_hub: open.iot_hub,
-            ..Self::default()
+        let topics = match open.iot_core {
+            true => routes(&config.topics, streams),
+            false => Vec::new(),
         };
-        if open.iot_core {
-            assert!(!config.topics.is_empty(), "the door needs filters");
-            let route = |route: &TopicRoute| (route.filter.clone(), index(&route.stream));
-            doors.topics = config.topics.iter().map(route).collect();
+        assert_eq!(open.iot_core, !topics.is_empty(), "a door leads somewhere");
+        let signals = open.otlp.then(|| signals(&config.otlp_streams, streams));
+        Self {
+            topics,
+            iot_hub: open.iot_hub,
+            signals,
         }
-        if open.otlp {
-            let streams = &config.otlp_streams;
-            let streams = [&streams.logs, &streams.metrics, &streams.traces];
-            doors.signals = Some(streams.map(|name| name.as_ref().map(index)));
-        }
-        doors
     }
 
     /// The door that a path belongs to.
@@ -216,6 +207,26 @@ impl FrontDoors {
     fn stream_of(&self, signal: Signal) -> Option<StreamIndex> {
         self.signals?[signal as usize]
     }
+}
+
+fn routes(topics: &[TopicRoute], streams: &[StreamConfig]) -> Vec<(Filter, StreamIndex)> {
+    let mut routes = Vec::with_capacity(topics.len());
+    for TopicRoute { filter, stream } in topics {
+        routes.push((filter.clone(), index_of(stream, streams)));
+    }
+    routes
+}
+
+/// The stream of each signal, in the order of [`Signal`].
+fn signals(named: &OtlpStreams, streams: &[StreamConfig]) -> [Option<StreamIndex>; Signal::COUNT] {
+    let named = [&named.logs, &named.metrics, &named.traces];
+    named.map(|name| Some(index_of(name.as_ref()?, streams)))
+}
+
+fn index_of(name: &str, streams: &[StreamConfig]) -> StreamIndex {
+    let place = streams.iter().position(|stream| stream.name == name);
+    let place = place.expect("the configuration names streams that there are");
+    StreamIndex(u16::try_from(place).expect("streams are few"))
 }
 
 /// The value of a parameter of a query, as it was sent: the first of several.

@@ -8,7 +8,7 @@ use http::uri::Authority;
 
 use super::Refusal;
 use super::decode::Coding;
-use super::doors::{Encoding, is_property};
+use super::doors::{Encoding, Extras, is_property};
 use super::form::Form;
 use super::routes::Target;
 use crate::config::{ContentEncodings, HttpConfig};
@@ -285,7 +285,11 @@ impl Rules {
         head: &RequestHead<'_>,
         types: &ContentTypes,
         form: Form,
+        extras: &Extras<'_>,
     ) -> Option<Arc<str>> {
+        if let Some(value) = extras.content_type {
+            return types.get(Field::Once(value));
+        }
         match form {
             Form::One => types.get(head.content_type),
             Form::Lines | Form::Array => Some(self.json.clone()),
@@ -321,28 +325,29 @@ impl Head {
         let extras = door.read(head, &mut headers)?;
         let idempotency_key = idempotency_key(head.idempotency_key, key_chars_max)?;
         let declared_bytes = declared_bytes(head.content_length)?;
-        let content_type = match extras.content_type {
-            Some(value) => types.get(Field::Once(value)),
-            None => rules.content_type(head, types, form),
-        };
+        let content_type = rules.content_type(head, types, form, &extras);
         let bytes_max = door.body_bytes_max(&headers, rules.bytes_max(form));
-        match declared_bytes {
-            Some(0) => Err(Refusal::EmptyBody),
-            Some(bytes) if bytes > encoded_bytes_max(coding, bytes_max) => {
-                Err(Refusal::BodyTooLarge)
-            }
-            _ => Ok(Self {
-                declared_bytes,
-                coding,
-                form,
-                content_type,
-                idempotency_key: extras.id.or(idempotency_key),
-                headers,
-                bytes_max,
-                trace: head.trace(),
-                kept_bytes: head.kept_bytes,
-            }),
-        }
+        check_length(declared_bytes, encoded_bytes_max(coding, bytes_max))?;
+        Ok(Self {
+            declared_bytes,
+            coding,
+            form,
+            content_type,
+            idempotency_key: extras.id.or(idempotency_key),
+            headers,
+            bytes_max,
+            trace: head.trace(),
+            kept_bytes: head.kept_bytes,
+        })
+    }
+}
+
+/// Whether a body may be as long as it says.
+fn check_length(declared_bytes: Option<usize>, bytes_max: usize) -> Result<(), Refusal> {
+    match declared_bytes {
+        Some(0) => Err(Refusal::EmptyBody),
+        Some(bytes) if bytes > bytes_max => Err(Refusal::BodyTooLarge),
+        _ => Ok(()),
     }
 }
 
@@ -359,7 +364,7 @@ impl Head {
     /// to cost.
     pub(crate) fn bytes_beyond_overhead(&self) -> usize {
         let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
-        let beside_bytes = content_type_bytes + self.headers.bytes() + self.kept_bytes;
+        let beside_bytes = content_type_bytes + self.headers.held_bytes() + self.kept_bytes;
         beside_bytes.saturating_sub(RECKONED_BYTES)
     }
 }

@@ -47,6 +47,12 @@ impl Headers {
         list.iter().map(|(name, value)| (&**name, &**value))
     }
 
+    /// Counts bytes of memory: names and values, and what points to them.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes() + self.len() * size_of::<(Box<str>, Box<str>)>()
+    }
+
     /// Counts bytes of names and values.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {

@@ -36,6 +36,14 @@ impl Visit {
         }
     }
 
+    /// A visit by this door, of which nothing else is known.
+    pub(crate) fn through(door: Door) -> Self {
+        Self {
+            door,
+            ..Self::default()
+        }
+    }
+
     /// Whether the answer is one that the service's own paths have.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
@@ -179,6 +187,7 @@ fn encode_status(code: u8, message: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::doors::Signal;
 
     #[test]
     fn a_status_is_as_protobuf_has_it() {
@@ -194,10 +203,7 @@ mod tests {
     fn otlp_tells_to_send_again_what_may_pass_and_nothing_else() {
         for refusal in super::super::every::every_refusal() {
             let problem = super::super::problem(&refusal);
-            let visit = Visit {
-                door: Door::Otlp(crate::ingest::doors::Signal::Logs),
-                ..Visit::default()
-            };
+            let visit = Visit::through(Door::Otlp(Signal::Logs));
             let status = visit.refused(&refusal, &problem, Timestamp(0)).status();
             let sends_again = matches!(status.as_u16(), 429 | 502 | 503 | 504);
             let may_pass = matches!(problem.status.as_u16(), 429 | 503 | 504);

@@ -7,6 +7,7 @@
 //! certificate, and in [`answers`] what fields of answers mean.
 
 mod answers;
+pub(crate) mod doors;
 
 use serde_json::{Map, Value, json};
 

@@ -163,6 +163,7 @@ fn properties_of_a_message_go_on_with_it() {
         ("iothub-messageid", "m-1"),
         ("x-iothub-app-a", "b"),
         ("iothub", "c"),
+        ("dt-subject", "s"),
         ("content-type", "text/plain"),
     ]);
     let mut headers = Headers::default();
@@ -174,6 +175,7 @@ fn properties_of_a_message_go_on_with_it() {
         ("iothub-app-line", "7"),
         ("iothub-correlationid", "c"),
         ("iothub-contentencoding", "utf-8"),
+        ("dt-subject", "s"),
     ];
     assert_eq!(told, expected);
 }
