@@ -69,23 +69,14 @@ impl Visit {
 
     /// The answer to a request that was taken. `at` is when it came.
     pub(crate) fn accepted(&self, expires: Option<HeaderValue>, at: Timestamp) -> Response<Bytes> {
-        let mut response = match self.door.manner().accepts_with {
-            Acceptance::NoContent => return super::accepted(expires),
-            Acceptance::Message => {
-                let mut response = Response::default();
-                speak(&mut response, JSON, self.message("OK", at));
-                response
-            }
-            Acceptance::EmptyMessage => {
-                let mut response = Response::default();
-                let (kind, message) = match self.encoding {
-                    Encoding::Protobuf => (PROTOBUF, Bytes::new()),
-                    Encoding::Json => (JSON, Bytes::from_static(b"{}")),
-                };
-                speak(&mut response, kind, message);
-                response
-            }
+        let (kind, body) = match (self.door.manner().accepts_with, self.encoding) {
+            (Acceptance::NoContent, _) => return super::accepted(expires),
+            (Acceptance::Message, _) => (JSON, self.message("OK", at)),
+            (Acceptance::EmptyMessage, Encoding::Protobuf) => (PROTOBUF, Bytes::new()),
+            (Acceptance::EmptyMessage, Encoding::Json) => (JSON, Bytes::from_static(b"{}")),
         };
+        let mut response = Response::default();
+        speak(&mut response, kind, body);
         debug_assert_eq!(response.status(), StatusCode::OK);
         if let Some(expires) = expires {
             response.headers_mut().insert(CERTIFICATE_EXPIRES, expires);
@@ -102,27 +93,28 @@ impl Visit {
         at: Timestamp,
     ) -> Response<Bytes> {
         let mut response = super::refused(refusal, problem);
-        let text = || format!("{}: {}", problem.code, problem.detail);
+        let text = format!("{}: {}", problem.code, problem.detail);
         match self.door.manner().refuses_with {
             Complaint::Problem => {}
-            Complaint::Message => {
-                speak(&mut response, JSON, self.message(&text(), at));
-            }
+            Complaint::Message => speak(&mut response, JSON, self.message(&text, at)),
             Complaint::Status => {
                 *response.status_mut() = otlp_status(problem.status);
-                let code = rpc_code(response.status());
-                match self.encoding {
-                    Encoding::Protobuf => {
-                        speak(&mut response, PROTOBUF, encode_status(code, &text()));
-                    }
-                    Encoding::Json => {
-                        let status = json!({ "code": code, "message": text() });
-                        speak(&mut response, JSON, to_bytes(&status));
-                    }
-                }
+                self.tell_status(&mut response, &text);
             }
         }
         response
+    }
+
+    /// Says what went wrong as a `google.rpc.Status`, in the encoding of the request.
+    fn tell_status(&self, response: &mut Response<Bytes>, message: &str) {
+        let code = rpc_code(response.status());
+        match self.encoding {
+            Encoding::Protobuf => speak(response, PROTOBUF, encode_status(code, message)),
+            Encoding::Json => {
+                let status = json!({ "code": code, "message": message });
+                speak(response, JSON, to_bytes(&status));
+            }
+        }
     }
 
     /// The form of AWS IoT Core. A request whose record has no name has been refused, and is named

@@ -77,6 +77,8 @@ impl Sdk {
             .arg(format!("https://localhost:{}", gateway.address.port()))
             .args([&gateway.pki.ca(), &device.cert, &device.key])
             .arg(exports.to_string())
+            // Variables of its HTTP client would win over its own settings.
+            .env_clear()
             .stdout(Stdio::piped())
             .spawn()
             .expect("`make tools` installs OpenTelemetry's SDK in target/tools/venv-otlp");

@@ -85,15 +85,23 @@ fn hub() -> Value {
         "type": "object",
         "required": ["type", "title", "status", "code", "detail"],
     }}});
-    let property = |name: &str, description: &str| {
-        json!({
-            "name": name, "in": "header", "required": false,
-            "description": description, "schema": { "type": "string" },
-        })
-    };
+    let mut responses = refusals(Door::IotHub, &problems);
+    responses.insert(
+        "204".into(),
+        json!({ "description": "The record is safe." }),
+    );
+    json!({ "/devices/{id}/messages/events": { "post": {
+        "operationId": "sendDeviceEvent",
+        "parameters": hub_parameters(),
+        "requestBody": any_body(),
+        "responses": responses,
+    }}})
+}
+
+fn hub_parameters() -> [Value; 7] {
     let mut id = property("iothub-messageid", "The record's id.");
     id["schema"] = json!({ "type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": RECORD_ID_CHARS_MAX });
-    let parameters = [
+    [
         path(
             "id",
             "The device's id, percent-encoded or not: that of its certificate.",
@@ -114,18 +122,14 @@ fn hub() -> Value {
         ),
         trace_parent(),
         encoding(),
-    ];
-    let mut responses = refusals(Door::IotHub, &problems);
-    responses.insert(
-        "204".into(),
-        json!({ "description": "The record is safe." }),
-    );
-    json!({ "/devices/{id}/messages/events": { "post": {
-        "operationId": "sendDeviceEvent",
-        "parameters": parameters,
-        "requestBody": any_body(),
-        "responses": responses,
-    }}})
+    ]
+}
+
+fn property(name: &str, description: &str) -> Value {
+    json!({
+        "name": name, "in": "header", "required": false,
+        "description": description, "schema": { "type": "string" },
+    })
 }
 
 fn otlp() -> Value {
