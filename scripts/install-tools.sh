@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# Prometheus, HTTP clients in Python, h2spec, sslyze, and what packages and checks deploy/ and docs/. Each is installed once: a stamp
-# names its version.
+# Prometheus, HTTP clients in Python, OpenTelemetry's exporters, Azure's transport for devices, h2spec, sslyze, and what packages
+# and checks deploy/ and docs/. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
@@ -61,14 +61,21 @@ go_tool() {
     rm -rf "$folder"
 }
 
-# npm_tool FOLDER: what package-lock.json in the folder pins; its one dependency is a program of the same name.
-npm_tool() {
+# npm_modules FOLDER: what package-lock.json in the folder pins.
+npm_modules() {
     local name
     name=$(basename "$1")
     rm -rf "${TOOLS:?}/$name"
     mkdir "$TOOLS/$name"
     cp "$1"/package*.json "$TOOLS/$name"
     npm ci --prefix "$TOOLS/$name" --ignore-scripts --no-audit --no-fund --loglevel=error
+}
+
+# npm_tool FOLDER: the same, where the one dependency is a program of the folder's name.
+npm_tool() {
+    local name
+    name=$(basename "$1")
+    npm_modules "$1"
     ln -sf "../$name/node_modules/.bin/$name" "$TOOLS/bin/$name"
 }
 
@@ -80,6 +87,8 @@ scripts/install-kafka.sh
 once ferrokinesis-0.7.0 cargo_tool ferrokinesis 0.7.0 --features tls
 once prometheus prometheus
 once "$(stamped python tests/requirements.txt)" python_venv venv tests/requirements.txt
+once "$(stamped otlp tests/requirements-otlp.txt)" python_venv venv-otlp tests/requirements-otlp.txt
+once "$(stamped iot-hub tests/clients/iot-hub/package-lock.json)" npm_modules tests/clients/iot-hub
 once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
 once "$(stamped h2spec tests/h2spec/go.mod)" go_tool tests/h2spec github.com/summerwind/h2spec/cmd/h2spec
 once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy/actionlint github.com/rhysd/actionlint/cmd/actionlint

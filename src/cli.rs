@@ -41,7 +41,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(("devices", arguments)) => devices::run(arguments),
         Some(("rules", arguments)) => rules::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
-        Some(("openapi", _)) => manual::openapi(),
+        Some(("openapi", arguments)) => manual::openapi(arguments),
         Some(("completions", arguments)) => manual::completions(arguments),
         Some(("man", arguments)) => manual::pages(arguments),
         _ => unreachable!("clap requires one of the commands"),

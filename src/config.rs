@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::record::StreamIndex;
+use crate::topic::Filter;
 pub(crate) use host::raise_open_file_limit;
 pub use raw::Raw;
 pub(crate) use resolve::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES};
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     pub stream_rules: Vec<StreamRules>,
     /// `None`: nothing is told of the fleet.
     pub events: Option<EventsConfig>,
+    pub doors: DoorsConfig,
     pub sink: SinkConfig,
     pub batch: BatchConfig,
     pub limits: LimitsConfig,
@@ -102,6 +104,8 @@ pub(crate) struct TlsConfig {
     pub crl: Vec<PathBuf>,
     pub crl_strict: bool,
     pub min_version: TlsVersion,
+    /// Whether HTTP/1.1 is also spoken under the name that AWS IoT Core has for it.
+    pub amazon_alpn: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +155,37 @@ pub(crate) struct EventsConfig {
     pub replica: String,
     /// How often each connection that sent is told of; `None`: not at all.
     pub usage_interval: Option<Duration>,
+}
+
+/// The front doors: which are open, and where they lead to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DoorsConfig {
+    pub open: OpenDoors,
+    /// The first filter that matches a topic has its stream.
+    pub topics: Vec<TopicRoute>,
+    pub otlp_streams: OtlpStreams,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OpenDoors {
+    pub iot_core: bool,
+    pub iot_hub: bool,
+    pub otlp: bool,
+}
+
+/// The stream of the topics that a filter matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicRoute {
+    pub filter: Filter,
+    pub stream: String,
+}
+
+/// The stream of each signal of OpenTelemetry that has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OtlpStreams {
+    pub logs: Option<String>,
+    pub metrics: Option<String>,
+    pub traces: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ use std::time::Instant;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
-use crate::config::{AckMode, Config, SinkConfig};
+use crate::config::{AckMode, Config, DoorsConfig, OpenDoors, OtlpStreams, SinkConfig};
 use crate::handover;
 use crate::identity::ServerCertificate;
 use crate::ingest::Authorities;
@@ -79,10 +79,32 @@ fn warn_of_broken_promises(config: &Config) {
             "FOREBAY_ACK=queued: a 204 does not mean safe; what is in memory is lost with the process"
         );
     }
+    warn_of_doors(config);
     if matches!(config.sink, SinkConfig::Null) {
         tracing::warn!(
             "FOREBAY_SINK=null: every reading is thrown away; this sink is for benchmarks"
         );
+    }
+}
+
+/// Tells of doors what would surprise: headers that no record keeps, and streams of a door that is
+/// shut.
+fn warn_of_doors(config: &Config) {
+    let DoorsConfig {
+        open,
+        topics,
+        otlp_streams,
+    } = &config.doors;
+    if *open != OpenDoors::default() && !config.sink.keeps_headers() {
+        tracing::warn!(
+            "FOREBAY_FRONT_DOORS: Kinesis keeps no headers: topics, properties and the encoding of OTLP are dropped"
+        );
+    }
+    if !open.iot_core && !topics.is_empty() {
+        tracing::warn!("FOREBAY_TOPICS does nothing: FOREBAY_FRONT_DOORS does not name iot-core");
+    }
+    if !open.otlp && *otlp_streams != OtlpStreams::default() {
+        tracing::warn!("FOREBAY_OTLP_STREAMS does nothing: FOREBAY_FRONT_DOORS does not name otlp");
     }
 }
 

@@ -33,8 +33,9 @@ use tokio::time::Instant;
 
 use crate::config::HttpConfig;
 use crate::events::{Presence, Reporter};
+use crate::ingest::doors::Door;
 use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
-use crate::record::TraceParent;
+use crate::record::{HEADERS_BYTES_MAX, TraceParent};
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -44,6 +45,7 @@ use crate::telemetry::top::{Tally, Top};
 use crate::words::{Disconnect, Protocol};
 use bell::Bell;
 use date::Date;
+use reply::doors::Visit;
 pub(crate) use reply::openapi;
 
 /// Largest head of a request, in bytes, names, values and framing together.
@@ -51,6 +53,15 @@ pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Header fields in one request.
 pub(crate) const HEADER_FIELDS_MAX: usize = 64;
+
+const _: () = assert!(
+    HEAD_BYTES_MAX + 2 * HEADER_FIELDS_MAX <= HEADERS_BYTES_MAX,
+    "what a door passes on of a head, values of one name joined, is what a record may have"
+);
+const _: () = assert!(
+    HEADER_FIELDS_MAX < u8::MAX as usize,
+    "the spool counts them in a byte"
+);
 
 /// How long an h1 connection waits for one more request after its last answer, when the gateway
 /// drains.
@@ -132,6 +143,7 @@ impl Connection {
             connection: self.clone(),
             since: Moment::now(),
             trace: None,
+            visit: Visit::default(),
         }
     }
 
@@ -172,6 +184,7 @@ struct Busy {
     since: Moment,
     /// The trace that it belongs to, where spans are made.
     trace: Option<TraceParent>,
+    visit: Visit,
 }
 
 impl Drop for Busy {
@@ -182,18 +195,18 @@ impl Drop for Busy {
     }
 }
 
-/// What a request is answered: a 204, which may tell when the device's certificate expires, or a
-/// problem.
+/// What a request is answered: a 204, which may tell when the device's certificate expires, or what
+/// is not the same each time: a refusal, and what front doors say.
 enum Answer {
     Accepted(Option<HeaderValue>),
-    Refused(Response<Bytes>),
+    Written(Response<Bytes>),
 }
 
 impl Answer {
     fn status(&self) -> StatusCode {
         match self {
             Self::Accepted(_) => StatusCode::NO_CONTENT,
-            Self::Refused(response) => response.status(),
+            Self::Written(response) => response.status(),
         }
     }
 }
@@ -245,6 +258,7 @@ impl Service {
             Ok(admitted) => self.ingest.take(admitted, body).await,
             Err(refusal) => Err(refusal),
         };
+        let taken = busy.visit.verdict(taken);
         let mut response = self.response(connection.protocol, self.conclude(&busy, taken));
         if connection.protocol == Protocol::H2 {
             let date = self.date.at(busy.since.wall);
@@ -261,23 +275,26 @@ impl Service {
         busy: &mut Busy,
     ) -> Result<Admitted<'c>, Refusal> {
         let head = head.as_ref().map_err(Refusal::clone)?;
-        self.note_trace(busy, head);
-        self.admit(connection, head, busy.since)
+        self.admit(connection, head, busy)
     }
 
+    /// Notes what the answer and the trace need, and judges the head.
     fn admit<'c>(
         &self,
         connection: &'c Connection,
         head: &RequestHead<'_>,
-        at: Moment,
+        busy: &mut Busy,
     ) -> Result<Admitted<'c>, Refusal> {
-        self.ingest.admit(&connection.caller, head, at)
-    }
-
-    fn note_trace(&self, busy: &mut Busy, head: &RequestHead<'_>) {
         if self.spans.are_on() {
             busy.trace = head.trace();
         }
+        let door = self.ingest.door_of(head);
+        if door != Door::Own {
+            busy.visit = Visit::new(door, head);
+        }
+        let mut admitted = self.ingest.admit(&connection.caller, head, busy.since)?;
+        busy.visit.note(&mut admitted);
+        Ok(admitted)
     }
 
     /// What to answer a request of which this has become; counted and told.
@@ -289,23 +306,28 @@ impl Service {
         connection.idle_since.set(now);
         connection.tally.count(taken.is_ok());
         connection.count_answer(taken.is_ok());
-        self.tell(busy, taken.as_ref().err(), duration);
-        let answer = match taken {
-            Ok(()) => Answer::Accepted(self.expiry_notice(busy)),
-            Err(refusal) => Answer::Refused(self.refuse(connection, &refusal)),
+        let refusal = taken.as_ref().err();
+        let answer = match refusal {
+            None if busy.visit.is_plain() => Answer::Accepted(self.expiry_notice(busy)),
+            None => {
+                let expires = self.expiry_notice(busy);
+                Answer::Written(busy.visit.accepted(expires, busy.since.wall))
+            }
+            Some(refusal) => Answer::Written(self.refuse(busy, refusal)),
         };
         let status = answer.status().as_u16();
+        self.tell(busy, status, refusal, duration);
         self.metrics.request(connection.protocol, status, duration);
         answer
     }
 
     /// Tells the access log, which picks some requests, and the trace.
-    fn tell(&self, busy: &Busy, refusal: Option<&Refusal>, duration: Duration) {
+    fn tell(&self, busy: &Busy, status: u16, refusal: Option<&Refusal>, duration: Duration) {
         let has_line = self.access.picks();
         if !has_line && !self.spans.are_on() {
             return;
         }
-        let exchange = exchange(&busy.connection, refusal, duration);
+        let exchange = exchange(&busy.connection, status, refusal, duration);
         if has_line {
             self.access.record(&exchange);
         }
@@ -315,7 +337,7 @@ impl Service {
     fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {
         let mut response = match answer {
             Answer::Accepted(expires) => reply::accepted(expires),
-            Answer::Refused(response) => response,
+            Answer::Written(response) => response,
         };
         if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| protocol != Protocol::H3) {
             response.headers_mut().insert(ALT_SVC, alt_svc.clone());
@@ -337,7 +359,8 @@ impl Service {
 
     /// The answer to a request that is refused; counted, and written down where it is forbidden.
     #[cold]
-    fn refuse(&self, connection: &Connection, refusal: &Refusal) -> Response<Bytes> {
+    fn refuse(&self, busy: &Busy, refusal: &Refusal) -> Response<Bytes> {
+        let connection = &busy.connection;
         if let Some(scope) = refusal.limit() {
             self.metrics.refused(scope);
             connection.count_limited(self, scope);
@@ -351,7 +374,7 @@ impl Service {
         let problem = reply::problem(refusal);
         self.metrics.refusal(problem.code);
         standing::write_down_refusal(connection, self, refusal, &problem);
-        reply::refused(refusal, &problem)
+        busy.visit.refused(refusal, &problem, busy.since.wall)
     }
 }
 
@@ -359,19 +382,16 @@ impl Service {
 #[cold]
 fn exchange<'b>(
     connection: &'b Connection,
+    status: u16,
     refusal: Option<&Refusal>,
     duration: Duration,
 ) -> Exchange<'b> {
-    let (status, code) = match refusal.map(reply::problem) {
-        Some(problem) => (problem.status, Some(problem.code)),
-        None => (StatusCode::NO_CONTENT, None),
-    };
     Exchange {
         address: connection.caller.address,
         protocol: connection.protocol.label(),
         device: connection.caller.id(),
-        status: status.as_u16(),
-        code,
+        status,
+        code: refusal.map(|refusal| reply::problem(refusal).code),
         duration,
     }
 }
@@ -383,6 +403,7 @@ fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
     let (method, path) = (head.method.as_str(), head.uri.path());
     let mut request = RequestHead::new(method, path, authority);
     request.host_rule = HostRule::Same;
+    request.query = head.uri.query().unwrap_or_default();
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
         request.kept_bytes += name.as_str().len() + value.len();

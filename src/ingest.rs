@@ -8,6 +8,7 @@
 mod body;
 mod caller;
 pub(crate) mod decode;
+pub(crate) mod doors;
 mod form;
 mod head;
 pub(crate) mod records;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 pub(crate) use body::{Body, BrokenBody};
 pub use caller::{Caller, KnownDevice, Standing};
 pub use head::{ContentTypes, RequestHead};
-pub(crate) use head::{Field, HostRule, RECORDS_KEY_CHARS_MAX, length};
+pub(crate) use head::{Field, HostRule, IDEMPOTENCY_KEY_CHARS_MAX, RECORDS_KEY_CHARS_MAX, length};
 pub use records::Verdicts;
 pub use refusal::Refusal;
 pub use routes::{Authorities, Routes, Target};
@@ -35,10 +36,11 @@ use crate::admission::{Admission, RECORD_OVERHEAD_BYTES};
 use crate::batcher::Batcher;
 use crate::config::HttpConfig;
 use crate::limits::{Clock, DeviceLimits, Limits, Nanos};
-use crate::record::{Outcome, Permit, Record, Timestamp};
+use crate::record::{Outcome, Permit, Record, RecordId, Timestamp};
 use crate::rules::Rulebook;
 use body::{Bounds, Ledger};
 use decode::Decoders;
+use doors::Door;
 use head::{Head, Rules};
 use sender::{Content, Sender};
 
@@ -99,6 +101,15 @@ pub(crate) struct Admitted<'c> {
     accepted_bytes: &'c Cell<u64>,
 }
 
+impl Admitted<'_> {
+    /// The name of the request's one record, which it has from now on.
+    pub(crate) fn record_id(&mut self) -> &RecordId {
+        let received_at = self.sender.received_at;
+        let named = &mut self.sender.head.idempotency_key;
+        named.get_or_insert_with(|| RecordId::new(received_at))
+    }
+}
+
 impl Ingest {
     pub fn new(config: &HttpConfig, gate: Gate, routes: Arc<Routes>, batcher: Rc<Batcher>) -> Self {
         Self {
@@ -120,6 +131,12 @@ impl Ingest {
         self
     }
 
+    /// The door that a request comes by.
+    #[inline]
+    pub(crate) fn door_of(&self, head: &RequestHead<'_>) -> Door {
+        self.routes.door_of(head.path)
+    }
+
     /// Whether the request may send its body.
     pub(crate) fn admit<'c>(
         &self,
@@ -137,8 +154,8 @@ impl Ingest {
         let target = self
             .routes
             .resolve(head, &device.id, own_streams.as_deref())?;
-        let Target { stream, is_records } = target;
-        let head = Head::parse(head, &caller.content_types, &self.rules, is_records)?;
+        let stream = target.stream;
+        let head = Head::parse(head, &caller.content_types, &self.rules, target)?;
         if let Some(bytes) = head.declared_bytes {
             self.take_declared(limits, bytes, now)?;
         }
@@ -181,7 +198,7 @@ impl Ingest {
             accepted_bytes.set(bytes as u64);
             return Ok(());
         }
-        let bounds = self.bounds(&sender.head, self.rules.record_bytes_max());
+        let bounds = self.bounds(&sender.head, sender.head.bytes_max);
         let payload = body::read(body, bounds, &mut costs).await?;
         let (stream, bytes) = (sender.stream, payload.len());
         let record = self.one_record(sender, payload, costs.permit)?;

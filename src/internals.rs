@@ -47,6 +47,7 @@ pub mod health {
 pub mod http {
     pub use crate::http::bell::Bell;
     pub use crate::http::openapi::document;
+    pub use crate::http::openapi::doors::{DOOR_NAMES, door_document};
     pub use crate::http::{Connection, Service};
 
     pub mod h1 {

@@ -115,20 +115,21 @@ impl Timestamp {
     }
 }
 
-/// The name of one record for good: the client's `Idempotency-Key`, or a UUIDv7 (RFC 9562) made at
+/// The name of one record for good: the one that the client gave it, or a UUIDv7 (RFC 9562) made at
 /// receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordId {
     Uuid(Uuid),
-    /// 1 to 64 visible ASCII characters, as the client sent them.
+    /// 1 to 128 visible ASCII characters, as the client sent them.
     Key(Box<str>),
 }
 
 /// The length of a UUID as text.
 const UUID_CHARS: usize = 36;
 
-/// The longest `Idempotency-Key`, in characters.
-pub(crate) const RECORD_ID_CHARS_MAX: usize = 64;
+/// The longest name that a client may give a record, in characters: by which field it comes decides
+/// whether it may be as long.
+pub(crate) const RECORD_ID_CHARS_MAX: usize = 128;
 
 impl RecordId {
     /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter
@@ -142,7 +143,7 @@ impl RecordId {
         Self::Uuid(Builder::from_unix_timestamp_millis(received_at.0, &bits).into_uuid())
     }
 
-    /// `None` unless the key is 1 to 64 visible ASCII characters.
+    /// `None` unless the key is 1 to 128 visible ASCII characters.
     pub fn from_key(key: &[u8]) -> Option<Self> {
         let fits = (1..=RECORD_ID_CHARS_MAX).contains(&key.len());
         let text = std::str::from_utf8(key).ok()?;

@@ -69,6 +69,24 @@ fn the_contract_is_the_one_of_the_code() {
 }
 
 #[test]
+fn the_contracts_of_doors_are_those_of_the_code() {
+    for name in forebay::internals::http::DOOR_NAMES {
+        let name_of_file = format!("docs/openapi-{name}.json");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name_of_file);
+        let current = forebay::internals::http::door_document(name).expect("it is a door");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&file, current).expect("it can be written");
+            continue;
+        }
+        let page = fs::read_to_string(&file).expect("it is there");
+        assert!(
+            page == current,
+            "{name_of_file} is not current: run UPDATE_DOCS=1 cargo test --test docs"
+        );
+    }
+}
+
+#[test]
 fn no_page_speaks_of_a_variable_that_is_not_there() {
     for page in pages() {
         let text = fs::read_to_string(&page).expect("the page can be read");

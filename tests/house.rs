@@ -25,7 +25,7 @@ const RANKS: &[&[&str]] = &[
         "jitter",
         "words",
     ],
-    &["handover"],
+    &["handover", "topic"],
     &["record"],
     &["config", "telemetry::metrics", "telemetry::log"],
     &["devices", "health", "telemetry::journal", "telemetry::top"],

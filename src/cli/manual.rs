@@ -7,11 +7,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use super::say;
 use crate::http::openapi;
+use crate::http::openapi::doors::{DOOR_NAMES, door_document};
+
+const DOOR: &str = "door";
 
 pub(crate) fn commands() -> [Command; 3] {
     let shell = Arg::new("SHELL")
@@ -21,8 +25,14 @@ pub(crate) fn commands() -> [Command; 3] {
         .required(true)
         .value_parser(value_parser!(PathBuf))
         .help("where they go; must exist");
+    let door = Arg::new(DOOR)
+        .long(DOOR)
+        .value_parser(PossibleValuesParser::new(DOOR_NAMES))
+        .help("that of a front door");
     [
-        Command::new("openapi").about("Print the contract of the wire as OpenAPI 3.1"),
+        Command::new("openapi")
+            .about("Print the contract of the wire as OpenAPI 3.1")
+            .arg(door),
         Command::new("completions")
             .about("Print completions for a shell")
             .arg(shell),
@@ -32,8 +42,12 @@ pub(crate) fn commands() -> [Command; 3] {
     ]
 }
 
-pub(crate) fn openapi() -> anyhow::Result<ExitCode> {
-    say(openapi::document().trim_end());
+pub(crate) fn openapi(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let document = match arguments.get_one::<String>(DOOR) {
+        Some(door) => door_document(door).context("clap knows the names")?,
+        None => openapi::document(),
+    };
+    say(document.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

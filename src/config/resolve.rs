@@ -6,6 +6,7 @@ use super::value::{self, Parsed, file};
 use super::variables::{Default, Variable};
 use super::*;
 
+mod doors;
 mod events;
 mod http;
 mod listen;
@@ -160,6 +161,7 @@ impl Reader<'_> {
             expiry_notice: self.value("FOREBAY_EXPIRY_NOTICE", value::duration, Duration::ZERO),
             stream_access: self.value("FOREBAY_STREAM_ACCESS", access, Vec::new()),
             stream_rules: self.value("FOREBAY_STREAM_RULES", rules, Vec::new()),
+            doors: self.doors(streams.as_deref()),
             streams: streams.unwrap_or_default(),
             sink: self.sink(),
             batch: self.batch(),
@@ -174,6 +176,7 @@ impl Reader<'_> {
             access_log: self.access_log(),
             described: self.raw.describe(),
         };
+        config.tls.amazon_alpn = config.doors.open.iot_core;
         self.check_together(&config);
         self.fit_records(&mut config);
         config

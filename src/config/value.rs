@@ -5,6 +5,7 @@
 //! variable it reads. Units stand at the edge only: bytes and [`Duration`] come out. What bounds
 //! something is never 0; only rates know 0.
 
+mod doors;
 mod streams;
 
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::{ContentEncodings, DeviceClass, IdSource, Quota, SpoolMode, TlsVersion, WhenFull};
 use crate::record::DeviceId;
+pub(crate) use doors::{front_doors, otlp_streams, topics};
 pub(crate) use streams::{is_stream_name, stream_access, stream_rules, streams};
 
 /// Streams at most: each has a lane in every worker.

@@ -102,6 +102,7 @@ fn trust(config: &Config, reloader: &Reloader) -> Trust {
 fn routes(config: &Config, reloader: &Reloader) -> Routes {
     let authorities = authorities(reloader.certificate(), &config.http.authorities);
     let routes = Routes::new(authorities, &config.streams, &config.stream_access);
+    let routes = routes.with_doors(&config.doors, &config.streams);
     match &config.events {
         Some(events) => routes.closing(events.stream),
         None => routes,

@@ -60,7 +60,8 @@ pub(crate) fn waits_to_be_asked(fields: &HeaderMap) -> bool {
 /// What a head may have cost on the wire, in bytes: hardly more than its text, however it was
 /// encoded.
 pub(crate) fn wire_bytes(head: &Parts) -> usize {
-    let target_bytes = head.uri.path().len();
+    let target = head.uri.path_and_query();
+    let target_bytes = target.map_or(0, |target| target.as_str().len());
     FRAME_WIRE_BYTES + target_bytes + fields_bytes(&head.headers, FIELD_WIRE_BYTES)
 }
 

@@ -155,6 +155,7 @@ impl<'s, S: Stream> Served<'s, S> {
         } = request;
         let mut unread = Unread::from(shape.framing);
         let taken = self.take(admitted, &shape, &mut unread).await?;
+        let taken = busy.visit.verdict(taken);
         let is_refused = taken.is_err();
         let after = shape.after(&unread, taken.as_ref().err());
         let (status, bytes) = self.answer(busy, taken, &shape, after);
@@ -257,14 +258,11 @@ impl<'c> Request<'c> {
         let mut busy = connection.begin();
         debug_assert_eq!(connection.requests.get(), 1, "the last one is answered");
         match head::parse(bytes) {
-            Ok(parsed) => {
-                service.note_trace(&mut busy, &parsed.head);
-                Self {
-                    shape: Shape::of(&parsed, bytes.len()),
-                    admitted: service.admit(connection, &parsed.head, busy.since),
-                    busy,
-                }
-            }
+            Ok(parsed) => Self {
+                shape: Shape::of(&parsed, bytes.len()),
+                admitted: service.admit(connection, &parsed.head, &mut busy),
+                busy,
+            },
             Err(refusal) => Self::unread(busy, refusal),
         }
     }

@@ -263,7 +263,7 @@ impl Served<'_> {
         if !self.respond(&mut send, response, omits_body).await {
             return false;
         }
-        if status != StatusCode::NO_CONTENT && !is_still_waiting {
+        if !status.is_success() && !is_still_waiting {
             self.leave.bound(self.discard(&mut body, status)).await;
         }
         body.stop();

@@ -3,6 +3,7 @@
 //! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client
 //! sent.
 
+pub(crate) mod doors;
 mod every;
 pub(crate) mod openapi;
 mod wait;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::admission::Shed;
 use crate::config::ContentEncodings;
-use crate::ingest::{RECORDS_KEY_CHARS_MAX, Refusal, Verdicts};
+use crate::ingest::{IDEMPOTENCY_KEY_CHARS_MAX, RECORDS_KEY_CHARS_MAX, Refusal, Verdicts};
 use crate::record::RECORD_ID_CHARS_MAX;
 use wait::{rate_limit_fields, wait};
 
@@ -182,8 +183,8 @@ pub(crate) fn problem(refusal: &Refusal) -> Problem {
             "invalid-idempotency-key",
             "Invalid Idempotency-Key",
             format!(
-                "Send one Idempotency-Key of 1 to {RECORD_ID_CHARS_MAX} visible ASCII characters, or none; with many \
-                 readings of 1 to {RECORDS_KEY_CHARS_MAX}."
+                "Send one Idempotency-Key of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, or none; with many \
+                 readings of 1 to {RECORDS_KEY_CHARS_MAX}, in iothub-messageid of 1 to {RECORD_ID_CHARS_MAX}."
             )
             .into(),
         ),
@@ -276,7 +277,8 @@ pub(crate) fn problem(refusal: &Refusal) -> Problem {
             415,
             "unsupported-media-type",
             "Content type not supported",
-            "Send many readings as application/x-ndjson, application/json or application/vnd.forebay.records."
+            "Send many readings as application/x-ndjson, application/json or application/vnd.forebay.records, OTLP as \
+             application/x-protobuf or application/json."
                 .into(),
         ),
         Records(_) => unreachable!("the refusal that answers is that of a record"),
@@ -302,7 +304,7 @@ pub(crate) fn problem(refusal: &Refusal) -> Problem {
             403,
             "device-mismatch",
             "Another device's reading",
-            "The stream's readings name their device, and it is the one of the certificate.".into(),
+            "The reading, or the path that it was posted to, names another device than the certificate.".into(),
         ),
         RateLimited(refused) => (
             429,

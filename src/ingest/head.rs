@@ -8,9 +8,11 @@ use http::uri::Authority;
 
 use super::Refusal;
 use super::decode::Coding;
+use super::doors::{Encoding, Extras, is_property};
 use super::form::Form;
+use super::routes::Target;
 use crate::config::{ContentEncodings, HttpConfig};
-use crate::record::{RECORD_ID_CHARS_MAX, RecordId, TraceParent};
+use crate::record::{Headers, RECORD_ID_CHARS_MAX, RecordId, TraceParent};
 
 /// A field of a head that may be there at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,11 +49,13 @@ pub(crate) enum HostRule {
 
 /// The parts of a request's head that the gateway reads, in whatever memory its protocol keeps
 /// them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead<'a> {
     pub method: &'a str,
     /// The path, without the query.
     pub path: &'a str,
+    /// What follows the path's `?`; empty where nothing does.
+    pub(crate) query: &'a str,
     /// The authority that the target names: `:authority`, or that of an absolute URI in h1.
     pub authority: Option<&'a str>,
     pub(crate) host_rule: HostRule,
@@ -60,10 +64,13 @@ pub struct RequestHead<'a> {
     host: Field<'a>,
     content_encoding: Field<'a>,
     content_length: Field<'a>,
-    content_type: Field<'a>,
+    pub(super) content_type: Field<'a>,
     idempotency_key: Field<'a>,
     record_type: Field<'a>,
     traceparent: Field<'a>,
+    /// Names and values of further fields, on a path of a front door that reads them. As many as a
+    /// head has.
+    pub(super) properties: Vec<(&'a str, &'a [u8])>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -78,7 +85,7 @@ impl<'a> RequestHead<'a> {
 
     /// Keeps the header field if it is one that the gateway reads. Names are compared without
     /// regard to case.
-    pub fn note(&mut self, name: &str, value: &'a [u8]) {
+    pub fn note(&mut self, name: &'a str, value: &'a [u8]) {
         let (known, field) = match name.len() {
             4 => ("host", &mut self.host),
             11 => ("traceparent", &mut self.traceparent),
@@ -87,16 +94,30 @@ impl<'a> RequestHead<'a> {
             15 => ("idempotency-key", &mut self.idempotency_key),
             16 => ("content-encoding", &mut self.content_encoding),
             19 => ("forebay-record-type", &mut self.record_type),
-            _ => return,
+            _ => return self.note_property(name, value),
         };
         if name.eq_ignore_ascii_case(known) {
             field.note(value);
+        } else {
+            self.note_property(name, value);
+        }
+    }
+
+    /// Keeps the field if the front door that the path belongs to may read it.
+    fn note_property(&mut self, name: &'a str, value: &'a [u8]) {
+        if is_property(name, self.path) {
+            self.properties.push((name, value));
         }
     }
 
     /// The trace that the request belongs to.
     pub(crate) fn trace(&self) -> Option<TraceParent> {
         trace(self.traceparent)
+    }
+
+    /// The encoding of OTLP that its content type names.
+    pub(crate) fn encoding(&self) -> Option<Encoding> {
+        Encoding::of(self.content_type)
     }
 
     pub(crate) fn content_length(&self) -> Field<'a> {
@@ -187,6 +208,10 @@ pub(crate) struct Head {
     /// That of each record.
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
+    /// What goes on with each record beside.
+    pub headers: Headers,
+    /// Bytes of the largest body, decoded.
+    pub bytes_max: usize,
     pub trace: Option<TraceParent>,
     kept_bytes: usize,
 }
@@ -205,10 +230,14 @@ pub(crate) struct Rules {
 /// grows by a head and a checksum.
 const ENCODING_OVERHEAD_BYTES: usize = 1024;
 
+/// The longest `Idempotency-Key`, in characters.
+pub(crate) const IDEMPOTENCY_KEY_CHARS_MAX: usize = 64;
+
 /// Characters of a key that names a request of many records: each adds `/` and its index.
 pub(crate) const RECORDS_KEY_CHARS_MAX: usize = 58;
 
-const _: () = assert!(RECORDS_KEY_CHARS_MAX + "/9999".len() <= RECORD_ID_CHARS_MAX);
+const _: () = assert!(RECORDS_KEY_CHARS_MAX + "/9999".len() <= IDEMPOTENCY_KEY_CHARS_MAX);
+const _: () = assert!(IDEMPOTENCY_KEY_CHARS_MAX <= RECORD_ID_CHARS_MAX);
 
 impl Rules {
     pub(crate) fn new(config: &HttpConfig) -> Self {
@@ -256,7 +285,11 @@ impl Rules {
         head: &RequestHead<'_>,
         types: &ContentTypes,
         form: Form,
+        extras: &Extras<'_>,
     ) -> Option<Arc<str>> {
+        if let Some(value) = extras.content_type {
+            return types.get(Field::Once(value));
+        }
         match form {
             Form::One => types.get(head.content_type),
             Form::Lines | Form::Array => Some(self.json.clone()),
@@ -274,36 +307,47 @@ pub(crate) fn encoded_bytes_max(coding: Coding, bytes_max: usize) -> usize {
 }
 
 impl Head {
-    /// Reads encoding, the type of many records, idempotency key and length, in this order.
+    /// Reads encoding, the type of many records, what the door asks for, idempotency key and length,
+    /// in this order.
     pub(crate) fn parse(
         head: &RequestHead<'_>,
         types: &ContentTypes,
         rules: &Rules,
-        is_records: bool,
+        target: Target,
     ) -> Result<Self, Refusal> {
         let coding = rules.coding(head.content_encoding)?;
-        let (form, key_chars_max) = if is_records {
+        let (form, key_chars_max) = if target.is_records {
             (Form::of_many(head.content_type)?, RECORDS_KEY_CHARS_MAX)
         } else {
-            (Form::One, RECORD_ID_CHARS_MAX)
+            (Form::One, IDEMPOTENCY_KEY_CHARS_MAX)
         };
+        let (door, mut headers) = (target.door, target.headers);
+        let extras = door.read(head, &mut headers)?;
         let idempotency_key = idempotency_key(head.idempotency_key, key_chars_max)?;
         let declared_bytes = declared_bytes(head.content_length)?;
-        let content_type = rules.content_type(head, types, form);
-        let bytes_max = encoded_bytes_max(coding, rules.bytes_max(form));
-        match declared_bytes {
-            Some(0) => Err(Refusal::EmptyBody),
-            Some(bytes) if bytes > bytes_max => Err(Refusal::BodyTooLarge),
-            _ => Ok(Self {
-                declared_bytes,
-                coding,
-                form,
-                content_type,
-                idempotency_key,
-                trace: head.trace(),
-                kept_bytes: head.kept_bytes,
-            }),
-        }
+        let content_type = rules.content_type(head, types, form, &extras);
+        let bytes_max = door.body_bytes_max(&headers, rules.bytes_max(form));
+        check_length(declared_bytes, encoded_bytes_max(coding, bytes_max))?;
+        Ok(Self {
+            declared_bytes,
+            coding,
+            form,
+            content_type,
+            idempotency_key: extras.id.or(idempotency_key),
+            headers,
+            bytes_max,
+            trace: head.trace(),
+            kept_bytes: head.kept_bytes,
+        })
+    }
+}
+
+/// Whether a body may be as long as it says.
+fn check_length(declared_bytes: Option<usize>, bytes_max: usize) -> Result<(), Refusal> {
+    match declared_bytes {
+        Some(0) => Err(Refusal::EmptyBody),
+        Some(bytes) if bytes > bytes_max => Err(Refusal::BodyTooLarge),
+        _ => Ok(()),
     }
 }
 
@@ -320,7 +364,8 @@ impl Head {
     /// to cost.
     pub(crate) fn bytes_beyond_overhead(&self) -> usize {
         let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
-        (content_type_bytes + self.kept_bytes).saturating_sub(RECKONED_BYTES)
+        let beside_bytes = content_type_bytes + self.headers.held_bytes() + self.kept_bytes;
+        beside_bytes.saturating_sub(RECKONED_BYTES)
     }
 }
 
@@ -344,7 +389,7 @@ impl ContentTypes {
 }
 
 /// A value that is visible ASCII, with blanks within it.
-fn visible(value: &[u8]) -> Option<&str> {
+pub(super) fn visible(value: &[u8]) -> Option<&str> {
     let is_text = value
         .iter()
         .all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');

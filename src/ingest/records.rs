@@ -12,7 +12,7 @@ use std::iter::Peekable;
 use bytes::Bytes;
 
 use super::form::Form;
-use super::head::encoded_bytes_max;
+use super::head::{Head, encoded_bytes_max};
 use super::{Body, Costs, Ingest, Refusal, Sender, body, safe};
 use crate::admission::RECORD_OVERHEAD_BYTES;
 use crate::limits::DeviceLimits;
@@ -75,7 +75,7 @@ impl Ingest {
         costs: &mut Costs<'_>,
     ) -> Result<Bytes, Refusal> {
         let head = &sender.head;
-        let bytes_max = self.bytes_max(head.form, costs.limits);
+        let bytes_max = bytes_max(head, costs.limits);
         let bounds = self.bounds(head, encoded_bytes_max(head.coding, bytes_max));
         let Some(mut decoder) = self.decoders.lend(head.coding) else {
             return body::read(body, bounds, costs).await;
@@ -84,13 +84,6 @@ impl Ingest {
         self.decoders.give_back(decoder);
         costs.shrink_to(decoded.capacity());
         Ok(decoded.into())
-    }
-
-    /// Bytes of the largest body that can pass the device's bucket.
-    fn bytes_max(&self, form: Form, limits: &DeviceLimits) -> usize {
-        let bytes_max = self.rules.bytes_max(form);
-        let burst = limits.bytes_burst().unwrap_or(u64::MAX);
-        usize::try_from(burst).map_or(bytes_max, |burst| bytes_max.min(burst))
     }
 
     /// Records of the largest request that can pass the device's bucket.
@@ -123,6 +116,12 @@ impl Ingest {
         }
         judged
     }
+}
+
+/// Bytes of the largest body that can pass the device's bucket.
+fn bytes_max(head: &Head, limits: &DeviceLimits) -> usize {
+    let burst = limits.bytes_burst().unwrap_or(u64::MAX);
+    usize::try_from(burst).map_or(head.bytes_max, |burst| head.bytes_max.min(burst))
 }
 
 /// What became of each of `count` records.

@@ -34,7 +34,7 @@ pub enum Refusal {
     UnsupportedEncoding(ContentEncodings),
     /// The body is damaged, ends early, or goes on after its end.
     MalformedEncoding,
-    /// Nobody knows how to cut a body of this type into records.
+    /// Nobody knows how to cut a body of this type into records, or its door takes no such type.
     UnsupportedMediaType,
     /// The body cannot be cut to its end.
     MalformedRecords,
@@ -49,7 +49,7 @@ pub enum Refusal {
     NotJson,
     /// Where in the stream's schema the keyword is that the record does not satisfy.
     SchemaViolation(Arc<str>),
-    /// The record says that it is another device's.
+    /// The record, or the path that it was posted to, says that it is another device's.
     DeviceMismatch,
     /// A device's or an address's bucket is empty.
     RateLimited(Refused),

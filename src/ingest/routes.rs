@@ -7,20 +7,44 @@ use arc_swap::ArcSwap;
 use wildmatch::WildMatch;
 
 use super::Refusal;
+use super::doors::{Door, FrontDoors};
 use super::head::{RequestHead, host_of};
-use crate::config::{StreamAccess, StreamConfig};
-use crate::record::{DeviceId, StreamIndex};
+use crate::config::{DoorsConfig, StreamAccess, StreamConfig};
+use crate::record::{DeviceId, Headers, StreamIndex};
 
 const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
 const STREAMS_PATH: &str = "/v1/streams/";
 const RECORDS_PATH: &str = "/records";
 
 /// Where a path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub stream: StreamIndex,
     /// The body is many records.
     pub is_records: bool,
+    /// The door that the path belongs to.
+    pub(crate) door: Door,
+    /// What the path has that goes on with the record.
+    pub(crate) headers: Headers,
+}
+
+impl Target {
+    /// A stream that the path names itself.
+    fn own(stream: StreamIndex, is_records: bool) -> Self {
+        Self {
+            stream,
+            is_records,
+            door: Door::Own,
+            headers: Headers::default(),
+        }
+    }
+}
+
+/// What a path says, before it is known whether there is what it leads to.
+enum Way {
+    /// No stream where there is none of that name.
+    Own(Option<StreamIndex>, bool),
+    Through(Door),
 }
 
 /// The names under which the gateway may be asked: exact ones, `*.` wildcards for one label, IP
@@ -100,6 +124,7 @@ fn globs(access: &[StreamAccess], stream: &str) -> Vec<WildMatch> {
 pub struct Routes {
     authorities: ArcSwap<Authorities>,
     streams: Vec<Route>,
+    doors: FrontDoors,
 }
 
 struct Route {
@@ -126,6 +151,7 @@ impl Routes {
         Self {
             authorities: ArcSwap::from_pointee(authorities),
             streams: streams.iter().map(route).collect(),
+            doors: FrontDoors::default(),
         }
     }
 
@@ -133,6 +159,19 @@ impl Routes {
     pub(crate) fn closing(mut self, stream: StreamIndex) -> Self {
         self.streams[stream.get()].is_closed = true;
         self
+    }
+
+    /// Opens front doors; `streams` are those that [`Self::new`] was given.
+    pub(crate) fn with_doors(mut self, config: &DoorsConfig, streams: &[StreamConfig]) -> Self {
+        assert_eq!(streams.len(), self.streams.len(), "they are the same");
+        self.doors = FrontDoors::new(config, streams);
+        self
+    }
+
+    /// The door that a path belongs to.
+    #[inline]
+    pub(crate) fn door_of(&self, path: &str) -> Door {
+        self.doors.of_path(path)
     }
 
     /// Replaces the gateway's names.
@@ -151,40 +190,62 @@ impl Routes {
         if !self.authorities.load().allow(host_of(head.authority()?)?) {
             return Err(Refusal::Misdirected);
         }
-        let (stream, is_records) = self.find(head.path)?;
+        let way = self.find(head.path)?;
         if head.method != "POST" {
             return Err(Refusal::MethodNotAllowed);
         }
-        match stream {
-            Some(stream) if self.streams[stream.get()].allows(device, own_streams) => {
-                Ok(Target { stream, is_records })
+        let target = match way {
+            Way::Own(stream, is_records) => {
+                Target::own(stream.ok_or(Refusal::StreamForbidden)?, is_records)
             }
-            _ => Err(Refusal::StreamForbidden),
+            Way::Through(door) => self.through(door, head.path, device)?,
+        };
+        if self.streams[target.stream.get()].allows(device, own_streams) {
+            Ok(target)
+        } else {
+            Err(Refusal::StreamForbidden)
         }
     }
 
-    /// The stream that a path leads to, and whether it is for many records; no stream where there
-    /// is none of that name.
-    fn find(&self, path: &str) -> Result<(Option<StreamIndex>, bool), Refusal> {
+    /// Where a path leads to through a front door.
+    fn through(&self, door: Door, path: &str, device: &DeviceId) -> Result<Target, Refusal> {
+        let (stream, headers) = self.doors.lead(door, path, device)?;
+        Ok(Target {
+            door,
+            headers,
+            ..Target::own(stream, false)
+        })
+    }
+
+    /// The way that a path leads: to a stream by its name, or through a front door.
+    #[inline]
+    fn find(&self, path: &str) -> Result<Way, Refusal> {
+        match self.find_own(path) {
+            Some(way) => Ok(way),
+            None => Ok(Way::Through(self.doors.find(path)?)),
+        }
+    }
+
+    fn find_own(&self, path: &str) -> Option<Way> {
         if path == DEFAULT_STREAM_PATH {
-            return Ok((Some(StreamIndex(0)), false));
+            return Some(Way::Own(Some(StreamIndex(0)), false));
         }
         match path.strip_suffix(RECORDS_PATH) {
-            Some(DEFAULT_STREAM_PATH) => Ok((Some(StreamIndex(0)), true)),
+            Some(DEFAULT_STREAM_PATH) => Some(Way::Own(Some(StreamIndex(0)), true)),
             // A stream may have the name `records`.
-            Some(path) if path.len() >= STREAMS_PATH.len() => Ok((self.find_named(path)?, true)),
-            _ => Ok((self.find_named(path)?, false)),
+            Some(path) if path.len() >= STREAMS_PATH.len() => self.find_named(path, true),
+            _ => self.find_named(path, false),
         }
     }
 
-    fn find_named(&self, path: &str) -> Result<Option<StreamIndex>, Refusal> {
+    fn find_named(&self, path: &str, is_records: bool) -> Option<Way> {
         let name = path
             .strip_prefix(STREAMS_PATH)
-            .filter(|name| !name.is_empty() && !name.contains('/'));
-        let name = name.ok_or(Refusal::NotFound)?;
+            .filter(|name| !name.is_empty() && !name.contains('/'))?;
         let index = self.streams.iter().position(|route| route.name == name);
         debug_assert!(index.is_none_or(|index| index <= usize::from(u16::MAX)));
-        Ok(index.map(|index| StreamIndex(index as u16)))
+        let stream = index.map(|index| StreamIndex(index as u16));
+        Some(Way::Own(stream, is_records))
     }
 }
 

@@ -42,12 +42,13 @@ impl Sender<'_> {
     /// The one record of the request.
     #[inline]
     pub(super) fn into_record(self, content: Content, permit: Permit) -> Record {
+        let headers = self.head.headers.joined(&content.headers);
         let received_at = self.received_at;
         let new_id = || RecordId::new(received_at);
         Record {
             device: self.device.id.clone(),
             payload: content.payload,
-            headers: content.headers,
+            headers,
             content_type: self.head.content_type,
             id: self.head.idempotency_key.unwrap_or_else(new_id),
             trace: self.head.trace,
@@ -62,6 +63,7 @@ impl Sender<'_> {
             Some(key) => key.of_part(index),
             None => RecordId::new(self.received_at),
         };
+        debug_assert!(self.head.headers.len() == 0, "no door has many records");
         Record {
             device: self.device.id.clone(),
             payload: content.payload,

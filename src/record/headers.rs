@@ -29,6 +29,15 @@ impl Headers {
         debug_assert!(self.bytes() <= HEADERS_BYTES_MAX, "heads are shorter");
     }
 
+    /// Adds these, where there are any.
+    #[inline]
+    pub(crate) fn joined(mut self, others: &Self) -> Self {
+        for (name, value) in others.iter() {
+            self.add(name, value);
+        }
+        self
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.as_deref().map_or(0, Vec::len)
     }
@@ -36,6 +45,12 @@ impl Headers {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let list = self.0.as_deref().map_or(&[][..], Vec::as_slice);
         list.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Counts bytes of memory: names and values, and what points to them.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes() + self.len() * size_of::<(Box<str>, Box<str>)>()
     }
 
     /// Counts bytes of names and values.

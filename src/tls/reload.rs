@@ -33,6 +33,10 @@ use crate::durable::stamp::{Stamp, stamp};
 use crate::identity::ServerCertificate;
 use crate::record::Timestamp;
 
+/// HTTP/1.1 by the name that devices of AWS IoT Core ask for
+/// (<https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html#protocol-port-mapping>).
+const AMAZON_HTTP: &[u8] = b"x-amzn-http-ca";
+
 /// Keeps what the files say current.
 pub(crate) struct Reloader {
     loaded: Loaded,
@@ -198,6 +202,9 @@ impl Loaded {
         let tcp = server_config(&settings, trust.verifier.clone(), resolver.clone());
         let mut tcp = tcp.map_err(no_config)?;
         tcp.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(Vec::from).into();
+        if self.config.amazon_alpn {
+            tcp.alpn_protocols.push(AMAZON_HTTP.to_vec());
+        }
         tcp.ticketer = tickets.tcp.clone();
         // Tickets carry the session; this is for clients that know none, and for TLS 1.2 only.
         tcp.session_storage = tickets.sessions.clone();

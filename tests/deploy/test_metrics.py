@@ -116,9 +116,11 @@ def watch(home):
 
 def answers(home, watch, clients):
     """Every answer that a device brings about by itself."""
-    with gateway(home, "answers", FOREBAY_BODY_TIMEOUT="1s", FOREBAY_BATCH_BYTES="1KiB") as served:
+    door = {"FOREBAY_FRONT_DOORS": "iot-core", "FOREBAY_TOPICS": "#=telemetry"}
+    with gateway(home, "answers", FOREBAY_BODY_TIMEOUT="1s", FOREBAY_BATCH_BYTES="1KiB", **door) as served:
         client = clients.open("h1", served)
         asked = {
+            200: client.ask(path="/topics/a"),
             204: client.ask(),
             400: client.ask(body=b""),
             403: client.ask(path="/v1/streams/nobodys"),

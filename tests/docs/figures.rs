@@ -23,6 +23,8 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| {http::HEAD_BYTES_MAX}, {http::HEADER_FIELDS_MAX} fields; fixed: 431. From {h2::HEAD_LIST_BYTES} on a head of h2 is a GOAWAY |",
             "| `FOREBAY_HEADER_TIMEOUT` | {FOREBAY_HEADER_TIMEOUT} |",
             "| a hello {stream::HELLO_BYTES_MAX}, all else {stream::PARTIAL_BYTES_MAX}; fixed: the end of the connection |",
+            "| {iot_core::BODY_BYTES_MAX}, fixed, where `FOREBAY_BODY_BYTES_MAX` is more |",
+            "| those of a head; from {doors::HEADERS_BYTES_FREE} on they count as body; fixed |",
             "| `FOREBAY_RECORDS_BYTES_MAX`, `FOREBAY_RECORDS_MAX`, the device's bursts | {FOREBAY_RECORDS_BYTES_MAX}, {FOREBAY_RECORDS_MAX} |",
             "| `FOREBAY_BODY_BYTES_MAX` | {FOREBAY_BODY_BYTES_MAX} |",
             "| `FOREBAY_BODY_TIMEOUT` | {FOREBAY_BODY_TIMEOUT} |",
@@ -62,11 +64,11 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         "docs/protocol.md",
         &[
             "The body is 1 byte to {FOREBAY_BODY_BYTES_MAX} (the operator may choose up to {resolve::BODY_BYTES_LIMIT})",
-            "names the record for good: 1 to {record::RECORD_ID_CHARS_MAX} visible ASCII characters",
+            "names the record for good: 1 to {head::IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters",
             "readings and {FOREBAY_RECORDS_BYTES_MAX}, decoded (the operator may choose up to 10,000 and {resolve::RECORDS_BYTES_LIMIT})",
             "here of 1 to {head::RECORDS_KEY_CHARS_MAX} characters",
             "An encoded body may be {head::ENCODING_OVERHEAD_BYTES} longer",
-            "too long ({record::RECORD_ID_CHARS_MAX} characters, {head::RECORDS_KEY_CHARS_MAX} for many readings)",
+            "too long ({head::IDEMPOTENCY_KEY_CHARS_MAX} characters, {head::RECORDS_KEY_CHARS_MAX} for many readings)",
             "A head has at most {http::HEAD_BYTES_MAX} and {http::HEADER_FIELDS_MAX} fields. A larger one is 431; on HTTP/2 one of {h2::HEAD_LIST_BYTES} or more ends",
             "must arrive within {FOREBAY_HEADER_TIMEOUT}. A body must arrive within {FOREBAY_BODY_TIMEOUT}, and from its {body::GRACE:th} second on be no slower, all in all, than {FOREBAY_BODY_RATE_MIN} for",
             "| open requests at once | 1 (HTTP/1.1), {h2::STREAMS_MAX} (HTTP/2) | {h3::STREAMS_MAX} |",
@@ -92,6 +94,14 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         &[
             "as readings do, and no reading waits for one. {events::room::EVENTS_WAITING_MAX} of a gateway wait at most;",
             "beyond {carried::DEVICES_CARRIED_MAX} such devices of a worker",
+        ],
+    ),
+    (
+        "docs/front-doors.md",
+        &[
+            "may have {doors::HEADERS_BYTES_FREE} of them beside a body",
+            "up to {record::RECORD_ID_CHARS_MAX} visible ASCII characters; it wins",
+            "**{iot_core::BODY_BYTES_MAX}** is the largest payload",
         ],
     ),
     (
@@ -122,7 +132,6 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         "docs/kinesis.md",
         &[
             "**What it saves.** A shard takes {pace::RECORDS_PER_SECOND} records a second",
-            "({record::RECORD_ID_CHARS_MAX} bytes and the device id's own)",
             "up to {entry::AGGREGATE_BYTES_MAX} together",
             "fits a record of {kinesis::RECORD_BYTES_MAX_DEFAULT} goes",
             "no answer in {call::CALL_TIMEOUT} |",

@@ -36,6 +36,7 @@ mod configuration;
 mod conformance;
 mod descriptors;
 mod devices;
+mod doors;
 mod elsewhere;
 mod events;
 mod fields_h2;

@@ -56,6 +56,7 @@ impl Reader<'_> {
                 value::tls_version,
                 TlsVersion::Tls12,
             ),
+            amazon_alpn: false,
         }
     }
 }

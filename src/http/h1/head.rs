@@ -70,8 +70,10 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
 /// Reads what the gateway and the connection need of a head that is well-formed.
 fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
-    let (authority, path) = split_target(request.path.unwrap_or_default());
+    let (authority, target) = split_target(request.path.unwrap_or_default());
+    let (path, query) = split_query(target);
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
+    head.query = query;
     if is_1_1 {
         head.host_rule = HostRule::Required;
     }
@@ -122,21 +124,29 @@ fn has_close(options: &[u8]) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path
-/// without its query.
+/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path with
+/// its query.
 fn split_target(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
-        return (None, without_query(target));
+        return (None, target);
     }
     let Some((_, rest)) = target.split_once("://") else {
         return (None, target);
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    (Some(authority), without_query(path))
+    (Some(authority), path)
 }
 
-fn without_query(path: &str) -> &str {
-    &path[..memchr::memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len())]
+/// The path and the query, which is empty where there is none. A fragment, which no request has, is
+/// left out.
+fn split_query(target: &str) -> (&str, &str) {
+    let Some(end) = memchr::memchr2(b'?', b'#', target.as_bytes()) else {
+        return (target, "");
+    };
+    let (path, rest) = target.split_at(end);
+    let query = rest.strip_prefix('?').unwrap_or_default();
+    let fragment = memchr::memchr(b'#', query.as_bytes());
+    (path, &query[..fragment.unwrap_or(query.len())])
 }
 
 /// How the body ends, where two readers cannot disagree (RFC 9112 section 6.3).
@@ -243,11 +253,20 @@ mod tests {
 
     #[test]
     fn targets_are_split() {
-        assert_eq!(split_target("/v1/telemetry?a=/b"), (None, "/v1/telemetry"));
-        assert_eq!(split_target("https://a:1/v1/x?y"), (Some("a:1"), "/v1/x"));
-        assert_eq!(split_target("https://a"), (Some("a"), ""));
-        assert_eq!(split_target("/x://y"), (None, "/x://y"));
-        assert_eq!(split_target("*"), (None, "*"));
+        let split = |target| {
+            let (authority, target) = split_target(target);
+            (authority, split_query(target))
+        };
+        assert_eq!(
+            split("/v1/telemetry?a=/b"),
+            (None, ("/v1/telemetry", "a=/b"))
+        );
+        assert_eq!(split("https://a:1/v1/x?y"), (Some("a:1"), ("/v1/x", "y")));
+        assert_eq!(split("https://a"), (Some("a"), ("", "")));
+        assert_eq!(split("/x://y"), (None, ("/x://y", "")));
+        assert_eq!(split("/x?a=1?b#c?d"), (None, ("/x", "a=1?b")));
+        assert_eq!(split("/x#c?d"), (None, ("/x", "")));
+        assert_eq!(split("*"), (None, ("*", "")));
     }
 
     #[test]

@@ -7,11 +7,11 @@
 //! certificate, and in [`answers`] what fields of answers mean.
 
 mod answers;
+pub(crate) mod doors;
 
 use serde_json::{Map, Value, json};
 
-use crate::ingest::RECORDS_KEY_CHARS_MAX;
-use crate::record::RECORD_ID_CHARS_MAX;
+use crate::ingest::{IDEMPOTENCY_KEY_CHARS_MAX, RECORDS_KEY_CHARS_MAX};
 
 /// The document, indented, with a line end.
 pub fn document() -> String {
@@ -63,7 +63,7 @@ fn info() -> Value {
 /// The operation that takes one reading.
 fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let fields = [
-        idempotency_key(RECORD_ID_CHARS_MAX),
+        idempotency_key(IDEMPOTENCY_KEY_CHARS_MAX),
         trace_parent(),
         encoding(),
     ];

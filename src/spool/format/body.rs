@@ -11,7 +11,7 @@
 //! | 2, n | length and text of its value |
 //! | | then, of every record: |
 //! | 1, n | length and text of the device id |
-//! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID; the length plus 128 when a trace follows |
+//! | 1, n | length of a record id that the client gave, and the id; 0 and 16 bytes for a UUID; the length plus 128 when a trace follows; 127 in the length's place says that the length of an id of more than 64 characters is the next byte |
 //! | 55 | its `traceparent`, if it has one |
 //! | 8 | when it was received, milliseconds since the epoch |
 //! | 2, n | length plus 1 and text of the content type; 0: it has none |
@@ -19,7 +19,7 @@
 //!
 //! No device id is empty, so a record without further headers is what it was before there were any:
 //! an older frame is read by a newer gateway, and a newer one by an older gateway unless it has
-//! such headers, which the older one takes for damage.
+//! such headers, or an id of more than 64 characters, which the older one takes for damage.
 //!
 //! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it
 //! refuses. It never panics.
@@ -48,7 +48,8 @@ const BODY_BYTES_SPARE: usize = 160 << 10;
 
 /// Bytes that a record takes beside its payload at most, its content type aside: device, id, trace,
 /// time and lengths.
-const RECORD_BYTES_EXTRA_MAX: usize = 1 + 128 + 1 + 128 + TRACE_PARENT_BYTES + 8 + 2 + 4;
+const RECORD_BYTES_EXTRA_MAX: usize =
+    1 + DEVICE_ID_CHARS_MAX + 2 + RECORD_ID_CHARS_MAX + TRACE_PARENT_BYTES + 8 + 2 + 4;
 
 // Any batch that the configuration lets be made is one frame: half of it is for the payloads, the
 // rest for what is beside them.
@@ -61,13 +62,21 @@ const _: () =
     assert!(RECORD_BYTES_EXTRA_MAX + u16::MAX as usize + 2 * HEADERS_BYTES_MAX <= BODY_BYTES_SPARE);
 const _: () = assert!(HEADERS_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(DEVICE_ID_CHARS_MAX <= u8::MAX as usize);
-const _: () = assert!(RECORD_ID_CHARS_MAX < TRACE_FOLLOWS as usize);
+const _: () =
+    assert!(SHORT_ID_CHARS_MAX < LENGTH_FOLLOWS as usize && LENGTH_FOLLOWS < TRACE_FOLLOWS);
+const _: () = assert!(RECORD_ID_CHARS_MAX <= u8::MAX as usize);
 
 /// The byte in the place of a device id's length that says that further headers come first.
 const HEADERS_FOLLOW: u8 = 0;
 
 /// The flag in the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
+
+/// What the lower seven bits are where an id is so long that its length is a byte of its own.
+const LENGTH_FOLLOWS: u8 = 127;
+
+/// Characters of the longest record id whose length stands in the lower seven bits.
+const SHORT_ID_CHARS_MAX: usize = 64;
 
 /// Why a batch cannot become a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -185,17 +194,32 @@ fn put_id(
     id: &RecordId,
     trace: Option<&TraceParent>,
 ) -> Result<(), DraftError> {
-    let (key_bytes, id) = match id {
-        RecordId::Uuid(uuid) => (0, uuid.as_bytes().as_slice()),
-        RecordId::Key(key) => (u8_length(key.len())?, key.as_bytes()),
-    };
-    debug_assert!(key_bytes < TRACE_FOLLOWS, "a key has 64 characters at most");
-    body.push(key_bytes | if trace.is_some() { TRACE_FOLLOWS } else { 0 });
-    body.extend_from_slice(id);
+    let flag = if trace.is_some() { TRACE_FOLLOWS } else { 0 };
+    match id {
+        RecordId::Uuid(uuid) => {
+            body.push(flag);
+            body.extend_from_slice(uuid.as_bytes());
+        }
+        RecordId::Key(key) => {
+            put_key_length(body, u8_length(key.len())?, flag);
+            body.extend_from_slice(key.as_bytes());
+        }
+    }
     if let Some(trace) = trace {
         body.extend_from_slice(trace.as_str().as_bytes());
     }
     Ok(())
+}
+
+/// Writes the length of an id that is not 0, and in its byte whether a trace follows.
+fn put_key_length(body: &mut Vec<u8>, key_bytes: u8, flag: u8) {
+    debug_assert!(key_bytes > 0, "a key is not empty");
+    debug_assert!(usize::from(key_bytes) <= RECORD_ID_CHARS_MAX);
+    if usize::from(key_bytes) <= SHORT_ID_CHARS_MAX {
+        body.push(key_bytes | flag);
+    } else {
+        body.extend_from_slice(&[LENGTH_FOLLOWS | flag, key_bytes]);
+    }
 }
 
 fn put_headers(body: &mut Vec<u8>, headers: &Headers) -> Result<(), DraftError> {
@@ -311,13 +335,26 @@ fn take_id(body: &mut Bytes) -> Option<(RecordId, Option<TraceParent>)> {
     let head = body.try_get_u8().ok()?;
     let id = match head & !TRACE_FOLLOWS {
         0 => RecordId::Uuid(Uuid::from_slice(&take(body, 16)?).ok()?),
-        length => RecordId::from_key(&take(body, length.into())?)?,
+        LENGTH_FOLLOWS => {
+            let length = usize::from(body.try_get_u8().ok()?);
+            let is_as_written = length > SHORT_ID_CHARS_MAX;
+            take_key(body, is_as_written.then_some(length)?)?
+        }
+        length => {
+            let length = usize::from(length);
+            let is_as_written = length <= SHORT_ID_CHARS_MAX;
+            take_key(body, is_as_written.then_some(length)?)?
+        }
     };
     let trace = match head & TRACE_FOLLOWS {
         0 => None,
         _ => Some(TraceParent::parse(&take(body, TRACE_PARENT_BYTES)?)?),
     };
     Some((id, trace))
+}
+
+fn take_key(body: &mut Bytes, length: usize) -> Option<RecordId> {
+    RecordId::from_key(&take(body, length)?)
 }
 
 fn take_text(body: &mut Bytes, length: usize) -> Option<Arc<str>> {

@@ -13,7 +13,7 @@ use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp, Trac
 prop_compose! {
     fn records()(record in (
         "[A-Za-z0-9._:/@-]{1,128}",
-        prop::option::of("[!-~]{1,64}"),
+        prop::option::of("[!-~]{1,128}"),
         prop::option::of("[ -~]{0,40}"),
         any::<u64>(),
         prop::collection::vec(any::<u8>(), 0..300),
@@ -162,6 +162,49 @@ fn two_records() -> [Record; 2] {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The length of a longer id, as a property of another platform may be, is a byte of its own: what
+/// lay on disk before there were any is read as ever.
+#[test]
+fn a_long_id_has_its_length_behind_the_mark() {
+    for (chars, with_trace, head) in [
+        (64, false, "40"),
+        (65, false, "7f41"),
+        (127, false, "7f7f"),
+        (128, false, "7f80"),
+        (128, true, "ff80"),
+    ] {
+        let [mut record, _] = two_records();
+        record.id = RecordId::from_key("k".repeat(chars).as_bytes()).unwrap();
+        record.trace = record.trace.filter(|_| with_trace);
+        let draft = Draft::new("a", [&record]).unwrap();
+        let id = format!("026d37{head}{}", "6b".repeat(chars));
+        assert!(hex(draft.body()).contains(&id), "{chars}");
+        let content = decode(Bytes::copy_from_slice(draft.body()), 1).unwrap();
+        assert!(same(&content.records[0], &record), "{chars}");
+    }
+    assert!(RecordId::from_key(&[b'k'; 129]).is_none());
+}
+
+/// Bytes that no draft writes: a long length of a short id, and a short one of a long id.
+#[test]
+fn a_length_of_an_id_in_the_wrong_place_is_damage() {
+    let [mut record, _] = two_records();
+    record.trace = None;
+    let body = |id: &[u8]| {
+        let draft = Draft::new("a", [&record]).unwrap();
+        let body = draft.body().to_vec();
+        let at = body
+            .windows(4)
+            .position(|bytes| bytes == b"\x03key")
+            .unwrap();
+        [&body[..at], id, &body[at + 4..]].concat()
+    };
+    assert!(decode(body(b"\x03key").into(), 1).is_some());
+    assert!(decode(body(b"\x7f\x03key").into(), 1).is_none());
+    let long = [&[65][..], &[b'k'; 65]].concat();
+    assert!(decode(body(&long).into(), 1).is_none());
 }
 
 /// A record that has headers says so where a device id's length would be 0.

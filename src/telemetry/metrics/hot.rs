@@ -16,8 +16,8 @@ use super::histogram::{BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST
 use crate::words::{Handshake, Protocol, Scope, SealReason};
 
 /// The statuses of the wire contract; any other is counted as `other`, which is the last.
-const STATUSES: [u16; 15] = [
-    204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0,
+const STATUSES: [u16; 16] = [
+    200, 204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504, 0,
 ];
 
 /// The codes of the wire contract, as problems name them; any other is counted as `other`, which is

@@ -188,7 +188,7 @@ fn closed_connections_are_not_counted() {
 fn the_statuses_of_the_contract_are_told_apart() {
     let metrics = metrics(1);
     let statuses = [
-        204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504,
+        200, 204, 400, 403, 404, 405, 408, 413, 415, 421, 429, 431, 502, 503, 504,
     ];
     statuses.iter().for_each(|status| {
         metrics
