@@ -146,6 +146,15 @@ impl Health {
         stream.change(State::Up, State::Down);
     }
 
+    /// Each stream by its name, whether its records can be made safe, and why its sink takes none of
+    /// them, where it does not.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (&str, bool, Option<Arc<String>>)> {
+        self.streams.iter().map(|stream| {
+            let is_up = stream.is(State::Up);
+            (stream.name.as_str(), is_up, stream.reason.load_full())
+        })
+    }
+
     /// `Err` while no stream's records can be made safe. The text names each stream that its sink
     /// does not take, with the reason; it is empty where there is none.
     pub fn report(&self) -> Result<String, String> {
