@@ -97,13 +97,9 @@ function band({ state, reasons }) {
   for (const section of document.querySelectorAll("main section")) {
     const own = reasons.filter(({ panel }) => panel === section.id);
     const level = own.length === 0 ? "" : own.some(({ isBad }) => isBad) ? "bad" : "warn";
-    if (section.className.split(" ").at(-1) !== level) mark(section, level);
+    section.classList.toggle("bad", level === "bad");
+    section.classList.toggle("warn", level === "warn");
   }
-}
-
-function mark(section, level) {
-  section.classList.remove("bad", "warn");
-  if (level) section.classList.add(level);
 }
 
 // ---- the panels ----
@@ -183,8 +179,8 @@ function connections(scrape) {
   show("connections", open, f.count);
   show("connections_max", max, f.count);
   bar("connections", open, max);
-  for (const [protocol, name] of Object.entries(PROTOCOLS))
-    show(protocol, scrape.sum("forebay_http_connections", { protocol }), f.count, name);
+  for (const protocol of Object.keys(PROTOCOLS))
+    show(protocol, scrape.sum("forebay_http_connections", { protocol }), f.count);
   show("handshakes", newest("handshakes"), f.number);
   show("handshakes_failed", newest("handshakes_failed"), f.number);
   const reasons = why(frames);
@@ -194,19 +190,26 @@ function connections(scrape) {
 function sink(scrape) {
   const records = "forebay_sink_records_total";
   const failing = (outcome) => outcome !== "delivered";
-  rows(byId("streams"), scrape.frame.state.streams, "tr", (row, { name, reason }) => {
-    const isUp = scrape.sum("forebay_sink_up", { stream: name }) === 1;
+  const { streams } = scrape.frame.state;
+  const trouble = ({ name, reason }) => {
     const away = scrape.sum("forebay_sink_partitions_away", { stream: name });
-    const trouble = reason ?? (away ? `${away} partitions away` : "");
-    const state = isUp && !trouble ? "up" : isUp ? "in part" : "away";
+    return reason ?? (away ? `${away} partitions are away` : "");
+  };
+  rows(byId("sink-notes"), streams.filter(trouble), "p", (note, stream) => {
+    note.className = "note";
+    setText(note, `${stream.name}: ${trouble(stream)}`);
+  });
+  rows(byId("streams"), streams, "tr", (row, stream) => {
+    const { name } = stream;
+    const isUp = scrape.sum("forebay_sink_up", { stream: name }) === 1;
+    const state = isUp && !trouble(stream) ? "up" : isUp ? "in part" : "away";
     cells(row, ["", f.number(newest(`stream ${name}`)), null, f.number(frames.rate(records, { stream: name, outcome: failing }))]);
     const head = row.cells[0];
-    if (!head.firstChild) head.append(...["mark", "name", "note"].map(span));
-    const [sign, label, note] = head.children;
+    if (!head.firstChild) head.append(...["mark", "name"].map(span));
+    const [sign, label] = head.children;
     sign.className = `mark ${{ up: "good", "in part": "warn", away: "bad" }[state]}`;
     setText(sign, { up: "✓ up", "in part": "▲ in part", away: "✕ away" }[state]);
     setText(label, name);
-    setText(note, trouble);
     const cell = row.cells[2];
     if (!cell.firstChild) cell.append(document.createElementNS(SVG, "svg"));
     cell.firstChild.setAttribute("class", "spark small");
@@ -289,7 +292,7 @@ async function settings() {
   rows(byId("set"), lines, "tr", (row, line) => {
     const [, name, value, from] = line.match(/^([^=]*)=(.*) # (.*)$/) ?? ["", line, "", ""];
     cells(row, [name, value, from]);
-    row.className = from === "default" ? "default" : "own";
+    row.className = /^(default|unset)/.test(from) ? "default" : "own";
   });
   find();
 }
@@ -311,9 +314,9 @@ function setText(element, text) {
 }
 
 // A figure, spelled for people and exact for programs.
-function show(name, value, spell, title) {
+function show(name, value, spell) {
   const element = values.get(name);
-  setText(element, title ? `${title} ${spell(value)}` : spell(value));
+  setText(element, spell(value));
   element.value = value ?? "";
 }
 
@@ -383,8 +386,21 @@ function spark(svg, history) {
       svg.append(path);
     }
   }
+  peak(svg, Math.max(...history, 0));
   svg.firstChild.setAttribute("d", area);
   svg.lastChild.setAttribute("d", line);
+}
+
+// Says how high a large sparkline is.
+function peak(svg, most) {
+  const { spell } = svg.dataset;
+  if (!spell) return;
+  if (!svg.nextElementSibling?.classList.contains("peak")) {
+    const caption = document.createElement("p");
+    caption.className = "peak";
+    svg.after(caption);
+  }
+  setText(svg.nextElementSibling, `peak ${f[spell](most)} in 2 min`);
 }
 
 // ---- what people do ----

@@ -1,6 +1,6 @@
 // What is wrong, if anything: one word for the whole gateway, and the reasons for it, the worst first.
 
-import { bytes, duration, failed, greeted, number, refused, turnedAway } from "./figures.js";
+import { bytes, count, duration, failed, greeted, number, refused, turnedAway } from "./figures.js";
 
 const DAY = 86400;
 const WINDOW = 10; // seconds that rates are looked at for
@@ -102,7 +102,7 @@ function spool(frames) {
   const [taken, max] = [last.sum("forebay_spool_bytes"), last.sum("forebay_spool_bytes_max")];
   const reasons = [];
   const dead = last.sum("forebay_spool_dead_letter_records");
-  if (dead > 0) reasons.push(warning("spool", `${number(dead)} dead letters wait for forebay spool replay`));
+  if (dead > 0) reasons.push(warning("spool", `${count(dead)} dead letters wait for forebay spool replay`));
   if (max === 0) return reasons;
   if (last.sum("forebay_spool_up") === 0) reasons.push(bad("spool", "The spool takes nothing: it is full, or its disk fails"));
   const grows = growth(frames) ?? 0;
