@@ -59,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Asked of the kernel for what each connection has been sent and has not taken, in bytes: so many
 /// seconds of the live page that a watcher who takes nothing is soon found out.
-pub(crate) const SEND_BYTES: usize = 64 * 1024;
+pub(crate) const SEND_BYTES: usize = 16 * 1024;
 
 /// What the admin address tells about.
 pub(crate) struct Status {

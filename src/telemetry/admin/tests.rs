@@ -308,9 +308,10 @@ fn watchers_are_bounded_and_cost_nothing_when_they_have_gone() {
     with_admin(|address, _| async move {
         let mut watchers = Vec::new();
         for _ in 0..WATCHERS_MAX {
-            let mut watcher = Watcher::open(address).await;
+            watchers.push(Watcher::open(address).await);
+        }
+        for watcher in &mut watchers {
             watcher.frame().await.unwrap();
-            watchers.push(watcher);
         }
         let crowded = get(address, "/live").await;
         assert!(crowded.starts_with("HTTP/1.1 503 "), "{crowded}");
