@@ -98,31 +98,43 @@ impl Desk {
         }
     }
 
+    /// Answers what is there and is no file.
     fn tell(&self, path: &str) -> Answer {
+        debug_assert!(PATHS.contains(&path) && path != "/", "the page is a file");
         let status = &*self.status;
         match path {
             "/livez" => text(StatusCode::OK, "alive\n".into()),
-            "/servez" if status.is_leaving() => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
-            }
-            "/servez" => text(StatusCode::OK, "serving\n".into()),
-            "/readyz" => match status.spell() {
-                Ok(ready) => text(StatusCode::OK, ready + "\n"),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-            },
+            "/servez" => is_serving(status),
+            "/readyz" => is_ready(status),
             "/debug/settings" => text(StatusCode::OK, status.settings.clone()),
             LOG => text(StatusCode::OK, log::filter() + "\n"),
             "/openapi.json" => json((status.openapi)()),
             "/debug/top" => json(status.top.report()),
-            // Who asks for the head only does not watch.
-            LIVE => {
-                let mut response = text(StatusCode::OK, String::new());
-                set_event_stream(&mut response);
-                response
-            }
+            LIVE => head_of_stream(),
             _ => text(StatusCode::OK, status.metrics.render()),
         }
     }
+}
+
+fn is_serving(status: &Status) -> Answer {
+    if status.is_leaving() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    text(StatusCode::OK, "serving\n".into())
+}
+
+fn is_ready(status: &Status) -> Answer {
+    match status.spell() {
+        Ok(ready) => text(StatusCode::OK, ready + "\n"),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    }
+}
+
+/// What is answered to somebody who asks for the head only, and does not watch.
+fn head_of_stream() -> Answer {
+    let mut response = text(StatusCode::OK, String::new());
+    set_event_stream(&mut response);
+    response
 }
 
 /// Puts the filter in force that the query is. Whoever asks from elsewhere might drown the log, or

@@ -48,6 +48,10 @@ impl Seat {
 
     /// It has room for the next second's news: its time begins anew.
     pub(crate) fn goes_on_watching(&self) {
+        debug_assert!(
+            self.progress.get() >= Progress::Asked,
+            "nobody watches unasked"
+        );
         self.progress.set(Progress::Watching);
         self.ends_at.set(Instant::now() + CONNECTION_TIMEOUT);
     }

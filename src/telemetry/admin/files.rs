@@ -23,11 +23,12 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// All files of the page.
-static FILES: [PageFile; 7] = [
+static FILES: [PageFile; 8] = [
     file("/", HTML, include_str!("page/page.html")),
     file("/page.css", CSS, include_str!("page/page.css")),
     file("/tokens.css", CSS, include_str!("page/tokens.css")),
     file("/page.js", JAVASCRIPT, include_str!("page/page.js")),
+    file("/draw.js", JAVASCRIPT, include_str!("page/draw.js")),
     file("/figures.js", JAVASCRIPT, include_str!("page/figures.js")),
     file("/state.js", JAVASCRIPT, include_str!("page/state.js")),
     file("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),

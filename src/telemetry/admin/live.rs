@@ -79,9 +79,12 @@ impl Live {
                 _ = seconds.tick() => {}
                 () = self.newest.closed() => break,
             }
-            watchers.set(self.newest.receiver_count());
+            let watching = self.newest.receiver_count();
+            debug_assert!(watching <= WATCHERS_MAX, "one more is refused");
+            watchers.set(watching);
             self.newest.send_replace(frame::make(&self.status));
         }
+        debug_assert!(self.is_telling.get(), "there is one such task");
         watchers.set(0);
         self.is_telling.set(false);
     }

@@ -45,6 +45,7 @@ impl Recent {
             seen.push_front(line);
         }
         seen.truncate(RECENT_MAX);
+        debug_assert!(seen.len() <= RECENT_MAX, "the oldest are forgotten");
         seen.iter().cloned().collect()
     }
 }

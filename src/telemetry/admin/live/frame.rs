@@ -13,6 +13,7 @@ use crate::telemetry::admin::Status;
 /// The most devices that are told, of each kind.
 const DEVICES_TOLD_MAX: usize = 10;
 
+/// Makes the event that all who watch are told now.
 pub(super) fn make(status: &Status) -> Bytes {
     let state = state(status);
     let metrics = Value::Object(series(&status.metrics.render()));
@@ -31,12 +32,10 @@ fn state(status: &Status) -> Value {
         Ok(away) => (true, away),
         Err(reason) => (false, reason),
     };
-    let streams = status.health.streams();
-    let stream = |(name, is_up, reason): (&str, bool, Option<_>)| {
-        let reason: Option<std::sync::Arc<String>> = reason;
-        json!({ "name": name, "up": is_up, "reason": reason.as_deref() })
-    };
-    let streams: Vec<Value> = streams.map(stream).collect();
+    let mut streams = Vec::new();
+    for (name, is_up, reason) in status.health.streams() {
+        streams.push(json!({ "name": name, "up": is_up, "reason": reason.as_deref() }));
+    }
     json!({
         "at_ms": Timestamp::now().0,
         "version": env!("CARGO_PKG_VERSION"),

@@ -1,12 +1,12 @@
 // The live page: listens to the gateway's stream and draws what it says. Texts are set as text, never as markup.
 
+import { bar, cells, emptySpark, rows, setText, span, spark } from "./draw.js";
 import * as f from "./figures.js";
 import { SPOOL_WINDOW, WORDS, codes, ends, growth, judge, list, why } from "./state.js";
 
 const SILENCE_MS = 5000; // a frame comes each second: after so long the gateway does not answer
 const RETRY_MS = 2000;
 const PROTOCOLS = { h1: "HTTP/1.1", h2: "HTTP/2", h3: "HTTP/3" };
-const SVG = "http://www.w3.org/2000/svg";
 const RECENT = 10; // seconds that a mean or a quantile is made of
 
 const byId = (id) => document.getElementById(id);
@@ -211,9 +211,7 @@ function sink(scrape) {
     setText(sign, { up: "✓ up", "in part": "▲ in part", away: "✕ away" }[state]);
     setText(label, name);
     const cell = row.cells[2];
-    if (!cell.firstChild) cell.append(document.createElementNS(SVG, "svg"));
-    cell.firstChild.setAttribute("class", "spark small");
-    cell.firstChild.dataset.spark = `stream ${name}`;
+    if (!cell.firstChild) cell.append(emptySpark(`stream ${name}`));
   });
   show("sink_p99", frames.quantile("forebay_sink_duration_seconds", 0.99, RECENT), f.milliseconds);
   show("in_flight", scrape.sum("forebay_sink_in_flight_batches"), f.count);
@@ -307,100 +305,11 @@ function find() {
   setText(byId("found"), `${found} of ${byId("set").rows.length}`);
 }
 
-// ---- drawing ----
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
 // A figure, spelled for people and exact for programs.
 function show(name, value, spell) {
   const element = values.get(name);
   setText(element, spell(value));
   element.value = value ?? "";
-}
-
-// As many children as there are items, each filled; they stay where they are.
-function rows(parent, items, tag, fill) {
-  while (parent.children.length > items.length) parent.lastElementChild.remove();
-  while (parent.children.length < items.length) parent.append(document.createElement(tag));
-  items.forEach((item, place) => fill(parent.children[place], item));
-}
-
-// The first cell of a row names it. Null leaves a cell to somebody else.
-function cells(row, texts) {
-  texts.forEach((text, place) => {
-    if (!row.cells[place]) {
-      const cell = document.createElement(place === 0 ? "th" : "td");
-      if (place === 0) cell.scope = "row";
-      row.append(cell);
-    }
-    if (text !== null && text !== "") setText(row.cells[place], text);
-    else if (text === "" && place > 0) setText(row.cells[place], "");
-  });
-}
-
-function span(className) {
-  const element = document.createElement("span");
-  element.className = className;
-  return element;
-}
-
-function bar(name, taken, max) {
-  const element = document.querySelector(`[data-bar=${name}]`);
-  const percent = max ? Math.min(100, (100 * taken) / max) : 0;
-  if (!element.firstChild) element.append(document.createElement("i"));
-  element.firstChild.style.width = `${percent}%`;
-  element.setAttribute("aria-valuenow", percent.toFixed(0));
-  element.className = `bar ${percent > 95 ? "bad" : percent > 80 ? "warn" : ""}`;
-}
-
-// The last two minutes, the newest at the right; gaps where nothing is known.
-function spark(svg, history) {
-  const [width, height] = [f.Frames.SECONDS, 30];
-  const most = Math.max(...history, 0) || 1;
-  const start = width - history.length;
-  let line = "";
-  let area = "";
-  let from = null;
-  history.forEach((value, place) => {
-    const isLast = place === history.length - 1;
-    if (value !== null) {
-      const at = `${start + place + 1} ${(height - 1 - (value / most) * (height - 3)).toFixed(1)}`;
-      line += `${from === null ? "M" : "L"}${at}`;
-      area += from === null ? `M${start + place + 1} ${height}L${at}` : `L${at}`;
-      from ??= place;
-    }
-    if (from !== null && (value === null || isLast)) {
-      area += `L${start + place + (value === null ? 0 : 1)} ${height}Z`;
-      from = null;
-    }
-  });
-  if (!svg.firstChild) {
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("preserveAspectRatio", "none");
-    svg.setAttribute("aria-hidden", "true");
-    for (const name of ["area", "line"]) {
-      const path = document.createElementNS(SVG, "path");
-      path.setAttribute("class", name);
-      svg.append(path);
-    }
-  }
-  peak(svg, Math.max(...history, 0));
-  svg.firstChild.setAttribute("d", area);
-  svg.lastChild.setAttribute("d", line);
-}
-
-// Says how high a large sparkline is.
-function peak(svg, most) {
-  const { spell } = svg.dataset;
-  if (!spell) return;
-  if (!svg.nextElementSibling?.classList.contains("peak")) {
-    const caption = document.createElement("p");
-    caption.className = "peak";
-    svg.after(caption);
-  }
-  setText(svg.nextElementSibling, `peak ${f[spell](most)} in 2 min`);
 }
 
 // ---- what people do ----
