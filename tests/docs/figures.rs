@@ -144,7 +144,7 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
             "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
-            "{live::WATCHERS_MAX} may watch; one more is answered 503",
+            "and only while somebody does. {live::WATCHERS_MAX} may watch;",
             "takes nothing for {admin::CONNECTION_TIMEOUT} is cut off",
         ],
     ),

@@ -52,12 +52,13 @@ const GUARDS: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
 ];
 
-/// The file at this path, if there is one.
+/// Finds the file at this path, if there is one.
 pub(super) fn find(path: &str) -> Option<&'static PageFile> {
     FILES.iter().find(|file| file.path == path)
 }
 
 impl PageFile {
+    /// Makes the answer that a browser gets.
     pub(super) fn answer(&self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.text));
         let content_type = HeaderValue::from_static(self.content_type);

@@ -15,13 +15,13 @@ use super::files;
 pub(super) const ADVICE: &str = "the live page, its stream and /debug are answered to who asks by \
     an IP address or as localhost: forward a port, and open http://localhost:PORT/\n";
 
-/// Whether what is at this path is for people, not for probes.
+/// Tells whether what is at this path is for people, not for probes.
 pub(super) fn is_guarded(path: &str) -> bool {
     let is_debug = path == "/debug" || path.starts_with("/debug/");
     is_debug || path == "/live" || files::find(path).is_some()
 }
 
-/// Whether the request asks by an IP address or as localhost, wherever it says so. An old client
+/// Tells whether the request asks by an IP address or as localhost, wherever it says so. An old client
 /// that says nothing at all is no browser.
 pub(super) fn is_local(head: &Parts) -> bool {
     if let Some(authority) = head.uri.authority()

@@ -56,7 +56,7 @@ impl Live {
         }
     }
 
-    /// The frames from now on for whoever has this seat; `None` where as many watch as may.
+    /// Gives whoever has this seat the frames from now on; `None` where as many watch as may.
     pub(super) fn watch(self: &Rc<Self>, seat: Rc<Seat>) -> Option<Stream> {
         if self.newest.receiver_count() >= WATCHERS_MAX {
             self.status.metrics.watchers().refused();
@@ -90,8 +90,11 @@ impl Live {
     }
 }
 
-/// The next frame for a watcher, who has taken the last one when it is asked for.
-async fn next(watcher: (watch::Receiver<Bytes>, Rc<Seat>)) -> Option<(Next, Watcher)> {
+/// What a watcher takes from, and where it sits.
+type Watcher = (watch::Receiver<Bytes>, Rc<Seat>);
+
+/// Waits for a watcher's next frame; the last one has been taken when another is asked for.
+async fn next(watcher: Watcher) -> Option<(Next, Watcher)> {
     let (mut frames, seat) = watcher;
     seat.goes_on_watching();
     frames.changed().await.ok()?;
@@ -99,6 +102,3 @@ async fn next(watcher: (watch::Receiver<Bytes>, Rc<Seat>)) -> Option<(Next, Watc
     debug_assert!(!frame.is_empty(), "what is told first is a frame");
     Some((Ok(Frame::data(frame)), (frames, seat)))
 }
-
-/// What a watcher takes from, and where it sits.
-type Watcher = (watch::Receiver<Bytes>, Rc<Seat>);
