@@ -106,13 +106,13 @@ fn examples(audited: Option<&Audited>) -> Vec<String> {
 
 fn of_generator(verdict: &Verdict) -> String {
     let lines = verdict.reasons.iter().chain(&verdict.notes);
-    let lines: Vec<String> = lines.map(|line| escape(line)).collect();
+    let lines: Vec<String> = lines.map(|line| format!(" · {}", escape(line))).collect();
     let says = if verdict.fit {
-        "<b>Generator</b>: fit, these figures are the server's."
+        "<b>Generator</b>: fit, these figures are the server's"
     } else {
-        "<b>Generator</b>: Not to be trusted."
+        "<b>Generator</b>: not fit, these figures are not to be trusted"
     };
-    format!("{says} {}", lines.join(" · "))
+    format!("{says}{}", lines.concat())
 }
 
 #[cfg(test)]
