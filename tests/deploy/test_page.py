@@ -5,11 +5,12 @@ import json
 import re
 import ssl
 import threading
+import urllib.request
 from contextlib import contextmanager, suppress
 from http.client import HTTPSConnection
 
 import pytest
-from conftest import ROOT, TOOLS, Gateway, eventually, free_port, run, tool
+from conftest import PATIENCE, ROOT, TOOLS, Gateway, eventually, free_port, run, tool
 from playwright.sync_api import expect, sync_playwright
 from processes import Broker
 
@@ -21,22 +22,14 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 # Changes what the page is told, on its way: window.change is called with each object.
 CHANGE = """
-const real = window.fetch.bind(window);
-window.fetch = async (url, options) => {
-  const answer = await real(url, options);
-  if (url !== "/live" || !answer.ok) return answer;
-  let text = "";
-  const changed = new TransformStream({transform(piece, controller) {
-    const events = (text + piece).split("\\n\\n");
-    text = events.pop();
-    for (const event of events) {
-      const frame = JSON.parse(event.slice(6));
+window.EventSource = class extends window.EventSource {
+  set onmessage(hear) {
+    super.onmessage = event => {
+      const frame = JSON.parse(event.data);
       window.change(frame);
-      controller.enqueue(`data: ${JSON.stringify(frame)}\\n\\n`);
-    }
-  }});
-  const body = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(changed).pipeThrough(new TextEncoderStream());
-  return new Response(body, {status: answer.status, headers: answer.headers});
+      hear({data: JSON.stringify(frame)});
+    };
+  }
 };
 """
 
@@ -77,7 +70,7 @@ def browser():
 
 @contextmanager
 def opened(browser, gateway, script=None, silent=True, **options):
-    """A page that has been told of its gateway. It must have had nothing to say on the console, unless it may."""
+    """A page that has heard of its gateway. It must have had nothing to say on the console, unless it may."""
     context = browser.new_context(**options)
     page = context.new_page()
     said = []
@@ -87,7 +80,7 @@ def opened(browser, gateway, script=None, silent=True, **options):
     if script:
         page.add_init_script(CHANGE + script)
     page.goto(f"http://{gateway.admin}/")
-    expect(page.locator("#word")).not_to_have_text("Connecting")
+    expect(page.locator("#state:not([data-state=connecting]), #why li").first).to_be_visible()
     try:
         yield page
     finally:
@@ -253,6 +246,21 @@ def test_it_can_be_used_by_keyboard(browser, served):
         assert {"find", "/metrics"} <= reached, reached
         page.fill("#find", "listen")
         assert page.text_content("#found") == "2 of " + str(page.locator("#set tr").count())
+
+
+def test_one_page_too_many_is_told_so(browser, served):
+    watchers = [urllib.request.urlopen(f"http://{served.admin}/live", timeout=PATIENCE) for _ in range(16)]
+    try:
+        # The browser itself says on the console that the answer is no stream.
+        with opened(browser, served, silent=False) as page:
+            shows(page, "Connecting")
+            expect(page.locator("#why")).to_contain_text("16 watch the live page already")
+            for watcher in watchers:
+                watcher.close()
+            shows(page, "Healthy")
+    finally:
+        for watcher in watchers:
+            watcher.close()
 
 
 def test_a_sink_that_is_away_is_seen_and_seen_to_be_back(browser, served, broker):

@@ -21,38 +21,47 @@ let version;
 
 async function listen() {
   for (;;) {
-    try {
-      await hear();
-      lost();
-    } catch (error) {
-      lost(error instanceof Crowded ? error.message : undefined);
-    }
+    await hear();
+    lost(await whyNot());
     await new Promise((resume) => setTimeout(resume, RETRY_MS));
   }
 }
 
-// The gateway answers, and tells no more watchers.
-class Crowded extends Error {}
-
-async function hear() {
-  const silence = new AbortController();
-  let timer = setTimeout(() => silence.abort(), SILENCE_MS);
-  try {
-    const answer = await fetch("/live", { signal: silence.signal, cache: "no-store" });
-    if (!answer.ok) throw new Crowded((await answer.text()).trim());
-    let text = "";
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
+// Takes frames until the stream breaks, or falls silent.
+function hear() {
+  return new Promise((end) => {
+    const stream = new EventSource("/live");
+    let timer;
+    const stop = () => {
       clearTimeout(timer);
-      timer = setTimeout(() => silence.abort(), SILENCE_MS);
-      const events = (text + value).split("\n\n");
-      text = events.pop();
-      for (const event of events) take(JSON.parse(event.replace(/^data: /, "")));
-    }
+      stream.close();
+      end();
+    };
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(stop, SILENCE_MS);
+    };
+    stream.onmessage = ({ data }) => {
+      wait();
+      take(JSON.parse(data));
+    };
+    stream.onerror = stop;
+    wait();
+  });
+}
+
+// What a gateway says that answers and tells no more watchers; nothing where it does not answer.
+async function whyNot() {
+  const question = new AbortController();
+  const timer = setTimeout(() => question.abort(), SILENCE_MS);
+  try {
+    const answer = await fetch("/live", { signal: question.signal, cache: "no-store" });
+    return answer.ok ? "" : (await answer.text()).trim();
+  } catch {
+    return "";
   } finally {
     clearTimeout(timer);
+    question.abort();
   }
 }
 
