@@ -34,5 +34,6 @@ done
 
 "$bin/loadtest" fleet "https://127.0.0.1:$port" --ca-cert pki/ca.pem --ca-key pki/ca.key --pid "$gateway" \
     --ledger ledger --report "$results/report.json" --html "$results/report.html" "$@"
-"$bin/loadtest" audit --ledger ledger --files data --report "$results/audit.json"
+"$bin/loadtest" audit --ledger ledger --files data --report "$results/audit.json" \
+    --fleet "$results/report.json" --html "$results/report.html"
 echo "report: $results/report.html"

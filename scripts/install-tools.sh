@@ -79,6 +79,26 @@ npm_tool() {
     ln -sf "../$name/node_modules/.bin/$name" "$TOOLS/bin/$name"
 }
 
+# The browser that looks at the live page, without a screen: Debian's own, or else the one that playwright downloads, with
+# the libraries that it needs.
+chromium() {
+    if apt-cache show chromium-headless-shell >/dev/null 2>&1 || { as_root apt-get update -qq; apt-cache show chromium-headless-shell >/dev/null 2>&1; }; then
+        as_root apt-get install -y -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core
+        ln -sf "$(command -v chromium-headless-shell)" "$TOOLS/bin/chromium"
+    else
+        PLAYWRIGHT_BROWSERS_PATH="$TOOLS/browsers" "$TOOLS/venv-deploy/bin/playwright" install --with-deps --only-shell chromium
+        ln -sf "$(find "$TOOLS/browsers" -type f -name '*headless*shell' -perm -u+x | head -1)" "$TOOLS/bin/chromium"
+    fi
+    starts_chromium || {
+        echo "no Chromium that starts: neither Debian's chromium-headless-shell nor playwright's; tests/deploy/test_page.py needs one" >&2
+        return 1
+    }
+}
+
+starts_chromium() { "$TOOLS/bin/chromium" --version >/dev/null 2>&1; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
 # stamped NAME FILE: the name changes with the file.
 stamped() { echo "$1-$(sha256sum "$2" | cut -c1-16)"; }
 
@@ -95,3 +115,7 @@ once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy
 once cargo-deb-3.8.0 cargo_tool cargo-deb 3.8.0
 once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt
 once "$(stamped newman tests/deploy/newman/package-lock.json)" npm_tool tests/deploy/newman
+once "$(stamped axe tests/deploy/axe/package-lock.json)" npm_modules tests/deploy/axe
+# What it needs of the system may be gone although $TOOLS was kept.
+starts_chromium || rm -f "$TOOLS/stamps/chromium"
+once chromium chromium

@@ -24,7 +24,8 @@ use clap::{Arg, ArgMatches, Command};
 
 use crate::config::variables::{Default, VARIABLES, Variable, flag_of, kafka_variable};
 use crate::config::{Config, ConfigErrors, raise_open_file_limit};
-use crate::{gateway, telemetry};
+use crate::gateway::{self, Bound};
+use crate::telemetry;
 
 /// Exit code for arguments and configurations that are wrong.
 pub(crate) const USAGE: u8 = 2;
@@ -136,7 +137,7 @@ fn serve(flags: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn start(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+fn start(config: Config, on_bound: impl FnOnce(Bound)) -> anyhow::Result<ExitCode> {
     match start_log(&config) {
         Ok(()) => gateway::run(config, on_bound),
         Err(errors) => Ok(wrong(&errors)),

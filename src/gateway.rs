@@ -41,10 +41,18 @@ use reload::{Reloaded, Watch};
 use shutdown::Shutdown;
 use threads::Threads;
 
-/// Runs the gateway until it has drained. `on_bound` learns the address once the gateway listens,
+/// Where a gateway is to be found that listens.
+pub(crate) struct Bound {
+    /// By devices.
+    pub listen: SocketAddr,
+    /// By its operators.
+    pub admin: SocketAddr,
+}
+
+/// Runs the gateway until it has drained. `on_bound` learns where it is once the gateway listens,
 /// and would drain at a signal. An error is a gateway that could not start; the exit code tells
 /// whether a record was left behind.
-pub(crate) fn run(config: Config, on_bound: impl FnOnce(SocketAddr)) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config, on_bound: impl FnOnce(Bound)) -> anyhow::Result<ExitCode> {
     let started_at = Instant::now();
     story::begin(&config);
     warn_of_broken_promises(&config);

@@ -157,6 +157,15 @@ impl Health {
         stream.change(State::Up, State::Down);
     }
 
+    /// Each stream by its name, whether its records can be made safe, and why its sink takes none of
+    /// them, where it does not.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (&str, bool, Option<Arc<String>>)> {
+        self.streams.iter().map(|stream| {
+            let is_up = stream.is(State::Up);
+            (stream.name.as_str(), is_up, stream.reason.load_full())
+        })
+    }
+
     /// Whether records of devices can be made safe in any stream.
     fn any_up(&self) -> bool {
         let mut streams = self.streams.iter().enumerate();

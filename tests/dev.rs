@@ -46,6 +46,11 @@ fn the_printed_line_is_answered_with_204_and_its_reading_is_in_the_file() {
     let gateway = Running::start(dev(&folder));
     let answer = shell(&folder, &gateway.line("curl "));
     assert!(answer.starts_with("HTTP/2 204"), "{answer}");
+    let watch = gateway.line("Watch it in a browser: ");
+    let page = watch.rsplit(' ').next().expect("its address");
+    let page = shell(&folder, &format!("curl -sSi --noproxy '*' {page}"));
+    assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+    assert!(page.contains("<title>Forebay</title>"), "{page}");
     let records = records(&folder);
     assert!(records.contains(r#""device":"dev-device""#), "{records}");
     assert!(

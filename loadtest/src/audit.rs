@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use crate::cli::Audit;
 use crate::ledger::{self, Entry, Status};
 use crate::payload::{Origin, RunId, device_name, digest};
+use crate::report::{self, Audited};
 
 /// Examples of each kind of difference that are shown.
 const EXAMPLES_MAX: usize = 5;
@@ -292,7 +293,23 @@ pub(crate) fn run(options: &Audit) -> Result<bool> {
         let text = serde_json::to_string_pretty(&findings.to_json())?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
+    if let Some(fleet) = &options.fleet {
+        tell(&findings, fleet, options.html.as_deref())?;
+    }
     Ok(findings.is_good())
+}
+
+/// Writes the verdict into the report of the fleet, and onto its page.
+fn tell(findings: &Findings, fleet: &Path, page: Option<&Path>) -> Result<()> {
+    let mut report = report::read(fleet)?;
+    let audited: Audited = serde_json::from_value(findings.to_json())?;
+    ensure!(
+        audited.run == report.run,
+        "{} is of another run than the ledger",
+        fleet.display()
+    );
+    report.audit = Some(audited);
+    report::write(&report, Some(fleet), page)
 }
 
 fn read_sink(options: &Audit, comparison: &mut Comparison) -> Result<()> {

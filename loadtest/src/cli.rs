@@ -240,6 +240,12 @@ pub(crate) struct Audit {
     /// Write the findings here, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write the verdict into the fleet's report, too
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<PathBuf>,
+    /// and the fleet's page anew, with the verdict on it
+    #[arg(long, value_name = "FILE", requires = "fleet")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -16,12 +16,11 @@ mod verdict;
 pub(crate) mod worker;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Fleet;
@@ -67,18 +66,9 @@ pub(crate) fn run(options: Fleet) -> Result<bool> {
         crate::ledger::create(path, run)?;
     }
     let report = conduct(&options, run)?;
-    if let Some(path) = &options.report {
-        write(path, &serde_json::to_string_pretty(&report)?)?;
-    }
-    if let Some(path) = &options.html {
-        write(path, &report::html::page(&report))?;
-    }
+    report::write(&report, options.report.as_deref(), options.html.as_deref())?;
     print!("{}", report::text::summary(&report));
     Ok(report.verdict.fit)
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 fn new_run() -> RunId {

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::Peers;
-use crate::report::{Report, compare};
+use crate::report::{self, Report, compare};
 
 pub(crate) fn run(options: &Peers) -> Result<()> {
     let mut servers = Vec::new();
@@ -53,7 +53,7 @@ fn run_fleet(url: &str, load: &[String], file: &Path) -> Result<Report> {
         status.success(),
         "the fleet against {url} ended with {status}"
     );
-    compare::read(file)
+    report::read(file)
 }
 
 /// The report in the middle, by the 99th percentile.

@@ -8,10 +8,14 @@
 pub(crate) mod compare;
 pub(crate) mod html;
 mod plot;
+mod protocols;
 pub(crate) mod text;
+mod verdicts;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::{Summary, Times};
@@ -33,6 +37,8 @@ pub(crate) struct Report {
     pub setup: Setup,
     pub total: Total,
     pub groups: Groups,
+    /// By what was spoken: `h1`, `h2`, `h3`.
+    pub protocols: BTreeMap<String, Spoken>,
     pub latency_histogram: Times,
     pub seconds: Vec<Second>,
     pub usage: Vec<UsageSecond>,
@@ -41,6 +47,8 @@ pub(crate) struct Report {
     pub server: Option<Server>,
     pub generator: Generator,
     pub verdict: Verdict,
+    /// `None` where the sink has not been audited.
+    pub audit: Option<Audited>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -118,6 +126,40 @@ pub(crate) struct Group {
     pub latency_us: Summary,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Spoken {
+    pub requests: u64,
+    pub expected: u64,
+    pub missed: u64,
+    pub latency_us: Summary,
+    pub latency_histogram: Times,
+}
+
+/// What the audit of the sink has come to, as it writes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Audited {
+    pub good: bool,
+    pub run: String,
+    /// Readings that were answered 204.
+    pub safe: u64,
+    /// Readings of which nobody knows: 504, or no answer.
+    pub unknown: u64,
+    /// Records in the sink.
+    pub records: u64,
+    pub faults: BTreeMap<String, u64>,
+    pub examples: Vec<Example>,
+}
+
+/// A difference that the audit found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Example {
+    pub fault: String,
+    pub what: String,
+}
+
 /// One second of the run; `t` is its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -187,4 +229,25 @@ pub(crate) struct Verdict {
     pub reasons: Vec<String>,
     /// What a reader should know, and does not spoil the figures.
     pub notes: Vec<String>,
+}
+
+/// Reads a report that was written as JSON.
+pub(crate) fn read(path: &Path) -> Result<Report> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// Writes the report as JSON, as a page, or both.
+pub(crate) fn write(report: &Report, json: Option<&Path>, page: Option<&Path>) -> Result<()> {
+    if let Some(path) = json {
+        write_text(path, &serde_json::to_string_pretty(report)?)?;
+    }
+    if let Some(path) = page {
+        write_text(path, &html::page(report))?;
+    }
+    Ok(())
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
 }

@@ -95,7 +95,8 @@ impl Gateway {
 
     /// The exit code, and the findings.
     fn audit(&self) -> (Option<i32>, Value) {
-        let output = self.loadtest("audit --ledger ledger --files data --report audit.json");
+        let tell = "--report audit.json --fleet report.json --html report.html";
+        let output = self.loadtest(&format!("audit --ledger ledger --files data {tell}"));
         let findings =
             fs::read(self.path("audit.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
         (
@@ -193,11 +194,12 @@ fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
         ),
         (&201.into(), &0.into())
     );
-    assert!(
-        fs::read_to_string(gateway.path("report.html"))
-            .expect("a page")
-            .contains("</svg>")
-    );
+    let page = || fs::read_to_string(gateway.path("report.html")).expect("a page");
+    assert!(page().contains("Not audited") && page().contains("</svg>"));
+    let spoken = report["protocols"].as_object().expect("protocols");
+    let apart = spoken.values().map(|one| one["requests"].as_u64());
+    assert_eq!(apart.flatten().sum::<u64>(), requests, "{spoken:?}");
+    assert_eq!(spoken.len(), 3, "{spoken:?}");
 
     let (code, findings) = gateway.audit();
     assert_eq!(
@@ -206,6 +208,9 @@ fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
         "{findings}"
     );
     assert_eq!(findings["records"].as_u64(), Some(requests));
+    assert!(
+        !page().contains("Not audited") && page().contains(&format!("all {requests} readings"))
+    );
 
     let file = gateway.sink_file();
     let whole = fs::read_to_string(&file).expect("lines");
@@ -225,6 +230,7 @@ fn every_204_of_a_mixed_fleet_is_found_once_and_a_changed_sink_is_noticed() {
             (Some(1), Some(1)),
             "{fault}: {findings}"
         );
+        assert!(page().contains(">Not good</p>") && page().contains(&format!("1 {fault}")));
     }
     fs::write(&file, whole).expect("the file");
     assert_eq!(gateway.audit().0, Some(0));

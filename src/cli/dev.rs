@@ -13,6 +13,7 @@ use clap::{ArgMatches, Command};
 
 use super::{Preset, environment, flags, given, reachable, say, start, wrong};
 use crate::config::{Config, SinkConfig, TlsConfig, raise_open_file_limit};
+use crate::gateway::Bound;
 use crate::pki::{Authority, Days, Folder, KeyKind, PkiError, ServerName};
 use crate::record::DeviceId;
 
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         make_missing(&device)?;
     }
     let invitation = Invitation::new(&config, &device);
-    start(config, |bound| say(&invitation.text(bound)))
+    start(config, |bound| say(&invitation.text(&bound)))
 }
 
 fn uses_dev_certificates(tls: &TlsConfig) -> bool {
@@ -104,20 +105,23 @@ impl Invitation {
         }
     }
 
-    fn text(&self, bound: SocketAddr) -> String {
+    fn text(&self, bound: &Bound) -> String {
+        let (listen, page) = (bound.listen, reachable(bound.admin));
+        let watch = format!("Watch it in a browser: http://{page}/");
         let Some(credentials) = &self.credentials else {
             return format!(
-                "\nServing on {bound} with certificates of yours. Readings arrive in {}.\n",
+                "\nServing on {listen} with certificates of yours. Readings arrive in {}.\n{watch}\n",
                 self.records
             );
         };
         let reading = r#"-H 'content-type: application/json' -d '{"temperature":21.5}'"#;
         format!(
-            "\nServing on {bound}. Send a reading; the answer is 204:\n\n\
+            "\nServing on {listen}. Send a reading; the answer is 204:\n\n\
              curl -sSi --noproxy '*' {credentials} {reading} {}\n\n\
+             {watch}\n\n\
              It arrives in {}. That was HTTP/2: add --http1.1 for HTTP/1.1, --http3-only for HTTP/3.\n\
              More devices: forebay pki device --dir {DIR} ID. Ctrl-C stops.\n",
-            url(bound),
+            url(listen),
             self.records
         )
     }

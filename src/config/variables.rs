@@ -58,7 +58,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_LISTEN", Value("0.0.0.0:8443"), "0.0.0.0:8443", "address for TCP (h1, h2) and UDP (h3); port 0 picks a free one"),
     variable(LISTENING, "FOREBAY_HTTP3", Value("true"), "false", "serve HTTP/3 on the same port"),
     variable(LISTENING, "FOREBAY_WORKERS", Unset("the cores it may use"), "4", "worker threads, 256 at most"),
-    variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9444"), "127.0.0.1:9444", "plain HTTP: /livez, /servez, /readyz, /metrics"),
+    variable(LISTENING, "FOREBAY_ADMIN_LISTEN", Value("127.0.0.1:9444"), "127.0.0.1:9444", "plain HTTP: a live page at /; /livez, /servez, /readyz, /metrics"),
     variable(LISTENING, "FOREBAY_REUSE_PORT", Value("false"), "true", "let another gateway share the port, for rolling restarts"),
     variable(LISTENING, "FOREBAY_CONNECTIONS_MAX", Unset("three quarters of the open-file limit"), "10000", "connections, TCP and QUIC together; those of TCP need an open file each, and some are kept for the rest"),
     variable(LISTENING, "FOREBAY_ADDRESS_CONNECTIONS_MAX", Unset("three quarters of FOREBAY_CONNECTIONS_MAX"), "500", "connections of one source address; the default leaves room for a fleet behind one NAT"),

@@ -1,7 +1,6 @@
 //! What the main thread does beside the workers: it answers the admin address, looks at files,
 //! waits for signals, and speaks with systemd.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_local;
 
+use super::Bound;
 use super::foundation::Foundation;
 use super::listen::Doors;
 use super::local_runtime;
@@ -48,20 +48,19 @@ impl Front {
         }
     }
 
-    /// Serves until the gateway has drained. `on_bound` learns the address; from then on, no signal
+    /// Serves until the gateway has drained. `on_bound` learns where it is; from then on, no signal
     /// is missed.
     pub(crate) fn serve(
         self,
         mut shutdown: Shutdown,
         threads: Threads,
         drain_timeout: Duration,
-        on_bound: impl FnOnce(SocketAddr),
+        on_bound: impl FnOnce(Bound),
     ) -> anyhow::Result<ExitCode> {
         local_runtime()?.block_on(async {
             let mut signals = Signals::new()?;
             let hangup = signal(SignalKind::hangup())?;
-            self.announce(threads.workers.len())?;
-            on_bound(self.doors.listen);
+            on_bound(self.announce(threads.workers.len())?);
             let notifier = self.notifier.clone();
             self.start(hangup, &shutdown);
             shutdown.asked_for(&mut signals).await;
@@ -70,14 +69,15 @@ impl Front {
         })
     }
 
-    fn announce(&self, workers: usize) -> anyhow::Result<()> {
+    /// Tells the log and systemd that the gateway listens; gives where.
+    fn announce(&self, workers: usize) -> anyhow::Result<Bound> {
         let (listen, admin) = (self.doors.listen, self.doors.admin.local_addr()?);
         tracing::info!(%listen, %admin, workers, "listening");
         self.observers.audit.record(Event::Started {
             listen: &listen.to_string(),
         });
         self.notifier.ready();
-        Ok(())
+        Ok(Bound { listen, admin })
     }
 
     /// Starts the tasks of this thread, each of which the gateway cannot do without.

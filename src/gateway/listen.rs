@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context, anyhow};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::accept::{LISTENER_QUEUE_MAX, steer_to_workers};
 use crate::config::{Config, ListenConfig};
@@ -69,7 +69,13 @@ pub(crate) fn bind(config: &Config) -> anyhow::Result<(Doors, Vec<Sockets>)> {
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    admin::bind(address).map_err(|error| cannot_listen("FOREBAY_ADMIN_LISTEN", address, error))
+    let bind = || {
+        let listener = admin::bind(address)?;
+        // Whom it accepts has the same; the kernel grants what it allows.
+        SockRef::from(&listener).set_send_buffer_size(admin::SEND_BYTES)?;
+        Ok(listener)
+    };
+    bind().map_err(|error| cannot_listen("FOREBAY_ADMIN_LISTEN", address, error))
 }
 
 /// What keeps the gateway from listening, and what to do about it.

@@ -1,56 +1,48 @@
 //! The admin address, plain HTTP for probes, people and Prometheus: `/livez`, `/servez`, `/readyz`,
-//! `/metrics`, `/openapi.json`, and below `/debug` the devices that send most, the settings in force
-//! and the log's filter, which is changed by PUT from this machine only.
+//! `/metrics`, `/openapi.json`; at `/` a page for people, told once a second by `/live`; and below
+//! `/debug` the devices that send most, the settings in force and the log's filter, which is changed
+//! by PUT from this machine only.
 //!
 //! `gateway` binds it and runs it on a runtime that no worker uses, so that a busy worker never
 //! makes the gateway look dead. It accepts at once whoever comes: the room for connections is
 //! bounded, and a newcomer takes the place of the one that has waited longest ([`connections`]), so
 //! idle clients never stop a probe. A connection carries one request. Request bodies are not read.
-//! No TLS and no secrets: the address is loopback unless an operator says otherwise.
+//! No TLS and no secrets: the address is loopback unless an operator says otherwise. What is not for
+//! probes is answered to whoever asks by an IP address or as localhost only ([`host`]), so that no
+//! page from elsewhere reads it through a name of its own.
 //!
-//! Failure: a request that is wrong is 404 or 405; a gateway that cannot take records is 503 with
-//! its reason on `/readyz`, and one that drains on `/servez`.
+//! Failure: a request that is wrong is 404, 405 or 421; a gateway that cannot take records is 503
+//! with its reason on `/readyz`, and one that drains on `/servez`. Who takes no answer is cut off.
 
+mod answers;
 mod connections;
+mod files;
+mod host;
+mod live;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::log::{self, one_line};
+use super::audit::Audit;
+use super::log::one_line;
 use super::metrics::Metrics;
 use super::top::Top;
 use crate::health::Health;
 use crate::lifecycle::{Phase, Phases};
-use connections::{Asks, Connections};
-
-/// What may be asked for.
-const PATHS: [&str; 8] = [
-    "/livez",
-    "/servez",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-    "/debug/settings",
-    "/debug/log",
-    "/debug/top",
-];
-
-/// Where the log's filter is told, and changed.
-const LOG: &str = "/debug/log";
+use answers::Desk;
+use connections::{Connections, Seat};
 
 /// The largest head of a request, in bytes; hyper takes no smaller bound.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -59,11 +51,15 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time from accepting a connection to its end: request, answer and all. Prometheus gives up
-/// after ten seconds by default.
+/// after ten seconds by default. Who watches has as long for each second's news.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Asked of the kernel for what each connection has been sent and has not taken, in bytes: so many
+/// seconds of the live page that a watcher who takes nothing is soon found out.
+pub(crate) const SEND_BYTES: usize = 16 * 1024;
 
 /// What the admin address tells about.
 pub(crate) struct Status {
@@ -73,6 +69,7 @@ pub(crate) struct Status {
     pub openapi: fn() -> String,
     pub metrics: Arc<Metrics>,
     pub top: Top,
+    pub audit: Audit,
     /// Every setting with its value and source, a line each; secrets are not shown.
     pub settings: String,
 }
@@ -106,12 +103,13 @@ impl Status {
 pub(crate) async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
+    let desk = Rc::new(Desk::new(status));
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let status = status.clone();
-                connections.open(|asks| answer_connection(stream, peer, status, asks));
+                let desk = desk.clone();
+                connections.open(|seat| answer_connection(stream, peer, desk, seat));
                 // It is answered before a crowd behind it can take its place.
                 yield_now().await;
             }
@@ -129,13 +127,11 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 
-async fn answer_connection(stream: TcpStream, peer: SocketAddr, status: Arc<Status>, asks: Asks) {
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        asks.has_asked();
-        let response = match *request.method() {
-            Method::PUT if request.uri().path() == LOG => change_log(request.uri().query(), peer),
-            ref method => answer(method, request.uri().path(), &status),
-        };
+async fn answer_connection(stream: TcpStream, peer: SocketAddr, desk: Rc<Desk>, seat: Rc<Seat>) {
+    let service = service_fn(|request: http::Request<Incoming>| {
+        seat.has_asked();
+        let (head, _) = request.into_parts();
+        let response = desk.answer(&head, peer, &seat);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
@@ -145,79 +141,11 @@ async fn answer_connection(stream: TcpStream, peer: SocketAddr, status: Arc<Stat
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
-    // A connection that broke or ran out of time is the client's to notice.
-    let _ = timeout(CONNECTION_TIMEOUT, served).await;
-}
-
-fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !PATHS.contains(&path) {
-        let (last, others) = PATHS.split_last().expect("there are some");
-        let known = format!("there are {} and {last}\n", others.join(", "));
-        return text(StatusCode::NOT_FOUND, known);
+    tokio::select! {
+        // A connection that broke is the client's to notice.
+        _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+        () = seat.is_out_of_time() => desk.has_run_out(&seat),
     }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let allowed = if path == LOG {
-            "GET, HEAD, PUT"
-        } else {
-            "GET, HEAD"
-        };
-        return method_not_allowed(HeaderValue::from_static(allowed));
-    }
-    page(path, status)
-}
-
-fn page(path: &str, status: &Status) -> Response<Full<Bytes>> {
-    match path {
-        "/livez" => text(StatusCode::OK, "alive\n".into()),
-        "/servez" if status.is_leaving() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
-        }
-        "/servez" => text(StatusCode::OK, "serving\n".into()),
-        "/readyz" => match status.spell() {
-            Ok(ready) => text(StatusCode::OK, ready + "\n"),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-        },
-        "/debug/settings" => text(StatusCode::OK, status.settings.clone()),
-        LOG => text(StatusCode::OK, log::filter() + "\n"),
-        "/openapi.json" => json((status.openapi)()),
-        "/debug/top" => json(status.top.report()),
-        _ => text(StatusCode::OK, status.metrics.render()),
-    }
-}
-
-/// Puts the filter in force that the query is. Whoever asks from elsewhere might drown the log, or
-/// silence it.
-fn change_log(filter: Option<&str>, peer: SocketAddr) -> Response<Full<Bytes>> {
-    if !peer.ip().to_canonical().is_loopback() {
-        let why = "the filter of the log is changed from this machine only\n";
-        return text(StatusCode::FORBIDDEN, why.into());
-    }
-    match log::change_filter(filter.unwrap_or_default()) {
-        Ok(()) => text(StatusCode::OK, log::filter() + "\n"),
-        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    }
-}
-
-fn method_not_allowed(allowed: HeaderValue) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, String::new());
-    response.headers_mut().insert(ALLOW, allowed);
-    response
-}
-
-fn json(body: String) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::OK, body);
-    let content_type = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! `accept`, `http` and `gateway` record events as they happen. [`Audit::record`] never waits: see
 //! [`Journal`]. Of each kind of event at most [`PER_SECOND_MAX`] a second are written, so that a
 //! flood fills no disk; what is left out is counted in `forebay_audit_omitted_events_total` and in
-//! a line of its own.
+//! a line of its own. The last lines of all are kept for whoever looks at the live page
+//! ([`Recent`]), also where there is no log.
 //!
 //! Invariant: no payload or key of a client is ever a field: a device is named by its certificate's
 //! id, which has a fixed alphabet, a certificate by the hex of its serial number. Of a certificate
 //! that was refused the names are told as well: cut, and visible ASCII only.
 //! Failure: a file that cannot be opened at start is an error; later the events count as dropped,
 //! and the log says so.
+
+mod recent;
 
 use std::io;
 use std::net::IpAddr;
@@ -21,6 +24,7 @@ use super::journal::{Fields, Journal, line, omitted};
 use super::metrics::JournalMetrics;
 use crate::config::JournalTarget as Target;
 use crate::record::Timestamp;
+use recent::Recent;
 
 /// The most lines of one kind in one second.
 const PER_SECOND_MAX: u32 = 100;
@@ -130,23 +134,28 @@ const KINDS: [&str; 13] = [
     "reload-failed",
 ];
 
-/// The log, or none. Clones write to the same one.
-#[derive(Clone, Default)]
-pub(crate) struct Audit(Option<Arc<AuditLog>>);
+/// What has happened: the last events, and the log of all, where there is one. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Audit(Arc<Recorder>);
+
+struct Recorder {
+    log: Option<AuditLog>,
+    recent: Recent,
+    windows: Arc<Windows>,
+}
 
 struct AuditLog {
     journal: Journal,
     metrics: JournalMetrics,
-    windows: Arc<Windows>,
 }
 
 /// A window for each kind of event.
 type Windows = [Window; KINDS.len()];
 
 impl Audit {
-    /// No log.
+    /// Keeps the last events, and has no log.
     pub(crate) fn off() -> Self {
-        Self(None)
+        Self::new(None, Arc::default())
     }
 
     /// Opens the log and starts its thread.
@@ -157,32 +166,45 @@ impl Audit {
             move || summary(&windows)
         };
         let journal = Journal::start("FOREBAY_AUDIT_LOG", target, metrics.clone(), summary)?;
-        Ok(Self(Some(Arc::new(AuditLog {
-            journal,
-            metrics,
+        Ok(Self::new(Some(AuditLog { journal, metrics }), windows))
+    }
+
+    fn new(log: Option<AuditLog>, windows: Arc<Windows>) -> Self {
+        Self(Arc::new(Recorder {
+            log,
+            recent: Recent::default(),
             windows,
-        }))))
+        }))
     }
 
     /// Writes the event down, unless there are too many.
     pub(crate) fn record(&self, event: Event<'_>) {
-        let Some(log) = &self.0 else { return };
+        let Recorder { log, recent, .. } = &*self.0;
         let (now, kind) = (jiff::Timestamp::now(), event.kind());
-        if log.windows[kind].admits(now.as_second().unsigned_abs()) {
-            log.journal.write(line(now, KINDS[kind], &event.fields()));
-        } else {
+        if self.0.windows[kind].admits(now.as_second().unsigned_abs()) {
+            let line = line(now, KINDS[kind], &event.fields());
+            if let Some(log) = log {
+                log.journal.write(line.clone());
+            }
+            recent.push(line);
+        } else if let Some(log) = log {
             log.metrics.sampled();
         }
     }
 
+    /// The last events, JSON objects, the newest first.
+    pub(crate) fn recent(&self) -> Vec<String> {
+        self.0.recent.lines()
+    }
+
     /// See [`Journal::reopen`].
     pub(crate) fn reopen(&self) {
-        self.0.iter().for_each(|log| log.journal.reopen());
+        self.0.log.iter().for_each(|log| log.journal.reopen());
     }
 
     /// See [`Journal::stop`].
     pub(crate) fn stop(&self) {
-        self.0.iter().for_each(|log| log.journal.stop());
+        self.0.log.iter().for_each(|log| log.journal.stop());
     }
 }
 

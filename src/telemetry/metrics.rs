@@ -20,6 +20,7 @@ mod rejected;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
 use std::iter;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(crate) use journal::JournalMetrics;
 use register::{counter, counters, each, gauge, gauges};
 pub(crate) use rejected::RejectedRecords;
 pub use spool::SpoolMetrics;
+pub(crate) use watchers::WatcherMetrics;
 
 const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
 
@@ -65,6 +67,7 @@ pub struct Metrics {
     spool: SpoolMetrics,
     audit: JournalMetrics,
     access: JournalMetrics,
+    watchers: WatcherMetrics,
     probes: Vec<(Gauge, Probe)>,
 }
 
@@ -139,6 +142,7 @@ impl Metrics {
             spool: SpoolMetrics::register(),
             audit: JournalMetrics::audit(),
             access: JournalMetrics::access(),
+            watchers: WatcherMetrics::register(),
             probes,
         }
     }
@@ -173,6 +177,11 @@ impl Metrics {
         self.access.clone()
     }
 
+    /// What the live page counts of its watchers.
+    pub(crate) fn watchers(&self) -> &WatcherMetrics {
+        &self.watchers
+    }
+
     /// Counts the outcomes of a batch of `records` records.
     pub fn sink_outcomes(&self, stream: StreamIndex, outcomes: &Outcomes, records: usize) {
         let counters = &self.sink_records[stream.get()];
@@ -198,12 +207,12 @@ impl Metrics {
             .observe(&SINK_DURATION, cell::micros(duration));
     }
 
-    /// Says whether the sink takes the stream's records.
     /// Says how many partitions of the stream are away.
     pub(crate) fn set_partitions_away(&self, stream: StreamIndex, away: usize) {
         self.partitions_away[stream.get()].set(away as f64);
     }
 
+    /// Says whether the sink takes the stream's records.
     pub fn set_sink_up(&self, stream: StreamIndex, up: bool) {
         self.sink_up[stream.get()].set(u8::from(up));
     }

@@ -102,8 +102,14 @@ impl Top {
     /// A JSON object: `busiest` and `refused`, each a list of devices, the one with the most
     /// requests of that kind first.
     pub(crate) fn report(&self) -> String {
+        self.report_of(TOLD_MAX)
+    }
+
+    /// The same, of at most so many devices of each kind.
+    pub(crate) fn report_of(&self, devices_max: usize) -> String {
+        debug_assert!(devices_max <= TOLD_MAX, "a part of the report");
         let windows = self.gathered();
-        let [busiest, refused] = [0, 1].map(|kind| windows.told(kind));
+        let [busiest, refused] = [0, 1].map(|kind| windows.told(kind, devices_max));
         json!({ "window_seconds_max": 2 * WINDOW.as_secs(), "busiest": busiest, "refused": refused }).to_string()
     }
 }
@@ -123,11 +129,11 @@ impl SketchWindows {
         }
     }
 
-    fn told(&self, kind: usize) -> Vec<Value> {
+    fn told(&self, kind: usize, devices_max: usize) -> Vec<Value> {
         let mut both = self.last[kind].clone();
         both.merge(&self.current[kind]);
         let devices = both.frequent_items(ErrorType::NoFalseNegatives);
-        devices.iter().take(TOLD_MAX).map(told).collect()
+        devices.iter().take(devices_max).map(told).collect()
     }
 }
 

@@ -53,6 +53,8 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "| counts, beyond {head::RECKONED_BYTES} |",
             "| nothing below {body::PINNING_PIECE_BYTES_MIN}, half of it beyond; fixed |",
             "| {connections::CONNECTIONS_MAX}, {admin::CONNECTION_TIMEOUT} each, {admin::HEAD_TIMEOUT} for a head;",
+            "| {live::WATCHERS_MAX}, {admin::CONNECTION_TIMEOUT} to take a second's news;",
+            "| the last {recent::RECENT_MAX}, fixed |",
             "| {parse::OPEN_MAX}, fixed: 400 `not-json` |",
             "| {schema::BACKTRACKS_MAX}, fixed: a violation |",
             "its copies together; {rules::file::EDITS_MAX} edits, fixed | {FOREBAY_BODY_BYTES_MAX} |",
@@ -160,6 +162,8 @@ pub const FIGURES: &[(&str, &[&str])] = &[
             "that none has confirmed for {stream::REFUSAL_MEMORY} is forgotten",
             "The gateway tries again within {engine::probe::INTERVAL_MAX};",
             "a connection that has just been busy is left {http::NEXT_REQUEST_GRACE}.",
+            "and only while somebody does. {live::WATCHERS_MAX} may watch;",
+            "takes nothing for {admin::CONNECTION_TIMEOUT} is cut off",
         ],
     ),
     (

@@ -58,6 +58,7 @@ mod limits;
 mod memory;
 mod observed;
 mod otlp;
+mod page;
 mod queued;
 mod quic;
 mod records;

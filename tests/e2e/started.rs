@@ -26,7 +26,7 @@ fn put_filter(gateway: &Gateway, filter: &str) -> String {
     let mut stream = TcpStream::connect(gateway.admin).expect("it accepts");
     write!(
         stream,
-        "PUT /debug/log?{filter} HTTP/1.1\r\nhost: a\r\n\r\n"
+        "PUT /debug/log?{filter} HTTP/1.1\r\nhost: localhost\r\n\r\n"
     )
     .expect("it reads");
     let mut answer = String::new();

@@ -14,6 +14,7 @@ use crate::cli::Fleet;
 use crate::client::Dialer;
 use crate::ledger::{Entry, Writer};
 use crate::payload::Template;
+use crate::protocol::Protocol;
 use crate::scenario::Group;
 use crate::statistics::Tally;
 use crate::target::Tls;
@@ -33,6 +34,7 @@ pub(crate) struct Crew {
     pub open: Cell<i64>,
     pub start: watch::Receiver<Option<Instant>>,
     pub tallies: RefCell<[Tally; Group::COUNT]>,
+    pub protocols: RefCell<[Tally; Protocol::ALL.len()]>,
     pub ledger: Option<RefCell<Writer>>,
     pub complaints: RefCell<Vec<String>>,
 }
@@ -42,6 +44,13 @@ impl Crew {
     pub(crate) fn tally(&self, group: Group) -> RefMut<'_, Tally> {
         RefMut::map(self.tallies.borrow_mut(), |tallies| {
             &mut tallies[group as usize]
+        })
+    }
+
+    /// The counts of a protocol; not to be held across a wait.
+    pub(crate) fn protocol_tally(&self, protocol: Protocol) -> RefMut<'_, Tally> {
+        RefMut::map(self.protocols.borrow_mut(), |tallies| {
+            &mut tallies[protocol as usize]
         })
     }
 
@@ -83,6 +92,7 @@ impl Crew {
             second,
             open: self.open.get(),
             groups,
+            protocols: std::mem::take(&mut *self.protocols.borrow_mut()),
         }
     }
 }
@@ -95,6 +105,8 @@ pub(crate) struct Snapshot {
     /// Connections open at its end.
     pub open: i64,
     pub groups: [Tally; Group::COUNT],
+    /// The same counts, by what was spoken.
+    pub protocols: [Tally; Protocol::ALL.len()],
 }
 
 /// A line that a worker says to the conductor.

@@ -123,22 +123,32 @@ impl Device {
         } else if Instant::now() < end {
             self.tally().behind += 1;
         } else {
-            // It waited in vain: its latency is at least this.
-            let mut tally = self.tally();
-            tally.missed += 1;
-            return tally.latency.record(due.elapsed());
+            return self.count_missed(due.elapsed());
         }
         let sent = self.send().await;
         self.count(&sent, due.elapsed());
         self.sequence += sent.readings.len() as u32;
     }
 
+    /// Counts a reading that waited in vain: its latency is at least this.
+    fn count_missed(&self, latency: Duration) {
+        for mut tally in self.both_tallies() {
+            tally.missed += 1;
+            tally.latency.record(latency);
+        }
+    }
+
+    /// The counts of the device's group, and those of its protocol.
+    fn both_tallies(&self) -> [RefMut<'_, Tally>; 2] {
+        [self.tally(), self.crew.protocol_tally(self.protocol)]
+    }
+
     fn count(&self, sent: &Sent, latency: Duration) {
-        let mut tally = self.tally();
-        *tally.statuses.entry(sent.status).or_default() += 1;
-        tally.latency.record(latency);
-        tally.service.record(sent.service);
-        drop(tally);
+        for mut tally in self.both_tallies() {
+            *tally.statuses.entry(sent.status).or_default() += 1;
+            tally.latency.record(latency);
+            tally.service.record(sent.service);
+        }
         for ((digest, status), sequence) in sent.readings.iter().zip(self.sequence..) {
             self.crew.note(Entry {
                 device: self.number,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::crew::Snapshot;
 use crate::ledger::Status;
+use crate::protocol::Protocol;
 use crate::report::Second;
 use crate::scenario::Group;
 use crate::statistics::Tally;
@@ -66,6 +67,8 @@ pub(crate) struct Gathered {
     /// What was counted before the run.
     pub setup: Tally,
     pub groups: [Tally; Group::COUNT],
+    /// The same counts, by what was spoken.
+    pub protocols: [Tally; Protocol::ALL.len()],
     pub certificates: u64,
     pub certificate_seconds: f64,
     pub setup_seconds: f64,
@@ -81,6 +84,7 @@ impl Gathered {
             seconds: Vec::new(),
             setup: Tally::default(),
             groups: Default::default(),
+            protocols: Default::default(),
             certificates: 0,
             certificate_seconds: 0.0,
             setup_seconds: 0.0,
@@ -95,6 +99,9 @@ impl Gathered {
             return groups.for_each(|tally| self.setup.merge(tally));
         };
         for (all, tally) in self.groups.iter_mut().zip(&snapshot.groups) {
+            all.merge(tally);
+        }
+        for (all, tally) in self.protocols.iter_mut().zip(&snapshot.protocols) {
             all.merge(tally);
         }
         let is_closed = self.seconds.last().is_some_and(|last| last.t > second);
@@ -173,6 +180,7 @@ mod tests {
             second: Some(second),
             open: 5,
             groups,
+            protocols: Default::default(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Fills the report of a run from what was gathered and observed.
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 
 use super::gather::Gathered;
@@ -9,8 +11,9 @@ use crate::cli::Fleet;
 use crate::ledger::Status;
 use crate::payload::RunId;
 use crate::process;
+use crate::protocol::Protocol;
 use crate::report::{
-    Event, Generator, Group, Groups, Load, Machine, Report, Server, Setup, Total, VERSION,
+    Event, Generator, Group, Groups, Load, Machine, Report, Server, Setup, Spoken, Total, VERSION,
 };
 use crate::scenario;
 use crate::statistics::Tally;
@@ -33,6 +36,8 @@ pub(crate) fn of(
         setup: setup(&gathered),
         total: total_of(&total, options),
         groups: groups(&gathered),
+        protocols: protocols(&gathered, options),
+        audit: None,
         latency_histogram: total.latency.clone(),
         server: server(&usage, observer, total.ended()),
         generator: generator(&usage, total.ended()),
@@ -104,6 +109,25 @@ fn total_of(total: &Tally, options: &Fleet) -> Total {
         handshakes_failed: total.handshakes_failed,
         handshake_us: total.handshakes.summary(),
     }
+}
+
+/// Each protocol that was spoken, by its name.
+fn protocols(gathered: &Gathered, options: &Fleet) -> BTreeMap<String, Spoken> {
+    let mut spoken = BTreeMap::new();
+    for (protocol, tally) in Protocol::ALL.into_iter().zip(&gathered.protocols) {
+        if tally.ended() == 0 && tally.missed == 0 {
+            continue;
+        }
+        let of = Spoken {
+            requests: tally.ended(),
+            expected: tally.count(Status(options.server.expect)),
+            missed: tally.missed,
+            latency_us: tally.latency.summary(),
+            latency_histogram: tally.latency.clone(),
+        };
+        spoken.insert(name(protocol).unwrap_or_default(), of);
+    }
+    spoken
 }
 
 fn groups(gathered: &Gathered) -> Groups {

@@ -153,6 +153,7 @@ impl Process {
             open: Cell::new(0),
             start: self.start.clone(),
             tallies: RefCell::default(),
+            protocols: RefCell::default(),
             ledger: ledger.map(RefCell::new),
             complaints: RefCell::default(),
         })

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::Report;
 use super::text::fitness;
+use super::{Report, read};
 
 /// One line of the table: a name, and what it shows of a report, in the unit of the name.
 type Row = (&'static str, fn(&Report) -> Option<f64>);
@@ -60,11 +60,6 @@ pub(crate) fn run(first: &Path, second: &Path) -> Result<()> {
 fn name(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default();
     stem.to_string_lossy().into_owned()
-}
-
-pub(crate) fn read(path: &Path) -> Result<Report> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
 /// The reports side by side; the first is what the others are compared with.

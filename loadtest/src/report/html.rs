@@ -3,16 +3,19 @@
 
 use super::plot::{Plot, Scale, Series, escape, short};
 use super::text::{mebibytes, milliseconds};
-use super::{Report, Second, Setup, Total, UsageSecond, Verdict};
-use crate::statistics::Times;
+use super::{Report, Second, Setup, Total, UsageSecond, protocols, verdicts};
 
-const STYLE: &str = include_str!("page.css");
+/// The look of the gateway's live page, and what a report has beyond it.
+const STYLE: &str = concat!(
+    include_str!("../../../src/telemetry/admin/page/tokens.css"),
+    include_str!("page.css")
+);
 
 pub(crate) fn page(report: &Report) -> String {
     let title = title(report);
     let parts = [
-        verdict(&report.verdict),
         tiles(report),
+        protocols::table(report),
         plots(report),
         statuses(report),
         details(report),
@@ -20,7 +23,8 @@ pub(crate) fn page(report: &Report) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body><main>\n<header><h1>{title}</h1><p>{}</p></header>\n{}</main></body></html>\n",
+         <style>{STYLE}</style></head><body>\n{}<main>\n<p class=\"about\">{}</p>\n{}</main></body></html>\n",
+        verdicts::band(report, &title),
         escape(&subtitle(report)),
         parts.concat(),
     )
@@ -45,23 +49,6 @@ fn subtitle(report: &Report) -> String {
         ended_at.replace('T', " "),
         report.machine.cores,
         cpu.unwrap_or("an unknown processor"),
-    )
-}
-
-fn verdict(verdict: &Verdict) -> String {
-    let lines = verdict.reasons.iter().chain(&verdict.notes);
-    let lines: Vec<String> = lines.map(|line| escape(line)).collect();
-    let (class, says) = if verdict.fit {
-        (
-            "fit",
-            "The generator was fit: these figures are the server's.",
-        )
-    } else {
-        ("unfit", "Not to be trusted.")
-    };
-    format!(
-        "<p class=\"verdict {class}\"><b>{says}</b> {}</p>\n",
-        lines.join(" · ")
     )
 }
 
@@ -124,7 +111,7 @@ fn plots(report: &Report) -> String {
     [
         stacked(answers).to_html(),
         logarithmic(latency).to_html(),
-        distribution(report),
+        protocols::distribution(report).to_html(),
         over_time("CPU", "cores", "cores", cores(report)).to_html(),
         stacked(memory).to_html(),
         stacked(connections).to_html(),
@@ -196,7 +183,11 @@ fn connections(seconds: &[&Second]) -> Vec<Series> {
     vec![series("open connections", "c1", seconds.iter().map(point))]
 }
 
-fn series(name: &str, class: &'static str, points: impl Iterator<Item = (f64, f64)>) -> Series {
+pub(super) fn series(
+    name: &str,
+    class: &'static str,
+    points: impl Iterator<Item = (f64, f64)>,
+) -> Series {
     Series {
         name: name.to_owned(),
         class,
@@ -243,43 +234,6 @@ fn count(second: &Second, is_counted: impl Fn(&str) -> bool) -> u64 {
         }
     }
     all
-}
-
-/// The latency that each part of all requests did not exceed, each nine as wide as the one before.
-fn distribution(report: &Report) -> String {
-    const LABELS: [(f64, &str); 6] = [
-        (0.0, "0 %"),
-        (1.0, "90 %"),
-        (2.0, "99 %"),
-        (3.0, "99.9 %"),
-        (4.0, "99.99 %"),
-        (5.0, "99.999 %"),
-    ];
-    let points = nines(&report.latency_histogram).into_iter();
-    let plot = Plot {
-        title: "Latency distribution",
-        unit: "ms",
-        note: "milliseconds that this part of all requests did not exceed",
-        scale: Scale::Log,
-        stacked: false,
-        x_labels: &LABELS,
-        series: vec![series("latency", "c1", points)],
-        events: &[],
-    };
-    plot.to_html()
-}
-
-/// For each latency, in milliseconds, how many nines the part of the requests below it has.
-fn nines(times: &Times) -> Vec<(f64, f64)> {
-    let all = times.count().max(1) as f64;
-    let mut below = 0;
-    let mut points = Vec::new();
-    for (microseconds, count) in times.buckets() {
-        let nines = -(1.0 - below as f64 / all).log10();
-        points.push((nines, microseconds as f64 / 1e3));
-        below += count;
-    }
-    points
 }
 
 fn statuses(report: &Report) -> String {
@@ -361,6 +315,8 @@ mod tests {
                   "latency_us": {"p50": 900, "p99": 5000, "p99_9": 8000, "max": 9000}},
         "latency_histogram": [[900, 100], [5000, 80], [9000, 20]],
         "events": [{"t": 1.5, "what": "kill"}],
+        "protocols": {"h1": {"requests": 150, "expected": 150, "latency_histogram": [[900, 150]]},
+                      "h3": {"requests": 50, "expected": 30, "latency_histogram": [[5000, 50]]}},
         "verdict": {"fit": false, "reasons": ["too slow"]}
     }"#;
 
@@ -380,8 +336,10 @@ mod tests {
         }
         let page = page(&report);
         for text in [
+            "Not audited",
             "Not to be trusted",
             "too slow",
+            "HTTP/3",
             "https://&lt;host&gt;/",
             "failed, 5xx",
             "<title>kill</title>",
@@ -389,6 +347,7 @@ mod tests {
             assert!(page.contains(text), "{text}");
         }
         assert!(!page.contains("http://") && !page.contains("src=") && !page.contains("NaN"));
-        assert_eq!(page.matches("<svg").count(), 4);
+        // The band's shape, and each plot for a wide window and for a narrow one.
+        assert_eq!(page.matches("<svg").count(), 1 + 2 * 4);
     }
 }

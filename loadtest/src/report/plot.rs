@@ -7,7 +7,6 @@
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 880.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 14.0;
@@ -15,6 +14,32 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
 
 const COLUMNS_MAX: usize = 440;
+
+/// What a plot is drawn on: its text is as large on each, so a narrow window has one of its own.
+#[derive(Clone, Copy)]
+struct Sheet {
+    class: &'static str,
+    width: f64,
+    /// Labels below the plot, at most.
+    labels_max: f64,
+    /// Whether each column tells its values: nobody hovers with a finger.
+    hovers: bool,
+}
+
+const SHEETS: [Sheet; 2] = [
+    Sheet {
+        class: "wide",
+        width: 880.0,
+        labels_max: 10.0,
+        hovers: true,
+    },
+    Sheet {
+        class: "narrow",
+        width: 340.0,
+        labels_max: 5.0,
+        hovers: false,
+    },
+];
 
 /// Points from left to right: where they stand, and their values.
 type Line = Vec<(f64, f64)>;
@@ -47,8 +72,9 @@ pub(crate) struct Plot<'a> {
     pub events: &'a [(f64, String)],
 }
 
-/// Where values lie on the sheet.
+/// Where values lie on a sheet.
 struct Axes {
+    sheet: Sheet,
     x: (f64, f64),
     y: (f64, f64),
     scale: Scale,
@@ -60,7 +86,11 @@ impl Axes {
     }
 
     fn x(&self, value: f64) -> f64 {
-        LEFT + (value - self.x.0) / (self.x.1 - self.x.0).max(1e-9) * (WIDTH - LEFT - RIGHT)
+        LEFT + (value - self.x.0) / (self.x.1 - self.x.0).max(1e-9) * self.inner_width()
+    }
+
+    fn inner_width(&self) -> f64 {
+        self.sheet.width - LEFT - RIGHT
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -80,31 +110,42 @@ impl Plot<'_> {
             return String::new();
         }
         let title = escape(self.title);
+        let sheets = SHEETS.map(|sheet| self.to_svg(sheet));
         format!(
-            "<figure><figcaption><b>{title}</b> <span>{}</span>{}</figcaption>\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{}</svg></figure>\n",
+            "<figure><figcaption><b>{title}</b> <span>{}</span>{}</figcaption>{}</figure>\n",
             escape(self.note),
             self.legend(),
-            self.drawing(),
+            sheets.concat(),
+        )
+    }
+
+    fn to_svg(&self, sheet: Sheet) -> String {
+        let Sheet { class, width, .. } = sheet;
+        let title = escape(self.title);
+        format!(
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{}</svg>",
+            self.drawing(sheet),
         )
     }
 
     /// What the sheet shows, from the bottom up.
-    fn drawing(&self) -> String {
+    fn drawing(&self, sheet: Sheet) -> String {
         let thin = self.series.iter().map(|series| thinned(&series.points));
         let own: Vec<Line> = thin.collect();
         let mut lines = own.clone();
         if self.stacked {
             stack(&mut lines);
         }
-        let axes = self.axes(&lines);
+        let axes = self.axes(sheet, &lines);
         let mut svg = String::new();
         self.draw_grid(&axes, &mut svg);
         for (series, line) in self.series.iter().zip(&lines).rev() {
             self.draw_line(&axes, series.class, line, &mut svg);
         }
         self.draw_events(&axes, &mut svg);
-        self.draw_hover(&axes, &own, &mut svg);
+        if sheet.hovers {
+            self.draw_hover(&axes, &own, &mut svg);
+        }
         svg
     }
 
@@ -119,7 +160,7 @@ impl Plot<'_> {
         format!("<div class=\"legend\">{entries}</div>")
     }
 
-    fn axes(&self, lines: &[Line]) -> Axes {
+    fn axes(&self, sheet: Sheet, lines: &[Line]) -> Axes {
         let mut x = (f64::MAX, f64::MIN);
         let mut high = 0.0_f64;
         for (at, value) in lines.iter().flatten() {
@@ -132,6 +173,7 @@ impl Plot<'_> {
             Scale::Log => logarithmic_range(lines, high),
         };
         Axes {
+            sheet,
             x,
             y,
             scale: self.scale,
@@ -194,7 +236,7 @@ impl Plot<'_> {
         let Some(longest) = lines.iter().max_by_key(|line| line.len()) else {
             return;
         };
-        let width = (WIDTH - LEFT - RIGHT) / longest.len().max(1) as f64;
+        let width = axes.inner_width() / longest.len().max(1) as f64;
         for (place, (x, _)) in longest.iter().enumerate() {
             let left = (axes.x(*x) - width / 2.0).max(LEFT);
             let text = escape(self.values_at(place, *x, lines).trim_end());
@@ -242,14 +284,14 @@ fn logarithmic_range(lines: &[Line], high: f64) -> (f64, f64) {
 }
 
 fn draw_y_tick(axes: &Axes, value: f64, svg: &mut String) {
-    const RIGHT_END: f64 = WIDTH - RIGHT;
+    let right_end = axes.sheet.width - RIGHT;
     const TEXT_END: f64 = LEFT - 8.0;
     let y = axes.y(value);
     let baseline = y + 4.0;
     // Writing to a String cannot fail, here and elsewhere.
     let _ = write!(
         svg,
-        "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT_END}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+        "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right_end}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
          <text class=\"tick\" x=\"{TEXT_END}\" y=\"{baseline:.1}\" text-anchor=\"end\">{}</text>",
         short(value)
     );
@@ -266,7 +308,10 @@ fn draw_x_label(axes: &Axes, value: f64, text: &str, svg: &mut String) {
 
 fn draw_seconds(axes: &Axes, svg: &mut String) {
     let (from, to) = axes.x;
-    let step = nice_step(to - from);
+    let mut step = nice_step(to - from);
+    while (to - from) / step > axes.sheet.labels_max {
+        step *= 2.0;
+    }
     let mut value = (from / step).ceil() * step;
     while value <= to {
         draw_x_label(axes, value, &format!("{} s", short(value)), svg);
@@ -395,6 +440,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_gap() {
         let axes = Axes {
+            sheet: SHEETS[0],
             x: (0.0, 3.0),
             y: (1.0, 10.0),
             scale: Scale::Log,
@@ -447,12 +493,14 @@ mod tests {
                 series: vec![series],
                 events: &[],
             };
-            let axes = plot.axes(&[thinned(&plot.series[0].points)]);
-            for (x, y) in &plot.series[0].points {
-                assert!(
-                    (LEFT..=WIDTH).contains(&axes.x(*x))
-                        && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&axes.y(*y))
-                );
+            for sheet in SHEETS {
+                let axes = plot.axes(sheet, &[thinned(&plot.series[0].points)]);
+                for (x, y) in &plot.series[0].points {
+                    assert!(
+                        (LEFT..=sheet.width).contains(&axes.x(*x))
+                            && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&axes.y(*y))
+                    );
+                }
             }
             assert!(plot.to_html().contains("a&lt;b"));
         }

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 use super::connections::CONNECTIONS_MAX;
+use super::live::WATCHERS_MAX;
 use super::*;
 use crate::lifecycle::Lifecycle;
 use crate::record::StreamIndex;
@@ -35,12 +37,14 @@ fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) 
         help: "",
         read: Box::new(|| 1.0),
     };
+    let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![gauge]));
     let status = Arc::new(Status {
         health: state.health.clone(),
         phases: state.lifecycle.phases(),
         openapi: || r#"{"openapi":"3.1.0"}"#.to_owned(),
-        metrics: Arc::new(Metrics::new(1, &["telemetry".into()], vec![gauge])),
+        metrics: metrics.clone(),
         top: Top::default(),
+        audit: Audit::off(),
         settings: "FOREBAY_HTTP3=true # default\n".into(),
     });
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -67,7 +71,15 @@ async fn ask(address: SocketAddr, request: &str) -> String {
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
+    get_as("localhost", address, path).await
+}
+
+async fn get_as(host: &str, address: SocketAddr, path: &str) -> String {
+    ask(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"),
+    )
+    .await
 }
 
 #[test]
@@ -90,7 +102,13 @@ fn each_path_has_its_answer() {
                 .await
                 .ends_with("\"window_seconds_max\":600}")
         );
-        for path in ["/", "/v1/telemetry", "/metrics/", "/livez%00", "/servez/"] {
+        for path in [
+            "/page",
+            "/v1/telemetry",
+            "/metrics/",
+            "/livez%00",
+            "/servez/",
+        ] {
             assert!(
                 get(address, path).await.starts_with("HTTP/1.1 404 "),
                 "{path}"
@@ -173,5 +191,175 @@ fn who_has_asked_keeps_its_place_before_those_who_have_not() {
         let mut answer = String::new();
         asked.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    });
+}
+
+/// What the page is made of is answered to no name that somebody else may have chosen; a probe's
+/// answer is.
+#[test]
+fn a_page_from_elsewhere_reads_nothing_under_a_name_of_its_own() {
+    const GUARDED: [&str; 9] = [
+        "/",
+        "/page.css",
+        "/page.js",
+        "/icon.svg",
+        "/live",
+        "/debug/settings",
+        "/debug/log",
+        "/debug/top",
+        "/debug/what",
+    ];
+    with_admin(|address, _| async move {
+        for path in GUARDED {
+            for host in ["rebound.example", "localhost.example:9444", ""] {
+                let answer = get_as(host, address, path).await;
+                let is_misdirected = answer.starts_with("HTTP/1.1 421 ");
+                assert!(is_misdirected, "{path} as {host:?}: {answer}");
+                assert!(!answer.contains("FOREBAY_HTTP3"), "{answer}");
+            }
+        }
+        let put = "PUT /debug/log?debug HTTP/1.1\r\nhost: rebound.example\r\n\r\n";
+        assert!(ask(address, put).await.starts_with("HTTP/1.1 421 "));
+        let absolute = "GET http://rebound.example/debug/top HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        assert!(ask(address, absolute).await.starts_with("HTTP/1.1 421 "));
+        for path in ["/livez", "/servez", "/readyz", "/metrics"] {
+            let answer = get_as("gateway.example", address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        }
+        for host in ["127.0.0.1:9444", "[::1]", "localhost:1"] {
+            let answer = get_as(host, address, "/").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn a_browser_is_told_to_load_nothing_from_elsewhere() {
+    with_admin(|address, _| async move {
+        for path in ["/", "/page.css", "/tokens.css", "/page.js", "/icon.svg"] {
+            let file = get(address, path).await;
+            assert!(file.starts_with("HTTP/1.1 200 "), "{path}: {file}");
+            assert!(file.contains("Content-Security-Policy: default-src 'self'\r\n"));
+            assert!(file.contains("X-Frame-Options: DENY\r\n"), "{file}");
+            let (_, text) = file.split_once("\r\n\r\n").unwrap();
+            let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
+            assert!(!elsewhere.contains("http:") && !elsewhere.contains("https:"));
+            assert!(!text.contains("innerHTML") && !text.contains(" style="));
+        }
+    });
+}
+
+/// Somebody who watches, and reads as far as a test says.
+struct Watcher(tokio::io::BufReader<TcpStream>);
+
+impl Watcher {
+    async fn open(address: SocketAddr) -> Self {
+        let asks = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        Self(tokio::io::BufReader::new(dawdler(address, asks).await))
+    }
+
+    /// The next frame, or the first line where there is none.
+    async fn frame(&mut self) -> Result<Value, String> {
+        use tokio::io::AsyncBufReadExt;
+        let mut first = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.0.read_line(&mut line).await;
+            if matches!(read, Err(_) | Ok(0)) {
+                return Err(first);
+            }
+            if let Some(json) = line.strip_prefix("data: ") {
+                return Ok(serde_json::from_str(json).unwrap());
+            }
+            if first.is_empty() {
+                first = line;
+            }
+        }
+    }
+}
+
+#[test]
+fn who_watches_is_told_once_a_second_what_metrics_say() {
+    with_admin(|address, state| async move {
+        let mut watcher = Watcher::open(address).await;
+        let first = watcher.frame().await.unwrap();
+        assert_eq!(first["metrics"]["a_gauge"], 1.0);
+        assert_eq!(first["state"]["ready"], true);
+        state.lose_the_sink();
+        let next = watcher.frame().await.unwrap();
+        assert_eq!(next["state"]["ready"], false);
+        let stream = &next["state"]["streams"][0];
+        assert_eq!(stream["reason"], "the sink is\r\naway");
+        let at = |frame: &Value| frame["state"]["at_ms"].as_u64().unwrap();
+        assert!(at(&next) > at(&first));
+        let head = "HEAD /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let head = ask(address, head).await;
+        assert!(
+            head.contains("Content-Type: text/event-stream\r\n"),
+            "{head}"
+        );
+    });
+}
+
+/// One more than may is refused in clear text; a place that is left is free again, and when all
+/// have gone nothing is made any more.
+#[test]
+fn watchers_are_bounded_and_cost_nothing_when_they_have_gone() {
+    with_admin(|address, _| async move {
+        let mut watchers = Vec::new();
+        for _ in 0..WATCHERS_MAX {
+            watchers.push(Watcher::open(address).await);
+        }
+        for watcher in &mut watchers {
+            watcher.frame().await.unwrap();
+        }
+        let crowded = get(address, "/live").await;
+        assert!(crowded.starts_with("HTTP/1.1 503 "), "{crowded}");
+        assert!(crowded.contains("16 watch the live page already"));
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        let shed = "\nforebay_admin_watchers_shed_total{why=\"full\"} 1\n";
+        assert!(get(address, "/metrics").await.contains(shed));
+        watchers.clear();
+        while !get(address, "/metrics")
+            .await
+            .contains("\nforebay_admin_watchers 0\n")
+        {
+            yield_now().await;
+        }
+        assert!(Watcher::open(address).await.frame().await.is_ok());
+    });
+}
+
+/// The time is the test's: what a watcher does not take fills the kernel's buffers, and ten seconds
+/// later its connection ends, while another one is told on.
+#[test]
+fn a_watcher_that_takes_nothing_is_cut_off() {
+    with_admin(|address, _| async move {
+        let mut other = Watcher::open(address).await;
+        let slow = Watcher::open(address).await;
+        tokio::time::pause();
+        let cut = "\nforebay_admin_watchers_shed_total{why=\"slow\"} 1\n";
+        let mut seconds = 0;
+        while !get(address, "/metrics").await.contains(cut) {
+            other.frame().await.expect("it takes what it is told");
+            seconds += 1;
+            assert!(seconds < 20_000, "it holds its place for ever");
+        }
+        assert!(seconds > CONNECTION_TIMEOUT.as_secs(), "{seconds}");
+        drop(slow);
+    });
+}
+
+/// Among all that have asked, those who watch give way last.
+#[test]
+fn a_crowd_does_not_take_the_place_of_those_who_watch() {
+    with_admin(|address, _| async move {
+        let mut watcher = Watcher::open(address).await;
+        watcher.frame().await.unwrap();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            let asks = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+            dawdler(address, asks).await.readable().await.unwrap();
+        }
+        assert!(watcher.frame().await.is_ok());
     });
 }

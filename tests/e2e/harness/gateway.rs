@@ -253,7 +253,7 @@ impl Gateway {
     pub fn admin(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).expect("the admin address accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").expect("it reads");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
