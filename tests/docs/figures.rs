@@ -88,13 +88,6 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "docs/fleets.md",
-        &[
-            "as readings do, and no reading waits for one. {events::room::EVENTS_WAITING_MAX} of a gateway wait at most;",
-            "beyond {carried::DEVICES_CARRIED_MAX} such devices of a worker",
-        ],
-    ),
-    (
         "docs/spool.md",
         &[
             "answered after a second",
