@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_replica_goes_by_its_hosts_name() {
-        assert_eq!(replica("gw-1.example_net\n"), "gw-1.example-net");
+        assert_eq!(replica("gw-1.example_net/a\n"), "gw-1.example_net-a");
         assert_eq!(replica(""), "localhost");
         assert!(!host_name().is_empty());
     }

@@ -71,6 +71,12 @@ fn every_example_is_taken_and_every_default_is_what_it_says() {
         if variable.name.starts_with("FOREBAY_SPOOL_") && variable.name != "FOREBAY_SPOOL_DIR" {
             environment.push(("FOREBAY_SPOOL_DIR", "spool"));
         }
+        if variable.name == "FOREBAY_EVENTS_STREAM" || variable.name == "FOREBAY_USAGE_INTERVAL" {
+            environment.push(("FOREBAY_STREAMS", "telemetry,fleet-events"));
+        }
+        if variable.name == "FOREBAY_USAGE_INTERVAL" {
+            environment.push(("FOREBAY_EVENTS_STREAM", "fleet-events"));
+        }
         if cfg!(feature = "kafka") || variable.example != "kafka" {
             assert!(load(&environment, &[]).is_ok(), "{}", variable.name);
         }

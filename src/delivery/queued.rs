@@ -208,7 +208,7 @@ impl Queued {
     fn is_given_up(&self, stream: StreamIndex, flow: &Flow) -> bool {
         let (outlet, is_own) = (self.outlet(), self.is_own(stream));
         let is_hurrying = outlet.ending.is_hurrying();
-        let is_away = is_own && !outlet.watch.answers(stream);
+        let is_away = is_own && !outlet.watch.takes(stream);
         match &self.way {
             Way::Direct(_) => is_away || (is_hurrying && !is_own),
             Way::Spooling(_) => (is_away || is_hurrying) && flow.in_flight() == 0,
@@ -216,11 +216,13 @@ impl Queued {
     }
 
     fn tell_of_lost_events(&self) {
-        let flows = self.flows.borrow();
-        let waiting = self.own_stream.map(|stream| flows[stream.get()].size());
-        let events = waiting.map_or(0, |waiting| waiting.records);
-        if events > 0 {
-            tracing::warn!(events, "events of the fleet could not be delivered: lost");
+        let Some(stream) = self.own_stream else {
+            return;
+        };
+        let flow = &self.flows.borrow()[stream.get()];
+        if !flow.is_empty() {
+            let waiting = flow.size().records;
+            tracing::warn!(waiting, "events of the fleet could not be delivered: lost");
         }
     }
 

@@ -92,13 +92,6 @@ pub const FIGURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "docs/fleets.md",
-        &[
-            "as readings do, and no reading waits for one. {events::room::EVENTS_WAITING_MAX} of a gateway wait at most;",
-            "beyond {carried::DEVICES_CARRIED_MAX} such devices of a worker",
-        ],
-    ),
-    (
         "docs/front-doors.md",
         &[
             "may have {doors::HEADERS_BYTES_FREE} of them beside a body",

@@ -322,7 +322,12 @@ fn a_flood_is_told_to_be_one() {
 }
 
 /// Resets a connection after a request, or in the middle of one.
-async fn reset(to: SocketAddr, config: Arc<rustls::ClientConfig>, request: &[u8]) {
+async fn reset(
+    to: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+    request: &[u8],
+    is_there: impl Fn(),
+) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let socket = connect(to).await.expect("a connection");
     let linger = libc::linger {
@@ -349,6 +354,8 @@ async fn reset(to: SocketAddr, config: Arc<rustls::ClientConfig>, request: &[u8]
     if request.ends_with(b"1") {
         assert!(stream.read(&mut [0; 4096]).await.expect("an answer") > 0);
     }
+    // A reset overtakes what was sent before it.
+    is_there();
 }
 
 #[test]
@@ -362,7 +369,8 @@ fn a_connection_that_breaks_is_lost() {
     ];
     for (name, request) in requests {
         let config = tls(&gateway, Some(&gateway.device(name)), "http/1.1");
-        block_on(reset(gateway.address, config, request.as_bytes()));
+        let is_there = || drop(wait_for(&gateway, "connected", name, 1));
+        block_on(reset(gateway.address, config, request.as_bytes(), is_there));
         assert_eq!(reason(&gateway, name), "lost", "{name}");
     }
     // Half a request, and then nothing more, is no end that a client has in mind.
@@ -469,7 +477,7 @@ fn usage_adds_up_to_what_was_answered() {
         let config = tls(&gateway, Some(&resets), "http/1.1");
         let request =
             b"POST /v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1";
-        block_on(reset(gateway.address, config, request));
+        block_on(reset(gateway.address, config, request, || ()));
         gateway.signal(libc::SIGHUP);
     }
     eventually("usage of those who stay", || {
@@ -695,11 +703,9 @@ fn events_have_their_partition_key() {
             .set("FOREBAY_KINESIS_AGGREGATE", aggregates);
         let gateway = telling(setup).start_unready();
         turn_away(&gateway, Protocol::H2);
-        drop(Client::open(
-            Protocol::H2,
-            &gateway,
-            &gateway.device("plc-7"),
-        ));
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-7"));
+        assert_eq!(client.send(&Ask::post("1")).status, 503);
+        drop(client);
         let mut stored = Vec::new();
         eventually("three events", || {
             stored = fleet.read();
