@@ -12,6 +12,8 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber,
 };
 use uuid::Uuid;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::time::ASN1Time;
 
 use super::PkiError;
@@ -62,6 +64,32 @@ impl ServerName {
             Self::Ip(address) => Ok(SanType::IpAddress(*address)),
         }
     }
+}
+
+/// The names that a certificate has, of the kinds that a server may have here.
+pub(super) fn server_names(certificate: &X509Certificate<'_>) -> Vec<ServerName> {
+    let mut names = Vec::new();
+    for extension in certificate.iter_extensions() {
+        if let ParsedExtension::SubjectAlternativeName(list) = extension.parsed_extension() {
+            names.extend(list.general_names.iter().filter_map(server_name));
+        }
+    }
+    names
+}
+
+fn server_name(name: &GeneralName<'_>) -> Option<ServerName> {
+    match name {
+        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::IPAddress(bytes) => ip_address(bytes).map(ServerName::Ip),
+        _ => None,
+    }
+}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(IpAddr::from(v4));
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
 impl Display for ServerName {
