@@ -73,3 +73,4 @@ mod status;
 mod stream_health;
 mod tls;
 mod told;
+mod upgrades;
