@@ -17,7 +17,7 @@ import javax.net.ssl.*;
 /**
  * Buffers lines of standard input as readings, and posts what waits in one request, gzipped, until each is safe or refused for good.
  *
- * <pre>java Buffer.java https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 &lt;readings</pre>
+ * <pre>java Buffer.java https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 &lt;readings</pre>
  *
  * The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
  * files are wrong.

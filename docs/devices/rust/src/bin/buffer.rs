@@ -1,7 +1,7 @@
 //! Buffers lines of standard input as readings, and posts what waits in one request, gzipped, until each is safe or refused for good.
 //!
 //!     cargo build --release
-//!     target/release/buffer https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
+//!     target/release/buffer https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 <readings
 //!
 //! The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
 //! files are wrong.
