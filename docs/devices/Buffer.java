@@ -41,6 +41,7 @@ public class Buffer {
     static final Pattern VERDICTS = Pattern.compile("\"records\":\\s*\\{");
     static final Pattern RETRY = Pattern.compile("\"retry\":\\s*\\[([^\\]]*)\\]");
     static final Pattern REJECTED = Pattern.compile("\\{[^{}]*\"index\"[^{}]*\\}");
+    static final Pattern NUMBER = Pattern.compile("\\d+");
     static final Pattern INDEX = Pattern.compile("\"index\":\\s*(\\d+)");
     static final Pattern CODE = Pattern.compile("\"code\":\\s*\"([^\"]+)\"");
 
@@ -135,11 +136,13 @@ public class Buffer {
             for (var rejected = REJECTED.matcher(answer.problem); rejected.find(); )
                 refuse(name, first(CODE, rejected.group()), sent.get(Integer.parseInt(first(INDEX, rejected.group()))));
             var left = new ArrayList<String>();
-            for (String index : first(RETRY, answer.problem).split("[,\\s]+")) if (!index.isEmpty()) left.add(sent.get(Integer.parseInt(index)));
+            var retry = NUMBER.matcher(first(RETRY, answer.problem));
+            while (retry.find()) left.add(sent.get(Integer.parseInt(retry.group())));
             return left;
         }
         if (AGAIN.contains(answer.status)) return sent;
-        if (answer.status != SAFE) for (String reading : sent) refuse(name, answer.status + " " + first(CODE, answer.problem), reading);
+        String code = answer.status + " " + first(CODE, answer.problem);
+        if (answer.status != SAFE) for (String reading : sent) refuse(name, code, reading);
         return List.of();
     }
 

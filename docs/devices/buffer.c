@@ -138,8 +138,8 @@ static void post(struct device *device, const char *name, char **readings, int c
     if (head_size < 0) abort();
     *answer = (struct answer){.status = NO_ANSWER};
     if (device->connection || connect_device(device))
-        if (SSL_write(device->connection, head, head_size) == head_size && SSL_write(device->connection, body, body_size) == (int)body_size)
-            read_answer(device, answer);
+        if (SSL_write(device->connection, head, head_size) == head_size)
+            if (SSL_write(device->connection, body, body_size) == (int)body_size) read_answer(device, answer);
     if (answer->status == NO_ANSWER) disconnect(device);
     free(head);
     free(body);
