@@ -127,6 +127,10 @@ pub(crate) fn authority(name: Option<&str>, days: Days) -> CertificateParams {
 
 /// A server that answers to `names`.
 pub(crate) fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
+    assert!(
+        !names.is_empty(),
+        "a name is required, or read from the certificate before"
+    );
     let name = names.first().map(ServerName::to_string);
     let mut params = params(name.as_deref(), days);
     for name in names {
