@@ -5,8 +5,10 @@
 //! `crl.pem`, `server.pem`, `server.key` (`server-rsa.pem`, `server-rsa.key`), and for each device
 //! `devices/NAME.pem` and `.key`.
 //!
-//! Invariant: nothing is overwritten but the CRL, which is replaced as a whole, under a lock, with
-//! the next number and with all that the last one listed: the CRL is the list, there is no other.
+//! Invariant: nothing is overwritten but the CRL and, where that is asked for, the server's
+//! certificate; each is replaced as a whole, under a lock. A CRL has the next number and all that
+//! the last one listed: the CRL is the list, there is no other. A certificate that is renewed keeps
+//! its key, so that the pair fits at every moment, also where only one of two files can be replaced.
 //! Keys are P-256, a server's RSA where that is asked for, readable by their owner only. Serial
 //! numbers are random. A certificate does not outlive its authority. Bounds: [`FLEET_DEVICES_MAX`];
 //! times in whole days. Failure: [`PkiError`], which names the file and says what to do.
@@ -160,6 +162,29 @@ impl Authority {
         )
     }
 
+    /// Signs the server's certificate anew, for the key that it has. Without `names` it answers to
+    /// those that it answered to.
+    pub(crate) fn renew_server(
+        &self,
+        names: &[ServerName],
+        kind: KeyKind,
+        days: Days,
+    ) -> Result<(), PkiError> {
+        let _lock = files::lock(&self.folder.ca_key())?;
+        let file = self.folder.server(kind);
+        let dir = self.folder.dir().display();
+        files::must_exist(&file, || {
+            format!("`forebay pki server --dir {dir} --name NAME` makes one")
+        })?;
+        let names = match names {
+            [] => server_names(&file)?,
+            given => given.to_vec(),
+        };
+        let key = read_key(&self.folder.server_key(kind))?;
+        let params = self.not_beyond_end(profile::server(&names, days)?);
+        files::replace(&file, &params.signed_by(&key, &self.issuer)?.pem())
+    }
+
     /// A device certificate from which the gateway reads exactly this id.
     pub fn issue_device(&self, id: &DeviceId, days: Days) -> Result<(), PkiError> {
         self.folder.make()?;
@@ -173,13 +198,12 @@ impl Authority {
 
     fn issue(
         &self,
-        mut params: CertificateParams,
+        params: CertificateParams,
         kind: KeyKind,
         file: &Path,
         key_file: &Path,
     ) -> Result<(), PkiError> {
-        // A certificate does not outlive its authority.
-        params.not_after = params.not_after.min(self.not_after.to_datetime());
+        let params = self.not_beyond_end(params);
         let files = [file, key_file].map(Path::to_owned);
         self.folder.must_be_free(files)?;
         let key = kind.generate()?;
@@ -191,6 +215,22 @@ impl Authority {
             let _ = std::fs::remove_file(key_file);
         })
     }
+
+    /// A certificate does not outlive its authority.
+    fn not_beyond_end(&self, mut params: CertificateParams) -> CertificateParams {
+        params.not_after = params.not_after.min(self.not_after.to_datetime());
+        params
+    }
+}
+
+/// The names that a server's certificate answers to.
+fn server_names(file: &Path) -> Result<Vec<ServerName>, PkiError> {
+    let der = files::read_certificate(file)?;
+    let names = profile::server_names(&files::parse_certificate(file, &der)?);
+    if names.is_empty() {
+        return Err(files::unreadable(file, "it has no name: give it --name"));
+    }
+    Ok(names)
 }
 
 fn read_key(file: &Path) -> Result<KeyPair, PkiError> {

@@ -203,7 +203,9 @@ fn certificates_that_have_expired_are_named_with_what_to_do() {
     let output = dev(&folder).output().expect("it ends by itself");
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output).contains("certs/dev/server.pem has expired: move certs/dev away"),
+        text(&output).contains(
+            "certs/dev/server.pem has expired: run `forebay pki server --dir certs/dev --renew`"
+        ),
         "{}",
         text(&output)
     );

@@ -6,6 +6,8 @@ mod program;
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use forebay::internals::config::IdSource;
 use forebay::internals::identity::Identity;
@@ -371,6 +373,61 @@ fn an_authority_made_by_openssl_can_sign() {
             "it would outlive its authority"
         );
     }
+}
+
+/// Whoever reads while it is renewed finds a whole certificate, and the key is its own all the time.
+#[test]
+fn a_servers_certificate_is_renewed_in_one_step_for_its_key_and_names() {
+    let folder = authority();
+    folder.succeed(
+        "forebay pki server --dir my --name localhost --name ::1 --name *.example.com --days 1",
+    );
+    let show =
+        |what: &str| folder.succeed(&format!("openssl x509 -in my/server.pem -noout {what}"));
+    let (names, key) = (show("-ext subjectAltName"), show("-pubkey"));
+    let mut serials = HashSet::from([show("-serial")]);
+    let is_over = AtomicBool::new(false);
+    let file = folder.path("my/server.pem");
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0_u32;
+            while !is_over.load(Ordering::Relaxed) || looks == 0 {
+                der(&std::fs::read(&file).expect("it is there"));
+                looks += 1;
+            }
+        });
+        for _ in 0..8 {
+            let said = folder.succeed("forebay pki server --dir my --renew");
+            assert_eq!(said, "my/server.pem\n");
+            assert!(serials.insert(show("-serial")), "it is another one");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().expect("every look was at a whole file");
+    });
+    assert_eq!((show("-ext subjectAltName"), show("-pubkey")), (names, key));
+    folder.succeed("openssl x509 -in my/server.pem -noout -checkend 31000000");
+    folder.succeed(&format!(
+        "{VERIFY} -purpose sslserver -verify_ip ::1 my/server.pem"
+    ));
+    folder.succeed("forebay pki server --dir my --renew --name other.example");
+    assert!(show("-ext subjectAltName").contains("DNS:other.example"));
+    assert!(!show("-ext subjectAltName").contains("localhost"));
+    assert!(!folder.path("my/server.pem.new").exists());
+}
+
+#[test]
+fn only_what_is_there_can_be_renewed() {
+    let folder = authority();
+    let said = folder.fail("forebay pki server --dir my --renew", 1);
+    assert!(
+        said.contains(
+            "my/server.pem does not exist: `forebay pki server --dir my --name NAME` makes one"
+        ),
+        "{said}"
+    );
+    folder.succeed("forebay pki server --dir my --name localhost --key rsa2048");
+    folder.succeed("forebay pki server --dir my --renew --key rsa2048");
+    folder.succeed(&format!("{VERIFY} -purpose sslserver my/server-rsa.pem"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ import javax.net.ssl.*;
 /**
  * Posts each line of standard input as one reading, in order, and each until it is safe or refused for good.
  *
- * <pre>java Device.java https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 &lt;readings</pre>
+ * <pre>java Device.java https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 &lt;readings</pre>
  *
  * The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
  * files are wrong.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Buffers lines of standard input as readings, and posts what waits in one request, gzipped, until each is safe or refused for good.
 
-    buffer.py https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
+    buffer.py https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 <readings
 
 The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or files
 are wrong.
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 SAFE = 204
 AGAIN = {408, 429, 503, 504}  # as is no answer at all
-STOP = {403, 404, 405, 421}  # the certificate or the address is wrong, for all others too
+STOP = {403, 404, 405, 421}  # where the whole request is refused: the certificate or the address is wrong, for all others too
 TOO_MUCH = {"too-many-records", "body-too-large"}
 BATCH_MAX = 100  # readings in one request: no more than the device's burst
 BUFFER_MAX = 10_000  # readings that wait; then standard input does
@@ -90,7 +90,7 @@ def deliver(connection, boot, lines):
         for reading, code in refused:
             all_safe = False
             print(f"{name}: refused, {code}: {reading[:100]!r}", file=sys.stderr)
-        if status in STOP:
+        if status in STOP and "records" not in problem:
             return False
         batch[: len(sent)] = left
         if left != sent:

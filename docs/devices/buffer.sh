@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Buffers lines of standard input as readings, and posts what waits in one request, gzipped, until each is safe or refused for good.
 #
-#   buffer.sh https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
+#   buffer.sh https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 <readings
 #
 # The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or files
 # are wrong. Needs bash, gzip, and curl 7.84 or later.
@@ -25,9 +25,13 @@ is_retryable() { # 000: no answer at all
     case $1 in 000 | 408 | 429 | 503 | 504) ;; *) false ;; esac
 }
 
-# The certificate or the address is wrong, for all others too.
-is_hopeless() {
-    case $1 in 403 | 404 | 405 | 421) ;; *) false ;; esac
+has_verdicts() {
+    [[ $1 =~ \"records\":\{ ]]
+}
+
+# The whole request is refused since the certificate or the address is wrong, for all others too.
+is_hopeless() { # STATUS PROBLEM
+    case $1 in 403 | 404 | 405 | 421) ! has_verdicts "$2" ;; *) false ;; esac
 }
 
 # Waits for a reading where there is none, and takes what else is there already.
@@ -75,7 +79,7 @@ refuse() { # NAME CODE READING
 judge() { # NAME STATUS PROBLEM
     local index code verdict
     left=()
-    if [[ $3 =~ \"records\":\{ ]]; then # what is in neither list is safe
+    if has_verdicts "$3"; then # what is in neither list is safe
         [[ $3 =~ \"retry\":\[([0-9,]*)\] ]]
         for index in ${BASH_REMATCH[1]//,/ }; do left+=("${sent[index]}"); done
         while read -r verdict; do
@@ -102,7 +106,7 @@ while take; do
         continue
     fi
     judge "$name" "$status" "$problem"
-    is_hopeless "$status" && exit 1
+    is_hopeless "$status" "$problem" && exit 1
     # A key names readings by their place: others have another key.
     ((${#left[@]} == ${#sent[@]})) || number=$((number + 1))
     batch=("${left[@]}" "${batch[@]:${#sent[@]}}")

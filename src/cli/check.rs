@@ -15,7 +15,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::{environment, flags, given, say, start_log, wrong};
-use crate::config::{Config, ConfigErrors, JournalTarget, Raw, SinkConfig, raise_open_file_limit};
+use crate::config::{
+    Config, ConfigErrors, FileConfig, JournalTarget, Raw, SinkConfig, raise_open_file_limit,
+};
 use crate::devices::DevicesFile;
 use crate::gateway::sink_options;
 use crate::record::{StreamIndex, Timestamp};
@@ -170,20 +172,37 @@ fn look_at_log(target: Option<&JournalTarget>) -> anyhow::Result<()> {
 
 /// Asks the sink for each stream; says what is wrong, a line each.
 fn faults_of_sink(config: &Config) -> anyhow::Result<Vec<String>> {
+    let answers = match &config.sink {
+        SinkConfig::File(file) => look_at_streams(config, file),
+        _ => ask_sink(config)?,
+    };
     let mut faults = Vec::new();
+    for (stream, answer) in config.streams.iter().zip(answers) {
+        match answer {
+            Ok(()) => say(&format!("# stream {}: it is there", stream.name)),
+            Err(fault) => faults.push(format!("stream {}: {fault:#}", stream.name)),
+        }
+    }
+    Ok(faults)
+}
+
+/// Looks at the folders of a file sink, which is not opened: that is to own its folder, which a
+/// gateway that serves does, and to mend what is there.
+fn look_at_streams(config: &Config, file: &FileConfig) -> Vec<anyhow::Result<()>> {
+    let streams = config.streams.iter();
+    let looked = streams.map(|stream| look_at_folder(&file.dir.join(&stream.name)));
+    looked.collect()
+}
+
+fn ask_sink(config: &Config) -> anyhow::Result<Vec<anyhow::Result<()>>> {
     let streams = (0..config.streams.len()).map(|index| StreamIndex(index as u16));
     let streams: Vec<_> = streams.collect();
     let answers = wait_for(async {
         let sink = Sink::open(&config.sink, sink_options(config), |_| {}).await?;
         anyhow::Ok(sink.verify(&streams).await)
-    })?;
-    for (stream, answer) in config.streams.iter().zip(answers?) {
-        match answer {
-            Ok(()) => say(&format!("# stream {}: it is there", stream.name)),
-            Err(fault) => faults.push(format!("stream {}: {fault}", stream.name)),
-        }
-    }
-    Ok(faults)
+    })??;
+    let answers = answers.into_iter();
+    Ok(answers.map(|answer| answer.map_err(Into::into)).collect())
 }
 
 fn wait_for<T>(future: impl Future<Output = T>) -> std::io::Result<T> {

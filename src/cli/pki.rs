@@ -15,6 +15,8 @@ use crate::record::DeviceId;
 /// The kind of key for clients that know no ECDSA, as `--key` has it.
 const RSA: &str = "rsa2048";
 
+const RENEW: &str = "renew";
+
 pub(crate) fn command() -> Command {
     Command::new("pki")
         .about("Make certificates for servers and devices, and revoke them")
@@ -37,9 +39,10 @@ fn server() -> Command {
         .about("Make a server certificate: server.pem, server.key; server-rsa.pem, server-rsa.key with --key rsa2048")
         .args([
             dir(),
-            names().required(true),
+            names().required_unless_present(RENEW),
             key_kind(),
             days(Days::CERTIFICATE),
+            renew(),
         ])
 }
 
@@ -123,6 +126,13 @@ fn key_kind() -> Arg {
         .help("The kind of key; rsa2048 is for clients that know no ECDSA, beside a p256 one")
 }
 
+fn renew() -> Arg {
+    Arg::new(RENEW)
+        .long(RENEW)
+        .action(ArgAction::SetTrue)
+        .help("Sign the one that is there anew, for the key that it has and, without --name, its names; it is replaced in one step, under a gateway that serves")
+}
+
 fn ids() -> Arg {
     let parse = |id: &str| DeviceId::parse(id).ok_or_else(|| PkiError::NotAnId(id.to_owned()));
     let ids = Arg::new("id")
@@ -187,9 +197,15 @@ fn make_server(arguments: &ArgMatches) -> Result<(), PkiError> {
         _ => KeyKind::P256,
     };
     let authority = Authority::open(folder(arguments))?;
-    authority.issue_server(&names, kind, given_days(arguments, "days"))?;
+    let days = given_days(arguments, "days");
     let folder = authority.folder();
-    say_pair(&folder.server(kind), &folder.server_key(kind));
+    if arguments.get_flag(RENEW) {
+        authority.renew_server(&names, kind, days)?;
+        say(&folder.server(kind).display().to_string());
+    } else {
+        authority.issue_server(&names, kind, days)?;
+        say_pair(&folder.server(kind), &folder.server_key(kind));
+    }
     Ok(())
 }
 

@@ -171,7 +171,7 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
         keys,
         [
             "FOREBAY_TLS_KEY: \"b.pem\" does not have one key for each chain of FOREBAY_TLS_CERT: 1 for 2; write it like \
-             FOREBAY_TLS_KEY=/etc/forebay/server-key.pem"
+             FOREBAY_TLS_KEY=/etc/forebay/server.key"
         ]
     );
 }

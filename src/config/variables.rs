@@ -65,7 +65,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_DEVICE_CONNECTIONS_MAX", Value("500"), "4", "connections of one device; one more is closed after its handshake"),
     variable(LISTENING, "FOREBAY_HANDSHAKES_MAX", Unset("one for each MiB of the memory it may use, 256 to 16384"), "2000", "handshakes under way, half of them from one source address at most"),
     variable(TLS, "FOREBAY_TLS_CERT", Required, "/etc/forebay/server.pem", "server certificate chain, PEM; several, comma-separated: the first that a client can verify is sent"),
-    variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server-key.pem", "server key, PEM; as many as chains, in their order"),
+    variable(TLS, "FOREBAY_TLS_KEY", Required, "/etc/forebay/server.key", "server key, PEM; as many as chains, in their order"),
     variable(TLS, "FOREBAY_TLS_CLIENT_CA", Required, "/etc/forebay/ca.pem", "PEM bundle that device certificates chain to"),
     variable(TLS, "FOREBAY_TLS_CRL", Unset("none"), "/etc/forebay/crl.pem", "CRL files, PEM or DER, comma-separated"),
     variable(TLS, "FOREBAY_TLS_CRL_STRICT", Value("true"), "false", "with CRLs set: an issuer without a CRL, or with an expired one, means refusal"),

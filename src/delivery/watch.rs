@@ -55,6 +55,8 @@ struct Watched {
 enum Told {
     Up,
     Away,
+    /// It answers that the stream is missing, closed or unfit, which an operator has to mend.
+    Unfit,
     Refusing,
 }
 
@@ -348,7 +350,8 @@ impl Watched {
         let told = match trouble {
             None => Told::Up,
             Some(Trouble::Unasked) => return,
-            Some(Trouble::Away(_) | Trouble::Unfit(_)) => Told::Away,
+            Some(Trouble::Away(_)) => Told::Away,
+            Some(Trouble::Unfit(_)) => Told::Unfit,
             Some(Trouble::Refusing(_)) => Told::Refusing,
         };
         if told == self.told {
@@ -374,6 +377,11 @@ fn tell(news: &News, has_spool: bool) {
                 streams,
                 reason,
                 "the sink is away: new records are {meanwhile} until it is back"
+            ),
+            Told::Unfit => tracing::warn!(
+                streams,
+                reason,
+                "the sink answers that it cannot take the stream: new records are {meanwhile} until it can"
             ),
             Told::Refusing => tracing::error!(
                 streams,

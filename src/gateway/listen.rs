@@ -84,7 +84,9 @@ fn cannot_listen(variable: &str, address: SocketAddr, error: io::Error) -> anyho
         io::ErrorKind::AddrInUse if variable == "FOREBAY_LISTEN" => {
             "another process is there: end it, or FOREBAY_REUSE_PORT=true shares the port with another gateway"
         }
-        io::ErrorKind::AddrInUse => "another process is there: end it, or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "another process is there: end it, or choose another port; beside another gateway each needs its own"
+        }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need a right: CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or choose a port above"
         }

@@ -142,7 +142,7 @@ impl Folder {
     pub(crate) fn must_be_current(&self) -> Result<(), PkiError> {
         let dir = self.dir().display();
         let server = self.server(KeyKind::P256);
-        let remedy = format!("move {dir} away, and a new one is made");
+        let remedy = format!("run `forebay pki server --dir {dir} --renew`");
         must_be_ahead(server_until(&server)?, server, remedy)?;
         let remedy = format!("run `forebay pki crl --dir {dir}`");
         must_be_ahead(crl_until(&self.crl())?, self.crl(), remedy)

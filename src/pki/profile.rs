@@ -12,6 +12,8 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber,
 };
 use uuid::Uuid;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::time::ASN1Time;
 
 use super::PkiError;
@@ -64,6 +66,32 @@ impl ServerName {
     }
 }
 
+/// The names that a certificate has, of the kinds that a server may have here.
+pub(super) fn server_names(certificate: &X509Certificate<'_>) -> Vec<ServerName> {
+    let mut names = Vec::new();
+    for extension in certificate.iter_extensions() {
+        if let ParsedExtension::SubjectAlternativeName(list) = extension.parsed_extension() {
+            names.extend(list.general_names.iter().filter_map(server_name));
+        }
+    }
+    names
+}
+
+fn server_name(name: &GeneralName<'_>) -> Option<ServerName> {
+    match name {
+        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::IPAddress(bytes) => ip_address(bytes).map(ServerName::Ip),
+        _ => None,
+    }
+}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(IpAddr::from(v4));
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
 impl Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,6 +127,10 @@ pub(crate) fn authority(name: Option<&str>, days: Days) -> CertificateParams {
 
 /// A server that answers to `names`.
 pub(crate) fn server(names: &[ServerName], days: Days) -> Result<CertificateParams, PkiError> {
+    assert!(
+        !names.is_empty(),
+        "a name is required, or read from the certificate before"
+    );
     let name = names.first().map(ServerName::to_string);
     let mut params = params(name.as_deref(), days);
     for name in names {

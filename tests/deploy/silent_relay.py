@@ -31,7 +31,10 @@ class SilentRelay:
             except OSError:
                 return
             is_silent, self.more = self.more > 0, max(self.more - 1, 0)
-            self.connections.append(Connection(device, self.upstream, is_silent))
+            try:
+                self.connections.append(Connection(device, self.upstream, is_silent))
+            except ConnectionRefusedError:
+                device.close()  # there is no gateway, as a balancer shows it
 
 
 class Connection:

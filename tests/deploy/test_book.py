@@ -43,6 +43,13 @@ def test_what_pages_include_is_there():
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
 
 
+def test_keys_are_named_as_forebay_pki_names_them():
+    """NAME.key beside NAME.pem, on every page and in every program for devices."""
+    programs = [file for file in (DOCS / "devices").rglob("*") if file.is_file() and "target" not in file.parts]
+    for page in [*PAGES, *programs]:
+        assert not re.search(r"key\.pem\b", page.read_text()), page
+
+
 def test_every_page_is_in_the_book():
     listed = {(DOCS / link).resolve() for link in MARKDOWN_LINK.findall((DOCS / "SUMMARY.md").read_text())}
     assert set(DOCS.glob("*.md")) - {DOCS / "SUMMARY.md"} <= listed
@@ -96,8 +103,16 @@ def test_links_of_the_book_lead_somewhere(book):
 def test_the_book_shows_the_programs_themselves(book):
     shown = next(file for file in book if file.name == "devices.html").read_text()
     assert "{{#include" not in shown
-    for first_words in ("#!/usr/bin/env bash", "package main", "public class Device", "connect_device", "fn backoff", "def backoff"):
+    for first_words in ("#!/usr/bin/env bash", "package main", "public class Device", "connect_device", "fn backoff", "def backoff",
+                        "wait_again", "func fill", "public class Buffer", "read_problem", "fn judge_each", "def judge"):
         assert first_words in shown
+
+
+def test_code_is_shown_whole(book):
+    """By a style of the book's own: room for the widest line, and another line where a window has none."""
+    shown = next(file for file in book if file.name == "devices.html")
+    (style,) = [shown.parent / link for link in book[shown].links if "theme/book" in link]
+    assert "white-space: pre-wrap" in style.read_text() and "--content-max-width" in style.read_text()
 
 
 def test_files_outside_the_book_are_named_not_linked(book):

@@ -2,24 +2,16 @@
 answers as a script says."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
-from conftest import FOREBAY, PATIENCE, ROOT, Gateway, eventually, run
+from conftest import FOREBAY, PATIENCE, Gateway, eventually, run
+from device_programs import LANGUAGES, arguments, compiled, must_be_there
 from scripted_server import LOST, ScriptedServer
 from silent_relay import SilentRelay
-
-DEVICES = ROOT / "docs/devices"
-LANGUAGES = ["curl", "python", "go", "rust", "java", "c"]
-TOOLS = {"curl": "curl", "python": "python3", "go": "go", "rust": "cargo", "java": "java", "c": "cc"}
-
-SOURCES = {"go": "device.go", "c": "device.c", "rust": "rust/src/main.rs"}
 
 READINGS = [json.dumps({"celsius": number, "text": 'a "quoted" \\ text'}) for number in range(5)]
 # What is answered first, by reading; after that, and to all others, 204.
@@ -47,33 +39,12 @@ def home(folder):
 
 @pytest.fixture(scope="module")
 def commands(home):
-    """How each program is started, by language, after it has been compiled where it has to be."""
-    rust = ROOT / "target/devices"
-    programs = {
-        "curl": ["bash", DEVICES / "device.sh"], "python": [sys.executable, DEVICES / "device.py"],
-        "go": [home / "go/device"], "rust": [rust / "debug/device"],
-        "java": ["java", DEVICES / "Device.java"], "c": [home / "c/device"],
-    }
-    present = {language: program for language, program in programs.items() if shutil.which(TOOLS[language])}
-    for language in present.keys() & SOURCES.keys():
-        build(language, home / language, rust)
-    return present
-
-
-def build(language, folder, rust):
-    """As the head of the program says; the one in Rust faster, and nothing else than what its lock file says."""
-    source = DEVICES / SOURCES[language]
-    shutil.copytree(source.parents[1] if language == "rust" else DEVICES, folder, ignore=shutil.ignore_patterns("target", "rust"))
-    line = re.search(r"^\W*((?:cc|go|cargo) .+)$", source.read_text(), re.M)[1]
-    line = line.replace("--release", "--locked --quiet").replace("cc ", "cc -Wall -Wextra -Werror ")
-    run(*line.split(), cwd=folder, env=os.environ | {"CARGO_TARGET_DIR": str(rust), "CGO_ENABLED": "0"})
+    return compiled("device", home)
 
 
 @pytest.fixture(params=LANGUAGES)
 def language(request, commands):
-    if request.param not in commands:
-        # On a machine that scripts/install-packages.sh has prepared, each of them is there.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"there is no {TOOLS[request.param]}")
+    must_be_there(request.param, commands)
     return request.param
 
 
@@ -84,10 +55,7 @@ class Devices:
         self.home, self.commands = home, commands
 
     def start(self, language, port, pki="pki", ca="pki/ca.pem", boot="boot-7"):
-        pki, ca = self.home / pki, self.home / ca
-        where = ["localhost", port] if language == "c" else [f"https://localhost:{port}"]
-        identity = [ca, pki / f"devices/{language}.pem", pki / f"devices/{language}.key", boot]
-        command = [str(part) for part in [*self.commands[language], *where, *identity]]
+        command = [*map(str, self.commands[language]), *arguments(language, port, self.home / pki, self.home / ca, boot)]
         # What a reading holds is no concern of a device: text of any encoding.
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="latin-1")
 

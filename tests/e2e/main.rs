@@ -76,3 +76,4 @@ mod status;
 mod stream_health;
 mod tls;
 mod told;
+mod upgrades;

@@ -155,3 +155,95 @@ fn a_gateway_without_any_stream_lives_unready() {
     let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
     assert_problem(&client.send(&Ask::post("x")), 503, "sink-unavailable");
 }
+
+/// What is wrong and which setting is about it, for an operator who sees no 503: the spool takes the readings.
+fn assert_told_although_spooled(gateway: &Gateway, stream: &str, topic: &str, setting: &str) {
+    let told = format!("topic {topic}");
+    eventually("the topic and its setting", || {
+        let (status, body) = gateway.admin("/readyz");
+        assert_eq!(status, 200, "{body}");
+        body.contains(stream) && body.contains(&told) && body.contains(setting)
+    });
+    eventually("the same in the log", || {
+        let log = gateway.log();
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("WARN") && line.contains(&told) && line.contains(setting))
+    });
+}
+
+/// The only topic is not there: what the spool takes waits for it.
+#[test]
+fn a_topic_that_is_missing_is_told_also_where_a_spool_takes_its_readings() {
+    let kafka = Kafka::shared();
+    let gateway = Setup::new()
+        .set("FOREBAY_SINK", "kafka")
+        .set_all(variables(&kafka.plain()))
+        .set("FOREBAY_STREAMS", "telemetry=late-topic")
+        .with_spool("overflow")
+        .start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    assert_eq!(client.send(&Ask::post("early")).status, 204);
+    assert_told_although_spooled(
+        &gateway,
+        "stream telemetry",
+        "late-topic",
+        "FOREBAY_STREAMS",
+    );
+    brokers::wait(kafka.create_topic("late-topic", 1, &[]));
+    eventually("the reading", || brokers::bodies("late-topic") == ["early"]);
+    eventually("a gateway with nothing to tell", || {
+        gateway.admin("/readyz") == (200, "ready\n".into())
+    });
+}
+
+/// An ACL's mistake and a restart: the topic cannot be seen. What the spool bridges stays bridged, and the other stream is well.
+#[test]
+fn a_topic_that_may_not_be_seen_ends_no_gateway_that_has_a_spool() {
+    let kafka = Kafka::shared();
+    for topic in ["acl-seen", "acl-hidden"] {
+        brokers::wait(kafka.create_topic(topic, 1, &[]));
+    }
+    kafka.allow("acl-hidden", "Create");
+    let gateway = Setup::new()
+        .set("FOREBAY_SINK", "kafka")
+        .set_all(variables(&kafka.sasl("PLAIN")))
+        .set("FOREBAY_STREAMS", "telemetry=acl-seen,alarms=acl-hidden")
+        .with_spool("overflow")
+        .start();
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    let alarm = Ask::post("kept").to("/v1/streams/alarms");
+    assert_eq!(client.send(&alarm).status, 204);
+    assert_eq!(client.send(&Ask::post("x")).status, 204);
+    assert_told_although_spooled(&gateway, "stream alarms", "acl-hidden", "FOREBAY_STREAMS");
+    let gateway = gateway.kill().start();
+    assert_told_although_spooled(&gateway, "stream alarms", "acl-hidden", "FOREBAY_STREAMS");
+    kafka.allow("acl-hidden", "Write");
+    eventually("what was kept", || {
+        brokers::bodies("acl-hidden") == ["kept"]
+    });
+}
+
+/// Its size is learned when the broker is back: by then the spool takes the readings, and goes on.
+#[test]
+fn a_topic_that_is_found_too_small_later_is_told_also_with_a_spool() {
+    let broker = brokers::pausable();
+    let small = [("max.message.bytes", "10000")];
+    brokers::wait(broker.kafka.create_topic("too-small", 1, &small));
+    let setup = broker.gateway_to("beside-too-small");
+    let setup = setup.set("FOREBAY_STREAMS", "telemetry=too-small");
+    let paused = broker.pause();
+    let gateway = setup.with_spool("overflow").start();
+    eventually("a broker that is known to be away", || {
+        gateway.log().contains("the sink is away")
+    });
+    drop(paused);
+    assert_told_although_spooled(
+        &gateway,
+        "stream telemetry",
+        "too-small",
+        "FOREBAY_BODY_BYTES_MAX",
+    );
+    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+    assert_eq!(client.send(&Ask::post("kept")).status, 204);
+    assert_eq!(gateway.admin("/livez").0, 200);
+}

@@ -257,7 +257,7 @@ fn unusable(topic: &str, code: RDKafkaErrorCode) -> SinkError {
     match code {
         UnknownTopicOrPartition | UnknownTopic => missing(topic),
         TopicAuthorizationFailed | InvalidTopic => {
-            SinkError::Closed(format!("topic {topic}: {code}"))
+            SinkError::Closed(format!("topic {topic}: {code}; {}", advice(code)))
         }
         _ => SinkError::Away(format!("topic {topic}: {code}")),
     }
@@ -274,6 +274,15 @@ fn record_bytes_max(settings: &ConfigResource) -> usize {
         .filter_map(|entry| entry.value.as_ref()?.parse().ok())
         .min()
         .unwrap_or(usize::MAX)
+}
+
+fn advice(code: RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            "give the gateway's user Describe and Write on it, or name another with FOREBAY_STREAMS=name=topic"
+        }
+        _ => "name another with FOREBAY_STREAMS=name=topic",
+    }
 }
 
 fn missing(topic: &str) -> SinkError {

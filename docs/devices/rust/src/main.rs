@@ -1,7 +1,7 @@
 //! Posts each line of standard input as one reading, in order, and each until it is safe or refused for good.
 //!
 //!     cargo build --release
-//!     target/release/device https://ingest.example.com:8443 ca.pem device.pem device-key.pem boot-17 <readings
+//!     target/release/device https://ingest.example.com:8443 ca.pem device.pem device.key boot-17 <readings
 //!
 //! The last argument tells this start of the device from all others. Exit code: 0 all are safe, 1 some are not, 2 arguments or
 //! files are wrong.
