@@ -156,7 +156,7 @@ impl<'a> Flight<'a> {
     /// What has arrived that was not told before. `None` where the batch is no straggler, or has
     /// nothing to tell; with the first word it takes up no place of its stream any more, be it
     /// that nothing has arrived.
-    fn look(&mut self) -> Option<Vec<usize>> {
+    pub(crate) fn look(&mut self) -> Option<Vec<usize>> {
         let arrived = self.arrived();
         if self.straggler.is_none() {
             self.straggler = Some(self.straggle(!arrived.is_empty())?);
@@ -196,7 +196,7 @@ impl<'a> Flight<'a> {
     }
 
     /// The devices of records that have not arrived, as far as was told.
-    fn waiting(&self) -> HashSet<DeviceId> {
+    pub(crate) fn waiting(&self) -> HashSet<DeviceId> {
         let device = |position: usize| self.records[position].device.clone();
         self.untold().map(device).collect()
     }

@@ -1,5 +1,7 @@
 //! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
 
+mod leaving;
+mod spooled_partitions;
 mod stragglers;
 mod wide_spool;
 

@@ -2,13 +2,17 @@
 //! aside.
 //!
 //! It runs beside others, and ends when the sink has answered and the disk has what is set aside.
+//! Where some of its records take much longer than the others, those come home before it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::delivery::backlog::Backlog;
-use crate::delivery::flight::ask_sink;
+use crate::delivery::flight::{Flight, ask_sink};
 use crate::delivery::flow::Fared;
 use crate::delivery::overflow::Spooling;
 use crate::delivery::window::{Placed, Standing, Wave};
@@ -25,10 +29,22 @@ pub(super) struct Errand {
     pub gives_way: bool,
 }
 
-/// A wave that has come home.
+/// Records of a wave that have come home while others take longer.
+pub(super) struct Early {
+    pub at: usize,
+    /// Where the wave has taken up a place until now, and does so no more.
+    pub left: Option<Standing>,
+    pub payload_bytes: usize,
+    /// Devices that may send again: none of their records is in the wave any more.
+    pub devices: Vec<DeviceId>,
+}
+
+/// A wave that has come home, but for what has before.
 pub(super) struct Home {
     pub at: usize,
     pub standing: Standing,
+    /// Whether it takes up a place among those of its stream.
+    pub has_place: bool,
     pub payload_bytes: usize,
     pub fared: Fared,
     pub answer: Answer,
@@ -52,6 +68,8 @@ pub(super) enum Answer {
 
 /// What is to become of a record.
 enum Fate {
+    /// It has come home before, delivered.
+    Home,
     Done,
     Again,
     SetAside(Reason),
@@ -70,41 +88,129 @@ struct Parted {
     postponed: Vec<Placed>,
 }
 
+/// What of a wave has not come home while the sink has it.
+struct Travelling<'a> {
+    at: usize,
+    stream: &'a str,
+    standing: Standing,
+    places: &'a [u64],
+    records: &'a [Record],
+    rest: Rest,
+    early: mpsc::Sender<Early>,
+}
+
+/// What is left of a wave of which some may have come home.
+struct Rest {
+    has_place: bool,
+    payload_bytes: usize,
+    devices: Vec<DeviceId>,
+    /// Whether each record has come home; empty while none has.
+    home: Vec<bool>,
+}
+
 impl Errand {
-    /// Takes the wave to the sink and sees to what comes of it.
-    pub(super) async fn run(self, spooling: Rc<Spooling>) -> Home {
-        let payload_bytes = self.wave.payload_bytes();
-        let Wave {
+    /// Takes the wave to the sink and sees to what comes of it. What comes home before the rest goes
+    /// to `early`.
+    pub(super) async fn run(self, spooling: Rc<Spooling>, early: mpsc::Sender<Early>) -> Home {
+        let rest = Rest::of(&self.wave);
+        let standing = self.wave.standing;
+        let (places, records) = split(self.wave.records);
+        let mut travelling = Travelling {
+            at: self.at,
+            stream: &self.stream,
             standing,
-            records,
-            mut devices,
-            ..
-        } = self.wave;
-        let (places, records) = split(records);
-        let outcomes = ask(&spooling, self.index, &records).await;
+            places: &places,
+            records: &records,
+            rest,
+            early,
+        };
+        let backlog = spooling.backlog();
+        let when_late = |flight: &mut Flight<'_>| travelling.tell_early(flight, backlog);
+        let outcomes = ask(&spooling, self.index, &records, when_late).await;
+        let mut rest = travelling.rest;
         let answer = Answer::of(&outcomes, records.len());
         let mut fates = Fates::new(places, records, &outcomes, self.gives_way);
+        fates.are_home(&rest.home);
         let fared = fates.fared();
-        fates.set_aside(spooling.backlog(), &self.stream).await;
+        fates.set_aside(backlog, &self.stream).await;
         let waiting = fates.postponed_devices();
-        devices.retain(|device| !waiting.contains(device));
+        rest.devices.retain(|device| !waiting.contains(device));
         let Parted {
             done,
             again,
             postponed,
         } = fates.part(&waiting);
-        let retired = done.iter().map(Placed::place_and_device);
-        spooling.backlog().retire(&self.stream, retired);
-        spooling.backlog().release_done();
+        retire(
+            backlog,
+            &self.stream,
+            done.iter().map(Placed::place_and_device),
+        );
         Home {
             at: self.at,
             standing,
-            payload_bytes,
+            has_place: rest.has_place,
+            payload_bytes: rest.payload_bytes,
             fared,
             answer,
-            devices,
+            devices: rest.devices,
             again,
             postponed,
+        }
+    }
+}
+
+/// These records of a stream have arrived, or were set aside.
+fn retire<'a>(backlog: &Backlog, stream: &str, done: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    backlog.retire(stream, done);
+    backlog.release_done();
+}
+
+impl Rest {
+    fn of(wave: &Wave) -> Self {
+        Self {
+            has_place: true,
+            payload_bytes: wave.payload_bytes(),
+            devices: wave.devices.clone(),
+            home: Vec::new(),
+        }
+    }
+}
+
+impl Travelling<'_> {
+    /// Tells the drain what has arrived, where that can be told now.
+    fn tell_early(&mut self, flight: &mut Flight<'_>, backlog: &Backlog) {
+        let early = self.early.clone();
+        if let Ok(permit) = early.try_reserve()
+            && let Some(arrived) = flight.look()
+        {
+            let done = arrived.iter();
+            let done = done.map(|at| (self.places[*at], &self.records[*at].device));
+            retire(backlog, self.stream, done);
+            permit.send(self.come_home(&arrived, &flight.waiting()));
+        }
+    }
+
+    /// The records at these positions come home. Of these devices others are in the wave.
+    fn come_home(&mut self, arrived: &[usize], waiting: &HashSet<DeviceId>) -> Early {
+        let rest = &mut self.rest;
+        rest.home.resize(self.records.len(), false);
+        let mut payload_bytes = 0;
+        for at in arrived {
+            debug_assert!(!rest.home[*at], "a record comes home once");
+            rest.home[*at] = true;
+            payload_bytes += self.records[*at].payload.len();
+        }
+        rest.payload_bytes -= payload_bytes;
+        let devices = mem::take(&mut rest.devices);
+        let (waiting, free) = devices
+            .into_iter()
+            .partition(|device| waiting.contains(device));
+        rest.devices = waiting;
+        Early {
+            at: self.at,
+            left: mem::take(&mut rest.has_place).then_some(self.standing),
+            payload_bytes,
+            devices: free,
         }
     }
 }
@@ -116,13 +222,18 @@ fn split(placed: Vec<Placed>) -> (Vec<u64>, Vec<Record>) {
 }
 
 /// What the sink makes of records. A sink that panics has not said what: they go again.
-async fn ask(spooling: &Spooling, stream: Option<StreamIndex>, records: &[Record]) -> Outcomes {
+async fn ask(
+    spooling: &Spooling,
+    stream: Option<StreamIndex>,
+    records: &[Record],
+    when_late: impl FnMut(&mut Flight<'_>),
+) -> Outcomes {
     let Some(stream) = stream else {
         return Outcomes::All(Outcome::Permanent(
             "the stream is not among FOREBAY_STREAMS".into(),
         ));
     };
-    let asked = ask_sink(spooling.outlet(), stream, records, |_| {});
+    let asked = ask_sink(spooling.outlet(), stream, records, when_late);
     let answered = spooling.alarm().guard("a delivery from the spool", asked);
     let unknown = Outcomes::All(Outcome::Unknown);
     answered.await.unwrap_or(unknown)
@@ -151,6 +262,16 @@ impl Fates {
             fates.push((Placed { place, record }, fate));
         }
         Self(fates)
+    }
+
+    /// These records have come home before, if any has.
+    fn are_home(&mut self, home: &[bool]) {
+        debug_assert!(home.is_empty() || home.len() == self.0.len());
+        for ((_, fate), is_home) in self.0.iter_mut().zip(home) {
+            if *is_home {
+                *fate = Fate::Home;
+            }
+        }
     }
 
     fn fared(&self) -> Fared {
@@ -191,6 +312,7 @@ impl Fates {
         let mut parted = Parted::default();
         for (placed, fate) in self.0 {
             match fate {
+                Fate::Home => {}
                 Fate::Done => parted.done.push(placed),
                 _ if waiting.contains(&placed.record.device) => parted.postponed.push(placed),
                 Fate::Again => parted.again.push(placed),

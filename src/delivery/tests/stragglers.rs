@@ -9,14 +9,14 @@ use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::health::Spread;
 
 /// How long what is stuck stays so: a producer's time-out.
-const STUCK_TIME: Duration = Duration::from_secs(9);
+pub(super) const STUCK_TIME: Duration = Duration::from_secs(9);
 
-const ACK_TIME: Duration = Duration::from_millis(5);
+pub(super) const ACK_TIME: Duration = Duration::from_millis(5);
 
 /// The last device of each batch has its partition stuck.
-const DEVICES: u16 = 10;
+pub(super) const DEVICES: u16 = 10;
 
-fn is_stuck(record: &Record) -> bool {
+pub(super) fn is_stuck(record: &Record) -> bool {
     record.device.as_str() == format!("device-{}", DEVICES - 1)
 }
 
@@ -167,12 +167,12 @@ fn queued_records_of_other_partitions_do_not_wait() {
 }
 
 /// Device 3 writes to partition 3.
-fn by_number(key: &[u8], partitions: u32) -> u32 {
+pub(super) fn by_number(key: &[u8], partitions: u32) -> u32 {
     let number = str::from_utf8(key).unwrap().rsplit('-').next().unwrap();
     number.parse::<u32>().unwrap() % partitions
 }
 
-fn partitions(leaderless: &[u32]) -> Option<Partitions> {
+pub(super) fn partitions(leaderless: &[u32]) -> Option<Partitions> {
     Some(Partitions {
         spread: Spread {
             find: by_number,

@@ -7,6 +7,7 @@
 //! [`SILENCE_MEMORY`]: then some records are let in, and show whether it lasts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct StreamPartitions {
     /// Each with the end of what is believed of it.
     silent: BTreeMap<u32, Instant>,
     away: BTreeSet<u32>,
+    /// Devices go elsewhere than they did when it was reviewed last.
+    is_respread: bool,
     moves: u64,
 }
 
@@ -43,8 +46,8 @@ impl StreamPartitions {
             .spread
             .is_none_or(|known| known.partitions != spread.partitions)
         {
-            // Devices go elsewhere than they did.
             self.silent.clear();
+            self.is_respread = true;
         }
         self.spread = Some(spread);
         self.leaderless = leaderless;
@@ -65,12 +68,13 @@ impl StreamPartitions {
         }
     }
 
-    /// Whether other partitions are away than before.
+    /// Whether other partitions are away than before, or other devices go there.
     pub(super) fn review(&mut self, now: Instant) -> bool {
         self.silent.retain(|_, until| *until > now);
         let mut away = self.leaderless.clone();
         away.extend(self.silent.keys());
-        let has_changed = away != self.away;
+        let is_respread = mem::take(&mut self.is_respread) && !away.is_empty();
+        let has_changed = is_respread || away != self.away;
         self.moves += u64::from(has_changed);
         self.away = away;
         has_changed
@@ -130,5 +134,10 @@ mod tests {
         assert!(partitions.review(now) && partitions.has_away(&device("ccc")));
         assert!(!partitions.has_away(&device("bb")), "it has a leader again");
         assert!(partitions.review(now + SILENCE_MEMORY) && !partitions.any_away());
+        partitions.found(found(4, &[2]));
+        assert!(partitions.review(now) && partitions.has_away(&device("bb")));
+        partitions.found(found(3, &[2]));
+        assert!(partitions.review(now), "others go there");
+        assert!(partitions.has_away(&device("bb")) && partitions.has_away(&device("ccccc")));
     }
 }
