@@ -1,5 +1,7 @@
 //! Kinesis with the service's limits: a shard takes 1 MiB and 1000 records a second, and refuses the rest one by one.
 
+use md5::{Digest, Md5};
+
 use crate::brokers::{text, wait};
 use crate::deaggregate::{UserRecord, deaggregate};
 use crate::ferrokinesis::Ferrokinesis;
@@ -206,4 +208,61 @@ fn what_a_throttled_shard_does_not_take_is_spooled_and_comes_in_order() {
     });
     assert!(stream.proxy.refused() > 0, "the shard refuses some");
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
+}
+
+/// So many devices whose readings go to this one of two shards, which have half of all keys each.
+fn clients_of(gateway: &Gateway, name: &str, shard: u8, count: usize) -> Vec<Client> {
+    let names = (0..).map(|number| format!("{name}-{number}"));
+    let names = names.filter(|name| Md5::digest(name)[0] >> 7 == shard);
+    let open = |name: String| Client::open(Protocol::H1, gateway, &gateway.device(&name));
+    names.take(count).map(open).collect()
+}
+
+/// Twelve devices send twice as much into one of two shards as it takes. It is known by its name, its devices are refused, or spooled,
+/// and the other shard's never are.
+fn a_shard_over_its_limit_is_away(has_spool: bool) {
+    let stream = KinesisStream::start("lopsided", 2);
+    let setup = stream
+        .gateway()
+        .without_limits()
+        .set("FOREBAY_DEVICE_CLASSES", "over-*=1/2");
+    let gateway = match has_spool {
+        true => setup.with_spool("overflow").start(),
+        false => setup.start(),
+    };
+    let others = Load::start("other", &clients_of(&gateway, "press", 0, 4), 300);
+    let over = Load::start("over", &clients_of(&gateway, "over", 1, 12), 200_000);
+    let away = || gateway.metric("forebay_sink_partitions_away{stream=\"telemetry\"}");
+    eventually("the shard that is over its limit, by its name", || {
+        let named = gateway
+            .admin("/readyz")
+            .1
+            .contains("shard shardId-000000000001 away");
+        named && away() == 1.0
+    });
+    others.wait_for(204, others.seen(204) + 100);
+    let outcomes = others.stop();
+    assert_eq!(
+        outcomes.count(204),
+        outcomes.senders.iter().map(Vec::len).sum::<usize>(),
+        "{:?}",
+        outcomes.senders
+    );
+    let of_over = over.stop();
+    assert_eq!(of_over.count(503) == 0, has_spool, "{:?}", of_over.senders);
+    eventually("the shard has caught up", || away() == 0.0);
+    eventually("nothing waits", || {
+        !has_spool || gateway.metric("forebay_spool_records") == 0.0
+    });
+    assert_eq!(gateway.admin("/readyz").0, 200);
+}
+
+#[test]
+fn a_shard_over_its_limit_is_away_and_refused() {
+    a_shard_over_its_limit_is_away(false);
+}
+
+#[test]
+fn a_shard_over_its_limit_is_away_and_spooled() {
+    a_shard_over_its_limit_is_away(true);
 }

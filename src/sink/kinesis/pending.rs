@@ -19,7 +19,7 @@ mod device;
 mod due;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use super::call::{Answer, CALL_BYTES_MAX, CALL_RECORDS_MAX};
 use super::entry::{Entry, Put, Verdict};
+use super::overload::Overload;
 use super::pace::Load;
 use super::queue::Queue;
 use super::shards::{ShardId, Shards};
@@ -60,6 +61,7 @@ pub(super) struct Pending {
     new: Vec<DeviceId>,
     /// When to look at which device. One that was looked at since, or is gone, is passed over.
     due: BinaryHeap<Reverse<(Instant, DeviceId)>>,
+    overload: Overload,
     packed: bool,
 }
 
@@ -77,8 +79,18 @@ impl Pending {
             waiting: 0,
             new: Vec::new(),
             due: BinaryHeap::new(),
+            overload: Overload::default(),
             packed,
         }
+    }
+
+    pub(crate) fn shards(&self) -> &Arc<Shards> {
+        &self.shards
+    }
+
+    /// The shards that have more to do than they get done, by their positions.
+    pub(crate) fn overloaded(&self) -> &BTreeSet<u32> {
+        self.overload.shards()
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -111,6 +123,7 @@ impl Pending {
         let ready = self.replace_queues(&shards, now);
         self.turns.clear();
         self.paced.clear();
+        self.overload.forget();
         for (name, device) in &mut self.devices {
             device.shard = shards.find(super::shards::hash_key(name.as_str()));
             self.queues[device.shard].load += device.load();
@@ -154,9 +167,12 @@ impl Pending {
 
     fn push(&mut self, entry: Entry, now: Instant) {
         let shard = self.shards.find(entry.hash_key);
-        let queue = &mut self.queues[shard];
-        if self.shards.are_known() && !queue.is_in_time(&entry, self.packed, now) {
-            return entry.report(Outcome::Retryable("the shard is over its limit".into()));
+        if self.shards.are_known() {
+            let queue = &mut self.queues[shard];
+            self.overload.waits(shard, queue.wait(self.packed, now));
+            if !queue.is_in_time(&entry, self.packed, now) {
+                return entry.report(Outcome::Retryable("the shard is over its limit".into()));
+            }
         }
         self.count(shard, Load::of(&entry));
         let name = entry.device.clone();
@@ -273,6 +289,7 @@ impl Pending {
     /// Takes back the records of a call, each with what became of it.
     pub(crate) fn settle(&mut self, answer: Answer, now: Instant) {
         self.slow_down(&answer.full_shards, now);
+        self.note_written(&answer.settled);
         // The last one first: what failed goes back to the front of its device's queue.
         for (entry, verdict) in answer.settled.into_iter().rev() {
             match verdict {
@@ -291,9 +308,22 @@ impl Pending {
         if full_shards.is_empty() {
             return;
         }
-        for queue in &mut self.queues {
+        for (shard, queue) in self.queues.iter_mut().enumerate() {
             if full_shards.contains(&queue.shard) {
                 queue.pace.cut(now);
+                self.overload.refused(shard, now);
+            }
+        }
+    }
+
+    /// A shard that writes records refuses them no more.
+    fn note_written(&mut self, settled: &[(Entry, Verdict)]) {
+        if !self.overload.any_refusing() {
+            return;
+        }
+        for (entry, verdict) in settled {
+            if *verdict == Verdict::Written {
+                self.overload.wrote(self.shards.find(entry.hash_key));
             }
         }
     }
