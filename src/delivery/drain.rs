@@ -251,6 +251,7 @@ impl Drain {
     /// Some records of a wave have arrived: their devices go on without the others.
     fn came_home_early(&mut self, early: Early) {
         let stream = &mut self.streams[early.at];
+        debug_assert!(self.in_flight_bytes >= early.payload_bytes && stream.waves_out > 0);
         self.in_flight_bytes -= early.payload_bytes;
         if let Some(standing) = early.left {
             stream.flow.left(standing);

@@ -136,24 +136,13 @@ impl Watch {
 
     /// Tells of partitions that have gone or are back.
     fn review_partitions(&self, stream: StreamIndex, watched: &mut Watched, now: Instant) {
-        let has_changed = watched.partitions.review(now);
-        let has_news = watched.partitions.take_news(now);
-        let (spread, away) = watched.partitions.away();
-        if has_changed {
+        if watched.partitions.review(now) {
+            let (spread, away) = watched.partitions.away();
             self.health.set_partitions_away(stream, spread, away);
             self.metrics.set_partitions_away(stream, away.len());
             self.sink_changed.notify_waiters();
         }
-        if !has_news {
-            return;
-        }
-        match spread.filter(|_| !away.is_empty()) {
-            None => tracing::info!(stream = watched.name, "all partitions are back"),
-            Some(spread) => {
-                let which = spread.names(away);
-                tracing::warn!(stream = watched.name, which, "partitions are away");
-            }
-        }
+        watched.partitions.log_news(&watched.name, now);
     }
 
     /// How often other partitions of the stream were away than before.

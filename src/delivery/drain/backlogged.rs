@@ -131,6 +131,7 @@ impl Backlogged {
         is_away: impl Fn(&DeviceId) -> bool,
     ) -> bool {
         let to = frame.places.last().expect("a frame has a record") + 1;
+        debug_assert!(frame.places.is_sorted(), "a device's records are in order");
         if !self.needs(from, to) {
             return true;
         }

@@ -86,6 +86,8 @@ struct Parted {
     done: Vec<Placed>,
     again: Vec<Placed>,
     postponed: Vec<Placed>,
+    /// The devices of what is postponed.
+    waiting: HashSet<DeviceId>,
 }
 
 /// What of a wave has not come home while the sink has it.
@@ -112,49 +114,43 @@ impl Errand {
     /// Takes the wave to the sink and sees to what comes of it. What comes home before the rest goes
     /// to `early`.
     pub(super) async fn run(self, spooling: Rc<Spooling>, early: mpsc::Sender<Early>) -> Home {
-        let rest = Rest::of(&self.wave);
-        let standing = self.wave.standing;
-        let (places, records) = split(self.wave.records);
-        let mut travelling = Travelling {
-            at: self.at,
-            stream: &self.stream,
+        let Self {
+            at,
+            stream,
+            index,
+            wave,
+            gives_way,
+        } = self;
+        let (standing, rest) = (wave.standing, Rest::of(&wave));
+        let (places, records) = split(wave.records);
+        let travelling = Travelling {
+            at,
+            stream: &stream,
             standing,
             places: &places,
             records: &records,
             rest,
             early,
         };
-        let backlog = spooling.backlog();
-        let when_late = |flight: &mut Flight<'_>| travelling.tell_early(flight, backlog);
-        let outcomes = ask(&spooling, self.index, &records, when_late).await;
-        let mut rest = travelling.rest;
+        let (outcomes, rest) = travelling.travel(&spooling, index).await;
         let answer = Answer::of(&outcomes, records.len());
-        let mut fates = Fates::new(places, records, &outcomes, self.gives_way);
+        let mut fates = Fates::new(places, records, &outcomes, gives_way);
         fates.are_home(&rest.home);
         let fared = fates.fared();
-        fates.set_aside(backlog, &self.stream).await;
-        let waiting = fates.postponed_devices();
-        rest.devices.retain(|device| !waiting.contains(device));
-        let Parted {
-            done,
-            again,
-            postponed,
-        } = fates.part(&waiting);
-        retire(
-            backlog,
-            &self.stream,
-            done.iter().map(Placed::place_and_device),
-        );
+        let parted = fates.settle(spooling.backlog(), &stream).await;
+        let devices = rest.devices.into_iter();
         Home {
-            at: self.at,
+            at,
             standing,
             has_place: rest.has_place,
             payload_bytes: rest.payload_bytes,
             fared,
             answer,
-            devices: rest.devices,
-            again,
-            postponed,
+            devices: devices
+                .filter(|device| !parted.waiting.contains(device))
+                .collect(),
+            again: parted.again,
+            postponed: parted.postponed,
         }
     }
 }
@@ -177,6 +173,18 @@ impl Rest {
 }
 
 impl Travelling<'_> {
+    /// Gives what the sink makes of the records, and what has not come home before.
+    async fn travel(
+        mut self,
+        spooling: &Spooling,
+        stream: Option<StreamIndex>,
+    ) -> (Outcomes, Rest) {
+        let (records, backlog) = (self.records, spooling.backlog());
+        let when_late = |flight: &mut Flight<'_>| self.tell_early(flight, backlog);
+        let outcomes = ask(spooling, stream, records, when_late).await;
+        (outcomes, self.rest)
+    }
+
     /// Tells the drain what has arrived, where that can be told now.
     fn tell_early(&mut self, flight: &mut Flight<'_>, backlog: &Backlog) {
         let early = self.early.clone();
@@ -200,6 +208,7 @@ impl Travelling<'_> {
             rest.home[*at] = true;
             payload_bytes += self.records[*at].payload.len();
         }
+        debug_assert!(rest.payload_bytes >= payload_bytes, "it was in the wave");
         rest.payload_bytes -= payload_bytes;
         let devices = mem::take(&mut rest.devices);
         let (waiting, free) = devices
@@ -280,6 +289,15 @@ impl Fates {
         Fared::of(!self.0.iter().all(goes_again), again)
     }
 
+    /// Sets aside what is refused, and is done with that and with what has arrived.
+    async fn settle(mut self, backlog: &Backlog, stream: &str) -> Parted {
+        self.set_aside(backlog, stream).await;
+        let parted = self.part();
+        let done = parted.done.iter().map(Placed::place_and_device);
+        retire(backlog, stream, done);
+        parted
+    }
+
     /// Makes dead letters of what is refused, those with one reason together.
     async fn set_aside(&mut self, backlog: &Backlog, stream: &str) {
         let mut refused: BTreeMap<Reason, Vec<usize>> = BTreeMap::new();
@@ -308,13 +326,18 @@ impl Fates {
     }
 
     /// Of a device that waits everything does that is not done with, in its order.
-    fn part(self, waiting: &HashSet<DeviceId>) -> Parted {
-        let mut parted = Parted::default();
+    fn part(self) -> Parted {
+        let mut parted = Parted {
+            waiting: self.postponed_devices(),
+            ..Parted::default()
+        };
         for (placed, fate) in self.0 {
             match fate {
                 Fate::Home => {}
                 Fate::Done => parted.done.push(placed),
-                _ if waiting.contains(&placed.record.device) => parted.postponed.push(placed),
+                _ if parted.waiting.contains(&placed.record.device) => {
+                    parted.postponed.push(placed)
+                }
                 Fate::Again => parted.again.push(placed),
                 Fate::SetAside(_) | Fate::Postponed => {
                     unreachable!("a device with a record that is postponed waits")

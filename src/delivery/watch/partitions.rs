@@ -92,15 +92,22 @@ impl StreamPartitions {
         has_changed
     }
 
-    /// Whether it is time to log which are away: one that comes and goes is no news each time.
-    pub(super) fn take_news(&mut self, now: Instant) -> bool {
+    /// Logs which of this stream's are away, if it is time: one that comes and goes is no news each
+    /// time.
+    pub(super) fn log_news(&mut self, stream: &str, now: Instant) {
         let logged_lately = |at| now - at < LOG_INTERVAL;
         if !self.has_news || self.logged_at.is_some_and(logged_lately) {
-            return false;
+            return;
         }
         self.has_news = false;
         self.logged_at = Some(now);
-        true
+        match self.spread.as_ref().filter(|_| self.any_away()) {
+            None => tracing::info!(stream, "all partitions are back"),
+            Some(spread) => {
+                let which = spread.names(&self.away);
+                tracing::warn!(stream, which, "partitions are away");
+            }
+        }
     }
 
     /// How often others were away than before.

@@ -17,6 +17,8 @@ const LONG: Duration = Duration::from_secs(1);
 /// A shard that has refused nothing for so long refuses records no more: longer than a device rests.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(2);
 
+const _: () = assert!(LONG.as_millis() < REFUSAL_MEMORY.as_millis());
+
 /// The overloaded shards of a stream, by their positions.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
@@ -55,6 +57,7 @@ impl Overload {
             since: now,
             latest: now,
         });
+        debug_assert!(refusing.since <= now, "time goes on");
         refusing.latest = now;
     }
 

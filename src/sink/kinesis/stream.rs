@@ -62,6 +62,7 @@ impl Stream {
 
     /// These of the shards are overloaded, and no others.
     pub(crate) fn set_overloaded(&self, shards: &Arc<Shards>, overloaded: &BTreeSet<u32>) {
+        debug_assert!(overloaded.last() < Some(&(shards.len() as u32)));
         let known = &mut *self.lock_overloaded();
         if !Arc::ptr_eq(&known.0, shards) || known.1 != *overloaded {
             *known = (shards.clone(), overloaded.clone());
