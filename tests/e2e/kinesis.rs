@@ -220,7 +220,7 @@ fn clients_of(gateway: &Gateway, protocol: Protocol, shard: u8, count: usize) ->
     names.take(count).map(open).collect()
 }
 
-/// One reading of each of these devices, all at once: more than their shard takes in three seconds. Gives the answers.
+/// One reading of each of these devices, all at once: more than their shard takes in four seconds. Gives the answers.
 fn round(clients: &[Client]) -> Vec<u16> {
     let ask = Ask::post(vec![b'x'; 200_000]);
     let sent: Vec<_> = clients.iter().map(|client| client.begin(&ask)).collect();
@@ -228,18 +228,18 @@ fn round(clients: &[Client]) -> Vec<u16> {
     answers.map(|answer| answer.status).collect()
 }
 
-/// Sixteen devices send more into one of two shards than it takes. It is known by its name, its devices are refused, or spooled,
+/// Twenty-four devices send more into one of two shards than it takes. It is known by its name, its devices are refused, or spooled,
 /// and the other shard's never are.
 fn a_shard_over_its_limit_is_away(has_spool: bool) {
     let stream = KinesisStream::start("lopsided", 2);
     let setup = stream.gateway().without_limits();
     // What is spooled comes at the shard's pace.
     let (gateway, rounds_max) = match has_spool {
-        true => (setup.with_spool("overflow").start(), 4),
+        true => (setup.with_spool("overflow").start(), 3),
         false => (setup.start(), 200),
     };
     let others = Load::start("other", &clients_of(&gateway, Protocol::H1, 0, 4), 300);
-    let over = clients_of(&gateway, Protocol::H2, 1, 16);
+    let over = clients_of(&gateway, Protocol::H2, 1, 24);
     let away = || gateway.metric("forebay_sink_partitions_away{stream=\"telemetry\"}");
     let is_named = || {
         let told = gateway.admin("/readyz").1;

@@ -2,8 +2,9 @@
 //! would be refused in the end.
 //!
 //! `pending` tells of what waits and what shards refuse, and passes the time in. A shard is
-//! overloaded once its work is [`LONG`], or once it has refused records for as long and has written
-//! none; it is so until nothing waits for it and it refuses none. Other shards are looked at when something happens to
+//! overloaded once a record was turned away because too many wait for it, or once it has refused
+//! records for [`REFUSES_LONG`] and has written none; it is so until nothing waits for it and it
+//! refuses none. Other shards are looked at when something happens to
 //! them, so one without trouble costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +12,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So much work is too much, and so long a shard refuses records before it counts.
-const LONG: Duration = Duration::from_secs(1);
+/// So long a shard refuses records before it counts: longer than a large one waits for its turn.
+const REFUSES_LONG: Duration = Duration::from_secs(3);
 
 /// A shard that has refused nothing for so long refuses records no more: longer than a device rests.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(2);
-
-const _: () = assert!(LONG.as_millis() < REFUSAL_MEMORY.as_millis());
 
 /// The overloaded shards of a stream, by their positions.
 #[derive(Debug, Default)]
@@ -44,11 +43,9 @@ impl Overload {
         !self.overloaded.is_empty() || self.any_refusing()
     }
 
-    /// A record that comes for the shard now waits so long.
-    pub(crate) fn waits(&mut self, shard: usize, wait: Duration) {
-        if wait >= LONG {
-            self.overloaded.insert(shard as u32);
-        }
+    /// A record was turned away: the shard would not get to it in time.
+    pub(crate) fn turned_away(&mut self, shard: usize) {
+        self.overloaded.insert(shard as u32);
     }
 
     /// The shard has refused a record for its rate.
@@ -76,7 +73,7 @@ impl Overload {
         self.refusing
             .retain(|_, refusing| now.saturating_duration_since(refusing.latest) < REFUSAL_MEMORY);
         for (shard, refusing) in &self.refusing {
-            if refusing.latest.saturating_duration_since(refusing.since) >= LONG {
+            if refusing.latest.saturating_duration_since(refusing.since) >= REFUSES_LONG {
                 self.overloaded.insert(*shard as u32);
             }
         }
@@ -96,26 +93,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_is_overloaded_by_its_work_or_by_what_it_refuses_until_both_end() {
+    fn a_shard_is_overloaded_by_what_waits_or_by_what_it_refuses_until_both_end() {
         let (mut overload, now) = (Overload::default(), Instant::now());
         let shards = |overload: &Overload| Vec::from_iter(overload.shards().clone());
-        overload.waits(1, LONG / 2);
-        overload.waits(2, LONG);
+        overload.turned_away(2);
         overload.refused(3, now);
         overload.refused(4, now);
         overload.review(now, |_| true);
         assert_eq!(shards(&overload), [2]);
         overload.wrote(4);
-        overload.refused(3, now + LONG);
-        overload.review(now + LONG, |_| true);
+        overload.refused(3, now + REFUSES_LONG / 2);
+        overload.refused(3, now + REFUSES_LONG);
+        overload.review(now + REFUSES_LONG, |_| true);
         assert_eq!(shards(&overload), [2, 3]);
-        overload.review(now + LONG, |shard| shard != 2);
+        overload.review(now + REFUSES_LONG, |shard| shard != 2);
         assert_eq!(shards(&overload), [3], "nothing waits for 2 any more");
-        overload.review(now + LONG, |_| false);
+        overload.review(now + REFUSES_LONG, |_| false);
         assert_eq!(shards(&overload), [3], "it would be refused");
-        overload.review(now + LONG + REFUSAL_MEMORY, |_| false);
+        overload.review(now + REFUSES_LONG + REFUSAL_MEMORY, |_| false);
         assert!(!overload.any_refusing() && !overload.is_needed());
-        overload.waits(2, LONG);
+        overload.turned_away(2);
         overload.forget();
         assert!(!overload.is_needed());
     }

@@ -127,8 +127,8 @@ impl Pending {
         let shard = self.shards.find(entry.hash_key);
         if self.shards.are_known() {
             let queue = &mut self.queues[shard];
-            self.overload.waits(shard, queue.wait(self.packed, now));
             if !queue.is_in_time(&entry, self.packed, now) {
+                self.overload.turned_away(shard);
                 return entry.report(Outcome::Retryable("the shard is over its limit".into()));
             }
         }

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::iter::Sum;
 use std::ops::{AddAssign, SubAssign};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -50,17 +49,12 @@ impl Queue {
     /// Whether the shard gets to this record by its turn. Packed records hardly count as such, only
     /// by their bytes.
     pub(crate) fn is_in_time(&mut self, entry: &Entry, packed: bool, now: Instant) -> bool {
-        now + self.wait(packed, now) <= entry.deadlines.turn
-    }
-
-    /// How long a record waits for the shard that comes now.
-    pub(crate) fn wait(&mut self, packed: bool, now: Instant) -> Duration {
         self.pace.admits(now);
         let records = if packed { 0 } else { self.load.records };
-        self.pace.wait(Load {
+        now + self.pace.wait(Load {
             records,
             ..self.load
-        })
+        }) <= entry.deadlines.turn
     }
 }
 
