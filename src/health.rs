@@ -20,7 +20,8 @@ use arc_swap::ArcSwapOption;
 use crate::config::StreamConfig;
 use crate::record::{DeviceId, StreamIndex};
 use partitions::PartitionsAway;
-pub(crate) use partitions::Spread;
+#[cfg_attr(not(feature = "kinesis"), allow(unused_imports))] // Kinesis alone has shards
+pub(crate) use partitions::{Shard, Spread};
 
 /// The states of all streams.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl Health {
     pub(crate) fn set_partitions_away(
         &self,
         stream: StreamIndex,
-        spread: Option<Spread>,
+        spread: Option<&Spread>,
         away: &BTreeSet<u32>,
     ) {
         let stream = &self.streams[stream.get()];

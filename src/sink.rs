@@ -65,8 +65,10 @@ pub enum SinkError {
 #[derive(Clone, Debug)]
 pub(crate) struct Partitions {
     pub spread: Spread,
-    /// Those that nobody takes records for.
-    pub leaderless: BTreeSet<u32>,
+    /// Those that take no records now, or have more to do than they get done.
+    pub away: BTreeSet<u32>,
+    /// Whether others may be away as well that the sink does not know of: those that are silent.
+    pub may_be_silent: bool,
 }
 
 /// The configured sink.
@@ -101,6 +103,11 @@ pub trait Scripted {
     /// Whether several records of a device may go in one call.
     fn keeps_order_within_call(&self) -> bool {
         true
+    }
+
+    /// Whether the records of a call are answered together.
+    fn answers_together(&self) -> bool {
+        false
     }
 
     /// The stream's partitions, if it has some.
@@ -176,16 +183,32 @@ impl Sink {
         }
     }
 
-    /// The stream's partitions, as they were when it was asked last; `None` where it is not known to
-    /// which of them a device's records go.
-    #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
+    /// The stream's partitions, or shards, as far as is known now; `None` where it is not known to
+    /// which of them a device's records go. It costs nothing to ask.
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "kinesis")),
+        allow(unused_variables)
+    )]
     pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(sink) => sink.partitions(stream),
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(sink) => sink.partitions(stream),
             #[cfg(test)]
             Self::Scripted(sink) => sink.partitions(stream),
             _ => None,
+        }
+    }
+
+    /// Whether the records of a call are answered together, but for those that wait for another try.
+    pub(crate) fn answers_together(&self) -> bool {
+        match self {
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(_) => true,
+            #[cfg(test)]
+            Self::Scripted(sink) => sink.answers_together(),
+            _ => false,
         }
     }
 

@@ -5,34 +5,40 @@
 //! holds up no other. As many waves of a stream are on their way as the sink may have batches of
 //! it, less those that live records need; a wave is a batch. Where the sink keeps the order of a
 //! device within a call ([`Order`]) a wave has several of its records, else its oldest. What the
-//! sink did not take goes again. What it refuses for good, what has no stream any more, and what a
+//! sink did not take goes again; what takes much longer than the rest of its wave holds up its own
+//! devices only. What it refuses for good, what has no stream any more, and what a
 //! stream has refused as a whole for [`REFUSAL_MAX`] goes to the dead letters ([`errand`]). While a
-//! stream is away nothing of it is tried.
+//! stream is away nothing of it is tried, and what belongs to a partition that is away is
+//! [left](left) on disk until it is back.
 //!
 //! Bounds: [`WINDOW`] is what is read ahead of all streams, shared by those that have something,
 //! each a frame more at most; as many payload bytes are in flight, and a wave of each stream more.
 
 mod backlogged;
 mod errand;
+mod intake;
+mod left;
 mod read_ahead;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::overflow::Spooling;
-use super::window::{Limits, Placed, Size, Turn};
+use super::stragglers::STRAGGLERS_MAX;
+use super::window::{Limits, Placed, Turn};
 use crate::config::SpoolMode;
-use crate::record::StreamIndex;
+use crate::record::{DeviceId, StreamIndex};
 use crate::sink::Order;
 use crate::spool::Frame;
 use backlogged::Backlogged;
-use errand::{Answer, Errand, Home};
-use read_ahead::{Ended, Position, Readers, Stretch, WINDOW, read_on};
+use errand::{Answer, Early, Errand, Home};
+use read_ahead::{Readers, Stretch, WINDOW};
 
 /// How long the disk is left alone that could not be read.
 const READ_BACK_OFF: Duration = Duration::from_secs(1);
@@ -52,6 +58,8 @@ pub(super) struct Drain {
     reading: Reading,
     in_flight_bytes: usize,
     tasks: JoinSet<Event>,
+    /// What comes home before the rest of its wave.
+    early: (mpsc::Sender<Early>, mpsc::Receiver<Early>),
 }
 
 /// Whether records are read ahead now.
@@ -80,6 +88,7 @@ impl Drain {
             reading: Reading::Idle,
             in_flight_bytes: 0,
             tasks: JoinSet::new(),
+            early: mpsc::channel(STRAGGLERS_MAX),
         };
         let from = spooling.backlog().places().start;
         for (index, name) in spooling.outlet().names.iter().enumerate() {
@@ -100,6 +109,7 @@ impl Drain {
             let due = self.due(Instant::now());
             tokio::select! {
                 biased;
+                Some(early) = self.early.1.recv() => self.came_home_early(early),
                 Some(event) = self.tasks.join_next() => self.take(event),
                 () = backlog.changed() => {}
                 () = outlet.watch.sink_changed() => {}
@@ -120,9 +130,7 @@ impl Drain {
             if let Some(places) = cleared.clone() {
                 stream.flow.wake(places);
             }
-            if stream.partitions_moved(&self.spooling.outlet().watch) {
-                stream.flow.wake(0..u64::MAX);
-            }
+            stream.look_at_partitions(&self.spooling.outlet().watch);
             stream.try_postponed(now);
         }
     }
@@ -136,55 +144,6 @@ impl Drain {
         due.chain(reads_at).min()
     }
 
-    /// Reads on for one stream that has room, if nothing is being read.
-    fn read_on(&mut self) {
-        if matches!(self.reading, Reading::Paused(until) if until <= Instant::now()) {
-            self.reading = Reading::Idle;
-        }
-        let (end, share) = (self.spooling.backlog().places().end, self.share());
-        if !matches!(self.reading, Reading::Idle) {
-            return;
-        }
-        let Some(stream) = self.next_hungry(end, share) else {
-            return;
-        };
-        let (name, place, room) = (stream.stream.clone(), stream.read_to, stream.room(share));
-        let position = self.readers.take(place);
-        let position = position.unwrap_or_else(|| Position {
-            place,
-            reader: self.spooling.backlog().reader_from(place),
-        });
-        self.reading = Reading::Busy;
-        self.tasks.spawn_local(async move {
-            Event::Read(read_on(position, name, room, end).await.map(Box::new))
-        });
-    }
-
-    /// The next stream that has room and has not been read to the end. They take turns.
-    fn next_hungry(&mut self, end: u64, share: Size) -> Option<&Backlogged> {
-        let streams = self.streams.len();
-        for _ in 0..streams {
-            self.turn = (self.turn + 1) % streams;
-            let stream = &self.streams[self.turn];
-            if stream.read_to < end && stream.is_hungry(share) {
-                return Some(&self.streams[self.turn]);
-            }
-        }
-        None
-    }
-
-    /// What may be read ahead of one stream: those that have something, and one that may find
-    /// something, share.
-    fn share(&self) -> Size {
-        let streams = self.streams.iter();
-        let with_records = streams.filter(|stream| !stream.flow.is_empty()).count();
-        let sharing = with_records.clamp(1, WINDOW.records);
-        Size {
-            records: WINDOW.records / sharing,
-            bytes: WINDOW.bytes / sharing,
-        }
-    }
-
     fn take(&mut self, event: Result<Event, JoinError>) {
         // A panic of the sink is caught there; any other one is this task's own.
         match event.expect("a wave comes home") {
@@ -192,59 +151,6 @@ impl Drain {
             Event::Read(Some(stretch)) => self.take_in(*stretch),
             Event::Read(None) => self.reading = Reading::Paused(Instant::now() + READ_BACK_OFF),
         }
-    }
-
-    /// Gives each stream what was read of it.
-    fn take_in(&mut self, stretch: Stretch) {
-        let Stretch {
-            from,
-            position,
-            frames,
-            ended,
-        } = stretch;
-        let to = position.place;
-        debug_assert!(from <= to);
-        let (seen_to, share) = (self.read_by_some_to(), self.share());
-        let mut left_out = HashSet::new();
-        for frame in frames {
-            if frame.places.first() >= Some(&seen_to) {
-                self.found(&frame);
-            }
-            self.offer(frame, from, share, &mut left_out);
-        }
-        for (at, stream) in self.streams.iter_mut().enumerate() {
-            if !left_out.contains(&at) && (from..to).contains(&stream.read_to) {
-                stream.read_to = to;
-            }
-        }
-        self.reading = self.read_ended(ended);
-        let streams = &self.streams;
-        let is_wanted = |place| streams.iter().any(|stream| stream.read_to == place);
-        self.readers.keep(position, is_wanted);
-    }
-
-    /// Everything before this place was read, for one stream or another.
-    fn read_by_some_to(&self) -> u64 {
-        let read_to = self.streams.iter().map(|stream| stream.read_to);
-        read_to.max().unwrap_or_default()
-    }
-
-    /// Offers a frame to its stream. One that has no room for it, or has not read on to where the
-    /// stretch begins, is left out: it gets nothing of the rest of the stretch either.
-    fn offer(&mut self, frame: Frame, from: u64, share: Size, left_out: &mut HashSet<usize>) {
-        let at = self.index_of(&frame);
-        let stream = &mut self.streams[at];
-        if stream.read_to < from || left_out.contains(&at) || !stream.offer(frame, share) {
-            left_out.insert(at);
-        }
-    }
-
-    /// These records are on disk, whoever put them there.
-    fn found(&self, frame: &Frame) {
-        let devices = frame.records.iter().map(|record| &record.device);
-        let places = frame.places.iter().copied();
-        let backlog = self.spooling.backlog();
-        backlog.found(&frame.stream, places.zip(devices));
     }
 
     /// Which stream a frame is of. One that is not configured is known from its first record on.
@@ -262,20 +168,6 @@ impl Drain {
         debug_assert!(before.is_none(), "a stream is known once");
         self.streams.push(stream);
         at
-    }
-
-    fn read_ended(&self, ended: Ended) -> Reading {
-        match ended {
-            Ended::Enough => Reading::Idle,
-            Ended::All => {
-                self.spooling.backlog().found_all();
-                Reading::Idle
-            }
-            Ended::Failed(error) => {
-                tracing::warn!(%error, "the spool cannot be read: trying again");
-                Reading::Paused(Instant::now() + READ_BACK_OFF)
-            }
-        }
     }
 
     /// Sends what may go. Streams take turns.
@@ -299,6 +191,7 @@ impl Drain {
         let Some(wave) = stream.flow.next_wave(limits, now, turn) else {
             return false;
         };
+        stream.waves_out += 1;
         self.in_flight_bytes += wave.payload_bytes();
         let sent = wave.records.iter().map(Placed::place_and_device);
         backlog.sent(&stream.stream, sent);
@@ -309,8 +202,9 @@ impl Drain {
             wave,
             gives_way: stream.refusal.lasts(now) >= REFUSAL_MAX,
         };
+        let early = self.early.0.clone();
         self.tasks
-            .spawn_local(async move { Event::Home(errand.run(spooling.clone()).await) });
+            .spawn_local(async move { Event::Home(errand.run(spooling.clone(), early).await) });
         true
     }
 
@@ -324,7 +218,7 @@ impl Drain {
         };
         let waves_free = self.waves_max().saturating_sub(in_flight);
         let has_room = waves_free > 0 && outlet.has_room(index) && self.has_bytes();
-        if !outlet.watch.answers(index) || (in_flight > 0 && !has_room) {
+        if !outlet.watch.answers(index) || (stream.waves_out > 0 && !has_room) {
             return None;
         }
         let run_max = match outlet.sink.keeps_order() {
@@ -354,33 +248,60 @@ impl Drain {
         (records_max.saturating_mul(waves_free) / devices).clamp(1, records_max)
     }
 
+    /// Some records of a wave have arrived: their devices go on without the others.
+    fn came_home_early(&mut self, early: Early) {
+        let stream = &mut self.streams[early.at];
+        debug_assert!(self.in_flight_bytes >= early.payload_bytes && stream.waves_out > 0);
+        self.in_flight_bytes -= early.payload_bytes;
+        if let Some(standing) = early.left {
+            stream.flow.left(standing);
+        }
+        stream.flow.put_back(early.devices, Vec::new());
+    }
+
     fn came_home(&mut self, home: Home) {
-        let (stream, now) = (&mut self.streams[home.at], Instant::now());
-        debug_assert!(self.in_flight_bytes >= home.payload_bytes);
+        // What was told of it before is known first.
+        while let Ok(early) = self.early.1.try_recv() {
+            self.came_home_early(early);
+        }
+        let (spooling, stream) = (&self.spooling, &mut self.streams[home.at]);
+        let now = Instant::now();
+        debug_assert!(self.in_flight_bytes >= home.payload_bytes && stream.waves_out > 0);
         self.in_flight_bytes -= home.payload_bytes;
+        stream.waves_out -= 1;
         match home.answer {
             Answer::Barred => stream.refusal.confirm(now),
             Answer::Open | Answer::Silent => stream.refusal.end(),
         }
-        stream.flow.came_home(home.standing, home.fared, now);
+        if home.has_place {
+            stream.flow.left(home.standing);
+        }
+        stream.flow.fared(home.standing, home.fared, now);
         let failed = home.again.iter().chain(&home.postponed);
         let failed = failed.map(|placed| &placed.record.device);
-        self.spooling.backlog().came_back(&stream.stream, failed);
-        stream.flow.put_back(home.devices, home.again);
+        spooling.backlog().came_back(&stream.stream, failed);
+        let index = stream.index;
+        let is_away = |device: &DeviceId| is_away(spooling, index, device);
+        stream.put_back(home.devices, home.again, is_away);
         stream.postpone(home.postponed, now);
     }
 }
 
 /// What is to become of a record of a stream now.
 fn turn(spooling: &Spooling, stream: Option<StreamIndex>, placed: &Placed) -> Turn {
-    let (backlog, watch) = (spooling.backlog(), &spooling.outlet().watch);
-    let device = &placed.record.device;
-    let is_away = |stream| watch.is_partition_away(stream, device);
+    let backlog = spooling.backlog();
     if backlog.is_done(placed.place) {
         Turn::Forget
-    } else if backlog.is_in_doubt(placed.place) || stream.is_some_and(is_away) {
+    } else if backlog.is_in_doubt(placed.place) || is_away(spooling, stream, &placed.record.device)
+    {
         Turn::Wait
     } else {
         Turn::Go
     }
+}
+
+/// Whether the device's records of the stream go to a partition that is away.
+fn is_away(spooling: &Spooling, stream: Option<StreamIndex>, device: &DeviceId) -> bool {
+    let watch = &spooling.outlet().watch;
+    stream.is_some_and(|stream| watch.is_partition_away(stream, device))
 }

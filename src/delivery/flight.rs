@@ -5,7 +5,9 @@
 //! away. A batch is a *straggler* when it takes much longer than its stream's batches do, although
 //! some of its records have arrived or other batches have since: then those that have arrived go
 //! home without the others, and the batch takes up none of the places of its stream any more. A
-//! stream that stands still as a whole has no stragglers.
+//! stream that stands still as a whole has no stragglers. Where a sink answers together what does not
+//! wait for another try, a batch of which some has arrived is one sooner, and how long the rest of it
+//! takes says nothing of other batches.
 //!
 //! Bounds: [`STRAGGLERS_MAX`](super::stragglers::STRAGGLERS_MAX) of the gateway; while there are as
 //! many, others stay whole. A straggler has one part on its way home at a time.
@@ -35,10 +37,14 @@ pub(crate) struct Flight<'a> {
     stream: StreamIndex,
     records: &'a [Record],
     began_at: Instant,
+    /// It takes much longer than others then.
+    late_after: Duration,
     progress: &'a Progress,
     answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
     looks: Looks,
     straggler: Option<Straggler>,
+    /// Some of its records wait for another try, and others do not.
+    is_torn: bool,
     /// Whether each record was told to have arrived; empty as long as none was.
     told: Vec<bool>,
 }
@@ -67,12 +73,18 @@ impl<'a> Flight<'a> {
         answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
     ) -> Self {
         let began_at = outlet.watch.batch_started(stream);
-        let next_in = outlet.usual(stream).straggles_after();
+        let usual = outlet.usual(stream);
+        let late_after = usual.straggles_after();
+        let next_in = match outlet.sink.answers_together() {
+            true => usual.part_straggles_after(),
+            false => late_after,
+        };
         Self {
             outlet,
             stream,
             records,
             began_at,
+            late_after,
             progress,
             answer,
             looks: Looks {
@@ -80,6 +92,7 @@ impl<'a> Flight<'a> {
                 next_in,
             },
             straggler: None,
+            is_torn: false,
             told: Vec::new(),
         }
     }
@@ -116,7 +129,7 @@ impl<'a> Flight<'a> {
 
     fn landed(&mut self, outcomes: Outcomes) -> Word {
         let took = self.began_at.elapsed();
-        if outcomes == Outcomes::DELIVERED {
+        if outcomes == Outcomes::DELIVERED && !self.is_torn {
             self.outlet.usual(self.stream).note(took);
         }
         if self.straggler.take().is_none() {
@@ -156,10 +169,11 @@ impl<'a> Flight<'a> {
     /// What has arrived that was not told before. `None` where the batch is no straggler, or has
     /// nothing to tell; with the first word it takes up no place of its stream any more, be it
     /// that nothing has arrived.
-    fn look(&mut self) -> Option<Vec<usize>> {
+    pub(crate) fn look(&mut self) -> Option<Vec<usize>> {
         let arrived = self.arrived();
         if self.straggler.is_none() {
             self.straggler = Some(self.straggle(!arrived.is_empty())?);
+            self.is_torn = !arrived.is_empty() && self.outlet.sink.answers_together();
         } else if arrived.is_empty() {
             return None;
         }
@@ -176,7 +190,9 @@ impl<'a> Flight<'a> {
     /// Makes a straggler of the batch, where others overtake it and there are not too many.
     fn straggle(&self, has_arrivals: bool) -> Option<Straggler> {
         let watch = &self.outlet.watch;
-        if !has_arrivals && !watch.has_taken_since(self.stream, self.began_at) {
+        let is_late = self.began_at.elapsed() >= self.late_after;
+        let is_overtaken = is_late && watch.has_taken_since(self.stream, self.began_at);
+        if !has_arrivals && !is_overtaken {
             return None;
         }
         let straggler = self.outlet.stragglers.place()?;
@@ -196,7 +212,7 @@ impl<'a> Flight<'a> {
     }
 
     /// The devices of records that have not arrived, as far as was told.
-    fn waiting(&self) -> HashSet<DeviceId> {
+    pub(crate) fn waiting(&self) -> HashSet<DeviceId> {
         let device = |position: usize| self.records[position].device.clone();
         self.untold().map(device).collect()
     }

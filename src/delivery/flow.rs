@@ -114,12 +114,6 @@ impl Flow {
         }
     }
 
-    /// A wave of this standing has come home.
-    pub(crate) fn came_home(&mut self, standing: Standing, fared: Fared, now: Instant) {
-        self.left(standing);
-        self.fared(standing, fared, now);
-    }
-
     /// A wave of this standing is in flight no more, or takes too long to be waited for.
     pub(crate) fn left(&mut self, standing: Standing) {
         let course = self.course(standing);
@@ -140,6 +134,11 @@ impl Flow {
     /// These devices may send again, first what is to go again of them.
     pub(crate) fn put_back(&mut self, devices: Vec<DeviceId>, again: Vec<Placed>) {
         self.window.come_home(devices, again);
+    }
+
+    /// Lets go of what waits of these devices, and tells where that begins.
+    pub(crate) fn let_go(&mut self, are: impl Fn(&DeviceId) -> bool) -> Vec<(DeviceId, u64)> {
+        self.window.let_go(are)
     }
 
     /// Lets devices go on that waited at these places.
@@ -191,7 +190,8 @@ mod tests {
 
     fn come_home(flow: &mut Flow, wave: Wave, fails: bool, now: Instant) {
         let again = if fails { wave.records } else { Vec::new() };
-        flow.came_home(wave.standing, Fared::of(!fails, fails), now);
+        flow.left(wave.standing);
+        flow.fared(wave.standing, Fared::of(!fails, fails), now);
         flow.put_back(wave.devices, again);
     }
 
@@ -218,7 +218,8 @@ mod tests {
         let mut flow = flow(&[1, 2, 1, 2, 1]);
         let wave = next(&mut flow, now).unwrap();
         assert_eq!(places(&wave), [0, 2]);
-        flow.came_home(wave.standing, Fared::Badly, now);
+        flow.left(wave.standing);
+        flow.fared(wave.standing, Fared::Badly, now);
         flow.put_back(wave.devices, wave.records);
         let failing = next(&mut flow, now).unwrap();
         assert_eq!(

@@ -88,7 +88,8 @@ impl Outlet {
     pub(crate) async fn keep_watch(&self) {
         let idle_interval = self.sink.idle_probe_interval();
         loop {
-            let due = self.watch.wait_until_due(idle_interval).await;
+            let look = || self.look_at_partitions(&self.watch.all());
+            let due = self.watch.wait_until_due(idle_interval, look).await;
             self.probe(&due).await;
         }
     }
@@ -98,10 +99,15 @@ impl Outlet {
         let answers = self.sink.verify(streams).await;
         debug_assert_eq!(answers.len(), streams.len(), "one answer for each stream");
         self.watch.answered(streams, &answers);
+        self.look_at_partitions(streams);
+        answers
+    }
+
+    /// Notes what the sink knows of the partitions of these streams.
+    fn look_at_partitions(&self, streams: &[StreamIndex]) {
         for stream in streams {
             let found = self.sink.partitions(*stream);
             self.watch.partitions_found(*stream, found);
         }
-        answers
     }
 }

@@ -11,6 +11,9 @@ pub(crate) const STRAGGLERS_MAX: usize = 1024;
 /// A batch takes much longer than others after so many times as long...
 const STRAGGLES_AFTER: u32 = 3;
 
+/// ...sooner where what has arrived shows that the rest waits for another try...
+const PART_STRAGGLES_SOONER: u32 = 2;
+
 /// ...but not sooner than this, nor later.
 const STRAGGLES_AFTER_MIN: Duration = Duration::from_millis(4);
 const STRAGGLES_AFTER_MAX: Duration = Duration::from_secs(2);
@@ -35,6 +38,12 @@ impl Usual {
     pub(crate) fn straggles_after(&self) -> Duration {
         let after = self.0.get() * STRAGGLES_AFTER;
         after.clamp(STRAGGLES_AFTER_MIN, STRAGGLES_AFTER_MAX)
+    }
+
+    /// When a batch is late of which some has arrived, where the sink answers together what does not
+    /// wait for another try.
+    pub(crate) fn part_straggles_after(&self) -> Duration {
+        self.straggles_after() / PART_STRAGGLES_SOONER
     }
 }
 

@@ -1,5 +1,7 @@
 //! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
 
+mod leaving;
+mod spooled_partitions;
 mod stragglers;
 mod wide_spool;
 
@@ -52,6 +54,7 @@ struct Setup {
     ack_time: AckTime,
     stuck: Option<Stuck>,
     partitions: Option<Partitions>,
+    answers_together: bool,
     /// The spool, if there is one, is on a disk that takes none of the time that is not simulated.
     has_simulated_disk: bool,
 }
@@ -65,6 +68,7 @@ impl Default for Setup {
             ack_time: Box::new(|_, _| Duration::ZERO),
             stuck: None,
             partitions: None,
+            answers_together: false,
             has_simulated_disk: false,
         }
     }
@@ -87,6 +91,7 @@ struct TestSink {
     ack_time: AckTime,
     stuck: Option<Stuck>,
     partitions: Rc<RefCell<Option<Partitions>>>,
+    answers_together: bool,
     taken: Rc<RefCell<Vec<Taken>>>,
     calls: Cell<u64>,
     away: Rc<Cell<Option<StreamIndex>>>,
@@ -102,6 +107,10 @@ impl Scripted for TestSink {
 
     fn keeps_order_within_call(&self) -> bool {
         self.keeps_order_within_call
+    }
+
+    fn answers_together(&self) -> bool {
+        self.answers_together
     }
 
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
@@ -201,6 +210,7 @@ impl Bench {
             ack_time: setup.ack_time,
             stuck: setup.stuck,
             partitions: partitions.clone(),
+            answers_together: setup.answers_together,
             taken: Rc::clone(&taken),
             calls: Cell::default(),
             away: away.clone(),

@@ -129,7 +129,7 @@ impl Watch {
         self.review_partitions(stream, watched, now);
     }
 
-    /// What the sink knew of the stream's partitions when it was asked.
+    /// What the sink knows of the stream's partitions.
     pub(crate) fn partitions_found(&self, stream: StreamIndex, found: Option<Partitions>) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         watched.partitions.found(found);
@@ -138,18 +138,13 @@ impl Watch {
 
     /// Tells of partitions that have gone or are back.
     fn review_partitions(&self, stream: StreamIndex, watched: &mut Watched, now: Instant) {
-        if !watched.partitions.review(now) {
-            return;
+        if watched.partitions.review(now) {
+            let (spread, away) = watched.partitions.away();
+            self.health.set_partitions_away(stream, spread, away);
+            self.metrics.set_partitions_away(stream, away.len());
+            self.sink_changed.notify_waiters();
         }
-        let (spread, away) = watched.partitions.away();
-        self.health.set_partitions_away(stream, spread, away);
-        self.metrics.set_partitions_away(stream, away.len());
-        if away.is_empty() {
-            tracing::info!(stream = watched.name, "all partitions are back");
-        } else {
-            tracing::warn!(stream = watched.name, partitions = ?away, "partitions are away");
-        }
-        self.sink_changed.notify_waiters();
+        watched.partitions.log_news(&watched.name, now);
     }
 
     /// How often other partitions of the stream were away than before.
@@ -209,9 +204,15 @@ impl Watch {
         self.streams.borrow()[stream.get()].stream.in_flight()
     }
 
-    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile.
-    pub(crate) async fn wait_until_due(&self, idle_interval: Option<Duration>) -> Vec<StreamIndex> {
+    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and has
+    /// `look` called every second.
+    pub(crate) async fn wait_until_due(
+        &self,
+        idle_interval: Option<Duration>,
+        look: impl Fn(),
+    ) -> Vec<StreamIndex> {
         loop {
+            look();
             self.offer_trials();
             let due = self.due(idle_interval);
             if !due.is_empty() {
@@ -335,10 +336,11 @@ impl Watch {
 }
 
 impl Watched {
-    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away.
+    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away, unless
+    /// the sink knows of them without being asked.
     fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
         let interval = match self.partitions.any_away() {
-            true => Some(PROBE_INTERVAL),
+            true => idle_interval.map(|_| PROBE_INTERVAL),
             false => idle_interval,
         };
         self.stream.is_due(interval, now)

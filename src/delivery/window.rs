@@ -245,6 +245,29 @@ impl Window {
         line
     }
 
+    /// Lets go of what waits of these devices, and tells where that begins. What is in flight of them
+    /// comes home.
+    pub(crate) fn let_go(&mut self, are: impl Fn(&DeviceId) -> bool) -> Vec<(DeviceId, u64)> {
+        let mut gone = Vec::new();
+        for (device, line) in &mut self.lines {
+            if let Some(oldest) = line.records.front()
+                && are(device)
+            {
+                gone.push((device.clone(), oldest.place));
+                let records = line.records.drain(..);
+                records.for_each(|placed| self.size.subtract(&placed.record));
+            }
+        }
+        let stays = |line: &Line| line.state == State::Travelling || !line.records.is_empty();
+        self.lines.retain(|_, line| stays(line));
+        for queue in [&mut self.well, &mut self.failing] {
+            queue.retain(|device| self.lines.contains_key(device));
+        }
+        self.waiting
+            .retain(|_, device| self.lines.contains_key(device));
+        gone
+    }
+
     /// Lets devices go on that waited at these places.
     pub(crate) fn wake(&mut self, places: Range<u64>) {
         let due = self.waiting.range(places).map(|(place, _)| *place);

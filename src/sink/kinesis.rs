@@ -26,6 +26,7 @@ mod credentials;
 mod dispatch;
 mod entry;
 mod failure;
+mod overload;
 mod pace;
 mod pending;
 mod queue;
@@ -55,7 +56,7 @@ use self::entry::{Deadlines, Entry, Reply};
 use self::stream::Stream;
 use self::turns::Turns;
 use self::verify::away;
-use super::{Arrivals, Progress, SinkError, SinkOptions};
+use super::{Arrivals, Partitions, Progress, SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
@@ -182,6 +183,11 @@ impl KinesisSink {
     /// only; more than `turns` allow wait.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         join_all(streams.iter().map(|stream| self.answer_of(*stream))).await
+    }
+
+    /// The shards of the stream, those named that are overloaded now; `None` while they are not known.
+    pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
+        self.streams[stream.get()].stream.partitions()
     }
 
     /// Whether several records of a device share a put.

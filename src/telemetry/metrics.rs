@@ -129,7 +129,7 @@ impl Metrics {
             ),
             partitions_away: gauges(
                 "forebay_sink_partitions_away",
-                "Partitions of the stream that have no leader, or owe answers",
+                "Partitions, or shards, of the stream that have no leader, owe answers, or are overloaded",
                 each("stream", streams),
             ),
             in_flight_batches: gauge(

@@ -1,10 +1,14 @@
 //! Kinesis with the service's limits: a shard takes 1 MiB and 1000 records a second, and refuses the rest one by one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use md5::{Digest, Md5};
+
 use crate::brokers::{text, wait};
 use crate::deaggregate::{UserRecord, deaggregate};
 use crate::ferrokinesis::Ferrokinesis;
 use crate::harness::load::Outcomes;
-use crate::harness::{Client, Gateway, Load, Protocol, Setup, eventually};
+use crate::harness::{Ask, Client, Gateway, Load, PATIENCE, Protocol, Setup, eventually, within};
 use crate::kinesis_proxy::Proxy;
 
 /// An emulator of one's own with one stream, and what goes wrong on the way to it.
@@ -206,4 +210,81 @@ fn what_a_throttled_shard_does_not_take_is_spooled_and_comes_in_order() {
     });
     assert!(stream.proxy.refused() > 0, "the shard refuses some");
     assert_eq!(stream.check(&outcomes, &devices, BODY_BYTES), 0);
+}
+
+/// So many devices whose readings go to this one of two shards, which have half of all keys each.
+fn clients_of(gateway: &Gateway, protocol: Protocol, shard: u8, count: usize) -> Vec<Client> {
+    let names = (0..).map(|number| format!("press-{number}"));
+    let names = names.filter(|name| Md5::digest(name)[0] >> 7 == shard);
+    let open = |name: String| Client::open(protocol, gateway, &gateway.device(&name));
+    names.take(count).map(open).collect()
+}
+
+/// One reading of each of these devices, all at once: more than their shard takes in four seconds. Gives the answers.
+fn round(clients: &[Client]) -> Vec<u16> {
+    let ask = Ask::post(vec![b'x'; 200_000]);
+    let sent: Vec<_> = clients.iter().map(|client| client.begin(&ask)).collect();
+    let answers = sent.into_iter().map(|sent| sent.wait().expect("an answer"));
+    answers.map(|answer| answer.status).collect()
+}
+
+/// Twenty-four devices send more into one of two shards than it takes. It is known by its name, its devices are refused, or spooled,
+/// and the other shard's never are.
+fn a_shard_over_its_limit_is_away(has_spool: bool) {
+    let stream = KinesisStream::start("lopsided", 2);
+    let setup = stream.gateway().without_limits();
+    // What is spooled comes at the shard's pace.
+    let (gateway, rounds_max) = match has_spool {
+        true => (setup.with_spool("overflow").start(), 3),
+        false => (setup.start(), 200),
+    };
+    let others = Load::start("other", &clients_of(&gateway, Protocol::H1, 0, 4), 300);
+    let over = clients_of(&gateway, Protocol::H2, 1, 24);
+    let away = || gateway.metric("forebay_sink_partitions_away{stream=\"telemetry\"}");
+    let is_named = || {
+        let told = gateway.admin("/readyz").1;
+        told.contains("shard shardId-000000000001 away") && away() == 1.0
+    };
+    let is_enough = AtomicBool::new(false);
+    let (was_named, answers) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut answers = Vec::new();
+            for _ in 0..rounds_max {
+                answers.extend(round(&over));
+                if is_enough.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            answers
+        });
+        let was_named = within(PATIENCE, is_named);
+        is_enough.store(true, Ordering::Relaxed);
+        (was_named, sending.join().expect("no panic"))
+    });
+    assert!(was_named, "{answers:?}");
+    others.wait_for(204, 100);
+    let outcomes = others.stop();
+    let readings = outcomes.senders.iter().map(Vec::len).sum::<usize>();
+    assert_eq!(outcomes.count(204), readings, "{:?}", outcomes.senders);
+    assert!(
+        answers
+            .iter()
+            .all(|status| *status == 204 || (*status == 503 && !has_spool)),
+        "{answers:?}"
+    );
+    eventually("the shard has caught up", || away() == 0.0);
+    eventually("nothing waits", || {
+        !has_spool || gateway.metric("forebay_spool_records") == 0.0
+    });
+    assert_eq!(gateway.admin("/readyz"), (200, "ready\n".into()));
+}
+
+#[test]
+fn a_shard_over_its_limit_is_away_and_refused() {
+    a_shard_over_its_limit_is_away(false);
+}
+
+#[test]
+fn a_shard_over_its_limit_is_away_and_spooled() {
+    a_shard_over_its_limit_is_away(true);
 }

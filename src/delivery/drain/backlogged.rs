@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::left::LeftBehind;
 use crate::delivery::back_off::Refusal;
 use crate::delivery::flow::Flow;
 use crate::delivery::watch::Watch;
@@ -23,9 +24,14 @@ pub(super) struct Backlogged {
     pub stream: Arc<str>,
     /// `None` where the stream is not among those that are configured.
     pub index: Option<StreamIndex>,
-    /// Its records before this place were read, and are here, in flight, or done with.
+    /// Its records before this place were read, and are here, in flight, done with, or left.
     pub read_to: u64,
+    left: LeftBehind,
+    /// What was left is to be read on next, if there is some.
+    has_left_a_turn: bool,
     pub flow: Flow,
+    /// Waves that have not come home, those included that take up no place any more.
+    pub waves_out: usize,
     pub refusal: Refusal,
     postponed: Postponed,
     /// How often other partitions had been away when devices that wait for one were woken.
@@ -45,17 +51,32 @@ impl Backlogged {
             stream,
             index,
             read_to,
+            left: LeftBehind::default(),
+            has_left_a_turn: false,
             flow: Flow::default(),
+            waves_out: 0,
             refusal: Refusal::default(),
             postponed: Postponed::default(),
             partition_moves: 0,
         }
     }
 
-    /// Whether other partitions are away than when this was asked last.
-    pub(super) fn partitions_moved(&mut self, watch: &Watch) -> bool {
-        let moves = self.index.map_or(0, |index| watch.partition_moves(index));
-        moves != mem::replace(&mut self.partition_moves, moves)
+    /// Leaves what waits of partitions that have gone, and reads again what was left of those that
+    /// are back.
+    pub(super) fn look_at_partitions(&mut self, watch: &Watch) {
+        let Some(index) = self.index else {
+            return;
+        };
+        let moves = watch.partition_moves(index);
+        if mem::replace(&mut self.partition_moves, moves) == moves {
+            return;
+        }
+        let is_away = |device: &DeviceId| watch.is_partition_away(index, device);
+        for (device, place) in self.flow.let_go(is_away) {
+            self.left.leave(device, place);
+        }
+        self.left.review(is_away);
+        self.flow.wake(0..u64::MAX);
     }
 
     /// How many records it has room for where it has this share of what is read ahead.
@@ -78,23 +99,107 @@ impl Backlogged {
         self.room(half) > 0
     }
 
-    /// Takes in what follows the records that it has. A frame that it has no room for is read again
-    /// later.
-    pub(super) fn offer(&mut self, frame: Frame, share: Size) -> bool {
-        let first = *frame.places.first().expect("a frame has a record");
-        let read_to = frame.places.last().expect("a frame has a record") + 1;
-        if first < self.read_to {
-            debug_assert!(read_to <= self.read_to, "frames are read whole");
+    /// The place at which it reads on, if there is more and it has room: by turns what is new and
+    /// what was left.
+    pub(super) fn next_reading(&mut self, end: u64, share: Size) -> Option<u64> {
+        if !self.is_hungry(share) {
+            return None;
+        }
+        let (new, left) = (
+            (self.read_to < end).then_some(self.read_to),
+            self.left.read_to(),
+        );
+        self.has_left_a_turn = !self.has_left_a_turn;
+        match self.has_left_a_turn {
+            true => left.or(new),
+            false => new.or(left),
+        }
+    }
+
+    /// Whether it reads on at this place.
+    pub(super) fn reads_on_at(&self, place: u64) -> bool {
+        self.read_to == place || self.left.read_to() == Some(place)
+    }
+
+    /// Takes in what it needs of a frame, which is of a stretch that begins at `from`. A frame that it
+    /// has no room for is read again later.
+    pub(super) fn offer(
+        &mut self,
+        frame: Frame,
+        from: u64,
+        share: Size,
+        is_away: impl Fn(&DeviceId) -> bool,
+    ) -> bool {
+        let to = frame.places.last().expect("a frame has a record") + 1;
+        debug_assert!(frame.places.is_sorted(), "a device's records are in order");
+        if !self.needs(from, to) {
             return true;
         }
         if self.room(share) == 0 {
             return false;
         }
         for (place, record) in frame.places.into_iter().zip(frame.records) {
-            self.flow.push(Placed { place, record });
+            let placed = Placed { place, record };
+            if self.takes(&placed, from, &is_away) {
+                self.flow.push(placed);
+            }
         }
-        self.read_to = read_to;
+        self.read_on_to(from, to);
         true
+    }
+
+    /// Whether something that was read from `from` up to `to` is new, or was left.
+    fn needs(&self, from: u64, to: u64) -> bool {
+        let goes_on = |read_to: u64| (from..to).contains(&read_to);
+        goes_on(self.read_to) || self.left.read_to().is_some_and(goes_on)
+    }
+
+    /// Whether a record is to be taken in of a stretch that begins at `from`: one that is new, and
+    /// whose device has left none, or one that was left and may travel.
+    fn takes(&mut self, placed: &Placed, from: u64, is_away: impl Fn(&DeviceId) -> bool) -> bool {
+        let (place, device) = placed.place_and_device();
+        let goes_on = |read_to: u64| (from..=place).contains(&read_to);
+        let is_new = goes_on(self.read_to);
+        let is_read_again = self.left.read_to().is_some_and(goes_on);
+        let needs = match self.left.is_due(device, place) {
+            Some(is_due) => is_read_again && is_due,
+            None => is_new,
+        };
+        if !needs {
+            return false;
+        }
+        if is_away(device) {
+            self.left.leave(device.clone(), place);
+            return false;
+        }
+        self.left.took(device, place);
+        true
+    }
+
+    /// Everything from `from` up to `to` was read and taken in as far as it is needed.
+    pub(super) fn read_on_to(&mut self, from: u64, to: u64) {
+        let goes_on = |read_to: u64| (from..to).contains(&read_to);
+        if goes_on(self.read_to) {
+            self.read_to = to;
+        }
+        if self.left.read_to().is_some_and(goes_on) {
+            self.left.read_again_to(to, self.read_to);
+        }
+    }
+
+    /// Puts back what is to go again of devices; where a partition is away, it is left.
+    pub(super) fn put_back(
+        &mut self,
+        devices: Vec<DeviceId>,
+        again: Vec<Placed>,
+        is_away: impl Fn(&DeviceId) -> bool,
+    ) {
+        let goes = |placed: &Placed| !is_away(&placed.record.device);
+        let (again, left): (Vec<_>, Vec<_>) = again.into_iter().partition(goes);
+        for placed in left {
+            self.left.leave(placed.record.device, placed.place);
+        }
+        self.flow.put_back(devices, again);
     }
 
     /// Keeps records aside; nothing else of their devices goes meanwhile.

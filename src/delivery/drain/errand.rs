@@ -2,13 +2,17 @@
 //! aside.
 //!
 //! It runs beside others, and ends when the sink has answered and the disk has what is set aside.
+//! Where some of its records take much longer than the others, those come home before it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::delivery::backlog::Backlog;
-use crate::delivery::flight::ask_sink;
+use crate::delivery::flight::{Flight, ask_sink};
 use crate::delivery::flow::Fared;
 use crate::delivery::overflow::Spooling;
 use crate::delivery::window::{Placed, Standing, Wave};
@@ -25,10 +29,22 @@ pub(super) struct Errand {
     pub gives_way: bool,
 }
 
-/// A wave that has come home.
+/// Records of a wave that have come home while others take longer.
+pub(super) struct Early {
+    pub at: usize,
+    /// Where the wave has taken up a place until now, and does so no more.
+    pub left: Option<Standing>,
+    pub payload_bytes: usize,
+    /// Devices that may send again: none of their records is in the wave any more.
+    pub devices: Vec<DeviceId>,
+}
+
+/// A wave that has come home, but for what has before.
 pub(super) struct Home {
     pub at: usize,
     pub standing: Standing,
+    /// Whether it takes up a place among those of its stream.
+    pub has_place: bool,
     pub payload_bytes: usize,
     pub fared: Fared,
     pub answer: Answer,
@@ -52,6 +68,8 @@ pub(super) enum Answer {
 
 /// What is to become of a record.
 enum Fate {
+    /// It has come home before, delivered.
+    Home,
     Done,
     Again,
     SetAside(Reason),
@@ -68,43 +86,140 @@ struct Parted {
     done: Vec<Placed>,
     again: Vec<Placed>,
     postponed: Vec<Placed>,
+    /// The devices of what is postponed.
+    waiting: HashSet<DeviceId>,
+}
+
+/// What of a wave has not come home while the sink has it.
+struct Travelling<'a> {
+    at: usize,
+    stream: &'a str,
+    standing: Standing,
+    places: &'a [u64],
+    records: &'a [Record],
+    rest: Rest,
+    early: mpsc::Sender<Early>,
+}
+
+/// What is left of a wave of which some may have come home.
+struct Rest {
+    has_place: bool,
+    payload_bytes: usize,
+    devices: Vec<DeviceId>,
+    /// Whether each record has come home; empty while none has.
+    home: Vec<bool>,
 }
 
 impl Errand {
-    /// Takes the wave to the sink and sees to what comes of it.
-    pub(super) async fn run(self, spooling: Rc<Spooling>) -> Home {
-        let payload_bytes = self.wave.payload_bytes();
-        let Wave {
+    /// Takes the wave to the sink and sees to what comes of it. What comes home before the rest goes
+    /// to `early`.
+    pub(super) async fn run(self, spooling: Rc<Spooling>, early: mpsc::Sender<Early>) -> Home {
+        let Self {
+            at,
+            stream,
+            index,
+            wave,
+            gives_way,
+        } = self;
+        let (standing, rest) = (wave.standing, Rest::of(&wave));
+        let (places, records) = split(wave.records);
+        let travelling = Travelling {
+            at,
+            stream: &stream,
             standing,
-            records,
-            mut devices,
-            ..
-        } = self.wave;
-        let (places, records) = split(records);
-        let outcomes = ask(&spooling, self.index, &records).await;
+            places: &places,
+            records: &records,
+            rest,
+            early,
+        };
+        let (outcomes, rest) = travelling.travel(&spooling, index).await;
         let answer = Answer::of(&outcomes, records.len());
-        let mut fates = Fates::new(places, records, &outcomes, self.gives_way);
+        let mut fates = Fates::new(places, records, &outcomes, gives_way);
+        fates.are_home(&rest.home);
         let fared = fates.fared();
-        fates.set_aside(spooling.backlog(), &self.stream).await;
-        let waiting = fates.postponed_devices();
-        devices.retain(|device| !waiting.contains(device));
-        let Parted {
-            done,
-            again,
-            postponed,
-        } = fates.part(&waiting);
-        let retired = done.iter().map(Placed::place_and_device);
-        spooling.backlog().retire(&self.stream, retired);
-        spooling.backlog().release_done();
+        let parted = fates.settle(spooling.backlog(), &stream).await;
+        let devices = rest.devices.into_iter();
         Home {
-            at: self.at,
+            at,
             standing,
-            payload_bytes,
+            has_place: rest.has_place,
+            payload_bytes: rest.payload_bytes,
             fared,
             answer,
-            devices,
-            again,
-            postponed,
+            devices: devices
+                .filter(|device| !parted.waiting.contains(device))
+                .collect(),
+            again: parted.again,
+            postponed: parted.postponed,
+        }
+    }
+}
+
+/// These records of a stream have arrived, or were set aside.
+fn retire<'a>(backlog: &Backlog, stream: &str, done: impl Iterator<Item = (u64, &'a DeviceId)>) {
+    backlog.retire(stream, done);
+    backlog.release_done();
+}
+
+impl Rest {
+    fn of(wave: &Wave) -> Self {
+        Self {
+            has_place: true,
+            payload_bytes: wave.payload_bytes(),
+            devices: wave.devices.clone(),
+            home: Vec::new(),
+        }
+    }
+}
+
+impl Travelling<'_> {
+    /// Gives what the sink makes of the records, and what has not come home before.
+    async fn travel(
+        mut self,
+        spooling: &Spooling,
+        stream: Option<StreamIndex>,
+    ) -> (Outcomes, Rest) {
+        let (records, backlog) = (self.records, spooling.backlog());
+        let when_late = |flight: &mut Flight<'_>| self.tell_early(flight, backlog);
+        let outcomes = ask(spooling, stream, records, when_late).await;
+        (outcomes, self.rest)
+    }
+
+    /// Tells the drain what has arrived, where that can be told now.
+    fn tell_early(&mut self, flight: &mut Flight<'_>, backlog: &Backlog) {
+        let early = self.early.clone();
+        if let Ok(permit) = early.try_reserve()
+            && let Some(arrived) = flight.look()
+        {
+            let done = arrived.iter();
+            let done = done.map(|at| (self.places[*at], &self.records[*at].device));
+            retire(backlog, self.stream, done);
+            permit.send(self.come_home(&arrived, &flight.waiting()));
+        }
+    }
+
+    /// The records at these positions come home. Of these devices others are in the wave.
+    fn come_home(&mut self, arrived: &[usize], waiting: &HashSet<DeviceId>) -> Early {
+        let rest = &mut self.rest;
+        rest.home.resize(self.records.len(), false);
+        let mut payload_bytes = 0;
+        for at in arrived {
+            debug_assert!(!rest.home[*at], "a record comes home once");
+            rest.home[*at] = true;
+            payload_bytes += self.records[*at].payload.len();
+        }
+        debug_assert!(rest.payload_bytes >= payload_bytes, "it was in the wave");
+        rest.payload_bytes -= payload_bytes;
+        let devices = mem::take(&mut rest.devices);
+        let (waiting, free) = devices
+            .into_iter()
+            .partition(|device| waiting.contains(device));
+        rest.devices = waiting;
+        Early {
+            at: self.at,
+            left: mem::take(&mut rest.has_place).then_some(self.standing),
+            payload_bytes,
+            devices: free,
         }
     }
 }
@@ -116,13 +231,18 @@ fn split(placed: Vec<Placed>) -> (Vec<u64>, Vec<Record>) {
 }
 
 /// What the sink makes of records. A sink that panics has not said what: they go again.
-async fn ask(spooling: &Spooling, stream: Option<StreamIndex>, records: &[Record]) -> Outcomes {
+async fn ask(
+    spooling: &Spooling,
+    stream: Option<StreamIndex>,
+    records: &[Record],
+    when_late: impl FnMut(&mut Flight<'_>),
+) -> Outcomes {
     let Some(stream) = stream else {
         return Outcomes::All(Outcome::Permanent(
             "the stream is not among FOREBAY_STREAMS".into(),
         ));
     };
-    let asked = ask_sink(spooling.outlet(), stream, records, |_| {});
+    let asked = ask_sink(spooling.outlet(), stream, records, when_late);
     let answered = spooling.alarm().guard("a delivery from the spool", asked);
     let unknown = Outcomes::All(Outcome::Unknown);
     answered.await.unwrap_or(unknown)
@@ -153,10 +273,29 @@ impl Fates {
         Self(fates)
     }
 
+    /// These records have come home before, if any has.
+    fn are_home(&mut self, home: &[bool]) {
+        debug_assert!(home.is_empty() || home.len() == self.0.len());
+        for ((_, fate), is_home) in self.0.iter_mut().zip(home) {
+            if *is_home {
+                *fate = Fate::Home;
+            }
+        }
+    }
+
     fn fared(&self) -> Fared {
         let goes_again = |(_, fate): &(Placed, Fate)| matches!(fate, Fate::Again);
         let again = self.0.iter().any(goes_again);
         Fared::of(!self.0.iter().all(goes_again), again)
+    }
+
+    /// Sets aside what is refused, and is done with that and with what has arrived.
+    async fn settle(mut self, backlog: &Backlog, stream: &str) -> Parted {
+        self.set_aside(backlog, stream).await;
+        let parted = self.part();
+        let done = parted.done.iter().map(Placed::place_and_device);
+        retire(backlog, stream, done);
+        parted
     }
 
     /// Makes dead letters of what is refused, those with one reason together.
@@ -187,12 +326,18 @@ impl Fates {
     }
 
     /// Of a device that waits everything does that is not done with, in its order.
-    fn part(self, waiting: &HashSet<DeviceId>) -> Parted {
-        let mut parted = Parted::default();
+    fn part(self) -> Parted {
+        let mut parted = Parted {
+            waiting: self.postponed_devices(),
+            ..Parted::default()
+        };
         for (placed, fate) in self.0 {
             match fate {
+                Fate::Home => {}
                 Fate::Done => parted.done.push(placed),
-                _ if waiting.contains(&placed.record.device) => parted.postponed.push(placed),
+                _ if parted.waiting.contains(&placed.record.device) => {
+                    parted.postponed.push(placed)
+                }
                 Fate::Again => parted.again.push(placed),
                 Fate::SetAside(_) | Fate::Postponed => {
                     unreachable!("a device with a record that is postponed waits")

@@ -9,14 +9,14 @@ use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::health::Spread;
 
 /// How long what is stuck stays so: a producer's time-out.
-const STUCK_TIME: Duration = Duration::from_secs(9);
+pub(super) const STUCK_TIME: Duration = Duration::from_secs(9);
 
-const ACK_TIME: Duration = Duration::from_millis(5);
+pub(super) const ACK_TIME: Duration = Duration::from_millis(5);
 
 /// The last device of each batch has its partition stuck.
-const DEVICES: u16 = 10;
+pub(super) const DEVICES: u16 = 10;
 
-fn is_stuck(record: &Record) -> bool {
+pub(super) fn is_stuck(record: &Record) -> bool {
     record.device.as_str() == format!("device-{}", DEVICES - 1)
 }
 
@@ -117,6 +117,29 @@ fn a_partition_that_is_stuck_holds_up_its_own_records_only() {
     }
 }
 
+/// A shard that is slow for long makes no batch's usual time of its own: the others' records are
+/// told of as soon as they show that the rest waits for another try.
+#[test]
+fn a_shard_that_is_slow_for_long_holds_up_its_own_records_only() {
+    on_simulated_time(async {
+        let setup = Setup {
+            stuck: Some((is_stuck, Duration::from_millis(400))),
+            answers_together: true,
+            ..with_a_stuck_partition()
+        };
+        let mut bench = Bench::start_as(setup, None, delivered);
+        sleep(Duration::from_secs(2)).await;
+        let mut lane = TestLane::default();
+        let (slowest, held_up) = serve(&mut bench, &mut lane, 500).await;
+        assert!(slowest <= 4 * ACK_TIME, "{slowest:?}");
+        assert_eq!(held_up, 0);
+        sleep(Duration::from_secs(1)).await;
+        lane.take_in(&mut bench);
+        assert_eq!(lane.answered.len(), lane.sent_at.len());
+        bench.leave().await;
+    });
+}
+
 /// A stream that stands still as a whole has no stragglers: nothing is gained by sending on.
 #[test]
 fn a_stream_that_stands_still_gives_no_credit_back() {
@@ -167,18 +190,19 @@ fn queued_records_of_other_partitions_do_not_wait() {
 }
 
 /// Device 3 writes to partition 3.
-fn by_number(key: &[u8], partitions: u32) -> u32 {
+pub(super) fn by_number(key: &[u8], partitions: u32) -> u32 {
     let number = str::from_utf8(key).unwrap().rsplit('-').next().unwrap();
     number.parse::<u32>().unwrap() % partitions
 }
 
-fn partitions(leaderless: &[u32]) -> Option<Partitions> {
+pub(super) fn partitions(leaderless: &[u32]) -> Option<Partitions> {
     Some(Partitions {
-        spread: Spread {
+        spread: Spread::Hashed {
             find: by_number,
             partitions: u32::from(DEVICES),
         },
-        leaderless: leaderless.iter().copied().collect(),
+        away: leaderless.iter().copied().collect(),
+        may_be_silent: true,
     })
 }
 

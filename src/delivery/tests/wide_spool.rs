@@ -11,17 +11,17 @@ use tokio::time::Instant;
 
 use super::*;
 
-const TELEMETRY: StreamIndex = StreamIndex(0);
+pub(super) const TELEMETRY: StreamIndex = StreamIndex(0);
 
 const ACK_TIME: Duration = Duration::from_millis(100);
 
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// The spool tells what it holds a few times a second of its own time, in which many ticks pass.
 const TICKS_TO_LEAVE_MAX: u32 = 2000;
 
 /// As a gateway with one worker has them, by default.
-fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
+pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
     Setup {
         records_max: 512,
         in_flight_batches_max: 16 * STREAMS.len(),
@@ -32,10 +32,10 @@ fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setu
 }
 
 /// Devices that send one record after the other, each with a number that counts up.
-struct Fleet {
-    devices: u16,
+pub(super) struct Fleet {
+    pub(super) devices: u16,
     /// Of all records that were sent.
-    sent: u64,
+    pub(super) sent: u64,
 }
 
 impl Fleet {
@@ -48,7 +48,7 @@ impl Fleet {
     }
 
     /// Sends records of a stream and lets no time pass until all of them are on disk.
-    async fn spool(&mut self, bench: &mut Bench, stream: u16, records: u64) {
+    pub(super) async fn spool(&mut self, bench: &mut Bench, stream: u16, records: u64) {
         let _held = HeldTime::new();
         for first in (0..records).step_by(500) {
             let batch = self.next((records - first).min(500));
@@ -70,7 +70,7 @@ async fn let_disk_work(bench: &mut Bench) {
     }
 }
 
-fn count(bench: &Bench, stream: u16) -> u64 {
+pub(super) fn count(bench: &Bench, stream: u16) -> u64 {
     let taken = bench.taken.borrow();
     let of_stream = taken
         .iter()
@@ -78,7 +78,7 @@ fn count(bench: &Bench, stream: u16) -> u64 {
     of_stream.count() as u64
 }
 
-fn assert_in_order(bench: &Bench, stream: u16) {
+pub(super) fn assert_in_order(bench: &Bench, stream: u16) {
     for (device, numbers) in bench.taken(stream) {
         assert!(numbers.is_sorted(), "{device}: {numbers:?}");
     }

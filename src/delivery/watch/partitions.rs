@@ -1,12 +1,13 @@
-//! Which partitions of the streams are away: those that have no leader, and those that owe answers
-//! although others of their stream answer.
+//! Which partitions, or shards, of the streams are away: those that have no leader, those that have
+//! more to do than they get done, and those that owe answers although others of their stream answer.
 //!
-//! The sink tells of leaders when it is asked; stragglers tell of silence. A partition that is away
+//! The sink tells of the first two; stragglers tell of silence. A partition that is away
 //! is named on `/readyz`. Its devices' records go to disk at once where there is a spool, and are
 //! refused at once where there is none; what is on disk of them waits. Silence is believed for
 //! [`SILENCE_MEMORY`]: then some records are let in, and show whether it lasts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,33 +22,46 @@ pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// How long silence is believed that no straggler confirms.
 const SILENCE_MEMORY: Duration = Duration::from_secs(2);
 
+/// The least time between two lines of the log about the partitions of a stream.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What is known of the partitions of one stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamPartitions {
     /// `None` while it is not known where a device's records go.
     spread: Option<Spread>,
-    leaderless: BTreeSet<u32>,
+    /// Those of which the sink tells.
+    told: BTreeSet<u32>,
+    may_be_silent: bool,
     /// Each with the end of what is believed of it.
     silent: BTreeMap<u32, Instant>,
     away: BTreeSet<u32>,
+    /// Devices go elsewhere than they did when it was reviewed last.
+    is_respread: bool,
     moves: u64,
+    has_news: bool,
+    logged_at: Option<Instant>,
 }
 
 impl StreamPartitions {
     /// What the sink knew of them when it was asked last.
     pub(super) fn found(&mut self, found: Option<Partitions>) {
-        let Some(Partitions { spread, leaderless }) = found else {
+        let Some(Partitions {
+            spread,
+            away,
+            may_be_silent,
+        }) = found
+        else {
             return;
         };
-        if self
-            .spread
-            .is_none_or(|known| known.partitions != spread.partitions)
-        {
-            // Devices go elsewhere than they did.
+        let known = self.spread.as_ref();
+        if !known.is_some_and(|known| known.is_as(&spread)) {
             self.silent.clear();
+            self.is_respread = true;
         }
         self.spread = Some(spread);
-        self.leaderless = leaderless;
+        self.told = away;
+        self.may_be_silent = may_be_silent;
     }
 
     /// Records of these devices straggle.
@@ -56,7 +70,7 @@ impl StreamPartitions {
         devices: impl Iterator<Item = &'a DeviceId>,
         now: Instant,
     ) {
-        let Some(spread) = self.spread else {
+        let Some(spread) = self.spread.as_ref().filter(|_| self.may_be_silent) else {
             return;
         };
         for device in devices {
@@ -65,15 +79,35 @@ impl StreamPartitions {
         }
     }
 
-    /// Whether other partitions are away than before.
+    /// Whether other partitions are away than before, or other devices go there.
     pub(super) fn review(&mut self, now: Instant) -> bool {
         self.silent.retain(|_, until| *until > now);
-        let mut away = self.leaderless.clone();
+        let mut away = self.told.clone();
         away.extend(self.silent.keys());
-        let has_changed = away != self.away;
+        let is_respread = mem::take(&mut self.is_respread) && !away.is_empty();
+        let has_changed = is_respread || away != self.away;
         self.moves += u64::from(has_changed);
+        self.has_news |= has_changed;
         self.away = away;
         has_changed
+    }
+
+    /// Logs which of this stream's are away, if it is time: one that comes and goes is no news each
+    /// time.
+    pub(super) fn log_news(&mut self, stream: &str, now: Instant) {
+        let logged_lately = |at| now - at < LOG_INTERVAL;
+        if !self.has_news || self.logged_at.is_some_and(logged_lately) {
+            return;
+        }
+        self.has_news = false;
+        self.logged_at = Some(now);
+        match self.spread.as_ref().filter(|_| self.any_away()) {
+            None => tracing::info!(stream, "all partitions are back"),
+            Some(spread) => {
+                let which = spread.names(&self.away);
+                tracing::warn!(stream, which, "partitions are away");
+            }
+        }
     }
 
     /// How often others were away than before.
@@ -82,9 +116,9 @@ impl StreamPartitions {
     }
 
     /// Those that are away, and how the stream's records are spread.
-    pub(super) fn away(&self) -> (Option<Spread>, &BTreeSet<u32>) {
+    pub(super) fn away(&self) -> (Option<&Spread>, &BTreeSet<u32>) {
         debug_assert!(self.spread.is_some() || self.away.is_empty());
-        (self.spread, &self.away)
+        (self.spread.as_ref(), &self.away)
     }
 
     /// Whether any is away.
@@ -94,7 +128,7 @@ impl StreamPartitions {
 
     /// Whether the device's records go to one that is away.
     pub(super) fn has_away(&self, device: &DeviceId) -> bool {
-        let spread = self.spread.filter(|_| self.any_away());
+        let spread = self.spread.as_ref().filter(|_| self.any_away());
         spread.is_some_and(|spread| self.away.contains(&spread.partition(device)))
     }
 }
@@ -107,13 +141,16 @@ mod tests {
         key.len() as u32 % partitions
     }
 
-    fn found(partitions: u32, leaderless: &[u32]) -> Option<Partitions> {
-        let spread = Spread {
+    fn found(partitions: u32, away: &[u32]) -> Option<Partitions> {
+        let spread = Spread::Hashed {
             find: by_length,
             partitions,
         };
-        let leaderless = leaderless.iter().copied().collect();
-        Some(Partitions { spread, leaderless })
+        Some(Partitions {
+            spread,
+            away: away.iter().copied().collect(),
+            may_be_silent: true,
+        })
     }
 
     #[test]
@@ -130,5 +167,10 @@ mod tests {
         assert!(partitions.review(now) && partitions.has_away(&device("ccc")));
         assert!(!partitions.has_away(&device("bb")), "it has a leader again");
         assert!(partitions.review(now + SILENCE_MEMORY) && !partitions.any_away());
+        partitions.found(found(4, &[2]));
+        assert!(partitions.review(now) && partitions.has_away(&device("bb")));
+        partitions.found(found(3, &[2]));
+        assert!(partitions.review(now), "others go there");
+        assert!(partitions.has_away(&device("bb")) && partitions.has_away(&device("ccccc")));
     }
 }

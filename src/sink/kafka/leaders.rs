@@ -65,11 +65,12 @@ impl KafkaSink {
         let leaders = self.leaders.lock()[stream.get()].clone()?;
         let has_partitions = leaders.partitions > 0;
         has_partitions.then_some(Partitions {
-            spread: Spread {
+            spread: Spread::Hashed {
                 find: native::murmur2_partition,
                 partitions: leaders.partitions,
             },
-            leaderless: leaders.leaderless,
+            away: leaders.leaderless,
+            may_be_silent: true,
         })
     }
 }

@@ -48,8 +48,9 @@ pub(super) async fn run(
                 None => return,
             },
             Some(answer) = calls.next() => pending.settle(answer, Instant::now()),
-            _ = tick.tick(), if !pending.is_empty() => {
+            _ = tick.tick(), if pending.needs_ticks() => {
                 pending.tick(Instant::now());
+                stream.set_overloaded(pending.shards(), pending.overloaded());
             }
         }
     }

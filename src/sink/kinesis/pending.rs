@@ -17,9 +17,10 @@
 
 mod device;
 mod due;
+mod reshard;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 
 use super::call::{Answer, CALL_BYTES_MAX, CALL_RECORDS_MAX};
 use super::entry::{Entry, Put, Verdict};
+use super::overload::Overload;
 use super::pace::Load;
 use super::queue::Queue;
 use super::shards::{ShardId, Shards};
@@ -60,6 +62,7 @@ pub(super) struct Pending {
     new: Vec<DeviceId>,
     /// When to look at which device. One that was looked at since, or is gone, is passed over.
     due: BinaryHeap<Reverse<(Instant, DeviceId)>>,
+    overload: Overload,
     packed: bool,
 }
 
@@ -77,8 +80,18 @@ impl Pending {
             waiting: 0,
             new: Vec::new(),
             due: BinaryHeap::new(),
+            overload: Overload::default(),
             packed,
         }
+    }
+
+    pub(crate) fn shards(&self) -> &Arc<Shards> {
+        &self.shards
+    }
+
+    /// The shards that have more to do than they get done, by their positions.
+    pub(crate) fn overloaded(&self) -> &BTreeSet<u32> {
+        self.overload.shards()
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -103,48 +116,6 @@ impl Pending {
         self.devices.is_empty()
     }
 
-    /// Sorts what waits by these shards. A shard that was there before keeps its pace.
-    pub(crate) fn reshard(&mut self, shards: Arc<Shards>, now: Instant) {
-        if Arc::ptr_eq(&shards, &self.shards) {
-            return;
-        }
-        let ready = self.replace_queues(&shards, now);
-        self.turns.clear();
-        self.paced.clear();
-        for (name, device) in &mut self.devices {
-            device.shard = shards.find(super::shards::hash_key(name.as_str()));
-            self.queues[device.shard].load += device.load();
-        }
-        self.shards = shards;
-        for name in ready {
-            self.make_ready(name);
-        }
-        debug_assert_eq!(self.waiting, self.waiting_in_queues(), "a record stays one");
-    }
-
-    /// Makes an empty queue for each shard, and returns the devices that were ready in the old
-    /// ones.
-    fn replace_queues(&mut self, shards: &Shards, now: Instant) -> Vec<DeviceId> {
-        let mut ready = Vec::new();
-        let mut before = HashMap::new();
-        for mut queue in self.queues.drain(..) {
-            ready.extend(queue.clear());
-            before.insert(queue.shard.clone(), queue);
-        }
-        for id in shards.ids() {
-            let queue = before.remove(id);
-            let queue = queue.unwrap_or_else(|| Queue::new(Arc::clone(id), now));
-            self.queues.push(queue);
-        }
-        debug_assert_eq!(self.queues.len(), shards.len(), "a queue for each shard");
-        ready
-    }
-
-    fn waiting_in_queues(&self) -> usize {
-        let loads = self.queues.iter().map(|queue| queue.load.records);
-        loads.sum()
-    }
-
     pub(crate) fn take_in(&mut self, batch: Vec<Entry>, now: Instant) {
         if self.is_empty() {
             self.forget_gone();
@@ -154,9 +125,12 @@ impl Pending {
 
     fn push(&mut self, entry: Entry, now: Instant) {
         let shard = self.shards.find(entry.hash_key);
-        let queue = &mut self.queues[shard];
-        if self.shards.are_known() && !queue.is_in_time(&entry, self.packed, now) {
-            return entry.report(Outcome::Retryable("the shard is over its limit".into()));
+        if self.shards.are_known() {
+            let queue = &mut self.queues[shard];
+            if !queue.is_in_time(&entry, self.packed, now) {
+                self.overload.turned_away(shard);
+                return entry.report(Outcome::Retryable("the shard is over its limit".into()));
+            }
         }
         self.count(shard, Load::of(&entry));
         let name = entry.device.clone();
@@ -273,6 +247,7 @@ impl Pending {
     /// Takes back the records of a call, each with what became of it.
     pub(crate) fn settle(&mut self, answer: Answer, now: Instant) {
         self.slow_down(&answer.full_shards, now);
+        self.note_written(&answer.settled);
         // The last one first: what failed goes back to the front of its device's queue.
         for (entry, verdict) in answer.settled.into_iter().rev() {
             match verdict {
@@ -291,9 +266,22 @@ impl Pending {
         if full_shards.is_empty() {
             return;
         }
-        for queue in &mut self.queues {
+        for (shard, queue) in self.queues.iter_mut().enumerate() {
             if full_shards.contains(&queue.shard) {
                 queue.pace.cut(now);
+                self.overload.refused(shard, now);
+            }
+        }
+    }
+
+    /// A shard that writes records refuses them no more.
+    fn note_written(&mut self, settled: &[(Entry, Verdict)]) {
+        if !self.overload.any_refusing() {
+            return;
+        }
+        for (entry, verdict) in settled {
+            if *verdict == Verdict::Written {
+                self.overload.wrote(self.shards.find(entry.hash_key));
             }
         }
     }

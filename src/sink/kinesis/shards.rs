@@ -10,30 +10,26 @@ use std::sync::Arc;
 use aws_sdk_kinesis::types::Shard as Description;
 use md5::{Digest, Md5};
 
+use crate::health::{Shard, Spread};
+
 /// The most shards that are kept apart; a larger stream is one shard for us.
 const SHARDS_MAX: usize = 20_000;
 
 /// `shardId-000000000000`.
 pub(super) type ShardId = Arc<str>;
 
-/// An open shard, and the first key of its range; the next shard's follows its last one.
+/// The open ones, sorted by their first keys; never empty, and the first begins at 0.
 #[derive(Debug, PartialEq, Eq)]
-struct Shard {
-    first_key: u128,
-    id: ShardId,
-}
-
-/// Sorted by their first keys; never empty, and the first begins at 0.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shards(Vec<Shard>);
+pub(super) struct Shards(Arc<[Shard]>);
 
 impl Shards {
     /// One shard without a name has every key.
     pub(crate) fn unknown() -> Self {
-        Self(vec![Shard {
-            first_key: 0,
-            id: "".into(),
-        }])
+        let shard = Shard {
+            first: 0,
+            name: "".into(),
+        };
+        Self([shard].into())
     }
 
     /// The open ones of those that are described; `None` when they do not have all keys, as in the
@@ -46,14 +42,14 @@ impl Shards {
             return None;
         }
         let shards = ranges.into_iter().map(|range| Shard {
-            first_key: range.first_key,
-            id: range.id,
+            first: range.first_key,
+            name: range.id,
         });
         Some(Self(shards.collect()))
     }
 
     pub(crate) fn are_known(&self) -> bool {
-        !self.0[0].id.is_empty()
+        !self.0[0].name.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -61,24 +57,34 @@ impl Shards {
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = &ShardId> {
-        self.0.iter().map(|shard| &shard.id)
+        self.0.iter().map(|shard| &shard.name)
     }
 
     /// The position of the shard that has this key.
     pub(crate) fn find(&self, hash_key: u128) -> usize {
-        let behind = self.0.partition_point(|shard| shard.first_key <= hash_key);
-        debug_assert!(behind > 0, "the first shard begins at 0");
-        behind - 1
+        Shard::find(&self.0, hash_key)
     }
 
     pub(crate) fn id_of(&self, hash_key: u128) -> &ShardId {
-        &self.0[self.find(hash_key)].id
+        &self.0[self.find(hash_key)].name
+    }
+
+    /// How the records of devices are spread over them; `None` while they are not known.
+    pub(crate) fn spread(&self) -> Option<Spread> {
+        self.are_known().then(|| Spread::Ranged {
+            find: place,
+            shards: self.0.clone(),
+        })
     }
 }
 
 /// Where Kinesis puts a partition key without an explicit hash key.
 pub(super) fn hash_key(partition_key: &str) -> u128 {
-    u128::from_be_bytes(Md5::digest(partition_key).into())
+    place(partition_key.as_bytes())
+}
+
+fn place(key: &[u8]) -> u128 {
+    u128::from_be_bytes(Md5::digest(key).into())
 }
 
 /// A shard that has been split or merged says where it ends.

@@ -3,7 +3,8 @@
 //! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when
 //! an answer names another shard than expected; what it said last holds until it says otherwise.
 
-use std::sync::{Arc, Once};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use super::credentials::Clients;
 use super::failure::Failure;
 use super::shards::Shards;
+use crate::sink::Partitions;
 
 /// Bounds the time for all pages of the list of shards.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,15 +25,19 @@ pub(super) struct Stream {
     clients: Arc<Clients>,
     pub name: Arc<str>,
     shards: watch::Sender<Arc<Shards>>,
+    /// Which of these shards are overloaded.
+    overloaded: Mutex<(Arc<Shards>, BTreeSet<u32>)>,
     has_warned: Once,
 }
 
 impl Stream {
     pub(crate) fn new(clients: Arc<Clients>, name: &str) -> Self {
+        let shards = Arc::new(Shards::unknown());
         Self {
             clients,
             name: name.into(),
-            shards: watch::Sender::new(Arc::new(Shards::unknown())),
+            overloaded: Mutex::new((shards.clone(), BTreeSet::new())),
+            shards: watch::Sender::new(shards),
             has_warned: Once::new(),
         }
     }
@@ -52,6 +58,37 @@ impl Stream {
     /// Returns the shards as they were known last.
     pub(crate) fn shards(&self) -> Arc<Shards> {
         self.shards.borrow().clone()
+    }
+
+    /// These of the shards are overloaded, and no others.
+    pub(crate) fn set_overloaded(&self, shards: &Arc<Shards>, overloaded: &BTreeSet<u32>) {
+        debug_assert!(overloaded.last() < Some(&(shards.len() as u32)));
+        let known = &mut *self.lock_overloaded();
+        if !Arc::ptr_eq(&known.0, shards) || known.1 != *overloaded {
+            *known = (shards.clone(), overloaded.clone());
+        }
+    }
+
+    /// The shards as they are known now; `None` while they are not.
+    pub(crate) fn partitions(&self) -> Option<Partitions> {
+        let shards = self.shards();
+        let (of_shards, overloaded) = &*self.lock_overloaded();
+        let away = match Arc::ptr_eq(of_shards, &shards) {
+            true => overloaded.clone(),
+            false => BTreeSet::new(),
+        };
+        Some(Partitions {
+            spread: shards.spread()?,
+            away,
+            // A call that is not answered says nothing of its shards.
+            may_be_silent: false,
+        })
+    }
+
+    fn lock_overloaded(&self) -> MutexGuard<'_, (Arc<Shards>, BTreeSet<u32>)> {
+        self.overloaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for the shards. In the midst of a reshard they stay as they were.

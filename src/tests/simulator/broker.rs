@@ -322,11 +322,12 @@ impl Scripted for SimSink {
         let is_leaderless = |partition: &u64| !broker.faults.reaches(*partition);
         let leaderless = (0..broker.partitions).filter(is_leaderless);
         Some(Partitions {
-            spread: Spread {
+            spread: Spread::Hashed {
                 find: partition,
                 partitions: broker.partitions as u32,
             },
-            leaderless: leaderless.map(|partition| partition as u32).collect(),
+            away: leaderless.map(|partition| partition as u32).collect(),
+            may_be_silent: true,
         })
     }
 

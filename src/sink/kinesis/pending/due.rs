@@ -43,6 +43,11 @@ impl Pending {
         }
     }
 
+    /// Whether something is to be looked at with time.
+    pub(crate) fn needs_ticks(&self) -> bool {
+        !self.is_empty() || self.overload.is_needed()
+    }
+
     /// Makes devices ready whose rest is over, gives up on what is overdue, and lets shards try
     /// that were held by their pace. Costs a look at what is due and what is new, and says how many
     /// devices that were.
@@ -65,6 +70,9 @@ impl Pending {
             let ready = &mut self.queues[shard].ready;
             ready.retain(|name| self.devices.contains_key(name));
         }
+        let queues = &self.queues;
+        self.overload
+            .review(now, |shard| queues[shard].load.records > 0);
         looked_at
     }
 
