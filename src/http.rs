@@ -27,14 +27,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALT_SVC, DATE, HeaderValue};
-use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::HttpConfig;
 use crate::events::{Presence, Reporter};
 use crate::ingest::doors::Door;
-use crate::ingest::{Admitted, Body, Caller, HostRule, Ingest, Moment, Refusal, RequestHead};
+use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead};
 use crate::record::{HEADERS_BYTES_MAX, TraceParent};
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::Audit;
@@ -394,19 +393,4 @@ fn exchange<'b>(
         code: refusal.map(|refusal| reply::problem(refusal).code),
         duration,
     }
-}
-
-/// What the gateway reads of a head that an HTTP library has parsed.
-fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
-    fields::check(head)?;
-    let authority = head.uri.authority().map(|authority| authority.as_str());
-    let (method, path) = (head.method.as_str(), head.uri.path());
-    let mut request = RequestHead::new(method, path, authority);
-    request.host_rule = HostRule::Same;
-    request.query = head.uri.query().unwrap_or_default();
-    for (name, value) in &head.headers {
-        request.note(name.as_str(), value.as_bytes());
-        request.kept_bytes += name.as_str().len() + value.len();
-    }
-    Ok(request)
 }

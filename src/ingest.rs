@@ -41,7 +41,7 @@ use crate::rules::Rulebook;
 use body::{Bounds, Ledger};
 use decode::Decoders;
 use doors::Door;
-use head::{Head, Rules};
+use head::{Head, Rules, visible};
 use sender::{Content, Sender};
 
 /// The time at which a request came in, by both clocks.

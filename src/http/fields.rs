@@ -1,8 +1,8 @@
 //! What h2 and h3 demand of the fields of a request, as far as the libraries do not see to it.
 //!
 //! RFC 9113 sections 8.2.1 and 8.3.1, and RFC 9114 sections 4.2 and 4.3.1, which say the same: a
-//! request that breaks these rules is malformed. Both adapters ask [`check`] before a request costs
-//! a token, and [`check_values`] of its trailers. The bounds are those of every protocol:
+//! request that breaks these rules is malformed. Both adapters ask [`request_head`] before a request
+//! costs a token, and [`check_values`] of its trailers. The bounds are those of every protocol:
 //! [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
 
 use http::header::{EXPECT, HeaderMap, HeaderValue};
@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, Uri};
 
 use super::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
-use crate::ingest::Refusal;
+use crate::ingest::{HostRule, Refusal, RequestHead};
 
 /// What a head counts for on the wire beside its text: the frame that it comes in.
 const FRAME_WIRE_BYTES: usize = 64;
@@ -25,8 +25,23 @@ const FIELD_OVERHEAD_BYTES: usize = 32;
 const PSEUDO_BYTES: usize =
     4 * FIELD_OVERHEAD_BYTES + ":method:scheme:path:authority".len() + "https".len();
 
+/// What the gateway reads of a head that an HTTP library has parsed.
+pub(crate) fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
+    check(head)?;
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let (method, path) = (head.method.as_str(), head.uri.path());
+    let mut request = RequestHead::new(method, path, authority);
+    request.host_rule = HostRule::Same;
+    request.query = head.uri.query().unwrap_or_default();
+    for (name, value) in &head.headers {
+        request.note(name.as_str(), value.as_bytes());
+        request.kept_bytes += name.as_str().len() + value.len();
+    }
+    Ok(request)
+}
+
 /// Whether a head may be read.
-pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
+fn check(head: &Parts) -> Result<(), Refusal> {
     if list_bytes(head) > HEAD_BYTES_MAX || head.headers.len() > HEADER_FIELDS_MAX {
         return Err(Refusal::HeadTooLarge);
     }

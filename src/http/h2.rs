@@ -31,7 +31,7 @@ use super::cut::until_cut;
 use super::discard::discard;
 use super::overhead::{BURST_BYTES, is_rest_paid, paid_head_bytes};
 use super::reply::go_on;
-use super::{Connection, HEAD_BYTES_MAX, Service, fields, request_head};
+use super::{Connection, HEAD_BYTES_MAX, Service, fields};
 use crate::ingest::{Body, BrokenBody};
 use crate::words::Disconnect;
 use metered::{Meter, Metered};
@@ -210,7 +210,7 @@ impl Served<'_> {
             is_to_be_asked_for: fields::waits_to_be_asked(&head.headers),
             is_paid: true,
         };
-        let request = request_head(&head);
+        let request = fields::request_head(&head);
         let answering = self.service.answer(self.connection, &request, &mut body);
         let response = answering.await;
         let status = response.status();

@@ -35,10 +35,10 @@ use tokio::time::timeout;
 
 use super::cut::until_cut;
 use super::discard::discard;
-use super::fields::waits_to_be_asked;
+use super::fields::{request_head, waits_to_be_asked};
 use super::overhead::{is_rest_paid, paid_head_bytes};
 use super::reply::{go_on, problem};
-use super::{Connection, HEAD_BYTES_MAX, Service, request_head};
+use super::{Connection, HEAD_BYTES_MAX, Service};
 use crate::ingest::{Field, Refusal, RequestHead, length};
 use crate::words::{Disconnect, Protocol};
 use body::{QuicBody, Reading};

@@ -1,18 +1,19 @@
 //! What a request's head says: whom it asks, for which stream, how long its body is, what it calls
 //! itself.
 
+mod host;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use http::uri::Authority;
-
-use super::Refusal;
 use super::decode::Coding;
-use super::doors::{Encoding, Extras, is_property};
+use super::doors::{Extras, is_property};
 use super::form::Form;
-use super::routes::Target;
+use super::{Refusal, Target};
 use crate::config::{ContentEncodings, HttpConfig};
 use crate::record::{Headers, RECORD_ID_CHARS_MAX, RecordId, TraceParent};
+pub(super) use host::host_of;
+use host::is_same_authority;
 
 /// A field of a head that may be there at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,11 +116,6 @@ impl<'a> RequestHead<'a> {
         trace(self.traceparent)
     }
 
-    /// The encoding of OTLP that its content type names.
-    pub(crate) fn encoding(&self) -> Option<Encoding> {
-        Encoding::of(self.content_type)
-    }
-
     pub(crate) fn content_length(&self) -> Field<'a> {
         self.content_length
     }
@@ -153,50 +149,6 @@ impl<'a> RequestHead<'a> {
 }
 
 const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
-
-/// Whether two authorities of `https` are one: case and the port that is the default make no
-/// difference (RFC 9110 section 4.2.3).
-fn is_same_authority(one: &str, other: &str) -> bool {
-    without_default_port(one).eq_ignore_ascii_case(without_default_port(other))
-}
-
-fn without_default_port(authority: &str) -> &str {
-    let without = authority.strip_suffix(":443");
-    without.unwrap_or_else(|| authority.strip_suffix(':').unwrap_or(authority))
-}
-
-/// The host of an authority, without its port. What is not an authority is malformed.
-pub(super) fn host_of(authority: &str) -> Result<&str, Refusal> {
-    const NOT_A_HOST: Refusal =
-        Refusal::Malformed("the authority is not a host with or without a port");
-    let (host, port) = split_port(authority);
-    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_port {
-        return Err(NOT_A_HOST);
-    }
-    if is_plain_host(host) {
-        return Ok(host);
-    }
-    // Anything else is rare: an IPv6 address, or a fault.
-    match authority.parse::<Authority>() {
-        Ok(parsed) if parsed.host().len() == host.len() => Ok(host),
-        _ => Err(NOT_A_HOST),
-    }
-}
-
-/// The host of an authority, and the port, which may be empty.
-fn split_port(authority: &str) -> (&str, &str) {
-    match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
-        _ => (authority, ""),
-    }
-}
-
-/// Whether the host is a name or an IPv4 address, by its letters.
-fn is_plain_host(host: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    !host.is_empty() && host.bytes().all(is_plain)
-}
 
 /// The rest of the head, which says how the body is to be read and what becomes of it.
 #[derive(Debug)]

@@ -9,8 +9,7 @@
 //! of many count as body.
 
 use super::{Extras, parameter};
-use crate::ingest::head::visible;
-use crate::ingest::{Refusal, RequestHead};
+use crate::ingest::{Refusal, RequestHead, visible};
 use crate::record::{DeviceId, Headers, RecordId};
 use crate::topic;
 

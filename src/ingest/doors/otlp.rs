@@ -6,8 +6,7 @@
 //! Kafka receiver has for it.
 
 use super::Extras;
-use crate::ingest::head::Field;
-use crate::ingest::{Refusal, RequestHead};
+use crate::ingest::{Field, Refusal, RequestHead};
 use crate::record::Headers;
 
 /// The headers that say what a record is.
@@ -55,7 +54,7 @@ pub(crate) enum Encoding {
 
 impl Encoding {
     /// The encoding that a content type names. Parameters make no difference.
-    pub(crate) fn of(content_type: Field<'_>) -> Option<Self> {
+    fn of(content_type: Field<'_>) -> Option<Self> {
         let Field::Once(value) = content_type else {
             return None;
         };
@@ -75,6 +74,13 @@ impl Encoding {
             Self::Protobuf => "otlp_proto",
             Self::Json => "otlp_json",
         }
+    }
+}
+
+impl RequestHead<'_> {
+    /// The encoding of OTLP that its content type names.
+    pub(crate) fn encoding(&self) -> Option<Encoding> {
+        Encoding::of(self.content_type)
     }
 }
 
