@@ -236,6 +236,8 @@ pub const OTHERS: &[(&str, &[&str])] = &[
     (
         "docs/kinesis.md",
         &[
+            // What an aggregate adds to a record.
+            "(64 bytes and the device id's own)",
             // AWS's prices, and an example.
             "bills each record rounded up to 1 KB; a provisioned stream bills each in units of 25 KB.",
             "a reading of 300 bytes is",
