@@ -14,6 +14,7 @@ mod files;
 mod histogram;
 mod hot;
 mod journal;
+mod outcomes;
 mod process;
 mod register;
 mod rejected;
@@ -30,7 +31,7 @@ use crossbeam_utils::CachePadded;
 use metrics::{Counter, Gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::record::{Outcome, Outcomes, StreamIndex};
+use crate::record::{Outcomes, StreamIndex};
 use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
 pub(crate) use events::EventMetrics;
 pub(crate) use files::FileMetrics;
@@ -39,12 +40,11 @@ use histogram::{
 };
 pub use hot::WorkerMetrics;
 pub(crate) use journal::JournalMetrics;
+use outcomes::{OUTCOMES, place, sink_records};
 use register::{counter, counters, each, gauge, gauges};
 pub(crate) use rejected::RejectedRecords;
 pub use spool::SpoolMetrics;
 pub(crate) use watchers::WatcherMetrics;
-
-const OUTCOMES: [&str; 5] = ["delivered", "retryable", "barred", "permanent", "unknown"];
 
 type Probe = Box<dyn Fn() -> f64 + Send + Sync>;
 
@@ -272,32 +272,6 @@ const BATCH_HISTOGRAMS: [(&histogram::Family, OfWorker); 3] = [
     (&BATCH_BYTES, |worker| &worker.cells.batch_bytes),
     (&BATCH_AGE, |worker| &worker.cells.batch_age),
 ];
-
-/// The counters of each stream, in the order of [`OUTCOMES`].
-fn sink_records(streams: &[String]) -> Vec<[Counter; OUTCOMES.len()]> {
-    let of_stream = |stream: &String| {
-        OUTCOMES.map(|outcome| [("stream", stream.clone()), ("outcome", outcome.to_owned())])
-    };
-    let series = counters(
-        "forebay_sink_records_total",
-        "Records that the sink answered for, by outcome",
-        streams.iter().flat_map(of_stream),
-    );
-    let (streams, rest) = series.as_chunks();
-    assert!(rest.is_empty(), "each stream has one counter an outcome");
-    streams.to_vec()
-}
-
-/// The place of an outcome in [`OUTCOMES`].
-fn place(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Delivered => 0,
-        Outcome::Retryable(_) => 1,
-        Outcome::Barred(_) => 2,
-        Outcome::Permanent(_) => 3,
-        Outcome::Unknown => 4,
-    }
-}
 
 impl Totals {
     fn register() -> Self {

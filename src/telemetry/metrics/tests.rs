@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::record::Outcome;
 use crate::record::Timestamp;
 
 /// Names and label names of the contract that these rooms own; `gateway` brings the probed gauges.
