@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -83,7 +83,8 @@ impl Sdk {
             .spawn()
             .expect("`make tools` installs OpenTelemetry's SDK in target/tools/venv-otlp");
         let stdout = process.stdout.take().expect("piped");
-        let (told, lines) = channel();
+        // More than any test exports: what has been said waits for no reader.
+        let (told, lines) = sync_channel(1000);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let line = serde_json::from_str(&line).expect("JSON");
