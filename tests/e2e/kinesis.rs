@@ -238,7 +238,9 @@ fn a_shard_over_its_limit_is_away(has_spool: bool) {
         true => (setup.with_spool("overflow").start(), 3),
         false => (setup.start(), 200),
     };
-    let others = Load::start("other", &clients_of(&gateway, Protocol::H1, 0, 4), 300);
+    // Their connections last as long as they do.
+    let clients = clients_of(&gateway, Protocol::H1, 0, 4);
+    let others = Load::start("other", &clients, 300);
     let over = clients_of(&gateway, Protocol::H2, 1, 24);
     let away = || gateway.metric("forebay_sink_partitions_away{stream=\"telemetry\"}");
     let is_named = || {
