@@ -32,7 +32,7 @@ pub(crate) fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
     let (method, path) = (head.method.as_str(), head.uri.path());
     let mut request = RequestHead::new(method, path, authority);
     request.host_rule = HostRule::Same;
-    request.query = head.uri.query().unwrap_or_default();
+    request.note_query(head.uri.query().unwrap_or_default());
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
         request.kept_bytes += name.as_str().len() + value.len();

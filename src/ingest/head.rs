@@ -55,8 +55,6 @@ pub struct RequestHead<'a> {
     pub method: &'a str,
     /// The path, without the query.
     pub path: &'a str,
-    /// What follows the path's `?`; empty where nothing does.
-    pub(crate) query: &'a str,
     /// The authority that the target names: `:authority`, or that of an absolute URI in h1.
     pub authority: Option<&'a str>,
     pub(crate) host_rule: HostRule,
@@ -69,9 +67,17 @@ pub struct RequestHead<'a> {
     idempotency_key: Field<'a>,
     record_type: Field<'a>,
     traceparent: Field<'a>,
+    /// What only front doors read. Boxed: a head is moved, and few have any.
+    further: Option<Box<Further<'a>>>,
+}
+
+/// What only front doors read of a head.
+#[derive(Clone, Debug, Default)]
+struct Further<'a> {
+    query: &'a str,
     /// Names and values of further fields, on a path of a front door that reads them. As many as a
     /// head has.
-    pub(super) properties: Vec<(&'a str, &'a [u8])>,
+    properties: Vec<(&'a str, &'a [u8])>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -107,8 +113,29 @@ impl<'a> RequestHead<'a> {
     /// Keeps the field if the front door that the path belongs to may read it.
     fn note_property(&mut self, name: &'a str, value: &'a [u8]) {
         if is_property(name, self.path) {
-            self.properties.push((name, value));
+            let further = self.further.get_or_insert_default();
+            further.properties.push((name, value));
         }
+    }
+
+    /// Keeps what follows the path's `?`.
+    #[inline]
+    pub(crate) fn note_query(&mut self, query: &'a str) {
+        if !query.is_empty() {
+            self.further.get_or_insert_default().query = query;
+        }
+    }
+
+    /// What follows the path's `?`; empty where nothing does.
+    pub(super) fn query(&self) -> &'a str {
+        let further = self.further.as_ref();
+        further.map_or("", |further| further.query)
+    }
+
+    /// Names and values of the fields that only a front door reads.
+    pub(super) fn properties(&self) -> &[(&'a str, &'a [u8])] {
+        let further = self.further.as_ref();
+        further.map_or(&[], |further| &further.properties)
     }
 
     /// The trace that the request belongs to.

@@ -73,7 +73,7 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let (authority, target) = split_target(request.path.unwrap_or_default());
     let (path, query) = split_query(target);
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
-    head.query = query;
+    head.note_query(query);
     if is_1_1 {
         head.host_rule = HostRule::Required;
     }

@@ -38,7 +38,7 @@ pub(super) fn lead(
 
 /// Looks whether the quality of service is one that there is by HTTPS; it is 0 unless said.
 pub(super) fn read<'a>(head: &RequestHead<'a>) -> Result<Extras<'a>, Refusal> {
-    match parameter(head.query, "qos") {
+    match parameter(head.query(), "qos") {
         None | Some("0" | "1") => Ok(Extras::default()),
         Some(_) => Err(Refusal::Malformed("qos is neither 0 nor 1")),
     }
