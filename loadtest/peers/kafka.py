@@ -2,6 +2,7 @@
 
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -78,6 +79,15 @@ class Cluster:
         self.nodes[0].tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", f"127.0.0.1:{self.nodes[0].port}", "--create",
                            "--topic", name, "--replica-assignment", ",".join(map(str, places)))
 
+    def records_per_request(self, topic):
+        """Of all partitions: a producer's request leaves one batch in the log of each partition that it is for."""
+        records = batches = 0
+        for node in self.nodes:
+            for segment in node.folder.glob(f"log/{topic}-*/*.log"):
+                for count in batch_sizes(segment.read_bytes()):
+                    records, batches = records + count, batches + 1
+        return records / batches if batches else None
+
     def delay(self, milliseconds):
         for node in self.nodes:
             node.order(milliseconds)
@@ -85,6 +95,17 @@ class Cluster:
     def stop(self):
         for node in reversed(self.nodes):
             node.stop()
+
+
+def batch_sizes(log):
+    """The record counts of a log's batches (message format 2): an offset, a length, and the count at the end of a batch's head."""
+    at, head_bytes = 0, 61
+    while at + head_bytes <= len(log):
+        length, count = struct.unpack_from(">i", log, at + 8)[0], struct.unpack_from(">i", log, at + 57)[0]
+        if length <= 0:
+            return  # room that is preallocated
+        yield count
+        at += 12 + length
 
 
 def wait_for(port):

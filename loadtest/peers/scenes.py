@@ -224,7 +224,9 @@ def cold_fleet(rig, rate):
             seconds = max(10, FLEET_CONNECTIONS // rate * 3)
             report = rig.fleet(folder, port, pid, "fleet", "--protocol", protocol, "--devices", FLEET_CONNECTIONS, "--rate", rate,
                                "--duration", f"{seconds}s")
-        label = f"cold fleet at {rate}/s, {name} {protocol.upper()}"
+            label = f"cold fleet at {rate}/s, {name} {protocol.upper()}"
+            if partitions:
+                figures[f"{label}: records a request"] = cluster.records_per_request("telemetry")
         figures[f"{label}: CPU a request, µs"] = report["server"]["cpu_us_per_request"]
         figures[f"{label}: p99, ms"] = report["total"]["latency_us"]["p99"] / 1000
         figures[f"{label}: memory a connection, KiB"] = report["server"]["pss_bytes"] / FLEET_CONNECTIONS / 1024
@@ -273,6 +275,7 @@ def closed_loops(rig):
             with rig.gateway(folder, kafka(cluster)) as (pid, port, admin):
                 wait_until_ready(admin)
                 figures[f"H1, 64 connections, Kafka, {partitions} partitions: CPU a request, µs"] = burn(rig, port, pid, 64)
+            figures[f"H1, 64 connections, Kafka, {partitions} partitions: records a request"] = cluster.records_per_request("telemetry")
     return figures
 
 
