@@ -1,9 +1,10 @@
 //! The batcher of one worker: a lane for each stream, and the requests that wait for their acks.
 //!
 //! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when
-//! it is full, when its oldest record has waited for the linger, or, where the lane has nothing in
-//! flight, as soon as the worker is idle ([`IdleSignal`]): a quiet gateway makes nobody wait, and
-//! what a busy one takes in travels together. Sealed batches cross to delivery and come back
+//! it is full, when its oldest record has waited as long as its company is worth ([`company`]), or,
+//! where it is worth nothing and the lane has nothing in flight, as soon as the worker is idle
+//! ([`IdleSignal`]): a quiet gateway makes nobody wait, and what a busy one takes in travels
+//! together. Sealed batches cross to delivery and come back
 //! settled; then the worker wakes its own requests.
 //!
 //! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
@@ -15,6 +16,7 @@
 
 pub(crate) mod accumulator;
 mod agenda;
+mod company;
 pub(crate) mod idle;
 mod lane;
 pub(crate) mod spares;
@@ -30,6 +32,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{AckConfig, AckMode, BatchConfig};
 use crate::handover::{Receiver, Sender};
+use crate::health::Health;
 use crate::record::{AckSlot, Batch, Outcome, Record, Settled, StreamIndex};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::words::SealReason;
@@ -53,6 +56,8 @@ const _: () = assert!(EXPIRY_CHECKS_PER_TIMEOUT > 0, "it divides the time-out");
 /// The lanes of one worker, on whose thread it lives.
 pub struct Batcher {
     lanes: Vec<RefCell<Lane>>,
+    /// Knows how many partitions a stream has; one where there is none.
+    health: Option<Arc<Health>>,
     agenda: RefCell<Agenda>,
     spares: Spares,
     waiters: Waiters,
@@ -83,6 +88,7 @@ impl Batcher {
         let lane = |index| RefCell::new(Lane::new(StreamIndex(index), limits));
         Self {
             lanes: (0..streams).map(lane).collect(),
+            health: None,
             agenda: RefCell::new(Agenda::new(streams)),
             spares: Spares::default(),
             waiters: Waiters::default(),
@@ -100,6 +106,12 @@ impl Batcher {
     /// Takes records of this stream from the gateway itself.
     pub(crate) fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
         Self { own_stream, ..self }
+    }
+
+    /// Gathers for as many partitions as this knows that each stream has.
+    pub(crate) fn for_partitions_of(self, health: Arc<Health>) -> Self {
+        let health = Some(health);
+        Self { health, ..self }
     }
 
     /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
@@ -162,8 +174,10 @@ impl Batcher {
     fn accept(&self, stream: StreamIndex, record: Record, ack: AckSlot, now: Instant) {
         let lane = &mut *self.lanes[stream.get()].borrow_mut();
         debug_assert_eq!(lane.stream, stream, "a lane stands in its stream's place");
+        lane.company.record_came(now);
         let opens = lane.accumulator.is_empty();
         if opens {
+            lane.open(now, self.partitions(stream));
             lane.accumulator.gather_in(self.spares.take());
         }
         let sealed = lane.accumulator.push(record, ack, now);
@@ -177,6 +191,11 @@ impl Batcher {
         if opens {
             self.changed.notify_one();
         }
+    }
+
+    fn partitions(&self, stream: StreamIndex) -> u32 {
+        let health = self.health.as_ref();
+        health.map_or(1, |health| health.partitions(stream))
     }
 
     /// Tells the agenda how the lane stands; called whenever that may have changed.

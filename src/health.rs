@@ -13,7 +13,7 @@ mod partitions;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -41,6 +41,8 @@ struct StreamHealth {
     /// Why its sink takes nothing, also where the spool does.
     reason: ArcSwapOption<String>,
     partitions_away: PartitionsAway,
+    /// How many it has; 1 where that is not known, or does not matter.
+    partitions: AtomicU32,
 }
 
 /// Whether a stream's records are taken.
@@ -76,6 +78,7 @@ impl Health {
             state: AtomicU8::new(state as u8),
             reason: ArcSwapOption::new(reason.map(|reason| Arc::new(reason.into()))),
             partitions_away: PartitionsAway::default(),
+            partitions: AtomicU32::new(1),
         });
         Self {
             streams: streams.collect(),
@@ -125,6 +128,20 @@ impl Health {
     ) {
         let stream = &self.streams[stream.get()];
         stream.partitions_away.set(spread, away);
+    }
+
+    /// The stream's records are spread over so many partitions, at least one.
+    pub(crate) fn set_partitions(&self, stream: StreamIndex, partitions: u32) {
+        debug_assert!(partitions > 0, "a stream has a partition");
+        let stream = &self.streams[stream.get()];
+        stream.partitions.store(partitions, Ordering::Relaxed);
+    }
+
+    /// Over how many partitions the stream's records are spread.
+    pub(crate) fn partitions(&self, stream: StreamIndex) -> u32 {
+        self.streams[stream.get()]
+            .partitions
+            .load(Ordering::Relaxed)
     }
 
     /// Whether the stream's records can be made safe.

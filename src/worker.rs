@@ -25,6 +25,7 @@ use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
 use crate::delivery::STRAGGLERS_MAX;
 use crate::events::{Events, Reporter};
 use crate::handover::{self, Receiver, Sender};
+use crate::health::Health;
 use crate::http::Service;
 use crate::http::bell::Bell;
 use crate::ingest::{Gate, Ingest, Routes};
@@ -64,6 +65,7 @@ pub(crate) struct Blueprint {
     pub alt_svc: Option<HeaderValue>,
     pub trust: Trust,
     pub gate: Gate,
+    pub health: Arc<Health>,
     pub capacity: Arc<Capacity>,
     pub routes: Arc<Routes>,
     pub rulebook: Rulebook,
@@ -153,6 +155,7 @@ impl Blueprint {
         let (home, settled) = handover::channel(batches_max + 2 * STRAGGLERS_MAX);
         let batcher = Batcher::new(self.streams, self.batch, self.ack, delivery, home, metrics);
         let batcher = batcher.with_own_stream(self.events.as_ref().map(Events::stream));
+        let batcher = batcher.for_partitions_of(self.health.clone());
         (Rc::new(batcher), settled)
     }
 

@@ -19,9 +19,10 @@ pub(crate) enum Standing {
     /// that.
     #[default]
     Resting,
-    /// Batches of it are in flight: its records wait for company, until it is due.
+    /// Its records wait for company, until it is due: that is worth it, or batches of it are in
+    /// flight.
     Gathering { due_at: Instant },
-    /// Nothing of it is in flight: its records are sent as soon as the worker is idle, or when it
+    /// Nothing of it is in flight, or it is quiet: its records are sent as soon as the worker is idle, or when it
     /// is due.
     Unsent { due_at: Instant, records: usize },
 }

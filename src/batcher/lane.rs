@@ -6,16 +6,25 @@ use std::collections::VecDeque;
 use super::IN_FLIGHT_BATCHES_MAX;
 use super::accumulator::{Accumulator, Sealed};
 use super::agenda::Standing;
+use super::company::Company;
 use crate::config::BatchConfig;
 use crate::record::StreamIndex;
+use tokio::time::Instant;
 
 /// Sealed batches of a lane that wait for credit are many in a burst; room for more is given back.
 pub(super) const READY_KEPT_MAX: usize = 4 * IN_FLIGHT_BATCHES_MAX;
+
+/// A quiet lane sends at once while it has no more batches in flight than these: acknowledgements
+/// may take half a second.
+const QUIET_BATCHES_MAX: usize = IN_FLIGHT_BATCHES_MAX / 2;
 
 /// The records of one stream on their way to delivery: gathering, sealed, and in flight.
 pub(super) struct Lane {
     pub stream: StreamIndex,
     pub accumulator: Accumulator,
+    pub company: Company,
+    /// Until when the batch that gathers is held for company, where that is worth it.
+    pub held_until: Option<Instant>,
     /// Batches that are sealed while the lane is out of credit.
     pub ready: VecDeque<Sealed>,
     pub in_flight_batches: usize,
@@ -27,6 +36,8 @@ impl Lane {
         Self {
             stream,
             accumulator: Accumulator::new(limits),
+            company: Company::new(limits.linger),
+            held_until: None,
             ready: VecDeque::new(),
             in_flight_batches: 0,
             in_flight_records: 0,
@@ -39,14 +50,38 @@ impl Lane {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        match self.accumulator.due_at() {
-            Some(due_at) if self.in_flight_batches == 0 => Standing::Unsent {
-                due_at,
-                records: self.accumulator.len(),
-            },
-            Some(due_at) if self.has_credit() => Standing::Gathering { due_at },
-            _ => Standing::Resting,
+        let Some(due_at) = self.accumulator.due_at() else {
+            return Standing::Resting;
+        };
+        if !self.has_credit() {
+            return Standing::Resting;
         }
+        if let Some(due_at) = self.held_until {
+            return Standing::Gathering { due_at };
+        }
+        if self.gathers() {
+            return Standing::Gathering { due_at };
+        }
+        Standing::Unsent {
+            due_at,
+            records: self.accumulator.len(),
+        }
+    }
+
+    /// Whether what has gathered waits for more although the worker may be idle.
+    fn gathers(&self) -> bool {
+        let is_quiet = self.company.is_quiet() && self.in_flight_batches <= QUIET_BATCHES_MAX;
+        self.in_flight_batches > 0 && !is_quiet
+    }
+
+    /// A batch opens in the lane of a stream with so many partitions.
+    pub(super) fn open(&mut self, now: Instant, partitions: u32) {
+        debug_assert!(
+            self.accumulator.is_empty(),
+            "a batch opens with its first record"
+        );
+        let hold = self.company.hold(now, partitions);
+        self.held_until = hold.map(|hold| now + hold);
     }
 
     /// One batch, of so many records, is in flight no longer.

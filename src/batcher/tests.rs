@@ -58,14 +58,17 @@ fn bench(mode: AckMode) -> Bench {
 }
 
 impl Bench {
-    /// Everything that is in flight comes home.
-    fn settle_all(&mut self) {
+    /// Everything that is in flight comes home: so many batches.
+    fn settle_all(&mut self) -> usize {
+        let mut batches = 0;
         while let Some(batch) = self.batches.try_recv() {
+            batches += 1;
             batch.settle(Outcomes::DELIVERED);
             while let Some(settled) = self.settled.try_recv() {
                 self.batcher.settle(settled);
             }
         }
+        batches
     }
 
     /// Records that the batcher has room for.
@@ -75,6 +78,53 @@ impl Bench {
             .map(|lane| lane.accumulator.capacity() + lane.ready.capacity())
             .sum();
         of_lanes + self.batcher.spares.capacity()
+    }
+}
+
+/// Records come by themselves, one every so often, to a worker that is idle in between, and are
+/// acknowledged before the next one comes: so many travel together.
+fn records_a_batch(every: Duration, partitions: u32) -> usize {
+    const RECORDS: usize = 20_000;
+    let stream = StreamIndex(0);
+    let health = Arc::new(Health::up(usize::from(STREAMS)));
+    health.set_partitions(stream, partitions);
+    let mut bench = bench(AckMode::Queued);
+    bench.batcher = bench.batcher.for_partitions_of(health);
+    let (mut now, mut batches) = (Instant::now(), 0);
+    for _ in 0..RECORDS {
+        now += every;
+        bench.batcher.accept(stream, record(), AckSlot::NONE, now);
+        bench.batcher.seal_due(now, true);
+        batches += bench.settle_all();
+    }
+    RECORDS / batches
+}
+
+/// The linger, of 5 ms here, is spent where a request to a broker gets company for its records.
+#[test]
+fn a_busy_fleets_records_travel_together_and_a_quiet_ones_alone() {
+    let rate = |per_second| Duration::from_secs(1) / per_second;
+    assert_eq!(records_a_batch(rate(10), 48), 1);
+    assert_eq!(records_a_batch(rate(300), 1), 1);
+    assert!((50..=62).contains(&records_a_batch(rate(12_000), 48)));
+    assert!((20..=26).contains(&records_a_batch(rate(12_000), 1)));
+}
+
+/// Where acknowledgements take long, a quiet lane's record does not wait for those before it.
+#[test]
+fn a_quiet_lane_sends_at_once_be_there_batches_in_flight() {
+    let (stream, mut now) = (StreamIndex(0), Instant::now());
+    let bench = bench(AckMode::Queued);
+    for sent in 1..=8 {
+        now += Duration::from_millis(100);
+        bench.batcher.accept(stream, record(), AckSlot::NONE, now);
+        if sent <= 3 {
+            // It is not known yet that it is quiet.
+            now += Duration::from_millis(5);
+        }
+        bench.batcher.seal_due(now, true);
+        let in_flight = bench.batcher.lanes[0].borrow().in_flight_batches;
+        assert_eq!(in_flight, sent);
     }
 }
 

@@ -132,6 +132,9 @@ impl Watch {
     /// What the sink knows of the stream's partitions.
     pub(crate) fn partitions_found(&self, stream: StreamIndex, found: Option<Partitions>) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
+        if let Some(found) = &found {
+            self.health.set_partitions(stream, found.spread.apart());
+        }
         watched.partitions.found(found);
         self.review_partitions(stream, watched, Instant::now());
     }

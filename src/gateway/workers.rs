@@ -77,6 +77,7 @@ pub(crate) fn blueprint(
         alt_svc: config.listen.http3.then(|| alt_svc(port)),
         trust: trust(config, &reloaded.tls),
         gate: foundation.gate.clone(),
+        health: foundation.health.clone(),
         capacity: Arc::new(Capacity::new(config.listen.connections)),
         routes: Arc::new(routes(config, &reloaded.tls)),
         rulebook: reloaded.rules.rulebook(),

@@ -46,6 +46,15 @@ impl Shard {
 }
 
 impl Spread {
+    /// How many parts of the stream take requests of their own: a request to Kinesis has records of
+    /// all shards.
+    pub(crate) fn apart(&self) -> u32 {
+        match self {
+            Self::Hashed { partitions, .. } => *partitions,
+            Self::Ranged { .. } => 1,
+        }
+    }
+
     /// Which partition, counted from 0, the device's records go to.
     pub(crate) fn partition(&self, device: &DeviceId) -> u32 {
         let key = device.as_str().as_bytes();
