@@ -6,6 +6,7 @@
 //! a stream is away, never more often. What a stream answers and what becomes of its records,
 //! together with the spool's state, is the gateway's [`Health`].
 
+mod news;
 mod partitions;
 mod stream;
 
@@ -23,6 +24,7 @@ use crate::health::Health;
 use crate::record::{DeviceId, Outcomes, StreamIndex};
 use crate::sink::{Partitions, SinkError};
 use crate::telemetry::metrics::Metrics;
+use news::{News, Told, tell};
 pub(crate) use partitions::SILENT_AFTER;
 use partitions::StreamPartitions;
 use stream::{End, PROBE_INTERVAL, Stream, Trouble};
@@ -49,19 +51,6 @@ struct Watched {
     /// What has been told of its trouble.
     told: Told,
 }
-
-/// What has been logged of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Up,
-    Away,
-    /// It answers that the stream is missing, closed or unfit, which an operator has to mend.
-    Unfit,
-    Refusing,
-}
-
-/// Streams of which there is the same to tell.
-type News = Vec<(Told, String, Vec<String>)>;
 
 impl Watch {
     pub(crate) fn new(
@@ -368,31 +357,6 @@ impl Watched {
         match news.iter_mut().find(same) {
             Some((.., names)) => names.push(self.name.clone()),
             None => news.push((told, reason, vec![self.name.clone()])),
-        }
-    }
-}
-
-fn tell(news: &News, has_spool: bool) {
-    let meanwhile = if has_spool { "spooled" } else { "refused" };
-    for (told, reason, names) in news {
-        let streams = names.join(", ");
-        match told {
-            Told::Up => tracing::info!(streams, "the sink is back"),
-            Told::Away => tracing::warn!(
-                streams,
-                reason,
-                "the sink is away: new records are {meanwhile} until it is back"
-            ),
-            Told::Unfit => tracing::warn!(
-                streams,
-                reason,
-                "the sink answers that it cannot take the stream: new records are {meanwhile} until it can"
-            ),
-            Told::Refusing => tracing::error!(
-                streams,
-                reason,
-                "the sink answers but takes no records: new ones are {meanwhile} until it does"
-            ),
         }
     }
 }

@@ -144,8 +144,10 @@ fn a_query_has_its_parameters() {
     }
 }
 
+const HUB_PATH: &str = "/devices/a/messages/events";
+
 fn hub_head(fields: &[(&'static str, &'static str)]) -> RequestHead<'static> {
-    let mut head = RequestHead::new("POST", "/devices/a/messages/events", None);
+    let mut head = RequestHead::new("POST", HUB_PATH, None);
     head.note_query("api-version=2020-03-13");
     for (name, value) in fields {
         head.note(name, value.as_bytes());
@@ -208,7 +210,7 @@ fn a_message_has_one_id_of_128_characters_at_most() {
 #[test]
 fn a_version_is_asked_for() {
     for query in ["", "api-version", "api-version=", "version=1"] {
-        let mut head = hub_head(&[]);
+        let mut head = RequestHead::new("POST", HUB_PATH, None);
         head.note_query(query);
         let read = Door::IotHub.read(&head, &mut Headers::default());
         assert!(matches!(read, Err(Refusal::Malformed(_))), "{query}");

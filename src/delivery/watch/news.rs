@@ -1,0 +1,40 @@
+//! What the log is told of streams: each change once, streams of the same news in one line.
+
+/// What has been logged of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Up,
+    Away,
+    /// It answers that the stream is missing, closed or unfit, which an operator has to mend.
+    Unfit,
+    Refusing,
+}
+
+/// Streams of which there is the same to tell.
+pub(super) type News = Vec<(Told, String, Vec<String>)>;
+
+/// Tells the log.
+pub(super) fn tell(news: &News, has_spool: bool) {
+    let meanwhile = if has_spool { "spooled" } else { "refused" };
+    for (told, reason, names) in news {
+        let streams = names.join(", ");
+        match told {
+            Told::Up => tracing::info!(streams, "the sink is back"),
+            Told::Away => tracing::warn!(
+                streams,
+                reason,
+                "the sink is away: new records are {meanwhile} until it is back"
+            ),
+            Told::Unfit => tracing::warn!(
+                streams,
+                reason,
+                "the sink answers that it cannot take the stream: new records are {meanwhile} until it can"
+            ),
+            Told::Refusing => tracing::error!(
+                streams,
+                reason,
+                "the sink answers but takes no records: new ones are {meanwhile} until it does"
+            ),
+        }
+    }
+}
