@@ -50,7 +50,8 @@ def observed(folder):
         def enough():
             seen.update(post(gateway, 30))
             delivered = prometheus.ask('sum(rate(forebay_http_requests_total{status="204"}[1m])) > 0')
-            return delivered and prometheus.ask("job:forebay_http_request_duration_seconds:p99_5m >= 0")
+            rates = ("job:forebay_http_request_duration_seconds:p99_5m", "job:forebay_tls_handshakes_refused:ratio_rate5m")
+            return delivered and all(prometheus.ask(f"{rate} >= 0") for rate in rates)
 
         eventually("rates of what was posted", enough)
         assert seen == {204, 429}, "devices were served, and limited"
