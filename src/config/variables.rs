@@ -90,7 +90,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(STREAMS, "FOREBAY_KINESIS_AGGREGATE", Value("false"), "true", "pack many readings into one Kinesis record, as KPL does; consumers must unpack them"),
     variable(BATCHING, "FOREBAY_BATCH_BYTES", Value("512KiB"), "1MiB", "payload bytes that seal a batch"),
     variable(BATCHING, "FOREBAY_BATCH_RECORDS", Value("512"), "500", "records that seal a batch"),
-    variable(BATCHING, "FOREBAY_BATCH_LINGER", Value("5ms"), "20ms", "the most that a record waits for company while the sink is busy"),
+    variable(BATCHING, "FOREBAY_BATCH_LINGER", Value("20ms"), "5ms", "the most that a record waits for company, where that saves requests to the sink worth speaking of or the sink is busy; a quiet gateway waits for none"),
     variable(BATCHING, "FOREBAY_ACK", Value("durable"), "queued", "durable: 204 when the stream has the record; queued: 204 when memory has it"),
     variable(BATCHING, "FOREBAY_ACK_TIMEOUT", Value("10s"), "30s", "how long a request waits for its ack before it is answered 504"),
     variable(BATCHING, "FOREBAY_MEMORY_MAX", Unset("a quarter of the memory it may use"), "1GiB", "all records that are not yet safe"),
