@@ -1,5 +1,6 @@
 //! Reading what is said of front doors: which are open, and where they lead to.
 
+use super::streams::known_stream;
 use super::{Parsed, parts, some};
 use crate::config::{OpenDoors, OtlpStreams, StreamConfig, TopicRoute};
 use crate::topic::Filter;
@@ -39,7 +40,7 @@ pub(crate) fn topics(text: &str, streams: Option<&[StreamConfig]>) -> Parsed<Vec
         if all.iter().any(|other| other.filter == filter) {
             return Err("names a topic filter twice, of which the first would win".into());
         }
-        let stream = known_stream(stream.trim(), streams)?;
+        let stream = known_stream(stream.trim(), streams)?.into();
         all.push(TopicRoute { filter, stream });
     }
     if all.len() > TOPICS_MAX {
@@ -63,18 +64,10 @@ pub(crate) fn otlp_streams(text: &str, streams: Option<&[StreamConfig]>) -> Pars
         if place.is_some() {
             return Err("names a signal twice".into());
         }
-        *place = Some(known_stream(stream.trim(), streams)?);
+        *place = Some(known_stream(stream.trim(), streams)?.into());
     }
     if all == OtlpStreams::default() {
         return Err("names no signal".into());
     }
     Ok(all)
-}
-
-fn known_stream(stream: &str, streams: Option<&[StreamConfig]>) -> Parsed<String> {
-    let is_known = |streams: &[StreamConfig]| streams.iter().any(|known| known.name == stream);
-    if streams.is_some_and(|streams| !is_known(streams)) {
-        return Err("names a stream that FOREBAY_STREAMS does not".into());
-    }
-    Ok(stream.into())
 }

@@ -45,13 +45,8 @@ pub(crate) fn stream_access(
 ) -> Parsed<Vec<StreamAccess>> {
     let access = |entry: &str| {
         let access = stream_devices(entry)?;
-        let is_stream = |known: &StreamConfig| known.name == access.stream;
-        match streams {
-            Some(streams) if !streams.iter().any(is_stream) => {
-                Err("names a stream that FOREBAY_STREAMS does not".into())
-            }
-            _ => Ok(access),
-        }
+        known_stream(&access.stream, streams)?;
+        Ok(access)
     };
     some(parts(text, ';').map(access), "stream")
 }
@@ -64,16 +59,22 @@ pub(crate) fn stream_rules(
     let mut all: Vec<StreamRules> = Vec::new();
     for part in parts(text, ';') {
         let rules = rules_file(part)?;
-        let is_stream = |known: &StreamConfig| known.name == rules.stream;
-        if streams.is_some_and(|streams| !streams.iter().any(is_stream)) {
-            return Err("names a stream that FOREBAY_STREAMS does not".into());
-        }
+        known_stream(&rules.stream, streams)?;
         if all.iter().any(|other| other.stream == rules.stream) {
             return Err("names a stream twice".into());
         }
         all.push(rules);
     }
     some(all.into_iter().map(Ok), "stream")
+}
+
+/// The name, if it is that of one of the `streams`, where those are known.
+pub(super) fn known_stream<'a>(name: &'a str, streams: Option<&[StreamConfig]>) -> Parsed<&'a str> {
+    let is_known = |streams: &[StreamConfig]| streams.iter().any(|known| known.name == name);
+    if streams.is_some_and(|streams| !is_known(streams)) {
+        return Err("names a stream that FOREBAY_STREAMS does not".into());
+    }
+    Ok(name)
 }
 
 fn rules_file(part: &str) -> Parsed<StreamRules> {
