@@ -22,8 +22,8 @@
 //! [`gateway`] puts the rooms together; [`config`], [`telemetry`] and [`lifecycle`], the phases of
 //! the process, are there for all of them. [`pki`] makes certificates for those who have none, and
 //! [`pem`] reads their files. [`durable`] creates files and folders that survive a crash, [`cli`]
-//! is the command line, [`topic`] reads names and filters of MQTT, [`jitter`] spreads waits,
-//! [`words`] are the names that several rooms use, and [`sync`] has the atomics that loom replaces.
+//! is the command line, [`topic`] reads names and filters of MQTT, [`protobuf`] writes fields,
+//! [`hex`] reads digits, [`jitter`] spreads waits, [`words`] are the names that several rooms use, and [`sync`] has the atomics that loom replaces.
 //! ARCHITECTURE.md tells of the way of a record.
 
 #![deny(unsafe_code)] // the modules that need some allow it and say why
@@ -52,6 +52,7 @@ mod lifecycle;
 mod limits;
 mod pem;
 mod pki;
+mod protobuf;
 mod record;
 mod rules;
 mod sink;

@@ -23,6 +23,7 @@ const RANKS: &[&[&str]] = &[
         "pem",
         "lifecycle",
         "jitter",
+        "protobuf",
         "words",
     ],
     &["handover", "topic"],

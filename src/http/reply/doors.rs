@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{CERTIFICATE_EXPIRES, Problem};
 use crate::ingest::doors::{Acceptance, Complaint, Door, Encoding};
 use crate::ingest::{Admitted, Refusal, RequestHead};
+use crate::protobuf;
 use crate::record::{RecordId, Timestamp};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -93,13 +94,13 @@ impl Visit {
         at: Timestamp,
     ) -> Response<Bytes> {
         let mut response = super::refused(refusal, problem);
-        let text = format!("{}: {}", problem.code, problem.detail);
+        let text = || format!("{}: {}", problem.code, problem.detail);
         match self.door.manner().refuses_with {
             Complaint::Problem => {}
-            Complaint::Message => speak(&mut response, JSON, self.message(&text, at)),
+            Complaint::Message => speak(&mut response, JSON, self.message(&text(), at)),
             Complaint::Status => {
                 *response.status_mut() = otlp_status(problem.status);
-                self.tell_status(&mut response, &text);
+                self.tell_status(&mut response, &text());
             }
         }
         response
@@ -162,17 +163,9 @@ fn rpc_code(status: StatusCode) -> u8 {
 /// A `google.rpc.Status` in protobuf: field 1 is the code, field 2 the message. Nothing is said in
 /// its details.
 fn encode_status(code: u8, message: &str) -> Bytes {
-    const CODE: u8 = 1 << 3; // a varint
-    const MESSAGE: u8 = 2 << 3 | 2; // a length, and so many bytes
-    debug_assert!(code < 0x80, "one byte holds it");
-    let mut status = vec![CODE, code, MESSAGE];
-    let mut length = message.len();
-    while length >= 0x80 {
-        status.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    status.push(length as u8);
-    status.extend_from_slice(message.as_bytes());
+    let mut status = Vec::new();
+    protobuf::put_number(&mut status, 1, code.into());
+    protobuf::put_bytes(&mut status, 2, message.as_bytes());
     status.into()
 }
 

@@ -15,6 +15,8 @@
 
 use md5::{Digest, Md5};
 
+use crate::protobuf::{put_bytes, put_head, put_number};
+
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const DIGEST_BYTES: usize = 16;
 
@@ -139,32 +141,6 @@ fn record_bytes(key_index: usize, record: &UserRecord<'_>) -> usize {
 
 fn tag_bytes(record: &UserRecord<'_>) -> usize {
     field_bytes(RECORD_ID_TAG.len()) + field_bytes(record.id.len())
-}
-
-/// A field of wire type 0: a number.
-fn put_number(out: &mut Vec<u8>, field: u8, number: usize) {
-    out.push(field << 3);
-    put_varint(out, number);
-}
-
-/// A field of wire type 2: bytes, text or a message.
-fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    put_head(out, field, bytes.len());
-    out.extend_from_slice(bytes);
-}
-
-fn put_head(out: &mut Vec<u8>, field: u8, bytes: usize) {
-    out.push(field << 3 | 2);
-    put_varint(out, bytes);
-}
-
-/// Seven bits a byte, the lowest first; all bytes but the last have the highest bit set.
-fn put_varint(out: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 fn varint_bytes(number: usize) -> usize {
