@@ -305,28 +305,39 @@ impl Service {
         connection.idle_since.set(now);
         connection.tally.count(taken.is_ok());
         connection.count_answer(taken.is_ok());
-        let refusal = taken.as_ref().err();
-        let answer = match refusal {
-            None if busy.visit.is_plain() => Answer::Accepted(self.expiry_notice(busy)),
-            None => {
+        let (code, answer) = match taken {
+            Ok(()) if busy.visit.is_plain() => (None, Answer::Accepted(self.expiry_notice(busy))),
+            Ok(()) => {
                 let expires = self.expiry_notice(busy);
-                Answer::Written(busy.visit.accepted(expires, busy.since.wall))
+                let response = busy.visit.accepted(expires, busy.since.wall);
+                (None, Answer::Written(response))
             }
-            Some(refusal) => Answer::Written(self.refuse(busy, refusal)),
+            Err(refusal) => {
+                let (code, response) = self.refuse(busy, &refusal);
+                (Some(code), Answer::Written(response))
+            }
         };
         let status = answer.status().as_u16();
-        self.tell(busy, status, refusal, duration);
+        self.tell(busy, status, code, duration);
         self.metrics.request(connection.protocol, status, duration);
         answer
     }
 
     /// Tells the access log, which picks some requests, and the trace.
-    fn tell(&self, busy: &Busy, status: u16, refusal: Option<&Refusal>, duration: Duration) {
+    fn tell(&self, busy: &Busy, status: u16, code: Option<&'static str>, duration: Duration) {
         let has_line = self.access.picks();
         if !has_line && !self.spans.are_on() {
             return;
         }
-        let exchange = exchange(&busy.connection, status, refusal, duration);
+        let connection = &busy.connection;
+        let exchange = Exchange {
+            address: connection.caller.address,
+            protocol: connection.protocol.label(),
+            device: connection.caller.id(),
+            status,
+            code,
+            duration,
+        };
         if has_line {
             self.access.record(&exchange);
         }
@@ -356,9 +367,10 @@ impl Service {
         Some(notice.clone())
     }
 
-    /// The answer to a request that is refused; counted, and written down where it is forbidden.
+    /// The answer to a request that is refused, behind the code of its problem; counted, and written
+    /// down where it is forbidden.
     #[cold]
-    fn refuse(&self, busy: &Busy, refusal: &Refusal) -> Response<Bytes> {
+    fn refuse(&self, busy: &Busy, refusal: &Refusal) -> (&'static str, Response<Bytes>) {
         let connection = &busy.connection;
         if let Some(scope) = refusal.limit() {
             self.metrics.refused(scope);
@@ -373,24 +385,7 @@ impl Service {
         let problem = reply::problem(refusal);
         self.metrics.refusal(problem.code);
         standing::write_down_refusal(connection, self, refusal, &problem);
-        busy.visit.refused(refusal, &problem, busy.since.wall)
-    }
-}
-
-/// The request, as the access log and the trace are told of it.
-#[cold]
-fn exchange<'b>(
-    connection: &'b Connection,
-    status: u16,
-    refusal: Option<&Refusal>,
-    duration: Duration,
-) -> Exchange<'b> {
-    Exchange {
-        address: connection.caller.address,
-        protocol: connection.protocol.label(),
-        device: connection.caller.id(),
-        status,
-        code: refusal.map(|refusal| reply::problem(refusal).code),
-        duration,
+        let response = busy.visit.refused(refusal, &problem, busy.since.wall);
+        (problem.code, response)
     }
 }
