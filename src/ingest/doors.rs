@@ -80,8 +80,6 @@ const IOT_CORE: Manner = Manner {
     ..OWN
 };
 
-const IOT_HUB: Manner = Manner { ..OWN };
-
 const OTLP: Manner = Manner {
     takes_empty: true,
     accepts_with: Acceptance::EmptyMessage,
@@ -107,9 +105,8 @@ pub(crate) struct Extras<'a> {
 impl Door {
     pub(crate) fn manner(self) -> &'static Manner {
         match self {
-            Self::Own => &OWN,
+            Self::Own | Self::IotHub => &OWN,
             Self::IotCore => &IOT_CORE,
-            Self::IotHub => &IOT_HUB,
             Self::Otlp(_) => &OTLP,
         }
     }
