@@ -6,8 +6,8 @@
 //! allocates nothing and waits for nothing, and what it brings to light is told by the task of its
 //! connection afterwards.
 //!
-//! Best effort: [`EVENTS_WAITING_MAX`](room::EVENTS_WAITING_MAX) events of the gateway wait for their stream at most, and
-//! what comes beyond is dropped and counted. Usage is not: it stays in its connection until there is
+//! Best effort: [`EVENTS_WAITING_MAX`](room::EVENTS_WAITING_MAX) events of the gateway wait for their
+//! stream at most, and what comes beyond is dropped and counted. Usage is not: it stays in its connection until there is
 //! room, and of a connection that has ended it is [`carried`] over. What a crash of the process
 //! loses is what waits, and what connections have counted since they were told of last.
 
@@ -119,12 +119,11 @@ impl Reporter {
 
     /// Tells of usage where there is room for it; whether there was.
     fn tell_usage(&self, device: Option<&DeviceId>, usage: &Usage) -> bool {
-        let permit = self.events.room.take();
-        let is_told = permit.is_some();
-        if let Some(permit) = permit {
-            self.post(device, &Event::Usage(usage), permit);
-        }
-        is_told
+        let Some(permit) = self.events.room.take() else {
+            return false;
+        };
+        self.post(device, &Event::Usage(usage), permit);
+        true
     }
 
     /// Tells of the usage of a connection that has ended, now or when there is room.

@@ -22,8 +22,8 @@ pub(crate) enum Standing {
     /// Its records wait for company, until it is due: that is worth it, or batches of it are in
     /// flight.
     Gathering { due_at: Instant },
-    /// Nothing of it is in flight, or it is quiet: its records are sent as soon as the worker is idle, or when it
-    /// is due.
+    /// Nothing of it is in flight, or it is quiet: its records are sent as soon as the worker is
+    /// idle, or when it is due.
     Unsent { due_at: Instant, records: usize },
 }
 
