@@ -1,5 +1,6 @@
-//! What a record costs from its push to its ack: in the accumulator, over the hand-over, and the whole way with a
-//! delivery thread that acknowledges at once. Figures are for a batch of [`RECORDS`] where the name says so.
+//! The cost of a record from its push to its ack: in the accumulator, over the hand-over, and the
+//! whole way with a delivery thread that acknowledges at once. Figures are for a batch of [`RECORDS`]
+//! where the name says so.
 
 use std::hint::black_box;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! What KPL aggregation costs a reading: the encoding, most of which is the MD5 that the format ends with.
+//! The cost of KPL aggregation for a reading: the encoding, most of which is the MD5 at the format's
+//! end.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::internals::sink::{UserRecord, encode};
 
-/// What fits into an aggregate of 50 KiB.
+/// Readings that fit into an aggregate of 50 KiB.
 const RECORDS: usize = 119;
 const PAYLOAD: [u8; 344] = [b'x'; 344];
 const RECORD_ID: &str = "0192d3c4-7a3f-7c11-b2a1-3e5d6f708192";

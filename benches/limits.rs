@@ -1,4 +1,5 @@
-//! What limits cost: a take, a refusal, a lookup, a million devices; and what it costs to learn who a device is.
+//! The cost of limits: a take, a refusal, a lookup, a million devices; and of learning who a device
+//! is.
 //!
 //! Prints the memory that a device takes, everything included, and fails above 128 bytes.
 

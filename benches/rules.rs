@@ -1,5 +1,5 @@
-//! What the rules of a stream cost a reading of 344 bytes: a schema of ten fields, the device's field, one removal; each alone
-//! and all of them.
+//! The cost of a stream's rules for a reading of 344 bytes: a schema of ten fields, the device's
+//! field, one removal; each alone and all of them.
 
 use std::fs;
 use std::hint::black_box;

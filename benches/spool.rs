@@ -24,7 +24,7 @@ const QUOTA_BYTES: u64 = 40 << 30;
 const BATCH_RECORDS: usize = 256;
 const PAYLOAD_BYTES: usize = 1000;
 
-/// How many batches wait for one sync while as many are being synced.
+/// Numbers of batches that wait for one sync while as many are being synced.
 const GROUPS: [usize; 3] = [1, 4, 16];
 const ROUNDS: usize = 60;
 const TURNS: usize = 9;

@@ -47,7 +47,7 @@ use turn::Turns;
 /// A handshake that is under way when the gateway drains gets this long to end.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
-/// What comes on top of a handshake's time: until tickets are void that pins have given.
+/// Time on top of a handshake's own until the tickets that pins have given are void.
 const UNPINNING_GRACE: Duration = Duration::from_secs(5);
 
 type Permits = (ConnectionPermit, HandshakePermit);
@@ -98,7 +98,7 @@ pub(crate) struct Acceptor {
     trust: Trust,
     capacity: Arc<Capacity>,
     phases: Phases,
-    /// How long one flight of a handshake may take.
+    /// Time that one flight of a handshake may take.
     handshake_timeout: Duration,
     turns: Turns,
     buffers: Buffers,
@@ -245,8 +245,8 @@ impl Acceptor {
         }
     }
 
-    /// How long after a pin is gone a handshake may end that has begun with it, or with a ticket of
-    /// then: until then nobody's chain is taken for one that was verified.
+    /// Time after a pin's end within which a handshake may end that began with it, or with a
+    /// ticket of that time. Until it is over no chain is taken for one that was verified.
     fn unpinning_time(&self) -> Duration {
         pace::whole(self.handshake_timeout) + UNPINNING_GRACE
     }
@@ -319,7 +319,7 @@ impl Acceptor {
     }
 }
 
-/// What has been found out about a client.
+/// A client as its handshake has shown it.
 struct Vetted {
     credential: Credential,
     /// The device that its certificate stands for, where the devices file says so.

@@ -18,8 +18,8 @@ use crate::record::{DeviceId, DeviceMemory, Permit, StreamIndex};
 use budget::{Budget, Full};
 use devices::Devices;
 
-/// What a record is reckoned to cost beside its payload: itself, its headers, and its share of the
-/// buffers that its payload pins and that the sink's client makes. In bytes.
+/// Bytes that a record is reckoned at beside its payload: itself, its headers, and its share of the
+/// buffers that its payload pins and that the sink's client makes.
 pub const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 const _: () = assert!(

@@ -28,7 +28,7 @@ pub(crate) use spooled::{
     BATCHES_PER_QUOTA, SPOOL_BYTES_MIN, SPOOLED_BATCH_BYTES_MAX, SPOOLED_BATCH_RECORDS_MAX,
 };
 
-/// What is wrong with a configuration, a line for each fault.
+/// The faults of a configuration, a line for each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub(crate) struct ConfigErrors(pub Vec<String>);
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub device_id_sources: Vec<IdSource>,
     /// `None`: every device may speak.
     pub devices_file: Option<PathBuf>,
-    /// How long before its certificate expires a device is told so.
+    /// Time before its certificate's expiry from which a device is told of it.
     pub expiry_notice: Duration,
     pub streams: Vec<StreamConfig>,
     pub stream_access: Vec<StreamAccess>,
@@ -79,7 +79,7 @@ pub(crate) struct ListenConfig {
     pub handshake_timeout: Duration,
 }
 
-/// How many there may be at once.
+/// Bounds of connections and handshakes at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionsConfig {
     /// TCP and QUIC connections together.
@@ -114,7 +114,7 @@ pub(crate) enum TlsVersion {
     Tls13,
 }
 
-/// Where a device id may stand in a certificate.
+/// Field of a certificate that may hold the device id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdSource {
     SanUri,
@@ -146,14 +146,14 @@ pub(crate) struct StreamRules {
     pub file: PathBuf,
 }
 
-/// What is told of the fleet, and where.
+/// Settings of the fleet's events.
 #[derive(Clone, Debug)]
 pub(crate) struct EventsConfig {
     /// The stream's place in `FOREBAY_STREAMS`.
     pub stream: StreamIndex,
     /// The name of this gateway among its replicas, in characters that a URI needs not escape.
     pub replica: String,
-    /// How often each connection that sent is told of; `None`: not at all.
+    /// Time between two `usage` events of a connection that sent; `None` switches them off.
     pub usage_interval: Option<Duration>,
 }
 
@@ -300,7 +300,7 @@ pub enum AckMode {
     Queued,
 }
 
-/// Where a log of JSON lines goes.
+/// Target of a log of JSON lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JournalTarget {
     Stdout,
@@ -323,16 +323,16 @@ pub(crate) struct SpoolConfig {
     pub key_file: Option<PathBuf>,
 }
 
-/// What goes to disk.
+/// The records that go to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpoolMode {
-    /// What the sink cannot take.
+    /// Records that the sink cannot take.
     Overflow,
-    /// Everything, before it is answered.
+    /// Every record, before it is answered.
     Always,
 }
 
-/// What a spool does when its quota is used up.
+/// Behaviour of a spool whose quota is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     Reject,

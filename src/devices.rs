@@ -39,14 +39,14 @@ const GLOBS_MAX: usize = 10_000;
 /// The longest line, in bytes, with its end.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// What a device may do.
+/// Verdict on a device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     Denied,
     Allowed(Settings),
 }
 
-/// What the file holds a device to; where it is silent, the environment says it.
+/// Settings that the file gives a device; the environment gives those that it leaves out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     pub requests: Option<Quota>,

@@ -16,8 +16,7 @@ use std::path::Path;
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
-/// How a file is opened that may have to be created: whoever is not of the gateway's group does not
-/// read it.
+/// Options of a file that may have to be created; only the gateway's owner and group read it.
 pub(crate) fn new_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(FILE_MODE);
@@ -82,7 +81,7 @@ pub(crate) fn warn_of_other_readers(variable: &'static str, file: &Path) {
     }
 }
 
-/// Who reads a file beside its owner and the groups of this process.
+/// Names the readers of a file beside its owner and the groups of this process.
 fn other_readers(mode: u32, group: u32, own_groups: &[u32]) -> Option<&'static str> {
     const GROUP: u32 = 0o070;
     const WORLD: u32 = 0o007;

@@ -43,7 +43,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// What every worker makes its [`Reporter`] of. Clones share the room for events that wait.
+/// Source of every worker's [`Reporter`]. Clones share the room for events that wait.
 #[derive(Clone)]
 pub(crate) struct Events {
     stream: StreamIndex,
@@ -209,7 +209,7 @@ impl Reporter {
     }
 }
 
-/// How many times within the interval it is looked for usage that is due.
+/// Number of looks for usage that is due within an interval.
 fn looks_in(usage_interval: Duration) -> u32 {
     let looks = usage_interval.as_nanos() / LOOK_INTERVAL.as_nanos();
     u32::try_from(looks).unwrap_or(u32::MAX).max(1)

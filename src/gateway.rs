@@ -41,7 +41,7 @@ use reload::{Reloaded, Watch};
 use shutdown::Shutdown;
 use threads::Threads;
 
-/// Where a gateway is to be found that listens.
+/// The addresses of a gateway that listens.
 pub(crate) struct Bound {
     /// By devices.
     pub listen: SocketAddr,

@@ -51,7 +51,7 @@ const DNS_NAME: Tag = Tag(2);
 const URI: Tag = Tag(6);
 const IP_ADDRESS: Tag = Tag(7);
 
-/// Where in a certificate the device's id is looked for.
+/// Finder of the device id: the fields of a certificate to look at, in order.
 #[derive(Clone, Debug)]
 pub struct Identity {
     sources: Vec<IdSource>,

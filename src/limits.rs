@@ -81,7 +81,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// How long to wait until the same request would pass.
+    /// Time until the same request would pass.
     pub(crate) fn retry_after(&self) -> Duration {
         self.shortfall.retry_after
     }

@@ -40,7 +40,7 @@ pub struct Section {
     pub der: Vec<u8>,
 }
 
-/// What is wrong with a file, and in which line, counted from 1.
+/// Fault of a file, with its line, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
 pub struct PemError {
@@ -48,7 +48,7 @@ pub struct PemError {
     pub(crate) fault: Fault,
 }
 
-/// What can be wrong with a line, in words that have nothing of the file.
+/// Fault of a line, in words that hold nothing of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("a byte order mark: save the file as plain ASCII or UTF-8, without one")]

@@ -61,7 +61,7 @@ enum OnViolation {
     Tag,
 }
 
-/// What becomes of a record's headers in the sink.
+/// Fate of a record's headers in the sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SinkHeaders {
     Kept,
@@ -72,7 +72,7 @@ pub(crate) enum SinkHeaders {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     NotJson,
-    /// Where in the schema the keyword is that the record does not satisfy.
+    /// Place in the schema of the keyword that the record does not satisfy.
     SchemaViolation(Arc<str>),
     DeviceMismatch,
     /// It is longer than a record may be, once it has been edited.
@@ -96,7 +96,7 @@ impl Fault {
 pub struct Verdict {
     /// As it goes on.
     pub payload: Bytes,
-    /// Where in the schema the keyword is that the record does not satisfy, if it passes
+    /// Place in the schema of the keyword that the record does not satisfy, if it passes
     /// nevertheless.
     pub violation: Option<Arc<str>>,
 }

@@ -1,5 +1,5 @@
-//! What the gateway tells its operators: metrics, logs, the audit and access logs, the busiest
-//! devices, and the admin address that serves them.
+//! Everything that the gateway tells its operators: metrics, logs, the audit and access logs, the
+//! busiest devices, and the admin address that serves them.
 
 pub(crate) mod access;
 pub(crate) mod admin;

@@ -93,11 +93,11 @@ impl TlsError {
 pub(crate) struct Configs {
     pub tcp: Arc<ServerConfig>,
     pub quic: QuicConfigs,
-    /// What both ask about a client's certificate.
+    /// Verifier of client certificates that TCP and QUIC share.
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
-/// What a worker needs of the files, as they are now.
+/// A worker's handles of the files, as they are now.
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub configs: Arc<ArcSwap<Configs>>,

@@ -61,7 +61,7 @@ word! {
 }
 
 word! {
-    /// What the file holds that could not be reloaded.
+    /// Kind of a file that could not be reloaded.
     pub(crate) Reload {
         Certificate = "certificate",
         ClientCa = "client_ca",
@@ -83,7 +83,7 @@ word! {
 }
 
 word! {
-    /// How a handshake ended: accepted or resumed, or why it came to nothing.
+    /// Result of a handshake: accepted or resumed, or the reason of its failure.
     pub(crate) Handshake {
         Accepted = "accepted",
         Resumed = "resumed",

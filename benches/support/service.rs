@@ -94,7 +94,7 @@ const BATCH: BatchConfig = BatchConfig {
     linger: Duration::from_secs(1),
 };
 
-/// What takes the batches of a service to the null sink.
+/// Takes the batches of a service to the null sink.
 pub struct Null {
     batches: handover::Receiver<Batch>,
     health: Arc<Health>,
@@ -183,7 +183,7 @@ pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
     )
 }
 
-/// Who calls on a connection of this number.
+/// Makes the caller on a connection of this number.
 pub fn caller(service: &Service, number: usize) -> Caller {
     let gate = &service.ingest.gate;
     let (limits, now) = (&gate.limits, gate.clock.now());

@@ -71,9 +71,9 @@ impl Fault {
 /// Compares; records of one device are shown to it in the sink's order.
 pub(crate) struct Comparison {
     run: RunId,
-    /// What the ledger says, sorted by device and sequence.
+    /// Entries of the ledger, sorted by device and sequence.
     entries: Vec<Entry>,
-    /// How often each entry was found.
+    /// Times that each entry was found.
     found: Vec<u32>,
     /// The latest sequence that was found of each device.
     latest: HashMap<u32, u32>,
@@ -215,7 +215,7 @@ fn name((device, sequence): (u32, u32)) -> String {
     format!("{} #{sequence}", device_name(device))
 }
 
-/// What an audit has come to.
+/// Findings of an audit.
 struct Findings {
     run: RunId,
     requests: usize,

@@ -285,7 +285,7 @@ impl Meter {
         }
     }
 
-    /// What was used and done since the start.
+    /// Returns the time used and the requests made since the start.
     fn stop(self, bench: &Bench) -> Value {
         let now = Self::start(bench);
         let seconds = (now.at - self.at).as_secs_f64();

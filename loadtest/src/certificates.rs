@@ -111,7 +111,7 @@ impl Authority {
         Ok(certificates)
     }
 
-    /// What all threads have made, in any order, or the first error.
+    /// Makes them on so many threads; the order is any, an error is the first one.
     fn on_threads(&self, portions: &Portions, threads: usize) -> Result<Vec<Made>> {
         let work = || self.work(portions);
         std::thread::scope(|scope| {

@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Compare(Compare),
 }
 
-/// What is under test, and who speaks to it.
+/// The server under test, and the devices that speak to it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Server {
     /// https://HOST:PORT, with a path unless the default stream of Forebay is meant

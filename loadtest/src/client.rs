@@ -144,7 +144,7 @@ fn endpoint(source: SocketAddr, target: SocketAddr) -> Result<quinn::Endpoint> {
     Ok(quinn::Endpoint::new(config, None, socket, runtime)?)
 }
 
-/// What a request was answered.
+/// Answer to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub status: u16,

@@ -1,5 +1,5 @@
-//! How readings travel in a request: one as it is, or many as lines, encoded where that is asked for; and what an answer
-//! says of each.
+//! The envelope of readings in a request: one as it is, or many as lines, encoded where that is asked
+//! for; and the verdict of an answer on each.
 //!
 //! Devices of a fleet and the closed loops of `burn` use it. A body of many is NDJSON, for the path below that of one
 //! reading. Failure: an answer that has no verdicts is the same for all readings.
@@ -17,13 +17,13 @@ use serde::Deserialize;
 use crate::client::Answer;
 use crate::ledger::Status;
 
-/// What a gateway takes in one request at most.
+/// Records that a gateway takes in one request at most.
 pub(crate) const RECORDS_MAX: u32 = 10_000;
 
 /// The level of zstd that everybody uses.
 const ZSTD_LEVEL: i32 = 3;
 
-/// How a body is encoded.
+/// Content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Encoding {
     Gzip,
@@ -39,7 +39,7 @@ impl Encoding {
     }
 }
 
-/// What goes around the readings of a request.
+/// Envelope around the readings of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Envelope {
     /// Readings in a request; `None` is one, as it is.
@@ -77,7 +77,7 @@ impl Envelope {
         }
     }
 
-    /// What became of each reading.
+    /// Returns the outcome of each reading.
     pub(crate) fn statuses(&self, answer: &Answer) -> Vec<Status> {
         let count = self.count() as usize;
         let whole = Status(answer.status);

@@ -41,7 +41,7 @@ const LEAD: Duration = Duration::from_millis(500);
 /// The time that workers have to end, once the last answer must have come.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often hooks and counters are looked at.
+/// Time between two looks at hooks and counters.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Messages that wait for the conductor.
@@ -214,7 +214,7 @@ fn forward(stdout: ChildStdout, messages: &SyncSender<Message>) {
             return;
         }
     }
-    // Where nobody listens any more, the run is over.
+    // If nobody listens any more, the run is over.
     let _ = messages.send(Message::End);
 }
 

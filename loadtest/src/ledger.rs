@@ -1,4 +1,4 @@
-//! What the fleet remembers of every request, for the audit: a file of fixed records.
+//! The ledger of every request that the fleet made, for the audit: a file of fixed records.
 //!
 //! The conductor makes the file, every thread of every worker appends to it, the audit reads it
 //! whole. Format, little-endian: a head of 16 bytes (magic, run, 0), then records of 24 bytes:
@@ -28,7 +28,7 @@ const _: () = assert!(
     "one write appends whole records"
 );
 
-/// How a request ended.
+/// End of a request.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -70,7 +70,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What tells requests apart: device and sequence.
+    /// Returns the key that tells requests apart: device and sequence.
     pub(crate) fn key(&self) -> (u32, u32) {
         (self.device, self.sequence)
     }

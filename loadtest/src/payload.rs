@@ -1,5 +1,5 @@
-//! What devices send: JSON with readings that look real, the device, a sequence number, padded to
-//! one size.
+//! The payloads of devices: JSON with readings that look real, the device, a sequence number, padded
+//! to one size.
 //!
 //! The fleet renders it, the audit reads it back. A payload names its run, so that a sink may hold
 //! several runs. Invariant: every payload of a run has exactly the size that was asked for, and

@@ -1,5 +1,5 @@
-//! What /proc says about processes: CPU time and memory of the server, the generator's threads, the
-//! whole machine.
+//! Figures of processes from /proc: CPU time and memory of the server, of the generator's threads, of
+//! the whole machine.
 //!
 //! Times are in seconds of one core, sizes in bytes. What cannot be read (the process has ended, or
 //! belongs to somebody else) is `None` or left out.

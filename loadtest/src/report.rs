@@ -58,7 +58,7 @@ pub(crate) struct Machine {
     pub cpu: Option<String>,
 }
 
-/// What was asked for.
+/// Options of the run, as they were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Load {
@@ -80,7 +80,7 @@ pub(crate) struct Load {
     pub expect: u16,
 }
 
-/// What came before the run.
+/// Figures of the set-up before the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Setup {
@@ -136,7 +136,7 @@ pub(crate) struct Spoken {
     pub latency_histogram: Times,
 }
 
-/// What the audit of the sink has come to, as it writes it.
+/// Result of the sink's audit, as the audit writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Audited {
@@ -227,7 +227,7 @@ pub(crate) struct Verdict {
     pub fit: bool,
     /// Why the figures are not to be trusted; none: they are.
     pub reasons: Vec<String>,
-    /// What a reader should know, and does not spoil the figures.
+    /// Notes for the reader that do not spoil the figures.
     pub notes: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What a device does in a run beyond sending on time: when it joins, how much it sends, when it is
-//! cut off.
+//! Scenarios of a run, beyond sending on time: when a device joins, how much it sends, when it is cut
+//! off.
 //!
 //! A pure function from scenario and device to a [`Plan`]; the device's task follows it.
 
@@ -55,7 +55,7 @@ pub(crate) struct Break {
     pub new_certificate: bool,
 }
 
-/// What one device does.
+/// Plan of one device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub group: Group,
@@ -67,7 +67,7 @@ pub(crate) struct Plan {
     pub pace: Option<Pace>,
 }
 
-/// How long a run is, and how often a device sends in it.
+/// Length of a run, and the interval at which a device sends in it.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     pub interval: Duration,
@@ -89,7 +89,7 @@ impl Plan {
 }
 
 impl Scenario {
-    /// What a device does in a run; `share` is where it stands in the fleet, from 0 up to 1.
+    /// Draws a device's plan of a run; `share` is its place in the fleet, from 0 up to 1.
     pub(crate) fn plan(self, device: u32, share: f64, run: Run, random: &mut Random) -> Plan {
         debug_assert!((0.0..1.0).contains(&share), "a place in the fleet");
         let mut plan = Plan::steady(run.interval);

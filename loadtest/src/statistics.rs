@@ -1,4 +1,4 @@
-//! What was measured: counts and histograms that can be merged, and their form on the pipe between
+//! Measurements: counts and histograms that can be merged, and their form on the pipe between
 //! processes.
 //!
 //! Every thread of a worker fills a [`Tally`] and hands it over once a second; the conductor merges
@@ -107,7 +107,7 @@ pub(crate) struct Summary {
     pub max: u64,
 }
 
-/// What happened in a stretch of time.
+/// Counts of a stretch of time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub statuses: BTreeMap<Status, u64>,

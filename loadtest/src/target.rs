@@ -1,4 +1,4 @@
-//! What is under test: its address, and the request that it gets.
+//! The server under test: its address, and the request that it gets.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! How many connections and handshakes there may be, in all, from one source address, and of one
-//! device.
+//! The bounds of connections and handshakes: in all, from one source address, and of one device.
 //!
 //! All workers share one [`Capacity`]. TCP waits for its permits before it accepts any further, so
 //! that the process never runs out of file descriptors: what is too much waits in the kernel's
@@ -37,7 +36,7 @@ pub(crate) struct Capacity {
     devices: Arc<Seats>,
 }
 
-/// What one address has under way.
+/// Connections and handshakes that one address holds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     connections: usize,
@@ -73,7 +72,7 @@ impl Capacity {
 
     /// Waits for room for one more TCP connection, which is there already.
     pub(crate) async fn wait_for_tcp(&self) -> (ConnectionPermit, HandshakePermit) {
-        // What QUIC needs too is taken last: who waits for a file takes nothing of it.
+        // QUIC needs a place but no file: whoever waits for a file holds no place meanwhile.
         let file = wait(&self.files).await;
         let connection = wait(&self.connections).await;
         let handshake = wait(&self.handshakes).await;

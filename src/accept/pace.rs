@@ -1,4 +1,4 @@
-//! How long a handshake may take: in flights, for a slow link is slow at each of them.
+//! The time that a handshake may take: in flights, for a slow link is slow at each of them.
 //!
 //! A flight is what one side sends before it waits for the other. `accept` gives each flight the
 //! handshake time-out: the client must begin within one (its hello is right behind the packet that
@@ -25,7 +25,7 @@ const _: () = assert!(
     "who begins late may go on"
 );
 
-/// How long a handshake may take as a whole, of which it is not known when something arrives.
+/// Time of a whole handshake whose flights cannot be told apart.
 pub(crate) fn whole(flight: Duration) -> Duration {
     WHOLE_FLIGHTS * flight
 }

@@ -26,10 +26,10 @@ use crate::limits::AddressLimits;
 use crate::tls::{self, Note};
 use crate::words::{Handshake, Protocol};
 
-/// What a stream may send before it is read, in bytes.
+/// Bytes that a stream may send before they are read.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// What a connection may send before it is read, in bytes: quinn's own default has no bound.
+/// Bytes that a connection may send before they are read; quinn's own default has no bound.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
@@ -54,11 +54,11 @@ const CERTIFICATE_REQUIRED: u8 = 116;
 /// cost a hundredth of a core.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What closes connections gets this long to be sent. A client that is gone would have them stay
-/// for longer, for the case that it comes back: it is told then by a stateless reset.
+/// Time that CONNECTION_CLOSE has to be sent. A client that is gone would have its connection stay
+/// for longer, for the case that it comes back: a stateless reset tells it then.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
 
-/// How often it is looked whether a socket that nothing needs any more has been closed.
+/// Time between two looks at whether a socket that nothing needs any more has been closed.
 const SOCKET_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A worker's place among the UDP sockets of the port, which the gateway leaves when every worker
@@ -172,8 +172,8 @@ impl Acceptor {
         });
     }
 
-    /// What may begin its handshake. `unvalidated` has a clone for each one under way that has not
-    /// been validated.
+    /// Takes in a connection that may begin its handshake. `unvalidated` has a clone for each one
+    /// under way whose address has not been validated.
     fn take_in(&self, incoming: Incoming, unvalidated: &Rc<()>) -> Option<(Incoming, Permits)> {
         if !incoming.remote_address_validated() && Rc::strong_count(unvalidated) > UNVALIDATED_MAX {
             self.count(Handshake::Retry);
@@ -231,7 +231,7 @@ impl Acceptor {
         self.count(Handshake::Accepted);
         let connection = Connection::new(Protocol::H3, caller, &self.service);
         let connection = attended(connection, &self.service, is_resumed, chain.as_deref());
-        // What only a handshake needs is not kept for as long as the connection.
+        // Only the handshake needs the chain.
         drop(chain);
         Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
     }
@@ -241,7 +241,7 @@ impl Acceptor {
         incoming: Incoming,
         mut config: ServerConfig,
     ) -> Result<Shaken, Failed> {
-        // What rustls and quinn do not take was refused at start.
+        // A configuration that rustls or quinn does not take was refused at the start.
         let Ok((tls, note)) = self.trust.tls.configs.load().quic.config() else {
             incoming.refuse();
             return Err(Failed::new(Handshake::Protocol));
@@ -295,7 +295,7 @@ impl Acceptor {
 struct Shaken {
     quic: quinn::Connection,
     chain: Option<Vec<CertificateDer<'static>>>,
-    /// What has been found out about the client.
+    /// The client as the handshake has shown it.
     vetted: Vetted,
     /// The session is that of an earlier connection.
     is_resumed: bool,

@@ -23,16 +23,16 @@ use crate::limits::AddressLimits;
 use crate::tls::{self, PlainHttp, TlsStream};
 use crate::words::{Handshake, Protocol};
 
-/// How long accepting pauses when the system has no file descriptor or memory to give.
+/// Pause of accepting when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that are taken from a listener which closes: as many as the kernel may hold.
 pub(crate) const LISTENER_QUEUE_MAX: usize = 4096;
 
-/// How long a client that failed its handshake may take to read the alert and go.
+/// Time that a client whose handshake failed has to read the alert and go.
 const ALERT_GRACE: Duration = Duration::from_secs(1);
 
-/// What a client of HTTP/2 is told whose device has too many connections: SETTINGS, and GOAWAY with
+/// Answer to an HTTP/2 client whose device has too many connections: SETTINGS, and GOAWAY with
 /// ENHANCE_YOUR_CALM (RFC 9113 sections 3.4, 6.8 and 7). HTTP/1.1 has no words for it.
 const H2_CALM: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
 
@@ -41,8 +41,8 @@ const _: () = assert!(
     "two frame heads, and what GOAWAY says"
 );
 
-/// What a client is answered that speaks plain HTTP where TLS is spoken, as nginx does. Its problem
-/// is written out: no request is read.
+/// Answer to a client that speaks plain HTTP where TLS is spoken, as nginx gives it. The problem is
+/// written out, since no request is read.
 const TLS_REQUIRED: &str = "HTTP/1.1 400 Bad Request\r\n\
     content-type: application/problem+json\r\n\
     content-length: 182\r\n\

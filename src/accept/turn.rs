@@ -146,7 +146,7 @@ mod tests {
         assert!(most.get() <= 2, "{} steps before a request", most.get());
     }
 
-    /// Who gives up in the line, or in the middle of a step, leaves it to the others.
+    /// A waiter that gives up in the line, or in the middle of a step, leaves its turn to the others.
     #[tokio::test]
     async fn a_turn_that_is_not_wanted_any_more_is_the_next_ones() {
         let turns = Turns::default();

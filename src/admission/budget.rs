@@ -11,7 +11,7 @@ use crate::sync::{AtomicUsize, Ordering};
 /// A device's share is what the others leave, divided by this.
 pub(crate) const SHARE: usize = 8;
 
-/// What a permit would have to exceed to grow.
+/// The bound that a permit would exceed if it grew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     /// All records together hold as much as they may.
@@ -26,7 +26,7 @@ pub(crate) struct Budget {
     /// Leaked once a process: permits outlive everything that could own it.
     reserved_bytes: &'static AtomicUsize,
     bytes_max: usize,
-    /// What the largest record costs: a device may hold one whatever the others hold.
+    /// Bytes of the largest record; a device may hold one whatever the others hold.
     record_bytes_max: usize,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Devices {
 #[derive(Debug)]
 struct Part {
     memories: HashMap<DeviceId, DeviceMemory>,
-    /// How many there are when those that nobody shares are looked for.
+    /// Number of entries at which those without a connection are swept out.
     sweep_at: usize,
 }
 
@@ -47,7 +47,7 @@ impl Default for Devices {
 }
 
 impl Devices {
-    /// What the device holds: the same count for all of its connections.
+    /// Returns the count of what the device holds, the same one for all of its connections.
     pub(crate) fn memory(&self, device: &DeviceId) -> DeviceMemory {
         let part = self.hasher.hash_one(device) as usize % PARTS;
         let mut part = self.parts[part]

@@ -121,7 +121,7 @@ fn a_sink_that_is_away_and_a_gateway_in_a_hurry_shed() {
     );
 }
 
-/// What devices do to the budget.
+/// A step of a device that touches the budget.
 #[derive(Clone, Debug)]
 enum Step {
     /// A head of this device, with what it declares.

@@ -82,7 +82,7 @@ fn build(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is wrong with the files and folders, a line each.
+/// Lists the faults of files and folders, a line each.
 fn faults_of_files(config: &Config) -> Vec<String> {
     let mut faults = Vec::new();
     let mut look = |what: &str, looked: anyhow::Result<()>| {

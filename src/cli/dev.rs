@@ -87,7 +87,7 @@ fn local_names() -> [ServerName; 3] {
     ]
 }
 
-/// What a developer is told once the gateway listens.
+/// The lines that a developer reads once the gateway listens.
 struct Invitation {
     /// The options by which curl is the device, where the gateway takes the certificates made here.
     credentials: Option<String>,
@@ -147,7 +147,7 @@ fn url(bound: SocketAddr) -> String {
     format!("--resolve 'localhost:{port}:{ip}' https://localhost:{port}/v1/telemetry")
 }
 
-/// Where the readings of the default stream go.
+/// Names the place that the readings of the default stream go to.
 fn records(config: &Config) -> String {
     let target = &config.streams.first().expect("one at least").target;
     match &config.sink {

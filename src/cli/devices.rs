@@ -16,7 +16,7 @@ use crate::record::DeviceId;
 
 const FILE: &str = "FOREBAY_DEVICES_FILE";
 
-/// What a rule leaves to the environment.
+/// Word for a setting that a rule leaves to the environment.
 const ELSEWHERE: &str = "environment";
 
 pub(crate) fn command() -> Command {
@@ -97,7 +97,7 @@ fn not_an_id(text: &str) -> ExitCode {
     ))
 }
 
-/// What a device gets, and why.
+/// Explains what a device gets, and by which line.
 fn explained(devices: &Devices, asked: &str) -> String {
     let fingerprint = asked.strip_prefix("sha256:").and_then(Fingerprint::parse);
     let pin = fingerprint.and_then(|certificate| devices.pin(&certificate));

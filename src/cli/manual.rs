@@ -1,5 +1,4 @@
-//! What the program tells about itself: the contract of the wire, completions for shells, man
-//! pages.
+//! The program's own manual: the contract of the wire, completions for shells, man pages.
 //!
 //! Packages are made with these, so that none of them is written by hand or kept beside the code.
 

@@ -1,4 +1,4 @@
-//! What the machine allows this process, for defaults that follow from it.
+//! The machine's limits for this process, from which defaults follow.
 //!
 //! `raw` asks for the values of variables that are not set, `cli` raises the limit of open files
 //! before. Nothing here fails: where the system does not say, a small machine is assumed.
@@ -127,8 +127,9 @@ fn groups_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<
     limits.min()
 }
 
-/// Where the limits of a line's group stand, up to the root: in a container the path may be the
-/// host's, and only the root be there. `0::/path` is cgroup v2, `4:memory:/path` v1 (cgroups(7)).
+/// Lists the files with the limits of a line's group, up to the root: in a container the path may
+/// be the host's, and only the root exist. `0::/path` is cgroup v2, `4:memory:/path` v1
+/// (cgroups(7)).
 fn limit_files(line: &str) -> Option<impl Iterator<Item = PathBuf>> {
     let (_, group) = line.split_once(':')?;
     let (controllers, path) = group.split_once(':')?;

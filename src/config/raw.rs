@@ -1,4 +1,4 @@
-//! What was written, and where: variables and flags before they are understood.
+//! Variables and flags as they were written, with their sources, before they are understood.
 //!
 //! Flags win over the environment, that over what `forebay dev` presets, that over defaults.
 //! `resolve` asks for values by name, `forebay check` prints all of them. A `FOREBAY_*` name that
@@ -12,7 +12,7 @@ use super::host;
 use super::value;
 use super::variables::{Default, KAFKA_PREFIX, VARIABLES, Variable, nearest};
 
-/// Where a value came from. A flag wins over the environment, and that over what a command presets.
+/// Source of a value. A flag wins over the environment, and that over a command's preset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Default,

@@ -16,7 +16,7 @@ pub(crate) const BODY_BYTES_LIMIT: usize = 10 << 20;
 /// The most devices: their buckets fit into 8 GiB.
 const DEVICES_LIMIT: usize = 100_000_000;
 
-/// What goes with a body in the memory budget, which must hold one of the largest.
+/// Bytes that go with a body in the memory budget, which must hold one of the largest.
 pub(crate) const MEMORY_HEADROOM_BYTES: usize = 4096;
 
 /// Reads values one by one and keeps the faults.
@@ -105,7 +105,7 @@ impl Reader<'_> {
 }
 
 impl Config {
-    /// What the values mean, or everything that is wrong with them.
+    /// Resolves the values, or says everything that is wrong with them.
     pub(crate) fn resolve(raw: &Raw) -> Result<Self, ConfigErrors> {
         let mut reader = Reader {
             raw,

@@ -1,4 +1,4 @@
-//! What a spool can take at once, and whether the batches fit it.
+//! The bounds of what a spool takes at once, and whether the batches fit them.
 //!
 //! The spool asserts that these bounds fit its format; a configuration is held against them before
 //! anything is opened.

@@ -176,8 +176,8 @@ fn a_fault_names_the_variable_the_value_and_an_example() {
     );
 }
 
-/// What the spool would refuse for ever is refused at the start; without a spool there is no such
-/// bound.
+/// A batch that the spool would refuse for ever is refused at the start; without a spool there is
+/// no such bound.
 #[test]
 fn batches_that_no_spool_takes_are_a_fault() {
     let spool = ("FOREBAY_SPOOL_DIR", "/var/spool/forebay");
@@ -426,7 +426,7 @@ fn what_check_shows_can_be_set() {
         Some((name.to_owned(), value.to_owned()))
     });
     let (mut again, config) = (Config::load(set, []).unwrap(), load(&[], &[]).unwrap());
-    // Where each value comes from is another matter.
+    // The sources of the values differ.
     again.described.clone_from(&config.described);
     assert_eq!(format!("{again:?}"), format!("{config:?}"));
 }

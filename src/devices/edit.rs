@@ -11,7 +11,7 @@ use super::rule;
 /// Begins a comment that keeps the settings of a device which is denied.
 const WAS: &str = "# was: ";
 
-/// What is to become of a device.
+/// Change of a device's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Allow,
@@ -85,7 +85,7 @@ struct OwnRule<'a> {
     /// The blanks between the keyword and the id.
     gap: &'a str,
     id: &'a str,
-    /// What stands between the id and the comment, blanks included.
+    /// Text between the id and the comment, blanks included.
     middle: &'a str,
     comment: &'a [u8],
     end: &'a [u8],

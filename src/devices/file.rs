@@ -44,7 +44,7 @@ impl DevicesFile {
         })
     }
 
-    /// What is in force, now and from then on.
+    /// Subscribes to the table in force, now and after each change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Devices>> {
         self.devices.subscribe()
     }

@@ -1,8 +1,8 @@
 //! Putting an edited devices file in the place of the old one, in one step.
 //!
-//! Whoever edits holds a lock on the file that is there; as a rename puts another file in its place,
-//! it is then looked whether the locked one is still that. The new file has the owner, the group and
-//! the mode of the old one, and is on disk before it has its name. Failure leaves the old file.
+//! An edit locks the file; as a rename puts another file in its place, the edit then looks whether
+//! the locked one still has the name. The new file has the owner, the group and the mode of the old
+//! one, and is on disk before it has its name. Failure leaves the old file.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use super::read::{read_text, unreadable};
 use crate::durable::sync_folder;
 use crate::record::DeviceId;
 
-/// How long an edit waits for others, each of which takes as long as a disk needs to sync a file.
+/// Time that an edit waits for others, each of which takes as long as a disk needs to sync a file.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);

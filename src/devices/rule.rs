@@ -13,7 +13,7 @@ use super::{Fingerprint, Settings};
 use crate::config::{Quota, value};
 use crate::record;
 
-/// What a line says.
+/// The rule that a line states.
 #[derive(Debug, PartialEq)]
 pub(super) enum Rule<'a> {
     Exact(&'a str, Action),
@@ -22,7 +22,7 @@ pub(super) enum Rule<'a> {
     Default(Action),
 }
 
-/// What a rule does to whom it names.
+/// Effect of a rule on the devices that it names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
     Deny,
@@ -37,7 +37,7 @@ pub(super) struct Pinned<'a> {
     pub settings: Settings,
 }
 
-/// What is wrong with a line.
+/// Fault of a line, with the word at fault.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub word: String,

@@ -17,7 +17,7 @@ use actions::{ActionIndex, Actions};
 use exact::ExactRules;
 use pins::Pins;
 
-/// What the file says, all together.
+/// Table of all rules of the file.
 #[derive(Debug, Default)]
 pub struct Devices {
     edition: u64,
@@ -54,7 +54,7 @@ pub struct Pin<'a> {
     pub line: u32,
 }
 
-/// Where the file says what a device gets; lines count from 1.
+/// Line or default that decides what a device gets; lines count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Exact {
@@ -70,7 +70,7 @@ pub enum Source {
     Silence,
 }
 
-/// How many rules there are of each kind.
+/// Number of rules of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub exact: usize,
@@ -184,7 +184,7 @@ impl Devices {
         self.pins.of(id)
     }
 
-    /// What a device may do that goes by an id.
+    /// Returns what the device of an id may do, and the line that says so.
     pub fn verdict(&self, id: &str) -> (Verdict, Source) {
         let (action, source) = self.find(id);
         match self.actions.get(action) {
@@ -193,7 +193,7 @@ impl Devices {
         }
     }
 
-    /// What a device may do that goes by an id and has shown a certificate.
+    /// Returns what the device of an id may do that has shown a certificate.
     pub fn verdict_of(&self, certificate: &Fingerprint, id: &str) -> Verdict {
         match (self.verdict(id).0, self.pin(certificate)) {
             (Verdict::Allowed(of_id), Some(pin)) => Verdict::Allowed(pin.settings.or(&of_id)),

@@ -280,7 +280,7 @@ fn a_rule_is_turned_round_where_it_stands() {
             "# one\ndeny b\ndeny  a # was: rate=1/2 # two\n",
         ),
         ("deny a\nallow a\n", Allow, "allow a\n"),
-        // What deny cannot say is mended.
+        // Settings on `deny`, which are a fault, become a comment.
         ("deny a rate=1/2\n", Deny, "deny a # was: rate=1/2\n"),
     ] {
         assert_eq!(edited(text, "a", change), says, "{text}");

@@ -1,7 +1,8 @@
 //! One gateway a folder: an flock on `.forebay.lock`, which the kernel gives back when its process
 //! ends.
 //!
-//! Whoever writes in the folder holds it. The file says who has it, for the one that is refused.
+//! The process that writes in the folder holds the lock. The file names the holder for a process
+//! that is refused.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Write};

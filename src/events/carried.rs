@@ -12,7 +12,7 @@ use crate::record::DeviceId;
 /// Devices of one worker whose usage waits to be told, at most: some 4 MiB.
 pub(super) const DEVICES_CARRIED_MAX: usize = 16_384;
 
-/// What waits to be told.
+/// Usage that waits for room to be told.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
     of_devices: BTreeMap<DeviceId, Usage>,

@@ -39,7 +39,7 @@ impl Opening<'_> {
     }
 }
 
-/// What has happened.
+/// An event of the fleet, with its data.
 pub(super) enum Event<'a> {
     Connected(&'a Opening<'a>),
     Disconnected {
@@ -109,7 +109,7 @@ impl Event<'_> {
     }
 }
 
-/// What is said of every event.
+/// The attributes that every event has.
 pub(super) struct Envelope<'a> {
     pub id: &'a RecordId,
     pub source: &'a str,
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(enclosed(&Event::Usage(&usage), Some("a"))["data"], data);
     }
 
-    /// Whoever shows a certificate that nobody has signed writes what he likes.
+    /// A certificate that nobody has signed may hold a serial number of any length.
     #[test]
     fn a_serial_number_is_cut() {
         let long = Serial(&[0xff; 4000]).to_string();

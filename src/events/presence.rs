@@ -23,7 +23,7 @@ pub(super) struct Account {
     not_after: Timestamp,
     opened_at: Instant,
     counts: Cell<Counts>,
-    /// What has been told by usage events, and until when.
+    /// Counts that usage events have told, and the end of their time.
     told: Cell<Counts>,
     told_until: Cell<Timestamp>,
     news: Cell<News>,
@@ -31,7 +31,7 @@ pub(super) struct Account {
     is_expiry_noted: Cell<bool>,
 }
 
-/// What has come to light and was not told yet.
+/// News of a connection that no event has told yet.
 #[derive(Clone, Copy, Default)]
 struct News {
     /// The bucket that refused last, and how many refusals are to be told.
@@ -58,7 +58,7 @@ impl Account {
         &self.device
     }
 
-    /// What was not told by a usage event yet; `None` where that is nothing.
+    /// Returns the usage that no event has told yet; `None` where there is none.
     fn untold(&self) -> Option<Usage> {
         let counts = self.counts.get().since(&self.told.get());
         let from = self.told_until.get();

@@ -9,7 +9,7 @@ use crate::record::Permit;
 /// back within a second while its stream is away for four.
 pub(super) const EVENTS_WAITING_MAX: usize = 8192;
 
-/// What an event is reckoned at, in bytes: all that one may have of the longest names, and what goes
+/// Bytes that an event is reckoned at: with the longest names that it may have, and with what goes
 /// with it in memory.
 const EVENT_BYTES: usize = 2048;
 

@@ -1,4 +1,4 @@
-//! What is told when there is room, when there is none, and when there is some again.
+//! Events while there is room, while there is none, and when there is some again.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -71,7 +71,7 @@ impl Bench {
         })
     }
 
-    /// What has been posted and was not delivered; after it there is room for as much again.
+    /// Takes the events that were posted and not delivered; there is room for as many again.
     fn deliver(&mut self) -> Vec<Told> {
         self.reporter.batcher.send_posted();
         let mut all = Vec::new();
@@ -208,7 +208,7 @@ fn what_is_carried_is_told_at_the_end() {
     assert_eq!(kinds(&bench.deliver()), ["connected", "usage"]);
 }
 
-/// What happens to connections and to room, in any order.
+/// A step of connections or of room; steps come in any order.
 #[derive(Clone, Debug)]
 enum Step {
     Open(u8),

@@ -1,4 +1,4 @@
-//! What was sent, and what became of it, counted.
+//! Counts of the requests that a connection sent: accepted, refused, bytes.
 
 use crate::record::Timestamp;
 
@@ -30,7 +30,7 @@ impl Counts {
         }
     }
 
-    /// What has been counted since it was `before`.
+    /// Returns the counts since they were `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         debug_assert!(self.accepted >= before.accepted && self.refused >= before.refused);
         Self {
@@ -41,7 +41,7 @@ impl Counts {
     }
 }
 
-/// What was counted from one time to another.
+/// Counts of a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Usage {
     pub from: Timestamp,

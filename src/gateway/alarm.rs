@@ -21,7 +21,7 @@ use crate::spool;
 /// spool.
 const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, file::THREAD, spool::THREAD];
 
-/// Where delivery and the sink's client have their tasks.
+/// Name of the thread that runs delivery and the tasks of the sink's client.
 pub(crate) const SINK_THREAD: &str = "forebay-sink";
 
 /// Tells that something has ended without which the gateway cannot go on: it drains then, and its
@@ -84,7 +84,7 @@ impl Alarm {
     }
 
     fn tell(&self, what: &'static str) {
-        // Where one has been told already, another one is no news.
+        // The first alarm starts the drain; a further one changes nothing.
         let _ = self.ended.try_send(what);
     }
 

@@ -23,7 +23,7 @@ use crate::sink::{Sink, SinkError, SinkOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::words::Reload;
 
-/// How long the sink may take for its first answer until the gateway listens without it.
+/// Time that the sink has for its first answer before the gateway listens without it.
 const FIRST_ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Returns once the sink is open and found fit, or has not said so in time: then it is waited for,
@@ -55,7 +55,7 @@ pub(crate) fn start(
     Ok(DeliveryThread { handle, promised })
 }
 
-/// What the thread is given to make its delivery of.
+/// The parts of which the thread makes its delivery.
 struct Parts {
     backlog: Option<Backlog>,
     sink: SinkConfig,

@@ -8,7 +8,7 @@ use crate::record::Timestamp;
 
 const DAY_MILLIS: u64 = 86_400_000;
 
-/// How near an end is.
+/// Nearness of an end; the log speaks once at each step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Nearness {
     #[default]
@@ -18,7 +18,7 @@ enum Nearness {
     Past,
 }
 
-/// What ends, and what it means when it has.
+/// The kinds of files that end, and what an end means for the gateway.
 const ENDING: [(&str, &str); 3] = [
     (
         "the server's certificate (FOREBAY_TLS_CERT)",
@@ -34,7 +34,7 @@ const ENDING: [(&str, &str); 3] = [
     ),
 ];
 
-/// How near each end was when it was last told.
+/// Nearness of each end when the log told it last.
 #[derive(Debug, Default)]
 pub(crate) struct Warned([Nearness; ENDING.len()]);
 

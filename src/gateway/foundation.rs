@@ -1,5 +1,5 @@
-//! What every thread of the gateway stands on: health, the gate, what observes them, and the
-//! phases.
+//! The foundation that every thread of the gateway stands on: health, the gate, the observers, and
+//! the phases.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Foundation {
         })
     }
 
-    /// What the admin address tells about.
+    /// Gathers the state that the admin address tells.
     pub(crate) fn status(&self) -> Arc<Status> {
         Arc::new(Status {
             health: self.health.clone(),

@@ -1,5 +1,5 @@
-//! What the main thread does beside the workers: it answers the admin address, looks at files,
-//! waits for signals, and speaks with systemd.
+//! The main thread beside the workers: it answers the admin address, looks at files, waits for
+//! signals, and speaks with systemd.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::telemetry::admin::{self, Status};
 use crate::telemetry::audit::Event;
 use crate::telemetry::observers::Observers;
 
-/// What the main thread works with.
+/// The parts that the main thread works with.
 pub(crate) struct Front {
     doors: Doors,
     watch: Watch,

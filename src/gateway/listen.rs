@@ -32,15 +32,15 @@ const UDP_RECEIVE_BYTES: usize = 512 * 1024;
 /// Asked of the kernel for what each UDP socket sends, in bytes: a burst of answers to all devices.
 const UDP_SEND_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many ports are tried when the kernel picks one, until TCP and UDP can both have it.
+/// Ports that are tried when the kernel picks one, until TCP and UDP can both have it.
 const PORT_TRIES: usize = 16;
 
-/// Where the gateway is to be found, and what the main thread holds of that.
+/// The bound addresses, and the sockets that the main thread holds.
 pub(crate) struct Doors {
-    /// Where devices find it.
+    /// Address that devices connect to.
     pub listen: SocketAddr,
     pub places: Places,
-    /// Where its operators find it.
+    /// Listener of the admin address.
     pub admin: TcpListener,
 }
 
@@ -78,7 +78,7 @@ fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bind().map_err(|error| cannot_listen("FOREBAY_ADMIN_LISTEN", address, error))
 }
 
-/// What keeps the gateway from listening, and what to do about it.
+/// Says what keeps the gateway from listening, and what to do about it.
 fn cannot_listen(variable: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse if variable == "FOREBAY_LISTEN" => {

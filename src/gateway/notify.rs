@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::telemetry::admin::Status;
 
-/// How often the status is told where there is no watchdog.
+/// Time between two tellings of the status where there is no watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells systemd, where it wants to know; clones tell the same.
@@ -80,7 +80,7 @@ fn open(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
         .ok()
 }
 
-/// How long systemd waits for a beat, where it does.
+/// Time that systemd waits for a beat; `None` where it has no watchdog for this service.
 fn watchdog() -> Option<Duration> {
     let micros: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     (micros > 0).then(|| Duration::from_micros(micros))

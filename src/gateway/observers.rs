@@ -64,7 +64,7 @@ fn metrics(config: &Config, gate: &Gate) -> Metrics {
     Metrics::new(config.listen.workers.get(), &streams, gauges)
 }
 
-/// How much is taken of what there is.
+/// Gauges of what is taken of each bound.
 fn taken(gate: &Gate) -> [ProbedGauge; 2] {
     let (limits, admission) = (gate.limits.clone(), gate.admission.clone());
     [
@@ -81,7 +81,7 @@ fn taken(gate: &Gate) -> [ProbedGauge; 2] {
     ]
 }
 
-/// How much there is; each is told by the variable that sets it.
+/// Gauges of the bounds, each with the variable that sets it.
 fn bounds(config: &Config) -> [ProbedGauge; 4] {
     let bound = |name, variable, value: usize| ProbedGauge {
         name,

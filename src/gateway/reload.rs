@@ -29,7 +29,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 const _: () = assert!(LOOK_INTERVAL.as_secs() < 5);
 
-/// What is made of files, and made anew when they change.
+/// Everything that is made of files, and made anew when they change.
 pub(crate) struct Reloaded {
     pub tls: Reloader,
     pub devices: DevicesWatch,
@@ -52,7 +52,7 @@ pub(crate) fn rules(config: &Config, foundation: &Foundation) -> anyhow::Result<
     files.map_err(|error| anyhow!("{}: {error}", rules::VARIABLE))
 }
 
-/// What a look at all files has found.
+/// Changes that a look at all files has found.
 #[derive(Default)]
 struct Changes {
     tls: Vec<Change>,

@@ -1,9 +1,9 @@
 //! From the first signal to the exit code: the gateway's side of the
 //! [`lifecycle`](crate::lifecycle).
 //!
-//! What asks the gateway to end is a signal, or the [alarm](super::alarm). Each phase has a bound
-//! in time, so the process ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before
-//! it, and [`HURRY_TIMEOUT`] after it.
+//! A signal or the [alarm](super::alarm) asks the gateway to end. Each phase has a bound in time, so
+//! the process ends whatever its threads do: the drain's own, [`CLOSE_TIMEOUT`] before it, and
+//! [`HURRY_TIMEOUT`] after it.
 
 use std::future::Future;
 use std::io;
@@ -27,8 +27,8 @@ const _: () = assert!(worker::HURRY_TIMEOUT.as_millis() < HURRY_TIMEOUT.as_milli
 /// Far more than workers need to close their listeners.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the end of the gateway is steered by: its phases, the barriers that others pass on the way,
-/// and the alarm.
+/// Steers the end of the gateway: it advances the phases, waits at the barriers between them, and
+/// listens for the alarm.
 pub(crate) struct Shutdown {
     lifecycle: Lifecycle,
     /// Has a token of each TCP listener that is open.

@@ -1,5 +1,5 @@
-//! What the log tells of a start, beside what each room tells: which program it is, where readings
-//! go, what bounds them, when what the files hold ends, and when it is ready.
+//! The log's story of a start, beside the lines of each room: version and features, where readings
+//! go, their limits, when certificates and lists end, and when the gateway is ready.
 //!
 //! The gateway calls it once. Nothing here fails, and no line has a secret.
 
@@ -12,10 +12,10 @@ use crate::config::{Config, LimitsConfig, Quota, SinkConfig, StreamConfig};
 use crate::telemetry::admin::Status;
 use crate::tls::Reloader;
 
-/// How often it is looked whether the gateway is ready, until it is.
+/// Time between two looks at whether the gateway is ready, until it is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the program was built with.
+/// Features that the program was built with.
 const FEATURES: [(&str, bool); 4] = [
     ("kafka", cfg!(feature = "kafka")),
     ("kinesis", cfg!(feature = "kinesis")),

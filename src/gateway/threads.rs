@@ -10,7 +10,7 @@ use tokio::time::interval;
 use super::alarm::Alarm;
 use crate::delivery::Promised;
 
-/// How often the threads are looked at while the gateway drains.
+/// Time between two looks at the threads while the gateway drains.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Gives the number of records that a worker has answered and left behind.
@@ -19,11 +19,11 @@ pub(crate) type WorkerThread = JoinHandle<io::Result<usize>>;
 /// The thread of delivery.
 pub(crate) struct DeliveryThread {
     pub handle: JoinHandle<()>,
-    /// What it has taken over and not made safe.
+    /// Records that delivery has taken over and not made safe.
     pub promised: Promised,
 }
 
-/// What has to end before the process may.
+/// The threads that have to end before the process may.
 pub(crate) struct Threads {
     pub workers: Vec<WorkerThread>,
     pub delivery: DeliveryThread,
@@ -82,7 +82,7 @@ impl Threads {
     }
 }
 
-/// How many records a worker has answered and left behind; `None` when it did not end well.
+/// Number of records that a worker has answered and left behind; `None` when it did not end well.
 fn left_behind(worker: WorkerThread) -> Option<usize> {
     if !worker.is_finished() {
         tracing::error!("a worker did not end in time");

@@ -61,7 +61,7 @@ fn spawn(
     })
 }
 
-/// What every worker is built of. `port` is the one that they listen on.
+/// Draws the blueprint that every worker is built from; `port` is the one that they listen on.
 pub(crate) fn blueprint(
     config: &Config,
     foundation: &Foundation,

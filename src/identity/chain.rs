@@ -1,5 +1,5 @@
-//! Who vouches for a certificate: the authorities of the bundle, what a CRL is asked about, and
-//! what may sign one.
+//! Chains of certificates: the authorities that vouch for one, the links that a CRL is asked about,
+//! and the certificates that may sign a CRL.
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,8 +36,8 @@ pub struct Link {
     pub anchors: Box<[AuthorityId]>,
 }
 
-/// What a chain that ends with an authority depends on: its name, its key and what names it is held
-/// to. A certificate that is renewed with the same three is the same authority.
+/// Identity of an authority that a chain ends with: its name, its key and its name constraints. A
+/// certificate that is renewed with the same three is the same authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthorityId([u8; 32]);
 
@@ -282,8 +282,8 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     }
 }
 
-/// How a CRL names the certificate. Distribution points that cannot be read are as none: no list of
-/// a partition speaks for such a certificate.
+/// Makes the link by which a CRL names the certificate. Distribution points that cannot be read
+/// count as none: no list of a partition speaks for such a certificate.
 pub(super) fn link(certificate: &X509Certificate) -> Link {
     let extension = certificate.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
     let points = match extension {

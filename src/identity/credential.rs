@@ -5,7 +5,7 @@ use super::{IdentityError, Link, Signed, chain, timestamp};
 use crate::devices::{Devices, Fingerprint};
 use crate::record::{DeviceId, Timestamp};
 
-/// What a connection has shown, and what is asked about it for as long as it lives.
+/// Credential that a connection has shown; it is checked again for as long as the connection lives.
 #[derive(Clone, Debug)]
 pub struct Credential {
     /// The fingerprint of the leaf.
@@ -13,7 +13,7 @@ pub struct Credential {
     pub vouched: Vouched,
 }
 
-/// What vouches for a leaf.
+/// Voucher of a leaf.
 #[derive(Clone, Debug)]
 pub enum Vouched {
     /// Its chain: the certificates that a list of revoked ones is asked about, from the leaf up.

@@ -174,7 +174,7 @@ impl<'a> Extension<'a> {
     }
 }
 
-/// What the extensions of a list say.
+/// The extensions of a list.
 #[derive(Default)]
 struct Extensions {
     number: Option<Box<[u8]>>,

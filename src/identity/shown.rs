@@ -1,4 +1,4 @@
-//! What a certificate says of itself, for the audit log: whose it is, who signed it, and for when.
+//! The fields of a certificate for the audit log, as it states them: subject, issuer, dates.
 //!
 //! Nobody has verified it: `tls` asks for certificates that it refuses, and `accept` writes them
 //! down. The names are the client's own text, so they are cut to [`NAME_CHARACTERS_MAX`], and what
@@ -10,7 +10,7 @@ use crate::record::Timestamp;
 /// The most of a name that is shown.
 const NAME_CHARACTERS_MAX: usize = 200;
 
-/// What a certificate says of itself.
+/// Fields of a certificate, as it states them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShownCertificate {
     /// The serial number's content octets in DER.

@@ -1,5 +1,5 @@
-//! What X.509 signs: a certificate or a CRL, the name of the algorithm, and the signature; and the
-//! key that made it.
+//! Signed structures of X.509: a certificate or a CRL, the name of the algorithm, and the signature;
+//! and the key that made it.
 //!
 //! Nothing is verified here: `tls` has the algorithms.
 
@@ -11,7 +11,7 @@ use super::der::{Element, only, take};
 /// Something signed, in parts that lie in its DER.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
-    /// What the signature is over.
+    /// Bytes that the signature is over.
     pub content: &'a [u8],
     /// The content of the AlgorithmIdentifier.
     pub algorithm: &'a [u8],

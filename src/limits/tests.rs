@@ -1,5 +1,5 @@
-//! What the buckets and their table promise. Outside their files, which `tests/loom_limits.rs`
-//! compiles against loom.
+//! Tests of the buckets and their table. They stand outside their files, which
+//! `tests/loom_limits.rs` compiles against loom.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;

@@ -31,12 +31,12 @@ const FILL_NS_MAX: f64 = (1_u64 << 62) as f64;
 pub struct Rule {
     /// Nanoseconds in which one token refills; 0 when the limit is off.
     ns_per_token: f64,
-    /// How far ahead of now the bucket's instant may lie, in nanoseconds.
+    /// Nanoseconds by which the bucket's instant may lie ahead of now.
     tolerance_ns: u64,
     burst: u64,
 }
 
-/// What a bucket lacks that refused, and what a reply says about it
+/// Shortfall of a bucket that refused, and the figures for a reply's `RateLimit`
 /// (draft-ietf-httpapi-ratelimit-headers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortfall {

@@ -1,6 +1,6 @@
-//! What a section of a PEM file holds, by its label.
+//! Kinds of a PEM file's sections, by their labels.
 
-/// What a section holds. A label that is not known is never kept: it may be anything.
+/// Kind of a section. An unknown label is never kept: it may be anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `CERTIFICATE`, and `X509 CERTIFICATE` as old programs wrote it.
@@ -41,7 +41,7 @@ impl Kind {
         )
     }
 
-    /// What it is, with its article.
+    /// Names the kind, with its article.
     pub fn name(self) -> &'static str {
         match self {
             Self::Certificate => "a certificate",

@@ -4,7 +4,7 @@ const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
-/// What a line is, blanks around it taken off.
+/// Kind of a line, blanks around it taken off.
 pub(crate) enum Line<'a> {
     Begin {
         label: &'a [u8],
@@ -33,7 +33,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// How much of a text stands before the next END: no more base64 than that is in its section.
+/// Counts the bytes before the next END: the section has no more base64 than that.
 pub(crate) fn bytes_to_end(text: &[u8]) -> usize {
     memchr::memmem::find(text, END).unwrap_or(0)
 }

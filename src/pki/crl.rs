@@ -52,7 +52,7 @@ fn serial_number(digits: &str) -> Option<BigUint> {
     fits.then_some(number)
 }
 
-/// What a CRL says.
+/// Content of a CRL.
 struct CrlContent {
     number: BigUint,
     /// The certificates that are revoked, and since when.

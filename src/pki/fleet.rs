@@ -14,7 +14,7 @@ pub(crate) const FLEET_DEVICES_MAX: u32 = 1_000_000;
 /// The digits that a number has at least.
 const DIGITS: usize = 6;
 
-/// What a fleet has come to.
+/// Counts of a fleet's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fleet {
     pub made: u32,
@@ -53,7 +53,7 @@ impl Authority {
         })
     }
 
-    /// How many were made: 1 or 0.
+    /// Issues the certificate where it is missing; returns the number made, 1 or 0.
     fn issue_missing(&self, id: &DeviceId, days: Days) -> Result<u32, PkiError> {
         if self.folder.device(id).exists() {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! What stands in each kind of certificate: names, usages, validity.
+//! The profile of each kind of certificate: names, usages, validity.
 //!
 //! The profiles follow RFC 5280, and `certs/README.md` describes them to those who bring their own.
 
@@ -49,7 +49,7 @@ impl Days {
     }
 }
 
-/// What clients may call a server.
+/// Name by which clients may call a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerName {
     /// Its first label may be `*`.
@@ -189,7 +189,7 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// What all profiles share: a leaf that may sign for itself.
+/// Makes the parameters that all profiles share: a leaf that may sign for itself.
 fn params(common_name: Option<&str>, days: Days) -> CertificateParams {
     let mut params = CertificateParams::default();
     let now = ASN1Time::now().to_datetime();

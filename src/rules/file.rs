@@ -61,7 +61,7 @@ pub(super) fn read(
 struct Reader<'f> {
     file: &'f Path,
     text: &'f str,
-    /// Where the files are that it names.
+    /// Folder of the files that it names.
     folder: &'f Path,
     sources: &'f Arc<Sources>,
 }

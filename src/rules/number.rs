@@ -1,4 +1,4 @@
-//! What a schema asks of a number, answered from its own text.
+//! Numbers as a schema judges them, by their own text.
 //!
 //! A number has as many digits as its device likes. Whether it is an integer is answered exactly;
 //! where a schema compares, it is the nearest double, as JSON Schema has it, but never an infinity

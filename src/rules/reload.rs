@@ -31,7 +31,7 @@ struct Watched {
     sources: Arc<Sources>,
 }
 
-/// What a look at the files has found.
+/// Change that a look at the files has found.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Other rules are in force.
@@ -73,7 +73,7 @@ impl Files {
         })
     }
 
-    /// What workers ask.
+    /// Returns the rulebook that workers ask.
     pub(crate) fn rulebook(&self) -> Rulebook {
         self.rulebook.clone()
     }

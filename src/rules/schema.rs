@@ -48,8 +48,8 @@ impl Schema {
         told.map(Self).map_err(fault)
     }
 
-    /// Where in the schema the record is at fault: the evaluation path of the first keyword that
-    /// it does not satisfy.
+    /// Finds the place in the schema at which the record is at fault: the evaluation path of the
+    /// first keyword that it does not satisfy.
     pub(super) fn violation(&self, record: &Value<'_>) -> Option<Arc<str>> {
         if self.0.is_valid(record) {
             return None;

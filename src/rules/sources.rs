@@ -1,8 +1,8 @@
 //! The files that rules are made of: the rules file, its schema, what that refers to, and keys.
 //!
 //! Each is stamped before it is read, so that what is written meanwhile is seen by the next look.
-//! Where one of them has changed while the others were read, the rules made of them are a mixture
-//! that nobody wrote.
+//! If one of them changes while the others are read, the rules made of them are a mixture that
+//! nobody wrote.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! What becomes of a record, by rules as they stand in files.
+//! Records judged by rules as they stand in files.
 
 use std::fs;
 

@@ -54,14 +54,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// after ten seconds by default. Who watches has as long for each second's news.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long accepting pauses when the system has no file descriptor or memory to give.
+/// Pause of accepting when the system has no file descriptor or memory to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Asked of the kernel for what each connection has been sent and has not taken, in bytes: so many
 /// seconds of the live page that a watcher who takes nothing is soon found out.
 pub(crate) const SEND_BYTES: usize = 16 * 1024;
 
-/// What the admin address tells about.
+/// State of the gateway that the admin address tells.
 pub(crate) struct Status {
     pub health: Arc<Health>,
     pub phases: Phases,

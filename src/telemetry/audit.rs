@@ -29,7 +29,7 @@ use recent::Recent;
 /// The most lines of one kind in one second.
 const PER_SECOND_MAX: u32 = 100;
 
-/// What has happened.
+/// An event of the audit log, with its fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event<'a> {
     Started {
@@ -96,17 +96,17 @@ pub(crate) enum Event<'a> {
     },
 }
 
-/// Who is at the other end of a connection.
+/// The client at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer<'a> {
     pub address: IpAddr,
-    /// What is spoken, or the transport where nothing has been yet.
+    /// Protocol that is spoken, or the transport where nothing has been spoken yet.
     pub protocol: &'static str,
     /// `None` where the certificate names no device.
     pub device: Option<&'a str>,
 }
 
-/// What a certificate that was refused says of itself. Nobody has verified it.
+/// Fields of a certificate that was refused, as it states them; nothing of them is verified.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Certificate<'a> {
     pub serial: &'a [u8],
@@ -134,7 +134,8 @@ const KINDS: [&str; 13] = [
     "reload-failed",
 ];
 
-/// What has happened: the last events, and the log of all, where there is one. Clones are the same.
+/// Recorder of events: it keeps the last ones, and writes all of them to the log where one is set.
+/// Clones share it.
 #[derive(Clone)]
 pub(crate) struct Audit(Arc<Recorder>);
 
@@ -218,8 +219,7 @@ fn summary(windows: &Windows) -> Vec<String> {
     lines
 }
 
-/// How many of a kind there were in a second, and how many have been left out since that was last
-/// said.
+/// Count of one kind's events within a second, and of those left out since the log last said so.
 #[derive(Default)]
 struct Window {
     /// The second in the upper half, the count in the lower one.
@@ -321,7 +321,7 @@ impl Fields {
         self.of(peer.address, peer.protocol, peer.device)
     }
 
-    /// What a certificate says of itself, where there is one. Its dates stand beside the line's own.
+    /// Adds a certificate's fields, where one was sent. Its dates stand beside the line's own time.
     fn certificate(&mut self, certificate: Option<Certificate<'_>>) -> &mut Self {
         let Some(certificate) = certificate else {
             return self;

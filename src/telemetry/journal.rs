@@ -35,7 +35,7 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct Journal(Arc<WriterHandle>);
 
-/// What it takes to write to the log's thread.
+/// Handle of the thread that writes the log.
 struct WriterHandle {
     queue: SyncSender<Message>,
     losses: Arc<Losses>,
@@ -129,7 +129,7 @@ impl Fields {
         self.raw(name, serde_json::Value::from(value))
     }
 
-    /// Who it was: without a device where the certificate names none.
+    /// Names the client: address, protocol, and the device where its certificate names one.
     pub(crate) fn of(
         &mut self,
         address: IpAddr,
@@ -156,7 +156,7 @@ impl Fields {
     }
 }
 
-/// What happened, and when, in RFC 3339.
+/// Writes one line: the time in RFC 3339, the event, its fields.
 pub(crate) fn line(now: jiff::Timestamp, event: &str, fields: &Fields) -> String {
     let Fields(fields) = fields;
     let line = format!("{{\"at\":\"{now:.3}\",\"event\":\"{event}\"{fields}}}\n");

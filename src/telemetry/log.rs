@@ -23,7 +23,7 @@ use tracing_subscriber::reload::Handle;
 
 use crate::config::LogConfig;
 
-/// What is wrong with the filter, or with starting.
+/// The log cannot start, or its filter cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("it is empty; write a level, like info, or off")]

@@ -60,7 +60,7 @@ pub struct Metrics {
     sink_up: Vec<Gauge>,
     partitions_away: Vec<Gauge>,
     in_flight_batches: Gauge,
-    /// What the files that are read again say.
+    /// State of the files that are read again.
     files: FileMetrics,
     rejected: RejectedRecords,
     events: EventMetrics,
@@ -152,32 +152,32 @@ impl Metrics {
         self.workers[index].clone()
     }
 
-    /// What a worker counts of records that are not what their stream takes.
+    /// Counter of records that the rules of their stream reject; every worker has a clone.
     pub(crate) fn rejected(&self) -> RejectedRecords {
         self.rejected.clone()
     }
 
-    /// What is counted of the fleet's events.
+    /// Metrics of the fleet's events.
     pub(crate) fn events(&self) -> EventMetrics {
         self.events.clone()
     }
 
-    /// What the spool counts.
+    /// Metrics of the spool.
     pub fn spool(&self) -> SpoolMetrics {
         self.spool.clone()
     }
 
-    /// What the audit log counts.
+    /// Metrics of the audit log.
     pub(crate) fn audit(&self) -> JournalMetrics {
         self.audit.clone()
     }
 
-    /// What the access log counts.
+    /// Metrics of the access log.
     pub(crate) fn access(&self) -> JournalMetrics {
         self.access.clone()
     }
 
-    /// What the live page counts of its watchers.
+    /// Metrics of the live page's watchers.
     pub(crate) fn watchers(&self) -> &WatcherMetrics {
         &self.watchers
     }
@@ -222,7 +222,7 @@ impl Metrics {
         self.in_flight_batches.set(batches as f64);
     }
 
-    /// What is counted of the files that are read again while the gateway runs.
+    /// Metrics of the files that are read again while the gateway runs.
     pub(crate) fn files(&self) -> &FileMetrics {
         &self.files
     }

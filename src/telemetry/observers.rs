@@ -1,5 +1,5 @@
-//! What watches the gateway, together: metrics, the audit and access logs, spans, and the count of
-//! the busiest devices.
+//! The observers of the gateway, together: metrics, the audit and access logs, spans, and the count
+//! of the busiest devices.
 //!
 //! `gateway` opens them before anything that they watch, gives each worker its share
 //! ([`WorkerObservers`]), and stops them last. Nobody waits for any of them: what cannot be written

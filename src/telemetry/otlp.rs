@@ -35,7 +35,7 @@ const SNAPSHOT_LIFETIME: Duration = Duration::from_millis(500);
 /// At the end of the process, what waits gets this long to be sent.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What exports; clones are the same.
+/// Exporter of spans and metrics; clones share it.
 #[derive(Clone)]
 pub(crate) struct Otlp {
     spans: Option<SdkTracerProvider>,
@@ -110,8 +110,8 @@ fn metric_provider(
     Ok(provider)
 }
 
-/// What the spans and metrics are of, as `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; the service is `forebay` where they
-/// do not.
+/// Describes the service that spans and metrics belong to, by `OTEL_SERVICE_NAME` and
+/// `OTEL_RESOURCE_ATTRIBUTES`; its name is `forebay` where they give none.
 fn resource() -> Resource {
     let names_it = |name: &str, what: &str| env::var(name).is_ok_and(|set| set.contains(what));
     let is_named =

@@ -31,7 +31,7 @@ const QUEUE_MAX: usize = 8192;
 
 const _: () = assert!(DEVICES_MAX.is_power_of_two(), "a sketch wants it so");
 
-/// How often they are gathered.
+/// Time between two gatherings of the workers' counts.
 pub(crate) const GATHER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The length of a window.
@@ -41,7 +41,7 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// have gathered.
 const ANSWERS_PER_TALLY: u32 = 16;
 
-/// How many answers there were of two kinds: accepted and refused.
+/// Answers of two kinds: accepted and refused.
 type Counts = [u32; 2];
 
 /// The counts of all connections; clones are the same.

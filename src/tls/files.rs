@@ -23,12 +23,12 @@ pub(crate) const CRL: &str = "FOREBAY_TLS_CRL";
 /// A certificate or a CRL of a file.
 pub(crate) struct Found {
     pub der: Vec<u8>,
-    /// Where its section begins; `None` for a file that is DER.
+    /// Line at which its section begins; `None` for a file that is DER.
     line: Option<usize>,
 }
 
 impl Found {
-    /// What is wrong with it, and where.
+    /// Says what is wrong with it, and in which file and line.
     pub(crate) fn fault(&self, reason: &str) -> String {
         match self.line {
             Some(line) => format!("line {line}: {reason}"),

@@ -15,7 +15,7 @@ use super::files::{self, CERT};
 use crate::config::TlsConfig;
 use crate::identity::{self, IdentityError, ServerCertificate};
 
-/// What the files of certificates and keys hold.
+/// Server certificates with their keys, as the files hold them.
 pub(crate) struct Pair {
     pub resolver: Arc<Pairs>,
     /// The names of all certificates, and the earliest end.

@@ -1,4 +1,4 @@
-//! What QUIC's handshakes are made with: a configuration for each of them, whose verifier notes the
+//! The configurations of QUIC's handshakes: one for each of them, whose verifier notes the
 //! certificate that it refuses.
 //!
 //! quinn tells of a failed handshake no more than its alert, and by then another one may have

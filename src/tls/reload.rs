@@ -47,7 +47,7 @@ pub(crate) struct Reloader {
     revocation: watch::Sender<Arc<Revocation>>,
 }
 
-/// What a look at the files has found.
+/// Change that a look at the files has found.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// The server presents another certificate.
@@ -86,7 +86,7 @@ impl Reloader {
         })
     }
 
-    /// What workers take.
+    /// The handles that workers take.
     pub(crate) fn tls(&self) -> Tls {
         Tls {
             configs: self.configs.clone(),
@@ -138,7 +138,7 @@ impl Reloader {
     }
 }
 
-/// What the files held when they were last good, and what it takes to load them again.
+/// The files' contents when they were last good, and the means to load them again.
 struct Loaded {
     config: TlsConfig,
     provider: Arc<CryptoProvider>,
@@ -269,8 +269,8 @@ impl<T> Watched<T> {
     }
 }
 
-/// What encrypts session tickets, and the sessions of clients of TLS 1.2 that know no tickets. A
-/// session of TCP is not resumed on QUIC.
+/// Keys of session tickets, and the sessions of TLS 1.2 clients that know no tickets. A session of
+/// TCP is not resumed on QUIC.
 struct Tickets {
     tcp: Arc<dyn ProducesTickets>,
     quic: Arc<dyn ProducesTickets>,

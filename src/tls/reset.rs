@@ -1,5 +1,5 @@
-//! What stateless resets of QUIC are made of: a secret that is the same one after a restart (RFC
-//! 9000 section 10.3.2).
+//! The secret of QUIC's stateless resets, which is the same one after a restart (RFC 9000 section
+//! 10.3.2).
 //!
 //! A gateway that was killed has lost its connections, and answers what comes on them by a token
 //! that the client was given when it connected: so the client knows at once, and need not wait for
@@ -16,10 +16,10 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use super::TlsError;
 use super::files::{self, KEY};
 
-/// What is derived here, and in which way.
+/// Label of the derivation: purpose and version.
 const PURPOSE: &[u8] = b"forebay stateless reset 1";
 
-/// Where Linux tells the host's name. Where it does not, there is none to tell hosts apart by.
+/// File in which Linux tells the host's name; without it hosts are not told apart.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The secret of all workers.

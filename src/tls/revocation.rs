@@ -1,12 +1,12 @@
-//! Who may still speak: the authorities of the bundle and all CRLs as one table, asked by issuer
-//! and serial number.
+//! Revocation: the authorities of the bundle and all CRLs as one table, asked by issuer and serial
+//! number.
 //!
 //! Built when the files are loaded and never changed; the verifier asks it for each full handshake,
 //! `accept` for each connection, also a resumed one, and `http` for each live connection when a new
 //! table comes. Asking is a hash and a binary search in packed serial numbers; memory is their
 //! bytes, 16 MB for a million of 16 bytes.
 //!
-//! What is asked about is every certificate of a chain that might vouch for the leaf, but for
+//! The table is asked about every certificate of a chain that might vouch for the leaf, but for
 //! authorities of the bundle, and which of those the chain ends with. One that is taken out of the
 //! bundle, or that another one revoked, vouches for nobody, from then on and on connections that
 //! live. A certificate that any list of its issuer names is revoked. Whether it is known not to be
@@ -31,7 +31,7 @@ type Name = Box<[u8]>;
 /// The key of an authority: SubjectPublicKeyInfo in DER.
 type KeyInfo = Box<[u8]>;
 
-/// What the bundle and the lists say, all together.
+/// Table of the bundle's authorities and of all lists.
 #[derive(Debug, Default)]
 pub struct Revocation {
     is_on: bool,
@@ -43,7 +43,7 @@ pub struct Revocation {
     distrusted: HashSet<Name>,
 }
 
-/// What the lists of one issuer say.
+/// The lists of one issuer.
 #[derive(Debug, Default)]
 struct Issuer {
     /// A set for each list, and one for all of them once they are all there.
@@ -61,7 +61,7 @@ struct List {
     file: Box<Path>,
 }
 
-/// What is known of a certificate and of the authorities that vouch for it.
+/// Revocation status of a certificate, and of the authorities that vouch for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Good,
@@ -72,7 +72,7 @@ pub enum Status {
     Outdated,
 }
 
-/// What the lists know of one certificate, beside whether they name it.
+/// Knowledge that the lists have of one certificate, beside whether they name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Knowledge {
     Current,
@@ -221,8 +221,8 @@ impl Revocation {
         }
     }
 
-    /// What is to be asked about for a chain of certificates in DER, the leaf first, which has been
-    /// verified; nothing where nobody asks.
+    /// Gathers the links to ask about of a verified chain in DER, the leaf first; there are none
+    /// where revocation is off.
     pub(crate) fn links<'a>(
         &self,
         chain: impl IntoIterator<Item = &'a [u8]>,
@@ -233,7 +233,7 @@ impl Revocation {
         }
     }
 
-    /// What is known of a chain.
+    /// Looks up the status of a chain.
     pub fn status(&self, chain: &[Link], now: Timestamp) -> Status {
         if self.is_revoked(chain) {
             return Status::Revoked;
@@ -307,13 +307,13 @@ impl Revocation {
         anchors.any(|id| bundle.contains(id))
     }
 
-    /// How many certificates the lists name.
+    /// Number of certificates that the lists name.
     pub fn revoked_len(&self) -> usize {
         let sets = self.issuers.values().flat_map(|issuer| &issuer.revoked);
         sets.map(Serials::len).sum()
     }
 
-    /// How many lists speak only for certificates that name the same place.
+    /// Number of lists that speak only for certificates that name the same distribution point.
     pub fn partitions(&self) -> usize {
         let lists = self.issuers.values().flat_map(|issuer| &issuer.lists);
         lists.filter(|list| list.scope.is_partition()).count()

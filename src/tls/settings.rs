@@ -1,5 +1,5 @@
-//! What all configurations of rustls have in common: a client certificate is required, and a ticket
-//! resumes its session.
+//! The settings that all configurations of rustls have in common: a client certificate is required,
+//! and a ticket resumes its session.
 //!
 //! [`reload`](super::reload) makes that of TCP with it whenever the files have changed,
 //! [`quic`](super::quic) one for each handshake. Failure: versions that the provider has no cipher
@@ -18,7 +18,7 @@ use super::verifier::Verifier;
 /// round of encryption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
-/// What the configurations of TCP, or of QUIC, are made with, whatever the files say.
+/// Settings that the configurations of TCP, or of QUIC, have whatever the files say.
 pub(super) struct Settings {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: Versions,

@@ -152,7 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// How many bytes of a message may wait for the rest of it.
+    /// Bytes of a message that may wait for the rest of it.
     fn partial_bytes_max(&self) -> usize {
         // The version is chosen once there is a hello.
         match self.tls.protocol_version() {
@@ -161,7 +161,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
-    /// How many bytes may be read next; an error for a message without end.
+    /// Bytes that may be read next; an error for a message without end.
     fn room_bytes(&self) -> io::Result<usize> {
         let room = self.partial_bytes_max().saturating_sub(self.partial.len());
         if room == 0 {
@@ -189,7 +189,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp)));
         }
         let taken = self.take_in(&mut incoming[..end], |_, _| ());
-        // What rustls says by itself: its part of the handshake, a new key, an alert.
+        // rustls sends by itself: its part of the handshake, a new key, an alert.
         let sent = self.poll_send(context);
         self.partial = incoming[taken.map_err(broken)?..end].to_vec();
         let _ = sent?;

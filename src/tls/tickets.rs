@@ -104,11 +104,11 @@ fn is_new(known: &[Arc<[u8]>], certificate: &[u8]) -> bool {
         && !known.iter().any(|known| **known == *certificate)
 }
 
-/// Where in a text a known certificate stands.
+/// Place in a text at which a known certificate stands.
 struct Reference {
     /// Its place in the table.
     place: usize,
-    /// Where in the text it begins.
+    /// Offset in the text at which it begins.
     at: usize,
 }
 

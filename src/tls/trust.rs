@@ -24,7 +24,7 @@ use crate::devices::Devices;
 use crate::identity::{self, Authority, Crl, PublicKey, Signed};
 use crate::record::Timestamp;
 
-/// How far an authority's clock may be ahead of the gateway's.
+/// Time by which an authority's clock may be ahead of the gateway's.
 const CLOCK_SKEW_MILLIS: u64 = 300_000;
 
 /// The authorities that name devices, and what they revoked.
@@ -100,7 +100,7 @@ fn where_chains_end(found: Vec<Found>, may_end: &[bool]) -> Vec<CertificateDer<'
     authorities
 }
 
-/// What verifies all but revocation.
+/// Makes the verifier of everything but revocation.
 fn chain_verifier(
     authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,

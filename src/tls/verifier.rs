@@ -1,4 +1,4 @@
-//! What rustls asks of a client's certificate: its chain, by webpki, and then revocation.
+//! The verifier of client certificates that rustls asks: the chain, by webpki, and then revocation.
 //!
 //! A certificate that the devices file pins needs no chain. Its dates hold, a list of its own
 //! authority may revoke it, and its holder proves possession of its key as anybody does.
@@ -30,14 +30,14 @@ thread_local! {
     static REFUSED: RefCell<Option<Refused>> = const { RefCell::new(None) };
 }
 
-/// What the verifier of one handshake was asked, and has found.
+/// Findings of one handshake's verifier.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     refused: OnceLock<Refused>,
     has_verified: AtomicBool,
 }
 
-/// What a handshake's verifier notes of it.
+/// The findings of a handshake, shared by its verifier and its acceptor.
 pub(crate) type Note = Arc<Findings>;
 
 impl Findings {
@@ -83,7 +83,7 @@ pub(crate) fn take_refused(error: &Error) -> Option<Refused> {
 pub(crate) struct Verifier {
     pub chains: Arc<dyn ClientCertVerifier>,
     pub revocation: Arc<Revocation>,
-    /// Where the certificate is noted that is refused; `None`: on the thread.
+    /// Note that a refused certificate is written to; `None` stands for the thread's own.
     pub note: Option<Note>,
     /// The pins in force.
     pub devices: watch::Receiver<Arc<Devices>>,
@@ -153,7 +153,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// What is known of a chain that has been verified.
+    /// Looks up the revocation status of a chain that has been verified.
     fn status(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -26,7 +26,7 @@ fn entry(device: u32, sequence: u32, status: u16) -> Entry {
     }
 }
 
-/// What a sink holds: the device that the gateway names, and the payload.
+/// Records that a sink holds: the device that the gateway names, and the payload.
 type Sink = Vec<(String, Vec<u8>)>;
 
 fn sink_of(entries: &[Entry]) -> Sink {

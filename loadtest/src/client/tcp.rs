@@ -50,7 +50,7 @@ pub(crate) async fn connect_h1(
         .max_buf_size(H1_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
-    // What ends a connection, its requests see.
+    // A connection's requests see what ends it.
     tokio::task::spawn_local(async move { drop(driver.await) });
     Ok(Connection::H1(H1 {
         sender,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// How a body is sent that comes in pieces: one now, and the next one after a pause.
+/// Pace of a body that comes in pieces: one now, and the next one after a pause.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub piece_bytes: usize,

@@ -1,4 +1,4 @@
-//! What the devices of one thread share: how to connect, what to send, where to count.
+//! The crew of one thread: its devices share the connector, the payload and the counts.
 //!
 //! Not shared with other threads. Once a second the counts leave the thread as a [`Snapshot`].
 
@@ -22,7 +22,7 @@ use crate::target::Tls;
 /// Different errors that a thread tells; the counts hold all.
 const COMPLAINTS_MAX: usize = 5;
 
-/// What the devices of one thread share.
+/// The parts that the devices of one thread share.
 pub(crate) struct Crew {
     pub options: Arc<Fleet>,
     pub authority: Arc<Authority>,

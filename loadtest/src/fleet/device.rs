@@ -33,7 +33,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BACKOFF_FIRST.as_millis() <= BACKOFF_MAX.as_millis());
 
-/// How long connections are held after the run, so that its last second sees all of them.
+/// Time that connections are held after the run, so that its last second sees all of them.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// A device of the fleet, with what it has left to do.
@@ -50,7 +50,7 @@ pub(crate) struct Device {
     connection: Option<Connection>,
 }
 
-/// What became of a request and its readings.
+/// Outcome of a request and its readings.
 struct Sent {
     status: Status,
     /// The digest of each payload, 0 without a ledger, and what became of it.

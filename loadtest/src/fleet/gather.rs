@@ -58,13 +58,13 @@ impl OpenSecond {
     }
 }
 
-/// What all workers have counted so far.
+/// Counts of all workers so far.
 pub(crate) struct Gathered {
     slots: u32,
     open: BTreeMap<u32, OpenSecond>,
     /// Closed seconds as the report shows them.
     pub seconds: Vec<Second>,
-    /// What was counted before the run.
+    /// Counts from before the run.
     pub setup: Tally,
     pub groups: [Tally; Group::COUNT],
     /// The same counts, by what was spoken.
@@ -72,7 +72,7 @@ pub(crate) struct Gathered {
     pub certificates: u64,
     pub certificate_seconds: f64,
     pub setup_seconds: f64,
-    /// What went wrong in the generator.
+    /// Faults of the generator.
     pub faults: Vec<String>,
 }
 

@@ -45,7 +45,7 @@ fn weaknesses(total: &Tally, usage: &Usage) -> Vec<String> {
     weaknesses
 }
 
-/// What a reader should know, and does not spoil the figures.
+/// Gathers notes for the reader that do not spoil the figures.
 fn notes(total: &Tally, setup: &Tally, usage: &Usage) -> Vec<String> {
     let mut notes = Vec::new();
     if usage.machine_idle < IDLE_MIN && usage.seconds > 0.0 {

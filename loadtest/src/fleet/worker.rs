@@ -33,7 +33,7 @@ use crate::target::{Target, Tls};
 /// Lines on their way to stdout.
 const LINES_MAX: usize = 1024;
 
-/// What all threads of the process share.
+/// The parts that all threads of the process share.
 struct Process {
     options: Arc<Fleet>,
     authority: Arc<Authority>,
@@ -133,7 +133,7 @@ impl Process {
         Ok(())
     }
 
-    /// What the devices of one thread share.
+    /// Makes the parts that the devices of one thread share.
     fn crew(&self) -> Result<Crew> {
         let options = &self.options;
         let sources = Sources {

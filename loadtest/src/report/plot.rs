@@ -15,7 +15,8 @@ const BOTTOM: f64 = 28.0;
 
 const COLUMNS_MAX: usize = 440;
 
-/// What a plot is drawn on: its text is as large on each, so a narrow window has one of its own.
+/// Sheet that a plot is drawn on. Its text is as large on each, so a narrow window has one of its
+/// own.
 #[derive(Clone, Copy)]
 struct Sheet {
     class: &'static str,
@@ -68,11 +69,11 @@ pub(crate) struct Plot<'a> {
     /// Values with what stands below them; empty: seconds.
     pub x_labels: &'a [(f64, &'a str)],
     pub series: Vec<Series>,
-    /// What happened in the run: times with a text.
+    /// Events of the run: times with a text.
     pub events: &'a [(f64, String)],
 }
 
-/// Where values lie on a sheet.
+/// Axes that place values on a sheet.
 struct Axes {
     sheet: Sheet,
     x: (f64, f64),
@@ -128,7 +129,7 @@ impl Plot<'_> {
         )
     }
 
-    /// What the sheet shows, from the bottom up.
+    /// Draws the sheet from the bottom up.
     fn drawing(&self, sheet: Sheet) -> String {
         let thin = self.series.iter().map(|series| thinned(&series.points));
         let own: Vec<Line> = thin.collect();

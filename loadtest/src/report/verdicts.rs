@@ -54,7 +54,7 @@ pub(super) fn band(report: &Report, title: &str) -> String {
     )
 }
 
-/// What was lost outweighs how fast it was.
+/// Judges the run in a word; a lost reading outweighs any speed.
 fn word(report: &Report) -> Word {
     match &report.audit {
         Some(audited) if !audited.good => NOT_GOOD,

@@ -1,4 +1,4 @@
-//! How many connections each device has.
+//! The count of each device's connections.
 //!
 //! `accept` takes a seat once the handshake has said which device it is, and keeps it for as long
 //! as it serves. A device that reconnects without end, or whose key is a thief's, gets no more than

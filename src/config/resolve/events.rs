@@ -1,4 +1,4 @@
-//! What is told of the fleet, and where.
+//! The settings of the fleet's events.
 
 use super::*;
 

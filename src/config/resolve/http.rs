@@ -1,4 +1,4 @@
-//! What requests may have: bodies, records, codings, and the time for them.
+//! The settings of requests: bodies, records, codings, and their time-outs.
 
 use super::{BODY_BYTES_LIMIT, MEMORY_HEADROOM_BYTES, Reader};
 use crate::config::{Config, ContentEncodings, HttpConfig, value};

@@ -1,4 +1,4 @@
-//! Where the gateway listens, how many may connect, and by which files it knows itself and devices.
+//! The settings of listening: addresses, bounds of connections, and the files of TLS.
 
 use super::*;
 

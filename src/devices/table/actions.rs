@@ -1,4 +1,4 @@
-//! What rules do, each kept once: a fleet has many devices, and few ways to treat them.
+//! The effects of rules, each kept once: a fleet has many devices, and few ways to treat them.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 

@@ -51,7 +51,7 @@ impl ExactRules {
         Ok(())
     }
 
-    /// What the rule of an id does, and its line.
+    /// Finds the effect of an id's rule, and its line.
     pub(super) fn find(&self, id: &str) -> Option<(ActionIndex, u32)> {
         if self.rules.is_empty() {
             return None;

@@ -18,7 +18,7 @@ const _: () = assert!(DEVICE_ID_CHARS_MAX <= u8::MAX as usize);
 #[derive(Clone, Copy, Debug)]
 struct PinRule {
     certificate: Fingerprint,
-    /// Where in the text of all ids its id begins.
+    /// Offset of its id in the text of all ids.
     id_at: u32,
     settings: ActionIndex,
     line: u32,
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<PinRule>() <= 48);
 pub(super) struct Pins {
     pins: Vec<PinRule>,
     index: HashTable<u32>,
-    /// Whoever makes certificates may choose how their fingerprints begin.
+    /// Seed of the hash: makers of certificates may choose how their fingerprints begin.
     secret: RandomState,
     /// The ids, one after the other.
     ids: String,

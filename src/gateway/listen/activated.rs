@@ -22,7 +22,8 @@ const FIRST: i32 = 3;
 /// A listener and a UDP socket: no unit of ours passes more.
 const PASSED_MAX: i32 = 2;
 
-/// What was passed to this process, if anything was. `FOREBAY_LISTEN` counts for nothing then.
+/// Takes the sockets that systemd passed to this process, if it passed any; `FOREBAY_LISTEN` is
+/// ignored then.
 pub(crate) fn take(config: &ListenConfig) -> anyhow::Result<Option<(SocketAddr, Vec<Sockets>)>> {
     let number = |name: &str| {
         std::env::var(name)

@@ -1,4 +1,4 @@
-//! What a rules file may say.
+//! Rules files, good and faulty.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What is JSON here.
+//! Texts that are JSON here, and texts that are not.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What the admin address answers, by path.
+//! The answers of the admin address, by path.
 //!
 //! Invariant: [`PATHS`] are all that there is, and what [`host`] guards is answered to nobody who
 //! asks by a name of his own.
@@ -18,7 +18,7 @@ use super::live::{Live, Stream, WATCHERS_MAX};
 use super::{Status, files, host};
 use crate::telemetry::log;
 
-/// What may be asked for, beside the [`files`] of the page.
+/// The paths that exist beside the [`files`] of the page.
 const PATHS: [&str; 10] = [
     "/",
     "/live",
@@ -32,10 +32,10 @@ const PATHS: [&str; 10] = [
     "/debug/top",
 ];
 
-/// Where the live page hears what there is to show.
+/// Path of the server-sent events that the live page shows.
 const LIVE: &str = "/live";
 
-/// Where the log's filter is told, and changed.
+/// Path that tells the log's filter (GET) and changes it (PUT).
 const LOG: &str = "/debug/log";
 
 /// An answer is whole, or goes on for as long as somebody watches.
@@ -130,7 +130,7 @@ fn is_ready(status: &Status) -> Answer {
     }
 }
 
-/// What is answered to somebody who asks for the head only, and does not watch.
+/// Answers a HEAD for the stream of events, which makes no watcher.
 fn head_of_stream() -> Answer {
     let mut response = text(StatusCode::OK, String::new());
     set_event_stream(&mut response);

@@ -19,7 +19,7 @@ use super::CONNECTION_TIMEOUT;
 /// The most connections at once.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 
-/// How far a connection is: the less it has asked for, the sooner it gives way.
+/// Progress of a connection; the less it has asked for, the sooner it gives way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     Silent,

@@ -42,8 +42,8 @@ const fn file(path: &'static str, content_type: &'static str, text: &'static str
     }
 }
 
-/// What a browser is told of each file: where it may load from, that it is what it says, that it is
-/// nobody's frame, and that another version may be there tomorrow.
+/// Header fields of each file. They tell the browser to load from this origin only, to trust the
+/// content type, to show the page in no frame, and to ask again for each visit.
 const GUARDS: [(HeaderName, &str); 5] = [
     (CONTENT_SECURITY_POLICY, "default-src 'self'"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -11,7 +11,7 @@ use http::request::Parts;
 
 use super::files;
 
-/// What somebody is told who asks by another name.
+/// Body of the 421 for a `Host` that is neither an IP address nor `localhost`.
 pub(super) const ADVICE: &str = "the live page, its stream and /debug are answered to who asks by \
     an IP address or as localhost: forward a port, and open http://localhost:PORT/\n";
 

@@ -1,4 +1,4 @@
-//! What the live page is told, once a second, as server-sent events.
+//! The server-sent events that the live page gets once a second.
 //!
 //! One task makes a frame a second for all who watch, and ends when the last has gone: a gateway at
 //! which nobody looks pays nothing. Watchers share the newest frame and have no queue: who is late
@@ -32,7 +32,7 @@ pub(super) const WATCHERS_MAX: usize = 16;
 
 const _: () = assert!(WATCHERS_MAX < CONNECTIONS_MAX, "some are left for probes");
 
-/// How often there is a frame.
+/// Time between two frames.
 const FRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 type Next = Result<Frame<Bytes>, Infallible>;
@@ -90,7 +90,7 @@ impl Live {
     }
 }
 
-/// What a watcher takes from, and where it sits.
+/// A watcher's end of the frames, and the seat that it holds while it watches.
 type Watcher = (watch::Receiver<Bytes>, Rc<Seat>);
 
 /// Waits for a watcher's next frame; the last one has been taken when another is asked for.

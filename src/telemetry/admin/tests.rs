@@ -13,7 +13,7 @@ use crate::lifecycle::Lifecycle;
 use crate::record::StreamIndex;
 use crate::telemetry::metrics::ProbedGauge;
 
-/// What a test changes about the gateway.
+/// State of the gateway that a test changes.
 struct State {
     health: Arc<Health>,
     lifecycle: Lifecycle,
@@ -194,8 +194,8 @@ fn who_has_asked_keeps_its_place_before_those_who_have_not() {
     });
 }
 
-/// What the page is made of is answered to no name that somebody else may have chosen; a probe's
-/// answer is.
+/// The page's files are answered to no name that another site may have chosen; probes are answered
+/// to every name.
 #[test]
 fn a_page_from_elsewhere_reads_nothing_under_a_name_of_its_own() {
     const GUARDED: [&str; 9] = [

@@ -16,7 +16,7 @@ const RECENT_MAX: usize = 50;
 /// Keeps the newest [`RECENT_MAX`] lines.
 pub(super) struct Recent {
     arrived: ArrayQueue<String>,
-    /// What has been looked at, the newest first. Only those who look take the lock.
+    /// Lines that readers have taken over, the newest first. Only readers take the lock.
     seen: Mutex<VecDeque<String>>,
 }
 
@@ -31,7 +31,7 @@ impl Default for Recent {
 
 impl Recent {
     pub(super) fn push(&self, line: String) {
-        // What it displaces is older.
+        // The line that it displaces is older.
         drop(self.arrived.force_push(line));
     }
 

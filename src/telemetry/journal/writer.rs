@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::{Losses, Message, Target, omitted};
 use crate::durable::new_file;
 
-/// How often it is looked whether something was left out, or the file moved away.
+/// Time between two looks at the file, which may have been moved away, and at the count of lines
+/// that were left out.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes lines until it is told to stop.

@@ -1,5 +1,5 @@
-//! What is counted of the files that are read again while the gateway runs: whether each is good, and
-//! when what it holds ends.
+//! The metrics of files that are read again while the gateway runs: whether each is good, and when
+//! the certificates and lists in it end.
 //!
 //! The gateway's watch over files writes it, and whoever else reads files again; once a look or less
 //! often, through the exporter's handles.
@@ -26,7 +26,7 @@ impl FileMetrics {
             "0 while a changed file cannot be used: the next start would fail; by what it holds",
             each("what", &Reload::LABELS),
         );
-        // What is read at start is in force, or there is no gateway.
+        // A bad file at the start ends the gateway, so all of them are good here.
         is_good.iter().for_each(|gauge| gauge.set(1));
         Self {
             certificate: gauge(

@@ -121,7 +121,7 @@ impl Family {
     }
 }
 
-/// What several histograms have observed together.
+/// Sum of several histograms.
 struct Sum {
     counts: [u64; BOUNDS + 1],
     sum: u64,

@@ -1,4 +1,4 @@
-//! What a worker counts itself, on the hot path.
+//! The counters that a worker writes itself, on the hot path.
 //!
 //! `accept`, `http` and `batcher` call [`WorkerMetrics`] from the worker's own thread; a scrape reads it from another.
 //! Every label is that of a word, of which there are so many, so the number of series is fixed at start.

@@ -1,4 +1,4 @@
-//! What a log of JSON lines could not say.
+//! The lines that a log of JSON lines could not write.
 //!
 //! Written where an event happens, through the exporter's handles: an event that is left out is
 //! rare, or one of a flood that has cost more already.

@@ -1,4 +1,4 @@
-//! What became of records in the sink: a counter for each stream and outcome.
+//! The outcomes of records in the sink: a counter for each stream and outcome.
 //!
 //! The table of metrics registers them, and counts by the place of an outcome.
 

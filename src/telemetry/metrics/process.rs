@@ -1,5 +1,5 @@
-//! What the process itself is and takes: its build, its start, processor time and memory, as the
-//! kernel counts them.
+//! The metrics of the process: its build, its start, and its processor time and memory as the kernel
+//! counts them.
 //!
 //! Read from /proc/self (proc(5)) when somebody asks, and named as Prometheus' own client libraries
 //! name it, so that dashboards made for those find it. What cannot be read is 0.

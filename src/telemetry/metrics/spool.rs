@@ -1,4 +1,4 @@
-//! What the spool counts: its backlog, and what it could not keep.
+//! The spool's metrics: its backlog, and the records that it could not keep.
 //!
 //! The spool's own threads write, once a commit or less often, through the exporter's handles.
 

@@ -311,7 +311,7 @@ struct Family<'a> {
     labels: BTreeSet<&'a str>,
 }
 
-/// What the text declares, and the labels that its samples have, `le` aside.
+/// The families that a text declares, with the labels of their samples, `le` aside.
 struct Families<'a>(BTreeMap<&'a str, Family<'a>>);
 
 impl<'a> Families<'a> {
@@ -375,7 +375,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// What is wrong with a text in Prometheus' exposition format, and with its names.
+/// Finds the faults of a text in Prometheus' exposition format, and of its names.
 fn faults(text: &str) -> Vec<String> {
     let families = Families::read(text);
     let helped: HashSet<&str> = text

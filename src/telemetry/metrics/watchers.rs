@@ -1,4 +1,4 @@
-//! What is counted of those who watch the live page.
+//! The metrics of the live page's watchers.
 //!
 //! The admin's thread writes it, through the exporter's handles, when a watcher comes or goes.
 

@@ -210,7 +210,7 @@ fn an_authority_stands_while_one_of_its_name_does() {
     );
 }
 
-/// Whoever has the key of a revoked authority may send whatever stands between it and the check.
+/// The holder of a revoked authority's key cannot hide it from the check, whatever chain he sends.
 #[test]
 fn nothing_hides_a_revoked_authority() {
     let plant = root("plant");
@@ -297,7 +297,7 @@ fn a_list_speaks_for_the_certificates_that_name_its_place() {
     ] {
         let device = device_at(&plant, 8, uris);
         assert_eq!(status(&here, &[&device]), expected, "{uris:?}");
-        // What a list names is revoked, wherever it is found.
+        // A certificate that a list names is revoked, wherever the list is found.
         let revoked = device_at(&plant, 7, uris);
         assert_eq!(status(&here, &[&revoked]), Status::Revoked, "{uris:?}");
     }

@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-/// What is larger than any record and any pipe goes there and back, and nothing of it is kept.
+/// A message larger than any record and any pipe goes there and back, and no buffer keeps it.
 #[tokio::test]
 async fn all_bytes_arrive_in_whatever_pieces() {
     let data: Vec<u8> = (0..200_000_u32)
@@ -133,7 +133,7 @@ async fn an_end_is_told_from_a_cut() {
     );
 }
 
-/// Whoever sends what is not TLS is told by an alert, and the error says what it was.
+/// A client that does not speak TLS gets an alert, and the error says what it sent.
 #[tokio::test]
 async fn a_broken_record_ends_in_an_alert() {
     let (mut server, mut client) = connect(1 << 16).await;
@@ -231,7 +231,7 @@ async fn a_message_without_end_is_given_up() {
     };
     let (error, sent_bytes) = tokio::join!(accepting, sending);
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
-    // What the pipe holds has been sent, but not taken.
+    // The pipe holds bytes that were sent, but not taken.
     assert!(
         sent_bytes < HELLO_BYTES_MAX + PIPE_BYTES,
         "{error} after {sent_bytes}"
