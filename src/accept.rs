@@ -59,7 +59,7 @@ struct Failed {
 }
 
 impl Failed {
-    /// One of which no certificate is known.
+    /// Makes the failure of a handshake of which no certificate is known.
     fn new(result: Handshake) -> Self {
         Self {
             result,
@@ -67,7 +67,8 @@ impl Failed {
         }
     }
 
-    /// One whose certificate the verifier has taken, and which is refused all the same.
+    /// Makes the failure of a handshake that is refused although the verifier has taken its
+    /// certificate.
     fn after(result: Handshake, chain: Option<&[CertificateDer]>) -> Self {
         Self {
             result,

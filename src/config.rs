@@ -33,7 +33,7 @@ pub(crate) use spooled::{
 #[error("{}", .0.join("\n"))]
 pub(crate) struct ConfigErrors(pub Vec<String>);
 
-/// Everything the gateway was told, resolved.
+/// The whole configuration, resolved.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub listen: ListenConfig,
@@ -75,7 +75,7 @@ pub(crate) struct ListenConfig {
     /// Let another process share the port.
     pub reuse_port: bool,
     pub connections: ConnectionsConfig,
-    /// For one flight of a handshake.
+    /// Time for one flight of a handshake.
     pub handshake_timeout: Duration,
 }
 
@@ -310,7 +310,7 @@ pub(crate) enum JournalTarget {
 #[derive(Clone, Debug)]
 pub(crate) struct AccessLogConfig {
     pub target: JournalTarget,
-    /// Of all requests, above 0 and at most 1.
+    /// Share of all requests, above 0 and at most 1.
     pub share: f64,
 }
 

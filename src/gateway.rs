@@ -43,9 +43,9 @@ use threads::Threads;
 
 /// The addresses of a gateway that listens.
 pub(crate) struct Bound {
-    /// By devices.
+    /// Address that devices connect to.
     pub listen: SocketAddr,
-    /// By its operators.
+    /// Address that operators connect to.
     pub admin: SocketAddr,
 }
 

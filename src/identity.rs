@@ -202,8 +202,8 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0) * 1000)
 }
 
-/// All entries of one kind in the subject alternative name, `kind` being the number of the choice
-/// in GeneralName (RFC 5280, 4.2.1.6).
+/// Reads all entries of one kind in the subject alternative name; `kind` is the number of the
+/// choice in GeneralName (RFC 5280, 4.2.1.6).
 fn alternative_names<'a>(
     certificate: &TbsCertificate<'a>,
     kind: Tag,
@@ -225,7 +225,8 @@ fn alternative_names<'a>(
     Ok(names)
 }
 
-/// All common names of the subject, whatever the depth of its relative names (RFC 5280, 4.1.2.4).
+/// Reads all common names of the subject, whatever the depth of its relative names (RFC 5280,
+/// 4.1.2.4).
 fn common_names<'a>(certificate: &'a TbsCertificate<'_>) -> Result<Vec<&'a [u8]>, IdentityError> {
     let mut names = Vec::new();
     for relative_name in elements(only(certificate.subject().as_raw(), Tag::Sequence)?) {

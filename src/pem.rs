@@ -80,7 +80,7 @@ impl Fault {
     }
 }
 
-/// All sections of a file, in their order; none where it has no BEGIN.
+/// Reads all sections of a file, in their order; none where it has no BEGIN.
 pub fn sections(file: &[u8]) -> Result<Vec<Section>, PemError> {
     if line::has_byte_order_mark(file) {
         return Err(Fault::ByteOrderMark.at(1));

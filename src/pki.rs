@@ -63,7 +63,7 @@ pub enum PkiError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
     P256,
-    /// For clients that know no ECDSA.
+    /// RSA keys, for clients that know no ECDSA.
     Rsa2048,
 }
 

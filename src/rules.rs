@@ -75,7 +75,7 @@ pub enum Fault {
     /// Place in the schema of the keyword that the record does not satisfy.
     SchemaViolation(Arc<str>),
     DeviceMismatch,
-    /// It is longer than a record may be, once it has been edited.
+    /// The edited record is longer than a record may be.
     RecordTooLarge,
 }
 
@@ -94,7 +94,7 @@ impl Fault {
 /// A record that passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// As it goes on.
+    /// Payload as it goes on to the sink.
     pub payload: Bytes,
     /// Place in the schema of the keyword that the record does not satisfy, if it passes
     /// nevertheless.

@@ -36,15 +36,15 @@ pub(crate) struct Found<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// It was answered 204, and is not there.
+    /// The reading was answered 204, and is not there.
     Lost,
-    /// It is there more than once.
+    /// The reading is there more than once.
     Duplicated,
-    /// It was answered 204, and is there after something that its device sent later.
+    /// The reading was answered 204, and is there after one that its device sent later.
     Reordered,
-    /// It has other bytes than were sent, or another device.
+    /// The reading has other bytes than were sent, or another device.
     Corrupted,
-    /// It is there, although it was refused, never sent, or is not in the ledger.
+    /// The reading is there, although it was refused, never sent, or is not in the ledger.
     Unexpected,
 }
 

@@ -35,9 +35,9 @@ const _: () = assert!(
 pub(crate) struct Status(pub u16);
 
 impl Status {
-    /// It was sent, whole or in part, and no answer came.
+    /// The request was sent, whole or in part, and no answer came.
     pub(crate) const UNANSWERED: Self = Self(0);
-    /// It was never sent.
+    /// The request was never sent.
     pub(crate) const UNSENT: Self = Self(1);
     pub(crate) const SAFE: Self = Self(204);
     const GATEWAY_TIMEOUT: Self = Self(504);
@@ -65,7 +65,7 @@ pub(crate) struct Entry {
     pub sequence: u32,
     pub digest: u64,
     pub status: Status,
-    /// From the intended time of its sending to its answer; `u32::MAX` stands for all that is longer.
+    /// Time from the intended sending to the answer; `u32::MAX` stands for all that is longer.
     pub latency_us: u32,
 }
 

@@ -10,7 +10,7 @@ pub(crate) enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Self; 3] = [Self::H1, Self::H2, Self::H3];
 
-    /// As ALPN names it.
+    /// Returns the protocol's name in ALPN.
     pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Self::H1 => b"http/1.1",

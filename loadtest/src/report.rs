@@ -37,7 +37,7 @@ pub(crate) struct Report {
     pub setup: Setup,
     pub total: Total,
     pub groups: Groups,
-    /// By what was spoken: `h1`, `h2`, `h3`.
+    /// Figures of each protocol: `h1`, `h2`, `h3`.
     pub protocols: BTreeMap<String, Spoken>,
     pub latency_histogram: Times,
     pub seconds: Vec<Second>,

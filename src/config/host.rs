@@ -13,14 +13,15 @@ use std::thread::available_parallelism;
 /// Workers at most: what one byte of a QUIC connection id can name.
 pub(crate) const WORKERS_MAX: usize = 256;
 
-/// One open file in so many is no connection, but the sink's, the logs' or a runtime's.
+/// Share of open files kept for other things than connections: one in so many, for the sink, the
+/// logs and the runtimes.
 const OTHER_FILES_SHARE: u64 = 4;
 
 /// Records that are not yet safe may hold one byte in so many.
 const RECORDS_MEMORY_SHARE: u64 = 4;
 
-/// One handshake may be under way for so many bytes of memory. One holds some 20 KiB, and 128 KiB
-/// at the very worst: all of them hold an eighth of the memory at most.
+/// Bytes of memory for each handshake that may be under way. One holds some 20 KiB, and 128 KiB at
+/// the very worst: all of them hold an eighth of the memory at most.
 const MEMORY_BYTES_PER_HANDSHAKE: u64 = 1 << 20;
 
 /// However little memory there is, a small fleet can connect, and however much, nobody waits for

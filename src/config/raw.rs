@@ -100,8 +100,8 @@ impl Raw {
             .filter_map(|(name, (value, _))| Some((kafka_property(name)?, value.as_str())))
     }
 
-    /// Every variable and property, a line each, with its value and where that comes from; secrets
-    /// are not shown.
+    /// Describes every variable and property, a line each, with its value and source; secrets are
+    /// not shown.
     pub fn describe(&self) -> String {
         let known = VARIABLES.iter().map(|variable| variable.name);
         let properties = self

@@ -188,7 +188,7 @@ fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
     parts.filter(|part| !part.is_empty())
 }
 
-/// All of the parts, at least one.
+/// Gathers all of the parts, at least one.
 fn some<T>(parts: impl Iterator<Item = Parsed<T>>, what: &str) -> Parsed<Vec<T>> {
     let parts: Vec<T> = parts.collect::<Parsed<_>>()?;
     if parts.is_empty() {

@@ -4,7 +4,7 @@
 /// One `FOREBAY_*` variable; `--` and the rest of its name in lower case with `-` is its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// With `FOREBAY_`.
+    /// Name, with `FOREBAY_`.
     pub name: &'static str,
     pub group: &'static str,
     pub default: Default,
@@ -14,9 +14,9 @@ pub struct Variable {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
-    /// As it would be written.
+    /// The default as an operator would write it.
     Value(&'static str),
-    /// Unset means this.
+    /// No value; the text says what that means.
     Unset(&'static str),
     /// Must be set.
     Required,

@@ -17,7 +17,7 @@ pub enum DevicesError {
     #[error("cannot use {}: line {line}: {fault}", file.display())]
     Faulty {
         file: PathBuf,
-        /// From 1.
+        /// Number of the line, from 1.
         line: u32,
         fault: String,
     },

@@ -41,7 +41,7 @@ pub(crate) enum EditError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edited {
     Changed,
-    /// It said so already.
+    /// The file said so already.
     Unchanged,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Account {
     told: Cell<Counts>,
     told_until: Cell<Timestamp>,
     news: Cell<News>,
-    /// It was told, or is about to be, that the certificate's end is near.
+    /// Whether an event has told, or is about to, that the certificate's end is near.
     is_expiry_noted: Cell<bool>,
 }
 
@@ -90,7 +90,7 @@ impl Account {
 pub(crate) struct Presence {
     pub(super) reporter: Rc<Reporter>,
     pub(super) account: Rc<Account>,
-    /// Its place among the open connections, where usage is told.
+    /// Place among the open connections, where usage is told.
     pub(super) place: Option<usize>,
 }
 

@@ -166,7 +166,7 @@ fn without_an_interval_there_is_no_usage() {
     assert_eq!(kinds(&bench.deliver()), ["connected", "disconnected"]);
 }
 
-/// Its stream is away: what comes and goes meanwhile is lost, but not what it has sent.
+/// While the stream of events is away, `connected` and `disconnected` are lost, but no usage is.
 #[test]
 fn where_there_is_no_room_events_are_dropped_and_usage_is_carried_over() {
     let mut bench = bench(Some(Duration::from_secs(60)));

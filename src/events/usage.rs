@@ -9,7 +9,7 @@ pub(super) struct Counts {
     pub accepted: u64,
     /// Answered otherwise.
     pub refused: u64,
-    /// Of the decoded bodies of those that were accepted.
+    /// Bytes of the decoded bodies of accepted requests.
     pub bytes: u64,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Both together, from the earlier beginning to the later end.
+    /// Adds two usages, from the earlier beginning to the later end.
     pub(super) fn plus(&self, other: &Self) -> Self {
         Self {
             from: self.from.min(other.from),

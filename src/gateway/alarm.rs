@@ -52,7 +52,7 @@ impl Alarm {
         self.is_raised.load(Ordering::Relaxed)
     }
 
-    /// To be held by a thread without which the gateway cannot go on.
+    /// Makes the guard that a thread holds without which the gateway cannot go on.
     pub(crate) fn at_end(&self, what: &'static str) -> Ending {
         Ending {
             what,

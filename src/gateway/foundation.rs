@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::telemetry::admin::Status;
 use crate::telemetry::observers::Observers;
 
-/// It is laid before any thread starts, and outlives them.
+/// The foundation is laid before any thread starts, and outlives them.
 pub(crate) struct Foundation {
     pub health: Arc<Health>,
     pub gate: Gate,

@@ -25,7 +25,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// As systemd has set `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
+    /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC` as systemd has set them.
     pub(crate) fn from_environment() -> Self {
         let name = std::env::var("NOTIFY_SOCKET").ok();
         Self {
@@ -34,7 +34,7 @@ impl Notifier {
         }
     }
 
-    /// It listens, or has read its files again.
+    /// Tells that the gateway listens, or has read its files again.
     pub(crate) fn ready(&self) {
         self.say("READY=1");
     }

@@ -19,7 +19,7 @@ use super::threads::Threads;
 use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
 use crate::worker;
 
-/// After the deadline of the drain, threads get this long to answer what waits.
+/// Time that threads have to answer what waits after the drain's deadline.
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(worker::HURRY_TIMEOUT.as_millis() < HURRY_TIMEOUT.as_millis());
@@ -55,22 +55,22 @@ impl Shutdown {
         self.lifecycle.phases()
     }
 
-    /// To be told by tasks without which the gateway cannot go on.
+    /// Returns the alarm that tasks raise without which the gateway cannot go on.
     pub(crate) fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
 
-    /// To be held by a thread without which the gateway cannot go on.
+    /// Makes the guard that a thread holds without which the gateway cannot go on.
     pub(crate) fn ending(&self, what: &'static str) -> Ending {
         self.alarm.at_end(what)
     }
 
-    /// To be held by a TCP listener.
+    /// Makes the token that a TCP listener holds.
     pub(crate) fn listener(&self) -> Token {
         self.listeners.token()
     }
 
-    /// To be held by a UDP socket.
+    /// Makes the token that a UDP socket holds.
     pub(crate) fn socket(&self) -> Token {
         self.sockets.token()
     }
@@ -135,7 +135,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From here on, none is missed.
+    /// Registers the signals; from here on none is missed.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

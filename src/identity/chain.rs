@@ -171,7 +171,8 @@ fn follow<'a>(mut others: Vec<Certificate<'a>>, bundle: &Bundle) -> Vec<Certific
 }
 
 /// Finds out which authorities of the bundle vouch for the leaf of a chain that has been verified.
-/// By names, where each can mean one issuer only; by signatures, where a name is ambiguous.
+/// Search for the certificates that vouch for the leaf: by names, where each can mean one issuer
+/// only; by signatures, where a name is ambiguous.
 struct Vouching<'a> {
     chain: &'a [Certificate<'a>],
     bundle: &'a Bundle,
@@ -194,7 +195,7 @@ impl<'a> Vouching<'a> {
         }
     }
 
-    /// For each certificate the authorities that have signed it, if it vouches for the leaf.
+    /// Finds for each certificate the authorities that have signed it, if it vouches for the leaf.
     fn anchors(mut self) -> Vec<Vec<AuthorityId>> {
         let mut anchors = vec![Vec::new(); self.chain.len()];
         let mut vouching = vec![0];

@@ -16,9 +16,9 @@ pub struct Credential {
 /// Voucher of a leaf.
 #[derive(Clone, Debug)]
 pub enum Vouched {
-    /// Its chain: the certificates that a list of revoked ones is asked about, from the leaf up.
+    /// Chain of certificates that the lists are asked about, from the leaf up.
     Chain(Vec<Link>),
-    /// The devices file.
+    /// A pin of the devices file.
     Pin(Box<Pinned>),
 }
 

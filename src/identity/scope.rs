@@ -115,7 +115,8 @@ fn names(field: &Element) -> Result<Vec<Point>, IdentityError> {
     }
 }
 
-/// All full names, at least one: a list that names no place would pass for one without bounds.
+/// Reads all full names, at least one: a list that names no place would pass for one without
+/// bounds.
 fn full_names(content: &[u8]) -> Result<Vec<Point>, IdentityError> {
     let mut names: Vec<Point> = Vec::new();
     for name in elements(content) {

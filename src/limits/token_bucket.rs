@@ -40,8 +40,8 @@ pub struct Rule {
 /// (draft-ietf-httpapi-ratelimit-headers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Until the same take would pass; until the bucket is full for one that exceeds the burst and
-    /// never passes.
+    /// Time until the same take would pass, or until the bucket is full where the take exceeds the
+    /// burst and never passes.
     pub retry_after: Duration,
     /// `q`: tokens that a full bucket holds.
     pub burst: u64,

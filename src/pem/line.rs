@@ -65,7 +65,8 @@ fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
     is_whole && start.eq_ignore_ascii_case(word)
 }
 
-/// All lines with their numbers, from 1, and what is below each. They end with LF, CR LF or CR.
+/// Iterates over all lines with their numbers, from 1, and the text below each. They end with LF,
+/// CR LF or CR.
 pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
     let mut rest = Some(file);
     let mut number = 0;

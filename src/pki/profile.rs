@@ -52,7 +52,7 @@ impl Days {
 /// Name by which clients may call a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerName {
-    /// Its first label may be `*`.
+    /// DNS name; its first label may be `*`.
     Dns(String),
     Ip(IpAddr),
 }

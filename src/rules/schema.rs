@@ -68,7 +68,7 @@ impl Schema {
     }
 }
 
-/// One document of a schema.
+/// Reads one document of a schema.
 fn read(file: &Path, sources: &Sources) -> Result<Plain, String> {
     let bytes = sources.read(file)?;
     let schema: Plain = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;

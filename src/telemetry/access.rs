@@ -26,7 +26,7 @@ pub(crate) struct Exchange<'a> {
     pub duration: Duration,
 }
 
-/// One worker's way to the log, where there is one.
+/// A worker's writer of the access log; it drops lines where there is no log.
 pub(crate) struct AccessLog {
     journal: Option<Journal>,
     share: f64,

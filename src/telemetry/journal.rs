@@ -28,7 +28,7 @@ use writer::JournalWriter;
 /// The most lines that wait to be written.
 const QUEUE_MAX: usize = 4096;
 
-/// At the end of the process, what waits gets this long to be written.
+/// Time that waiting lines have to be written at the end of the process.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A log of lines; clones write to the same one.
@@ -180,7 +180,7 @@ pub(crate) fn omitted(why: &str, kind: Option<&str>, count: u64) -> Option<Strin
 mod tests {
     use super::*;
 
-    /// Nobody reads the queue: writing goes on at once, and counts.
+    /// A writer whose queue nobody reads goes on at once, and counts the lines that it drops.
     #[test]
     fn a_full_queue_drops_and_never_waits() {
         let (queue, _lines) = sync_channel(1);

@@ -53,7 +53,7 @@ pub struct Metrics {
     workers: Vec<Arc<WorkerMetrics>>,
     handle: PrometheusHandle,
     totals: Totals,
-    /// Of each stream a counter for each outcome.
+    /// Counters of each stream, one for each outcome.
     sink_records: Vec<[Counter; OUTCOMES.len()]>,
     dropped_records: Counter,
     sink_duration: CachePadded<Histogram>,
@@ -237,7 +237,7 @@ impl Metrics {
         self.files.succeeded(what);
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4.
+    /// Renders all metrics in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.totals.update(&self.workers);
         for (gauge, read) in &self.probes {

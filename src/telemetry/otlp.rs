@@ -29,10 +29,10 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use super::access::Exchange;
 use crate::record::TraceParent;
 
-/// One reading of all metrics serves an export.
+/// Lifetime of a snapshot: one reading of all metrics serves an export.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_millis(500);
 
-/// At the end of the process, what waits gets this long to be sent.
+/// Time that waiting spans and metrics have to be sent at the end of the process.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exporter of spans and metrics; clones share it.

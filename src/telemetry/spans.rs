@@ -4,7 +4,7 @@
 use super::access::Exchange;
 use crate::record::TraceParent;
 
-/// One worker's way to the collector.
+/// A worker's sender of spans to the collector.
 #[derive(Clone, Default)]
 pub(crate) struct Spans {
     #[cfg(feature = "otlp")]

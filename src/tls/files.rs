@@ -43,7 +43,7 @@ pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
     Ok(found.into_iter().map(|found| found.der.into()).collect())
 }
 
-/// All authorities, at least one.
+/// Reads all authorities of a bundle, at least one.
 pub(crate) fn read_authorities(file: &Path) -> Result<Vec<Found>, TlsError> {
     read(CLIENT_CA, file, Kind::Certificate, |_| false)
 }

@@ -85,7 +85,7 @@ fn no_pair(error: rustls::Error) -> TlsError {
     }
 }
 
-/// All names of both, and the earlier end.
+/// Joins two certificates: all names of both, and the earlier end.
 fn together(mut all: ServerCertificate, next: ServerCertificate) -> ServerCertificate {
     all.not_after = all.not_after.min(next.not_after);
     for name in next.names {

@@ -204,8 +204,8 @@ impl Revocation {
         may_end
     }
 
-    /// Of each authority whether it stands. Each round takes away others whose issuers have fallen,
-    /// so there are no more rounds than authorities.
+    /// Tells of each authority whether it stands. Each round takes away others whose issuers have
+    /// fallen, so there are no more rounds than authorities.
     fn standing(&self, authorities: &[Authority]) -> Vec<bool> {
         let is_listed = |authority: &Authority| self.lists_link(&authority.link);
         let mut stands: Vec<bool> = authorities.iter().map(|one| !is_listed(one)).collect();

@@ -106,7 +106,7 @@ fn is_new(known: &[Arc<[u8]>], certificate: &[u8]) -> bool {
 
 /// Place in a text at which a known certificate stands.
 struct Reference {
-    /// Its place in the table.
+    /// Place of the certificate in the table.
     place: usize,
     /// Offset in the text at which it begins.
     at: usize,

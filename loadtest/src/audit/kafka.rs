@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The most that is waited for a record at a time.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Without a record for this long, the rest is not to be had.
+/// Silence after which the rest of the records counts as not to be had.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) fn read(bootstrap: &str, topic: &str, comparison: &mut Comparison) -> Result<()> {

@@ -35,7 +35,7 @@ async fn read_stream(endpoint: &str, stream: &str, comparison: &mut Comparison) 
     Ok(())
 }
 
-/// All shards of the stream, parents before children.
+/// Lists all shards of the stream, parents before children.
 async fn shards(client: &Client, stream: &str) -> Result<Vec<Shard>> {
     let mut shards: Vec<Shard> = Vec::new();
     let page = client.list_shards().stream_name(stream).send().await;

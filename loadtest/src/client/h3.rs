@@ -195,7 +195,7 @@ fn take_varint(buffer: &mut Bytes) -> Option<u64> {
     Some(buffer.get_uint(bytes) & ((1 << (8 * bytes - 2)) - 1))
 }
 
-/// From the first field of a field section, which is `:status` in every answer (RFC 9114 section
+/// Decodes the first field of a field section, which is `:status` in every answer (RFC 9114 section
 /// 4.3).
 fn decode_status(fields: &mut Bytes) -> Option<u16> {
     take_prefixed(fields, 8)?;

@@ -141,7 +141,7 @@ impl Gathered {
         self.seconds.push(open.close(second));
     }
 
-    /// All groups together.
+    /// Adds up all groups.
     pub(crate) fn total(&self) -> Tally {
         let mut total = Tally::default();
         self.groups.iter().for_each(|group| total.merge(group));

@@ -111,7 +111,7 @@ fn total_of(total: &Tally, options: &Fleet) -> Total {
     }
 }
 
-/// Each protocol that was spoken, by its name.
+/// Gathers the figures of each protocol that was spoken, by its name.
 fn protocols(gathered: &Gathered, options: &Fleet) -> BTreeMap<String, Spoken> {
     let mut spoken = BTreeMap::new();
     for (protocol, tally) in Protocol::ALL.into_iter().zip(&gathered.protocols) {

@@ -263,14 +263,14 @@ impl Plot<'_> {
     }
 }
 
-/// From 0 to a round number that is not less than `high`.
+/// Ranges from 0 to a round number that is not less than `high`.
 fn linear_range(high: f64) -> (f64, f64) {
     let high = high.max(1e-6);
     let step = nice_step(high);
     (0.0, step * (high / step).ceil())
 }
 
-/// From one power of ten to another, with all values that have a logarithm between them.
+/// Ranges from one power of ten to another, with all values that have a logarithm between them.
 fn logarithmic_range(lines: &[Line], high: f64) -> (f64, f64) {
     let mut low = high;
     for (_, value) in lines.iter().flatten() {

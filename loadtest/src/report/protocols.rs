@@ -84,7 +84,7 @@ pub(super) fn distribution(report: &Report) -> Plot<'static> {
     }
 }
 
-/// For each latency, in milliseconds, how many nines the part of the requests below it has.
+/// Returns for each latency, in milliseconds, the nines of the share of requests below it.
 fn nines(times: &Times) -> Vec<(f64, f64)> {
     let all = times.count().max(1) as f64;
     let mut below = 0;

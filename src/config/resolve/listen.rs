@@ -3,7 +3,8 @@
 use super::*;
 
 impl Reader<'_> {
-    /// Both may leave their ports to the kernel, or be on other addresses of the machine.
+    /// Refuses two listeners on one address. Both may leave their ports to the kernel, or be on other
+    /// addresses of the machine.
     pub(super) fn check_addresses(&mut self, listen: SocketAddr, admin: SocketAddr) {
         let is_same_ip = listen.ip() == admin.ip()
             || listen.is_ipv4() == admin.is_ipv4()

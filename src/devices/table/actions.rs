@@ -14,7 +14,7 @@ pub(super) struct ActionIndex(u32);
 
 impl ActionIndex {
     const DENY: Self = Self(0);
-    /// Everything is as the environment says.
+    /// Allows a device, with all settings from the environment.
     pub(super) const ALLOW: Self = Self(1);
 
     fn get(self) -> usize {
@@ -72,7 +72,7 @@ impl Actions {
         ActionIndex(place)
     }
 
-    /// All names of streams, some of them more than once.
+    /// Lists all names of streams, some of them more than once.
     pub(super) fn streams(&self) -> impl Iterator<Item = &str> {
         let named = self.all.iter().filter_map(|action| match action {
             Action::Allow(settings) => settings.streams.as_ref(),

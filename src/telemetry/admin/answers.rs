@@ -41,7 +41,7 @@ const LOG: &str = "/debug/log";
 /// An answer is whole, or goes on for as long as somebody watches.
 pub(super) type Answer = Response<Either<Full<Bytes>, Stream>>;
 
-/// Everything that answers are made from.
+/// The sources that answers are made from.
 pub(super) struct Desk {
     status: Arc<Status>,
     live: Rc<Live>,

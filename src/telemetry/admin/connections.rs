@@ -41,12 +41,12 @@ impl Seat {
         }
     }
 
-    /// Its request has been read.
+    /// Notes that the connection's request has been read.
     pub(crate) fn has_asked(&self) {
         self.progress.set(Progress::Asked);
     }
 
-    /// It has room for the next second's news: its time begins anew.
+    /// Notes that a watcher has room for the next frame; its time begins anew.
     pub(crate) fn goes_on_watching(&self) {
         debug_assert!(
             self.progress.get() >= Progress::Asked,

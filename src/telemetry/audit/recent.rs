@@ -35,7 +35,7 @@ impl Recent {
         drop(self.arrived.force_push(line));
     }
 
-    /// All lines that are kept, the newest first.
+    /// Returns all lines that are kept, the newest first.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..RECENT_MAX {

@@ -115,7 +115,7 @@ impl WorkerMetrics {
         self.cells.connections[protocol.index()].add(1);
     }
 
-    /// Once for each `connection_opened`.
+    /// Counts the end of a connection, once for each `connection_opened`.
     pub(crate) fn connection_closed(&self, protocol: Protocol) {
         self.cells.connections[protocol.index()].add(u64::MAX);
     }
@@ -166,12 +166,12 @@ impl WorkerMetrics {
         self.cells.queued_batches.add(1);
     }
 
-    /// Once for each `batch_queued`.
+    /// Counts a batch out of the queue, once for each `batch_queued`.
     pub(crate) fn batch_unqueued(&self) {
         self.cells.queued_batches.add(u64::MAX);
     }
 
-    /// In the order of [`request_labels`].
+    /// Returns the counters of requests in the order of [`request_labels`].
     pub(crate) fn requests(&self) -> impl Iterator<Item = &Local> {
         self.cells.requests.iter().flatten()
     }

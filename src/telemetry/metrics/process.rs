@@ -61,7 +61,7 @@ fn field(stat: &str, place: usize) -> Option<f64> {
     fields.split_ascii_whitespace().nth(place)?.parse().ok()
 }
 
-/// From the line `VmRSS: 10240 kB`, with white space of any length.
+/// Reads the line `VmRSS: 10240 kB`, with white space of any length.
 fn resident_bytes(status: &str) -> Option<f64> {
     let line = status
         .lines()

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Serial numbers without leading zeros.
 #[derive(Debug, Default)]
 pub(crate) struct Serials {
-    /// By their length in bytes; zero, which has none, is kept apart.
+    /// Serial numbers by their length in bytes; zero, which has none, is kept apart.
     packed: BTreeMap<usize, Box<[u8]>>,
     has_zero: bool,
 }
