@@ -1,4 +1,4 @@
-//! What one HTTP/1.1 request allocates, once the gateway is warm: its payload.
+//! The allocations of one HTTP/1.1 request, once the gateway is warm: its payload, and no other.
 //!
 //! The service runs with the null sink over in-memory pipes, on one thread, with an allocator that counts. What a batch
 //! allocates is shared by its requests; the count is that of both ends, and the client's end allocates a little too.

@@ -18,7 +18,7 @@ fn dev(folder: &Folder) -> Command {
     command
 }
 
-/// What the shell makes of the line.
+/// Runs the line in a shell.
 fn shell(folder: &Folder, line: &str) -> String {
     text(
         &folder

@@ -1,4 +1,4 @@
-//! What pages say is what the code does: docs/configuration.md lists the variables that the code knows, docs/openapi.json is what
+//! Pages say what the code does: docs/configuration.md lists the variables that the code knows, docs/openapi.json is what
 //! `forebay openapi` prints, numbers that restate constants are made from these, each bound of docs/security.md has a test that
 //! knows it, and files that are named exist. docs/protocol.md is held to the table of answers by that table's own test, in
 //! `src/http/reply/tests.rs`.

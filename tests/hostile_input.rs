@@ -1,5 +1,5 @@
-//! What the fuzz targets check, checked with every `cargo test`: noise, and what is good with a few bytes changed, which
-//! gets further in. The fuzzer finds what this does not; what it has found belongs into [`REGRESSIONS`].
+//! The checks of the fuzz targets, with every `cargo test`: noise, and good input with a few bytes changed, which gets
+//! further in. The fuzzer finds what this does not; its findings belong into [`REGRESSIONS`].
 
 #[path = "../fuzz/checks/certificate.rs"]
 mod certificate;
@@ -301,7 +301,7 @@ fn lines_of_devices() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat().into_bytes())
 }
 
-/// What is damaged was good before: otherwise the checks would look at nothing.
+/// The seeds that are damaged are good before: otherwise the checks would look at nothing.
 #[test]
 fn what_is_good_is_taken() {
     let [device, list, place] = &*GOOD;

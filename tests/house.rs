@@ -61,7 +61,7 @@ const ROOM_EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "it takes its own section, LogConfig; the configuration never logs",
 )];
 
-/// Who may see the whole configuration: every other room gets its section.
+/// Rooms that may see the whole configuration; every other room gets its section.
 const WHOLE_CONFIG_ROOMS: &[&str] = &["config", "gateway", "cli"];
 
 /// A crate that is walled in, and the modules that it lives in.
@@ -376,7 +376,7 @@ fn needless_exceptions(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Where a wall lets a crate into a module that does not use it.
+/// Finds the walls that let a crate into a module that does not use it.
 fn needless_walls(sources: &[Source]) -> Vec<String> {
     let mut needless = Vec::new();
     for wall in WALLS {
@@ -438,7 +438,7 @@ fn is_within_any(module: &str, rooms: &[&str]) -> bool {
     rooms.iter().any(|room| is_within(module, room))
 }
 
-/// What the checker says about a file of this text.
+/// Lists the checker's findings on a file of this text.
 fn faults_of(file: &str, code: &str) -> Vec<String> {
     faults(&Source::new(file, &format!("//! A room.\n\n{code}")))
 }

@@ -1,4 +1,4 @@
-//! What one request costs, in instructions: a change that makes the hot path 5 % longer fails here.
+//! The cost of one request, in instructions: a change that makes the hot path 5 % longer fails here.
 //!
 //! The service runs with the null sink over in-memory pipes, h3 over UDP's loopback, all on one thread, under callgrind:
 //! unlike a time, the count is the same on a busy machine, that of h3 but for a thousandth. It is that of both ends, the
@@ -29,7 +29,7 @@ const CLIENTS: usize = 16;
 /// Rounds of all clients, before the counting and while counting.
 const ROUNDS: [usize; 2] = [20, 100];
 
-/// What the test tells itself to run under callgrind: the protocol.
+/// Variable by which the test tells itself which protocol to run under callgrind.
 const SUBJECT: &str = "FOREBAY_TEST_INSTRUCTIONS_OF";
 
 const PROTOCOLS: [&str; 3] = ["h1", "h2", "h3"];
@@ -133,7 +133,7 @@ fn run(protocol: &str) {
     rounds_that_count(&local, &runtime, &mut clients);
 }
 
-/// What callgrind counts.
+/// The function whose instructions callgrind counts.
 #[inline(never)]
 fn rounds_that_count(local: &LocalSet, runtime: &Runtime, clients: &mut Clients) {
     local.block_on(runtime, clients.rounds(ROUNDS[1]));

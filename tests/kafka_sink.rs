@@ -182,7 +182,7 @@ async fn records_arrive_by_mutual_tls_and_by_password() {
     assert_eq!(broker.read_topic("listeners").len(), 4);
 }
 
-/// What `verify` says, within its time.
+/// Returns the error of `verify`, within its time.
 async fn complaint(listener: Properties) -> SinkError {
     let sink = sink(listener, "strangers");
     let started = Instant::now();
@@ -279,7 +279,7 @@ async fn a_missing_topic_is_named_with_what_to_set_and_is_not_made() {
             error.to_string().contains("missing") && error.to_string().contains("FOREBAY_STREAMS"),
             "{error}"
         );
-        // What was asked for before is made before.
+        // The broker makes topics in the order in which it was asked.
         broker.create_topic(other, 1, &[]).await;
     }
 }

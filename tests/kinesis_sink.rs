@@ -418,7 +418,7 @@ fn all_taken(records: usize) -> String {
     format!(r#"{{"FailedRecordCount":0,"Records":[{entries}]}}"#)
 }
 
-/// How many records it has; `None` when the connection has ended.
+/// Reads a call and counts its records; `None` when the connection has ended.
 async fn read_request(connection: &mut TcpStream) -> Option<usize> {
     let mut request = Vec::new();
     loop {

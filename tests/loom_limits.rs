@@ -13,7 +13,7 @@ mod sync {
     pub use loom::sync::{Mutex, MutexGuard};
     pub use std::sync::Arc;
 
-    /// What `arc_swap` promises, by a lock.
+    /// Stand-in that keeps the promise of `arc_swap` by a lock.
     pub struct ArcSwap<T>(Mutex<Arc<T>>);
 
     impl<T> ArcSwap<T> {

@@ -9,7 +9,7 @@ use crate::constants::Constants;
 use crate::figures::FIGURES;
 use crate::phrases::{Phrase, read};
 
-/// What proves a row: each test with the text of its file; `None` for a file as a whole.
+/// Proofs of a row: each test with the text of its file; `None` for a file as a whole.
 type Proofs = Vec<(String, Option<String>)>;
 
 /// Constants that no test of their row knows, and why.
@@ -49,7 +49,7 @@ const UNPROVED: &[(&str, &str)] = &[
     ),
 ];
 
-/// What stands in bounds and is no constant of the source: statuses, specifications, and what other people's code does.
+/// Numbers in bounds that are no constants of the source: statuses, specifications, and bounds of other people's code.
 const GIVEN: &[&str] = &[
     "over QUIC 64 KiB (rustls)",
     "16 bytes each, a binary search",
@@ -156,7 +156,7 @@ fn fault_of_proof(path: &str, proofs: &Proofs, constants: &Constants) -> Option<
     (!is_proved && !is_excused).then(|| format!("no test of it knows {path}, which is {value:?}"))
 }
 
-/// What the row's last cell names, or which of it leads nowhere.
+/// Reads the proofs that the row's last cell names; an error names the one that leads nowhere.
 fn proofs(row: &str) -> Result<Proofs, String> {
     let cell = row
         .trim_end_matches(" |")

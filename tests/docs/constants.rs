@@ -12,7 +12,7 @@ use std::time::Duration;
 use forebay::internals::config::{Default, Variable};
 use proc_macro2::{TokenStream, TokenTree};
 
-/// What a constant or a default is.
+/// Value of a constant or a default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
     Number(f64),
@@ -31,7 +31,7 @@ struct File {
 pub struct Constants(Vec<File>);
 
 impl Constants {
-    /// Those of all files below a folder of this repository, without tests.
+    /// Reads the constants of all files below a folder of this repository, without tests.
     pub fn of(folder: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut files = Vec::new();

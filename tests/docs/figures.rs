@@ -1,4 +1,4 @@
-//! What pages say of constants, as phrases: `{room::NAME}` stands for a constant of the source, `{FOREBAY_NAME}` for a default,
+//! Phrases in which pages state constants: `{room::NAME}` stands for a constant of the source, `{FOREBAY_NAME}` for a default,
 //! a colon and a word behind it for how it is written. `UPDATE_DOCS=1` writes the values of today into the pages.
 //!
 //! Every number with a unit on these pages is one of a phrase, or excused in [`OTHERS`]. In the table of bounds every number is.

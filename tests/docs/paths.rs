@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where pages and comments stand, and where files are that they name.
+/// Folders of pages and comments, and of the files that they name.
 const FOLDERS: [&str; 9] = [
     "src", "tests", "docs", "deploy", "certs", "benches", "fuzz", "loadtest", "scripts",
 ];

@@ -41,13 +41,13 @@ const UNITS: [&str; 25] = [
 
 /// A phrase of a page: text, and between its pieces a number.
 pub struct Phrase {
-    /// What is behind each number.
+    /// Constant behind each number.
     pub constants: Vec<String>,
     pieces: Vec<String>,
     values: Vec<String>,
 }
 
-/// Where a phrase stands in a page: its whole, and what stands in the place of each number.
+/// Place of a phrase in a page: the whole, and the text in the place of each number.
 struct Place {
     whole: Range<usize>,
     holes: Vec<Range<usize>>,
@@ -74,7 +74,7 @@ fn numbers_of_pages_are_those_of_the_constants() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Who writes a number into a page says whether it is a constant's.
+/// Every number in a page is a constant's, or said not to be.
 #[test]
 fn every_number_with_a_unit_is_a_constants_or_excused() {
     let constants = Constants::of("src");
@@ -108,7 +108,7 @@ fn every_number_with_a_unit_is_a_constants_or_excused() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Where the phrase stands; one that ends with an ellipsis reaches to the end of its paragraph.
+/// Finds the phrase's place; one that ends with an ellipsis reaches to the end of its paragraph.
 fn span(page: &str, phrase: &str, constants: &Constants) -> Result<Range<usize>, String> {
     let place = Phrase::parse(phrase.trim_end_matches('…'), constants)?
         .find(page)?
@@ -248,7 +248,7 @@ fn is_value(text: &str) -> bool {
         && !text.ends_with([' ', '\n'])
 }
 
-/// Where the piece ends that stands here.
+/// Finds the end of the piece that stands here.
 fn follow(page: &str, start: usize, piece: &str) -> Option<usize> {
     let mut at = start;
     for letter in piece.chars() {

@@ -1,4 +1,4 @@
-//! What arrives is what was sent, byte for byte: by each protocol, by two clients that know nothing of each other, into
+//! Readings arrive as they were sent, byte for byte: by each protocol, by two clients that know nothing of each other, into
 //! each sink. Each sender waits for its 204, so its readings arrive in their order.
 
 use std::collections::HashMap;

@@ -70,7 +70,7 @@ fn rapid_reset_is_ended() {
     let cancelled = |stream| frame::frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
     let said = flood_once(&siege, &requests(odd(20_000), cancelled));
     assert_eq!(frame::goaway(&said), Some(ENHANCE_YOUR_CALM));
-    // What else has come in the same packets is looked at together.
+    // Frames that have come in the same packets are looked at together.
     let streams = frame::last_stream(&said).expect("it names one") / 2;
     assert!(streams < 20 * PENDING_RESETS_MAX, "after {streams}");
     siege.end();
@@ -326,7 +326,7 @@ fn a_head_that_stops_ends_with_the_idle_time() {
     siege.end();
 }
 
-/// What the library then holds a client to; that it does is h2spec's to say.
+/// The bounds that the library holds a client to; h2spec shows that it does.
 #[test]
 fn a_connection_is_told_its_bounds() {
     let siege = Siege::begin(Setup::new());

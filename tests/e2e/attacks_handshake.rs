@@ -94,7 +94,7 @@ fn slow_handshakes_take_the_places_of_their_own_address_only() {
     let slow = async {
         let mut streams = Vec::new();
         for number in 0..SLOW {
-            // Those that are turned away at once may be gone before they have said anything.
+            // A connection that is turned away at once may be gone before it has said anything.
             let Ok(mut stream) = connect(to).await else {
                 continue;
             };
@@ -204,7 +204,7 @@ fn an_address_has_so_many_connections() {
     });
     siege.good_device_can_connect();
     assert!(handshakes(&siege, "address_full") >= 1.0);
-    // Whoever goes makes room.
+    // A connection that ends makes room.
     let (runtime, (connections, attacker)) = &mut held;
     connections.clear();
     eventually("room", || {

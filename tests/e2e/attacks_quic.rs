@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::driver::tools;
 use crate::harness::{Gateway, Setup, Siege, eventually};
 
-/// What the gateway sends at once before it knows what the way bears.
+/// Bytes of a datagram before path MTU discovery has found more (RFC 9000 section 14.1).
 const DATAGRAM_BYTES: u64 = 1200;
 
 /// So many clients send their first packet, and never another one.

@@ -6,10 +6,10 @@ use crate::harness::raw::{Raw, block_on, frame, tls};
 use crate::harness::{Gateway, Setup, eventually};
 use frame::{DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE};
 
-/// What a connection may have taken of what is refused before it is ended, with what is on its way to it.
+/// Bytes of refused bodies that a connection may have taken before it is ended, with those on their way to it.
 const TAKEN_BYTES_MAX: usize = 16 << 20;
 
-/// What a connection that nobody ends has taken in the end.
+/// Bytes that a connection takes in the end if nobody ends it.
 const SENT_BYTES_MAX: usize = 64 << 20;
 
 const BODY_BYTES: usize = 32 << 10;

@@ -15,7 +15,7 @@ use crate::harness::raw::{server_name, tls};
 use crate::harness::{Ask, Client, Protocol, Setup, Siege};
 use crate::pki::Identity;
 
-/// What became of the cases of `tests/clients/attack_tls.py`.
+/// Returns the outcomes of the cases of `tests/clients/attack_tls.py`.
 fn attack(siege: &Siege, device: &Identity) -> Value {
     let other = siege.gateway.device("other");
     let output = Command::new(tools().join("venv/bin/python"))
@@ -106,7 +106,7 @@ fn assert_worthless_without_its_key(setup: Setup, device: &Identity) {
     siege.end();
 }
 
-/// What is sent ahead of the handshake could be sent again by anybody who has seen it.
+/// Early data is refused: anybody who has seen it could send it again.
 #[test]
 fn no_session_may_send_early_data() {
     let gateway = Setup::new().start();

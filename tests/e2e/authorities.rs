@@ -177,7 +177,7 @@ fn a_list_that_expires_ends_no_live_connection() {
     }
 }
 
-/// What docs/security.md says of an intermediate that is held to DNS names.
+/// An intermediate that is held to DNS names behaves as docs/security.md says.
 #[test]
 fn an_authority_that_is_held_to_dns_names_may_issue_any_other_name() {
     const DOMAIN: &str = "plant.example";

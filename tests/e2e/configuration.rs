@@ -1,4 +1,4 @@
-//! What an operator sees: configurations that are wrong, streams, and the admin address.
+//! The operator's view: configurations that are wrong, streams, and the admin address.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -101,7 +101,7 @@ fn assert_denied(gateway: &Gateway, device: &Identity) {
     }
 }
 
-/// What a client is told whose certificate nobody vouches for.
+/// Asserts that a client whose certificate nobody vouches for gets `unknown_ca`.
 fn assert_unknown(gateway: &Gateway, device: &Identity) {
     for (protocol, tls_max) in WAYS {
         let said = match open(protocol, gateway, device, quirks(tls_max, None)) {
@@ -224,7 +224,7 @@ fn a_list_of_those_who_may_speak_shuts_everybody_else_out() {
         assert_eq!(plant.send(&alarms).status, 204);
         let forbidden = plant.send(&Ask::post("1"));
         assert_eq!(code(&forbidden), (403, "stream-forbidden".into()));
-        // Where the line is silent, the environment speaks.
+        // The environment gives what the line leaves out.
         let press = Client::open(protocol, &gateway, &press);
         assert_eq!(press.send(&Ask::post("1")).status, 204);
         assert_eq!(press.send(&alarms).status, 403);
@@ -328,7 +328,7 @@ fn a_pinned_certificate_is_its_device_whoever_signed_it() {
     // A pin is no permission.
     file.change(&gateway, &(pins.concat() + "deny press-*\n"));
     assert_denied(&gateway, &machine);
-    // Who is not pinned goes by the name in its certificate.
+    // A device without a pin goes by the name in its certificate.
     file.change(&gateway, "");
     assert_unknown(&gateway, &machine);
     assert_eq!(post(&gateway, Protocol::H2, &own).status, 204);
@@ -437,7 +437,7 @@ fn a_device_that_is_denied_or_pinned_no_more_resumes_no_session() {
     }
     let cuts = lines(&gateway.path("audit.log"), "device-cut");
     let unpinned = cuts.iter().filter(|line| line["reason"] == "unpinned");
-    // Those that were resumed may have been closed by then.
+    // Resumed connections may have been closed by then.
     assert!(unpinned.count() >= 2 * WAYS.len(), "{cuts:?}");
 }
 
@@ -572,7 +572,7 @@ fn a_file_of_a_million_is_in_force_and_takes_little_memory() {
     assert!(most < GROWTH_BYTES_MAX, "{most}");
 }
 
-/// What an operator does in the night: one command, and the device is out.
+/// An operator shuts a device out by one command.
 #[test]
 fn the_command_line_shuts_a_device_out_and_lets_it_in_again() {
     let text = "# the plant\nallow press-7  streams=alarms  # on trial\nallow press-*\n";

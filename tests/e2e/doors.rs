@@ -177,7 +177,7 @@ fn a_device_has_one_bucket_whatever_door_it_comes_by() {
     }
 }
 
-/// What every request is held to, in the form of each door: the order of checks is the service's own.
+/// The checks of every request, refused in the form of each door: their order is the service's own.
 #[test]
 fn every_door_refuses_in_its_own_form() {
     let gateway = doors()

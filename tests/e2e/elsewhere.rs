@@ -55,7 +55,7 @@ fn hyper(server: &Identity) -> SocketAddr {
                             .expect("parts"),
                     )
                 });
-                // How it ends is the attacker's to say.
+                // The attacker sees how it ends.
                 let _ = http2::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), answer)
                     .await;
@@ -65,7 +65,7 @@ fn hyper(server: &Identity) -> SocketAddr {
     address
 }
 
-/// How many bytes of these frames one connection takes before it is ended.
+/// Counts the bytes of these frames that one connection takes before it is ended.
 fn taken(to: SocketAddr, gateway: &Gateway, frames: &[u8]) -> usize {
     block_on(async {
         let attacker = tls(gateway, Some(&gateway.device("attacker")), "h2");

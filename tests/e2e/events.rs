@@ -86,7 +86,7 @@ fn turn_away(gateway: &Gateway, protocol: Protocol) -> Identity {
     stranger
 }
 
-/// How the one connection of the device is told to have ended.
+/// Returns the reason of the device's one `disconnected` event.
 fn reason(gateway: &Gateway, device: &str) -> String {
     let ended = wait_for(gateway, "disconnected", device, 1).remove(0);
     ended["data"]["reason"]
@@ -171,7 +171,7 @@ fn a_certificate_that_is_turned_away_is_told_of_without_a_key() {
             assert_eq!(event["data"], data);
         }
     }
-    // Who shows none is not told of.
+    // A client without a certificate makes no event.
     let nobody = Client::try_open(Via::Wire, Protocol::H2, &gateway, None, Quirks::default());
     if let Ok(client) = nobody {
         client.closed();
@@ -383,7 +383,7 @@ fn a_connection_that_breaks_is_lost() {
     assert_eq!(reason(&gateway, "h2"), "lost");
 }
 
-/// What is told of all connections that there were, by device: how often it came and went, and what it sent.
+/// Adds up the events of all connections, by device: the pairs of `connected` and `disconnected`, and the requests.
 fn audit(gateway: &Gateway) -> BTreeMap<String, (usize, usize)> {
     let mut seen = BTreeSet::new();
     let mut devices = BTreeMap::<String, (usize, usize)>::new();
@@ -619,7 +619,7 @@ fn block(language: &str, place: usize) -> String {
     found.nth(place).expect("a block").to_owned()
 }
 
-/// What a Python program prints that is given these lines.
+/// Runs a Python program on these lines and parses what it prints.
 fn python(program: &str, arguments: &[&str], lines: &str) -> Value {
     let mut python = Command::new(tools().join("venv/bin/python"))
         .args(["-c", program])
@@ -666,7 +666,7 @@ fn the_questions_of_the_page_are_answered_by_the_topic() {
         lines.push('\n');
     }
     let table = gateway.path("fleet.db").display().to_string();
-    // What is read twice counts once.
+    // An event that is read twice counts once.
     for _ in 0..2 {
         python(&block("python", 0), &[&table], &lines);
     }

@@ -1,5 +1,5 @@
-//! What RFC 9113 section 8 says of a request on HTTP/2: which fields there may be, and what they may be made of. A malformed
-//! request is answered 400 or its stream is reset, and nothing of it is stored; the connection's other requests go on.
+//! Fields of a request on HTTP/2, by RFC 9113 section 8: which there may be, and of which characters. A malformed request is
+//! answered 400 or its stream is reset, and nothing of it is stored; the connection's other requests go on.
 
 use crate::harness::raw::{Raw, block_on, frame, tls};
 use crate::harness::{Gateway, Setup};
@@ -11,7 +11,7 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 const METHOD: [u8; 1] = [0x83];
 const HTTPS: [u8; 1] = [0x87];
 
-/// What became of a request.
+/// End of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Answered(u16),
@@ -93,7 +93,7 @@ fn request(stream: u32, head: &[u8]) -> [Vec<u8>; 2] {
     ]
 }
 
-/// What becomes of one request on a connection of its own, and of another one that was under way before it.
+/// Sends one request on a connection of its own, beside another one that is under way, and returns both ends.
 async fn ask(gateway: &Gateway, stream_frames: &[Vec<u8>]) -> (End, End) {
     let mut peer = Peer::open(gateway).await;
     let other = frame::frame(HEADERS, END_HEADERS, 1, &reading(&[]));
@@ -189,7 +189,7 @@ fn a_malformed_request_is_no_reading() {
     for (what, head) in heads {
         let (end, other) = block_on(ask(&gateway, &request(3, &head)));
         assert_ne!(end, End::Answered(204), "{what}");
-        // What HPACK carries may end the connection (RFC 9113 section 5.4.1): its table may not be the same any more.
+        // A fault of HPACK may end the connection (RFC 9113 section 5.4.1): its table may not be the same any more.
         let is_whole = matches!(end, End::Answered(400) | End::Reset);
         let is_octet = ["NUL", "CR", "LF"].contains(&what) || what.contains("name");
         assert!(is_whole || is_octet, "{what}: {end:?}");

@@ -1,4 +1,4 @@
-//! What attacks cost a good device, in milliseconds: a measurement, not a test, since time on a busy machine proves nothing.
+//! The cost of attacks for a good device, in milliseconds: a measurement, not a test, since time on a busy machine proves nothing.
 //! `cargo test --test e2e figures -- --ignored --nocapture` prints the table of docs/security.md, of the build that
 //! `FOREBAY_BINARY` names. The gateway has a core to itself, and precedence over whatever else runs, if that is a script, `exec
 //! chrt -r 1 taskset -c 0 forebay "$@"`, and the tests are run by `taskset -c 1`, as root.

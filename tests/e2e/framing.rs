@@ -1,11 +1,11 @@
-//! Where an HTTP/1.1 request ends, told with bytes that two readers could read in two ways: one request is one record or one
-//! refusal, and nothing that follows is taken for another request.
+//! The end of an HTTP/1.1 request, in bytes that two readers could read in two ways: one request is one record or one refusal,
+//! and nothing that follows is taken for another request.
 
 use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Client, Gateway, Protocol, Reply, Setup};
 use crate::status::assert_problem;
 
-/// What must never arrive.
+/// Request hidden in a body; it must never arrive.
 const HIDDEN: &str =
     "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\n\r\nhidden";
 

@@ -1,5 +1,5 @@
-//! What no client has reason to send on HTTP/3: each has a defined end, costs no memory, stores
-//! nothing, and leaves the neighbours of the attacker alone.
+//! Attacks on HTTP/3, which no client has reason to send: each has a defined end, costs no memory,
+//! stores nothing, and leaves the neighbours of the attacker alone.
 
 use crate::harness::pour::{Fate, Pour, Poured, churn, frame_header};
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
@@ -20,7 +20,7 @@ const CLOSED_BY_DISORDER: &str = "close 261";
 /// A length that nothing has.
 const ENDLESS: u64 = 1 << 40;
 
-/// What each attack would have the gateway keep, in pieces of this size.
+/// Bytes that each attack would have the gateway keep.
 const ATTACK_BYTES: usize = 64 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const STREAMS: usize = 16;
@@ -29,8 +29,7 @@ const STREAMS: usize = 16;
 const UNANSWERED_MAX: u64 = 200;
 const STREAMS_MAX: u64 = 100;
 
-/// How much a gateway may grow meanwhile: connections, windows, and what an allocator keeps at
-/// hand.
+/// Bytes by which a gateway may grow meanwhile: connections, windows, and the allocator's reserve.
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
 
 /// An attacker and its neighbour, served by the same worker.
@@ -248,7 +247,7 @@ fn requests_that_are_given_up_without_end_end_the_connection() {
     let attacker = siege.attacker();
     let (closed, begun) = churn(&attacker, &Ask::post("1"), 20_000);
     assert!(closed.starts_with(CLOSED_BY_EXCESS), "{closed}");
-    // Those that it may have open are on their way when the connection is closed.
+    // As many streams as it may have open are on their way when the connection is closed.
     let at_most = UNANSWERED_MAX + 3 * STREAMS_MAX;
     assert!((UNANSWERED_MAX..at_most).contains(&begun), "{begun}");
     siege.has_ended_floods(1.0);
@@ -334,7 +333,7 @@ fn a_body_is_taken_whole_or_not_at_all() {
     siege.end();
 }
 
-/// What quinn then holds a client to: open streams, bytes that are not read yet, and no datagrams.
+/// quinn holds a client to its bounds: open streams, bytes that are not read yet, and no datagrams.
 #[test]
 fn a_connection_is_told_its_bounds() {
     let siege = Siege::begin();

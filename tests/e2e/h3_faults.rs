@@ -18,7 +18,7 @@ const DECOMPRESSION_FAILED: u64 = 0x200;
 const ENCODER_STREAM_ERROR: u64 = 0x201;
 const DECODER_STREAM_ERROR: u64 = 0x202;
 
-/// What every client begins its request with, in any order.
+/// Pseudo-header fields that every request begins with, in any order.
 const PSEUDO: [(&str, &str); 4] = [
     (":method", "POST"),
     (":scheme", "https"),
@@ -140,7 +140,7 @@ fn a_body_in_several_frames_is_as_long_as_declared() {
     bench.end(1);
 }
 
-/// What a client takes back by its GOAWAY are pushes, of which there are none.
+/// A client's GOAWAY takes back pushes, of which there are none.
 #[test]
 fn a_client_that_goes_away_gets_its_answers() {
     let bench = Bench::begin();

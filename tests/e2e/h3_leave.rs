@@ -1,6 +1,5 @@
-//! How HTTP/3 leaves: a gateway that drains waits for what is in flight and for nobody who is
-//! silent, makes way for the next one, and when it is killed its devices are told by whoever comes
-//! after it.
+//! The end of a gateway on HTTP/3: while it drains it waits for requests in flight and for no silent
+//! client, it makes way for the next gateway, and when it is killed the next one tells its devices.
 
 use crate::attacks_quic::send_first_packets;
 use crate::harness::pour::{Pour, frame_header};

@@ -1,5 +1,5 @@
-//! How the gateway lets go of a stream of HTTP/3 that is not over: with a code that says why (RFC
-//! 9114 section 4.1).
+//! The gateway lets go of an HTTP/3 stream that is not over with a code that says why (RFC 9114
+//! section 4.1).
 
 use crate::harness::pour::{Fate, Pour, frame_header};
 use crate::harness::{Ask, Client, Protocol, Setup};
@@ -8,7 +8,7 @@ const DATA: u64 = 0;
 
 const NO_ERROR: u64 = 0x100;
 
-/// What is read of a body that has been refused.
+/// Bytes that are read of a body that has been refused.
 const DISCARDED_BYTES_MAX: usize = 1 << 20;
 
 /// A client that is refused in the middle of a DATA frame and then falls silent, and one that goes

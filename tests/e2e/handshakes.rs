@@ -285,7 +285,7 @@ fn tls_1_2_resumes_by_id_and_by_ticket() {
     );
 }
 
-/// What a modem offers that knows no ECDSA.
+/// Makes the offer of a modem that knows no ECDSA.
 fn rsa_only() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider

@@ -1,4 +1,4 @@
-//! What the tests drive: the gateway as a process, real clients, and the sinks' contents.
+//! The harness that tests drive: the gateway as a process, real clients, and the sinks' contents.
 //!
 //! Nothing here has a fixed port or waits for a fixed time: processes say where they listen, and [`eventually`] asks
 //! until the answer is right. What does not come within [`PATIENCE`] fails its test.

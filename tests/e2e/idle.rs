@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::brokers;
 use crate::harness::{Ask, Client, Gateway, Protocol};
 
-/// What is looked at. On a busy machine less happens in it, never more.
+/// Time that is watched. On a busy machine less happens in it, never more.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// Of all threads together, librdkafka's too: some 25 on an idle gateway. One thread that looks around a hundred times a second
 /// is found.
 const WAKES_PER_SECOND_MAX: u64 = 70;
 
-/// How often threads have slept and been woken since they began.
+/// Counts the wakes of all threads since they began.
 fn wakes(gateway: &Gateway) -> u64 {
     let threads = fs::read_dir(format!("/proc/{}/task", gateway.id()))
         .expect("it runs")

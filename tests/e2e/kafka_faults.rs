@@ -1,4 +1,4 @@
-//! What devices see when Kafka refuses, falls silent or is away, and that a 204 stays true through it.
+//! Faults of Kafka as devices see them: it refuses, falls silent or is away, and a 204 stays true through it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::kafka::{Kafka, variables};
 use crate::spool::wait_until_drained;
 use crate::status::{assert_problem, assert_retry_after};
 
-/// How long the broker is silent: longer than every time-out that the load meets.
+/// Time that the broker is silent: longer than every time-out that the load meets.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// The topic takes less than it did when the gateway looked: a record that is too large for it is refused alone.
@@ -266,7 +266,7 @@ fn a_204_stays_true_when_the_broker_falls_silent_under_load() {
     let stored = broker.bodies("silent-load");
     for sender in 0..clients.len() {
         let accepted = outcomes.accepted_of(sender);
-        // What is stored twice stands where it stood first.
+        // A duplicate stands where its record stood first.
         let mut seen = HashSet::new();
         let in_order = stored
             .iter()

@@ -1,4 +1,4 @@
-//! How the gateway logs in to Kafka while secrets change: a password in a file, tokens of a provider, tokens of Amazon MSK.
+//! Logins to Kafka while secrets change: a password in a file, tokens of a provider, tokens of Amazon MSK.
 
 use std::fs;
 use std::path::Path;

@@ -233,7 +233,7 @@ fn round(clients: &[Client]) -> Vec<u16> {
 fn a_shard_over_its_limit_is_away(has_spool: bool) {
     let stream = KinesisStream::start("lopsided", 2);
     let setup = stream.gateway().without_limits();
-    // What is spooled comes at the shard's pace.
+    // Spooled records come at the shard's pace.
     let (gateway, rounds_max) = match has_spool {
         true => (setup.with_spool("overflow").start(), 3),
         false => (setup.start(), 200),

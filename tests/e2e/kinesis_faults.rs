@@ -1,4 +1,4 @@
-//! What goes wrong between the gateway and Kinesis, and that a 204 stays true and a device's order is kept through it.
+//! Faults between the gateway and Kinesis: a 204 stays true and a device's order is kept through them.
 
 use std::time::Duration;
 

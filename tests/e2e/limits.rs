@@ -104,7 +104,7 @@ fn body_bytes_have_a_bucket_of_their_own() {
             );
             assert!(reply.header("retry-after").is_some());
         }
-        // What could never pass is 413, and what is wrong otherwise is not asked for its bytes.
+        // A body that could never pass is 413, and a request that is wrong otherwise is not asked for its bytes.
         let client = Client::open(protocol, &gateway, &device);
         assert_eq!(
             client

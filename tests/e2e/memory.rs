@@ -118,12 +118,12 @@ fn what_was_reserved_comes_back_on_every_path() {
     }
 }
 
-/// What a record keeps of its head is memory too: all of it on h2 and h3, the content type on h1.
+/// A record's memory counts what it keeps of its head: all of it on h2 and h3, the content type on h1.
 #[test]
 fn a_head_that_waits_is_counted() {
     const HEAD_BYTES: usize = 8 << 10;
     const RECKONED_BYTES: usize = 512;
-    // What any request reserves, and what there is of a head beside the long field.
+    // Bytes that any request reserves, and those of a head beside the long field.
     const OTHER_BYTES: usize = 2 * 1024 + 300;
     let gateway = setup().start();
     for protocol in Protocol::ALL {

@@ -1,4 +1,4 @@
-//! What an operator sees of requests: the access log, and the devices that send most.
+//! The operator's view of requests: the access log, and the devices that send most.
 
 use serde_json::Value;
 

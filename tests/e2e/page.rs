@@ -116,7 +116,7 @@ fn the_stream_says_what_metrics_say() {
         };
         let value: f64 = value.parse().expect("a number");
         let told = told.get(series).and_then(Value::as_f64).unwrap_or(0.0);
-        // What moves by itself may have moved since.
+        // Figures that move by themselves may have moved since.
         assert!(
             told == value || series.starts_with("process_"),
             "{line}: {told}"

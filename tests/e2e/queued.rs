@@ -72,7 +72,7 @@ fn a_silence_is_spooled_and_inverts_no_device() {
     pour_through_a_silence("queued-spooled", true);
 }
 
-/// What memory has no room for is 503; what it had room for is not lost.
+/// A record for which memory has no room is 503; none that it had room for is lost.
 #[test]
 fn the_memory_budget_is_the_bound() {
     let broker = brokers::pausable();
@@ -118,7 +118,7 @@ fn a_drain_tries_until_its_time_is_up() {
     assert_eq!(first, sent);
 }
 
-/// What is left when the time is up is told by its number, the word `clean`, and the exit code.
+/// A gateway that leaves records behind tells their number and `"clean":false`, and exits with 1.
 #[test]
 fn what_a_drain_leaves_behind_is_counted() {
     let broker = brokers::pausable();

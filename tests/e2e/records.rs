@@ -147,7 +147,7 @@ fn encoded_bodies_are_decoded() {
     assert_eq!(stored, told);
 }
 
-/// What a body is refused for, and that nothing of it is taken.
+/// Each fault of a body refuses all of it.
 #[test]
 fn what_cannot_be_taken_is_refused_whole() {
     let setup = Setup::new().without_limits();
@@ -417,7 +417,7 @@ fn records_keep_their_order_through_an_outage() {
     }
 }
 
-/// What was answered 204 from the spool survives the gateway, record by record and in its order.
+/// Records answered 204 from the spool survive the gateway, one by one and in their order.
 #[test]
 fn a_gateway_that_is_killed_loses_no_record() {
     let broker = brokers::pausable();
@@ -444,7 +444,7 @@ fn a_gateway_that_is_killed_loses_no_record() {
     assert!(stored == told, "{} of {}", stored.len(), told.len());
 }
 
-/// Whoever goes away in the middle takes nothing along: what was pushed is delivered, and its memory comes back.
+/// A client that goes away in the middle takes nothing along: pushed records are delivered, and their memory comes back.
 #[test]
 fn a_client_that_goes_away_loses_no_record() {
     let broker = brokers::pausable();
@@ -520,7 +520,7 @@ fn verdicts_are_true_where_the_spool_is_full() {
     assert!(told.iter().all(|record| stored.contains(record)));
 }
 
-/// What a 503 leaves to be sent again.
+/// Returns the readings that a 503 leaves to be sent again.
 fn still_to_send(reply: &Reply, batch: &[String]) -> Vec<String> {
     assert_eq!(reply.status, 503, "{}", text(&reply.body));
     let verdicts = &reply.problem()["records"];

@@ -12,7 +12,7 @@ const RESTARTS: usize = 3;
 
 fn restarts_cost_nothing(protocol: Protocol) {
     let topic = format!("restart-{protocol}");
-    // Those that have gone stay for their files.
+    // Gateways that have gone stay for their files.
     let mut gateways = vec![
         brokers::gateway_to(&topic)
             .without_limits()

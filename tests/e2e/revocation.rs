@@ -30,7 +30,7 @@ fn open(
     Client::try_open(Via::Wire, protocol, gateway, Some(device), quirks)
 }
 
-/// What a client is told instead of a connection.
+/// Returns the error that a client gets instead of a connection.
 fn refusal(protocol: Protocol, gateway: &Gateway, device: &Identity) -> String {
     match open(protocol, gateway, device, Quirks::default()) {
         Ok(client) => client.closed().to_lowercase(),

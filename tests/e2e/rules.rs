@@ -153,7 +153,7 @@ fn good_for(device: &str) -> String {
     format!(r#"{{"device": "{device}", "b": [1, 2.0], "a": null}}"#)
 }
 
-/// What no rule changes goes on as it came, and another stream takes anything.
+/// A record that no rule changes goes on as it came, and another stream takes anything.
 #[test]
 fn a_reading_that_nothing_changes_goes_on_byte_for_byte() {
     let gateway = with_rules(Setup::new(), "device_field = '/device'")

@@ -198,11 +198,11 @@ fn what_was_answered_and_is_lost_is_told_by_the_exit_code() {
     assert!(broker.bodies("queued").contains(&"2".to_owned()));
 }
 
-/// How a connection may be silent, in the middle of what.
+/// Silence of a connection in the middle of an exchange.
 struct Silence {
     name: &'static str,
     protocol: &'static str,
-    /// What it says before, and then nothing any more.
+    /// Bytes that it sends before it falls silent.
     says: Vec<u8>,
     /// It is silent once it has been told so much.
     hears: usize,
@@ -260,7 +260,7 @@ fn silences() -> Vec<Silence> {
     ]
 }
 
-/// Whoever is silent has nothing in flight, and holds nobody up.
+/// A silent connection has nothing in flight, and holds nobody up.
 #[test]
 fn nobody_who_is_silent_holds_the_gateway_up() {
     for silence in silences() {

@@ -200,7 +200,7 @@ fn always_answers_from_disk_and_the_stream_gets_each_reading_once() {
     assert_eq!(audit(&outcomes, &brokers::bodies("always")), 0);
 }
 
-/// What the sink does not take by the deadline is on disk; the next process delivers it.
+/// Records that the sink does not take by the deadline are on disk; the next process delivers them.
 #[test]
 fn a_drain_into_a_silent_broker_ends_well_and_a_restart_delivers() {
     let broker = brokers::pausable();
@@ -348,7 +348,7 @@ fn the_quota_is_in_the_metrics() {
     );
 }
 
-/// Where dead letters cannot be written, what was refused waits with its own device; all others go on, after a restart too.
+/// If dead letters cannot be written, a refused record waits with its own device; all others go on, after a restart too.
 #[test]
 fn what_cannot_be_set_aside_holds_up_its_own_device_only() {
     let gateway = brokers::gateway_with("unburied", &[("max.message.bytes", "1000000")])

@@ -1,4 +1,4 @@
-//! What lies on the spool's disk can be read by who has the key only; and a disk that fails costs 503s, never a reading.
+//! The spool's disk can be read with its key only; and a disk that fails costs 503s, never a reading.
 
 use std::fs;
 use std::path::Path;

@@ -14,7 +14,7 @@ use crate::harness::load::Outcomes;
 use crate::harness::{Gateway, Load, Setup, eventually};
 use crate::spool::{audit, in_files, start_load, wait_until_drained};
 
-/// Where the gateway's spool is, and the error of its calls.
+/// A disk that holds the gateway's spool and fails its calls with one error.
 struct FaultyDisk {
     error: PathBuf,
 }
@@ -146,7 +146,7 @@ fn a_spool_that_fills_its_disk_empties_it_again() {
     load.wait_for(503, 1);
     let filler = format!("/proc/{}/root{}/filler", gateway.id(), spool.display());
     let mut filler = File::create(filler).expect("a file");
-    // What had no room for several readings may have had room for one.
+    // A disk without room for several readings may have room for one.
     while filler.write_all(&[0; 4096]).is_ok() {}
     nothing_is_safe(&gateway, &load, "No space left on device");
     drop(paused);

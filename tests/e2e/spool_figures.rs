@@ -1,4 +1,4 @@
-//! What a spool costs while nothing is in it, and what its draining costs those who are served live: a measurement, not a test.
+//! The cost of a spool while it is empty, and of its draining for live devices: a measurement, not a test.
 //! With `FOREBAY_BINARY=$PWD/target/release/forebay`, `cargo test --test e2e spool_figures -- --ignored --nocapture` prints the
 //! figures of docs/spool.md.
 

@@ -47,7 +47,7 @@ fn survive(setup: Setup, disturb: impl Fn(u64, &Load), stored: impl Fn(&Gateway)
     );
 }
 
-/// What is stored twice has one record id, and no other reading has it.
+/// A duplicate has its reading's record id, and no other reading has it.
 fn check_ids(stored: &[Stored]) {
     let (mut ids, mut bodies) = (HashMap::new(), HashMap::new());
     for (body, id) in stored {

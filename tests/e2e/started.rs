@@ -1,5 +1,4 @@
-//! What an operator asks of a gateway that starts or runs: what it is, whether its configuration is sound, and what its
-//! log tells.
+//! The operator's questions to a gateway that starts or runs: its version, whether its configuration is sound, and its log.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +6,7 @@ use std::process::Output;
 
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
 
-/// What a command has said, on both ways.
+/// Joins both outputs of a command.
 fn said(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr].concat();
     String::from_utf8_lossy(&both).into_owned()

@@ -3,7 +3,7 @@
 use crate::harness::client::Sent;
 use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, Via, eventually};
 
-/// What no answer may repeat: part of everything that the requests of these tests carry.
+/// Text that no answer may repeat; it is part of everything that the requests of these tests carry.
 const ECHO: &str = "x-marks-the-spot";
 
 /// A gateway with a stream that is not for everybody, and bounds that are quick to reach.

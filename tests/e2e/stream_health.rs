@@ -156,7 +156,7 @@ fn a_gateway_without_any_stream_lives_unready() {
     assert_problem(&client.send(&Ask::post("x")), 503, "sink-unavailable");
 }
 
-/// What is wrong and which setting is about it, for an operator who sees no 503: the spool takes the readings.
+/// Asserts that the operator is told the fault and the setting although he sees no 503: the spool takes the readings.
 fn assert_told_although_spooled(gateway: &Gateway, stream: &str, topic: &str, setting: &str) {
     let told = format!("topic {topic}");
     eventually("the topic and its setting", || {

@@ -1,12 +1,12 @@
-//! Who may connect. What a client sees of a refused handshake is the alert, with its number; on TLS 1.3 and QUIC it
-//! comes after the client's own part is done, so a client learns of it by what it reads next.
+//! Handshakes, taken and refused. A client sees the alert of a refusal, with its number; on TLS 1.3 and QUIC it comes after
+//! the client's own part is done, so a client learns of it by its next read.
 
 use crate::harness::client::Quirks;
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, Via, eventually};
 use crate::pki::Identity;
 
-/// What a client says of the connection that it does not get. It sends no request: an answer to one would be lost to
-/// the reset that it causes.
+/// Returns the error of a client that gets no connection. It sends no request: an answer to one would be lost to the reset
+/// that it causes.
 fn refusal(
     protocol: Protocol,
     gateway: &Gateway,

@@ -13,7 +13,7 @@ use crate::harness::client::Quirks;
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, Via, eventually};
 use crate::pki::Identity;
 
-/// What a client is told in the place of a connection.
+/// Returns the error that a client gets instead of a connection.
 fn refusal(protocol: Protocol, gateway: &Gateway, device: &Identity) -> String {
     match Client::try_open(
         Via::Wire,

@@ -13,7 +13,7 @@ use crate::spool::wait_until_drained;
 /// of a stream with rules, tagged. It must be read by every later one.
 const VERSION_1: &[u8] = include_bytes!("../support/spool-1/segment-0000000001.spool");
 
-/// Where the version stands in a segment's header, and its checksum; the header stands twice.
+/// Offset of the version in a segment's header, which its checksum covers; the header stands twice.
 const VERSION_AT: usize = 7;
 const CRC_AT: usize = 56;
 const HEADERS: [usize; 2] = [0, 4096];

@@ -15,7 +15,7 @@ pub struct Source {
     /// `sink/kafka/verify.rs` is `sink::kafka::verify`.
     pub module: Vec<String>,
     pub text: String,
-    /// What is left without test modules.
+    /// Tokens of the file without its test modules.
     pub tokens: Vec<Token>,
     /// Lines outside of test modules.
     pub lines: usize,

@@ -55,7 +55,7 @@ impl Faulty {
         }
     }
 
-    /// What the topic holds, after all.
+    /// Returns the bodies that the topic holds.
     fn bodies(&self) -> Vec<String> {
         let stored = kafka::read_topic(&properties(&self.cluster), TOPIC);
         stored
@@ -128,7 +128,7 @@ async fn a_change_of_leader_keeps_the_order() {
     );
 }
 
-/// What librdkafka's queue has no room for is not in the topic, and may come again.
+/// A record for which librdkafka's queue has no room is not in the topic, and may be sent again.
 #[tokio::test]
 async fn a_full_queue_takes_what_fits_and_says_what_did_not() {
     let cluster = MockCluster::new(1).unwrap();

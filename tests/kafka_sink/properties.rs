@@ -1,8 +1,8 @@
-//! What the sink makes of `FOREBAY_KAFKA_*`, before it has spoken to any broker.
+//! The sink's reading of `FOREBAY_KAFKA_*`, before it has spoken to any broker.
 
 use super::*;
 
-/// What the sink says to these properties; nothing when it takes them.
+/// Returns the sink's error about these properties; `None` when it takes them.
 fn fault(properties: &[(&str, &str)]) -> Option<String> {
     let mut all: Properties = vec![("bootstrap.servers".into(), "127.0.0.1:1".into())];
     properties

@@ -70,7 +70,7 @@ fn packed(record: &UserRecord) -> Packed<'_> {
     }
 }
 
-/// What the stream's shards hold, taken apart, with the hash keys of each.
+/// Reads the shards' records, taken apart, with the hash keys of each shard.
 async fn read(emulator: &Ferrokinesis) -> Vec<(RangeInclusive<u128>, Vec<UserRecord>)> {
     let mut shards = Vec::new();
     for (shard, records) in emulator.read_shards("readings").await {
@@ -194,7 +194,7 @@ async fn no_consumer_drops_a_record_after_a_reshard() {
     }
 }
 
-/// Where Kinesis puts a device's records.
+/// Returns the hash key by which Kinesis places a device's records.
 fn home(device: &str) -> u128 {
     u128::from_be_bytes(Md5::digest(device).into())
 }

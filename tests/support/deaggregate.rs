@@ -17,7 +17,7 @@ pub struct UserRecord {
     pub data: Vec<u8>,
 }
 
-/// What each of these holds, by the data of a Kinesis record. `None` for one that is no aggregate.
+/// Takes each Kinesis record's data apart. `None` stands for one that is no aggregate.
 pub fn deaggregate(records: &[Vec<u8>]) -> Vec<Option<Vec<UserRecord>>> {
     let mut python = Command::new(tools().join("venv/bin/python"))
         .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients/deaggregate.py"))

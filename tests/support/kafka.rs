@@ -39,10 +39,10 @@ pub const PASSWORD: &str = "a-password";
 pub const ISSUER: &str = "https://idp.example";
 pub const AUDIENCE: &str = "kafka";
 
-/// How long a session lasts at most that a token has begun, before the client has to show another one.
+/// The most that a session lasts that a token has begun, before the client has to show another one.
 const SESSION_MILLIS: u64 = 600_000;
 
-/// What `kafka-acls.sh` and `kafka-configs.sh` run.
+/// Main classes of `kafka-acls.sh` and `kafka-configs.sh`.
 const ACL_COMMAND: &str = "org.apache.kafka.tools.AclCommand";
 const CONFIG_COMMAND: &str = "kafka.admin.ConfigCommand";
 
@@ -138,7 +138,7 @@ impl Kafka {
         Some(self)
     }
 
-    /// What the broker has to say.
+    /// Reads the broker's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("broker.log")).unwrap_or_default()
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const SHARD_IS_FULL: &str = "ProvisionedThroughputExceededException";
 
-/// What becomes of a PutRecords call.
+/// Fate of a PutRecords call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,

@@ -163,7 +163,7 @@ impl Pki {
         }
     }
 
-    /// What both sides trust.
+    /// Path of the authority that both sides trust.
     pub fn ca(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }

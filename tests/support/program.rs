@@ -61,14 +61,14 @@ impl Folder {
             .unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    /// What it printed; it must exit with 0.
+    /// Runs the line and returns its output; it must exit with 0.
     pub fn succeed(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{line}: {}", text(&output));
         text(&output)
     }
 
-    /// What it printed; it must exit with `code`.
+    /// Runs the line and returns its output; it must exit with `code`.
     pub fn fail(&self, line: &str, code: i32) -> String {
         let output = self.run(line);
         assert_eq!(

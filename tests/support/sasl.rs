@@ -25,7 +25,7 @@ const VERSIONS: [(i16, i16, i16); 3] = [
 ];
 const UNSUPPORTED_VERSION: i16 = 35;
 
-/// What a client has logged in with.
+/// Credentials that a client has logged in with.
 #[derive(Debug)]
 pub struct Login {
     pub mechanism: String,

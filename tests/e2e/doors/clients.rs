@@ -96,7 +96,7 @@ impl Sdk {
         Self { process, lines }
     }
 
-    /// What it says next of an export.
+    /// Reads the client's next line about an export.
     fn next(&self) -> Option<Value> {
         self.lines.recv_timeout(3 * PATIENCE).ok()
     }
@@ -171,7 +171,7 @@ fn the_python_sdk_exports_what_arrives() {
     }
 }
 
-/// How many spans, metrics or log records an export has.
+/// Counts the spans, metrics or log records of an export.
 fn count(signal: &str, body: &[u8]) -> usize {
     match signal {
         "traces" => {

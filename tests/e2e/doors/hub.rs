@@ -132,7 +132,7 @@ fn many_properties_leave_less_room_for_the_body() {
     }
 }
 
-/// Whoever sends properties that nobody will see is told so at start.
+/// The gateway says at start that Kinesis drops the properties.
 #[test]
 fn with_kinesis_the_loss_of_headers_is_said_at_start() {
     let setup = |doors: &str| {

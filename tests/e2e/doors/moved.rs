@@ -39,7 +39,7 @@ fn ids(gateway: &Gateway) -> String {
 #[test]
 fn a_fleet_is_moved_by_weight_and_both_sides_are_counted() {
     let new = doors().without_limits().start();
-    // What stands for the platform answers as the platform does.
+    // The stand-in for the platform answers as the platform does.
     let old = new
         .beside()
         .set("FOREBAY_LISTEN", "127.0.0.1:0")

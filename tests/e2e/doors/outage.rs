@@ -41,6 +41,6 @@ fn every_door_says_to_come_back_and_then_takes_it() {
             assert!(matches!(status, 200 | 204), "{door}: {status}");
         }
     }
-    // What was not known may be there too.
+    // A reading whose outcome was unknown may be there too.
     assert!(matches!(broker.bodies("doors-outage").len(), 9 | 10));
 }

@@ -1,4 +1,4 @@
-//! What a devices file of a million rules costs: a handshake, against one with an empty file, in turns; reading it; memory.
+//! The cost of a devices file of a million rules: a handshake, against one with an empty file, in turns; reading it; memory.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a list of a million entries costs: a handshake, against one with an empty list, in turns; reading it; memory.
+//! The cost of a list of a million entries: a handshake, against one with an empty list, in turns; reading it; memory.
 
 use std::fs;
 use std::time::{Duration, Instant};

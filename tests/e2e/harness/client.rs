@@ -36,7 +36,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Who speaks: the wire clients say exactly what they are told, the others what they think proper.
+/// Client that speaks: the wire clients say exactly what they are told, the others what they think proper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     Wire,
@@ -210,7 +210,7 @@ pub struct Client {
     pub is_resumed: bool,
 }
 
-/// How to connect, where it differs from what every device does.
+/// Differences from the way in which every device connects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quirks {
     /// The highest TLS version: `1.2`.
@@ -336,14 +336,14 @@ impl Client {
         Driver::get().call("stop_critical", fields).expect("h3");
     }
 
-    /// What the gateway allows on this connection (`told` of `tests/clients/wire_h3.py`).
+    /// Returns the settings that the gateway has told on this connection (`told` of `tests/clients/wire_h3.py`).
     pub fn told(&self) -> Value {
         Driver::get()
             .call("told", json!({ "session": self.session }))
             .expect("h3")
     }
 
-    /// How the gateway ends the connection; the test fails if it does not.
+    /// Waits until the gateway ends the connection, and returns how; the test fails if it does not.
     pub fn closed(&self) -> String {
         let answer = Driver::get().call("closed", json!({ "session": self.session }));
         answer.expect("the connection ends")["how"]

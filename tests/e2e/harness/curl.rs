@@ -76,7 +76,7 @@ impl Target {
     }
 }
 
-/// What curl says of errors, and the answer.
+/// Returns curl's errors and the answer.
 fn wait(process: &mut std::process::Child) -> (String, Vec<u8>) {
     use std::io::Read;
     let (mut answer, mut complaint) = (Vec::new(), String::new());

@@ -101,13 +101,13 @@ fn pass_on(stdout: ChildStdout, waiting: &Waiting) {
         let answer: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let id = answer["id"].as_u64().expect("an id");
         if let Some(waits) = waiting.lock().expect("no panic").remove(&id) {
-            // Whoever has given up waiting does not miss it.
+            // A waiter that has given up does not miss it.
             let _ = waits.send(answer);
         }
     }
 }
 
-/// Where the tools are.
+/// Folder of the tools.
 pub fn tools() -> PathBuf {
     let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
     std::env::var_os("TOOLS").map_or_else(built, PathBuf::from)

@@ -403,7 +403,7 @@ fn follow(
                     .and_then(|address| address.parse().ok())
             };
             let (listen, admin) = (address("listen"), address("admin"));
-            // Whoever waited may have given up.
+            // The waiter may have given up.
             let _ = listening.try_send((listen.expect("an address"), admin.expect("an address")));
         }
         let mut log = log.lock().expect("no panic");

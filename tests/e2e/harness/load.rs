@@ -13,7 +13,7 @@ pub struct Load {
     name: String,
 }
 
-/// What became of each reading, by sender, in the order in which they were sent.
+/// Outcome of each reading, by sender, in the order of sending.
 pub struct Outcomes {
     name: String,
     pub senders: Vec<Vec<Outcome>>,
@@ -48,7 +48,7 @@ impl Load {
         }
     }
 
-    /// How often this status has been seen.
+    /// Counts the answers of this status so far.
     pub fn seen(&self, status: u16) -> u64 {
         self.progress()
             .get(&status.to_string())
@@ -62,7 +62,7 @@ impl Load {
         });
     }
 
-    /// How often each outcome has been seen.
+    /// Counts each outcome so far.
     pub fn progress(&self) -> BTreeMap<String, u64> {
         let answer = Driver::get()
             .call("progress", json!({ "load": self.load }))

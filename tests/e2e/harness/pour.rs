@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Ask, Client};
 use super::driver::{Driver, Pending};
 
-/// What to send on one stream.
+/// Bytes to send on one stream, and their pace.
 #[derive(Clone)]
 pub struct Pour {
     head: Option<Ask>,
@@ -96,13 +96,13 @@ impl Pour {
 pub struct Poured(Pending);
 
 impl Poured {
-    /// How the gateway ends it: the test fails if it does not.
+    /// Waits until the gateway ends the stream; the test fails if it does not.
     pub fn fate(self) -> Fate {
         Fate::from_json(&self.0.wait().expect("the gateway ends it"))
     }
 }
 
-/// How a stream ended: codes are those of RFC 9114 section 8.1.
+/// End of a stream; codes are those of RFC 9114 section 8.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fate {
     /// Of the answer.

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::{Gateway, PATIENCE};
 use crate::pki::Identity;
 
-/// Where attackers come from: the good devices of these tests come from 127.0.0.1.
+/// Address of attackers; the good devices of these tests come from 127.0.0.1.
 pub const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
 
 /// Runs to its end on this thread.
@@ -44,7 +44,7 @@ pub async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What a client of this gateway says in its handshake; without a device it brings no certificate.
+/// Configures a client of this gateway; without a device it brings no certificate.
 pub fn tls(gateway: &Gateway, device: Option<&Identity>, protocol: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots
@@ -107,7 +107,7 @@ impl Raw {
         while let Ok(Ok(())) = timeout(STUCK, self.send(bytes)).await {}
     }
 
-    /// What comes next; empty at the end of the connection, however it ended.
+    /// Receives the next bytes; they are empty at the end of the connection, however it ended.
     pub async fn receive(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 65_536];
         let read = timeout(PATIENCE, self.read.read(&mut bytes))
@@ -206,7 +206,7 @@ pub mod frame {
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
-    /// What a client says first, with settings that ask for nothing.
+    /// Makes a client's preface, with settings that ask for nothing.
     pub fn preface() -> Vec<u8> {
         [
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -2,13 +2,13 @@
 
 use super::{Ask, Client, Gateway, Load, Protocol, Setup};
 
-/// What an attack may cost in memory, at its worst: none of them may hold more than a few connections' bounds.
+/// Bytes that an attack may cost at its worst: none of them may hold more than a few connections' bounds.
 const MEMORY_BYTES_MAX: u64 = 96 << 20;
 
 pub struct Siege {
     pub gateway: Gateway,
     good: Load,
-    /// What the load is sent on.
+    /// Clients that send the load.
     _clients: [Client; 3],
     memory_before: u64,
 }
@@ -16,7 +16,7 @@ pub struct Siege {
 /// A device that these tests do not attack with: it has no limits, all others have those that are the default.
 const GOOD: &str = "good";
 
-/// Who connects anew: it has tokens, whatever another newcomer has spent.
+/// Device that connects anew: it has tokens, whatever another newcomer has spent.
 const VISITOR: &str = "visitor";
 
 impl Siege {
