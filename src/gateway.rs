@@ -69,12 +69,12 @@ pub(crate) fn run(config: Config, on_bound: impl FnOnce(Bound)) -> anyhow::Resul
     };
     let (to_delivery, batches) = handover::channel(in_flight_batches_max(&config));
     let delivery = delivery::start(&config, &foundation, batches, &shutdown)?;
-    let (doors, sockets) = listen::bind(&config)?;
-    let blueprint = workers::blueprint(&config, &foundation, &reloaded, doors.listen.port())?;
+    let (addresses, sockets) = listen::bind(&config)?;
+    let blueprint = workers::blueprint(&config, &foundation, &reloaded, addresses.listen.port())?;
     let watch = Watch::new(&config.http, reloaded, &blueprint.routes, &foundation);
     let workers = workers::start(blueprint, sockets, &foundation, to_delivery, &shutdown)?;
     let threads = Threads { workers, delivery };
-    let front = Front::new(doors, watch, &foundation, started_at);
+    let front = Front::new(addresses, watch, &foundation, started_at);
     let ended = front.serve(shutdown, threads, config.drain_timeout, on_bound);
     let is_clean = matches!(ended, Ok(ExitCode::SUCCESS));
     foundation.observers.stop(is_clean);

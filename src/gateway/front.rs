@@ -10,7 +10,7 @@ use tokio::task::spawn_local;
 
 use super::Bound;
 use super::foundation::Foundation;
-use super::listen::Doors;
+use super::listen::Addresses;
 use super::local_runtime;
 use super::notify::Notifier;
 use super::reload::Watch;
@@ -23,7 +23,7 @@ use crate::telemetry::observers::Observers;
 
 /// The parts that the main thread works with.
 pub(crate) struct Front {
-    doors: Doors,
+    addresses: Addresses,
     watch: Watch,
     status: Arc<Status>,
     observers: Observers,
@@ -33,13 +33,13 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(
-        doors: Doors,
+        addresses: Addresses,
         watch: Watch,
         foundation: &Foundation,
         started_at: Instant,
     ) -> Self {
         Self {
-            doors,
+            addresses,
             watch,
             status: foundation.status(),
             observers: foundation.observers.clone(),
@@ -71,7 +71,7 @@ impl Front {
 
     /// Tells the log and systemd that the gateway listens; gives where.
     fn announce(&self, workers: usize) -> anyhow::Result<Bound> {
-        let (listen, admin) = (self.doors.listen, self.doors.admin.local_addr()?);
+        let (listen, admin) = (self.addresses.listen, self.addresses.admin.local_addr()?);
         tracing::info!(%listen, %admin, workers, "listening");
         self.observers.audit.record(Event::Started {
             listen: &listen.to_string(),
@@ -83,7 +83,7 @@ impl Front {
     /// Starts the tasks of this thread, each of which the gateway cannot do without.
     fn start(self, hangup: Signal, shutdown: &Shutdown) {
         let (alarm, sockets) = (shutdown.alarm(), shutdown.sockets());
-        let (Doors { places, admin, .. }, notifier) = (self.doors, self.notifier);
+        let (Addresses { places, admin, .. }, notifier) = (self.addresses, self.notifier);
         spawn_local(async move {
             sockets.passed().await;
             drop(places);

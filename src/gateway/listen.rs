@@ -36,7 +36,7 @@ const UDP_SEND_BYTES: usize = 4 * 1024 * 1024;
 const PORT_TRIES: usize = 16;
 
 /// The bound addresses, and the sockets that the main thread holds.
-pub(crate) struct Doors {
+pub(crate) struct Addresses {
     /// Address that devices connect to.
     pub listen: SocketAddr,
     pub places: Places,
@@ -54,18 +54,18 @@ pub(crate) struct Doors {
 pub(crate) type Places = Vec<UdpSocket>;
 
 /// Binds all sockets, or takes those that were passed: one pair for each worker, in their order.
-pub(crate) fn bind(config: &Config) -> anyhow::Result<(Doors, Vec<Sockets>)> {
+pub(crate) fn bind(config: &Config) -> anyhow::Result<(Addresses, Vec<Sockets>)> {
     let (listen, sockets) = match activated::take(&config.listen)? {
         Some(passed) => passed,
         None => bind_own(&config.listen)?,
     };
     assert_eq!(sockets.len(), config.listen.workers.get(), "one each");
-    let doors = Doors {
+    let addresses = Addresses {
         listen,
         places: keep_places(&sockets)?,
         admin: bind_admin(config.admin_listen)?,
     };
-    Ok((doors, sockets))
+    Ok((addresses, sockets))
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
