@@ -7,6 +7,8 @@ mod faults;
 mod kafka;
 #[path = "kafka_sink/properties.rs"]
 mod properties;
+#[path = "support/tools.rs"]
+mod tools;
 
 use std::collections::HashMap;
 use std::net::TcpListener;

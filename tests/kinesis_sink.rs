@@ -7,6 +7,8 @@ mod aggregate;
 mod deaggregate;
 #[path = "support/ferrokinesis.rs"]
 mod ferrokinesis;
+#[path = "support/tools.rs"]
+mod tools;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

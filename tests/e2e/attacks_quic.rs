@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::driver::tools;
 use crate::harness::{Gateway, Setup, Siege, eventually};
+use crate::tools::tools;
 
 /// Bytes of a datagram before path MTU discovery has found more (RFC 9000 section 14.1).
 const DATAGRAM_BYTES: u64 = 1200;

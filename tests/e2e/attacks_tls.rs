@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use serde_json::Value;
 
-use crate::harness::driver::tools;
 use crate::harness::raw::{server_name, tls};
 use crate::harness::{Ask, Client, Protocol, Setup, Siege};
 use crate::pki::Identity;
+use crate::tools::tools;
 
 /// Returns the outcomes of the cases of `tests/clients/attack_tls.py`.
 fn attack(siege: &Siege, device: &Identity) -> Value {

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::harness::driver::tools;
 use crate::harness::{Ask, Client, Protocol, Setup};
+use crate::tools::tools;
 
 /// The exit code, and what it says, of a gateway that must not start.
 fn complaint(setup: &Setup) -> (i32, String) {

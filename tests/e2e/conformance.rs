@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::harness::Setup;
-use crate::harness::driver::tools;
 use crate::harness::tunnel::tunnel;
+use crate::tools::tools;
 
 /// A run of all cases: the summary, and what it said.
 fn h2spec(address: SocketAddr) -> (String, String) {

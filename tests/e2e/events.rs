@@ -14,13 +14,13 @@ use tokio_rustls::TlsConnector;
 
 use crate::brokers;
 use crate::harness::client::Quirks;
-use crate::harness::driver::tools;
 use crate::harness::gateway::Line;
 use crate::harness::raw::{Raw, block_on, connect, server_name, tls};
 use crate::harness::{Ask, Client, Gateway, Load, Protocol, Setup, Via, eventually};
 use crate::kafka::{Kafka, Stored};
 use crate::kinesis::KinesisStream;
 use crate::pki::Identity;
+use crate::tools::tools;
 
 const STREAM: &str = "fleet-events";
 

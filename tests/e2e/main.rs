@@ -18,6 +18,8 @@ mod kinesis_proxy;
 mod pki;
 #[path = "../support/sasl.rs"]
 mod sasl;
+#[path = "../support/tools.rs"]
+mod tools;
 
 mod brokers;
 mod harness;

@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
+use crate::tools::tools;
+
 /// One reading out of an aggregate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UserRecord {
@@ -60,9 +62,4 @@ fn user_record(record: &Value) -> Option<UserRecord> {
         id: text("id").expect("an id"),
         data: BASE64.decode(text("data").expect("data")).expect("base64"),
     })
-}
-
-fn tools() -> PathBuf {
-    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
-    std::env::var_os("TOOLS").map_or_else(built, PathBuf::from)
 }

@@ -1,10 +1,8 @@
 //! The Kinesis emulator ferrokinesis as a process, with the service's limits enforced. It listens on every address.
 //!
-//! The binary comes from the environment variable `FERROKINESIS`, or `target/tools/bin/ferrokinesis`:
-//! `cargo install ferrokinesis --version 0.7.0 --locked --root target/tools`. Ended when dropped.
+//! The binary is `$TOOLS/bin/ferrokinesis` (`target/tools` unless set), where `make tools` puts it. Ended when dropped.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,8 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Credentials;
 use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType, StreamStatus};
+
+use crate::tools::tools;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -24,7 +24,7 @@ pub struct Ferrokinesis {
 impl Ferrokinesis {
     pub async fn start() -> Self {
         let address = free_address();
-        let process = Command::new(binary())
+        let process = Command::new(tools().join("bin/ferrokinesis"))
             .args([
                 "serve",
                 "--enforce-limits",
@@ -37,7 +37,7 @@ impl Ferrokinesis {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("FERROKINESIS, or target/tools/bin/ferrokinesis, is the emulator");
+            .expect("`make tools` installs the emulator in target/tools/bin, or $TOOLS/bin");
         let client = Client::new(&settings(address).load().await);
         let emulator = Self {
             process,
@@ -168,11 +168,6 @@ pub fn settings(address: SocketAddr) -> ConfigLoader {
         .region(Region::new("eu-central-1"))
         .credentials_provider(Credentials::new("x", "x", None, None, "test"))
         .endpoint_url(format!("http://{address}"))
-}
-
-fn binary() -> PathBuf {
-    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/ferrokinesis");
-    std::env::var_os("FERROKINESIS").map_or_else(built, PathBuf::from)
 }
 
 /// A port that was free a moment ago: the emulator does not say which one it took.

@@ -1,6 +1,6 @@
 //! A real Kafka broker as a process: one KRaft node on free loopback ports, in a folder of its own.
 //!
-//! For tests that need a broker: `#[path = "support/kafka.rs"] mod kafka;`. It depends on nothing else in `tests`. Its
+//! For tests that need a broker: `#[path = "support/kafka.rs"] mod kafka;`. It depends on `tools.rs`. Its
 //! listeners: plain, for tests to create and read topics by; mutual TLS; and SASL over TLS with PLAIN, SCRAM-SHA-256
 //! and SCRAM-SHA-512; and OAUTHBEARER over TLS, by the tokens of `idp.rs`. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
 //! them as `FOREBAY_KAFKA_*`. Certificates are made for each broker, as PEM files.
@@ -30,6 +30,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
+
+use crate::tools::tools;
 
 /// The user that the SASL listener knows, by PLAIN and by SCRAM.
 pub const USER: &str = "forebay";
@@ -431,10 +433,7 @@ fn address(port: u16) -> String {
 }
 
 fn jars() -> PathBuf {
-    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
-    let lib = std::env::var_os("TOOLS")
-        .map_or_else(built, PathBuf::from)
-        .join("kafka/lib");
+    let lib = tools().join("kafka/lib");
     assert!(
         lib.is_dir(),
         "{} is missing: `make tools` installs Kafka there",

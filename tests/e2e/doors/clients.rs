@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use super::{doors, last, trace_id};
 use crate::brokers;
-use crate::harness::driver::tools;
 use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Ask, Client, Gateway, PATIENCE, Protocol, Setup, Via, eventually};
 use crate::kafka::Kafka;
 use crate::pki::Identity;
+use crate::tools::tools;
 
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/http.html> has the same with these arguments:
 /// `--tlsv1.2 --cacert … --cert … --key … --request POST --data '{ "message": "Hello, world" }' https://…:8443/topics/topic?qos=1`.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::{Value, json};
 
 use super::PATIENCE;
+use crate::tools::tools;
 
 type Waiting = Arc<Mutex<HashMap<u64, SyncSender<Value>>>>;
 
@@ -105,10 +106,4 @@ fn pass_on(stdout: ChildStdout, waiting: &Waiting) {
             let _ = waits.send(answer);
         }
     }
-}
-
-/// Folder of the tools.
-pub fn tools() -> PathBuf {
-    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
-    std::env::var_os("TOOLS").map_or_else(built, PathBuf::from)
 }
