@@ -1,14 +1,13 @@
-//! How delivery ends: no more batches come, and later on there may be no time left.
+//! The end of delivery: no more batches come, and later on there may be no time left.
 
 use tokio::sync::SetOnce;
 
-/// What has happened of the end. Neither fact is taken back.
+/// The two facts of the end. Neither is taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    /// Every worker has gone: what is on its way is finished, and nothing is taken from disk any
-    /// more.
+    /// Every worker has gone: batches in flight are finished, and no more are taken from disk.
     pub intake: Fact,
-    /// There is no time left: nobody waits for the sink any more, and the spool takes what it can.
+    /// There is no time left: waits for the sink end, and the spool takes as much as it can.
     pub time: Fact,
 }
 

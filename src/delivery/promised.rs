@@ -24,7 +24,7 @@ impl Promised {
         debug_assert!(before >= records, "a promise is kept once");
     }
 
-    /// Records that were answered and are not safe: those in memory, and those that were dropped.
+    /// Returns the number of records that were answered and are not safe: in memory, or dropped.
     pub(crate) fn unsafe_records(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

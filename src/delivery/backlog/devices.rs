@@ -1,9 +1,9 @@
-//! Whose records are on disk, or on their way there.
+//! The devices with records on disk, or on their way there.
 //!
 //! A device is let go when each of its records is done with, in whatever order that comes about:
-//! of those that are in a wave or in doubt together, the last may be done with before the others.
-//! Records that were dropped or damaged are not told of; so a device is let go as well when
-//! everything up to its last record is done with.
+//! within a wave, or while in doubt, the last one may be done with before the others. Records that
+//! were dropped or damaged are not reported; so a device is let go as well when everything up to
+//! its last record is done with.
 //!
 //! Records of a device whose last one on disk is in flight may follow it in memory, in a line that
 //! nothing overtakes.
@@ -25,14 +25,14 @@ impl Ticket {
     }
 }
 
-/// What records are to do that follow others of their device.
+/// The next step of records that follow others of their device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     /// Nothing is before them.
     Go,
-    /// What is before them is on its way.
+    /// The records before them are in flight.
     Wait,
-    /// Some of it is not, and will not be soon.
+    /// Some records before them are on disk and not in flight, and will stay there for a while.
     Stay,
 }
 
@@ -44,13 +44,13 @@ pub(super) struct SpooledDevices {
     by_last: BTreeMap<u64, DeviceId>,
 }
 
-/// What of one device is on disk.
+/// Records of one device that are on disk, on their way there, or in line behind those.
 #[derive(Debug, Default)]
 struct Spooled {
     /// Records on their way to disk.
     appending: usize,
     stretch: Option<Stretch>,
-    /// The place of the last one that is in flight to the sink.
+    /// Place of the last record that is in flight to the sink.
     sent: Option<u64>,
     /// Records in memory that follow what is on disk, oldest first.
     followers: VecDeque<Ticket>,
@@ -62,7 +62,7 @@ struct Stretch {
     /// The places of the first and the last of them.
     first: u64,
     last: u64,
-    /// Those that are not done with, as far as was told.
+    /// Number of them that were not reported as done with.
     waiting: u64,
 }
 
@@ -105,7 +105,7 @@ impl SpooledDevices {
         debug_assert!(spooled.followers.iter().is_sorted(), "tickets count up");
     }
 
-    /// What the device's records with this ticket are to do.
+    /// Returns the next step of the device's records with this ticket.
     pub(super) fn step(&self, device: &DeviceId, ticket: Ticket) -> Step {
         let spooled = self.spooled.get(device);
         let spooled = spooled.expect("a device is known while records follow");

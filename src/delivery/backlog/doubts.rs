@@ -34,7 +34,7 @@ impl Doubts {
             debug_assert!(places.start >= from, "places count up");
             self.ranges.insert(places.start, places.end);
         }
-        // What waited for the places to be known looks again.
+        // Waves that waited for the places to be known look again.
         self.look_again(from..u64::MAX);
     }
 

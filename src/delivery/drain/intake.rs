@@ -1,4 +1,4 @@
-//! What the drain reads ahead, and who gets it.
+//! Reading ahead for the drain: how much, and for which stream.
 
 use std::collections::HashSet;
 
@@ -49,8 +49,8 @@ impl Drain {
         None
     }
 
-    /// What may be read ahead of one stream: those that have something, and one that may find
-    /// something, share.
+    /// Returns the share of one stream in the records read ahead. Streams that have records share,
+    /// and so does one more that may find some.
     fn share(&self) -> Size {
         let streams = self.streams.iter();
         let with_records = streams.filter(|stream| !stream.flow.is_empty()).count();
@@ -61,7 +61,7 @@ impl Drain {
         }
     }
 
-    /// Gives each stream what was read of it.
+    /// Gives each stream its records of a stretch.
     pub(super) fn take_in(&mut self, stretch: Stretch) {
         let Stretch {
             from,
@@ -108,7 +108,7 @@ impl Drain {
         }
     }
 
-    /// These records are on disk, whoever put them there.
+    /// Notes that these records are on disk, be they of this process or one before.
     fn found(&self, frame: &Frame) {
         let devices = frame.records.iter().map(|record| &record.device);
         let places = frame.places.iter().copied();

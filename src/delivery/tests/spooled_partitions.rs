@@ -1,5 +1,5 @@
-//! What is on disk of partitions that take long, or are away: the others' records do not wait for it,
-//! neither in a wave nor in what is read ahead.
+//! Backlog of partitions that are slow or away: other partitions' records do not wait for it,
+//! neither in a wave nor in the records read ahead.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::stragglers::{ACK_TIME, DEVICES, STUCK_TIME, is_stuck, partitions};
 use super::wide_spool::{Fleet, TELEMETRY, TICK, assert_in_order, count, wide};
 use super::*;
 
-/// Of which what is read ahead at once is a part.
+/// Records on disk: about three times as many as are read ahead at once.
 const SPOOLED: u64 = 12_000;
 
 /// A bench whose stream comes back when so much of these devices is on disk.
@@ -55,13 +55,13 @@ fn assert_that_stuck_records_hold_up_no_others(setup: Setup) {
     });
 }
 
-/// Nobody knows where the records go: the first that is known of it is that some take long.
+/// The sink knows no partitions: the first sign is that some records straggle.
 #[test]
 fn a_wave_comes_home_without_what_is_stuck_of_it() {
     assert_that_stuck_records_hold_up_no_others(wide(|_, _| ACK_TIME));
 }
 
-/// More records of a partition that is away than are read ahead do not hide those of another one.
+/// A full window of a partition that is away does not hide the records of another one.
 #[test]
 fn a_partition_that_is_away_holds_up_no_other_one_on_disk() {
     on_simulated_time(async {
@@ -84,8 +84,8 @@ fn a_partition_that_is_away_holds_up_no_other_one_on_disk() {
     });
 }
 
-/// A partition that falls silent while its records are on their way, and the others' are behind
-/// them: what is known of it then is told by its stragglers.
+/// A partition falls silent while its records are in flight, and the others' are behind them: only
+/// its stragglers tell that it is away.
 #[test]
 fn a_partition_that_falls_silent_holds_up_no_other_one_on_disk() {
     assert_that_stuck_records_hold_up_no_others(Setup {

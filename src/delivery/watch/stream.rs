@@ -1,4 +1,4 @@
-//! What is known of one stream: what it said when it was asked, and what became of its records.
+//! State of one stream: its last verification, and the outcomes of its records.
 //!
 //! Both count. A stream that answers well and whose records are all refused is no good, and a
 //! record alone can tell that it is good again. The watch owns one of these for each stream and
@@ -21,13 +21,13 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// than a leader's election.
 const FAILING_TIME: Duration = Duration::from_secs(10);
 
-/// How long a refusal is believed that no record confirms.
+/// Time for which a refusal is believed without a record that confirms it.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() < FAILING_TIME.as_millis());
 const _: () = assert!(FAILING_TIME.as_millis() < REFUSAL_MEMORY.as_millis());
 
-/// What a stream said when it was asked last.
+/// The stream's answer when the sink was asked last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Unasked,
@@ -57,7 +57,7 @@ impl Trouble<'_> {
     }
 }
 
-/// What the outcomes of a batch say of its stream.
+/// The outcomes of a batch, as they bear on its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The stream works: it has taken a record, or has judged one by itself.
@@ -89,7 +89,7 @@ impl End {
     }
 }
 
-/// What is known of one stream.
+/// State of one stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     answer: Answer,
@@ -193,7 +193,7 @@ impl Stream {
         }
     }
 
-    /// Whether it has taken nothing of late: where other records arrive, one that does not says
+    /// Whether it has taken nothing of late: while other records arrive, one that does not says
     /// little of the stream.
     fn is_quiet(&self, now: Instant) -> bool {
         self.taken_at
@@ -206,8 +206,8 @@ impl Stream {
         self.has_trial = false;
     }
 
-    /// What it said when it was asked. One that is back has its records' failures forgotten: they
-    /// were its absence.
+    /// Notes the sink's answer. A stream that is back has its records' failures forgotten: they
+    /// came of its absence.
     pub(crate) fn answered(&mut self, answer: &Result<(), SinkError>, now: Instant) {
         let answer = match answer {
             Ok(()) => Answer::Up,
@@ -259,7 +259,7 @@ impl Stream {
         self.has_trial
     }
 
-    /// Whether a batch may go to the sink; where a trial is on offer, the one that asks first.
+    /// Whether a batch may go to the sink; if a trial is on offer, the first caller gets it.
     pub(crate) fn takes_batch(&mut self) -> bool {
         self.trouble().is_none() || std::mem::take(&mut self.has_trial)
     }
