@@ -45,7 +45,7 @@ pub(crate) trait Origin {
     /// Is told of records that are safe while others take longer.
     fn settle_part(&mut self, part: Part);
 
-    /// Reports the outcomes of all records, those of earlier parts included.
+    /// Is told the outcomes of all records, those of earlier parts included.
     fn settle(self, settlement: Settlement);
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Settlement {
     /// Records that went to the sink. Empty if they are still needed elsewhere; they are safe then.
     pub live: Vec<Record>,
     pub of_live: Outcomes,
-    /// Records that went to disk, in their order. One outcome is that of all of them.
+    /// Records that went to disk, in their order; `of_held` is the outcome of each.
     pub held: Vec<HeldRecord>,
     pub of_held: Outcome,
 }

@@ -274,7 +274,7 @@ impl Bench {
         self.send_as(stream, records, vec![ack; records.len()]);
     }
 
-    /// As [`send`](Self::send), each record with an ack of its own.
+    /// Sends as [`send`](Self::send) does, each record with an ack of its own.
     fn send_as(&self, stream: u16, records: &[(u16, u64)], acks: Vec<AckSlot>) {
         let records = records
             .iter()

@@ -258,7 +258,7 @@ impl Watch {
         self.streams.borrow_mut()[stream.get()].stream.takes_batch()
     }
 
-    /// Whether it is worth a try to deliver what is spooled for the stream.
+    /// Whether it is worth a try to deliver the stream's backlog.
     pub(crate) fn answers(&self, stream: StreamIndex) -> bool {
         self.streams.borrow()[stream.get()].stream.answers()
     }

@@ -13,7 +13,7 @@ const ACK_TIME: Duration = Duration::from_millis(100);
 /// Each device means to send so often, and sends when it has its answer.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Step in which time passes.
+/// Resolution at which the test looks at time.
 const STEP: Duration = Duration::from_millis(5);
 
 /// A fleet whose devices wait for each answer.

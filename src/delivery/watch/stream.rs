@@ -264,7 +264,7 @@ impl Stream {
         self.trouble().is_none() || std::mem::take(&mut self.has_trial)
     }
 
-    /// Whether it answers, so that it is worth a try to deliver what is spooled.
+    /// Whether it answers, so that it is worth a try to deliver its backlog.
     pub(crate) fn answers(&self) -> bool {
         matches!(self.answer, Answer::Up | Answer::Unfit(_))
     }
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(stream.trouble(), None);
     }
 
-    /// Nobody sends to a gateway that is not ready, so no record can show that the stream is open
+    /// A gateway that is not ready gets no requests, so no record can show that the stream is open
     /// again.
     #[test]
     fn a_refusal_that_no_record_confirms_is_forgotten() {

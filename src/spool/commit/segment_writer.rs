@@ -1,7 +1,8 @@
 //! The segment that is being written: created, filled run by run, finished or given up.
 //!
 //! A run is answered only after its sync. After a failed write or sync nothing more goes into the
-//! segment, and its descriptor is never synced again: what the kernel reports once it forgets.
+//! segment, and its descriptor is never synced again: the kernel forgets an error that it has
+//! reported.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,7 +19,7 @@ use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS, SegmentH
 use crate::spool::store::cursor;
 use crate::spool::store::mark::mark_end;
 
-/// What a segment has beside its frames.
+/// Bytes of a segment beside its frames.
 pub(crate) const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
 
 /// Bytes that a draft takes in a segment at most.
@@ -33,14 +34,14 @@ pub(crate) struct SegmentWriter<F> {
     path: PathBuf,
     salt: Salt,
     cipher: Cipher,
-    /// Where the next frame goes: everything before is safe.
+    /// Offset of the next frame: everything before is safe.
     pub offset: u64,
     /// The next frame's number.
     number: u64,
     pub allocated_bytes: u64,
 }
 
-/// What the next segment is to be.
+/// Settings of the next segment.
 pub(crate) struct Plan<'a> {
     pub dir: &'a Path,
     pub keys: &'a Keys,
@@ -51,7 +52,7 @@ pub(crate) struct Plan<'a> {
 
 impl<F: DiskFile> SegmentWriter<F> {
     /// Creates a segment, whose header and name are safe, beside a cursor with room for so many
-    /// ranges. What fails leaves no file behind if it can be helped.
+    /// ranges. A failure leaves no file behind if it can be helped.
     pub(crate) fn create(
         disk: &impl Disk<File = F>,
         plan: &Plan<'_>,
@@ -182,8 +183,8 @@ impl<F: DiskFile> SegmentWriter<F> {
         finished.unwrap_or(self.allocated_bytes)
     }
 
-    /// Gives up a segment that failed, and cuts off what is not safe, through a descriptor of its
-    /// own. Says how long the file is then.
+    /// Gives up a segment that failed, and cuts off its unsafe bytes, through a descriptor of its
+    /// own. Returns the length of the file.
     pub(crate) fn give_up(self, disk: &impl Disk<File = F>, end: u64) -> u64 {
         drop(self.file);
         let file = disk.open_to_write(&self.path);

@@ -13,7 +13,7 @@
 //! | 36 | 4 | CRC32C of the salt, the header's offset in the file, and the 36 bytes before |
 //!
 //! The header has a fixed length so that recovery can hop from one to the next; stream and reason
-//! are in the body, where encryption covers them. With a salt that nobody outside can guess and its
+//! are in the body, where encryption covers them. With a salt that no outsider can guess and its
 //! own offset in the checksum, bytes from elsewhere (an earlier use of the blocks, another file, a
 //! payload) are never taken for a frame.
 
@@ -28,13 +28,13 @@ pub const HEADER_BYTES: usize = 40;
 /// sealed.
 pub(crate) const AUTHENTICATED_BYTES: usize = 28;
 
-/// Where the header's own checksum stands; it covers everything before.
+/// Offset of the header's own checksum, which covers everything before.
 const CRC_AT: usize = 36;
 
 /// Frames begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 8;
 
-/// The longest body on disk: what a reader has in memory at once.
+/// The longest body on disk, which a reader has in memory at once.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// The bytes of the mark of the end: a header without a body.
@@ -47,7 +47,7 @@ const _: () = assert!(CRC_AT + 4 == HEADER_BYTES);
 const _: () = assert!((HEADER_BYTES as u64).is_multiple_of(ALIGNMENT));
 const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);
 
-/// What stands before a body.
+/// The header of a frame, without its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     pub records: u32,

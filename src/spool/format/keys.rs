@@ -23,7 +23,7 @@ use crate::durable::warn_of_other_readers;
 use crate::hex;
 
 pub(crate) const SALT_BYTES: usize = 16;
-/// What encryption adds to a body.
+/// Bytes that encryption adds to a body.
 pub(crate) const TAG_BYTES: usize = 16;
 /// Room for the padding of a frame behind a sealed body.
 const PADDING_BYTES_MAX: usize = 8;
@@ -36,7 +36,7 @@ const SEGMENT_INFO: &[u8] = b"forebay spool segment 1";
 /// from passing for frames.
 pub(crate) type Salt = [u8; SALT_BYTES];
 
-/// A salt that nobody can guess; fails when the system has no randomness.
+/// Returns a salt that cannot be guessed; fails when the system has no randomness.
 pub(crate) fn new_salt() -> io::Result<Salt> {
     let mut salt = [0; SALT_BYTES];
     rand::fill(&mut salt).map_err(|_| io::Error::other("no random bytes"))?;
@@ -149,7 +149,7 @@ impl Keys {
     }
 }
 
-/// How many bytes HKDF is to give.
+/// Number of bytes that HKDF is to give.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -169,8 +169,7 @@ fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u
     derived
 }
 
-/// Turns the bodies of one segment into what lies on disk, and back; with no key they stay as they
-/// are.
+/// Encrypts the bodies of one segment, and decrypts them; without a key they stay as they are.
 pub(crate) struct Cipher(Option<LessSafeKey>);
 
 impl Cipher {
@@ -180,7 +179,7 @@ impl Cipher {
         Self(Some(LessSafeKey::new(unbound)))
     }
 
-    /// How long a body of `bytes` is on disk.
+    /// Returns the length on disk of a body of `bytes`.
     pub(crate) fn sealed_bytes(&self, bytes: usize) -> usize {
         bytes + if self.0.is_some() { TAG_BYTES } else { 0 }
     }
@@ -202,7 +201,7 @@ impl Cipher {
         Ok(Some(sealed))
     }
 
-    /// The body again; `None` when it is not what was sealed.
+    /// Decrypts a body; `None` if it is not as it was sealed.
     pub(crate) fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
         let Some(key) = &self.0 else {
             return Some(body);

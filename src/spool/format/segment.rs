@@ -26,17 +26,17 @@ const MAGIC: &[u8; 7] = b"forebay";
 const VERSION: u8 = 1;
 pub(crate) const HEADER_BYTES: usize = 60;
 
-/// Where the header's checksum stands; it covers everything before.
+/// Offset of the header's checksum, which covers everything before.
 const CRC_AT: usize = 56;
 
-/// Where the copies of the header stand.
+/// Offsets of the two copies of the header.
 pub(crate) const HEADER_OFFSETS: [u64; 2] = [0, 4096];
 
-/// Where the first frame stands.
+/// Offset of the first frame.
 pub const FRAMES_START: u64 = 8192;
 
-/// What one sync makes safe at most, a single larger frame aside: what a crash can tear. Recovery
-/// reads no bodies before it.
+/// Most bytes that one sync makes safe, a single larger frame aside, and so the most that a crash
+/// can tear. Recovery reads no bodies before them.
 pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
 
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;

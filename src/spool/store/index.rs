@@ -1,6 +1,6 @@
-//! The index of a log, in memory: its segments, and which records are retired.
+//! The index of a log, in memory: its segments, and the records that are retired.
 //!
-//! The engine and the readers share it under a lock that nobody holds during disk work. Records
+//! The engine and the readers share it under a lock that is never held during disk work. Records
 //! have places, which count up through all segments; a segment holds those from its base to its
 //! end. A record is retired once it is delivered, dead, dropped or damaged; until then it waits. A
 //! segment whose records are all retired is for the engine to delete.
@@ -10,20 +10,20 @@ use std::ops::Range;
 
 use super::ranges::Ranges;
 
-/// A segment as far as it is safe.
+/// A segment, up to its last safe frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub id: u64,
     pub base: u64,
     /// The place after its last safe record.
     pub end: u64,
-    /// Where its last safe frame ends in the file.
+    /// Offset of the end of its last safe frame in the file.
     pub bytes: u64,
-    /// What the file takes of the quota.
+    /// Bytes of the quota that the file takes.
     pub allocated_bytes: u64,
-    /// Records that wait.
+    /// Number of records that wait.
     pub live: u64,
-    /// Frames are still being appended.
+    /// Whether frames are still being appended.
     pub active: bool,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Index {
     low: u64,
 }
 
-/// The sums over all segments, so that nobody has to count them under the lock.
+/// The sums over all segments, kept so that they need not be counted under the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     records: u64,
@@ -90,7 +90,7 @@ impl Totals {
 }
 
 impl Index {
-    /// An index that knows what is retired and no segment yet.
+    /// Returns an index that has retired records and no segment yet.
     pub(crate) fn new(low: u64, done: Ranges) -> Self {
         Self {
             done,
@@ -115,7 +115,7 @@ impl Index {
         newest.is_none_or(|newest| newest.id < segment.id && newest.end <= segment.base)
     }
 
-    /// Changes the segment at this position, and what is known of all.
+    /// Changes the segment at this position, and the totals with it.
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Segment)) {
         let segment = &mut self.segments[at];
         self.totals.subtract(Totals::of(segment));
@@ -220,7 +220,7 @@ impl Index {
         segment.is_some_and(|segment| segment.base <= place)
     }
 
-    /// Moves `low` over what is retired, and over places that no segment holds.
+    /// Moves `low` over retired records, and over places that no segment holds.
     fn advance(&mut self) {
         let waiting = self.segments.iter().find(|segment| segment.live > 0);
         let low = match (waiting, self.segments.back()) {
@@ -283,7 +283,7 @@ impl Index {
             .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
-    /// What is retired beyond `low`: ranges that begin at this place or after it.
+    /// Returns the retired ranges beyond `low` that begin at this place or after it.
     pub(crate) fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         self.done.iter_from(place)
     }
@@ -298,7 +298,7 @@ impl Index {
         self.totals.bytes
     }
 
-    /// What the segments take of the quota.
+    /// Returns the bytes of the quota that the segments take.
     pub(crate) fn allocated_bytes(&self) -> u64 {
         self.totals.allocated_bytes
     }
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(index.records(), 5);
     }
 
-    /// What is kept up to date is what counting would give.
+    /// Checks that the totals, which are kept up to date, are those that counting gives.
     fn check(index: &Index) {
         let mut totals = Totals::default();
         for segment in &index.segments {

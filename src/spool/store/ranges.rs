@@ -25,8 +25,8 @@ impl Ranges {
         added
     }
 
-    /// The start of the range that holds `number` or ends right before it; `number` where there is
-    /// none.
+    /// Returns the start of the range that holds `number` or ends right before it; `number` if
+    /// there is none.
     fn start_of_touching(&self, number: u64) -> u64 {
         match self.0.range(..=number).next_back() {
             Some((&start, &end)) if end >= number => start,
@@ -93,7 +93,7 @@ impl Ranges {
         self.0.range(number..).map(|(start, end)| *start..*end)
     }
 
-    /// How many ranges there are.
+    /// Returns the number of ranges.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }

@@ -1,12 +1,12 @@
 //! Reads a log back, frame by frame, oldest first.
 //!
 //! Delivery has one for the backlog. A reader gives each record once, in the order of places, and
-//! only what is safe and waits. Damage is passed over: its bytes go to quarantine, its records are
+//! only safe records that wait. Damage is passed over: its bytes go to quarantine, its records are
 //! retired, a metric and a line of the log tell of it. A read that fails is reported and tried
-//! again; after five times at one place that frame is given up.
+//! again; after five failures at one place that frame is given up.
 //!
-//! A reader holds one frame in memory while it reads it; what it has given is the caller's to
-//! bound.
+//! A reader holds one frame in memory while it reads it; the frames that it has given are the
+//! caller's to bound.
 
 use std::io;
 use std::ops::Range;
@@ -51,14 +51,14 @@ pub struct Frame {
     pub records: Vec<Record>,
 }
 
-/// What a log's readers share with its engine.
+/// The part of a log's engine that its readers share.
 pub(crate) struct LogSource<D: Disk> {
     pub disk: Arc<D>,
     pub dir: PathBuf,
     pub keys: Arc<Keys>,
     pub ledger: Arc<Ledger>,
     pub metrics: SpoolMetrics,
-    /// Called when the engine has something to do by what was retired.
+    /// Called when retired records leave the engine something to do.
     pub nudge: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -93,7 +93,7 @@ pub struct Reader<D: Disk> {
     failures: u32,
 }
 
-/// How far a reader has come.
+/// Progress of a reader.
 enum At<D: Disk> {
     Start,
     /// The segment with this number is to be opened.
@@ -119,7 +119,7 @@ impl<D: Disk> At<D> {
     }
 }
 
-/// Where the next frame is expected in an open segment, and which records are in it.
+/// Place and offset of the next frame in an open segment, and the records that are expected in it.
 struct Position<D: Disk> {
     segment: u64,
     opened: Opened<D::File>,
@@ -146,7 +146,7 @@ impl<D: Disk> Position<D> {
         Ok(body.and_then(|body| decode(body.into(), header.records)))
     }
 
-    /// Goes on to the next frame, and gives what it has passed over.
+    /// Goes on to the next frame, and returns the piece that it has passed over.
     fn pass(&mut self, header: &FrameHeader) -> Piece {
         debug_assert_eq!(header.first, self.place, "records are read in their order");
         self.move_to(self.offset + header.frame_bytes(), header.end())
@@ -261,7 +261,7 @@ impl<D: Disk> Reader<D> {
         self.lose(piece, "the header of a frame is damaged");
     }
 
-    /// Counts a failure, and gives up what has failed too often.
+    /// Counts a failure, and gives up a frame that has failed too often.
     fn fail(&mut self, segment: &Segment, error: io::Error) -> ReadError {
         self.failures += 1;
         if self.failures >= FAILURES_MAX {
@@ -278,7 +278,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Retires what cannot be read, so that the rest can be delivered.
+    /// Retires records that cannot be read, so that the others can be delivered.
     fn give_up(&mut self, segment: &Segment, error: &io::Error) {
         let At::Within(at) = &mut self.at else {
             let file = self.source.path(segment.id);

@@ -1,5 +1,5 @@
-//! When a disk that failed is tried again: after 100 ms, then less and less often, every 5 s at
-//! least.
+//! Schedule of the probes of a disk that failed: after 100 ms, then less and less often, every 5 s
+//! at least.
 //!
 //! Time is an argument.
 

@@ -1,8 +1,8 @@
-//! Room for the next segment: the quota, what is deleted to keep it, and the cursor, without which
+//! Room for the next segment: the quota, the deletions that keep it, and the cursor, without which
 //! nothing is deleted.
 //!
-//! The engine calls it, on the commit thread. Records are dropped only while the disk does what
-//! makes room of them: a disk that takes neither the cursor nor a deletion costs no record.
+//! The engine calls it, on the commit thread. Records are dropped only if that makes room: a disk
+//! that takes neither the cursor nor a deletion costs no record.
 
 use std::io;
 use std::ops::Range;
