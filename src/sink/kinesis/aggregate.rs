@@ -133,7 +133,7 @@ fn put_record(out: &mut Vec<u8>, key_index: usize, record: &UserRecord<'_>) {
     put_bytes(out, field::TAG_VALUE, record.id.as_bytes());
 }
 
-/// What [`put_record`] puts behind the head.
+/// Returns the bytes that [`put_record`] puts behind the head.
 fn record_bytes(key_index: usize, record: &UserRecord<'_>) -> usize {
     let indexes_bytes = 1 + varint_bytes(key_index) + 2;
     indexes_bytes + field_bytes(record.data.len()) + field_bytes(tag_bytes(record))

@@ -1,11 +1,10 @@
-//! Which shards have more to do than they get done: what comes for one of them now would wait, or
-//! would be refused in the end.
+//! The shards that have more to do than they get done: a record for one of them would wait, or be
+//! refused in the end.
 //!
-//! `pending` tells of what waits and what shards refuse, and passes the time in. A shard is
-//! overloaded once a record was turned away because too many wait for it, or once it has refused
-//! records for [`REFUSES_LONG`] and has written none; it is so until nothing waits for it and it
-//! refuses none. Other shards are looked at when something happens to
-//! them, so one without trouble costs nothing.
+//! `pending` reports waiting records and refusals, and passes the time in. A shard is overloaded
+//! once a record was turned away because too many wait for it, or once it has refused records for
+//! [`REFUSES_LONG`] and has written none; it is so until nothing waits for it and it refuses none.
+//! Other shards are looked at when something happens to them, so one without trouble costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,12 +20,12 @@ const REFUSAL_MEMORY: Duration = Duration::from_secs(2);
 /// The overloaded shards of a stream, by their positions.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
-    /// Those that have refused records and written none since.
+    /// Shards that have refused records and written none since.
     refusing: BTreeMap<usize, Refusing>,
     overloaded: BTreeSet<u32>,
 }
 
-/// When a shard has refused records.
+/// Times of a shard's refusals.
 #[derive(Debug)]
 struct Refusing {
     since: Instant,
@@ -68,7 +67,7 @@ impl Overload {
         self.refusing.remove(&shard);
     }
 
-    /// Looks at what time has made of it. `has_work` tells whether something waits for a shard.
+    /// Reviews the shards as time goes on. `has_work` tells whether records wait for a shard.
     pub(crate) fn review(&mut self, now: Instant, has_work: impl Fn(usize) -> bool) {
         self.refusing
             .retain(|_, refusing| now.saturating_duration_since(refusing.latest) < REFUSAL_MEMORY);

@@ -1,5 +1,4 @@
-//! What is encoded is decoded again, by a decoder that is written from the format and knows nothing
-//! of the encoder.
+//! The encoder against a decoder that is written from the format and knows nothing of it.
 
 use proptest::prelude::*;
 
@@ -128,7 +127,7 @@ proptest! {
     }
 }
 
-/// One record, byte for byte: what is on the wire does not change by accident.
+/// One record, byte for byte: the bytes on the wire do not change by accident.
 #[test]
 fn the_format_is_the_one_that_consumers_read() {
     let record = UserRecord {
