@@ -25,7 +25,7 @@ pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
     HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What a client is told whose request was refused.
+/// The refusal of a request, as its client is told.
 pub(crate) struct Problem {
     pub status: StatusCode,
     /// Its name in problems, metrics and logs.
@@ -107,7 +107,7 @@ fn body(problem: &Problem, refusal: &Refusal) -> Bytes {
     members.to_string().into()
 }
 
-/// What became of the records of a request.
+/// Returns the outcomes of a request's records.
 fn records(verdicts: &Verdicts) -> Value {
     let mut rejected = Vec::with_capacity(verdicts.rejected.len());
     for (index, refusal) in &verdicts.rejected {
@@ -134,7 +134,7 @@ pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     )
 }
 
-/// Whether what follows on an h1 connection can no longer be told from the rest of this request.
+/// Whether later bytes of an h1 connection can no longer be told from the rest of this request.
 pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
     matches!(

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use crate::http::date::Second;
 use crate::record::Timestamp;
 
-/// What tells the client to send its body.
+/// The answer that tells the client to send its body.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The name that `http::reply` gives this field, as it is written here.

@@ -34,7 +34,7 @@ pub(crate) struct QuicBody {
     held: Option<Bytes>,
 }
 
-/// Where in a body the next piece is.
+/// Place of the next piece of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Data,

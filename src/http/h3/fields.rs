@@ -1,18 +1,17 @@
-//! Field sections: what RFC 9114 sections 4.1.2 to 4.3 call malformed and h3 takes all the same.
+//! Field sections: the faults that RFC 9114 sections 4.1.2 to 4.3 call malformed and h3 lets pass.
 //!
 //! h3 keeps the last of several pseudo-header fields, wherever it stood, and forgets that there
 //! were others. So [`examine`] walks over an encoded section before h3 decodes it (`frames` calls
 //! it): each line says which field it is by the static table of QPACK or by its first letters, so
-//! that nothing is decoded or kept. What is left, [`are_proper`] finds in the decoded request. A
-//! section that cannot be walked over to its end is one that h3 must not see: its integers wrap
-//! around.
+//! that nothing is decoded or kept. [`are_proper`] finds the other faults in the decoded request. A
+//! section that cannot be walked over to its end must not reach h3: its integers wrap around.
 
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request};
 
 use super::wire::prefixed;
 
-/// Where a field section stands in a request.
+/// Place of a field section in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Head,
@@ -22,7 +21,7 @@ pub enum Section {
 /// Why a section is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It is no section of QPACK, or one that needs the dynamic table, which has no room.
+    /// It is no section of QPACK, or it needs the dynamic table, which has no room.
     Undecodable,
     Malformed,
 }
@@ -41,8 +40,8 @@ enum Pseudo {
 }
 
 /// The first letters of pseudo-header fields: as they are, and in QPACK's Huffman code, in the low
-/// bits of a number. They tell the fields apart; what goes on otherwise is no field that is
-/// defined, which h3 refuses.
+/// bits of a number. They tell the fields apart; a name that goes on otherwise is no defined field,
+/// and h3 refuses it.
 #[expect(clippy::unusual_byte_groupings, reason = "a group is a letter")]
 const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":a", 0b1011100_00011, 12, Pseudo::Authority),
@@ -53,9 +52,9 @@ const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":st", 0b1011100_01000_01001, 17, Pseudo::Status),
 ];
 
-/// A line of a section, as far as it is looked at.
+/// A line of a section: the facts that are looked at.
 struct Line {
-    /// Which pseudo-header field it is; `None` for a field as any other.
+    /// The pseudo-header field that it is; `None` for an ordinary field.
     pseudo: Option<Pseudo>,
     has_empty_value: bool,
 }
@@ -111,8 +110,8 @@ pub fn examine(section: &[u8], of: Section) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Whether a request that h3 has decoded is one: `:scheme` and `:path` belong to all but CONNECT
-/// (h3 wants the others), and the fields are those of HTTP/3.
+/// Whether a decoded request is proper: `:scheme` and `:path` belong to all but CONNECT (h3 wants
+/// the others), and the fields are those of HTTP/3.
 pub(crate) fn is_proper(request: &Request<()>) -> bool {
     let is_connect = request.method() == Method::CONNECT;
     is_connect == request.uri().scheme().is_none() && are_proper(request.headers())
@@ -137,7 +136,7 @@ pub(crate) fn are_proper(fields: &HeaderMap) -> bool {
     te.all(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// What follows the prefix of a section that needs nothing of the dynamic table.
+/// Returns the bytes behind the prefix of a section that needs nothing of the dynamic table.
 fn after_prefix(section: &[u8]) -> Option<&[u8]> {
     let (required_inserts, bytes) = prefixed(section, 8)?;
     let section = &section[bytes..];
@@ -146,7 +145,7 @@ fn after_prefix(section: &[u8]) -> Option<&[u8]> {
     (required_inserts == 0 && !has_negative_base).then_some(&section[bytes..])
 }
 
-/// The first line, and what follows it. Lines that refer to the dynamic table are none.
+/// Returns the first line, and the bytes behind it. Lines that refer to the dynamic table are none.
 fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     let first = *rest.first()?;
     if first & 0b1100_0000 == 0b1100_0000 {
@@ -184,7 +183,7 @@ fn line_with_value(pseudo: Option<Pseudo>, rest: &[u8]) -> Option<(Line, &[u8])>
     Some((line, rest))
 }
 
-/// A string as it is encoded, whose length has a prefix of so many bits, and what follows it.
+/// Returns an encoded string, whose length has a prefix of so many bits, and the bytes behind it.
 fn string(bytes: &[u8], prefix_bits: u32) -> Option<(&[u8], &[u8])> {
     let (length, length_bytes) = prefixed(bytes, prefix_bits)?;
     bytes[length_bytes..].split_at_checked(usize::try_from(length).ok()?)
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, whatever their
+    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, with any
     /// padding.
     #[test]
     fn names_in_huffman_code_are_known() {

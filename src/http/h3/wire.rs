@@ -35,7 +35,7 @@ pub(crate) fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     (value <= PREFIXED_MAX).then_some((value, 1 + rest_bytes))
 }
 
-/// What goes on beyond a full prefix, seven bits a byte.
+/// Reads the part of an integer beyond a full prefix, seven bits a byte.
 fn continued(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (place, byte) in bytes.iter().enumerate().take(CONTINUED_BYTES_MAX) {

@@ -1,10 +1,9 @@
-//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices are answered
-//! by.
+//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices get.
 //!
 //! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a
-//! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only what
-//! the code does not know by itself is written here: the four paths and the request's fields, the
-//! certificate, and in [`answers`] what fields of answers mean.
+//! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only facts
+//! that the code does not know by itself are written here: the four paths and the request's fields,
+//! the certificate, and in [`answers`] the meaning of the answers' fields.
 
 mod answers;
 pub(crate) mod doors;

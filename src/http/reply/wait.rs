@@ -1,4 +1,4 @@
-//! When a client may come back, and what it is told of its buckets.
+//! The time at which a client may come back, and the fields that tell of its buckets.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 5;
 
 const _: () = assert!(RETRY_AFTER_SECONDS_MAX > 0 && 256 >= RETRY_AFTER_SECONDS_MAX);
 
-/// When the client may come back, where that helps.
+/// Returns the time at which the client may come back, if that helps.
 pub(super) fn wait(refusal: &Refusal) -> Option<HeaderValue> {
     match answering(refusal) {
         Refusal::RateLimited(refused) => Some(refused.shortfall.reset_seconds().into()),

@@ -1,8 +1,8 @@
 //! The answers of the contract: each status with its codes, examples and header fields.
 //!
-//! `document` puts them into its place. What a status can mean is collected from every refusal and
-//! the answer that it gets; written here is only what the fields mean, and those of a 204 and of
-//! every answer over TCP.
+//! `document` puts them into its place. The codes of a status are collected from every refusal and
+//! the answer that it gets; written here is only the meaning of the fields, and those of a 204 and
+//! of every answer over TCP.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,8 @@ pub(crate) fn problem_schema() -> Value {
     })
 }
 
-/// What became of each of many readings; a refusal of the whole request has none of it.
+/// Returns the schema of the outcomes of many readings; a refusal of the whole request has none of
+/// it.
 fn records_schema() -> Value {
     let index = json!({ "type": "integer", "minimum": 0 });
     json!({
@@ -75,7 +76,7 @@ fn records_schema() -> Value {
     })
 }
 
-/// The answers to what is refused, by their status.
+/// Returns the answers to refused requests, by their status.
 pub(crate) fn refusals() -> Map<String, Value> {
     by_status()
         .iter()
@@ -142,7 +143,7 @@ fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     refusals.iter().map(example).collect()
 }
 
-/// The header fields that these answers have; those that each of them has are required.
+/// Returns the header fields that these answers have; those that each of them has are required.
 fn fields(refusals: &[Refusal]) -> Map<String, Value> {
     let heads: Vec<HeaderMap> = refusals.iter().map(head).collect();
     let mut fields = Map::from_iter([("alt-svc".to_owned(), alt_svc_reference())]);
@@ -153,7 +154,7 @@ fn fields(refusals: &[Refusal]) -> Map<String, Value> {
     fields
 }
 
-/// The header fields of an answer, beside those that the document has elsewhere.
+/// Returns the header fields of an answer, beside those that the document has elsewhere.
 fn head(refusal: &Refusal) -> HeaderMap {
     let answer = refused(refusal, &problem(refusal));
     let mut head = answer.headers().clone();
@@ -161,7 +162,7 @@ fn head(refusal: &Refusal) -> HeaderMap {
     head
 }
 
-/// A header field: what it means, and an example.
+/// Describes a header field: its meaning, and an example.
 fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     let mut example = json!(value.to_str().unwrap_or_default());
     let (description, schema) = match name {
