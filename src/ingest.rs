@@ -60,7 +60,8 @@ impl Moment {
     }
 }
 
-/// What a connection and its requests have to pass: buckets, and the memory budget. Clones share both.
+/// The buckets and the memory budget, which a connection and its requests have to pass. Clones
+/// share both.
 #[derive(Clone)]
 pub struct Gate {
     pub clock: Clock,
@@ -92,12 +93,12 @@ pub struct Ingest {
     body_rate_min: u64,
 }
 
-/// A request whose head has passed every check: what is left is its body.
+/// A request whose head has passed every check; its body is still to come.
 pub(crate) struct Admitted<'c> {
     sender: Sender<'c>,
     limits: &'c DeviceLimits,
     permit: Permit,
-    /// Where the bytes of the body are told once it is accepted.
+    /// Takes the number of the body's bytes once it is accepted.
     accepted_bytes: &'c Cell<u64>,
 }
 
@@ -223,8 +224,8 @@ impl Ingest {
         Ok(sender.into_record(content, permit))
     }
 
-    /// Judges a record that is whole: the last word before it goes to its stream, whose rules may
-    /// change it. `permit` is the record's, and holds what they add.
+    /// Judges a whole record: the last word before it goes to its stream, whose rules may change
+    /// it. `permit` is the record's, and holds the bytes that they add.
     #[inline]
     fn judge(
         &self,
@@ -243,7 +244,8 @@ impl Ingest {
         }
     }
 
-    /// Counts what the rules of a stream have added to a record, beside what the permit holds.
+    /// Counts the bytes that the rules of a stream have added to a record, beside those that the
+    /// permit holds.
     fn hold_edited(
         &self,
         content: Content,
@@ -297,12 +299,12 @@ fn safe(outcome: Outcome) -> Result<(), Refusal> {
     }
 }
 
-/// What a request costs its device while its body arrives.
+/// The costs of a request for its device while its body arrives.
 struct Costs<'a> {
     ingest: &'a Ingest,
     limits: &'a DeviceLimits,
     permit: Permit,
-    /// Bytes that the record keeps of its head, beyond what every record does.
+    /// Bytes that the record keeps of its head, beyond those that every record does.
     beside_bytes: usize,
 }
 

@@ -1,8 +1,8 @@
-//! How a body becomes records: as one of them, or cut into many, by its content type.
+//! The form of a body, by its content type: one record, or many that are cut from it.
 
 use super::{Field, Refusal};
 
-/// What a body is.
+/// The form of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One record, of any type.

@@ -1,4 +1,4 @@
-//! Which names, paths and streams there are, and who may write them.
+//! Routes: the gateway's names, its paths and streams, and the devices that may write them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
 const STREAMS_PATH: &str = "/v1/streams/";
 const RECORDS_PATH: &str = "/records";
 
-/// Where a path leads to.
+/// The target of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub stream: StreamIndex,
@@ -24,7 +24,7 @@ pub struct Target {
     pub is_records: bool,
     /// The door that the path belongs to.
     pub(crate) door: Door,
-    /// What the path has that goes on with the record.
+    /// Headers that go on with the record, from the path.
     pub(crate) headers: Headers,
 }
 
@@ -40,9 +40,9 @@ impl Target {
     }
 }
 
-/// What a path says, before it is known whether there is what it leads to.
+/// The way that a path names, before it is known whether its target is there.
 enum Way {
-    /// No stream where there is none of that name.
+    /// `None` if there is no stream of that name.
     Own(Option<StreamIndex>, bool),
     Through(Door),
 }
@@ -54,7 +54,7 @@ pub struct Authorities {
     any: bool,
     /// Few: they are looked through.
     exact: Vec<String>,
-    /// What follows `*` in a wildcard: `.example.com`.
+    /// Suffixes of the wildcards, without the `*`: `.example.com`.
     suffixes: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ struct Route {
 }
 
 impl Routes {
-    /// Once `access` names any stream, a stream that it does not name is open to nobody.
+    /// Once `access` names any stream, a stream that it does not name is closed to every device.
     pub fn new(
         authorities: Authorities,
         streams: &[StreamConfig],
@@ -179,8 +179,8 @@ impl Routes {
         self.authorities.store(Arc::new(authorities));
     }
 
-    /// The stream that the request is for: authority, path, method and access, in this order.
-    /// `own_streams` are those that the device may write, where it has streams of its own.
+    /// Finds the stream that the request is for: authority, path, method and access, in this order.
+    /// `own_streams` are those that the device may write, if it has streams of its own.
     pub fn resolve(
         &self,
         head: &RequestHead<'_>,
@@ -207,7 +207,7 @@ impl Routes {
         }
     }
 
-    /// Where a path leads to through a front door.
+    /// Returns the target of a path through a front door.
     fn through(&self, door: Door, path: &str, device: &DeviceId) -> Result<Target, Refusal> {
         let (stream, headers) = self.doors.lead(door, path, device)?;
         Ok(Target {

@@ -1,4 +1,4 @@
-//! Where records come from, and how they are made.
+//! The sender of records, and how they are made of its requests.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::identity::Device;
 use crate::record::{Headers, Permit, Record, RecordId, SCHEMA_VIOLATION, StreamIndex, Timestamp};
 use crate::rules::Verdict;
 
-/// Where records come from, and what is said of all records of their request.
+/// The sender of a request's records, and the facts that all of them share.
 pub(super) struct Sender<'c> {
     pub device: &'c Device,
     pub stream: StreamIndex,
@@ -15,20 +15,20 @@ pub(super) struct Sender<'c> {
     pub received_at: Timestamp,
 }
 
-/// What of a record its stream's rules may change.
+/// The parts of a record that its stream's rules may change.
 pub(super) struct Content {
     pub payload: Bytes,
     pub headers: Headers,
 }
 
 impl Content {
-    /// As it was sent.
+    /// Returns the content as it was sent.
     pub(super) fn of(payload: Bytes) -> Self {
         let headers = Headers::default();
         Self { payload, headers }
     }
 
-    /// As the rules let it go on.
+    /// Returns the content as the rules let it go on.
     pub(super) fn judged(verdict: Verdict) -> Self {
         let mut content = Self::of(verdict.payload);
         if let Some(place) = &verdict.violation {

@@ -9,11 +9,11 @@ use super::Extras;
 use crate::ingest::{Field, Refusal, RequestHead};
 use crate::record::Headers;
 
-/// The headers that say what a record is.
+/// The headers that name a record's signal and its encoding.
 const SIGNAL: &str = "otlp-signal";
 const ENCODING: &str = "otlp-encoding";
 
-/// What a request tells of.
+/// The signal of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     Logs,
@@ -44,7 +44,7 @@ impl Signal {
 
 const _: () = assert!(Signal::Traces as usize + 1 == Signal::COUNT);
 
-/// How a body, and the answer to it, is written.
+/// The encoding of a body, and of the answer to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Encoding {
     #[default]
@@ -84,7 +84,7 @@ impl RequestHead<'_> {
     }
 }
 
-/// Takes only what is OTLP by its content type.
+/// Takes OTLP only, by its content type.
 pub(super) fn read<'a>(
     signal: Signal,
     head: &RequestHead<'a>,

@@ -1,4 +1,4 @@
-//! Where paths lead, and what of a request goes on with its record.
+//! Targets of paths, and the parts of a request that go on with its record.
 
 use super::*;
 use crate::config::{OpenDoors, OtlpStreams};

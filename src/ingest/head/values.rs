@@ -1,7 +1,7 @@
-//! What the values of single fields say: a type, a trace, a key, a length.
+//! The values of single fields: a type, a trace, a key, a length.
 //!
-//! The head asks for each when it is read. A value that has another form than its field is refused,
-//! or is as none where the field's specification says so.
+//! The head asks for each when it is read. A value in another form than its field's is refused, or
+//! counts as none if the field's specification says so.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::record::{RecordId, TraceParent};
 pub struct ContentTypes(RefCell<Option<Arc<str>>>);
 
 impl ContentTypes {
-    /// The first one that the client sent, where it is visible ASCII.
+    /// Returns the first value that the client sent, if it is visible ASCII.
     pub(super) fn get(&self, field: Field<'_>) -> Option<Arc<str>> {
         let (Field::Once(value) | Field::Repeated(value)) = field else {
             return None;

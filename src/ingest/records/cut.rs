@@ -1,4 +1,4 @@
-//! Where the records of a body begin and end.
+//! Cutting a body into records.
 //!
 //! Pure: bytes in, ranges out, nothing is copied. The cutters stop at the first record too many. The
 //! array's is serde_json's: it is parsed once, as raw values, and must be JSON to its end.
@@ -56,7 +56,7 @@ pub(crate) fn cut(form: Form, body: &[u8], records_max: usize) -> Result<Vec<Pla
     Ok(records)
 }
 
-/// The places of a body's records, as far as there may be so many.
+/// The places of a body's records, up to a bound.
 struct Places {
     found: Vec<Place>,
     records_max: usize,
