@@ -2,8 +2,8 @@
 //!
 //! Sealed batches cross from workers to delivery in one, settled batches cross back in another. A
 //! push is one hand-over and at most one wake; there is no lock, and nothing is allocated after
-//! construction. The queue is bounded: whoever pushes holds a credit for a place (a lane's
-//! in-flight cap), so a full queue is a defect of the caller and gives the item back.
+//! construction. The queue is bounded: a push needs a credit for a place (a lane's in-flight cap),
+//! so a full queue is a defect of the caller and gives the item back.
 //!
 //! The receiver registers its waker before it looks a second time; a push stores before it wakes.
 //! One of the two sees the other, so no item is left in the queue with its receiver asleep
@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use crate::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
 
-/// What both sides share.
+/// The state that both sides share.
 struct Channel<T> {
     queue: ArrayQueue<T>,
     receiver: AtomicWaker,
@@ -81,7 +81,8 @@ impl<T> Receiver<T> {
         self.0.queue.pop()
     }
 
-    /// As [`recv`](Self::recv), for whoever polls several things at once.
+    /// Polls for the next item, as [`recv`](Self::recv) waits for it, for a task that polls several
+    /// things at once.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         if let Some(item) = self.try_recv() {
             return Poll::Ready(Some(item));

@@ -5,8 +5,8 @@
 //! alone: delivery offers a trial, and one request is let in by it. Reading costs one atomic load,
 //! and another one for [`partitions`] that are away; the reasons are for `/readyz` and the log.
 //!
-//! Where records are answered before they are safe, memory takes them while nothing can be made
-//! safe: then requests are not refused for it, though the gateway is not ready.
+//! If records are answered before they are safe, memory takes them while nothing can be made safe:
+//! then requests are not refused for it, though the gateway is not ready.
 
 mod partitions;
 
@@ -28,7 +28,7 @@ pub(crate) use partitions::{Shard, Spread};
 pub struct Health {
     streams: Box<[StreamHealth]>,
     memory_takes: bool,
-    /// What the sink does not take is safe on disk.
+    /// Whether records that the sink does not take are safe on disk.
     disk_takes: bool,
     /// The stream that devices do not write.
     events: Option<StreamIndex>,
@@ -41,7 +41,7 @@ struct StreamHealth {
     /// Why its sink takes nothing, also where the spool does.
     reason: ArcSwapOption<String>,
     partitions_away: PartitionsAway,
-    /// How many it has; 1 where that is not known, or does not matter.
+    /// Number of its partitions; 1 if that is not known, or does not matter.
     partitions: AtomicU32,
 }
 
@@ -112,8 +112,7 @@ impl Health {
         }
     }
 
-    /// Whether a record of the device may come in as far as its partition of the stream is
-    /// concerned.
+    /// Whether a record of the device may come in, by its partition of the stream.
     pub fn admits_device(&self, stream: StreamIndex, device: &DeviceId) -> bool {
         let is_away = self.streams[stream.get()].partitions_away.has(device);
         !is_away || self.memory_takes || self.disk_takes
@@ -149,8 +148,8 @@ impl Health {
         self.streams[stream.get()].is(State::Up)
     }
 
-    /// Whether a request for the stream may come in; where a trial is on offer, the one that asks
-    /// first.
+    /// Whether a request for the stream may come in; if a trial is on offer, the first caller gets
+    /// it.
     pub fn admits(&self, stream: StreamIndex) -> bool {
         let stream = &self.streams[stream.get()];
         self.memory_takes || stream.is(State::Up) || stream.change(State::Trial, State::Down)
@@ -193,8 +192,8 @@ impl Health {
         })
     }
 
-    /// `Err` while no stream's records can be made safe. The text names each stream that its sink
-    /// does not take, with the reason; it is empty where there is none.
+    /// Returns `Err` while no stream's records can be made safe. The text names each stream that
+    /// its sink does not take, with the reason; it is empty if there is none.
     pub fn report(&self) -> Result<String, String> {
         let mut reasons: Vec<(Arc<String>, Vec<&str>)> = Vec::new();
         for stream in &self.streams {

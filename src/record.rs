@@ -1,4 +1,4 @@
-//! The vocabulary: what a device sent, and what became of it.
+//! The vocabulary: records that devices sent, and their outcomes.
 //!
 //! A [`Record`] is one payload of one device. Records of one stream are sealed into a [`Batch`],
 //! which travels whole from a worker to the sink and, with an [`Outcome`] for each record, back to
@@ -89,16 +89,16 @@ impl Timestamp {
         Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
     }
 
-    /// The time in RFC 3339, in UTC and whole seconds; one that cannot be written so is the last that
-    /// can.
+    /// Returns the time in RFC 3339, in UTC and whole seconds; the last such time if it is beyond
+    /// that.
     pub(crate) fn rfc3339(self) -> String {
         let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
         format!("{at:.0}")
     }
 
-    /// The time in RFC 3339, in UTC, with milliseconds; one that cannot be written so is the last that
-    /// can.
+    /// Returns the time in RFC 3339, in UTC, with milliseconds; the last such time if it is beyond
+    /// that.
     pub(crate) fn rfc3339_millis(self) -> String {
         let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
@@ -115,8 +115,7 @@ impl Timestamp {
     }
 }
 
-/// The name of one record for good: the one that the client gave it, or a UUIDv7 (RFC 9562) made at
-/// receipt.
+/// The name of one record for good: the client's own, or a UUIDv7 (RFC 9562) made at receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordId {
     Uuid(Uuid),
@@ -208,7 +207,7 @@ fn is_lower_hex(text: &[u8]) -> bool {
 pub struct AckSlot(pub u32);
 
 impl AckSlot {
-    /// Nobody waits: the record has been answered already.
+    /// The slot of a record that has been answered already.
     pub const NONE: Self = Self(u32::MAX);
 }
 
@@ -251,15 +250,15 @@ impl Record {
 }
 
 impl Permit {
-    /// A permit that holds nothing, of no budget: for records that were read back from disk, whose
-    /// number delivery bounds, and for those that tests make.
+    /// Returns a permit that holds nothing, of no budget: for records that were read back from
+    /// disk, whose number delivery bounds, and for those that tests make.
     pub fn without_budget() -> Self {
         static NOTHING: AtomicUsize = AtomicUsize::new(0);
         Self::of_nobody(&NOTHING)
     }
 }
 
-/// What became of one record.
+/// The outcome of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The stream has it, as safe as the stream makes it.

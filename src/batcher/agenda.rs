@@ -1,10 +1,10 @@
-//! Which lanes of a worker have something to do, and when: looked at in place of all lanes.
+//! The lanes of a worker that have something to do, and when: looked at in place of all lanes.
 //!
-//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is
-//! in at most one of two queues, each in the order in which its lanes are due. As every lane has
-//! the same linger, a lane that opens goes to the end; so a note costs next to nothing however many
-//! lanes there are, and a wake costs what is due. Nothing here is allocated once each lane has been
-//! in each queue.
+//! The batcher notes a lane's standing whenever it changes, and asks here for the lanes that are
+//! due. A lane is in at most one of two queues, each in the order in which its lanes are due. As
+//! every lane has the same linger, a lane that opens goes to the end; so a note costs next to
+//! nothing however many lanes there are, and a wake costs the lanes that are due. Nothing here is
+//! allocated once each lane has been in each queue.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::record::StreamIndex;
 
-/// How a lane stands.
+/// Standing of a lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has gathered nothing, or has as much in flight as it may: a batch that comes home changes
@@ -91,7 +91,7 @@ impl Agenda {
         }
     }
 
-    /// When the next lane is due.
+    /// Returns the time at which the next lane is due.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         Some(self.first()?.0)
     }
@@ -107,7 +107,7 @@ impl Agenda {
         Some(self.unsent.first()?.1)
     }
 
-    /// How many records may be sent as soon as the worker is idle.
+    /// Returns the number of records that may be sent as soon as the worker is idle.
     pub(crate) fn unsent_records(&self) -> usize {
         self.unsent_records
     }
@@ -137,7 +137,7 @@ impl DueLanes {
     fn insert(&mut self, due_at: Instant, lane: StreamIndex) {
         let entry = (due_at, lane);
         match self.0.back() {
-            // A lane that could send nothing for a while is due before those that opened since.
+            // A lane that could send nothing for a while is due before lanes that opened since.
             Some(last) if *last > entry => {
                 let place = self.0.partition_point(|other| *other < entry);
                 debug_assert_ne!(self.0[place], entry, "a lane is in the queue once");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     proptest! {
-        /// After each note, every answer is the one that a look at all lanes gives.
+        /// After each note, every answer is the same as a look at all lanes gives.
         #[test]
         fn the_agenda_knows_what_a_look_at_all_lanes_finds(
             notes in Just(Instant::now()).prop_flat_map(|start| {

@@ -68,7 +68,7 @@ impl Lane {
         }
     }
 
-    /// Whether what has gathered waits for more although the worker may be idle.
+    /// Whether gathered records wait for more although the worker may be idle.
     fn gathers(&self) -> bool {
         let is_quiet = self.company.is_quiet() && self.in_flight_batches <= QUIET_BATCHES_MAX;
         self.in_flight_batches > 0 && !is_quiet
@@ -103,7 +103,7 @@ impl Lane {
         self.accumulator.len() + self.in_flight_records + ready.sum::<usize>()
     }
 
-    /// Nothing is ready: what a burst needed is not kept.
+    /// Gives back the room that a burst needed. Nothing is ready.
     pub(super) fn give_back_room(&mut self) {
         debug_assert!(self.ready.is_empty());
         if self.ready.capacity() > READY_KEPT_MAX {

@@ -17,14 +17,14 @@ use tokio::time::Instant;
 use crate::record::{AckSlot, Outcome};
 use group::Group;
 
-/// What one request waits for, and how it stands.
+/// The wait of one request, and its standing.
 #[derive(Debug)]
 enum Slot {
     /// The request waits, until the instant at most.
     Waiting(Option<Waker>, Instant),
     /// The batch is out still; the request has waited long enough.
     Expired,
-    /// The batch is out still; nobody waits.
+    /// The batch is out still; the request has gone.
     Abandoned,
     /// The batch came back; the request has not looked yet.
     Settled(Outcome),

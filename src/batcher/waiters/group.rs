@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Slot, Waiters, free, remember};
 use crate::record::{AckSlot, Outcome};
 
-/// The records of one request that are on their way, and what became of the others.
+/// The records of one request that are on their way, and the outcomes of the others.
 #[derive(Debug)]
 pub(super) struct Group {
     standing: Standing,
@@ -48,7 +48,7 @@ impl Group {
         }
     }
 
-    /// Notes what became of a record; whether nobody needs the group any more.
+    /// Notes the outcome of a record. Returns whether the group can be freed.
     fn settle(&mut self, index: usize, outcome: &Outcome) -> bool {
         debug_assert!(self.left > 0, "a record is settled once");
         self.left -= 1;
@@ -104,8 +104,8 @@ impl Waiters {
         AckSlot(self.0.borrow_mut().insert(member) as u32)
     }
 
-    /// The outcome of each record of a group; [`Outcome::Unknown`] for those that are out still once
-    /// the deadline has passed.
+    /// Waits for the outcome of each record of a group; [`Outcome::Unknown`] for those that are out
+    /// still once the deadline has passed.
     pub(crate) fn wait_for_group(&self, group: AckSlot) -> WaitForGroup<'_> {
         WaitForGroup {
             waiters: self,
@@ -124,7 +124,7 @@ pub(crate) struct WaitForGroup<'a> {
 }
 
 impl WaitForGroup<'_> {
-    /// Lets the request go with what is known.
+    /// Lets the request go with the outcomes so far.
     fn leave(&mut self) -> Vec<Outcome> {
         self.has_answer = true;
         let (key, slots) = (self.group.0 as usize, &mut *self.waiters.0.borrow_mut());
