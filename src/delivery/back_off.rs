@@ -53,12 +53,12 @@ impl BackOff {
         }
     }
 
-    /// Everything passed.
+    /// Ends the pause: everything passed.
     pub(crate) fn passed(&mut self) {
         *self = Self::None;
     }
 
-    /// Some of it passed: it is tried again at once, with care.
+    /// Lets the rest go again at once, with care: some of it passed.
     pub(crate) fn stumbled(&mut self, now: Instant) {
         *self = Self::Pause {
             until: now,
@@ -92,19 +92,19 @@ struct Refused {
 }
 
 impl Refusal {
-    /// The stream has said so now.
+    /// Notes that the stream has said so now.
     pub(crate) fn confirm(&mut self, now: Instant) {
         let since = self.unbroken(now).map_or(now, |refused| refused.since);
         debug_assert!(since <= now);
         self.0 = Some(Refused { since, latest: now });
     }
 
-    /// Something else happened.
+    /// Ends it: something else happened.
     pub(crate) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// For how long the stream has been so without a break.
+    /// Returns the time for which the stream has been so without a break.
     pub(crate) fn lasts(&self, now: Instant) -> Duration {
         let refused = self.unbroken(now);
         refused.map_or(Duration::ZERO, |refused| now - refused.since)

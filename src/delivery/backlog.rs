@@ -59,7 +59,7 @@ impl Backlog {
         self.mode
     }
 
-    /// Why the spool takes no records; `None` while it does.
+    /// Returns the reason why the spool takes no records; `None` while it does.
     pub(crate) fn trouble(&self) -> Option<String> {
         match self.spool.backlog.state() {
             State::Up => None,
@@ -109,8 +109,8 @@ impl Backlog {
         ticket
     }
 
-    /// Returns when each of these devices has left and it is this ticket's turn, or one of them does
-    /// not leave now.
+    /// Returns when each of these devices has left and it is this ticket's turn, or one of them
+    /// does not leave now.
     pub(crate) async fn left<'a, D>(&self, stream: &str, devices: impl Fn() -> D, ticket: Ticket)
     where
         D: Iterator<Item = &'a DeviceId>,
@@ -152,7 +152,7 @@ impl Backlog {
         self.moved.notify_waiters();
     }
 
-    /// The drain has sent these records of a stream.
+    /// Notes that the drain has sent these records of a stream.
     pub(crate) fn sent<'a>(
         &self,
         stream: &str,
@@ -165,7 +165,7 @@ impl Backlog {
         });
     }
 
-    /// These devices have records that did not arrive.
+    /// Notes that these devices have records that did not arrive.
     pub(crate) fn came_back<'a>(&self, stream: &str, devices: impl Iterator<Item = &'a DeviceId>) {
         self.change_devices(stream, |spooled| {
             for device in devices {
@@ -198,8 +198,8 @@ impl Backlog {
         self.unknown_before.get() > 0
     }
 
-    /// The drain has read these records of a stream, oldest first: a process before this one may
-    /// have left them.
+    /// Notes that the drain has read these records of a stream, oldest first: a process before this
+    /// one may have left them.
     pub(crate) fn found<'a>(
         &self,
         stream: &str,
@@ -219,7 +219,7 @@ impl Backlog {
         });
     }
 
-    /// The drain has read everything that there is.
+    /// Notes that the drain has read the whole backlog.
     pub(crate) fn found_all(&self) {
         self.unknown_before.set(0);
     }
@@ -316,7 +316,7 @@ impl Backlog {
         self.doubts.borrow_mut().take_cleared()
     }
 
-    /// These records of a stream are done with.
+    /// Retires these records of a stream, which are done with.
     pub(crate) fn retire<'a>(
         &self,
         stream: &str,
@@ -359,7 +359,7 @@ impl Backlog {
         self.spool.backlog.reader_from(place)
     }
 
-    /// From the first place that is not done with to the one after the last.
+    /// Returns the places from the first that is not done with to the one after the last.
     pub(crate) fn places(&self) -> Range<u64> {
         self.spool.backlog.places()
     }
@@ -380,7 +380,7 @@ async fn commit(
     log: &Log<GatewayDisk>,
     draft: Result<Draft, DraftError>,
 ) -> Result<Range<u64>, Refused> {
-    // Batches are bounded far below what a frame holds.
+    // Batches are bounded far below the size of a frame.
     let draft = draft.map_err(|_| Refused::TooLarge)?;
     let (answer, answered) = oneshot::channel();
     // The waiting side may be gone.

@@ -245,14 +245,14 @@ impl Drain {
         self.in_flight_bytes < WINDOW.bytes
     }
 
-    /// So many records of a device that all devices which may send share the waves that are free.
+    /// Returns so many records of a device that all devices which may send share the free waves.
     fn fair_run(&self, at: usize, waves_free: usize) -> usize {
         let records_max = self.spooling.outlet().options.batch.records_max;
         let devices = self.streams[at].flow.ready_devices().max(1);
         (records_max.saturating_mul(waves_free) / devices).clamp(1, records_max)
     }
 
-    /// Some records of a wave have arrived: their devices go on without the others.
+    /// Lets the devices go on whose records have arrived before the rest of their wave.
     fn came_home_early(&mut self, early: Early) {
         let stream = &mut self.streams[early.at];
         debug_assert!(self.in_flight_bytes >= early.payload_bytes && stream.waves_out > 0);

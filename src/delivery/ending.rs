@@ -41,7 +41,7 @@ impl Ending {
 }
 
 impl Fact {
-    /// It has ended; saying so again changes nothing.
+    /// Notes that it has ended; once more changes nothing.
     pub(crate) fn end(&self) {
         let _ = self.0.set(());
     }

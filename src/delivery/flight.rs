@@ -116,7 +116,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// A straggler shows which partitions are silent.
+    /// Reports the devices of a straggler, which show which partitions are silent.
     fn tell_of_silence(&self) {
         if self.straggler.is_some() && self.began_at.elapsed() >= SILENT_AFTER {
             let missing = self.missing();
@@ -217,7 +217,7 @@ impl<'a> Flight<'a> {
         self.untold().map(device).collect()
     }
 
-    /// The positions of records that were not told to have arrived.
+    /// Returns the positions of records that were not told to have arrived.
     fn untold(&self) -> impl Iterator<Item = usize> {
         (0..self.records.len()).filter(|position| !self.was_told(*position))
     }

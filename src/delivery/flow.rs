@@ -50,7 +50,7 @@ impl Fared {
 }
 
 impl Flow {
-    /// The records that wait, those in flight aside.
+    /// Returns the records that wait, those in flight aside.
     pub(crate) fn size(&self) -> Size {
         self.window.size()
     }
@@ -114,14 +114,15 @@ impl Flow {
         }
     }
 
-    /// A wave of this standing is in flight no more, or takes too long to be waited for.
+    /// Frees the place of a wave of this standing, which is home, or takes too long to be waited
+    /// for.
     pub(crate) fn left(&mut self, standing: Standing) {
         let course = self.course(standing);
         debug_assert!(course.in_flight > 0, "a wave leaves once");
         course.in_flight -= 1;
     }
 
-    /// A wave of this standing fared so.
+    /// Notes how a wave of this standing fared.
     pub(crate) fn fared(&mut self, standing: Standing, fared: Fared, now: Instant) {
         let course = self.course(standing);
         match fared {
@@ -146,7 +147,7 @@ impl Flow {
         self.window.wake(places);
     }
 
-    /// Everything may be tried at once.
+    /// Forgets failures, so that everything may be tried at once.
     pub(crate) fn forget_failures(&mut self) {
         self.well.back_off.passed();
         self.failing.back_off.passed();

@@ -71,7 +71,7 @@ impl Outlet {
         &self.usual[stream.get()]
     }
 
-    /// The sink has answered for a batch.
+    /// Notes that the sink has answered for a batch.
     pub(crate) fn answered(
         &self,
         stream: StreamIndex,

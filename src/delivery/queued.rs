@@ -266,14 +266,14 @@ impl Queued {
         self.way.ship(Shipment { terms, records }, sent).await;
     }
 
-    /// A wave of the stream is under way no more, or takes too long to be waited for.
+    /// Frees the place of a wave, which is home, or takes too long to be waited for.
     fn free_place(&self, sent: &mut Sent) {
         if std::mem::take(&mut sent.has_place) {
             self.flows.borrow_mut()[sent.stream.get()].left(sent.standing);
         }
     }
 
-    /// Some records of a wave are safe: devices of which no other one is under way may send again.
+    /// Takes the safe records of a wave home: devices with no other in flight may send again.
     fn came_home_early(&self, sent: &mut Sent, part: Part) {
         self.free_place(sent);
         let safe = part.positions.len();

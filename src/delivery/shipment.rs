@@ -88,7 +88,7 @@ impl Origin for Receipt {
 }
 
 impl Settlement {
-    /// Everything went to the sink.
+    /// Settles a shipment that went to the sink as a whole.
     pub(crate) fn of_sink(live: Vec<Record>, of_live: Outcomes) -> Self {
         Self {
             records: live.len(),
@@ -111,7 +111,7 @@ impl Settlement {
         }
     }
 
-    /// Each record's outcome, in the order of the shipment.
+    /// Returns each record's outcome, in the order of the shipment.
     pub(crate) fn outcomes(&self) -> Outcomes {
         debug_assert!(self.held.is_sorted_by_key(|held| held.position));
         if self.held.is_empty() {

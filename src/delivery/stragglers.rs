@@ -56,7 +56,7 @@ pub(crate) struct Stragglers(Rc<Cell<usize>>);
 pub(crate) struct Straggler(Rc<Cell<usize>>);
 
 impl Stragglers {
-    /// `None` while there are too many.
+    /// Takes a place among the stragglers; `None` while there are too many.
     pub(crate) fn place(&self) -> Option<Straggler> {
         let others = self.0.get();
         if others >= STRAGGLERS_MAX {

@@ -187,7 +187,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// On the local set that this is called on.
+    /// Starts a bench on the local set that this is called on.
     fn start(
         spool_dir: Option<&Path>,
         script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
@@ -325,13 +325,13 @@ impl Bench {
         assert_eq!(*settled.outcomes.get(0), Outcome::Delivered);
     }
 
-    /// The spool is free for another.
+    /// Waits until the spool is free for another process.
     async fn gone(self) {
         drop(self);
         pass_seconds(10).await;
     }
 
-    /// No more batches come.
+    /// Ends the batches, and waits for delivery to end.
     async fn leave(&mut self) {
         self.batches = None;
         self.until("it has ended", |bench| bench.ended.get()).await;
@@ -352,7 +352,7 @@ pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
     }
 }
 
-/// A spool whose commits are a task of this local set.
+/// Returns a spool whose commits are a task of this local set.
 fn simulated_spool(metrics: SpoolMetrics) -> Spool {
     let shape = Shape {
         disk: SimDisk::new(1),
@@ -390,8 +390,8 @@ fn on_paused_time(test: impl Future<Output = ()>) {
     });
 }
 
-/// Time passes as fast as nothing is left to do before the next timer, but not while something is
-/// read from disk.
+/// Runs a test on time that passes from timer to timer as fast as there is nothing left to do, but
+/// not during a read from disk.
 fn on_simulated_time(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -78,12 +78,12 @@ impl Watch {
         }
     }
 
-    /// Every stream's place.
+    /// Returns every stream's index.
     pub(crate) fn all(&self) -> Vec<StreamIndex> {
         indexes(self.streams.borrow().len()).collect()
     }
 
-    /// A batch goes to the sink. Tells when.
+    /// Notes that a batch goes to the sink. Returns the time.
     pub(crate) fn batch_started(&self, stream: StreamIndex) -> Instant {
         let now = Instant::now();
         self.set_in_flight(self.in_flight.get() + 1);
@@ -93,13 +93,13 @@ impl Watch {
         now
     }
 
-    /// A batch takes up no place of its stream any more: it has ended, or straggles.
+    /// Notes that a batch takes up no place of its stream any more: it has ended, or straggles.
     pub(crate) fn batch_left(&self, stream: StreamIndex) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         watched.stream.batch_left();
     }
 
-    /// A batch takes much longer than others of its stream.
+    /// Notes that a batch takes much longer than others of its stream.
     pub(crate) fn batch_straggles(&self, stream: StreamIndex) {
         self.batch_left(stream);
         self.streams.borrow_mut()[stream.get()].stream.doubt();
@@ -156,7 +156,7 @@ impl Watch {
         streams[stream.get()].partitions.has_away(device)
     }
 
-    /// Some records of a batch have arrived, and others have not.
+    /// Notes that some records of a batch have arrived, and others have not.
     pub(crate) fn batch_progressed(&self, stream: StreamIndex) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         watched.stream.progressed(Instant::now());
@@ -196,8 +196,8 @@ impl Watch {
         self.streams.borrow()[stream.get()].stream.in_flight()
     }
 
-    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and has
-    /// `look` called every second.
+    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and
+    /// has `look` called every second.
     pub(crate) async fn wait_until_due(
         &self,
         idle_interval: Option<Duration>,
@@ -276,7 +276,7 @@ impl Watch {
         self.sink_changed.notify_waiters();
     }
 
-    /// To be called when the spool's state may have changed.
+    /// Brings the health up to date; called when the spool's state may have changed.
     pub(crate) fn update_health(&self) {
         let trouble = self.backlog_trouble();
         if *self.spool_trouble.borrow() != trouble {
@@ -299,7 +299,7 @@ impl Watch {
         }
     }
 
-    /// Why the spool takes nothing now; `None` where it does, or there is none.
+    /// Returns the reason why the spool takes nothing now; `None` if it does, or there is none.
     fn backlog_trouble(&self) -> Option<String> {
         self.backlog.as_ref().and_then(|backlog| backlog.trouble())
     }
@@ -328,8 +328,8 @@ impl Watch {
 }
 
 impl Watched {
-    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away, unless
-    /// the sink knows of them without being asked.
+    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away,
+    /// unless the sink knows of them without being asked.
     fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
         let interval = match self.partitions.any_away() {
             true => idle_interval.map(|_| PROBE_INTERVAL),

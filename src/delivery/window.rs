@@ -112,7 +112,7 @@ struct Line {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The device is in one of the two queues of those that may send, once.
+    /// The device is in one of the two queues of devices that may send, once.
     Ready,
     /// Records of it are in flight, or kept aside.
     Travelling,
@@ -237,7 +237,7 @@ impl Window {
         }
     }
 
-    /// The line of a device that has records in flight.
+    /// Returns the line of a device that has records in flight.
     fn line(&mut self, device: &DeviceId) -> &mut Line {
         let line = self.lines.get_mut(device);
         let line = line.expect("a device with records in flight has a line");
@@ -278,7 +278,7 @@ impl Window {
         }
     }
 
-    /// The device neither travels nor waits any more.
+    /// Forgets a device that neither travels nor waits any more.
     fn release(&mut self, device: DeviceId) {
         let line = self.lines.get_mut(&device);
         let line = line.expect("a device that travels or waits has a line");

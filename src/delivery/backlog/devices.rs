@@ -52,7 +52,7 @@ struct Spooled {
     stretch: Option<Stretch>,
     /// Place of the last record that is in flight to the sink.
     sent: Option<u64>,
-    /// Records in memory that follow what is on disk, oldest first.
+    /// Records in memory that follow those on disk, oldest first.
     followers: VecDeque<Ticket>,
 }
 
@@ -89,7 +89,8 @@ impl SpooledDevices {
         self.spooled.contains_key(device)
     }
 
-    /// Whether all that the device has on disk is in flight, or records of it wait for that already.
+    /// Whether all that the device has on disk is in flight, or records of it wait for that
+    /// already.
     pub(super) fn is_leaving(&self, device: &DeviceId) -> bool {
         let spooled = self.spooled.get(device);
         spooled.is_some_and(|spooled| spooled.is_in_flight() || !spooled.followers.is_empty())
@@ -118,7 +119,7 @@ impl SpooledDevices {
         }
     }
 
-    /// The device's records with this ticket wait no more.
+    /// Takes the device's records with this ticket out of the line.
     pub(super) fn unfollow(&mut self, device: &DeviceId, ticket: Ticket) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.followers.retain(|other| *other != ticket);
@@ -126,32 +127,32 @@ impl SpooledDevices {
         }
     }
 
-    /// The device's record at this place is in flight.
+    /// Notes that the device's record at this place is in flight.
     pub(super) fn sent(&mut self, device: &DeviceId, place: u64) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.sent = spooled.sent.max(Some(place));
         }
     }
 
-    /// A record of the device did not arrive.
+    /// Notes that a record of the device did not arrive.
     pub(super) fn came_back(&mut self, device: &DeviceId) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.sent = None;
         }
     }
 
-    /// A record of the device is on its way to disk.
+    /// Notes that a record of the device is on its way to disk.
     pub(super) fn append_begun(&mut self, device: &DeviceId) {
         self.spooled.entry(device.clone()).or_default().appending += 1;
     }
 
-    /// It is there, at this place.
+    /// Notes that the record is on disk, at this place.
     pub(super) fn appended(&mut self, device: &DeviceId, place: u64) {
         self.add(device, place);
         self.append_ended(device);
     }
 
-    /// It was refused.
+    /// Notes that the record was refused.
     pub(super) fn not_appended(&mut self, device: &DeviceId) {
         self.append_ended(device);
         self.forget_if_without(device);
@@ -164,7 +165,7 @@ impl SpooledDevices {
         spooled.appending -= 1;
     }
 
-    /// The device has a record at this place.
+    /// Adds the device's record at this place.
     pub(super) fn add(&mut self, device: &DeviceId, place: u64) {
         let spooled = self.spooled.entry(device.clone()).or_default();
         let stretch = spooled.stretch.get_or_insert(Stretch {
@@ -182,7 +183,7 @@ impl SpooledDevices {
         }
     }
 
-    /// The record at this place is done with.
+    /// Notes that the record at this place is done with.
     pub(super) fn done(&mut self, place: u64, device: &DeviceId) {
         let spooled = self.spooled.get_mut(device);
         let Some(stretch) = spooled.and_then(|spooled| spooled.stretch.as_mut()) else {
@@ -200,7 +201,7 @@ impl SpooledDevices {
         }
     }
 
-    /// Everything before this place is done with.
+    /// Lets go of devices whose last record is before this place: all up to it is done with.
     pub(super) fn release_before(&mut self, low: u64) {
         while let Some(oldest) = self.by_last.first_entry()
             && *oldest.key() < low
@@ -210,7 +211,7 @@ impl SpooledDevices {
         }
     }
 
-    /// Nothing of the device is on disk, though something may be on its way there.
+    /// Notes that the device has no record on disk, though some may be on their way there.
     fn without_records(&mut self, device: &DeviceId) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.stretch = None;

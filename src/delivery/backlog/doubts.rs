@@ -22,7 +22,7 @@ impl Doubts {
         *self.appending_from.entry(from).or_default() += 1;
     }
 
-    /// An append that began at `from` has got these places, or none.
+    /// Notes that an append that began at `from` has got these places, or none.
     pub(super) fn end(&mut self, from: u64, places: Option<&Range<u64>>) {
         let appends = self.appending_from.get_mut(&from);
         let appends = appends.expect("an append that ends has begun");
@@ -38,7 +38,7 @@ impl Doubts {
         self.look_again(from..u64::MAX);
     }
 
-    /// The sink has answered for the records at these places.
+    /// Ends the doubt about the records at these places: the sink has answered for them.
     pub(super) fn clear(&mut self, places: &Range<u64>) {
         let end = self.ranges.remove(&places.start);
         debug_assert_eq!(end, Some(places.end), "a doubt is cleared once, and whole");

@@ -157,7 +157,7 @@ impl Errand {
     }
 }
 
-/// These records of a stream have arrived, or were set aside.
+/// Retires these records of a stream, which have arrived, or were made dead letters.
 fn retire<'a>(backlog: &Backlog, stream: &str, done: impl Iterator<Item = (u64, &'a DeviceId)>) {
     backlog.retire(stream, done);
     backlog.release_done();
@@ -200,7 +200,8 @@ impl Travelling<'_> {
         }
     }
 
-    /// The records at these positions come home. Of these devices others are in the wave.
+    /// Takes the records at these positions home. `waiting` are the devices with others in the
+    /// wave.
     fn come_home(&mut self, arrived: &[usize], waiting: &HashSet<DeviceId>) -> Early {
         let rest = &mut self.rest;
         rest.home.resize(self.records.len(), false);
@@ -226,7 +227,7 @@ impl Travelling<'_> {
     }
 }
 
-/// The sink takes records one after the other in memory, and knows nothing of places.
+/// Splits placed records into their places and the records, which the sink takes as one slice.
 fn split(placed: Vec<Placed>) -> (Vec<u64>, Vec<Record>) {
     let placed = placed.into_iter();
     placed.map(|placed| (placed.place, placed.record)).unzip()
@@ -276,7 +277,7 @@ impl Fates {
         Self(fates)
     }
 
-    /// These records have come home before, if any has.
+    /// Marks the records that have come home before, if any has.
     fn are_home(&mut self, home: &[bool]) {
         debug_assert!(home.is_empty() || home.len() == self.0.len());
         for ((_, fate), is_home) in self.0.iter_mut().zip(home) {

@@ -36,8 +36,8 @@ impl Drain {
         });
     }
 
-    /// The next stream that has room and has not been read to the end, and the place at which it is
-    /// read on. They take turns.
+    /// Returns the next stream that has room and has not been read to the end, and the place at
+    /// which it is read on. They take turns.
     fn next_hungry(&mut self, end: u64, share: Size) -> Option<(usize, u64)> {
         let streams = self.streams.len();
         for _ in 0..streams {
@@ -90,14 +90,14 @@ impl Drain {
         self.readers.keep(position, is_wanted);
     }
 
-    /// Everything before this place was read, for one stream or another.
+    /// Returns the place up to which the log was read, for one stream or another.
     fn read_by_some_to(&self) -> u64 {
         let read_to = self.streams.iter().map(|stream| stream.read_to);
         read_to.max().unwrap_or_default()
     }
 
-    /// Offers a frame to its stream. One that has no room for it is left out: it gets nothing of the
-    /// rest of the stretch either.
+    /// Offers a frame to its stream. One that has no room for it is left out: it gets nothing of
+    /// the rest of the stretch either.
     fn offer(&mut self, frame: Frame, from: u64, share: Size, left_out: &mut HashSet<usize>) {
         let at = self.index_of(&frame);
         let (spooling, stream) = (&self.spooling, &mut self.streams[at]);

@@ -60,8 +60,8 @@ impl LeftBehind {
         self.read_to = again_from;
     }
 
-    /// Whether the device's record at this place was left and may travel; `None` where nothing of the
-    /// device is left.
+    /// Whether the device's record at this place was left and may travel; `None` where nothing of
+    /// the device is left.
     pub(super) fn is_due(&self, device: &DeviceId, place: u64) -> Option<bool> {
         let left = self.devices.get(device)?;
         Some(left.may_travel && place >= left.from)

@@ -12,7 +12,7 @@ use super::*;
 /// Records on disk: about three times as many as are read ahead at once.
 const SPOOLED: u64 = 12_000;
 
-/// A bench whose stream comes back when so much of these devices is on disk.
+/// Starts a bench whose stream comes back when so much of these devices is on disk.
 async fn spooled(setup: Setup, spool_dir: &Path, devices: u16) -> Bench {
     let mut bench = Bench::start_as(setup, Some(spool_dir), delivered);
     bench.away.set(Some(TELEMETRY));
@@ -37,7 +37,8 @@ async fn time_to_take(bench: &Bench, records: u64) -> Duration {
     began_at.elapsed()
 }
 
-/// All but the records of one device, which are stuck, arrive at once; those come later, in order.
+/// Checks that all but the records of one device, which are stuck, arrive at once; those come
+/// later, in order.
 fn assert_that_stuck_records_hold_up_no_others(setup: Setup) {
     on_simulated_time(async {
         let dir = tempfile::tempdir().unwrap();

@@ -189,7 +189,7 @@ fn queued_records_of_other_partitions_do_not_wait() {
     });
 }
 
-/// Device 3 writes to partition 3.
+/// Places device 3 on partition 3.
 pub(super) fn by_number(key: &[u8], partitions: u32) -> u32 {
     let number = str::from_utf8(key).unwrap().rsplit('-').next().unwrap();
     number.parse::<u32>().unwrap() % partitions

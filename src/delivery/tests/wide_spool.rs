@@ -17,10 +17,10 @@ const ACK_TIME: Duration = Duration::from_millis(100);
 
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// The spool tells what it holds a few times a second of its own time, in which many ticks pass.
+/// The spool reports its content a few times a second of its own time, in which many ticks pass.
 const TICKS_TO_LEAVE_MAX: u32 = 2000;
 
-/// The limits of a gateway with one worker, by default.
+/// Returns the limits of a gateway with one worker, by default.
 pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
     Setup {
         records_max: 512,

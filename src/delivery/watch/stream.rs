@@ -140,7 +140,7 @@ impl Stream {
         self.in_flight
     }
 
-    /// A batch is in flight no more, or takes longer than is worth waiting for.
+    /// Notes that a batch is in flight no more, or takes longer than is worth waiting for.
     pub(crate) fn batch_left(&mut self) {
         debug_assert!(self.in_flight > 0, "a batch leaves once");
         self.in_flight -= 1;
@@ -151,7 +151,7 @@ impl Stream {
         self.taken(now);
     }
 
-    /// It is to be asked soon.
+    /// Has the stream asked soon.
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;
     }
@@ -181,8 +181,8 @@ impl Stream {
         self.forget_refusal();
     }
 
-    /// A batch failed. It counts as a refusal where it is one by itself, or the stream is refusing
-    /// already.
+    /// Notes that a batch failed. It counts as a refusal if it is one by itself, or if the stream
+    /// is refusing already.
     fn failed(&mut self, reason: Reason, is_refusal: bool, now: Instant) {
         self.is_in_doubt |= self.is_quiet(now);
         if is_refusal || self.refusal.is_some() {
@@ -269,7 +269,7 @@ impl Stream {
         matches!(self.answer, Answer::Up | Answer::Unfit(_))
     }
 
-    /// Why its sink takes nothing.
+    /// Returns the reason why its sink takes nothing.
     pub(crate) fn trouble(&self) -> Option<Trouble<'_>> {
         match (&self.answer, &self.refusal) {
             (Answer::Unasked, _) => Some(Trouble::Unasked),

@@ -26,7 +26,7 @@ fn record(device: u8, bytes: usize) -> Record {
     }
 }
 
-/// A window with one record of each of these devices, at places from `first` on.
+/// Pushes one record of each of these devices, at places from `first` on.
 fn push(window: &mut Window, first: u64, devices: &[u8]) {
     for (place, device) in (first..).zip(devices) {
         let record = record(*device, 10);
@@ -42,7 +42,7 @@ fn places(wave: &Wave) -> Vec<u64> {
     wave.records.iter().map(|placed| placed.place).collect()
 }
 
-/// All of it arrived.
+/// Takes a wave home of which all has arrived.
 fn arrive(window: &mut Window, wave: Wave) -> Vec<u64> {
     let places = places(&wave);
     window.come_home(wave.devices, Vec::new());
