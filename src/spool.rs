@@ -12,10 +12,10 @@
 //!
 //! `docs/spool.md` tells the whole for those who run it.
 //!
-//! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room where
-//! the operator asked for that, or damaged. A failure is an answer, never a wait: [`Refused`].
-//! Numbers on disk are little-endian, checksums CRC32C; readers of damaged bytes answer `None`,
-//! never a panic and never other content.
+//! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room
+//! where the operator asked for that, or damaged. A failure is an answer, never a wait:
+//! [`Refused`]. Numbers on disk are little-endian, checksums CRC32C; readers of damaged bytes
+//! answer `None`, never a panic and never other content.
 
 mod commit;
 mod disk;
@@ -175,7 +175,7 @@ impl<D: Disk> Drop for Spool<D> {
     }
 }
 
-/// The options of the backlog and of the dead letters.
+/// Returns the options of the backlog and of the dead letters.
 fn logs(options: Options) -> (LogOptions, LogOptions) {
     let keys = Arc::new(options.keys);
     let bytes_max = options.bytes_max.max(QUOTA_BYTES_MIN);

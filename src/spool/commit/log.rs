@@ -63,12 +63,12 @@ impl<D: Disk> Log<D> {
         self.source.ledger.index().is_done(place)
     }
 
-    /// A reader that begins with the oldest record that waits.
+    /// Returns a reader that begins with the oldest record that waits.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(self.source.clone())
     }
 
-    /// A reader that begins with the oldest record that waits and is not before this place.
+    /// Returns a reader that begins with the oldest record that waits and is not before this place.
     pub(crate) fn reader_from(&self, place: u64) -> Reader<D> {
         Reader::from_place(self.source.clone(), place)
     }
@@ -78,7 +78,7 @@ impl<D: Disk> Log<D> {
         self.source.ledger.state()
     }
 
-    /// The places from the first that is not retired to the one after the last.
+    /// Returns the places from the first that is not retired to the one after the last.
     pub(crate) fn places(&self) -> Range<u64> {
         let index = self.source.ledger.index();
         debug_assert!(index.low() <= index.end());

@@ -147,8 +147,8 @@ impl<F: DiskFile> SegmentWriter<F> {
         })
     }
 
-    /// The header of the next frame, but for the checksum of its body. Its number is a nonce: it is
-    /// used up, even if nothing comes of the frame.
+    /// Returns the header of the next frame, but for the checksum of its body. Its number is a
+    /// nonce: it is used up, even if the frame comes to nothing.
     fn next_header(&mut self, draft: &Draft, first: u64) -> FrameHeader {
         let number = self.number;
         self.number += 1;
@@ -193,7 +193,7 @@ impl<F: DiskFile> SegmentWriter<F> {
     }
 }
 
-/// The places of each draft's records, the first one at `first`.
+/// Returns the places of each draft's records, the first one at `first`.
 fn places_of(drafts: &[&Draft], first: u64) -> Vec<Range<u64>> {
     let mut next = first;
     let mut places = Vec::with_capacity(drafts.len());
@@ -214,7 +214,7 @@ struct SealedFrame<'a> {
 }
 
 impl SealedFrame<'_> {
-    /// The body and its padding.
+    /// Returns the body and its padding.
     fn body(&self) -> &[u8] {
         self.sealed.as_deref().unwrap_or(self.draft.padded())
     }

@@ -58,7 +58,7 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    /// A way on which so many bytes may wait.
+    /// Makes a queue on which so many bytes may wait.
     pub(crate) fn new(queue_bytes_max: usize) -> Self {
         let bounds = Bounds {
             items: QUEUE_ITEMS_MAX,

@@ -99,7 +99,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A draft of records of one stream, in their order.
+    /// Makes a draft of records of one stream, in their order.
     pub fn new<'a>(
         stream: &str,
         records: impl IntoIterator<Item = &'a Record>,
@@ -107,8 +107,8 @@ impl Draft {
         Self::encode(stream, "", records)
     }
 
-    /// A draft of dead letters: records that their stream refuses for good, and why. The reason is
-    /// cut to 1 KiB.
+    /// Makes a draft of dead letters: records that their stream refuses for good, and the reason,
+    /// which is cut to 1 KiB.
     pub(crate) fn dead<'a>(
         stream: &str,
         reason: &str,
@@ -160,12 +160,12 @@ impl Draft {
         &self.padded[..self.body_bytes]
     }
 
-    /// The body and its padding.
+    /// Returns the body and its padding.
     pub fn padded(&self) -> &[u8] {
         &self.padded
     }
 
-    /// The bytes that it takes of memory and, about, of the disk.
+    /// Returns the bytes that it takes of memory and, about, of the disk.
     pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.padded.len()
     }
@@ -268,7 +268,7 @@ pub struct Content {
     pub records: Vec<Record>,
 }
 
-/// The content of a body with so many records; `None` for any bytes that no [`Draft`] made.
+/// Parses a body of so many records; `None` for any bytes that no [`Draft`] made.
 pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
     let stream = take_text_u16(&mut body)?;
     let reason = take_text_u16(&mut body)?;
@@ -306,7 +306,7 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     })
 }
 
-/// Further headers of a record, as they were written: one at least, no name twice.
+/// Reads further headers of a record, as they were written: one at least, no name twice.
 fn take_headers(body: &mut Bytes) -> Option<Headers> {
     let mut headers = Headers::default();
     if body.first() != Some(&HEADERS_FOLLOW) {

@@ -58,8 +58,8 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The mark behind the last frame of a finished segment, whose records end before the place
-    /// `end`.
+    /// Returns the mark behind the last frame of a finished segment, whose records end before the
+    /// place `end`.
     fn end_mark(salt: &Salt, end: u64) -> Self {
         Self {
             records: 0,
@@ -70,7 +70,7 @@ impl FrameHeader {
         }
     }
 
-    /// The header as it stands at `offset` of the segment with this salt.
+    /// Returns the header as it stands at `offset` of the segment with this salt.
     pub fn encode(&self, salt: &Salt, offset: u64) -> [u8; HEADER_BYTES] {
         debug_assert!(self.is_possible(), "what is written can be read back");
         let mut bytes = [0; HEADER_BYTES];
@@ -91,8 +91,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// `None` when these bytes are not a header that was written at `offset` of the segment with
-    /// this salt.
+    /// Parses a header; `None` if these bytes were not written at `offset` of the segment with this
+    /// salt.
     pub fn parse(bytes: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> Option<Self> {
         let was_written =
             bytes.starts_with(&MAGIC) && u32_at(bytes, CRC_AT) == header_crc(bytes, salt, offset);
@@ -119,7 +119,7 @@ impl FrameHeader {
         body.len() == self.body_bytes as usize && body_crc(salt, body) == self.body_crc
     }
 
-    /// The place after the last record.
+    /// Returns the place after the last record.
     pub fn end(&self) -> u64 {
         self.first + u64::from(self.records)
     }
@@ -134,7 +134,8 @@ impl FrameHeader {
     }
 }
 
-/// The mark of the end as it stands at `offset`, behind records that end before the place `end`.
+/// Returns the mark of the end as it stands at `offset`, behind records that end before the place
+/// `end`.
 pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
     let mark = FrameHeader::end_mark(salt, end);
     debug_assert!(mark.marks_end());
@@ -142,7 +143,7 @@ pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES]
     mark.encode(salt, offset)
 }
 
-/// The room that a frame with such a body takes.
+/// Returns the room that a frame with such a body takes.
 pub(crate) fn frame_bytes(body_bytes: usize) -> u64 {
     HEADER_BYTES as u64 + (body_bytes as u64).next_multiple_of(ALIGNMENT)
 }

@@ -80,7 +80,7 @@ struct MasterKey {
 }
 
 impl MasterKey {
-    /// `None` unless the line is 64 hex digits.
+    /// Parses a key; `None` unless the line is 64 hex digits.
     fn parse(line: &str) -> Option<Self> {
         let bytes: [u8; KEY_BYTES] = hex::bytes(line.as_bytes())?;
         let id = KeyId(derive(&bytes, &[], KEY_ID_INFO));
@@ -131,7 +131,7 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The cipher of a new segment.
+    /// Returns the cipher of a new segment.
     pub(crate) fn to_write(&self, salt: &Salt) -> (KeyId, Cipher) {
         match self.0.first() {
             Some(key) => (key.id, Cipher::aes(key, salt)),
@@ -139,7 +139,7 @@ impl Keys {
         }
     }
 
-    /// The cipher of a segment that is there; `None` when its key is not.
+    /// Returns the cipher of an existing segment; `None` if its key is not there.
     pub(crate) fn to_read(&self, id: KeyId, salt: &Salt) -> Option<Cipher> {
         if id == KeyId::NONE {
             return Some(Cipher(None));
@@ -158,7 +158,7 @@ impl KeyType for Length {
     }
 }
 
-/// So many bytes of HKDF-SHA256.
+/// Derives so many bytes by HKDF-SHA256.
 fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u8; N] {
     let mut derived = [0; N];
     let secret = HkdfSalt::new(HKDF_SHA256, salt).extract(key);
@@ -184,8 +184,8 @@ impl Cipher {
         bytes + if self.0.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// The encrypted body, with room for its padding; `None` when bodies stay as they are. `number`
-    /// is used once.
+    /// Encrypts a body, with room for its padding; `None` if bodies stay as they are. `number` is
+    /// used once.
     pub(crate) fn seal(
         &self,
         number: u64,

@@ -49,7 +49,7 @@ const _: () = assert!(HEADER_OFFSETS[1] + HEADER_BYTES as u64 <= FRAMES_START);
 const _: () = assert!(FRAMES_START.is_multiple_of(ALIGNMENT));
 const _: () = assert!(FRAMES_START + RUN_BYTES_MAX <= SEGMENT_BYTES_MAX);
 
-/// The size of a segment: a 64th of the quota, between 1 and 128 MiB.
+/// Returns the size of a segment: a 64th of the quota, between 1 and 128 MiB.
 pub(crate) fn bytes_for(quota_bytes: u64) -> u64 {
     (quota_bytes / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) & !4095
 }
@@ -104,12 +104,12 @@ impl SegmentHeader {
     }
 }
 
-/// The name of the segment with this number: names sort as numbers do.
+/// Returns the name of the segment with this number: names sort as numbers do.
 pub(crate) fn file_name(id: u64) -> String {
     format!("segment-{id:010}.spool")
 }
 
-/// The number in a segment's name; `None` for any other file.
+/// Parses the number in a segment's name; `None` for any other file.
 pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".spool")?;
     let id = digits.parse().ok()?;

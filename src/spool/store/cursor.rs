@@ -50,7 +50,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// The slot as it lies on disk.
+    /// Returns the slot as it lies on disk.
     fn encode(&self) -> Vec<u8> {
         let ranges = self.done.count().min(RANGES_MAX);
         let mut bytes = Vec::with_capacity(slot_bytes(ranges));
@@ -145,12 +145,12 @@ fn open_or_create<D: Disk>(disk: &D, path: &Path) -> io::Result<(D::File, bool)>
     }
 }
 
-/// The bytes of a slot with so many ranges.
+/// Returns the bytes of a slot with so many ranges.
 fn slot_bytes(ranges: usize) -> usize {
     HEAD_BYTES + ranges * RANGE_BYTES + CRC_BYTES
 }
 
-/// The head and the ranges of a slot whose checksum holds.
+/// Returns the head and the ranges of a slot whose checksum holds.
 fn whole_content(bytes: &[u8]) -> Option<&[u8]> {
     let head = bytes.first_chunk::<HEAD_BYTES>()?;
     let ranges = u32_at(head, 40) as usize;

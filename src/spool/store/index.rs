@@ -28,7 +28,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A segment that was just created: its first record will have the place `base`.
+    /// Returns a segment that was just created: its first record will have the place `base`.
     pub(crate) fn begun(id: u64, base: u64, bytes: u64, allocated_bytes: u64) -> Self {
         Self {
             id,
@@ -134,7 +134,7 @@ impl Index {
         self.change(newest, change);
     }
 
-    /// The parts of these places that wait.
+    /// Returns the parts of these places that wait.
     pub(crate) fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
@@ -154,7 +154,7 @@ impl Index {
         });
     }
 
-    /// No more frames come to the newest segment, whose file has this length now.
+    /// Finishes the newest segment, whose file has this length now: it gets no more frames.
     pub(crate) fn finish(&mut self, allocated_bytes: u64) {
         self.change_newest(|segment| {
             debug_assert!(segment.active, "a segment is finished once");
@@ -207,7 +207,7 @@ impl Index {
         }
     }
 
-    /// The first segment that ends after this place.
+    /// Returns the first segment that ends after this place.
     fn at(&self, place: u64) -> usize {
         self.segments
             .partition_point(|segment| segment.end <= place)
@@ -262,8 +262,8 @@ impl Index {
         self.position(id).map(|at| &self.segments[at])
     }
 
-    /// The first segment with records to deliver behind the one with this number, or the very
-    /// first.
+    /// Returns the first segment with records to deliver behind the one with this number, or the
+    /// very first.
     pub(crate) fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
         let first = self
             .segments
@@ -276,7 +276,7 @@ impl Index {
         self.low
     }
 
-    /// The place after the last record.
+    /// Returns the place after the last record.
     pub(crate) fn end(&self) -> u64 {
         self.segments
             .back()

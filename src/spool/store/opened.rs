@@ -59,7 +59,7 @@ impl<F: DiskFile> Opened<F> {
         self.file.bytes()
     }
 
-    /// The frame, or mark of the end, that stands at `offset` and ends by `limit`.
+    /// Returns the frame, or mark of the end, that stands at `offset` and ends by `limit`.
     pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<FrameHeader>> {
         if offset + HEADER_BYTES as u64 > limit {
             return Ok(None);
@@ -76,8 +76,8 @@ impl<F: DiskFile> Opened<F> {
         (offset + header.frame_bytes() <= limit).then_some(header)
     }
 
-    /// The first frame, or mark of the end, within these offsets whose records have `place` or come
-    /// after it.
+    /// Returns the first frame, or mark of the end, within these offsets whose records have `place`
+    /// or come after it.
     pub fn find_frame(
         &self,
         offsets: Range<u64>,

@@ -30,7 +30,7 @@ pub(crate) struct Quarantine<'a> {
 }
 
 impl<'a> Quarantine<'a> {
-    /// The quarantine of the log in this folder.
+    /// Returns the quarantine of the log in this folder.
     pub(crate) fn new(log_dir: &'a Path) -> Self {
         Self {
             log_dir,

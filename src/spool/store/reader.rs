@@ -134,13 +134,13 @@ struct Piece {
 }
 
 impl<D: Disk> Position<D> {
-    /// The frame that stands here, if its header is whole.
+    /// Returns the frame that stands here, if its header is whole.
     fn frame(&self, segment: &Segment) -> io::Result<Option<FrameHeader>> {
         let header = self.opened.frame_at(self.offset, segment.bytes)?;
         Ok(header.filter(|header| header.first == self.place && !header.marks_end()))
     }
 
-    /// The content of the frame that stands here; `None` when it is damaged.
+    /// Returns the content of the frame that stands here; `None` if it is damaged.
     fn content(&self, header: &FrameHeader) -> io::Result<Option<Content>> {
         let body = self.opened.body(self.offset, header)?;
         Ok(body.and_then(|body| decode(body.into(), header.records)))
@@ -177,7 +177,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// The next records; `None` when there are no more now.
+    /// Returns the next records; `None` if there are no more now.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
         while let Some(segment) = self.seek() {
             let read = self.read(&segment);
@@ -190,7 +190,7 @@ impl<D: Disk> Reader<D> {
         Ok(None)
     }
 
-    /// The segment to read on in, which has more to read.
+    /// Returns the segment to read on in, which has more to read.
     fn seek(&mut self) -> Option<Segment> {
         loop {
             let index = self.source.ledger.index();
@@ -333,7 +333,7 @@ impl<D: Disk> LogSource<D> {
         self.retire([places]);
     }
 
-    /// The records of a frame that wait; `None` when none does.
+    /// Returns the records of a frame that wait; `None` if none does.
     fn waiting(&self, header: &FrameHeader, content: Content) -> Option<Frame> {
         debug_assert_eq!(content.records.len(), header.records as usize);
         let waiting = self.ledger.index().waiting(header.first..header.end());

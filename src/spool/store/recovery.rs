@@ -138,7 +138,7 @@ struct LogFolder<'a, D> {
 }
 
 impl<D: Disk> LogFolder<'_, D> {
-    /// The numbers of the segments, in their order. Other files are left alone.
+    /// Returns the numbers of the segments, in their order. Other files are left alone.
     fn segment_ids(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
         for entry in self.disk.list(self.dir)? {
@@ -161,7 +161,7 @@ impl<D: Disk> LogFolder<'_, D> {
         Ok(segments)
     }
 
-    /// Opens a segment. One that holds nothing that could be read is set aside.
+    /// Opens a segment; sets aside a segment of which nothing could be read.
     fn open(&self, id: u64, recovery: &mut Recovery) -> Result<Option<Opened<D::File>>, OpenError> {
         let path = self.dir.join(segment::file_name(id));
         let file = self.disk.open(&path).map_err(NotOpened::from);

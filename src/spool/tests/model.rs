@@ -212,7 +212,7 @@ impl Life {
         record(self.contents, bytes)
     }
 
-    /// The oldest may go where that was asked for, and only the oldest.
+    /// Checks that only the oldest records were dropped, and only if that was asked for.
     fn note_what_was_dropped(&mut self) {
         if self.when_full == WhenFull::Reject {
             return;
@@ -319,7 +319,7 @@ impl Life {
         self.open();
     }
 
-    /// From here on, records that are over may come back.
+    /// Lets records that are over come back from here on.
     fn ghosts(&mut self) {
         self.fates
             .values_mut()
@@ -421,7 +421,7 @@ impl Life {
         self.open();
     }
 
-    /// All that is safe can be read, but for a frame a flip.
+    /// Checks that all safe records can be read, but for a frame a flip.
     fn check(&mut self) {
         self.read_from_start();
         while self.read() {}

@@ -96,7 +96,7 @@ impl SimDisk {
         (sim.write_faults, sim.read_faults) = (write_percent, read_percent);
     }
 
-    /// The machine stops and starts again.
+    /// Stops the machine and starts it again.
     pub(crate) fn crash(&self) {
         let sim = &mut *self.sim();
         for file in &mut sim.files {

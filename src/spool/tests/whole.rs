@@ -306,8 +306,8 @@ fn frames_in(bytes: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// A segment with these two records and the mark of its end, the log that it is in being the
-/// backlog or not.
+/// Makes a segment with these two records and the mark of its end, in the backlog or in the dead
+/// letters.
 fn two_records(dir: &Path, of_backlog: bool) -> PathBuf {
     let (spool, _) = open(dir);
     for content in [1, 2] {

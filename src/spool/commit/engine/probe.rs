@@ -24,14 +24,15 @@ impl Probe {
         }
     }
 
-    /// The disk has failed: it is tried again after a while, which doubles with each failure.
+    /// Notes that the disk has failed: it is tried again after a while, which doubles with each
+    /// failure.
     pub(crate) fn note_failure(&mut self, now: Instant) {
         debug_assert!((INTERVAL_MIN..=INTERVAL_MAX).contains(&self.interval));
         self.due = Some(now + self.interval);
         self.interval = (self.interval * 2).min(INTERVAL_MAX);
     }
 
-    /// The disk has taken records.
+    /// Notes that the disk has taken records.
     pub(crate) fn note_success(&mut self) {
         self.interval = INTERVAL_MIN;
     }

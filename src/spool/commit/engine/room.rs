@@ -59,8 +59,8 @@ impl<D: Disk> Engine<D> {
         self.delete_finished(now)
     }
 
-    /// The places of the oldest segment; `None` when an older one could not be deleted, which says
-    /// that no other can.
+    /// Returns the places of the oldest segment; `None` if an older one could not be deleted, which
+    /// says that no other can.
     fn oldest_places(&self) -> Option<Range<u64>> {
         let index = self.ledger.index();
         if index.has_finished() {

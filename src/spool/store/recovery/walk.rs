@@ -133,7 +133,7 @@ impl Walk {
         }
     }
 
-    /// Behind the last frame whose body is whole.
+    /// Returns the point behind the last frame whose body is whole.
     fn last_whole<F: DiskFile>(mut self, opened: &Opened<F>) -> io::Result<Point> {
         while let Some((offset, header)) = self.recent.pop_back() {
             if opened.body(offset, &header)?.is_some() {
@@ -155,7 +155,7 @@ fn last_seen<F: DiskFile>(opened: &Opened<F>, ahead: Point) -> io::Result<Point>
     }
 }
 
-/// The frame that stands ahead, or the first one after damage.
+/// Returns the frame that stands ahead, or the first one after damage.
 fn next_frame<F: DiskFile>(
     opened: &Opened<F>,
     ahead: Point,
