@@ -109,7 +109,7 @@ pub trait Scripted {
         false
     }
 
-    /// The stream's partitions, if it has some.
+    /// Returns the stream's partitions, if it has some.
     #[allow(private_interfaces)] // only tests of this crate have a sink of their own
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
         None

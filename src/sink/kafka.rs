@@ -55,8 +55,8 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_password` is called
-    /// when a password file has changed, with whether it is of use.
+    /// Builds the producer. A wrong property is `Misconfigured`; the brokers need not be there.
+    /// `on_password` is called when a password file has changed, with whether it is of use.
     pub fn open(
         config: &KafkaConfig,
         options: SinkOptions,
@@ -197,7 +197,7 @@ impl KafkaSink {
     }
 }
 
-/// The topics' names, for librdkafka.
+/// Returns the topics' names, for librdkafka.
 fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
     let names: Result<_, _> = topics
         .iter()

@@ -107,7 +107,7 @@ struct Described {
 }
 
 impl Described {
-    /// Nothing is known of the stream yet.
+    /// Describes a stream of which nothing is known yet.
     fn unasked(config: StreamConfig, clients: Arc<Clients>) -> Self {
         Self {
             stream: Arc::new(Stream::new(clients, &config.target)),
@@ -185,7 +185,8 @@ impl KinesisSink {
         join_all(streams.iter().map(|stream| self.answer_of(*stream))).await
     }
 
-    /// The shards of the stream, those named that are overloaded now; `None` while they are not known.
+    /// Returns the shards of the stream, and those that are overloaded now; `None` while they are
+    /// not known.
     pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
         self.streams[stream.get()].stream.partitions()
     }

@@ -158,7 +158,7 @@ impl Arrivals for Arc<Reported> {
     }
 }
 
-/// The word of a record's bit, and the bit.
+/// Returns the word of a record's bit, and the bit.
 fn place_of(index: usize) -> (usize, u64) {
     let bits = u64::BITS as usize;
     (index / bits, 1 << (index % bits))

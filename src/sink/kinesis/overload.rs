@@ -14,7 +14,8 @@ use tokio::time::Instant;
 /// So long a shard refuses records before it counts: longer than a large one waits for its turn.
 const REFUSES_LONG: Duration = Duration::from_secs(3);
 
-/// A shard that has refused nothing for so long refuses records no more: longer than a device rests.
+/// A shard that has refused nothing for so long refuses records no more: longer than a device
+/// rests.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(2);
 
 /// The overloaded shards of a stream, by their positions.
@@ -42,12 +43,12 @@ impl Overload {
         !self.overloaded.is_empty() || self.any_refusing()
     }
 
-    /// A record was turned away: the shard would not get to it in time.
+    /// Notes that a record was turned away: the shard would not get to it in time.
     pub(crate) fn turned_away(&mut self, shard: usize) {
         self.overloaded.insert(shard as u32);
     }
 
-    /// The shard has refused a record for its rate.
+    /// Notes that the shard has refused a record for its rate.
     pub(crate) fn refused(&mut self, shard: usize, now: Instant) {
         let refusing = self.refusing.entry(shard).or_insert(Refusing {
             since: now,
@@ -62,7 +63,7 @@ impl Overload {
         !self.refusing.is_empty()
     }
 
-    /// The shard has written a record.
+    /// Notes that the shard has written a record.
     pub(crate) fn wrote(&mut self, shard: usize) {
         self.refusing.remove(&shard);
     }
@@ -81,7 +82,7 @@ impl Overload {
             .retain(|shard| has_work(*shard as usize) || refusing.contains_key(&(*shard as usize)));
     }
 
-    /// The shards are others now.
+    /// Forgets all shards: they are others now.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }

@@ -70,7 +70,7 @@ impl Pace {
         self.bytes -= load.bytes as f64 / BYTES_PER_SECOND;
     }
 
-    /// The shard has refused a record for its rate.
+    /// Cuts the rate: the shard has refused a record for it.
     pub(crate) fn cut(&mut self, now: Instant) {
         self.count(now);
         self.records = self.records.min(0.0);

@@ -90,7 +90,7 @@ impl Pending {
         &self.shards
     }
 
-    /// The shards that have more to do than they get done, by their positions.
+    /// Returns the shards that have more to do than they get done, by their positions.
     pub(crate) fn overloaded(&self) -> &BTreeSet<u32> {
         self.overload.shards()
     }
@@ -275,7 +275,7 @@ impl Pending {
         }
     }
 
-    /// A shard that writes records refuses them no more.
+    /// Notes the shards that have written records: they refuse them no more.
     fn note_written(&mut self, settled: &[(Entry, Verdict)]) {
         if !self.overload.any_refusing() {
             return;

@@ -23,7 +23,7 @@ pub(super) type ShardId = Arc<str>;
 pub(super) struct Shards(Arc<[Shard]>);
 
 impl Shards {
-    /// One shard without a name has every key.
+    /// Returns one shard without a name, which has every key.
     pub(crate) fn unknown() -> Self {
         let shard = Shard {
             first: 0,
@@ -60,7 +60,7 @@ impl Shards {
         self.0.iter().map(|shard| &shard.name)
     }
 
-    /// The position of the shard that has this key.
+    /// Returns the position of the shard that has this key.
     pub(crate) fn find(&self, hash_key: u128) -> usize {
         Shard::find(&self.0, hash_key)
     }
@@ -87,7 +87,7 @@ fn place(key: &[u8]) -> u128 {
     u128::from_be_bytes(Md5::digest(key).into())
 }
 
-/// A shard that has been split or merged says where it ends.
+/// Whether the shard is open: one that has been split or merged says where it ends.
 fn is_open(shard: &Description) -> bool {
     shard
         .sequence_number_range()
@@ -149,7 +149,7 @@ pub(super) mod tests {
             .unwrap()
     }
 
-    /// So many shards of even ranges.
+    /// Returns so many shards of even ranges.
     pub(crate) fn even(count: usize) -> Shards {
         let width = u128::MAX / count as u128;
         let last = |at: usize| {

@@ -60,7 +60,7 @@ impl Stream {
         self.shards.borrow().clone()
     }
 
-    /// These of the shards are overloaded, and no others.
+    /// Notes that these of the shards are overloaded, and no others.
     pub(crate) fn set_overloaded(&self, shards: &Arc<Shards>, overloaded: &BTreeSet<u32>) {
         debug_assert!(overloaded.last() < Some(&(shards.len() as u32)));
         let known = &mut *self.lock_overloaded();
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// The shards as they are known now; `None` while they are not.
+    /// Returns the shards as they are known now; `None` while they are not.
     pub(crate) fn partitions(&self) -> Option<Partitions> {
         let shards = self.shards();
         let (of_shards, overloaded) = &*self.lock_overloaded();

@@ -13,7 +13,8 @@ use super::Pending;
 use crate::record::DeviceId;
 
 impl Pending {
-    /// A device in the index is known with its first record, which is due before this one.
+    /// Notes that the device has a new record, unless the index has the device: its first record is
+    /// due before this one.
     pub(super) fn note_new(&mut self, name: DeviceId) {
         if let Some(device) = self.devices.get_mut(&name)
             && device.due_at.is_none()
@@ -24,7 +25,7 @@ impl Pending {
         }
     }
 
-    /// No device is left, and no tick passes meanwhile.
+    /// Forgets all devices: none is left, and no tick passes meanwhile.
     pub(super) fn forget_gone(&mut self) {
         self.new.clear();
         self.due.clear();
@@ -81,7 +82,7 @@ impl Pending {
         if *at <= now { self.due.pop() } else { None }
     }
 
-    /// The shard that the device has left, if it is gone.
+    /// Looks at a device. Returns the shard that it has left, if it is gone.
     fn look_at(&mut self, name: &DeviceId, at: Instant, now: Instant) -> Option<usize> {
         let device = self.devices.get_mut(name)?;
         device.due_at.take_if(|due_at| *due_at == at)?;
