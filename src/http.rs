@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// A request is in flight from now on.
+    /// Begins a request, which is in flight from now on.
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.has_asked.set(true);
@@ -155,8 +155,8 @@ impl Connection {
         self.fate.get() == Fate::Closes
     }
 
-    /// Instant since which nothing is in flight; `now` while a request is, so that the idle
-    /// time-out never cuts one.
+    /// Returns the instant since which nothing is in flight; `now` while a request is, so that the
+    /// idle time-out never cuts one.
     fn idle_since(&self) -> Instant {
         if self.requests.get() > 0 {
             Instant::now()

@@ -103,7 +103,7 @@ pub(crate) struct Admitted<'c> {
 }
 
 impl Admitted<'_> {
-    /// The name of the request's one record, which it has from now on.
+    /// Returns the name of the request's one record, which it has from now on.
     pub(crate) fn record_id(&mut self) -> &RecordId {
         let received_at = self.sender.received_at;
         let named = &mut self.sender.head.idempotency_key;
@@ -132,7 +132,7 @@ impl Ingest {
         self
     }
 
-    /// The door that a request comes by.
+    /// Returns the door that a request comes by.
     #[inline]
     pub(crate) fn door_of(&self, head: &RequestHead<'_>) -> Door {
         self.routes.door_of(head.path)
@@ -177,8 +177,8 @@ impl Ingest {
         })
     }
 
-    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode defines
-    /// it.
+    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode
+    /// defines it.
     pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
         let Admitted {
             sender,
@@ -208,7 +208,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// The one record of a request, judged.
+    /// Returns the one record of a request, judged.
     #[inline]
     fn one_record(
         &self,

@@ -93,7 +93,7 @@ impl Bell {
         self.devices.borrow()
     }
 
-    /// Since when the gateway drains, if it does.
+    /// Returns the time since which the gateway drains, if it does.
     pub(crate) fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get()
     }

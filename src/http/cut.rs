@@ -92,7 +92,8 @@ impl Cut {
         timer.poll_passed(context)
     }
 
-    /// It moves on for as long as a request is under way on a connection that drains.
+    /// Returns the time of the cut. It moves on for as long as a request is in flight on a
+    /// connection that drains.
     fn deadline(&self, connection: &Connection, service: &Service) -> Option<Instant> {
         let Some(draining_since) = service.bell.draining_since() else {
             return self.ends_at;

@@ -80,7 +80,7 @@ pub(crate) fn wire_bytes(head: &Parts) -> usize {
     FRAME_WIRE_BYTES + target_bytes + fields_bytes(&head.headers, FIELD_WIRE_BYTES)
 }
 
-/// The bytes of all names and values, and so many more for each field.
+/// Returns the bytes of all names and values, and so many more for each field.
 fn fields_bytes(fields: &HeaderMap, overhead_bytes: usize) -> usize {
     let mut bytes = 0;
     for (name, value) in fields {
@@ -113,7 +113,7 @@ fn is_trimmed(value: &HeaderValue) -> bool {
     !is_blank(bytes.first()) && !is_blank(bytes.last())
 }
 
-/// The size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
+/// Returns the size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
 fn list_bytes(head: &Parts) -> usize {
     let target = head.uri.path_and_query();
     let target_bytes = target.map_or(0, |target| target.as_str().len());

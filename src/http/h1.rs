@@ -266,7 +266,7 @@ impl<'c> Request<'c> {
         }
     }
 
-    /// A head that cannot be read.
+    /// Begins a request whose head cannot be read.
     fn unread(busy: Busy, refusal: Refusal) -> Self {
         debug_assert!(
             reply::leaves_h1_unframed(&refusal),
@@ -329,7 +329,7 @@ impl Shape {
     }
 }
 
-/// The bytes of an answer.
+/// Returns the bytes of an answer.
 fn encode(service: &Service, answer: Answer, busy: &Busy, closes: bool, omits_body: bool) -> Bytes {
     let at = busy.since.wall;
     if let (Answer::Accepted(expires), false) = (&answer, closes) {

@@ -235,7 +235,7 @@ impl Served<'_> {
         }
     }
 
-    /// h3 answers a head that is too large by itself.
+    /// Counts an answer of h3, which answers a head that is too large by itself.
     fn count_answer_of_h3(&self) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
         let metrics = &self.service.metrics;

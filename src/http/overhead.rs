@@ -100,7 +100,8 @@ pub(crate) fn is_head_paid(status: StatusCode) -> bool {
     status != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The bytes that an h2 or h3 connection is paid back for a head, which could be read, or not.
+/// Returns the bytes that an h2 or h3 connection is paid back for a head, which could be read, or
+/// not.
 pub(crate) fn paid_head_bytes(head: &Parts, can_be_read: bool, status: StatusCode) -> usize {
     if can_be_read && is_head_paid(status) {
         wire_bytes(head)

@@ -103,9 +103,9 @@ fn write_down(connection: &Connection, service: &Service, standing: Standing) {
 }
 
 impl Service {
-    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
-    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
-    /// could tell the client.
+    /// Returns the time until which an h1 connection of a gateway that drains waits for one more
+    /// request, which may be on its way: closed now, it would take that along unanswered, and
+    /// nothing like GOAWAY could tell the client.
     pub(super) fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
         let may_go_on =

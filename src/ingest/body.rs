@@ -18,7 +18,7 @@ pub(crate) trait Body {
     /// network, and keeps all of that.
     const OWNS_PIECES: bool = false;
 
-    /// The next piece, `None` at the end. An error is a broken message or connection.
+    /// Polls for the next piece, `None` at the end. An error is a broken message or connection.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>>;
 }
 
@@ -85,7 +85,7 @@ pub(crate) async fn read<B: Body>(
     reader.complete(joined.into())
 }
 
-/// The piece in memory that is not much larger.
+/// Returns the piece in memory that is not much larger.
 fn own<B: Body>(piece: Bytes) -> Bytes {
     if B::OWNS_PIECES || piece.len() >= PINNING_PIECE_BYTES_MIN {
         piece
@@ -129,7 +129,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         Ok(())
     }
 
-    /// The next piece that is not empty.
+    /// Waits for the next piece that is not empty.
     async fn next<B: Body>(&mut self, body: &mut B) -> Result<Option<Bytes>, Refusal> {
         loop {
             let Some(piece) = self.wait(body).await? else {
@@ -182,7 +182,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         }
     }
 
-    /// The body, if it is as long as declared.
+    /// Returns the body, if it is as long as declared.
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
         self.check_length(body.len()).map(|()| body)
     }

@@ -69,12 +69,12 @@ impl Caller {
         self.device.as_ref().ok()?.device.expiry_notice(at)
     }
 
-    /// The device's id, where the certificate names one.
+    /// Returns the device's id, if the certificate names one.
     pub fn id(&self) -> Option<&str> {
         Some(self.device.as_ref().ok()?.device.id.as_str())
     }
 
-    /// The device, as long as its certificate is valid, and its buckets.
+    /// Returns the device and its buckets, as long as its certificate is valid.
     pub(super) fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
         let known = match &self.device {
             Ok(known) => known,

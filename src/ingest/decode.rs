@@ -28,7 +28,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// The coding of this name (RFC 9110 section 8.4.1), if it is known.
+    /// Returns the coding of this name (RFC 9110 section 8.4.1), if it is known.
     pub(super) fn of(name: &[u8]) -> Option<Self> {
         const CODINGS: [(&[u8], Coding); 4] = [
             (b"identity", Coding::Identity),
@@ -112,7 +112,7 @@ impl Decoder {
         }
     }
 
-    /// The memory that the decoder holds, its window included.
+    /// Returns the memory that the decoder holds, its window included.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Gzip(_) => gzip::BYTES,
@@ -129,7 +129,7 @@ pub(crate) struct Decoders {
 }
 
 impl Decoders {
-    /// A decoder for one body; `None` where the body is not encoded.
+    /// Lends a decoder for one body; `None` if the body is not encoded.
     pub(crate) fn lend(&self, coding: Coding) -> Option<Decoder> {
         let spare = |spares: &RefCell<Vec<Decoder>>| spares.borrow_mut().pop();
         match coding {

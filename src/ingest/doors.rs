@@ -160,7 +160,7 @@ impl FrontDoors {
         }
     }
 
-    /// The door that a path belongs to.
+    /// Returns the door that a path belongs to.
     pub(crate) fn of_path(&self, path: &str) -> Door {
         if !self.topics.is_empty() && path.starts_with(iot_core::PATH) {
             return Door::IotCore;
@@ -172,7 +172,7 @@ impl FrontDoors {
         signal.map_or(Door::Own, Door::Otlp)
     }
 
-    /// The door that a path leads through; a signal without a stream leads nowhere.
+    /// Returns the door that a path leads through; a signal without a stream leads nowhere.
     pub(crate) fn find(&self, path: &str) -> Result<Door, Refusal> {
         match self.of_path(path) {
             Door::Own => Err(Refusal::NotFound),
@@ -181,7 +181,7 @@ impl FrontDoors {
         }
     }
 
-    /// The stream behind a door, and the headers that say where it was asked for.
+    /// Returns the stream behind a door, and the headers that say where it was asked for.
     pub(crate) fn lead(
         &self,
         door: Door,
@@ -215,7 +215,7 @@ fn routes(topics: &[TopicRoute], streams: &[StreamConfig]) -> Vec<(Filter, Strea
     routes
 }
 
-/// The stream of each signal, in the order of [`Signal`].
+/// Returns the stream of each signal, in the order of [`Signal`].
 fn signals(named: &OtlpStreams, streams: &[StreamConfig]) -> [Option<StreamIndex>; Signal::COUNT] {
     let named = [&named.logs, &named.metrics, &named.traces];
     named.map(|name| Some(index_of(name.as_ref()?, streams)))
@@ -227,7 +227,7 @@ fn index_of(name: &str, streams: &[StreamConfig]) -> StreamIndex {
     StreamIndex(u16::try_from(place).expect("streams are few"))
 }
 
-/// The value of a parameter of a query, as it was sent: the first of several.
+/// Returns the value of a parameter of a query, as it was sent: the first of several.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut parameters = query.split('&');
     parameters.find_map(|parameter| match parameter.split_once('=') {

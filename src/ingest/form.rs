@@ -24,7 +24,7 @@ const FORMS: [(&[u8], Form); 4] = [
 ];
 
 impl Form {
-    /// The form of a body of many records of this type. Parameters make no difference.
+    /// Returns the form of a body of many records of this type. Parameters make no difference.
     pub(super) fn of_many(content_type: Field<'_>) -> Result<Self, Refusal> {
         let Field::Once(value) = content_type else {
             return Err(Refusal::UnsupportedMediaType);

@@ -140,7 +140,7 @@ impl<'a> RequestHead<'a> {
         further.map_or(&[], |further| &further.properties)
     }
 
-    /// The trace that the request belongs to.
+    /// Returns the trace that the request belongs to.
     pub(crate) fn trace(&self) -> Option<TraceParent> {
         trace(self.traceparent)
     }
@@ -149,7 +149,7 @@ impl<'a> RequestHead<'a> {
         self.content_length
     }
 
-    /// The one authority that the request names.
+    /// Returns the one authority that the request names.
     pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
         match (self.authority, self.host()?) {
             (None, None) => Err(BAD_HOST),
@@ -260,7 +260,7 @@ impl Rules {
             .ok_or(Refusal::UnsupportedEncoding(self.encodings))
     }
 
-    /// The content type of each record.
+    /// Returns the content type of each record.
     fn content_type(
         &self,
         head: &RequestHead<'_>,

@@ -139,7 +139,7 @@ fn verdicts(count: usize, outcomes: Vec<Outcome>, refused: Vec<(usize, Refusal)>
     verdicts
 }
 
-/// The refusal of the record at `index`, where it did not go on.
+/// Returns the refusal of the record at `index`, if it did not go on.
 fn refusal_of(
     index: usize,
     refused: &mut Peekable<impl Iterator<Item = (usize, Refusal)>>,

@@ -66,7 +66,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The bucket that was empty, where one was.
+    /// Returns the bucket that was empty, if one was.
     pub(crate) fn limit(&self) -> Option<Scope> {
         match self {
             Self::RateLimited(refused) => Some(refused.scope),

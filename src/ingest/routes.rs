@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A stream that the path names itself.
+    /// Returns a stream that the path itself names.
     fn own(stream: StreamIndex, is_records: bool) -> Self {
         Self {
             stream,
@@ -59,7 +59,7 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// DNS names, wildcards (`*.example.com`) and IP addresses; `*` allows every name.
+    /// Takes DNS names, wildcards (`*.example.com`) and IP addresses; `*` allows every name.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut authorities = Self::default();
         for name in names {
@@ -92,7 +92,8 @@ impl Authorities {
     }
 }
 
-/// A host without the brackets of an IPv6 address, and without the dot that ends a full name.
+/// Returns a host without the brackets of an IPv6 address, and without the dot that ends a full
+/// name.
 fn bare(host: &str) -> &str {
     let bracketed = host.strip_prefix('[');
     let address = bracketed.and_then(|host| host.strip_suffix(']'));
@@ -100,7 +101,7 @@ fn bare(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// A host in lower case; an IP address in its canonical form.
+/// Returns a host in lower case; an IP address in its canonical form.
 fn normal_host(host: &str) -> String {
     host.parse::<IpAddr>()
         .map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
@@ -111,7 +112,7 @@ fn is_one_label_under(host: &str, suffix: &str) -> bool {
         .is_some_and(|label| !label.is_empty() && !label.contains('.'))
 }
 
-/// The devices that may write the stream.
+/// Returns the devices that may write the stream.
 fn globs(access: &[StreamAccess], stream: &str) -> Vec<WildMatch> {
     let mut globs = Vec::new();
     for entry in access.iter().filter(|entry| entry.stream == stream) {
@@ -168,7 +169,7 @@ impl Routes {
         self
     }
 
-    /// The door that a path belongs to.
+    /// Returns the door that a path belongs to.
     #[inline]
     pub(crate) fn door_of(&self, path: &str) -> Door {
         self.doors.of_path(path)
@@ -217,7 +218,7 @@ impl Routes {
         })
     }
 
-    /// The way that a path leads: to a stream by its name, or through a front door.
+    /// Finds the way that a path leads: to a stream by its name, or through a front door.
     #[inline]
     fn find(&self, path: &str) -> Result<Way, Refusal> {
         match self.find_own(path) {

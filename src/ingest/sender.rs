@@ -39,7 +39,7 @@ impl Content {
 }
 
 impl Sender<'_> {
-    /// The one record of the request.
+    /// Makes the one record of the request.
     #[inline]
     pub(super) fn into_record(self, content: Content, permit: Permit) -> Record {
         let headers = self.head.headers.joined(&content.headers);
@@ -57,7 +57,7 @@ impl Sender<'_> {
         }
     }
 
-    /// One of the request's many records.
+    /// Makes one of the request's many records.
     pub(super) fn record(&self, index: usize, content: Content, permit: Permit) -> Record {
         let id = match &self.head.idempotency_key {
             Some(key) => key.of_part(index),

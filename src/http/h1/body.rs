@@ -58,7 +58,7 @@ impl Unread {
     }
 }
 
-/// The first bytes, as many as are left to come at most.
+/// Returns the first bytes, at most as many as are left to come.
 #[inline]
 fn take_up_to<'b>(left: &mut u64, bytes: &'b [u8]) -> &'b [u8] {
     let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));

@@ -57,7 +57,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Everything up to the end of the data has been read.
+    /// Returns a step that has read everything up to the end of the data.
     fn of(data: Range<usize>) -> Self {
         Self {
             consumed_bytes: data.end,
@@ -117,7 +117,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// The rest of a size, after so many digits.
+    /// Reads the rest of a size, after so many digits.
     fn size(&mut self, byte: u8, digits: u8) -> Result<Next, BrokenFraming> {
         match byte {
             b'\r' => Ok(Next::SizeLf),
@@ -126,7 +126,7 @@ impl Chunked {
         }
     }
 
-    /// A chunk of no bytes is the last one.
+    /// Returns the kind of the byte behind a size. A chunk of no bytes is the last one.
     fn after_size(&self) -> Next {
         if self.left == 0 {
             Next::Line
@@ -135,7 +135,7 @@ impl Chunked {
         }
     }
 
-    /// A byte of text that is ignored, or the CR that ends it.
+    /// Reads a byte of text that is ignored, or the CR that ends it.
     fn line(&mut self, byte: u8, next: Next, at_cr: Next) -> Result<Next, BrokenFraming> {
         if byte == b'\r' {
             Ok(at_cr)
@@ -180,7 +180,8 @@ mod tests {
 
     use super::*;
 
-    /// The data, and how much of the input was the body; `None` when the input ended before it.
+    /// Returns the data, and how much of the input was the body; `None` if the input ended before
+    /// it.
     fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), BrokenFraming> {
         let (mut decoder, mut data, mut consumed) = (Chunked::default(), Vec::new(), 0);
         for piece in pieces {

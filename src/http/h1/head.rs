@@ -124,8 +124,8 @@ fn has_close(options: &[u8]) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path with
-/// its query.
+/// Returns the authority, if the target is an absolute URI (RFC 9112 section 3.2.2), and the path
+/// with its query.
 fn split_target(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
         return (None, target);

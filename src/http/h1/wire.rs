@@ -49,7 +49,7 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// From now on, waiting ends then.
+    /// Sets the time at which waiting ends from now on.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline.reset(deadline);
     }

@@ -137,7 +137,7 @@ impl Head {
         }
     }
 
-    /// The head with one more frame.
+    /// Returns the head with one more frame.
     fn and(self, bytes: usize, is_last: bool) -> Self {
         let (block_bytes, since) = match self {
             Self::Whole => (bytes, None),

@@ -36,7 +36,7 @@ impl Meter {
         })
     }
 
-    /// The head that is arriving.
+    /// Returns the head that is arriving.
     pub(crate) fn head(&self) -> Head {
         self.head.get()
     }

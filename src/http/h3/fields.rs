@@ -163,7 +163,7 @@ fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     line_with_value(pseudo, rest)
 }
 
-/// A line whose name and value stand in the static table.
+/// Reads a line whose name and value stand in the static table.
 fn indexed_line(rest: &[u8]) -> Option<(Line, &[u8])> {
     let (index, bytes) = prefixed(rest, 6)?;
     let line = Line {
@@ -173,7 +173,7 @@ fn indexed_line(rest: &[u8]) -> Option<(Line, &[u8])> {
     Some((line, &rest[bytes..]))
 }
 
-/// A line of which the value is still to come.
+/// Reads the value of a line.
 fn line_with_value(pseudo: Option<Pseudo>, rest: &[u8]) -> Option<(Line, &[u8])> {
     let (value, rest) = string(rest, 7)?;
     let line = Line {
@@ -189,7 +189,7 @@ fn string(bytes: &[u8], prefix_bits: u32) -> Option<(&[u8], &[u8])> {
     bytes[length_bytes..].split_at_checked(usize::try_from(length).ok()?)
 }
 
-/// RFC 9204 appendix A.
+/// Returns the field at an index of the static table (RFC 9204 appendix A).
 fn of_static_table(index: u64) -> Option<Pseudo> {
     match index {
         0 => Some(Pseudo::Authority),
@@ -201,7 +201,7 @@ fn of_static_table(index: u64) -> Option<Pseudo> {
     }
 }
 
-/// The field that a name in a literal begins like.
+/// Returns the field that a name in a literal begins like.
 fn of_name(name: &[u8], is_huffman: bool) -> Option<Pseudo> {
     let mut start = [0; 4];
     let bytes = name.len().min(4);
@@ -235,7 +235,7 @@ mod tests {
         examine(&[&[0, 0], &lines.concat()[..]].concat(), Section::Head)
     }
 
-    /// A literal field line whose name is not in the static table.
+    /// Encodes a literal field line whose name is not in the static table.
     fn literal(name: &[u8], is_huffman: bool) -> Vec<u8> {
         assert!(name.len() > 6 && name.len() < 100);
         let first = if is_huffman { 0x2f } else { 0x27 };

@@ -109,7 +109,7 @@ impl Frames {
         })
     }
 
-    /// The frames of a control stream, after its type.
+    /// Returns the frames of a control stream, after its type.
     pub fn of_control() -> Self {
         Self::of(Stream::Control {
             has_settings: false,
@@ -306,8 +306,8 @@ impl Frames {
         None
     }
 
-    /// Type, length and bytes of a header (RFC 9114 section 7.1): at most sixteen, which are kept
-    /// while they are not whole.
+    /// Gathers a header: its type, length and bytes (RFC 9114 section 7.1), at most sixteen, which
+    /// are kept while they are not whole.
     fn gather_header(&mut self, input: &mut Bytes) -> Option<(u64, u64, Bytes)> {
         if self.kept.is_empty()
             && let Some((kind, payload_bytes, bytes)) = frame_header(input)
@@ -343,7 +343,7 @@ fn payload(left: u64, place: fn(u64) -> Place) -> Place {
     }
 }
 
-/// The payload of a frame that has one integer.
+/// Returns the place of the payload of a frame that has one integer.
 fn id_of(kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
     if (1..=VARINT_BYTES_MAX).contains(&payload_bytes) {
         Ok(Place::Id {
@@ -355,13 +355,13 @@ fn id_of(kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
     }
 }
 
-/// The integer that these bytes are, and nothing else.
+/// Returns the integer that these bytes are, if they are nothing else.
 fn whole_varint(bytes: &[u8]) -> Option<u64> {
     let (value, value_bytes) = varint(bytes)?;
     (value_bytes == bytes.len()).then_some(value)
 }
 
-/// Type and length of a frame, and in how many bytes they say so; nothing while they are not whole.
+/// Parses the type and length of a frame, and counts their bytes; `None` while they are not whole.
 fn frame_header(bytes: &[u8]) -> Option<(u64, u64, usize)> {
     let (kind, kind_bytes) = varint(bytes)?;
     let (payload_bytes, length_bytes) = varint(&bytes[kind_bytes..])?;
@@ -398,7 +398,7 @@ mod tests {
         }
     }
 
-    /// A number in one, two, four or eight bytes, or more when it does not fit.
+    /// Encodes a number in one, two, four or eight bytes, or more when it does not fit.
     fn encode(value: u64, log_bytes: u32) -> Vec<u8> {
         let log_bytes = (log_bytes..3)
             .find(|log_bytes| value >> ((8 << log_bytes) - 2) == 0)
@@ -430,7 +430,7 @@ mod tests {
         })
     }
 
-    /// A field section with one field, of this value.
+    /// Returns a field section with one field, of this value.
     fn section_of(value: &[u8]) -> Vec<u8> {
         let length = u8::try_from(value.len()).expect("a short value");
         let length = match length.checked_sub(127) {
@@ -440,7 +440,7 @@ mod tests {
         [&[0, 0, 0x21, b'x'], &length[..], value].concat()
     }
 
-    /// A request whose head has passed.
+    /// Returns a request whose head has passed.
     fn after_head() -> Frames {
         let mut frames = Frames::of_request();
         let head = pass(&mut frames, EMPTY_HEAD, &[]).expect("a head");
@@ -448,7 +448,7 @@ mod tests {
         frames
     }
 
-    /// A control stream whose settings have passed.
+    /// Returns a control stream whose settings have passed.
     fn after_settings() -> Frames {
         let mut frames = Frames::of_control();
         let settings = Bytes::from_static(&[SETTINGS as u8, 0]);

@@ -24,7 +24,7 @@ pub(crate) struct Leave {
 }
 
 impl Leave {
-    /// From now on the connection is leaving.
+    /// Begins to leave.
     pub(crate) fn begin(&self) {
         self.has_begun.set(true);
         self.begun.notify_waiters();

@@ -53,12 +53,13 @@ impl Link {
         self.overhead.pay_back(bytes);
     }
 
-    /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
+    /// Closes the connection. To be called while h3 has it: when h3 lets go, it gives a reason of
+    /// its own.
     pub(crate) fn close(&self, code: Code) {
         self.close_saying(code, b"");
     }
 
-    /// The same, with words for it.
+    /// Closes it with words for the reason.
     pub(crate) fn close_saying(&self, code: Code, reason: &[u8]) {
         self.note_end();
         self.quic.close(varint(code.value()), reason);

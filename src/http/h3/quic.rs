@@ -57,7 +57,7 @@ impl Connection {
     }
 }
 
-/// All that `next` gives, one after the other.
+/// Returns a stream of all items that `next` gives, one after the other.
 fn incoming<T: 'static>(
     quic: &quinn::Connection,
     next: impl AsyncFn(&quinn::Connection) -> Result<T, ConnectionError> + Copy + 'static,
@@ -66,7 +66,7 @@ fn incoming<T: 'static>(
     stream::unfold(quic.clone(), each).boxed_local()
 }
 
-/// The next item of a stream that ends with the connection only, by its error.
+/// Polls for the next item of a stream that ends with the connection only, by its error.
 fn poll_stream<T>(
     incoming: &mut Incoming<T>,
     context: &mut Context<'_>,
@@ -210,7 +210,7 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// A stream's number as h3 takes it: both are below 2^62.
+/// Returns a stream's number as h3 takes it: both are below 2^62.
 fn stream_id(id: quinn::StreamId) -> StreamId {
     StreamId::try_from(u64::from(id)).expect("a stream's number is a variable-length integer")
 }

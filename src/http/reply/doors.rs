@@ -37,7 +37,7 @@ impl Visit {
         }
     }
 
-    /// A visit by this door, of which nothing else is known.
+    /// Returns a visit by this door, of which nothing else is known.
     pub(crate) fn through(door: Door) -> Self {
         Self {
             door,
@@ -68,7 +68,7 @@ impl Visit {
         }
     }
 
-    /// The answer to a request that was taken. `at` is when it came.
+    /// Returns the answer to a request that was taken. `at` is when it came.
     pub(crate) fn accepted(&self, expires: Option<HeaderValue>, at: Timestamp) -> Response<Bytes> {
         let (kind, body) = match (self.door.manner().accepts_with, self.encoding) {
             (Acceptance::NoContent, _) => return super::accepted(expires),
@@ -85,7 +85,7 @@ impl Visit {
         response
     }
 
-    /// The answer to a request that was refused. `at` is when it came.
+    /// Returns the answer to a request that was refused. `at` is when it came.
     #[cold]
     pub(crate) fn refused(
         &self,
@@ -147,7 +147,7 @@ fn otlp_status(status: StatusCode) -> StatusCode {
     }
 }
 
-/// The code of gRPC that a status stands for
+/// Returns the code of gRPC that a status stands for
 /// (<https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto>).
 fn rpc_code(status: StatusCode) -> u8 {
     match status.as_u16() {
@@ -160,8 +160,8 @@ fn rpc_code(status: StatusCode) -> u8 {
     }
 }
 
-/// A `google.rpc.Status` in protobuf: field 1 is the code, field 2 the message. Nothing is said in
-/// its details.
+/// Encodes a `google.rpc.Status` in protobuf: field 1 is the code, field 2 the message. Nothing is
+/// said in its details.
 fn encode_status(code: u8, message: &str) -> Bytes {
     let mut status = Vec::new();
     protobuf::put_number(&mut status, 1, code.into());

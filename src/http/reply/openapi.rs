@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ingest::{IDEMPOTENCY_KEY_CHARS_MAX, RECORDS_KEY_CHARS_MAX};
 
-/// The document, indented, with a line end.
+/// Returns the document, indented, with a line end.
 pub fn document() -> String {
     let document = json!({
         "openapi": "3.1.0",
@@ -59,7 +59,7 @@ fn info() -> Value {
     })
 }
 
-/// The operation that takes one reading.
+/// Returns the operation that takes one reading.
 fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let fields = [
         idempotency_key(IDEMPOTENCY_KEY_CHARS_MAX),
@@ -70,7 +70,7 @@ fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     operation(id, summary, parameters, one_reading())
 }
 
-/// The operation that takes many readings.
+/// Returns the operation that takes many readings.
 fn many(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let fields = [
         idempotency_key(RECORDS_KEY_CHARS_MAX),

@@ -30,7 +30,7 @@ pub(super) fn wait(refusal: &Refusal) -> Option<HeaderValue> {
     }
 }
 
-/// The fields that tell of the bucket that refused.
+/// Returns the fields that tell of the bucket that refused.
 pub(super) fn rate_limit_fields(
     refused: &Refused,
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -47,7 +47,7 @@ pub(super) fn rate_limit_fields(
     })
 }
 
-/// At least `wait`, in whole seconds, with jitter.
+/// Returns at least `wait`, in whole seconds, with jitter.
 fn retry_after(wait: Duration) -> HeaderValue {
     let spread = jitter::full(Duration::from_secs(RETRY_AFTER_SECONDS_MAX));
     HeaderValue::from(wait.as_secs() + 1 + spread.as_secs())

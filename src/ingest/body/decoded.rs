@@ -118,7 +118,7 @@ impl<'d> Decoded<'d> {
         Ok(())
     }
 
-    /// The body, if it ends where its coding does.
+    /// Returns the body, if it ends where its coding does.
     fn finish(mut self) -> Result<Vec<u8>, Refusal> {
         if !self.decoder.is_at_end() {
             return Err(Refusal::MalformedEncoding);

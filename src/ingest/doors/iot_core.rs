@@ -20,7 +20,7 @@ pub(super) const BODY_BYTES_MAX: usize = 128 << 10;
 /// The header that has the topic.
 const TOPIC: &str = "topic";
 
-/// The stream of the topic that the path names: that of the first filter that matches it.
+/// Returns the stream of the topic that the path names: that of the first filter that matches it.
 pub(super) fn lead(
     filters: &[(Filter, StreamIndex)],
     path: &str,

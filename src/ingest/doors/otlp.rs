@@ -53,7 +53,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding that a content type names. Parameters make no difference.
+    /// Returns the encoding that a content type names. Parameters make no difference.
     fn of(content_type: Field<'_>) -> Option<Self> {
         let Field::Once(value) = content_type else {
             return None;
@@ -78,7 +78,7 @@ impl Encoding {
 }
 
 impl RequestHead<'_> {
-    /// The encoding of OTLP that its content type names.
+    /// Returns the encoding of OTLP that its content type names.
     pub(crate) fn encoding(&self) -> Option<Encoding> {
         Encoding::of(self.content_type)
     }

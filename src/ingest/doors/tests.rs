@@ -49,7 +49,7 @@ fn code(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// The stream, or the refusal.
+/// Returns the stream, or the refusal.
 fn led(path: &str) -> Result<(&'static str, String), &'static str> {
     let (doors, device) = (all(), DeviceId::parse("urn:plant/7").unwrap());
     let door = doors.find(path).map_err(|refusal| code(&refusal))?;

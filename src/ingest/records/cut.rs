@@ -1,7 +1,7 @@
 //! Cutting a body into records.
 //!
-//! Pure: bytes in, ranges out, nothing is copied. The cutters stop at the first record too many. The
-//! array's is serde_json's: it is parsed once, as raw values, and must be JSON to its end.
+//! Pure: bytes in, ranges out, nothing is copied. The cutters stop at the first record too many.
+//! The array's is serde_json's: it is parsed once, as raw values, and must be JSON to its end.
 
 use std::ops::Range;
 
@@ -113,8 +113,8 @@ pub fn cut_delimited(body: &[u8], records_max: usize) -> Result<Vec<Place>, Uncu
     Ok(places.found)
 }
 
-/// The number that the bytes begin with, and how many they are; `None` where it does not end or has
-/// more than 64 bits.
+/// Parses the number that the bytes begin with, and counts its bytes; `None` if it does not end or
+/// has more than 64 bits.
 fn length(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0_u64;
     for (index, byte) in bytes.iter().enumerate().take(10) {

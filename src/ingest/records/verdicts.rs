@@ -54,7 +54,7 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    /// The refusal that answers for records of which these became.
+    /// Returns the refusal that answers for records with these verdicts.
     fn answer(taken: &[Result<(), Refusal>]) -> Option<Refusal> {
         let mut verdicts = Verdicts::default();
         for taken in taken {

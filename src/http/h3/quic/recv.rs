@@ -49,7 +49,7 @@ impl RecvStream {
         }
     }
 
-    /// The control stream, of which the type and `unread` have been read.
+    /// Makes the control stream, of which the type and `unread` have been read.
     pub(crate) fn of_control(
         stream: quinn::RecvStream,
         link: Rc<Link>,
@@ -90,7 +90,7 @@ impl RecvStream {
         piece.map_err(|fault| self.refuse(fault))
     }
 
-    /// The stream's end, if its frames may end there.
+    /// Returns the stream's end, if its frames may end there.
     fn end(&mut self) -> Read {
         match self.frames.end() {
             Ok(()) => Ok(None),

@@ -88,7 +88,7 @@ impl UniStreams {
         }));
     }
 
-    /// The control stream, when its type has come.
+    /// Polls for the control stream, which is ready when its type has come.
     pub(crate) fn poll_control(&mut self, context: &mut Context<'_>) -> Poll<RecvStream> {
         while let Poll::Ready(Some(attended)) = self.attended.poll_next_unpin(context) {
             if let Some(control) = attended {

@@ -13,7 +13,7 @@ use crate::http::reply::every::every_refusal;
 use crate::http::reply::{Refusal, problem, refused};
 use crate::words::Scope;
 
-/// The answer to a reading that is safe.
+/// Returns the answer to a reading that is safe.
 pub(crate) fn accepted() -> Value {
     json!({
         "description": "The reading is safe: the device may forget it.",
@@ -95,7 +95,7 @@ fn by_status() -> BTreeMap<u16, Vec<Refusal>> {
     statuses
 }
 
-/// The codes of these refusals, each once, in the alphabet's order.
+/// Returns the codes of these refusals, each once, in the alphabet's order.
 fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for problem in refusals.iter().map(problem) {
@@ -106,7 +106,7 @@ fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
     codes
 }
 
-/// The answers with one status, as one response of the document.
+/// Returns the answers with one status, as one response of the document.
 fn response(status: u16, refusals: &[Refusal]) -> Value {
     json!({
         "description": description(refusals),
@@ -132,7 +132,7 @@ fn description(refusals: &[Refusal]) -> String {
     lines.join("; ")
 }
 
-/// An example of a body for each code.
+/// Returns an example of a body for each code.
 fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     let example = |refusal: &Refusal| {
         let problem = problem(refusal);
@@ -194,7 +194,7 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     json!({ "description": description, "required": is_required, "schema": schema, "example": example })
 }
 
-/// The name of a bucket that a 429 can be for, and these parameters.
+/// Returns the name of a bucket that a 429 can be for, and these parameters.
 fn pattern(parameters: &str) -> Value {
     let buckets = [Scope::Device, Scope::DeviceBytes, Scope::Address]
         .map(Scope::label)
