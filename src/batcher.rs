@@ -306,7 +306,7 @@ impl Batcher {
         self.agenda.borrow().due_at()
     }
 
-    /// The next lane to seal, and why.
+    /// Returns the next lane to seal, and why.
     fn due(&self, now: Instant, is_idle: bool) -> Option<(StreamIndex, SealReason)> {
         let agenda = self.agenda.borrow();
         if is_idle && let Some(lane) = agenda.unsent() {

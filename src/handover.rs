@@ -28,7 +28,7 @@ pub struct Sender<T>(Arc<Channel<T>>);
 /// The popping side. There is one.
 pub struct Receiver<T>(Arc<Channel<T>>);
 
-/// A queue with room for `capacity` items, at least one.
+/// Makes a queue with room for `capacity` items, at least one.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let channel = Arc::new(Channel {
         queue: ArrayQueue::new(capacity.max(1)),
@@ -71,12 +71,12 @@ impl<T> std::fmt::Debug for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next item; `None` when every sender is gone and the queue is empty.
+    /// Waits for the next item; `None` when every sender is gone and the queue is empty.
     pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|context| self.poll_recv(context)).await
     }
 
-    /// The next item if there is one now.
+    /// Returns the next item if there is one now.
     pub fn try_recv(&mut self) -> Option<T> {
         self.0.queue.pop()
     }

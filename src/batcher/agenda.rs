@@ -66,7 +66,7 @@ impl Agenda {
         }
     }
 
-    /// From now on the lane stands so.
+    /// Notes the lane's standing from now on.
     pub(crate) fn note(&mut self, lane: StreamIndex, standing: Standing) {
         let before = std::mem::replace(&mut self.standings[lane.get()], standing);
         if before == standing {
@@ -96,13 +96,13 @@ impl Agenda {
         Some(self.first()?.0)
     }
 
-    /// The first lane that is due by now.
+    /// Returns the first lane that is due by now.
     pub(crate) fn due(&self, now: Instant) -> Option<StreamIndex> {
         let (due_at, lane) = self.first()?;
         (due_at <= now).then_some(lane)
     }
 
-    /// The first lane that may send its records as soon as the worker is idle.
+    /// Returns the first lane that may send its records as soon as the worker is idle.
     pub(crate) fn unsent(&self) -> Option<StreamIndex> {
         Some(self.unsent.first()?.1)
     }
@@ -112,13 +112,13 @@ impl Agenda {
         self.unsent_records
     }
 
-    /// The lane that is due first, whenever that is, and when.
+    /// Returns the lane that is due first, whenever that is, and when.
     fn first(&self) -> Option<(Instant, StreamIndex)> {
         let firsts = [self.gathering.first(), self.unsent.first()];
         firsts.into_iter().flatten().min()
     }
 
-    /// A lane that has something to send.
+    /// Returns a lane that has something to send.
     pub(crate) fn any(&self) -> Option<StreamIndex> {
         Some(self.first()?.1)
     }

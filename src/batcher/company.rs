@@ -104,7 +104,7 @@ impl Company {
         }
     }
 
-    /// A record comes in.
+    /// Counts a record that comes in.
     pub(super) fn record_came(&mut self, now: Instant) {
         self.came = self.came.saturating_add(1);
         if let Some((begins, ends)) = self.counted
@@ -231,8 +231,8 @@ mod tests {
             }
         }
 
-        /// So many clients that send again when they have their ack, the last of them so much later
-        /// than the first.
+        /// Lets so many clients send that send again when they have their ack, the last of them so
+        /// much later than the first.
         fn closed_loop(&mut self, clients: u32, spread: Duration, rounds: u32) {
             for _ in 0..rounds {
                 let mut hold = None;

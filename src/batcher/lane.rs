@@ -1,5 +1,5 @@
-//! The records of one stream and one worker, from the first that gathers to the last batch that comes
-//! home.
+//! The records of one stream and one worker, from the first that gathers to the last batch that
+//! comes home.
 
 use std::collections::VecDeque;
 
@@ -74,7 +74,7 @@ impl Lane {
         self.in_flight_batches > 0 && !is_quiet
     }
 
-    /// A batch opens in the lane of a stream with so many partitions.
+    /// Opens a batch in the lane of a stream with so many partitions.
     pub(super) fn open(&mut self, now: Instant, partitions: u32) {
         debug_assert!(
             self.accumulator.is_empty(),
@@ -84,7 +84,7 @@ impl Lane {
         self.held_until = hold.map(|hold| now + hold);
     }
 
-    /// One batch, of so many records, is in flight no longer.
+    /// Notes that one batch, of so many records, is in flight no longer.
     pub(super) fn come_home(&mut self, records: usize) {
         debug_assert!(self.in_flight_batches > 0, "a batch comes home once");
         debug_assert!(self.in_flight_records >= records, "and its records with it");

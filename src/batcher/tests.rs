@@ -58,7 +58,7 @@ fn bench(mode: AckMode) -> Bench {
 }
 
 impl Bench {
-    /// Everything that is in flight comes home: so many batches.
+    /// Brings all batches in flight home. Returns their number.
     fn settle_all(&mut self) -> usize {
         let mut batches = 0;
         while let Some(batch) = self.batches.try_recv() {

@@ -55,7 +55,7 @@ fn live(plan: &Plan) -> Lived {
     })
 }
 
-/// The first and the last seed to run.
+/// Returns the first and the last seed to run.
 fn seeds() -> (u64, u64) {
     let asked = std::env::var("FOREBAY_SIMULATE_SEEDS").ok();
     let parse = |text: String| {

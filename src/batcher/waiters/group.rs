@@ -66,7 +66,7 @@ impl Group {
     }
 }
 
-/// A record of a group came back.
+/// Settles a record of a group, which came back.
 pub(super) fn settle(slots: &mut Slab<Slot>, group: u32, index: u32, outcome: &Outcome) {
     let key = group as usize;
     let is_done = match slots.get_mut(key) {
@@ -82,8 +82,8 @@ pub(super) fn settle(slots: &mut Slab<Slot>, group: u32, index: u32, outcome: &O
 }
 
 impl Waiters {
-    /// A group of so many records, which waits until `deadline`. Each of them is opened and must be
-    /// settled some day.
+    /// Opens a group of so many records, which waits until `deadline`. Each of them is opened and
+    /// must be settled some day.
     pub(crate) fn open_group(&self, records: usize, deadline: Instant) -> AckSlot {
         debug_assert!(records > 0, "a group without records is never settled");
         let group = Group {
@@ -95,7 +95,7 @@ impl Waiters {
         AckSlot(key as u32)
     }
 
-    /// The slot of the record at `index` of a group.
+    /// Opens the slot of the record at `index` of a group.
     pub(crate) fn open_member(&self, group: AckSlot, index: usize) -> AckSlot {
         let member = Slot::Member {
             group: group.0,

@@ -120,7 +120,7 @@ impl SimSink {
         }
     }
 
-    /// The records of a call that go one after the other.
+    /// Splits the records of a call into parts that go one after the other.
     fn parts(&self, records: &[Record]) -> Vec<(u64, Vec<usize>)> {
         let mut parts: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
         for (index, record) in records.iter().enumerate() {
@@ -264,7 +264,7 @@ impl SimSink {
 }
 
 impl Request<'_> {
-    /// It is written, or it never was.
+    /// Decides whether it is written, or never was.
     fn may_arrive(&mut self) -> bool {
         let arrives = std::mem::take(&mut self.is_under_way) && self.broker.chance(50);
         if arrives {

@@ -67,7 +67,7 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// A request with the least body that says which one it is, and where its answer comes.
+    /// Makes a request with the least body that names its attempt, and the receiver of its answer.
     pub(crate) fn of_probe(
         device: usize,
         stream: usize,
@@ -320,7 +320,7 @@ impl Gateway {
         wrong
     }
 
-    /// Why the gateway is not at rest; `None` when it is.
+    /// Returns the reason why the gateway is not at rest; `None` when it is.
     pub(crate) fn unrest(&self) -> Option<String> {
         let reserved_bytes = self.gate.admission.reserved_bytes();
         let spooled = self

@@ -149,7 +149,8 @@ fn late(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// The last process had all the time that it needs, and one in a hurry had a disk.
+/// Finds exits that left records behind without need: the last process had all the time that it
+/// needs, and one in a hurry had a disk.
 fn exits(world: &World) -> Vec<String> {
     let ends = world.ends.borrow();
     let mut wrong = Vec::new();

@@ -69,7 +69,7 @@ impl Ledger {
         self.facts.borrow_mut().story.push(line);
     }
 
-    /// A state was met.
+    /// Counts a state that was met.
     pub(crate) fn met(&self, state: impl Into<String>) {
         let met = &mut self.facts.borrow_mut().met;
         *met.entry(state.into()).or_default() += 1;
@@ -137,7 +137,7 @@ impl Ledger {
         self.tell(format_args!("#{attempt} is a dead letter"));
     }
 
-    /// A process has ended with all that was on its way.
+    /// Notes that a process has ended with all that was on its way.
     pub(crate) fn died(&self) {
         for attempt in &mut self.facts.borrow_mut().attempts {
             attempt.deaths += 1;

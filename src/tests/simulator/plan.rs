@@ -143,7 +143,7 @@ pub(crate) enum How {
     TerminateTwice(Duration),
 }
 
-/// A part of a life's own chance.
+/// Returns a random source for a part of a life.
 pub(crate) fn random(seed: u64, part: u64) -> Random {
     let mut random = Random(seed ^ part.wrapping_mul(0xA076_1D64_78BD_642F));
     random.next();

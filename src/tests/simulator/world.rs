@@ -168,7 +168,7 @@ impl World {
         Some(doors[connection % doors.len()].clone())
     }
 
-    /// The number of the process that runs.
+    /// Returns the number of the process that runs.
     pub(crate) fn process(&self) -> usize {
         self.ends.borrow().len()
     }
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// The last process, which nothing befalls once the plan is over.
+    /// Lives with the last process, which nothing befalls once the plan is over.
     async fn live_to_the_end(self: &Rc<Self>, devices: Vec<JoinHandle<()>>) {
         seeded::die_after(u64::MAX);
         let tasks = LocalSet::new();
@@ -307,7 +307,8 @@ impl World {
         self.ledger.tell("at rest");
     }
 
-    /// A gateway at rest takes a reading of each stream at once, and to the stream where it may.
+    /// Checks that a gateway at rest takes a reading of each stream at once, and to the stream if
+    /// it may.
     async fn probe(&self, gateway: &Gateway) {
         let shape = &self.plan.shape;
         let spooled_to = |logs: &[Log<GatewayDisk>; 2]| logs[0].places().end;
