@@ -73,8 +73,8 @@ pub struct DeliveryOptions {
     pub streams: Vec<StreamConfig>,
     /// Limits of a batch that the drain, or the queue of answered records, makes.
     pub batch: BatchConfig,
-    /// With a spool, the sink has no more of them at once but one of each stream; a stream has its
-    /// part of them.
+    /// Most batches that the sink has at once, with a spool, but for one of each stream; a stream
+    /// has its part of them.
     pub in_flight_batches_max: usize,
     /// Time that a request waits for its ack.
     pub ack_timeout: Duration,

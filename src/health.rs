@@ -38,7 +38,7 @@ pub struct Health {
 struct StreamHealth {
     name: String,
     state: AtomicU8,
-    /// Why its sink takes nothing, also where the spool does.
+    /// The reason why its sink takes nothing, kept even while the spool takes its records.
     reason: ArcSwapOption<String>,
     partitions_away: PartitionsAway,
     /// Number of its partitions; 1 if that is not known, or does not matter.

@@ -45,7 +45,7 @@ pub struct SinkOptions {
     pub in_flight_batches_max: usize,
 }
 
-/// Why a sink, or one of its streams, takes no records.
+/// The reason why a sink, or one of its streams, takes no records.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
     /// It can never work as configured; the text names the setting. The gateway does not start with
@@ -167,8 +167,8 @@ impl Sink {
         }
     }
 
-    /// Is each of these streams there, and does it take the largest record? One answer for each, in
-    /// their order.
+    /// Asks whether each of these streams is there, and takes the largest record. One answer for
+    /// each, in their order.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         match self {
             Self::Null => vec![Ok(()); streams.len()],

@@ -41,7 +41,7 @@ const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that waiting requests have to take their answer when the gateway hurries.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// From the hurry to the end of a worker, in all.
+/// Time from the hurry to the end of a worker, in all.
 pub(crate) const HURRY_TIMEOUT: Duration =
     LAST_BATCHES_TIMEOUT.saturating_add(LAST_ANSWERS_TIMEOUT);
 

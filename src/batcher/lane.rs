@@ -23,7 +23,7 @@ pub(super) struct Lane {
     pub stream: StreamIndex,
     pub accumulator: Accumulator,
     pub company: Company,
-    /// Until when the batch that gathers is held for company, where that is worth it.
+    /// Time until which the batch that gathers is held for company, if that is worth it.
     pub held_until: Option<Instant>,
     /// Batches that are sealed while the lane is out of credit.
     pub ready: VecDeque<Sealed>,

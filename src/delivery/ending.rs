@@ -11,7 +11,7 @@ pub(crate) struct Ending {
     pub time: Fact,
 }
 
-/// Something that ends once.
+/// A fact that comes true once.
 #[derive(Debug, Default)]
 pub(crate) struct Fact(SetOnce<()>);
 

@@ -27,7 +27,7 @@ use super::watch::SILENT_AFTER;
 use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;
 
-/// Each look at a straggler is so many times later than the one before, within a second.
+/// Factor by which each look at a straggler is later than the one before, within a second.
 const LATER: u32 = 2;
 const LATER_MAX: Duration = Duration::from_secs(1);
 
@@ -37,13 +37,13 @@ pub(crate) struct Flight<'a> {
     stream: StreamIndex,
     records: &'a [Record],
     began_at: Instant,
-    /// It takes much longer than others then.
+    /// Time after which it takes much longer than others.
     late_after: Duration,
     progress: &'a Progress,
     answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
     looks: Looks,
     straggler: Option<Straggler>,
-    /// Some of its records wait for another try, and others do not.
+    /// Whether some of its records wait for another try, and others do not.
     is_torn: bool,
     /// Whether each record was told to have arrived; empty as long as none was.
     told: Vec<bool>,

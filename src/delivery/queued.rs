@@ -43,7 +43,7 @@ pub(super) struct Queued {
     promised: Promised,
     /// The stream of the gateway's own records.
     own_stream: Option<StreamIndex>,
-    /// One for each stream, with its index.
+    /// The flow of each stream, by its index.
     flows: RefCell<Vec<Flow>>,
     /// The stream whose turn it is.
     turn: Cell<usize>,
@@ -66,7 +66,7 @@ struct Sent {
 #[derive(Default)]
 struct Unsafe {
     again: Vec<Placed>,
-    /// Why each of the others is refused for good.
+    /// Reasons why the others are refused for good, one for each.
     refused: Vec<Reason>,
 }
 

@@ -34,7 +34,7 @@ use crate::telemetry::metrics::{Metrics, SpoolMetrics};
 
 const STREAMS: [&str; 2] = ["telemetry", "alarms"];
 
-/// Of 10 ms each.
+/// Most steps of a wait, of 10 ms each.
 const STEPS_MAX: usize = 20_000;
 
 /// The outcomes of the records of one call.

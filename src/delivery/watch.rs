@@ -37,7 +37,7 @@ pub(crate) struct Watch {
     in_flight: Cell<usize>,
     /// The spool, if there is one: records are safe there as well.
     backlog: Option<Rc<Backlog>>,
-    /// Why the spool takes nothing, as it was last looked at.
+    /// The reason why the spool takes nothing, as it was last looked at.
     spool_trouble: RefCell<Option<String>>,
     doubt: Notify,
     sink_changed: Notify,

@@ -52,7 +52,7 @@ pub(crate) enum Standing {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub records_max: usize,
-    /// Of all payloads; a single record may be larger.
+    /// Bytes of all payloads; a single record may be larger.
     pub bytes_max: usize,
     /// Records of one device, in their order.
     pub run_max: usize,
@@ -74,7 +74,7 @@ impl Limits {
 pub(crate) struct Wave {
     pub standing: Standing,
     pub records: Vec<Placed>,
-    /// Of which devices they are.
+    /// The devices of the records.
     pub devices: Vec<DeviceId>,
     payload_bytes: usize,
     limits: Limits,
@@ -120,7 +120,7 @@ enum State {
     Waiting,
 }
 
-/// Why no more of a device's records travel in a wave.
+/// The reason why no more of a device's records travel in a wave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunEnd {
     /// There are no more, or the run is as long as it may be.

@@ -1,4 +1,4 @@
-//! From a refusal to its answer: one table for all protocols.
+//! The answers to refusals: one table for all protocols.
 //!
 //! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client
 //! sent.

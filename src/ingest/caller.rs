@@ -15,7 +15,7 @@ use crate::record::{DeviceMemory, Timestamp};
 /// The other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
     pub device: Result<KnownDevice, IdentityError>,
-    /// By which right it speaks for its device.
+    /// The right by which it speaks for its device.
     pub credential: Credential,
     pub standing: Cell<Standing>,
     /// The edition of the devices file by which it was judged.

@@ -1,4 +1,4 @@
-//! Why a reading was not taken. `http::reply` turns each into its answer, in one table.
+//! The reason why a reading was not taken. `http::reply` turns each into its answer, in one table.
 
 use std::sync::Arc;
 use std::time::Duration;

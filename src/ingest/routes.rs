@@ -132,7 +132,7 @@ struct Route {
     name: String,
     /// The devices that may write it; `None` is every device.
     devices: Option<Vec<WildMatch>>,
-    /// No device may, whatever else says so.
+    /// Whether it is closed to every device, whatever else says so.
     is_closed: bool,
 }
 

@@ -58,7 +58,7 @@ pub struct FileSink {
     /// channel alone does not, as a sender that finds room again may overtake a sender that has
     /// been woken for it.
     jobs: Mutex<mpsc::Sender<Job>>,
-    /// One for each stream, with its index.
+    /// Number of folders, one for each stream.
     folders: usize,
     proofs: Arc<Proofs>,
     prober: Prober,

@@ -19,7 +19,7 @@ pub(super) struct Group {
     standing: Standing,
     /// Records whose batch is out still.
     left: usize,
-    /// One for each record, unknown until it has come back.
+    /// The outcome of each record, unknown until it has come back.
     outcomes: Vec<Outcome>,
 }
 

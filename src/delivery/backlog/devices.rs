@@ -264,7 +264,7 @@ mod tests {
         assert_eq!((devices.spooled.len(), devices.by_last.len()), (1, 0));
     }
 
-    /// Of two that travel together the last may be done with first.
+    /// The last one of two records that travel together may be done with first.
     #[test]
     fn a_device_is_let_go_when_all_of_its_records_are_done_with() {
         let mut devices = SpooledDevices::default();

@@ -8,10 +8,9 @@ use std::ops::Range;
 pub(super) struct Doubts {
     /// Start and end of their places.
     ranges: BTreeMap<u64, u64>,
-    /// For each append of such records: no place that it gets is before this one. With how many
-    /// have it in common.
+    /// Appends of such records, by a place before which they get none; with their number.
     appending_from: BTreeMap<u64, usize>,
-    /// From the first to the last of the places that may be in doubt no longer, for the drain to
+    /// The places, from the first to the last, that may be in doubt no longer, for the drain to
     /// look at.
     cleared: Option<Range<u64>>,
 }

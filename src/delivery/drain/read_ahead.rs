@@ -17,7 +17,7 @@ pub(super) const WINDOW: Size = Size {
 const WINDOW_RECORDS: usize = 4096;
 const WINDOW_BYTES: usize = 8 << 20;
 
-/// Most that one read looks at.
+/// Most records and bytes of one read.
 const READ: Size = Size {
     records: WINDOW.records / 2,
     bytes: WINDOW.bytes / 2,
@@ -36,7 +36,7 @@ pub(super) struct Position {
 
 /// Frames that were read one after the other.
 pub(super) struct Stretch {
-    /// Everything from here that is not done with was read...
+    /// Place from which everything that is not done with was read...
     pub from: u64,
     /// ...up to here, where the reader is.
     pub position: Position,
@@ -44,7 +44,7 @@ pub(super) struct Stretch {
     pub ended: Ended,
 }
 
-/// Why reading ended.
+/// The reason why a read ended.
 pub(super) enum Ended {
     /// There is no more now.
     All,

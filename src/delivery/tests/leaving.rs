@@ -10,7 +10,7 @@ use super::*;
 
 const ACK_TIME: Duration = Duration::from_millis(100);
 
-/// Each device means to send so often, and sends when it has its answer.
+/// Interval at which each device means to send; it sends when it has its answer.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Resolution at which the test looks at time.

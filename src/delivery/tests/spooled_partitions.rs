@@ -95,7 +95,7 @@ fn a_partition_that_falls_silent_holds_up_no_other_one_on_disk() {
     });
 }
 
-/// So long partitions come and go.
+/// Time for which partitions come and go.
 const MOVES_FOR: Duration = Duration::from_secs(40);
 
 /// The model: records go to disk, or not, while partitions lose their leaders and have them again,

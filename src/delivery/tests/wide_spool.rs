@@ -34,7 +34,7 @@ pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'stat
 /// Devices that send one record after the other, each with a number that counts up.
 pub(super) struct Fleet {
     pub(super) devices: u16,
-    /// Of all records that were sent.
+    /// Number of all records that were sent.
     pub(super) sent: u64,
 }
 
@@ -287,11 +287,11 @@ fn cut(records: &[Record], cuts: &[u8], call: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// So long calls fail in the middle.
+/// Time for which calls fail in the middle.
 const FAILS_FOR: Duration = Duration::from_secs(60);
 
-/// So long after that everything has arrived: a pause, and some hundred records one by one, each
-/// with an answer that takes its time.
+/// Time after that by which everything has arrived: a pause, and some hundred records one by one,
+/// each with an answer that takes its time.
 const EMPTY_WITHIN: Duration = Duration::from_secs(600);
 
 /// The model: records of two streams and some devices go to disk, in any order; calls take their

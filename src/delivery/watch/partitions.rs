@@ -17,7 +17,7 @@ use crate::health::Spread;
 use crate::record::DeviceId;
 use crate::sink::Partitions;
 
-/// So long a partition owes an answer until it counts as silent.
+/// Time for which a partition owes an answer until it counts as silent.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// Time for which silence is believed without a straggler that confirms it.

@@ -17,8 +17,8 @@ use crate::sink::SinkError;
 /// The least time between two questions, and how long a stream may owe an answer until it is asked.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So long nothing arrives of all that a stream is given before it counts as refusing it. Longer
-/// than a leader's election.
+/// Time in which none of a stream's records arrives before it counts as refusing them. Longer than
+/// a leader's election.
 const FAILING_TIME: Duration = Duration::from_secs(10);
 
 /// Time for which a refusal is believed without a record that confirms it.
@@ -37,7 +37,7 @@ enum Answer {
     Away(String),
 }
 
-/// Why a stream takes nothing.
+/// The reason why a stream takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble<'a> {
     Unasked,

@@ -15,7 +15,7 @@ use crate::ingest::{Body, BrokenBody};
 
 /// The part of a body that is still to come.
 pub(crate) enum Unread {
-    /// So many bytes.
+    /// A body of known length, with so many bytes to come.
     Length(u64),
     Chunked(Chunked),
 }

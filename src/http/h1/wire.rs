@@ -31,9 +31,9 @@ pub(crate) struct Wire<S> {
     /// Number of bytes of `gathered` that have no end of a head.
     searched: usize,
     deadline: Deadline,
-    /// All that is read, until it is paid back.
+    /// Overhead of the connection: all bytes that are read, until they are paid back.
     pub overhead: Overhead,
-    /// The connection broke, or ended in the middle of a request.
+    /// Whether the connection broke, or ended in the middle of a request.
     pub is_lost: bool,
 }
 

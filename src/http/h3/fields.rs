@@ -18,7 +18,7 @@ pub enum Section {
     Trailers,
 }
 
-/// Why a section is refused.
+/// The reason why a section is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// It is no section of QPACK, or it needs the dynamic table, which has no room.
@@ -32,10 +32,10 @@ enum Pseudo {
     Authority,
     Method,
     Path,
-    /// Of extended CONNECT (RFC 9220), which is not offered.
+    /// The field of extended CONNECT (RFC 9220), which is not offered.
     Protocol,
     Scheme,
-    /// Of an answer.
+    /// A field of an answer.
     Status,
 }
 

@@ -80,12 +80,13 @@ enum Place {
 enum Stream {
     Request {
         meaningless_left: u32,
-        /// Before it, DATA of any length is an error, which h3 finds.
+        /// Whether a head has come; before it, DATA of any length is an error, which h3 finds.
         has_head: bool,
     },
-    /// It lives as long as its connection: frames without a meaning may always come on it.
+    /// The control stream. It lives as long as its connection: frames without a meaning may always
+    /// come on it.
     Control {
-        /// Before them, any other frame is an error, which h3 finds.
+        /// Whether settings have come; before them, any other frame is an error, which h3 finds.
         has_settings: bool,
         goaway: Option<u64>,
         max_push_id: Option<u64>,

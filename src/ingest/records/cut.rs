@@ -15,7 +15,7 @@ use super::super::form::Form;
 /// A record's place in the body, in bytes.
 pub type Place = Range<usize>;
 
-/// Why a body gives no records.
+/// The reason why a body gives no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Uncut {
     #[error("the body cannot be cut to its end")]

@@ -1,4 +1,4 @@
-//! Are the topics there, and do they take the largest record?
+//! Verification of the topics: are they there, and do they take the largest record?
 //!
 //! Delivery's watch asks, for each topic once a second at most. The producer itself asks for the
 //! topics, over the connections that carry the records, and makes none: `allow.auto.create.topics`

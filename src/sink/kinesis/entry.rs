@@ -82,7 +82,7 @@ pub(super) struct Entry {
     pub deadlines: Deadlines,
     /// Calls that failed with it.
     pub failures: u32,
-    /// Why it is not written yet.
+    /// The reason why it is not written yet.
     pub reason: Option<Reason>,
     pub maybe_written: bool,
     payload: Bytes,

@@ -1,4 +1,4 @@
-//! What an error of the SDK means for the records of its call.
+//! The failures of calls: the meaning of an SDK's error for the records of its call.
 //!
 //! `call` and `verify` ask. The question is always the same: can the stream have the records, which
 //! side is at fault, and does waiting help? When in doubt the records may have been written.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So long a shard refuses records before it counts: longer than a large one waits for its turn.
+/// Time for which a shard refuses records before it counts: longer than a large one waits for its
+/// turn.
 const REFUSES_LONG: Duration = Duration::from_secs(3);
 
 /// A shard that has refused nothing for so long refuses records no more: longer than a device

@@ -50,7 +50,7 @@ pub(super) struct Pending {
     /// Every device with a record; each is either in a call, or ready, or resting.
     devices: HashMap<DeviceId, Device>,
     shards: Arc<Shards>,
-    /// One for each shard, in the order of the shards.
+    /// The queue of each shard, in the order of the shards.
     queues: Vec<Queue>,
     /// The shards with ready devices, the next one first; those whose pace holds them stand in
     /// `paced` until the next tick.

@@ -19,7 +19,7 @@ use crate::record::DeviceId;
 #[derive(Debug)]
 pub(super) struct Queue {
     pub shard: ShardId,
-    /// In the order of their turns.
+    /// The ready devices, in the order of their turns.
     pub ready: VecDeque<DeviceId>,
     /// Whether it stands among the shards with ready devices.
     pub has_turn: bool,

@@ -39,7 +39,7 @@ use room::CURSOR_RANGES_MAX;
 /// File systems give room in blocks of so many bytes.
 const BLOCK_BYTES: u64 = 4096;
 
-/// Why a draft is not safe.
+/// The reason why a draft is not safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the spool is full")]

@@ -20,7 +20,7 @@ pub(crate) struct Bounds {
     pub bytes: usize,
 }
 
-/// Why an item was not taken in; it comes back.
+/// The reason why an item was not taken in; it comes back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken<T> {
     Full(T),
@@ -31,7 +31,7 @@ pub(crate) enum NotTaken<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken<T> {
     pub items: Vec<T>,
-    /// No more will come.
+    /// Whether no more will come.
     pub closed: bool,
 }
 

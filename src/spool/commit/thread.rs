@@ -124,7 +124,7 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Is the commit thread.
+    /// Runs the commit thread.
     pub(crate) fn run(mut self) {
         loop {
             self.tend(Instant::now());

@@ -78,7 +78,7 @@ const LENGTH_FOLLOWS: u8 = 127;
 /// Characters of the longest record id whose length stands in the lower seven bits.
 const SHORT_ID_CHARS_MAX: usize = 64;
 
-/// Why a batch cannot become a frame.
+/// The reason why a batch cannot become a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
     #[error("a frame holds {BODY_BYTES_MAX} bytes at most")]
@@ -263,7 +263,7 @@ fn u16_length(length: usize) -> Result<[u8; 2], DraftError> {
 #[derive(Debug)]
 pub struct Content {
     pub stream: Arc<str>,
-    /// Why these are dead letters.
+    /// The reason of dead letters; `None` for other records.
     pub reason: Option<Arc<str>>,
     pub records: Vec<Record>,
 }

@@ -63,7 +63,7 @@ pub(crate) struct SegmentHeader {
     pub created_at: Timestamp,
 }
 
-/// Why bytes are not a segment's header.
+/// The reason why bytes are not a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoHeader {
     Damaged,

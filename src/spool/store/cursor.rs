@@ -40,7 +40,7 @@ const _: () = assert!(RANGES_MAX <= u32::MAX as usize);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub generation: u64,
-    /// All records before this place are retired.
+    /// Place before which all records are retired.
     pub low: u64,
     /// The next record's place.
     pub next: u64,

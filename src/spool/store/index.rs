@@ -55,7 +55,7 @@ pub(crate) struct Index {
     /// Numbers of the segments that can be deleted.
     finished: BTreeSet<u64>,
     done: Ranges,
-    /// Everything before this place is retired.
+    /// Place before which everything is retired.
     low: u64,
 }
 

@@ -19,7 +19,7 @@ const _: () = assert!(SEARCH_BYTES.is_multiple_of(ALIGNMENT));
 /// Bytes that the search for a file's last byte reads at once.
 const SCAN_BYTES: usize = 64 << 10;
 
-/// Why a segment cannot be read.
+/// The reason why a segment cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
     #[error(transparent)]

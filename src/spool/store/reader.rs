@@ -44,7 +44,7 @@ pub struct ReadError {
 #[derive(Debug)]
 pub struct Frame {
     pub stream: Arc<str>,
-    /// Why these are dead letters; `None` for others.
+    /// The reason of dead letters; `None` for other records.
     pub reason: Option<Arc<str>>,
     /// The place of each record.
     pub places: Vec<u64>,

@@ -39,7 +39,7 @@ pub(crate) struct Recovery {
     pub torn_records: u64,
 }
 
-/// Why a spool cannot be opened. Nothing was changed that mattered.
+/// The reason why a spool cannot be opened. Nothing was changed that mattered.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]

@@ -46,7 +46,7 @@ struct Sim {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     folders: BTreeSet<PathBuf>,
-    /// Of a hundred operations that change something.
+    /// Failures of a hundred operations that change something.
     write_faults: u64,
     read_faults: u64,
 }

@@ -25,7 +25,7 @@ use crate::spool::tests::sim::Random;
 /// Interval between the client's tries of a request that did not get through.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// All streams.
+/// The broker of all streams.
 pub(crate) struct Broker {
     kind: SinkKind,
     partitions: u64,
@@ -42,7 +42,7 @@ type Turn = Rc<Mutex<()>>;
 /// A client of the broker: the sink of one process.
 pub(crate) struct SimSink {
     broker: Rc<Broker>,
-    /// One request of a partition at a time, by stream and partition.
+    /// The lock of each partition, which makes one request at a time, by stream and partition.
     turns: RefCell<BTreeMap<(u16, u64), Turn>>,
     given: Given,
 }

@@ -61,14 +61,14 @@ pub(crate) struct DevicePlan {
     pub seed: u64,
     pub manner: Manner,
     pub readings: u64,
-    /// Between readings that follow each other...
+    /// Longest pause between readings that follow each other...
     pub pause_max: Duration,
     /// ...and now and then.
     pub rest_max: Duration,
     pub body_bytes_max: u64,
-    /// It sends a reading again that was not taken.
+    /// Whether it sends a reading again that was not taken.
     pub resends: bool,
-    /// It comes back on another connection now and then.
+    /// Whether it comes back on another connection now and then.
     pub reconnects: bool,
 }
 
@@ -124,7 +124,7 @@ pub(crate) enum What {
 pub(crate) struct End {
     pub at: Duration,
     pub how: How,
-    /// Until the next process is started.
+    /// Pause until the next process is started.
     pub pause: Duration,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct RecvStream {
     /// Bytes from quinn that have not gone on to h3.
     unread: Bytes,
     pub code_when_dropped: Code,
-    /// It has ended, or has been stopped.
+    /// Whether it has ended, or has been stopped.
     is_over: bool,
     /// A fault of it ends it alone, where it does not end the connection.
     is_request: bool,

@@ -105,7 +105,7 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// With runs of one key, as a device makes them that sends more than one reading at a time.
+    /// The keys come in runs, as of a device that sends more than one reading at a time.
     #[test]
     fn what_is_encoded_is_decoded_and_has_the_size_that_was_said(
         hash_key in prop_oneof![Just(0), Just(9), Just(10), Just(u128::MAX), any::<u128>()],

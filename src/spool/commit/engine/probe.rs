@@ -12,7 +12,7 @@ const _: () = assert!(INTERVAL_MIN.as_nanos() < INTERVAL_MAX.as_nanos());
 
 pub(crate) struct Probe {
     due: Option<Instant>,
-    /// From the next failure to the probe after it.
+    /// Time from the next failure to the probe after it.
     interval: Duration,
 }
 

@@ -102,7 +102,7 @@ impl Point {
 
 /// A walk over the headers of a segment.
 struct Walk {
-    /// Behind the last frame that was synced in an earlier run than the last.
+    /// The point behind the last frame that was synced in an earlier run than the last.
     whole: Point,
     /// Headers that the last run can have had, and their offsets.
     recent: VecDeque<(u64, FrameHeader)>,
