@@ -246,7 +246,7 @@ impl Window {
     }
 
     /// Lets go of the waiting records of these devices, and returns the place of the first of each.
-    /// Those in flight come home.
+    /// Records in flight come home.
     pub(crate) fn let_go(&mut self, are: impl Fn(&DeviceId) -> bool) -> Vec<(DeviceId, u64)> {
         let mut gone = Vec::new();
         for (device, line) in &mut self.lines {

@@ -1,8 +1,8 @@
 //! The rest of a refused request, read and thrown away so that its client gets to the answer.
 //!
 //! The adapters call it once a request has been answered whose body has not ended. A connection
-//! that is closed with bytes unread is reset, and the answer lost on its way; many clients take a
-//! stream that is cut off for a failure whatever was answered before, and others wait for a window
+//! that is closed with bytes unread is reset, and the answer lost on its way; a stream that is cut
+//! off is a failure to many clients, whatever was answered before, and others wait for a window
 //! that never opens. A client that goes on for longer than [`TIMEOUT`] or sends more than
 //! [`BYTES_MAX`] is cut off all the same. No byte of it is kept.
 

@@ -49,7 +49,7 @@ fn check(head: &Parts) -> Result<(), Refusal> {
     check_values(&head.headers)
 }
 
-/// Checks that no value has spaces at its ends, which a reader would have to cut.
+/// Checks that no value has blanks at its ends, which a reader would have to cut.
 pub(crate) fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
     if fields.values().all(is_trimmed) {
         Ok(())

@@ -4,7 +4,7 @@
 //! look for other answers. [`Door::manner`] is the one table of how they differ from the service's
 //! own paths, which are a door like any other; `http::reply` writes the answers that it names.
 //! [`Routes`](super::Routes) asks [`FrontDoors`] for the target of a path, `head` asks a door for
-//! [`its own fields`](Door::read) of a request. There is no second way for a record: checks, their
+//! [its own fields](Door::read) of a request. There is no second way for a record: checks, their
 //! order and their costs stand in [`Ingest`](super::Ingest) alone. A door that is shut has no
 //! paths.
 
