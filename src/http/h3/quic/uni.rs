@@ -47,7 +47,7 @@ pub(crate) struct UniStreams {
     kinds: Rc<Kinds>,
 }
 
-/// The streams with one instance that a client has opened.
+/// The kinds of stream that a client may open once, and whether it has.
 #[derive(Default)]
 struct Kinds {
     control: Cell<bool>,
