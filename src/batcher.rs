@@ -2,17 +2,16 @@
 //!
 //! Ingest pushes a record and waits for its outcome. A lane gathers records and seals a batch when
 //! it is full, when its oldest record has waited as long as its company is worth ([`company`]), or,
-//! where it is worth nothing and the lane has nothing in flight, as soon as the worker is idle
-//! ([`IdleSignal`]): a quiet gateway makes nobody wait, and what a busy one takes in travels
-//! together. Sealed batches cross to delivery and come back
-//! settled; then the worker wakes its own requests.
+//! if it is worth nothing and the lane has nothing in flight, as soon as the worker is idle
+//! ([`IdleSignal`]): a quiet gateway adds no wait, and a busy one's records travel together. Sealed
+//! batches cross to delivery and come back settled; then the worker wakes its own requests.
 //!
 //! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
 //!
 //! Nothing here is shared between threads but the two hand-over queues. A lane has at most
 //! [`IN_FLIGHT_BATCHES_MAX`] batches in flight, and both queues have room for all of them, so a
-//! push never fails; what a lane cannot send waits in it, within the memory budget that admission
-//! keeps.
+//! push never fails; records that a lane cannot send wait in it, within the memory budget that
+//! admission keeps.
 
 pub(crate) mod accumulator;
 mod agenda;
@@ -56,7 +55,7 @@ const _: () = assert!(EXPIRY_CHECKS_PER_TIMEOUT > 0, "it divides the time-out");
 /// The lanes of one worker, on whose thread it lives.
 pub struct Batcher {
     lanes: Vec<RefCell<Lane>>,
-    /// Knows how many partitions a stream has; one where there is none.
+    /// Tells the number of a stream's partitions; one if there is none.
     health: Option<Arc<Health>>,
     agenda: RefCell<Agenda>,
     spares: Spares,
@@ -66,11 +65,11 @@ pub struct Batcher {
     home: Sender<Settled>,
     metrics: Arc<WorkerMetrics>,
     changed: Notify,
-    /// The worker's last record has come: whatever is here leaves without delay.
+    /// Whether the worker's last record has come: all records leave without delay.
     is_emptying: Cell<bool>,
-    /// Nobody carries on what comes now.
+    /// Whether the batcher has ended: later records go back.
     has_ended: Cell<bool>,
-    /// The stream whose records nobody waits for, nor was promised: the gateway's own.
+    /// The stream of the gateway's own records, for which no request waits.
     own_stream: Option<StreamIndex>,
 }
 
@@ -114,9 +113,9 @@ impl Batcher {
         Self { health, ..self }
     }
 
-    /// Takes the record in and waits for what becomes of it, for the ack time-out at most. In
-    /// `queued` mode the record counts as delivered at once. Dropping the future gives up waiting,
-    /// not the record. A record that comes when nobody carries it on any more goes back.
+    /// Takes the record in and waits for its outcome, for the ack time-out at most. In `queued`
+    /// mode the record counts as delivered at once. Dropping the future gives up waiting, not the
+    /// record. A record that comes once the batcher has ended goes back.
     pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
         if self.has_ended.get() {
             return Outcome::Retryable("the gateway leaves".into());
@@ -131,13 +130,13 @@ impl Batcher {
         self.waiters.wait(ack).await
     }
 
-    /// Takes in a record of the gateway's own, for which nobody waits.
+    /// Takes in a record of the gateway's own, for which no request waits.
     pub(crate) fn post(&self, stream: StreamIndex, record: Record) {
         debug_assert_eq!(Some(stream), self.own_stream, "devices wait for theirs");
         self.accept(stream, record, AckSlot::NONE, Instant::now());
     }
 
-    /// Sends on what the gateway itself has posted since nobody carries that on.
+    /// Sends on the records that the gateway itself has posted since `run` ended.
     pub(crate) fn send_posted(&self) {
         let Some(stream) = self.own_stream else {
             return;
@@ -150,8 +149,8 @@ impl Batcher {
         self.note(lane);
     }
 
-    /// Takes in the records of one request, in their order and with no other between them, and waits
-    /// for what becomes of each, as [`push`](Self::push) does for one.
+    /// Takes in the records of one request, in their order and with no other between them, and
+    /// waits for the outcome of each, as [`push`](Self::push) does for one.
     pub(crate) async fn push_all(&self, stream: StreamIndex, records: Vec<Record>) -> Vec<Outcome> {
         let (now, count) = (Instant::now(), records.len());
         if self.has_ended.get() {
@@ -198,12 +197,13 @@ impl Batcher {
         health.map_or(1, |health| health.partitions(stream))
     }
 
-    /// Tells the agenda how the lane stands; called whenever that may have changed.
+    /// Tells the agenda the lane's standing; called whenever that may have changed.
     fn note(&self, lane: &Lane) {
         self.agenda.borrow_mut().note(lane.stream, lane.standing());
     }
 
-    /// Seals what is due, and carries acks home, until it is to end and everything has come back.
+    /// Seals the lanes that are due, and carries acks home, until it is to end and everything has
+    /// come back.
     pub async fn run(&self, mut settled: Receiver<Settled>, idle: IdleSignal) {
         let (mut expiry_at, mut is_idle) = (Instant::now(), false);
         while !self.is_drained() {
@@ -235,7 +235,7 @@ impl Batcher {
         loop {
             idle.wait().await;
             let gathered = self.unsent_records();
-            // What the sockets have now is polled first.
+            // Tasks whose sockets have news now are polled first.
             yield_now().await;
             if self.unsent_records() == gathered {
                 return;
@@ -264,8 +264,8 @@ impl Batcher {
         self.changed.notify_one();
     }
 
-    /// Answers every request that waits: nobody knows what becomes of its record. What comes later
-    /// is refused.
+    /// Answers every waiting request: the outcome of its record is unknown. Later records are
+    /// refused.
     pub fn give_up(&self) {
         self.has_ended.set(true);
         self.waiters.expire_all();
@@ -291,7 +291,7 @@ impl Batcher {
         self.is_emptying.get() && self.lanes.iter().all(|lane| lane.borrow().is_empty())
     }
 
-    /// Seals and sends what is due; gives the next instant at which a lane will be.
+    /// Seals and sends the lanes that are due; returns the next instant at which a lane will be.
     fn seal_due(&self, now: Instant, is_idle: bool) -> Option<Instant> {
         while let Some((stream, reason)) = self.due(now, is_idle) {
             let lane = &mut *self.lanes[stream.get()].borrow_mut();
@@ -306,7 +306,7 @@ impl Batcher {
         self.agenda.borrow().due_at()
     }
 
-    /// The next lane to seal, and why.
+    /// Returns the next lane to seal, and why.
     fn due(&self, now: Instant, is_idle: bool) -> Option<(StreamIndex, SealReason)> {
         let agenda = self.agenda.borrow();
         if is_idle && let Some(lane) = agenda.unsent() {

@@ -2,15 +2,16 @@
 //! every batch home.
 //!
 //! One thread with its own runtime owns the sink and the spool. Batches start in the order in which
-//! they come out of the hand-over queue; how many are under way at once is bounded by the lanes
+//! they come out of the hand-over queue; how many are in flight at once is bounded by the lanes
 //! that sent them. Every batch goes home with its outcomes, whatever happens to it. There are two
 //! [ways](way) to make records safe: by the sink alone ([`outlet`]), or by the sink and the spool
-//! ([`overflow`]); what is on disk is then taken to the sink by [`drain`]. A batch that was
+//! ([`overflow`]); the [`drain`] then takes the backlog on disk to the sink. A batch that was
 //! answered before goes home at once, and its records are kept by [`queued`] until they are safe.
 //!
-//! [`watch`] asks the sink whether it is there; [`Health`] is what admission and `/readyz` read.
-//! [`Promised`] counts what was answered and is not safe. A task that panics raises the [`alarm`]:
-//! the gateway then drains and ends with an error, and the others go on meanwhile.
+//! [`watch`] asks the sink whether it is there; admission and `/readyz` read the [`Health`] that it
+//! keeps. [`Promised`] counts records that were answered and are not safe. A task that panics
+//! raises the [`alarm`]: the gateway then drains and ends with an error, while the other tasks go
+//! on.
 
 mod alarm;
 mod back_off;
@@ -61,21 +62,21 @@ pub struct Delivery {
     outlet: Rc<Outlet>,
     backlog: Option<Rc<Backlog>>,
     promised: Promised,
-    /// The stream of the gateway's own records, which nobody was promised.
+    /// The stream of the gateway's own records (events), which no client is owed.
     own_stream: Option<StreamIndex>,
     alarm: Alarm,
 }
 
-/// What delivery is told of the configuration.
+/// Settings of delivery, from the configuration.
 #[derive(Clone, Debug)]
 pub struct DeliveryOptions {
     pub streams: Vec<StreamConfig>,
-    /// What the spool's records travel in.
+    /// Limits of a batch that the drain, or the queue of answered records, makes.
     pub batch: BatchConfig,
-    /// With a spool, the sink has no more of them at once but one of each stream; a stream has its
-    /// part of them.
+    /// Most batches that the sink has at once, with a spool, but for one of each stream; a stream
+    /// has its part of them.
     pub in_flight_batches_max: usize,
-    /// How long a request waits for its ack.
+    /// Time that a request waits for its ack.
     pub ack_timeout: Duration,
 }
 
@@ -98,18 +99,18 @@ impl Delivery {
         }
     }
 
-    /// Takes records of this stream for the gateway's own: they are delivered as those are that were
-    /// answered before, but nobody was promised them.
+    /// Sets the stream of the gateway's own records: they are delivered as those are that were
+    /// answered before, but no client is owed them.
     pub(crate) fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
         Self { own_stream, ..self }
     }
 
-    /// Where it counts what was answered and is not safe.
+    /// Sets the counter of records that were answered and are not safe.
     pub(crate) fn counting(self, promised: Promised) -> Self {
         Self { promised, ..self }
     }
 
-    /// Whom it tells what has ended that must not end.
+    /// Sets the callback that is told which task has panicked.
     pub fn alarming(self, alarm: impl Fn(&'static str) + 'static) -> Self {
         Self {
             alarm: Alarm::new(alarm),
@@ -117,8 +118,8 @@ impl Delivery {
         }
     }
 
-    /// Asks the sink for the first time. A stream may be away, missing or closed, and is waited
-    /// for; only one that can never work as configured is an error.
+    /// Asks the sink for the first time. A stream that is away, missing or closed is waited for;
+    /// the only error is a stream that can never work as configured.
     pub fn verify(&self) -> impl Future<Output = Result<(), SinkError>> + use<> {
         let outlet = self.outlet.clone();
         async move {
@@ -131,8 +132,8 @@ impl Delivery {
         }
     }
 
-    /// Delivers until every worker has gone and every batch is home, or the gateway hurries and what
-    /// there is has been spooled. Runs on a local runtime.
+    /// Delivers until every worker has gone and every batch is home, or until the gateway hurries
+    /// and the rest has been spooled. Runs on a local runtime.
     pub async fn run(self, mut batches: Receiver<Batch>, phases: Phases) {
         let running = self.start();
         let outlet = running.outlet().clone();
@@ -143,8 +144,8 @@ impl Delivery {
             while under_way.try_join_next().is_some() {}
         }
         outlet.ending.intake.end();
-        // It ends in a hurry too, once what can be spooled is. One that panicked has told of it, as
-        // the others do.
+        // It ends in a hurry too, once all that can be spooled is. A task that panicked has raised
+        // the alarm, as the others do.
         let _ = running.queueing.await;
         let finished = async {
             while under_way.join_next().await.is_some() {}
@@ -160,7 +161,7 @@ impl Delivery {
     }
 }
 
-/// Delivery at work: what its tasks share, and the tasks.
+/// Delivery at work: its tasks, and the state that they share.
 struct Running {
     way: Way,
     alarm: Alarm,
@@ -216,7 +217,7 @@ impl Running {
     }
 }
 
-/// Takes what is on disk to the sink, where there is a spool.
+/// Takes the backlog on disk to the sink; ends at once without a spool.
 async fn drain(way: Way) {
     if let Way::Spooling(spooling) = way {
         Drain::new(spooling).run().await;

@@ -2,8 +2,8 @@
 //!
 //! Sealed batches cross from workers to delivery in one, settled batches cross back in another. A
 //! push is one hand-over and at most one wake; there is no lock, and nothing is allocated after
-//! construction. The queue is bounded: whoever pushes holds a credit for a place (a lane's
-//! in-flight cap), so a full queue is a defect of the caller and gives the item back.
+//! construction. The queue is bounded: a push needs a credit for a place (a lane's in-flight cap),
+//! so a full queue is a defect of the caller and gives the item back.
 //!
 //! The receiver registers its waker before it looks a second time; a push stores before it wakes.
 //! One of the two sees the other, so no item is left in the queue with its receiver asleep
@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use crate::sync::{Arc, ArrayQueue, AtomicUsize, AtomicWaker, Ordering};
 
-/// What both sides share.
+/// The state that both sides share.
 struct Channel<T> {
     queue: ArrayQueue<T>,
     receiver: AtomicWaker,
@@ -28,7 +28,7 @@ pub struct Sender<T>(Arc<Channel<T>>);
 /// The popping side. There is one.
 pub struct Receiver<T>(Arc<Channel<T>>);
 
-/// A queue with room for `capacity` items, at least one.
+/// Makes a queue with room for `capacity` items, at least one.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let channel = Arc::new(Channel {
         queue: ArrayQueue::new(capacity.max(1)),
@@ -71,17 +71,18 @@ impl<T> std::fmt::Debug for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next item; `None` when every sender is gone and the queue is empty.
+    /// Waits for the next item; `None` when every sender is gone and the queue is empty.
     pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|context| self.poll_recv(context)).await
     }
 
-    /// The next item if there is one now.
+    /// Returns the next item if there is one now.
     pub fn try_recv(&mut self) -> Option<T> {
         self.0.queue.pop()
     }
 
-    /// As [`recv`](Self::recv), for whoever polls several things at once.
+    /// Polls for the next item, as [`recv`](Self::recv) waits for it, for a task that polls several
+    /// things at once.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         if let Some(item) = self.try_recv() {
             return Poll::Ready(Some(item));

@@ -5,8 +5,8 @@
 //! alone: delivery offers a trial, and one request is let in by it. Reading costs one atomic load,
 //! and another one for [`partitions`] that are away; the reasons are for `/readyz` and the log.
 //!
-//! Where records are answered before they are safe, memory takes them while nothing can be made
-//! safe: then requests are not refused for it, though the gateway is not ready.
+//! If records are answered before they are safe, memory takes them while nothing can be made safe:
+//! then requests are not refused for it, though the gateway is not ready.
 
 mod partitions;
 
@@ -28,7 +28,7 @@ pub(crate) use partitions::{Shard, Spread};
 pub struct Health {
     streams: Box<[StreamHealth]>,
     memory_takes: bool,
-    /// What the sink does not take is safe on disk.
+    /// Whether records that the sink does not take are safe on disk.
     disk_takes: bool,
     /// The stream that devices do not write.
     events: Option<StreamIndex>,
@@ -38,10 +38,10 @@ pub struct Health {
 struct StreamHealth {
     name: String,
     state: AtomicU8,
-    /// Why its sink takes nothing, also where the spool does.
+    /// The reason why its sink takes nothing, kept even while the spool takes its records.
     reason: ArcSwapOption<String>,
     partitions_away: PartitionsAway,
-    /// How many it has; 1 where that is not known, or does not matter.
+    /// Number of its partitions; 1 if that is not known, or does not matter.
     partitions: AtomicU32,
 }
 
@@ -56,7 +56,7 @@ enum State {
 }
 
 impl Health {
-    /// Every stream is down until delivery has asked for it.
+    /// Begins with every stream down, until delivery has asked for it.
     pub fn new(streams: &[StreamConfig]) -> Self {
         let asked = "the sink has not been asked yet";
         Self::of(
@@ -66,7 +66,7 @@ impl Health {
         )
     }
 
-    /// So many streams that take records, for tests and benchmarks.
+    /// Begins with so many streams that take records, for tests and benchmarks.
     pub fn up(streams: usize) -> Self {
         let names = (0..streams).map(|stream| format!("stream-{stream}"));
         Self::of(names, State::Up, None)
@@ -88,7 +88,7 @@ impl Health {
         }
     }
 
-    /// Memory takes records whatever happens.
+    /// Lets memory take records whatever happens.
     pub fn with_memory(self) -> Self {
         Self {
             memory_takes: true,
@@ -96,7 +96,7 @@ impl Health {
         }
     }
 
-    /// There is a spool.
+    /// Lets the disk take records that the sink does not: there is a spool.
     pub fn with_disk(self) -> Self {
         Self {
             disk_takes: true,
@@ -104,7 +104,7 @@ impl Health {
         }
     }
 
-    /// Of the streams, this one is not for devices: the gateway is of no use to them by it alone.
+    /// Sets the one stream that is not for devices: the gateway is of no use to them by it alone.
     pub(crate) fn with_events(self, stream: StreamIndex) -> Self {
         Self {
             events: Some(stream),
@@ -112,14 +112,13 @@ impl Health {
         }
     }
 
-    /// Whether a record of the device may come in as far as its partition of the stream is
-    /// concerned.
+    /// Whether a record of the device may come in, by its partition of the stream.
     pub fn admits_device(&self, stream: StreamIndex, device: &DeviceId) -> bool {
         let is_away = self.streams[stream.get()].partitions_away.has(device);
         !is_away || self.memory_takes || self.disk_takes
     }
 
-    /// These partitions of the stream are away, and no others.
+    /// Notes that these partitions of the stream are away, and no others.
     pub(crate) fn set_partitions_away(
         &self,
         stream: StreamIndex,
@@ -130,14 +129,14 @@ impl Health {
         stream.partitions_away.set(spread, away);
     }
 
-    /// The stream's records are spread over so many partitions, at least one.
+    /// Notes that the stream's records are spread over so many partitions, at least one.
     pub(crate) fn set_partitions(&self, stream: StreamIndex, partitions: u32) {
         debug_assert!(partitions > 0, "a stream has a partition");
         let stream = &self.streams[stream.get()];
         stream.partitions.store(partitions, Ordering::Relaxed);
     }
 
-    /// Over how many partitions the stream's records are spread.
+    /// Returns the number of partitions that the stream's records are spread over.
     pub(crate) fn partitions(&self, stream: StreamIndex) -> u32 {
         self.streams[stream.get()]
             .partitions
@@ -149,8 +148,8 @@ impl Health {
         self.streams[stream.get()].is(State::Up)
     }
 
-    /// Whether a request for the stream may come in; where a trial is on offer, the one that asks
-    /// first.
+    /// Whether a request for the stream may come in; if a trial is on offer, the first caller gets
+    /// it.
     pub fn admits(&self, stream: StreamIndex) -> bool {
         let stream = &self.streams[stream.get()];
         self.memory_takes || stream.is(State::Up) || stream.change(State::Trial, State::Down)
@@ -161,22 +160,23 @@ impl Health {
         self.streams[stream.get()].change(State::Down, State::Trial);
     }
 
-    /// The stream's records can be made safe; `reason` says why not by its sink.
+    /// Notes that the stream's records can be made safe; `reason` says why its sink does not take
+    /// them.
     pub fn set_up(&self, stream: StreamIndex, reason: Option<String>) {
         let stream = &self.streams[stream.get()];
         stream.set_reason(reason);
         stream.state.store(State::Up as u8, Ordering::Relaxed);
     }
 
-    /// The stream's records cannot be made safe. A trial that is on offer stays so.
+    /// Notes that the stream's records cannot be made safe. A trial that is on offer stays so.
     pub fn set_down(&self, stream: StreamIndex, reason: String) {
         let stream = &self.streams[stream.get()];
         stream.set_reason(Some(reason));
         stream.change(State::Up, State::Down);
     }
 
-    /// Each stream by its name, whether its records can be made safe, and why its sink takes none of
-    /// them, where it does not.
+    /// Returns each stream by its name, whether its records can be made safe, and why its sink
+    /// takes none of them, if it does not.
     pub(crate) fn streams(&self) -> impl Iterator<Item = (&str, bool, Option<Arc<String>>)> {
         self.streams.iter().map(|stream| {
             let is_up = stream.is(State::Up);
@@ -193,8 +193,8 @@ impl Health {
         })
     }
 
-    /// `Err` while no stream's records can be made safe. The text names each stream that its sink
-    /// does not take, with the reason; it is empty where there is none.
+    /// Returns `Err` while no stream's records can be made safe. The text names each stream that
+    /// its sink does not take, with the reason; it is empty if there is none.
     pub fn report(&self) -> Result<String, String> {
         let mut reasons: Vec<(Arc<String>, Vec<&str>)> = Vec::new();
         for stream in &self.streams {
@@ -214,7 +214,7 @@ impl Health {
     }
 }
 
-/// `stream a: why; streams b, c: why`.
+/// Spells the reasons: `stream a: why; streams b, c: why`.
 fn spell(reasons: &[(Arc<String>, Vec<&str>)]) -> String {
     let mut text = String::new();
     for (reason, names) in reasons {

@@ -62,7 +62,7 @@ const _: () = assert!(
     "the spool counts them in a byte"
 );
 
-/// How long an h1 connection waits for one more request after its last answer, when the gateway
+/// Time that an h1 connection waits for one more request after its last answer, when the gateway
 /// drains.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
@@ -86,7 +86,7 @@ pub struct Service {
     pub(crate) reporter: Option<Rc<Reporter>>,
 }
 
-/// What becomes of a connection once nothing is in flight on it.
+/// Fate of a connection once nothing is in flight on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fate {
     #[default]
@@ -108,9 +108,9 @@ pub struct Connection {
     has_asked: Cell<bool>,
     /// The device has been told that its certificate expires.
     is_noticed: Cell<bool>,
-    /// What is told of it, where anything is.
+    /// The reporter of the device's fleet events, if they are on.
     presence: Option<Presence>,
-    /// How it has ended, as far as is known.
+    /// Cause of its end, once one is known.
     end: Cell<Option<Disconnect>>,
 }
 
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// A request is in flight from now on.
+    /// Begins a request, which is in flight from now on.
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.has_asked.set(true);
@@ -155,8 +155,8 @@ impl Connection {
         self.fate.get() == Fate::Closes
     }
 
-    /// Instant since which nothing is in flight; `now` while a request is, so that the idle
-    /// time-out never cuts one.
+    /// Returns the instant since which nothing is in flight; `now` while a request is, so that the
+    /// idle time-out never cuts one.
     fn idle_since(&self) -> Instant {
         if self.requests.get() > 0 {
             Instant::now()
@@ -194,8 +194,8 @@ impl Drop for Busy {
     }
 }
 
-/// What a request is answered: a 204, which may tell when the device's certificate expires, or what
-/// is not the same each time: a refusal, and what front doors say.
+/// The answer to a request: a 204, which may tell when the device's certificate expires, or a
+/// response of its own: a refusal, or a front door's answer.
 enum Answer {
     Accepted(Option<HeaderValue>),
     Written(Response<Bytes>),
@@ -277,7 +277,7 @@ impl Service {
         self.admit(connection, head, busy)
     }
 
-    /// Notes what the answer and the trace need, and judges the head.
+    /// Notes the facts that the answer and the trace need, and judges the head.
     fn admit<'c>(
         &self,
         connection: &'c Connection,
@@ -296,7 +296,7 @@ impl Service {
         Ok(admitted)
     }
 
-    /// What to answer a request of which this has become; counted and told.
+    /// Returns the answer to a request that was taken or refused; counts and logs it.
     fn conclude(&self, busy: &Busy, taken: Result<(), Refusal>) -> Answer {
         let connection = &busy.connection;
         debug_assert!(connection.requests.get() > 0, "the request is in flight");
@@ -355,8 +355,8 @@ impl Service {
         response
     }
 
-    /// When the device's certificate expires, if the device is to be told; counted once a
-    /// connection.
+    /// Returns the time at which the device's certificate expires, if the device is to be told;
+    /// counted once a connection.
     fn expiry_notice(&self, busy: &Busy) -> Option<HeaderValue> {
         let connection = &busy.connection;
         let notice = connection.caller.expiry_notice(busy.since.wall)?;
@@ -367,8 +367,8 @@ impl Service {
         Some(notice.clone())
     }
 
-    /// The answer to a request that is refused, behind the code of its problem; counted, and written
-    /// down where it is forbidden.
+    /// Returns the code of a refusal's problem and the answer; counts it, and writes it to the
+    /// audit log if it is a forbidden one.
     #[cold]
     fn refuse(&self, busy: &Busy, refusal: &Refusal) -> (&'static str, Response<Bytes>) {
         let connection = &busy.connection;

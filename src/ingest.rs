@@ -60,7 +60,8 @@ impl Moment {
     }
 }
 
-/// What a connection and its requests have to pass: buckets, and the memory budget. Clones share both.
+/// The buckets and the memory budget, which a connection and its requests have to pass. Clones
+/// share both.
 #[derive(Clone)]
 pub struct Gate {
     pub clock: Clock,
@@ -92,17 +93,17 @@ pub struct Ingest {
     body_rate_min: u64,
 }
 
-/// A request whose head has passed every check: what is left is its body.
+/// A request whose head has passed every check; its body is still to come.
 pub(crate) struct Admitted<'c> {
     sender: Sender<'c>,
     limits: &'c DeviceLimits,
     permit: Permit,
-    /// Where the bytes of the body are told once it is accepted.
+    /// Takes the number of the body's bytes once it is accepted.
     accepted_bytes: &'c Cell<u64>,
 }
 
 impl Admitted<'_> {
-    /// The name of the request's one record, which it has from now on.
+    /// Returns the name of the request's one record, which it has from now on.
     pub(crate) fn record_id(&mut self) -> &RecordId {
         let received_at = self.sender.received_at;
         let named = &mut self.sender.head.idempotency_key;
@@ -131,7 +132,7 @@ impl Ingest {
         self
     }
 
-    /// The door that a request comes by.
+    /// Returns the door that a request comes by.
     #[inline]
     pub(crate) fn door_of(&self, head: &RequestHead<'_>) -> Door {
         self.routes.door_of(head.path)
@@ -176,8 +177,8 @@ impl Ingest {
         })
     }
 
-    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode defines
-    /// it.
+    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode
+    /// defines it.
     pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
         let Admitted {
             sender,
@@ -207,7 +208,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// The one record of a request, judged.
+    /// Returns the one record of a request, judged.
     #[inline]
     fn one_record(
         &self,
@@ -223,8 +224,8 @@ impl Ingest {
         Ok(sender.into_record(content, permit))
     }
 
-    /// Judges a record that is whole: the last word before it goes to its stream, whose rules may
-    /// change it. `permit` is the record's, and holds what they add.
+    /// Judges a whole record: the last word before it goes to its stream, whose rules may change
+    /// it. `permit` is the record's, and holds the bytes that they add.
     #[inline]
     fn judge(
         &self,
@@ -243,7 +244,8 @@ impl Ingest {
         }
     }
 
-    /// Counts what the rules of a stream have added to a record, beside what the permit holds.
+    /// Counts the bytes that the rules of a stream have added to a record, beside those that the
+    /// permit holds.
     fn hold_edited(
         &self,
         content: Content,
@@ -297,12 +299,12 @@ fn safe(outcome: Outcome) -> Result<(), Refusal> {
     }
 }
 
-/// What a request costs its device while its body arrives.
+/// The costs of a request for its device while its body arrives.
 struct Costs<'a> {
     ingest: &'a Ingest,
     limits: &'a DeviceLimits,
     permit: Permit,
-    /// Bytes that the record keeps of its head, beyond what every record does.
+    /// Bytes that the record keeps of its head, beyond those that every record does.
     beside_bytes: usize,
 }
 

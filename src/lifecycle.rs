@@ -1,17 +1,17 @@
 //! The phases of the process on its way out: one state that every room reads and only `gateway`
 //! advances.
 //!
-//! `gateway` makes a [`Lifecycle`] and advances it; everyone else holds [`Phases`]. No phase is
-//! left for an earlier one, and whoever waits for a phase is woken by any later one too. To look
-//! costs one relaxed load of a word that hardly ever changes, so requests may do it. A [`Barrier`]
-//! tells `gateway` that all others are through with something: each of them drops its [`Token`].
+//! `gateway` makes a [`Lifecycle`] and advances it; all other rooms hold [`Phases`]. No phase is
+//! left for an earlier one, and a wait for a phase ends with any later one too. To look costs one
+//! relaxed load of a word that hardly ever changes, so requests may do it. A [`Barrier`] tells
+//! `gateway` that all others are through with something: each of them drops its [`Token`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::{Notify, watch};
 
-/// How far the gateway is on its way out.
+/// The phase of the gateway on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -19,13 +19,13 @@ pub enum Phase {
     Serving,
     /// TCP listeners close, so that a device that is told to go finds another gateway.
     Closing,
-    /// Connections are told to go; what has begun is finished.
+    /// Connections are told to go; requests that have begun are finished.
     Draining,
-    /// There is no time left: what waits is spooled or refused now.
+    /// There is no time left: waiting records are spooled or refused now.
     Hurrying,
 }
 
-/// The one state, and who waits for another.
+/// The one state, and the tasks that wait for another.
 #[derive(Debug)]
 struct Current {
     phase: AtomicU8,
@@ -60,7 +60,7 @@ impl Lifecycle {
 pub struct Phases(Arc<Current>);
 
 impl Phases {
-    /// Phases of a process that serves for ever, for whoever drives a room without a gateway.
+    /// Returns the phases of a process that serves for ever, to drive a room without a gateway.
     pub fn serving() -> Self {
         Lifecycle::new().phases()
     }
@@ -72,7 +72,7 @@ impl Phases {
     /// Returns once the gateway is in this phase or a later one.
     pub(crate) async fn reached(&self, phase: Phase) {
         loop {
-            // It hears of what comes after it was made, and so before the look.
+            // It hears of any advance after it was made, and so of one before the look.
             let advanced = self.0.advanced.notified();
             if self.has_reached(phase) {
                 return;
@@ -130,7 +130,7 @@ mod tests {
         assert!(hurrying.now_or_never().is_none(), "that is to come");
     }
 
-    /// Whoever does not look until then misses nothing.
+    /// A wait that begins after the phase was reached misses nothing.
     #[tokio::test]
     async fn a_phase_that_was_reached_before_anybody_waited_is_reached() {
         let lifecycle = Lifecycle::new();

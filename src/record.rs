@@ -1,4 +1,4 @@
-//! The vocabulary: what a device sent, and what became of it.
+//! The vocabulary: records that devices sent, and their outcomes.
 //!
 //! A [`Record`] is one payload of one device. Records of one stream are sealed into a [`Batch`],
 //! which travels whole from a worker to the sink and, with an [`Outcome`] for each record, back to
@@ -36,8 +36,8 @@ pub struct DeviceId(Arc<str>);
 pub(crate) const DEVICE_ID_CHARS_MAX: usize = 128;
 
 impl DeviceId {
-    /// `None` when the text is empty, longer than 128 characters, or has a character outside
-    /// `A-Za-z0-9._:/@-`.
+    /// Parses a device id; `None` if the text is empty, longer than 128 characters, or has a
+    /// character outside `A-Za-z0-9._:/@-`.
     pub fn parse(text: &str) -> Option<Self> {
         is_device_id(text).then(|| Self(text.into()))
     }
@@ -89,24 +89,24 @@ impl Timestamp {
         Self(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64))
     }
 
-    /// The time in RFC 3339, in UTC and whole seconds; one that cannot be written so is the last that
-    /// can.
+    /// Returns the time in RFC 3339, in UTC and whole seconds; the last such time if it is beyond
+    /// that.
     pub(crate) fn rfc3339(self) -> String {
         let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
         format!("{at:.0}")
     }
 
-    /// The time in RFC 3339, in UTC, with milliseconds; one that cannot be written so is the last that
-    /// can.
+    /// Returns the time in RFC 3339, in UTC, with milliseconds; the last such time if it is beyond
+    /// that.
     pub(crate) fn rfc3339_millis(self) -> String {
         let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
         format!("{at:.3}")
     }
 
-    /// The time as HTTP writes it (RFC 9110 section 5.6.7). The last date that has four digits for
-    /// its year is the latest, in certificates too.
+    /// Returns the time as HTTP writes it (RFC 9110 section 5.6.7). The last date that has four
+    /// digits for its year is the latest, in certificates too.
     pub fn http_date(self) -> HeaderValue {
         const YEAR_9999_ENDS: u64 = 253_402_300_799;
         let at = UNIX_EPOCH + Duration::from_secs((self.0 / 1000).min(YEAR_9999_ENDS));
@@ -115,8 +115,7 @@ impl Timestamp {
     }
 }
 
-/// The name of one record for good: the one that the client gave it, or a UUIDv7 (RFC 9562) made at
-/// receipt.
+/// The name of one record for good: the client's own, or a UUIDv7 (RFC 9562) made at receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordId {
     Uuid(Uuid),
@@ -132,7 +131,7 @@ const UUID_CHARS: usize = 36;
 pub(crate) const RECORD_ID_CHARS_MAX: usize = 128;
 
 impl RecordId {
-    /// A new UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter
+    /// Makes a UUIDv7: the time of receipt and 74 random bits. `Uuid::now_v7` would add a counter
     /// behind a lock.
     pub fn new(received_at: Timestamp) -> Self {
         let random = Uuid::new_v4().into_bytes();
@@ -143,26 +142,27 @@ impl RecordId {
         Self::Uuid(Builder::from_unix_timestamp_millis(received_at.0, &bits).into_uuid())
     }
 
-    /// `None` unless the key is 1 to 128 visible ASCII characters.
+    /// Takes a client's key; `None` unless it is 1 to 128 visible ASCII characters.
     pub fn from_key(key: &[u8]) -> Option<Self> {
         let fits = (1..=RECORD_ID_CHARS_MAX).contains(&key.len());
         let text = std::str::from_utf8(key).ok()?;
         (fits && key.iter().all(u8::is_ascii_graphic)).then(|| Self::Key(text.into()))
     }
 
-    /// The id of one of the records that a key names together: the key, `/` and its index.
+    /// Returns the id of one of the records that a key names together: the key, `/` and its index.
     pub(crate) fn of_part(&self, index: usize) -> Self {
         let mut buffer = [0; 36];
         Self::Key(format!("{}/{index}", self.as_str(&mut buffer)).into())
     }
 
-    /// The place of a device for a record that has none. No device goes by it: it is the record's own.
+    /// Returns the id in place of a device, for a record that has none. No device has it: it is the
+    /// record's own.
     pub(crate) fn as_device(&self) -> DeviceId {
         let mut buffer = [0; UUID_CHARS];
         DeviceId(self.as_str(&mut buffer).into())
     }
 
-    /// The id as text, written into `buffer` where it has to be made.
+    /// Returns the id as text, written into `buffer` if it has to be made.
     pub fn as_str<'a>(&'a self, buffer: &'a mut [u8; 36]) -> &'a str {
         match self {
             Self::Uuid(uuid) => uuid.hyphenated().encode_lower(buffer),
@@ -179,7 +179,8 @@ pub struct TraceParent(Box<[u8; TRACE_PARENT_BYTES]>);
 pub(crate) const TRACE_PARENT_BYTES: usize = 55;
 
 impl TraceParent {
-    /// `None` unless it is `00-<32 hex>-<16 hex>-<2 hex>`, in lower case, neither id all zeros.
+    /// Parses a `traceparent`; `None` unless it is `00-<32 hex>-<16 hex>-<2 hex>`, in lower case,
+    /// neither id all zeros.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes: &[u8; TRACE_PARENT_BYTES] = text.try_into().ok()?;
         let is_framed = bytes.starts_with(b"00-") && bytes[35] == b'-' && bytes[52] == b'-';
@@ -208,7 +209,7 @@ fn is_lower_hex(text: &[u8]) -> bool {
 pub struct AckSlot(pub u32);
 
 impl AckSlot {
-    /// Nobody waits: the record has been answered already.
+    /// The slot of a record that has been answered already.
     pub const NONE: Self = Self(u32::MAX);
 }
 
@@ -228,8 +229,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The key by which the stream keeps the order of records: their device. `None` for a record of
-    /// no device, which has its own id in that place.
+    /// Returns the key by which the stream keeps the order of records: their device. `None` for a
+    /// record of no device, which has its own id in that place.
     #[inline]
     pub(crate) fn key(&self) -> Option<&str> {
         let device = self.device.as_str();
@@ -251,15 +252,15 @@ impl Record {
 }
 
 impl Permit {
-    /// A permit that holds nothing, of no budget: for records that were read back from disk, whose
-    /// number delivery bounds, and for those that tests make.
+    /// Returns a permit that holds nothing, of no budget: for records that were read back from
+    /// disk, whose number delivery bounds, and for those that tests make.
     pub fn without_budget() -> Self {
         static NOTHING: AtomicUsize = AtomicUsize::new(0);
         Self::of_nobody(&NOTHING)
     }
 }
 
-/// What became of one record.
+/// The outcome of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The stream has it, as safe as the stream makes it.
@@ -298,7 +299,7 @@ pub enum Outcomes {
 impl Outcomes {
     pub const DELIVERED: Self = Self::All(Outcome::Delivered);
 
-    /// The outcome of the record at `index`; unknown past the end.
+    /// Returns the outcome of the record at `index`; unknown past the end.
     pub fn get(&self, index: usize) -> &Outcome {
         match self {
             Self::All(outcome) => outcome,

@@ -1,9 +1,9 @@
-//! Where records go: Kafka, Kinesis, files, or nowhere.
+//! The sinks of records: Kafka, Kinesis, files, or none.
 //!
-//! A sink is told of a batch and answers with one outcome for each record: it never drops one
-//! silently and never waits without a bound. Delivery calls it from its own thread's runtime,
-//! several batches at a time, the batches of one lane in their order. A sink retries by itself only
-//! what its protocol retries without a change of order; what it gives back as
+//! A sink takes a batch and answers with one outcome for each record: it never drops one silently
+//! and never waits without a bound. Delivery calls it from its own thread's runtime, several
+//! batches at a time, the batches of one lane in their order. A sink retries by itself only if its
+//! protocol does so without a change of order; a record that it gives back as
 //! [`Outcome::Retryable`](crate::record::Outcome) has not been written.
 
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
@@ -27,33 +27,32 @@ pub(crate) use progress::Arrivals;
 pub(crate) use progress::Arrived;
 pub use progress::Progress;
 
-/// How often a sink is asked that costs nothing to ask.
+/// Interval between questions to an idle stream, of a sink that answers them at no cost.
 const IDLE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a sink must be able to take, from the gateway's configuration.
+/// Demands on a sink, from the gateway's configuration.
 #[derive(Clone, Debug)]
 pub struct SinkOptions {
     pub streams: Vec<StreamConfig>,
     /// The largest body that a device may post.
     pub body_bytes_max: usize,
-    /// How long a request waits for its ack; a sink gives up on a record about then.
+    /// Time that a request waits for its ack; a sink gives up on a record about then.
     pub ack_timeout: Duration,
     /// The memory budget over all records that are not yet safe: no sink needs to hold more of
     /// them.
     pub memory_bytes_max: usize,
-    /// Batches that are handed over before others have come back.
+    /// Most batches that are in flight at once.
     pub in_flight_batches_max: usize,
 }
 
-/// Why a sink, or one of its streams, takes no records.
+/// The reason why a sink, or one of its streams, takes no records.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
-    /// It can never work as configured; the text says what to set. The gateway does not start with
+    /// It can never work as configured; the text names the setting. The gateway does not start with
     /// it.
     #[error("{0}")]
     Misconfigured(String),
-    /// It answers, but the stream is not there or this gateway may not use it; the text says what
-    /// to do.
+    /// It answers, but the stream is missing or closed to this gateway; the text names the remedy.
     #[error("{0}")]
     Closed(String),
     /// It cannot be reached now.
@@ -61,13 +60,13 @@ pub enum SinkError {
     Away(String),
 }
 
-/// What a sink knows of the partitions of a stream.
+/// The partitions of a stream, as the sink knows them.
 #[derive(Clone, Debug)]
 pub(crate) struct Partitions {
     pub spread: Spread,
-    /// Those that take no records now, or have more to do than they get done.
+    /// Partitions that take no records now, or have more to do than they get done.
     pub away: BTreeSet<u32>,
-    /// Whether others may be away as well that the sink does not know of: those that are silent.
+    /// Whether others may be away without the sink's knowledge: silent ones.
     pub may_be_silent: bool,
 }
 
@@ -79,12 +78,12 @@ pub enum Sink {
     Kafka(Box<kafka::KafkaSink>),
     #[cfg(feature = "kinesis")]
     Kinesis(kinesis::KinesisSink),
-    /// Does what a test says.
+    /// A sink that a test scripts.
     #[cfg(test)]
     Scripted(Box<dyn Scripted>),
 }
 
-/// What a sink makes of several records of one device in one call.
+/// The sink's way with several records of one device in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// They arrive one behind the other without waiting for each other.
@@ -110,7 +109,7 @@ pub trait Scripted {
         false
     }
 
-    /// The stream's partitions, if it has some.
+    /// Returns the stream's partitions, if it has some.
     #[allow(private_interfaces)] // only tests of this crate have a sink of their own
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
         None
@@ -149,8 +148,8 @@ impl Sink {
         })
     }
 
-    /// Builds what can be built without the network. `Ok` says what cannot be known before the start,
-    /// where there is something.
+    /// Builds all that can be built without the network. `Ok` names the checks that have to wait
+    /// for the start, if there are any.
     #[cfg_attr(not(feature = "kafka"), allow(unused_variables))]
     pub async fn check(
         config: &SinkConfig,
@@ -168,8 +167,8 @@ impl Sink {
         }
     }
 
-    /// Is each of these streams there, and does it take the largest record? One answer for each, in
-    /// their order.
+    /// Asks whether each of these streams is there, and takes the largest record. One answer for
+    /// each, in their order.
     pub async fn verify(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
         match self {
             Self::Null => vec![Ok(()); streams.len()],
@@ -183,8 +182,8 @@ impl Sink {
         }
     }
 
-    /// The stream's partitions, or shards, as far as is known now; `None` where it is not known to
-    /// which of them a device's records go. It costs nothing to ask.
+    /// Returns the stream's partitions, or shards; `None` while it is not known to which of them a
+    /// device's records go. It costs nothing to ask.
     #[cfg_attr(
         not(any(feature = "kafka", feature = "kinesis")),
         allow(unused_variables)
@@ -201,7 +200,7 @@ impl Sink {
         }
     }
 
-    /// Whether the records of a call are answered together, but for those that wait for another try.
+    /// Whether the records of a call are answered together, except those that wait for another try.
     pub(crate) fn answers_together(&self) -> bool {
         match self {
             #[cfg(feature = "kinesis")]
@@ -212,8 +211,8 @@ impl Sink {
         }
     }
 
-    /// How often a stream is asked that nothing speaks against; `None` for one that is asked in
-    /// doubt only.
+    /// Returns the interval between questions to a stream without trouble; `None` if the sink is
+    /// asked in doubt only.
     pub fn idle_probe_interval(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "kinesis")]
@@ -222,8 +221,9 @@ impl Sink {
         }
     }
 
-    /// Whether several records of one device may go in one call without waiting for each other. Calls that are under way at
-    /// the same time promise nothing of each other's failures: a device has records in one of them only.
+    /// Returns the sink's way with several records of one device in one call. Calls that are in
+    /// flight at the same time promise nothing of each other's failures: a device has records in
+    /// one of them only.
     pub(crate) fn keeps_order(&self) -> Order {
         match self {
             Self::Null | Self::File(_) => Order::WithinCall,
@@ -241,8 +241,8 @@ impl Sink {
         }
     }
 
-    /// Hands the records over in their order and waits for what became of each; `progress` tells
-    /// meanwhile which of them have arrived. Cancelling leaves that unknown.
+    /// Hands the records over in their order and waits for the outcome of each; `progress` tells
+    /// meanwhile which of them have arrived. A cancelled call leaves the outcomes unknown.
     #[cfg_attr(
         not(any(feature = "kafka", feature = "kinesis")),
         allow(unused_variables)

@@ -3,19 +3,19 @@
 //!
 //! Delivery owns a [`Spool`]: two logs of the same making, the backlog in the folder itself and the
 //! dead letters in `dead-letters`. One thread commits to both. The layers, from above to below;
-//! each uses only what is below it:
+//! each uses only those below it:
 //!
 //! 1. [`commit`] makes drafts safe: the queue, the thread, and an engine a log.
-//! 2. [`store`] knows what a folder holds: index, cursor, reader, recovery, quarantine.
-//! 3. [`format`] says what lies on disk: frames, bodies, headers of segments, keys. [`disk`] says
-//!    what is asked of one.
+//! 2. [`store`] holds the content of a folder: index, cursor, reader, recovery, quarantine.
+//! 3. [`format`] is the layout on disk: frames, bodies, headers of segments, keys. [`disk`] is the
+//!    interface to a disk.
 //!
 //! `docs/spool.md` tells the whole for those who run it.
 //!
 //! A draft whose answer is `Ok` is synced, and stays until it is retired, dropped to make room
-//! where that was asked for, or damaged. Whatever fails is an answer, never a wait: [`Refused`].
-//! Numbers on disk are little-endian, checksums CRC32C; readers of damaged bytes answer `None`,
-//! never a panic and never other content.
+//! where the operator asked for that, or damaged. A failure is an answer, never a wait:
+//! [`Refused`]. Numbers on disk are little-endian, checksums CRC32C; readers of damaged bytes
+//! answer `None`, never a panic and never other content.
 
 mod commit;
 mod disk;
@@ -68,19 +68,19 @@ pub(crate) const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
 const _: () = assert!(BODY_BYTES_LIMIT as u64 <= QUOTA_BYTES_MIN / 2);
 const _: () = assert!(BATCHES_PER_QUOTA >= 2);
 
-/// Where a spool is, and what it may take.
+/// Settings of a spool: its folder, and its limits.
 pub struct Options {
     pub dir: PathBuf,
     /// The quota of the backlog, at least [`QUOTA_BYTES_MIN`]; dead letters may take an eighth of
     /// it in addition, and as much at least.
     pub bytes_max: u64,
-    /// What a full backlog does; full dead letters reject.
+    /// Behaviour of a full backlog; full dead letters reject.
     pub when_full: WhenFull,
     pub keys: Keys,
     pub metrics: SpoolMetrics,
 }
 
-/// What both logs held when they were opened.
+/// Content of both logs when they were opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub(crate) backlog: Recovery,
@@ -103,14 +103,14 @@ pub struct Spool<D: Disk = GatewayDisk> {
 }
 
 impl Spool {
-    /// Takes the folder, reads what is in it and starts the thread. A disk that cannot be written
-    /// is no error: the backlog is then [`State::Down`] until it can.
+    /// Claims the folder, reads its content and starts the thread. A disk that cannot be written is
+    /// no error: the backlog is then [`State::Down`] until it can.
     pub fn open(options: Options) -> Result<(Self, Found), OpenError> {
         Self::open_within(options, usize::MAX)
     }
 
-    /// As [`open`](Self::open), where records that are not safe may have so much memory: what waits
-    /// for the disk is a part of it.
+    /// Opens the spool as [`open`](Self::open) does, in a process where records that are not safe
+    /// may have so much memory: the queue to the disk gets a part of it.
     pub fn open_within(
         options: Options,
         memory_bytes_max: usize,
@@ -148,7 +148,7 @@ impl<D: Disk> Spool<D> {
         Ok(spool)
     }
 
-    /// Puts both logs together, the backlog first, and what is to commit to them.
+    /// Builds both logs, the backlog first, and the committer that serves them.
     fn of(engines: Vec<Engine<D>>, commits: Commits) -> (Self, Committer<D>) {
         assert_eq!(engines.len(), 2);
         let commits = Arc::new(commits);
@@ -162,7 +162,7 @@ impl<D: Disk> Spool<D> {
         (spool, Committer::new(commits, engines))
     }
 
-    /// Answers what was handed over, leaves the folder in order and frees it. Waits for the disk.
+    /// Answers all queued drafts, leaves the folder in order and frees it. Waits for the disk.
     /// Dropping does the same.
     pub fn close(self) {}
 }
@@ -175,7 +175,7 @@ impl<D: Disk> Drop for Spool<D> {
     }
 }
 
-/// The options of the backlog and of the dead letters.
+/// Returns the options of the backlog and of the dead letters.
 fn logs(options: Options) -> (LogOptions, LogOptions) {
     let keys = Arc::new(options.keys);
     let bytes_max = options.bytes_max.max(QUOTA_BYTES_MIN);

@@ -38,14 +38,14 @@ use crate::telemetry::observers::WorkerObservers;
 /// Batches that are out when the gateway hurries get this long to come home.
 const LAST_BATCHES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Requests that wait when the gateway hurries get this long to take their answer.
+/// Time that waiting requests have to take their answer when the gateway hurries.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// From the hurry to the end of a worker, in all.
+/// Time from the hurry to the end of a worker, in all.
 pub(crate) const HURRY_TIMEOUT: Duration =
     LAST_BATCHES_TIMEOUT.saturating_add(LAST_ANSWERS_TIMEOUT);
 
-/// A listener's task has those of its connections.
+/// Levels of tasks that own others: a listener's task has those of its connections.
 const TASK_LEVELS: usize = 2;
 
 /// Tasks polled before the sockets are asked for news, while there are tasks to poll. tokio's 61
@@ -53,8 +53,8 @@ const TASK_LEVELS: usize = 2;
 /// for as many of their turns.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
-/// What every worker builds its rooms of: their sections of the configuration, and what all workers
-/// share.
+/// The parts that every worker builds its rooms of: their sections of the configuration, and the
+/// state that all workers share.
 pub(crate) struct Blueprint {
     pub listen: ListenConfig,
     pub http: HttpConfig,
@@ -69,18 +69,18 @@ pub(crate) struct Blueprint {
     pub capacity: Arc<Capacity>,
     pub routes: Arc<Routes>,
     pub rulebook: Rulebook,
-    /// What tells of the fleet, where anything does.
+    /// The reporter of events of the fleet, if they are on.
     pub events: Option<Events>,
     pub phases: Phases,
 }
 
-/// Where one worker listens.
+/// The sockets on which one worker listens.
 pub(crate) struct Sockets {
     pub tcp: TcpListener,
     pub udp: Option<UdpSocket>,
 }
 
-/// What one worker is given of its own.
+/// The parts that one worker has to itself.
 pub(crate) struct Own {
     pub index: usize,
     pub sockets: Sockets,
@@ -133,7 +133,7 @@ async fn serve(
     finished
 }
 
-/// Tells what is left to tell of connections, those included that were cut off in a hurry.
+/// Reports the last events of connections, those included that were cut off in a hurry.
 async fn report_rest(reporter: &Reporter, batcher: &Batcher) {
     // Tasks that were given up are dropped when their turns come, and theirs after them.
     for _ in 0..TASK_LEVELS {
@@ -209,8 +209,8 @@ impl Blueprint {
 /// The listeners of a worker, each with its connections.
 pub(crate) type Serving = JoinSet<()>;
 
-/// Waits for connections and batches to end, or for the gateway to hurry. What panics ends the
-/// worker, and with it the gateway.
+/// Waits for connections and batches to end, or for the gateway to hurry. A panic ends the worker,
+/// and with it the gateway.
 pub(crate) async fn finish(
     phases: &Phases,
     batcher: &Batcher,
@@ -223,7 +223,7 @@ pub(crate) async fn finish(
         ended = &mut batching => return Err(ended_early("the batcher", ended)),
         () = phases.reached(Phase::Hurrying) => {}
     }
-    // What waits goes to the sink, or to the spool, where there is one.
+    // Waiting records go to the sink, or to the spool, if there is one.
     batcher.drain();
     tokio::select! {
         biased;

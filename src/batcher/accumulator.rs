@@ -1,4 +1,5 @@
-//! Where a lane's records gather until they are sealed: a plain buffer that is told the time.
+//! The accumulator: a lane's records until they are sealed, in a plain buffer that is told the
+//! time.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ pub struct Sealed {
     pub reason: SealReason,
     /// Payload bytes of all records.
     pub bytes: usize,
-    /// When the first record came in.
+    /// Arrival of the first record.
     pub opened_at: Instant,
 }
 
@@ -26,7 +27,7 @@ pub struct Accumulator {
     limits: BatchConfig,
     gathered: Buffers,
     bytes: usize,
-    /// When the first record came in; `None` while there is none.
+    /// Arrival of the first record; `None` while there is none.
     opened_at: Option<Instant>,
 }
 
@@ -52,8 +53,8 @@ impl Accumulator {
         self.gathered.records.len()
     }
 
-    /// Adds a record. Seals what was there before when both together would be too many bytes, and
-    /// what is there then when it is full; so up to two batches come out, in order.
+    /// Adds a record. Seals the earlier records if both together would be too many bytes, and then
+    /// the buffer if it is full; so up to two batches come out, in order.
     pub fn push(&mut self, record: Record, ack: AckSlot, now: Instant) -> [Option<Sealed>; 2] {
         self.check();
         let overflow = self.bytes + record.sent_bytes() > self.limits.bytes_max;
@@ -71,7 +72,7 @@ impl Accumulator {
         [before, full]
     }
 
-    /// Asserts what holds between calls.
+    /// Asserts the invariants between calls.
     fn check(&self) {
         let records = self.gathered.records.len();
         debug_assert_eq!(records, self.gathered.acks.len());
@@ -95,13 +96,13 @@ impl Accumulator {
         self.gathered.records.capacity()
     }
 
-    /// When the oldest record will have waited for the linger.
+    /// Returns the time at which the oldest record will have waited for the linger.
     pub fn due_at(&self) -> Option<Instant> {
         self.opened_at
             .map(|opened_at| opened_at + self.limits.linger)
     }
 
-    /// Takes what has gathered; `None` where that is nothing.
+    /// Takes the gathered records; `None` if there are none.
     pub fn seal(&mut self, reason: SealReason) -> Option<Sealed> {
         let opened_at = self.opened_at.take()?;
         let Buffers { records, acks } = std::mem::take(&mut self.gathered);

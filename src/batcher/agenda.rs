@@ -1,10 +1,10 @@
-//! Which lanes of a worker have something to do, and when: looked at in place of all lanes.
+//! The lanes of a worker that have something to do, and when: looked at in place of all lanes.
 //!
-//! The batcher notes how a lane stands whenever that changes, and asks here what is due. A lane is
-//! in at most one of two queues, each in the order in which its lanes are due. As every lane has
-//! the same linger, a lane that opens goes to the end; so a note costs next to nothing however many
-//! lanes there are, and a wake costs what is due. Nothing here is allocated once each lane has been
-//! in each queue.
+//! The batcher notes a lane's standing whenever it changes, and asks here for the lanes that are
+//! due. A lane is in at most one of two queues, each in the order in which its lanes are due. As
+//! every lane has the same linger, a lane that opens goes to the end; so a note costs next to
+//! nothing however many lanes there are, and a wake costs the lanes that are due. Nothing here is
+//! allocated once each lane has been in each queue.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::record::StreamIndex;
 
-/// How a lane stands.
+/// Standing of a lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has gathered nothing, or has as much in flight as it may: a batch that comes home changes
@@ -66,7 +66,7 @@ impl Agenda {
         }
     }
 
-    /// From now on the lane stands so.
+    /// Notes the lane's standing from now on.
     pub(crate) fn note(&mut self, lane: StreamIndex, standing: Standing) {
         let before = std::mem::replace(&mut self.standings[lane.get()], standing);
         if before == standing {
@@ -91,34 +91,34 @@ impl Agenda {
         }
     }
 
-    /// When the next lane is due.
+    /// Returns the time at which the next lane is due.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         Some(self.first()?.0)
     }
 
-    /// The first lane that is due by now.
+    /// Returns the first lane that is due by now.
     pub(crate) fn due(&self, now: Instant) -> Option<StreamIndex> {
         let (due_at, lane) = self.first()?;
         (due_at <= now).then_some(lane)
     }
 
-    /// The first lane that may send its records as soon as the worker is idle.
+    /// Returns the first lane that may send its records as soon as the worker is idle.
     pub(crate) fn unsent(&self) -> Option<StreamIndex> {
         Some(self.unsent.first()?.1)
     }
 
-    /// How many records may be sent as soon as the worker is idle.
+    /// Returns the number of records that may be sent as soon as the worker is idle.
     pub(crate) fn unsent_records(&self) -> usize {
         self.unsent_records
     }
 
-    /// The lane that is due first, whenever that is, and when.
+    /// Returns the lane that is due first, whenever that is, and when.
     fn first(&self) -> Option<(Instant, StreamIndex)> {
         let firsts = [self.gathering.first(), self.unsent.first()];
         firsts.into_iter().flatten().min()
     }
 
-    /// A lane that has something to send.
+    /// Returns a lane that has something to send.
     pub(crate) fn any(&self) -> Option<StreamIndex> {
         Some(self.first()?.1)
     }
@@ -137,7 +137,7 @@ impl DueLanes {
     fn insert(&mut self, due_at: Instant, lane: StreamIndex) {
         let entry = (due_at, lane);
         match self.0.back() {
-            // A lane that could send nothing for a while is due before those that opened since.
+            // A lane that could send nothing for a while is due before lanes that opened since.
             Some(last) if *last > entry => {
                 let place = self.0.partition_point(|other| *other < entry);
                 debug_assert_ne!(self.0[place], entry, "a lane is in the queue once");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     proptest! {
-        /// After each note, every answer is the one that a look at all lanes gives.
+        /// After each note, every answer is the same as a look at all lanes gives.
         #[test]
         fn the_agenda_knows_what_a_look_at_all_lanes_finds(
             notes in Just(Instant::now()).prop_flat_map(|start| {

@@ -1,17 +1,16 @@
-//! What waiting is worth to the records of a lane, learnt from the company that others had.
+//! The worth of waiting to the records of a lane, learnt from the company that others had.
 //!
 //! A request to a broker carries the records of one partition, and costs as much as several records
-//! do. A lane that holds its records for a while makes fewer requests of them; where that saves a
-//! share of a core worth speaking of, it is done, and nowhere else: a quiet lane's records leave at
-//! once.
+//! do. A lane that holds its records for a while makes fewer requests of them; it does so only if
+//! that saves a share of a core worth speaking of: a quiet lane's records leave at once.
 //!
 //! Clients that wait for their acks before they send again bring no company, however fast they are:
-//! all of them wait. So records are counted that come late in a hold, in its second half: whoever
-//! has answered the last acks has done so by then. A lane that holds nothing looks now and then, for
+//! all of them wait. So records are counted that come late in a hold, in its second half: such
+//! clients have answered the last acks by then. A lane that holds nothing looks now and then, for
 //! the shortest hold, and more and more seldom while it sees too little.
 //!
-//! The batcher tells of each record and of each batch that opens, with the time. Nothing here grows,
-//! and nothing is done for a record but a comparison and a sum.
+//! The batcher reports each record and each batch that opens, with the time. Nothing here grows,
+//! and a record costs no more than a comparison and a sum.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 /// The shortest hold that says whether others come: timers go by milliseconds.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// How long a rate is remembered, in time in which records were counted.
+/// Time for which a rate is remembered, as time in which records were counted.
 const MEMORY: Duration = Duration::from_millis(50);
 const MEMORY_OF_ALL: Duration = Duration::from_millis(200);
 
@@ -36,7 +35,7 @@ const COMPANY: f64 = 4.0;
 /// Requests a second that are worth waiting for: at some 25 µs each, a hundredth of a core.
 const SAVED_PER_SECOND_MIN: f64 = 400.0;
 
-/// What is known of a lane's company.
+/// The company that a lane's records had.
 #[derive(Debug)]
 pub(super) struct Company {
     linger: Duration,
@@ -105,7 +104,7 @@ impl Company {
         }
     }
 
-    /// A record comes in.
+    /// Counts a record that comes in.
     pub(super) fn record_came(&mut self, now: Instant) {
         self.came = self.came.saturating_add(1);
         if let Some((begins, ends)) = self.counted
@@ -121,8 +120,8 @@ impl Company {
         self.all.is_known() && self.all.per_second() < SAVED_PER_SECOND_MIN
     }
 
-    /// How long the batch that opens now is held for company, of a stream of so many partitions;
-    /// `None` where that is not worth it.
+    /// Returns the time for which the batch that opens now is held for company, given the number of
+    /// the stream's partitions; `None` if that is not worth it.
     pub(super) fn hold(&mut self, now: Instant, partitions: u32) -> Option<Duration> {
         self.count(now);
         if self.is_quiet() {
@@ -148,7 +147,7 @@ impl Company {
         }
     }
 
-    /// The shortest hold of all, where it is time to look whether others come.
+    /// Returns the shortest hold of all, if it is time to look whether others come.
     fn look(&mut self) -> Option<Duration> {
         self.unheld_batches += 1;
         debug_assert!(
@@ -162,15 +161,15 @@ impl Company {
         Some(LOOK.min(self.linger))
     }
 
-    /// The shortest hold, of powers of two, that brings enough company; the linger where none does.
-    /// `None` where too little would be saved.
+    /// Returns the shortest hold, of powers of two, that brings enough company; the linger if none
+    /// does. `None` if too little would be saved.
     fn worthwhile_hold(&mut self, partitions: u32) -> Option<Duration> {
         let mut hold = LOOK.min(self.linger);
         while hold < self.linger && self.company(hold, partitions) < COMPANY {
             hold = (hold * 2).min(self.linger);
         }
         let company = self.company(hold, partitions);
-        // Where so many come, one by one as they like, about half as many, and one, go together.
+        // If so many come, one by one as they like, about half as many, and one, go together.
         let saved = self.late.per_second() * company / (2.0 + company);
         if saved < SAVED_PER_SECOND_MIN {
             return None;
@@ -226,14 +225,14 @@ mod tests {
                 if sent_at <= self.now {
                     let hold = self.company.hold(self.now, self.partitions);
                     self.holds.push(hold);
-                    // What is not held waits for the acks of the one before.
+                    // A batch that is not held waits for the acks of the one before.
                     sent_at = self.now + hold.unwrap_or(self.ack);
                 }
             }
         }
 
-        /// So many clients that send again when they have their ack, the last of them so much later
-        /// than the first.
+        /// Lets so many clients send that send again when they have their ack, the last of them so
+        /// much later than the first.
         fn closed_loop(&mut self, clients: u32, spread: Duration, rounds: u32) {
             for _ in 0..rounds {
                 let mut hold = None;
@@ -276,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Whoever waits for its ack is no company: only looks are held, and they become rare.
+    /// A client that waits for its ack is no company: only looks are held, and they become rare.
     #[test]
     fn clients_that_wait_for_their_acks_are_not_waited_for() {
         for (partitions, spread_micros) in [(48, 600), (1, 600), (48, 5000)] {

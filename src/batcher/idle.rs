@@ -1,7 +1,7 @@
 //! The moments at which a worker has nothing else to do: then a batch need not wait for company.
 //!
 //! The worker's runtime signals one before its thread goes to sleep, and the batcher waits for it.
-//! Both are on the worker's own thread, though tokio's hook asks for what could be shared.
+//! Both are on the worker's own thread, though tokio's hook asks for a type that could be shared.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ struct Inner {
 }
 
 impl IdleSignal {
-    /// Signals each time before the thread of the single-threaded runtime that is built sleeps.
-    /// Whoever waits is polled before it does, and after the sockets have been asked for news.
+    /// Signals each time before the thread of the single-threaded runtime that is built sleeps. A
+    /// waiting task is polled before it does, and after the sockets have been asked for news.
     pub fn of(runtime: &mut Builder) -> Self {
         let signal = Self::default();
         let inner = signal.0.clone();

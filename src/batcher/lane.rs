@@ -1,5 +1,5 @@
-//! The records of one stream and one worker, from the first that gathers to the last batch that comes
-//! home.
+//! The records of one stream and one worker, from the first that gathers to the last batch that
+//! comes home.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ pub(super) struct Lane {
     pub stream: StreamIndex,
     pub accumulator: Accumulator,
     pub company: Company,
-    /// Until when the batch that gathers is held for company, where that is worth it.
+    /// Time until which the batch that gathers is held for company, if that is worth it.
     pub held_until: Option<Instant>,
     /// Batches that are sealed while the lane is out of credit.
     pub ready: VecDeque<Sealed>,
@@ -68,13 +68,13 @@ impl Lane {
         }
     }
 
-    /// Whether what has gathered waits for more although the worker may be idle.
+    /// Whether gathered records wait for more although the worker may be idle.
     fn gathers(&self) -> bool {
         let is_quiet = self.company.is_quiet() && self.in_flight_batches <= QUIET_BATCHES_MAX;
         self.in_flight_batches > 0 && !is_quiet
     }
 
-    /// A batch opens in the lane of a stream with so many partitions.
+    /// Opens a batch in the lane of a stream with so many partitions.
     pub(super) fn open(&mut self, now: Instant, partitions: u32) {
         debug_assert!(
             self.accumulator.is_empty(),
@@ -84,7 +84,7 @@ impl Lane {
         self.held_until = hold.map(|hold| now + hold);
     }
 
-    /// One batch, of so many records, is in flight no longer.
+    /// Notes that one batch, of so many records, is in flight no longer.
     pub(super) fn come_home(&mut self, records: usize) {
         debug_assert!(self.in_flight_batches > 0, "a batch comes home once");
         debug_assert!(self.in_flight_records >= records, "and its records with it");
@@ -103,7 +103,7 @@ impl Lane {
         self.accumulator.len() + self.in_flight_records + ready.sum::<usize>()
     }
 
-    /// Nothing is ready: what a burst needed is not kept.
+    /// Gives back the room that a burst needed. Nothing is ready.
     pub(super) fn give_back_room(&mut self) {
         debug_assert!(self.ready.is_empty());
         if self.ready.capacity() > READY_KEPT_MAX {

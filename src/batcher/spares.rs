@@ -1,6 +1,6 @@
 //! The emptied buffers of a worker's batches, to be filled again by whichever lane opens next.
 //!
-//! Few and small enough to be kept for good: what a burst needed beyond that is given back when its
+//! Few and small enough to be kept for good: further ones of a burst are given back when its
 //! batches have come home, however many lanes it went through.
 
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! What a batcher looks at, and what it keeps: from within, where lanes can be seen.
+//! The batcher's looks at lanes, and its memory: from within, where lanes can be seen.
 
 use std::task::{Context, Poll};
 
@@ -58,7 +58,7 @@ fn bench(mode: AckMode) -> Bench {
 }
 
 impl Bench {
-    /// Everything that is in flight comes home: so many batches.
+    /// Brings all batches in flight home. Returns their number.
     fn settle_all(&mut self) -> usize {
         let mut batches = 0;
         while let Some(batch) = self.batches.try_recv() {
@@ -110,7 +110,7 @@ fn a_busy_fleets_records_travel_together_and_a_quiet_ones_alone() {
     assert!((20..=26).contains(&records_a_batch(rate(12_000), 1)));
 }
 
-/// Where acknowledgements take long, a quiet lane's record does not wait for those before it.
+/// While acknowledgements take long, a quiet lane's record does not wait for those before it.
 #[test]
 fn a_quiet_lane_sends_at_once_be_there_batches_in_flight() {
     let (stream, mut now) = (StreamIndex(0), Instant::now());
@@ -181,13 +181,12 @@ async fn a_record_that_comes_after_the_last_batch_goes_back() {
     }
 }
 
-/// However many lanes there are, a wake looks at those that are due: one lane of them has been
-/// noted.
+/// However many lanes there are, a wake looks at those that are due: one of them has been noted.
 #[test]
 fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     let bench = bench(AckMode::Queued);
     let now = Instant::now();
-    // Whoever looked at these would find them borrowed.
+    // A look at these would find them borrowed.
     let others: Vec<_> = bench.batcher.lanes[1..]
         .iter()
         .map(|lane| lane.borrow_mut())
@@ -204,7 +203,7 @@ fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     assert_eq!(bench.batcher.lanes[0].borrow().in_flight_batches, 1);
 }
 
-/// What could not set out for lack of credit does so when a batch comes home.
+/// Records that could not set out for lack of credit do so when a batch comes home.
 #[test]
 fn credit_that_comes_home_is_used_at_once() {
     let mut bench = bench(AckMode::Queued);
@@ -228,8 +227,8 @@ fn credit_that_comes_home_is_used_at_once() {
     assert_eq!(bench.batcher.unsent_records(), 1);
 }
 
-/// A request of many records has one wait, which ends when the last of them has come home, with what
-/// became of each.
+/// A request of many records has one wait, which ends when the last of them has come home, with the
+/// outcome of each.
 #[tokio::test]
 async fn records_of_one_request_are_answered_together() {
     let mut bench = bench(AckMode::Durable);

@@ -17,14 +17,14 @@ use tokio::time::Instant;
 use crate::record::{AckSlot, Outcome};
 use group::Group;
 
-/// What one request waits for, and how it stands.
+/// The wait of one request, and its standing.
 #[derive(Debug)]
 enum Slot {
     /// The request waits, until the instant at most.
     Waiting(Option<Waker>, Instant),
     /// The batch is out still; the request has waited long enough.
     Expired,
-    /// The batch is out still; nobody waits.
+    /// The batch is out still; the request has gone.
     Abandoned,
     /// The batch came back; the request has not looked yet.
     Settled(Outcome),
@@ -42,8 +42,8 @@ const SLOTS_KEPT_MAX: usize = 4096;
 pub(crate) struct Waiters(RefCell<Slab<Slot>>);
 
 impl Waiters {
-    /// A slot that waits until `deadline`; its record must be settled some day, or the slot is
-    /// never free again.
+    /// Opens a slot that waits until `deadline`; its record must be settled some day, or the slot
+    /// is never free again.
     pub(crate) fn open(&self, deadline: Instant) -> AckSlot {
         let key = self.0.borrow_mut().insert(Slot::Waiting(None, deadline));
         debug_assert!(
@@ -53,7 +53,8 @@ impl Waiters {
         AckSlot(key as u32)
     }
 
-    /// The outcome of the slot's record; [`Outcome::Unknown`] once the deadline has passed.
+    /// Waits for the outcome of the slot's record; [`Outcome::Unknown`] once the deadline has
+    /// passed.
     pub(crate) fn wait(&self, slot: AckSlot) -> Wait<'_> {
         debug_assert_ne!(slot, AckSlot::NONE, "somebody waits for the record");
         Wait {
@@ -63,7 +64,7 @@ impl Waiters {
         }
     }
 
-    /// The slot's record came back.
+    /// Settles the slot's record, which came back.
     pub(crate) fn settle(&self, slot: AckSlot, outcome: &Outcome) {
         let key = slot.0 as usize;
         let mut slots = self.0.borrow_mut();

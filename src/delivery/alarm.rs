@@ -1,4 +1,5 @@
-//! Tells the gateway what has ended that must not end: it then drains, and ends with an error.
+//! The alarm of delivery: raised by a task that panics, so that the gateway drains and ends with an
+//! error.
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use tokio::task::{JoinHandle, spawn_local};
 
-/// Whom delivery tells. Clones tell the same one.
+/// The callback that is told which task has panicked. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Alarm(Rc<dyn Fn(&'static str)>);
 
@@ -15,7 +16,7 @@ impl Alarm {
         Self(Rc::new(tell))
     }
 
-    /// Tells nobody.
+    /// Returns an alarm without a listener.
     pub(crate) fn silent() -> Self {
         Self::new(|_| ())
     }

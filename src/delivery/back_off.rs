@@ -1,8 +1,8 @@
-//! When a stream that takes nothing is tried again, and for how long it has refused everything.
+//! Back-off of a stream that takes nothing, and the time for which it has refused everything.
 //!
-//! A [`BackOff`] holds back what has failed: first for [`BACK_OFF_MIN`], then twice as long each
-//! time, for [`BACK_OFF_MAX`] at most, with jitter. A [`Refusal`] tells for how long a stream has
-//! been closed without a break. Time is an argument.
+//! A [`BackOff`] holds back records that have failed: first for [`BACK_OFF_MIN`], then twice as
+//! long each time, for [`BACK_OFF_MAX`] at most, with jitter. A [`Refusal`] tells for how long a
+//! stream has been closed without a break. Time is an argument.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::jitter;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// Refusals that are further apart were not without a break: nobody asked in between.
+/// Longest gap between two refusals that still count as one: beyond it, nothing was asked in
+/// between.
 const REFUSAL_GAP_MAX: Duration = Duration::from_secs(30);
 
 const _: () = assert!(BACK_OFF_MIN.as_millis() < BACK_OFF_MAX.as_millis());
@@ -28,7 +29,7 @@ pub(crate) enum BackOff {
     /// Something has failed since everything last passed.
     Pause {
         until: Instant,
-        /// How long the next pause is.
+        /// Length of the next pause.
         next: Duration,
     },
 }
@@ -44,7 +45,7 @@ impl BackOff {
         matches!(self, Self::Pause { .. })
     }
 
-    /// When to try again; `None` where that is now.
+    /// Returns the time of the next try; `None` if that is now.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         match self {
             Self::Pause { until, .. } if *until > now => Some(*until),
@@ -52,12 +53,12 @@ impl BackOff {
         }
     }
 
-    /// Everything passed.
+    /// Ends the pause: everything passed.
     pub(crate) fn passed(&mut self) {
         *self = Self::None;
     }
 
-    /// Some of it passed: it is tried again at once, with care.
+    /// Lets the rest go again at once, with care: some of it passed.
     pub(crate) fn stumbled(&mut self, now: Instant) {
         *self = Self::Pause {
             until: now,
@@ -65,7 +66,7 @@ impl BackOff {
         };
     }
 
-    /// Nothing passed. What fails together counts once.
+    /// Notes that nothing passed. Failures of one time count once.
     pub(crate) fn failed(&mut self, now: Instant) {
         let pause = match self {
             Self::None => BACK_OFF_MIN,
@@ -91,19 +92,19 @@ struct Refused {
 }
 
 impl Refusal {
-    /// The stream has said so now.
+    /// Notes that the stream has said so now.
     pub(crate) fn confirm(&mut self, now: Instant) {
         let since = self.unbroken(now).map_or(now, |refused| refused.since);
         debug_assert!(since <= now);
         self.0 = Some(Refused { since, latest: now });
     }
 
-    /// Something else happened.
+    /// Ends it: something else happened.
     pub(crate) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// For how long the stream has been so without a break.
+    /// Returns the time for which the stream has been so without a break.
     pub(crate) fn lasts(&self, now: Instant) -> Duration {
         let refused = self.unbroken(now);
         refused.map_or(Duration::ZERO, |refused| now - refused.since)

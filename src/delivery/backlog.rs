@@ -1,10 +1,10 @@
-//! The spool as delivery holds it: what is on disk, whose records they are, and which of them the
-//! sink still has.
+//! The spool as delivery holds it: the records on disk, their devices, and those that the sink
+//! still has.
 //!
-//! A device with records of a stream on disk keeps spooling what it sends there until the last of
-//! them is done with, so that its order holds ([`devices`]): streams have no order among each
-//! other, so one that is away costs another one nothing. Whose the records are that a process
-//! before this one left is known once they have been read: until then, every device spools. A
+//! A device with records of a stream on disk keeps spooling its records of that stream until the
+//! last of them is done with, so that its order holds ([`devices`]): streams have no order among
+//! each other, so one that is away costs another one nothing. The devices of records that an
+//! earlier process left are known once those have been read: until then, every device spools. A
 //! record that the sink did not answer for in time is on disk while the sink has it: until that
 //! answer comes its copy waits, so that no other record of its device overtakes it ([`doubts`]).
 
@@ -24,11 +24,11 @@ pub(crate) use devices::Ticket;
 use devices::{SpooledDevices, Step};
 use doubts::Doubts;
 
-/// What is on disk. Delivery's thread has one, where there is a spool.
+/// The backlog on disk. Delivery's thread has one, if there is a spool.
 pub struct Backlog {
     spool: Spool,
     mode: SpoolMode,
-    /// By the name of their stream; those that have some.
+    /// The devices with records on disk, by the name of their stream.
     devices: RefCell<HashMap<Box<str>, SpooledDevices>>,
     /// Records before this place may be any device's.
     unknown_before: Cell<u64>,
@@ -59,7 +59,7 @@ impl Backlog {
         self.mode
     }
 
-    /// Why the spool takes no records; `None` while it does.
+    /// Returns the reason why the spool takes no records; `None` while it does.
     pub(crate) fn trouble(&self) -> Option<String> {
         match self.spool.backlog.state() {
             State::Up => None,
@@ -68,8 +68,8 @@ impl Backlog {
         }
     }
 
-    /// Whether every device's records of the stream are done with, as far as is known without
-    /// asking.
+    /// Whether every device's records of the stream are done with. Does not ask the spool, so that
+    /// it may say no for a while after the last.
     pub(crate) fn is_empty(&self, stream: &str) -> bool {
         !self.devices.borrow().contains_key(stream) && self.unknown_before.get() == 0
     }
@@ -92,8 +92,8 @@ impl Backlog {
         !self.has_unknown() && devices.is_some_and(|devices| devices.is_leaving(device))
     }
 
-    /// Records of these devices, which are leaving, wait for that. What comes behind them does not
-    /// overtake them.
+    /// Makes records of these devices, which are leaving, wait for that. No later ones overtake
+    /// them.
     pub(crate) fn follow<'a>(
         &self,
         stream: &str,
@@ -109,8 +109,8 @@ impl Backlog {
         ticket
     }
 
-    /// Returns when each of these devices has left and it is this ticket's turn, or one of them does
-    /// not leave now.
+    /// Returns when each of these devices has left and it is this ticket's turn, or one of them
+    /// does not leave now.
     pub(crate) async fn left<'a, D>(&self, stream: &str, devices: impl Fn() -> D, ticket: Ticket)
     where
         D: Iterator<Item = &'a DeviceId>,
@@ -152,7 +152,7 @@ impl Backlog {
         self.moved.notify_waiters();
     }
 
-    /// The drain has sent these records of a stream.
+    /// Notes that the drain has sent these records of a stream.
     pub(crate) fn sent<'a>(
         &self,
         stream: &str,
@@ -165,7 +165,7 @@ impl Backlog {
         });
     }
 
-    /// These devices have records that did not arrive.
+    /// Notes that these devices have records that did not arrive.
     pub(crate) fn came_back<'a>(&self, stream: &str, devices: impl Iterator<Item = &'a DeviceId>) {
         self.change_devices(stream, |spooled| {
             for device in devices {
@@ -175,7 +175,7 @@ impl Backlog {
         self.moved.notify_waiters();
     }
 
-    /// Changes what is known of the devices of one stream.
+    /// Changes the spooled devices of one stream, and forgets the stream when it has none left.
     fn change_devices<T>(&self, stream: &str, change: impl FnOnce(&mut SpooledDevices) -> T) -> T {
         let mut streams = self.devices.borrow_mut();
         if !streams.contains_key(stream) {
@@ -189,7 +189,7 @@ impl Backlog {
         changed
     }
 
-    /// Whether records may be on disk of which nobody knows whose they are.
+    /// Whether there may be records on disk whose devices have not been read yet.
     fn has_unknown(&self) -> bool {
         let unknown_before = self.unknown_before.get();
         if unknown_before > 0 && self.places().start >= unknown_before {
@@ -198,8 +198,8 @@ impl Backlog {
         self.unknown_before.get() > 0
     }
 
-    /// The drain has read these records of a stream, oldest first: a process before this one may
-    /// have left them.
+    /// Notes that the drain has read these records of a stream, oldest first: a process before this
+    /// one may have left them.
     pub(crate) fn found<'a>(
         &self,
         stream: &str,
@@ -219,7 +219,7 @@ impl Backlog {
         });
     }
 
-    /// The drain has read everything that there is.
+    /// Notes that the drain has read the whole backlog.
     pub(crate) fn found_all(&self) {
         self.unknown_before.set(0);
     }
@@ -267,7 +267,7 @@ impl Backlog {
         });
     }
 
-    /// Lets devices go whose records were dropped, damaged or delivered, as far as nothing older
+    /// Lets go of devices whose records were dropped, damaged or delivered, if no older record
     /// waits.
     pub(crate) fn release_done(&self) {
         let low = self.places().start;
@@ -293,7 +293,7 @@ impl Backlog {
         answer
     }
 
-    /// The sink has answered for the records at these places, which were in doubt, and has taken
+    /// Resolves the doubt about the records at these places: the sink has answered, and has taken
     /// those that are given. The others are delivered from disk.
     pub(crate) fn resolve<'a>(
         &self,
@@ -316,7 +316,7 @@ impl Backlog {
         self.doubts.borrow_mut().take_cleared()
     }
 
-    /// These records of a stream are done with.
+    /// Retires these records of a stream, which are done with.
     pub(crate) fn retire<'a>(
         &self,
         stream: &str,
@@ -354,12 +354,12 @@ impl Backlog {
         set_aside.map(drop)
     }
 
-    /// Reads what is not done with, from this place on.
+    /// Returns a reader of the records that are not done with, from this place on.
     pub(crate) fn reader_from(&self, place: u64) -> Reader<GatewayDisk> {
         self.spool.backlog.reader_from(place)
     }
 
-    /// From the first place that is not done with to the one after the last.
+    /// Returns the places from the first that is not done with to the one after the last.
     pub(crate) fn places(&self) -> Range<u64> {
         self.spool.backlog.places()
     }
@@ -380,10 +380,10 @@ async fn commit(
     log: &Log<GatewayDisk>,
     draft: Result<Draft, DraftError>,
 ) -> Result<Range<u64>, Refused> {
-    // Batches are bounded far below what a frame holds.
+    // Batches are bounded far below the size of a frame.
     let draft = draft.map_err(|_| Refused::TooLarge)?;
     let (answer, answered) = oneshot::channel();
-    // Whoever waited may be gone.
+    // The waiting side may be gone.
     log.append(draft, move |places| drop(answer.send(places)));
     answered.await.unwrap_or(Err(Refused::Closed))
 }

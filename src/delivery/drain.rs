@@ -1,18 +1,19 @@
-//! Takes what is on disk to the sink, wave by wave, and is done with what arrived.
+//! The drain: takes the records on disk to the sink, wave by wave, and is done with those that
+//! arrive.
 //!
 //! Each stream has a position of its own in the spool, a window of records that were read ahead,
-//! and a back-off ([`backlogged`], [`Flow`](super::flow::Flow)): what one of them does not take
-//! holds up no other. As many waves of a stream are on their way as the sink may have batches of
-//! it, less those that live records need; a wave is a batch. Where the sink keeps the order of a
-//! device within a call ([`Order`]) a wave has several of its records, else its oldest. What the
-//! sink did not take goes again; what takes much longer than the rest of its wave holds up its own
-//! devices only. What it refuses for good, what has no stream any more, and what a
-//! stream has refused as a whole for [`REFUSAL_MAX`] goes to the dead letters ([`errand`]). While a
-//! stream is away nothing of it is tried, and what belongs to a partition that is away is
-//! [left](left) on disk until it is back.
+//! and a back-off ([`backlogged`], [`Flow`](super::flow::Flow)): a stream that takes nothing holds
+//! up no other. A stream may have as many waves in flight as the sink may have batches of it, less
+//! those that live records need; a wave is a batch. Where the sink keeps the order of a device
+//! within a call ([`Order`]), a wave has several of its records, else its oldest. Records that the
+//! sink did not take go again; a record that takes much longer than the rest of its wave holds up
+//! its own device only. Records that the sink refuses for good, those whose stream is no longer
+//! configured, and those of a stream that has refused everything for [`REFUSAL_MAX`] become dead
+//! letters ([`errand`]). While a stream is away no record of it is tried, and the records of a
+//! partition that is away are [left](left) on disk until it is back.
 //!
-//! Bounds: [`WINDOW`] is what is read ahead of all streams, shared by those that have something,
-//! each a frame more at most; as many payload bytes are in flight, and a wave of each stream more.
+//! Bounds: [`WINDOW`] is read ahead of all streams, shared by those that have records, each a frame
+//! more at most; as many payload bytes are in flight, and a wave of each stream more.
 
 mod backlogged;
 mod errand;
@@ -40,16 +41,17 @@ use backlogged::Backlogged;
 use errand::{Answer, Early, Errand, Home};
 use read_ahead::{Readers, Stretch, WINDOW};
 
-/// How long the disk is left alone that could not be read.
+/// Pause after a failed read of the disk.
 const READ_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A topic that was deleted by mistake, or a right that was taken away, is back by then.
+/// Time for which a stream may refuse everything before its records become dead letters. A topic
+/// that was deleted by mistake, or a right that was taken away, is back by then.
 const REFUSAL_MAX: Duration = Duration::from_secs(3600);
 
 /// Empties the spool. One task has it.
 pub(super) struct Drain {
     spooling: Rc<Spooling>,
-    /// Those that are configured, and others of which there are records.
+    /// The configured streams, and others that have records on disk.
     streams: Vec<Backlogged>,
     by_name: HashMap<Arc<str>, usize>,
     /// The stream that is first in line for the next wave, and for reading.
@@ -58,7 +60,7 @@ pub(super) struct Drain {
     reading: Reading,
     in_flight_bytes: usize,
     tasks: JoinSet<Event>,
-    /// What comes home before the rest of its wave.
+    /// The channel for records that come home before the rest of their wave.
     early: (mpsc::Sender<Early>, mpsc::Receiver<Early>),
 }
 
@@ -70,10 +72,10 @@ enum Reading {
     Paused(Instant),
 }
 
-/// What the drain waits for.
+/// The end of one of the drain's tasks.
 enum Event {
     Home(Home),
-    /// `None`: the reader is lost with what it knew.
+    /// A read; `None` if its thread was lost, and the reader with it.
     Read(Option<Box<Stretch>>),
 }
 
@@ -153,7 +155,8 @@ impl Drain {
         }
     }
 
-    /// Which stream a frame is of. One that is not configured is known from its first record on.
+    /// Returns the index of a frame's stream. A stream that is not configured is added with the
+    /// place of its first record.
     fn index_of(&mut self, frame: &Frame) -> usize {
         if let Some(at) = self.by_name.get(&frame.stream) {
             return *at;
@@ -170,7 +173,7 @@ impl Drain {
         at
     }
 
-    /// Sends what may go. Streams take turns.
+    /// Sends the waves that may go. Streams take turns.
     fn send_waves(&mut self) {
         let (mut at, mut idle) = (self.turn, 0);
         while idle < self.streams.len() {
@@ -208,7 +211,7 @@ impl Drain {
         true
     }
 
-    /// What the next wave of a stream may hold; `None` where there may be no wave.
+    /// Returns the limits of a stream's next wave; `None` if there may be none now.
     fn limits(&self, at: usize) -> Option<Limits> {
         let (stream, outlet) = (&self.streams[at], self.spooling.outlet());
         let in_flight = stream.flow.in_flight();
@@ -228,7 +231,8 @@ impl Drain {
         Some(Limits::new(outlet.options.batch, run_max))
     }
 
-    /// How many waves of a stream may be on their way: live records need the other half.
+    /// Returns the number of waves that a stream may have in flight. In overflow mode live records
+    /// need the other half.
     fn waves_max(&self) -> usize {
         let batches_max = self.spooling.outlet().stream_batches_max();
         match self.spooling.backlog().mode() {
@@ -241,14 +245,14 @@ impl Drain {
         self.in_flight_bytes < WINDOW.bytes
     }
 
-    /// So many records of a device that all devices which may send share the waves that are free.
+    /// Returns so many records of a device that all devices which may send share the free waves.
     fn fair_run(&self, at: usize, waves_free: usize) -> usize {
         let records_max = self.spooling.outlet().options.batch.records_max;
         let devices = self.streams[at].flow.ready_devices().max(1);
         (records_max.saturating_mul(waves_free) / devices).clamp(1, records_max)
     }
 
-    /// Some records of a wave have arrived: their devices go on without the others.
+    /// Lets the devices go on whose records have arrived before the rest of their wave.
     fn came_home_early(&mut self, early: Early) {
         let stream = &mut self.streams[early.at];
         debug_assert!(self.in_flight_bytes >= early.payload_bytes && stream.waves_out > 0);
@@ -260,7 +264,7 @@ impl Drain {
     }
 
     fn came_home(&mut self, home: Home) {
-        // What was told of it before is known first.
+        // Parts that came home before it come first.
         while let Ok(early) = self.early.1.try_recv() {
             self.came_home_early(early);
         }
@@ -287,7 +291,7 @@ impl Drain {
     }
 }
 
-/// What is to become of a record of a stream now.
+/// Returns the turn of a stream's record: to go, to wait, or to be forgotten.
 fn turn(spooling: &Spooling, stream: Option<StreamIndex>, placed: &Placed) -> Turn {
     let backlog = spooling.backlog();
     if backlog.is_done(placed.place) {

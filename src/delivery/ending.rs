@@ -1,18 +1,17 @@
-//! How delivery ends: no more batches come, and later on there may be no time left.
+//! The end of delivery: no more batches come, and later on there may be no time left.
 
 use tokio::sync::SetOnce;
 
-/// What has happened of the end. Neither fact is taken back.
+/// The two facts of the end. Neither is taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    /// Every worker has gone: what is on its way is finished, and nothing is taken from disk any
-    /// more.
+    /// Every worker has gone: batches in flight are finished, and no more are taken from disk.
     pub intake: Fact,
-    /// There is no time left: nobody waits for the sink any more, and the spool takes what it can.
+    /// There is no time left: waits for the sink end, and the spool takes as much as it can.
     pub time: Fact,
 }
 
-/// Something that ends once.
+/// A fact that comes true once.
 #[derive(Debug, Default)]
 pub(crate) struct Fact(SetOnce<()>);
 
@@ -42,7 +41,7 @@ impl Ending {
 }
 
 impl Fact {
-    /// It has ended; saying so again changes nothing.
+    /// Notes that it has ended; once more changes nothing.
     pub(crate) fn end(&self) {
         let _ = self.0.set(());
     }

@@ -3,11 +3,11 @@
 //!
 //! The records of a batch belong to many partitions or shards, and one of these may be slow, or
 //! away. A batch is a *straggler* when it takes much longer than its stream's batches do, although
-//! some of its records have arrived or other batches have since: then those that have arrived go
-//! home without the others, and the batch takes up none of the places of its stream any more. A
-//! stream that stands still as a whole has no stragglers. Where a sink answers together what does not
-//! wait for another try, a batch of which some has arrived is one sooner, and how long the rest of it
-//! takes says nothing of other batches.
+//! some of its records have arrived or other batches have since: then its arrived records go home
+//! without the others, and the batch takes up none of the places of its stream any more. A stream
+//! that stands still as a whole has no stragglers. If a sink answers together all records that do
+//! not wait for another try, a batch of which some has arrived is one sooner, and the time that its
+//! rest takes says nothing of other batches.
 //!
 //! Bounds: [`STRAGGLERS_MAX`](super::stragglers::STRAGGLERS_MAX) of the gateway; while there are as
 //! many, others stay whole. A straggler has one part on its way home at a time.
@@ -27,7 +27,7 @@ use super::watch::SILENT_AFTER;
 use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;
 
-/// Each look at a straggler is so many times later than the one before, within a second.
+/// Factor by which each look at a straggler is later than the one before, within a second.
 const LATER: u32 = 2;
 const LATER_MAX: Duration = Duration::from_secs(1);
 
@@ -37,34 +37,34 @@ pub(crate) struct Flight<'a> {
     stream: StreamIndex,
     records: &'a [Record],
     began_at: Instant,
-    /// It takes much longer than others then.
+    /// Time after which it takes much longer than others.
     late_after: Duration,
     progress: &'a Progress,
     answer: Pin<&'a mut dyn Future<Output = Outcomes>>,
     looks: Looks,
     straggler: Option<Straggler>,
-    /// Some of its records wait for another try, and others do not.
+    /// Whether some of its records wait for another try, and others do not.
     is_torn: bool,
     /// Whether each record was told to have arrived; empty as long as none was.
     told: Vec<bool>,
 }
 
-/// When it is looked next at what has arrived.
+/// Schedule of the looks at a batch's progress.
 struct Looks {
     at: Instant,
     next_in: Duration,
 }
 
-/// What there is to say of a batch.
+/// The next word of a batch in flight.
 pub(crate) enum Word {
-    /// What became of each record, those included that have arrived before.
+    /// The outcome of each record, told before or not.
     Landed(Outcomes),
-    /// It takes long: it is time to [tell](Flight::tell_part) what has arrived.
+    /// It takes long: the records that have arrived can be [told](Flight::tell_part).
     Late,
 }
 
 impl<'a> Flight<'a> {
-    /// `answer` is the sink's, and `progress` what it tells of meanwhile.
+    /// `answer` is the sink's, `progress` tells which records have arrived meanwhile.
     pub(crate) fn new(
         outlet: &'a Outlet,
         stream: StreamIndex,
@@ -97,11 +97,11 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// Waits for the answer, or until it is time to look what has arrived.
+    /// Waits for the answer, or for the time to look at the progress.
     pub(crate) async fn word(&mut self) -> Word {
         let answer = poll_fn(|context| Poll::Ready(self.answer.as_mut().poll(context)));
         if let Poll::Ready(outcomes) = answer.await {
-            // No timer is made for what is there.
+            // An answer that is there needs no timer.
             return self.landed(outcomes);
         }
         tokio::select! {
@@ -116,7 +116,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// A straggler shows which partitions are silent.
+    /// Reports the devices of a straggler, which show which partitions are silent.
     fn tell_of_silence(&self) {
         if self.straggler.is_some() && self.began_at.elapsed() >= SILENT_AFTER {
             let missing = self.missing();
@@ -151,7 +151,7 @@ impl<'a> Flight<'a> {
     }
 
     /// Tells the origin of a straggler which of its records have arrived, if it can be told now.
-    /// `held` are those of the shipment that are not of this batch: they wait as well.
+    /// `held` are the shipment's records that are not of this batch: they wait as well.
     pub(crate) fn tell_part(&mut self, held: &[HeldRecord], origin: &mut impl Origin) {
         if origin.takes_part()
             && let Some(arrived) = self.look()
@@ -166,9 +166,9 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// What has arrived that was not told before. `None` where the batch is no straggler, or has
-    /// nothing to tell; with the first word it takes up no place of its stream any more, be it
-    /// that nothing has arrived.
+    /// Returns the positions that have arrived and were not told before. `None` if the batch is no
+    /// straggler, or has nothing to tell. The first time, the batch gives up its place in its
+    /// stream, even if nothing has arrived.
     pub(crate) fn look(&mut self) -> Option<Vec<usize>> {
         let arrived = self.arrived();
         if self.straggler.is_none() {
@@ -205,19 +205,19 @@ impl<'a> Flight<'a> {
         self.untold().filter(has_arrived).collect()
     }
 
-    /// The records that may not have arrived, as far as is known now, by their positions.
+    /// Returns the positions of the records that are not known to have arrived.
     pub(crate) fn missing(&self) -> Vec<usize> {
         let has_not = |position: &usize| !self.progress.has_arrived(*position);
         self.untold().filter(has_not).collect()
     }
 
-    /// The devices of records that have not arrived, as far as was told.
+    /// Returns the devices of records that are not known to have arrived.
     pub(crate) fn waiting(&self) -> HashSet<DeviceId> {
         let device = |position: usize| self.records[position].device.clone();
         self.untold().map(device).collect()
     }
 
-    /// The positions of records that were not told to have arrived.
+    /// Returns the positions of records that were not told to have arrived.
     fn untold(&self) -> impl Iterator<Item = usize> {
         (0..self.records.len()).filter(|position| !self.was_told(*position))
     }
@@ -246,7 +246,7 @@ pub(crate) async fn ask_sink(
     flight.answer(when_late).await
 }
 
-/// Where a live record stands in its shipment, of which these are held.
+/// Returns the position of a live record in its shipment, of which these are held.
 fn position_in_shipment(index: usize, held: &[HeldRecord]) -> usize {
     let mut position = index;
     for held in held {

@@ -12,7 +12,7 @@ use super::back_off::BackOff;
 use super::window::{Limits, Placed, Size, Standing, Turn, Wave, Window};
 use crate::record::DeviceId;
 
-/// What waits for one stream and what is in flight of it.
+/// Records of one stream that wait, and the waves of it that are in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     window: Window,
@@ -27,7 +27,7 @@ struct Course {
     back_off: BackOff,
 }
 
-/// How a wave fared.
+/// Verdict on a wave, by its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fared {
     /// The stream has taken, or judged, each of its records.
@@ -50,7 +50,7 @@ impl Fared {
 }
 
 impl Flow {
-    /// The records that wait, those in flight aside.
+    /// Returns the records that wait, those in flight aside.
     pub(crate) fn size(&self) -> Size {
         self.window.size()
     }
@@ -75,7 +75,7 @@ impl Flow {
         self.window.push(placed);
     }
 
-    /// What may travel now. `None` when nothing may.
+    /// Returns the next wave; `None` if nothing may travel now.
     pub(crate) fn next_wave(
         &mut self,
         limits: Limits,
@@ -99,7 +99,7 @@ impl Flow {
         if course.back_off.holds(now) || (with_care && course.in_flight > 0) {
             return None;
         }
-        // While something fails, what follows it is not to overtake it.
+        // While records fail, those behind them must not overtake them.
         let run_max = if with_care { 1 } else { limits.run_max };
         let limits = Limits { run_max, ..limits };
         let wave = self.window.take_wave(standing, limits, turn)?;
@@ -114,14 +114,15 @@ impl Flow {
         }
     }
 
-    /// A wave of this standing is in flight no more, or takes too long to be waited for.
+    /// Frees the place of a wave of this standing, which is home, or takes too long to be waited
+    /// for.
     pub(crate) fn left(&mut self, standing: Standing) {
         let course = self.course(standing);
         debug_assert!(course.in_flight > 0, "a wave leaves once");
         course.in_flight -= 1;
     }
 
-    /// A wave of this standing fared so.
+    /// Notes how a wave of this standing fared.
     pub(crate) fn fared(&mut self, standing: Standing, fared: Fared, now: Instant) {
         let course = self.course(standing);
         match fared {
@@ -131,12 +132,12 @@ impl Flow {
         }
     }
 
-    /// These devices may send again, first what is to go again of them.
+    /// Lets these devices send again, first the records that go again.
     pub(crate) fn put_back(&mut self, devices: Vec<DeviceId>, again: Vec<Placed>) {
         self.window.come_home(devices, again);
     }
 
-    /// Lets go of what waits of these devices, and tells where that begins.
+    /// Lets go of the waiting records of these devices, and returns the place of the first of each.
     pub(crate) fn let_go(&mut self, are: impl Fn(&DeviceId) -> bool) -> Vec<(DeviceId, u64)> {
         self.window.let_go(are)
     }
@@ -146,13 +147,13 @@ impl Flow {
         self.window.wake(places);
     }
 
-    /// Everything may be tried at once.
+    /// Forgets failures, so that everything may be tried at once.
     pub(crate) fn forget_failures(&mut self) {
         self.well.back_off.passed();
         self.failing.back_off.passed();
     }
 
-    /// When something that has failed may be tried again.
+    /// Returns the time at which failed records may be tried again.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let courses = [&self.well, &self.failing];
         let due = courses.map(|course| course.back_off.due(now));
@@ -211,7 +212,7 @@ mod tests {
         assert!(flow.due(now).is_none() && flow.in_flight() == 1);
     }
 
-    /// What has failed as a whole does not keep others from going at once.
+    /// A wave that failed as a whole does not keep other devices from going at once.
     #[test]
     fn devices_that_fail_have_a_back_off_of_their_own() {
         let now = Instant::now();

@@ -26,7 +26,7 @@ pub(crate) struct Outlet {
     pub names: Vec<Arc<str>>,
     pub ending: Ending,
     pub stragglers: Stragglers,
-    /// How long the batches of each stream take.
+    /// Usual ack time of the batches of each stream.
     usual: Vec<Usual>,
 }
 
@@ -66,12 +66,12 @@ impl Outlet {
         self.watch.in_flight(stream) < self.stream_batches_max()
     }
 
-    /// How long the stream's batches take.
+    /// Returns the usual ack time of the stream's batches.
     pub(crate) fn usual(&self, stream: StreamIndex) -> &Usual {
         &self.usual[stream.get()]
     }
 
-    /// The sink has answered for a batch.
+    /// Notes that the sink has answered for a batch.
     pub(crate) fn answered(
         &self,
         stream: StreamIndex,
@@ -103,7 +103,7 @@ impl Outlet {
         answers
     }
 
-    /// Notes what the sink knows of the partitions of these streams.
+    /// Passes the sink's partitions of these streams on to the watch.
     fn look_at_partitions(&self, streams: &[StreamIndex]) {
         for stream in streams {
             let found = self.sink.partitions(*stream);

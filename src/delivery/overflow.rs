@@ -1,10 +1,10 @@
-//! Records on their way to the sink and to disk: what the sink takes in time goes there, the rest
-//! to disk.
+//! Records on their way to the sink and to disk: a record that the sink takes in time goes there,
+//! any other to disk.
 //!
-//! Whoever sent records is told once each of them is safe in one place or the other, or refused by
-//! both. Records of devices that have some of the same stream on disk follow them there. What the
-//! sink has not answered for after [`PATIENCE_MAX`], or half of the ack time-out where that is
-//! less, is made safe on disk and answered; that copy is done with when the sink delivers it after
+//! A request is answered once each of its records is safe in one place or the other, or refused by
+//! both. Records of devices that have some of the same stream on disk follow them there. A record
+//! that the sink has not answered for after [`PATIENCE_MAX`], or half of the ack time-out if that
+//! is less, is made safe on disk and answered; that copy is done with if the sink delivers it after
 //! all.
 
 use std::ops::Range;
@@ -43,7 +43,7 @@ struct Routed {
     held: Vec<HeldRecord>,
 }
 
-/// What is known of live records when they may be answered.
+/// Knowledge of live records at the time at which they may be answered.
 enum FirstWord {
     Answered(Outcomes),
     InDoubt(InDoubt),
@@ -187,7 +187,7 @@ impl Spooling {
         }
     }
 
-    /// Waits for the sink's answer for as long as there is patience; what has not arrived by then is
+    /// Waits for the sink's answer until patience ends; records that have not arrived by then are
     /// made safe on disk.
     async fn first_word(
         &self,
@@ -265,7 +265,8 @@ impl Spooling {
         !outlet.ending.is_hurrying() && outlet.has_room(stream) && outlet.watch.takes_batch(stream)
     }
 
-    /// How long the sink has for a record. The other half of the ack time-out is the disk's.
+    /// Returns the time that the sink has for a record. The other half of the ack time-out is the
+    /// disk's.
     fn patience(&self) -> Duration {
         PATIENCE_MAX.min(self.outlet.options.ack_timeout / 2)
     }
@@ -317,8 +318,8 @@ impl Spooling {
         spooled
     }
 
-    /// Spools what the sink did not take, and sets aside what it refuses for good where that was
-    /// answered before.
+    /// Spools the records that the sink did not take, and makes dead letters of those that it
+    /// refuses for good, if they were answered before.
     async fn save_failed(&self, terms: Terms, records: &[Record], outcomes: Outcomes) -> Outcomes {
         if outcomes == Outcomes::DELIVERED {
             return outcomes;
@@ -346,8 +347,8 @@ impl Spooling {
         Outcomes::Each(outcomes)
     }
 
-    /// Makes dead letters of records that are refused for good: such a record is safe. What cannot
-    /// be set aside is to be kept as if it might pass.
+    /// Makes dead letters of records that are refused for good: such a record is safe. One for
+    /// which the disk has no room is kept as if it might pass.
     async fn set_aside_refused(
         &self,
         stream: StreamIndex,

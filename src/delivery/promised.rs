@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct Promised(Arc<AtomicUsize>);
 
 impl Promised {
-    /// So many records were answered and are in memory only.
+    /// Counts so many records that were answered and are in memory only.
     pub(crate) fn made(&self, records: usize) {
         self.0.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// So many of them are safe.
+    /// Discounts so many of them, which are safe.
     pub(crate) fn kept(&self, records: usize) {
         let before = self.0.fetch_sub(records, Ordering::Relaxed);
         debug_assert!(before >= records, "a promise is kept once");
     }
 
-    /// Records that were answered and are not safe: those in memory, and those that were dropped.
+    /// Returns the number of records that were answered and are not safe: in memory, or dropped.
     pub(crate) fn unsafe_records(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

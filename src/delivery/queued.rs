@@ -1,19 +1,19 @@
 //! Records that were answered before they are safe: `FOREBAY_ACK=queued`.
 //!
 //! They wait here, in memory, in the order in which they came from the workers, and go to the sink
-//! or the spool as a batch does that somebody waits for. What comes back without being safe goes
-//! again, after a back-off, for as long as the process lives; admission's budget bounds how much
-//! waits. A device has one group of records in flight at a time, so its order holds whatever fails:
+//! or the spool as a batch of waiting requests does. Records that come back without being safe go
+//! again, after a back-off, for as long as the process lives; admission's budget bounds how many
+//! wait. A device has one group of records in flight at a time, so its order holds whatever fails:
 //! a group of several while its stream takes everything, of one while something fails.
 //!
-//! Nothing is dropped but what its stream refuses for good where there is no spool to set it aside;
-//! that is counted and told. When the gateway leaves, what waits is tried until it hurries, and
-//! then spooled where there is a spool. What is left counts in
+//! No record is dropped but one that its stream refuses for good while there is no spool for dead
+//! letters; that is counted and logged. When the gateway leaves, waiting records are tried until it
+//! hurries, and then spooled if there is a spool. The rest counts in
 //! [`Promised`](super::promised::Promised).
 //!
-//! The gateway's own records, events of the fleet, go the same way, whatever the ack mode. Nobody
-//! was promised them, so they count for nobody, and a gateway that leaves does not wait for their
-//! stream where that is away.
+//! The gateway's own records, events of the fleet, go the same way, whatever the ack mode. No
+//! client is owed them, so they are not counted, and a gateway that leaves does not wait for their
+//! stream while that is away.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -33,29 +33,29 @@ use super::way::Way;
 use super::window::{Limits, Placed, Standing, Turn, Wave};
 use crate::record::{Batch, DeviceId, Outcome, Outcomes, Reason, Record, StreamIndex};
 
-/// Nobody asks for the turn of a record that is in memory: its place says nothing.
+/// Place of a record in memory. It says nothing: such a record's turn is always to go.
 const IN_MEMORY: u64 = 0;
 
-/// What was answered and is in memory. One task delivers it.
+/// Records that were answered and are in memory. One task delivers them.
 pub(super) struct Queued {
     way: Way,
     alarm: Alarm,
     promised: Promised,
     /// The stream of the gateway's own records.
     own_stream: Option<StreamIndex>,
-    /// One for each stream, with its index.
+    /// The flow of each stream, by its index.
     flows: RefCell<Vec<Flow>>,
     /// The stream whose turn it is.
     turn: Cell<usize>,
     changed: Notify,
 }
 
-/// A wave that is under way, or a part of one: what has to be known of it when it comes home.
+/// State of a wave in flight, or of a part of one, for the time when it comes home.
 struct Sent {
     queued: Rc<Queued>,
     stream: StreamIndex,
     standing: Standing,
-    /// Those that have not been told to be safe.
+    /// The devices of records that were not reported as safe.
     devices: Vec<DeviceId>,
     records: usize,
     /// Whether it takes up a place among the waves of its stream.
@@ -66,7 +66,7 @@ struct Sent {
 #[derive(Default)]
 struct Unsafe {
     again: Vec<Placed>,
-    /// Why each of the others is refused for good.
+    /// Reasons why the others are refused for good, one for each.
     refused: Vec<Reason>,
 }
 
@@ -98,7 +98,7 @@ impl Queued {
         self.own_stream == Some(stream)
     }
 
-    /// Where records of the stream count that were answered; `None` for the gateway's own.
+    /// Returns the counter of answered records; `None` for the stream of the gateway's own.
     fn promised(&self, stream: StreamIndex) -> Option<&Promised> {
         (!self.is_own(stream)).then_some(&self.promised)
     }
@@ -108,7 +108,7 @@ impl Queued {
         &self.outlet().ending.intake
     }
 
-    /// Takes in a batch that nobody waits for, and sends it home at once.
+    /// Takes in a batch without waiting requests, and sends it home at once.
     pub(super) fn queue(&self, batch: Batch) {
         debug_assert!(batch.is_answered() && !self.intake().has_ended());
         let stream = batch.stream;
@@ -148,7 +148,7 @@ impl Queued {
         if matches!(self.way, Way::Direct(_)) {
             return;
         }
-        // What the sink takes after all need not stay on disk.
+        // Copies of records that the sink takes after all need not stay on disk.
         let answered = async { while waves.join_next().await.is_some() {} };
         tokio::select! {
             biased;
@@ -157,14 +157,14 @@ impl Queued {
         }
     }
 
-    /// Everything gets one more try.
+    /// Ends all back-offs, so that every record gets one more try.
     fn try_all_again(&self) {
         for flow in self.flows.borrow_mut().iter_mut() {
             flow.forget_failures();
         }
     }
 
-    /// What may travel now, and of which stream it is. Streams take turns.
+    /// Returns the next wave that may travel, and its stream. Streams take turns.
     fn next_wave(&self) -> Option<(StreamIndex, Wave)> {
         let (mut flows, now) = (self.flows.borrow_mut(), Instant::now());
         let limits = Limits::new(self.outlet().options.batch, usize::MAX);
@@ -182,15 +182,16 @@ impl Queued {
         None
     }
 
-    /// Whether another wave of the stream may go where so many are under way.
+    /// Whether another wave of the stream may go while so many are in flight.
     fn may_send(&self, stream: StreamIndex, in_flight: usize) -> bool {
         let outlet = self.outlet();
         let batches_max = outlet.stream_batches_max();
         match &self.way {
-            // Those that the sink has no room for are spooled.
+            // Waves for which the sink has no room are spooled.
             Way::Spooling(_) => in_flight < 2 * batches_max,
             Way::Direct(_) => {
-                // Whoever was answered knows of records that are left; of events nobody would.
+                // Answered records that are left count as lost; events do not, so they are still
+                // tried.
                 let may_go = !outlet.ending.is_hurrying() || self.is_own(stream);
                 in_flight < batches_max && may_go && outlet.watch.answers(stream)
             }
@@ -203,8 +204,8 @@ impl Queued {
         streams.all(|(stream, flow)| flow.is_empty() || self.is_given_up(stream, flow))
     }
 
-    /// Whether what is left of a stream is not waited for: in a hurry nobody waits for the sink, only
-    /// for the disk; and for the gateway's own records only while their stream is there.
+    /// Whether the rest of a stream is not waited for. In a hurry only the disk is waited for, not
+    /// the sink; the gateway's own records are waited for only while their stream takes them.
     fn is_given_up(&self, stream: StreamIndex, flow: &Flow) -> bool {
         let (outlet, is_own) = (self.outlet(), self.is_own(stream));
         let is_hurrying = outlet.ending.is_hurrying();
@@ -226,7 +227,7 @@ impl Queued {
         }
     }
 
-    /// When something that has failed may be tried again.
+    /// Returns the time at which failed records may be tried again.
     fn due(&self, now: Instant) -> Option<Instant> {
         let flows = self.flows.borrow();
         flows.iter().filter_map(|flow| flow.due(now)).min()
@@ -265,14 +266,14 @@ impl Queued {
         self.way.ship(Shipment { terms, records }, sent).await;
     }
 
-    /// A wave of the stream is under way no more, or takes too long to be waited for.
+    /// Frees the place of a wave, which is home, or takes too long to be waited for.
     fn free_place(&self, sent: &mut Sent) {
         if std::mem::take(&mut sent.has_place) {
             self.flows.borrow_mut()[sent.stream.get()].left(sent.standing);
         }
     }
 
-    /// Some records of a wave are safe: devices of which no other one is under way may send again.
+    /// Takes the safe records of a wave home: devices with no other in flight may send again.
     fn came_home_early(&self, sent: &mut Sent, part: Part) {
         self.free_place(sent);
         let safe = part.positions.len();
@@ -291,7 +292,7 @@ impl Queued {
         self.changed.notify_one();
     }
 
-    /// A wave has come home: what is not safe goes again.
+    /// Takes a wave home: records that are not safe go again.
     fn came_home(&self, mut sent: Sent, settlement: Settlement) {
         self.free_place(&mut sent);
         let mut left = Unsafe::default();

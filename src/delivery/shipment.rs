@@ -1,9 +1,9 @@
-//! Records on their way to the sink or to disk, and what is told of them when they have arrived.
+//! Records on their way to the sink or to disk, and the report of their arrival.
 //!
-//! [`Way::ship`](super::way::Way::ship) makes a shipment safe as far as it can, and settles with
-//! its [`Origin`]: a worker whose requests wait, or the memory of records that were answered before
-//! ([`queued`](super::queued)). Records that are safe early do not wait for those that take long:
-//! they are told of as a [`Part`].
+//! [`Way::ship`](super::way::Way::ship) makes a shipment as safe as it can, and settles with its
+//! [`Origin`]: a worker whose requests wait, or the memory of records that were answered before
+//! ([`queued`](super::queued)). Records that are safe early do not wait for slow ones: they are
+//! reported as a [`Part`].
 
 use std::collections::HashSet;
 
@@ -17,13 +17,14 @@ pub(crate) struct Shipment {
     pub records: Vec<Record>,
 }
 
-/// What holds for every record of a shipment.
+/// Terms that hold for every record of a shipment.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
     pub stream: StreamIndex,
-    /// When the first of them came in.
+    /// Arrival of the first of them.
     pub opened_at: Instant,
-    /// Nobody waits for them: what the stream refuses for good is not told but set aside.
+    /// Whether the records were answered before: those that the stream refuses for good become dead
+    /// letters, as no request can be told.
     pub is_answered: bool,
 }
 
@@ -33,9 +34,9 @@ pub(crate) struct HeldRecord {
     pub record: Record,
 }
 
-/// Whoever a shipment came from, and is told what becomes of it.
+/// The sender of a shipment, which is told the fate of its records.
 pub(crate) trait Origin {
-    /// Parts with these records, which are told of by themselves. The others close up.
+    /// Splits off these records, which are reported by themselves. The others close up.
     fn split_off(&mut self, records: &[HeldRecord]) -> Self;
 
     /// Whether it can be told of a part now.
@@ -44,26 +45,25 @@ pub(crate) trait Origin {
     /// Is told of records that are safe while others take longer.
     fn settle_part(&mut self, part: Part);
 
-    /// Is told what became of all of it, those included that were a part before.
+    /// Is told the outcomes of all records, those of earlier parts included.
     fn settle(self, settlement: Settlement);
 }
 
 /// Records of a shipment that are safe, by their positions.
 pub(crate) struct Part {
     pub positions: Vec<usize>,
-    /// Devices of which others are not.
+    /// Devices of which other records are not safe yet.
     pub waiting: HashSet<DeviceId>,
 }
 
-/// What became of a shipment.
+/// The outcomes of a shipment's records.
 pub(crate) struct Settlement {
-    /// How many records it had.
+    /// Number of its records.
     pub records: usize,
-    /// Those that went to the sink. They are not here where somebody still needs them; they are
-    /// safe then.
+    /// Records that went to the sink. Empty if they are still needed elsewhere; they are safe then.
     pub live: Vec<Record>,
     pub of_live: Outcomes,
-    /// Those that went to disk, in their order, and what became of all of them.
+    /// Records that went to disk, in their order; `of_held` is the outcome of each.
     pub held: Vec<HeldRecord>,
     pub of_held: Outcome,
 }
@@ -88,7 +88,7 @@ impl Origin for Receipt {
 }
 
 impl Settlement {
-    /// Everything went to the sink.
+    /// Settles a shipment that went to the sink as a whole.
     pub(crate) fn of_sink(live: Vec<Record>, of_live: Outcomes) -> Self {
         Self {
             records: live.len(),
@@ -99,7 +99,7 @@ impl Settlement {
         }
     }
 
-    /// Everything is on disk, or was to be; those that are not held are safe there.
+    /// Settles a shipment that went to disk as a whole; records that are not held are safe there.
     pub(crate) fn of_disk(records: usize, held: Vec<HeldRecord>, of_held: Outcome) -> Self {
         debug_assert!(held.len() <= records);
         Self {
@@ -111,7 +111,7 @@ impl Settlement {
         }
     }
 
-    /// Each record's outcome, in the order of the shipment.
+    /// Returns each record's outcome, in the order of the shipment.
     pub(crate) fn outcomes(&self) -> Outcomes {
         debug_assert!(self.held.is_sorted_by_key(|held| held.position));
         if self.held.is_empty() {
@@ -133,7 +133,7 @@ impl Settlement {
         Outcomes::Each(each)
     }
 
-    /// The records that are here with what became of each; a device's own in their order.
+    /// Returns the records that are here, each with its outcome; a device's own in their order.
     pub(crate) fn into_each(self) -> impl Iterator<Item = (Record, Outcome)> {
         let Self {
             live,

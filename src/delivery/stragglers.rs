@@ -1,17 +1,17 @@
-//! How long batches take, which of them takes much longer, and how many do at once.
+//! Stragglers: batches that take much longer than is usual for their stream, and their bound.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Stragglers at once: about what one partition of ten makes in the second until it is known to be
-/// away.
+/// Most stragglers at once: about as many as one partition of ten makes in the second until it is
+/// known to be away.
 pub(crate) const STRAGGLERS_MAX: usize = 1024;
 
 /// A batch takes much longer than others after so many times as long...
 const STRAGGLES_AFTER: u32 = 3;
 
-/// ...sooner where what has arrived shows that the rest waits for another try...
+/// ...sooner if the answers so far show that the rest waits for another try...
 const PART_STRAGGLES_SOONER: u32 = 2;
 
 /// ...but not sooner than this, nor later.
@@ -20,7 +20,7 @@ const STRAGGLES_AFTER_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(STRAGGLES_AFTER_MIN.as_millis() < STRAGGLES_AFTER_MAX.as_millis());
 
-/// How long the batches of one stream take, as a moving average.
+/// Usual ack time of the batches of one stream, as a moving average.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(Cell<Duration>);
 
@@ -40,14 +40,14 @@ impl Usual {
         after.clamp(STRAGGLES_AFTER_MIN, STRAGGLES_AFTER_MAX)
     }
 
-    /// When a batch is late of which some has arrived, where the sink answers together what does not
-    /// wait for another try.
+    /// Returns the time after which a batch of which some has arrived is late, for a sink that
+    /// answers together all records that do not wait for another try.
     pub(crate) fn part_straggles_after(&self) -> Duration {
         self.straggles_after() / PART_STRAGGLES_SOONER
     }
 }
 
-/// How many batches straggle.
+/// Number of batches that straggle.
 #[derive(Debug, Default)]
 pub(crate) struct Stragglers(Rc<Cell<usize>>);
 
@@ -56,7 +56,7 @@ pub(crate) struct Stragglers(Rc<Cell<usize>>);
 pub(crate) struct Straggler(Rc<Cell<usize>>);
 
 impl Stragglers {
-    /// `None` while there are too many.
+    /// Takes a place among the stragglers; `None` while there are too many.
     pub(crate) fn place(&self) -> Option<Straggler> {
         let others = self.0.get();
         if others >= STRAGGLERS_MAX {

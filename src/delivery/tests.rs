@@ -1,4 +1,4 @@
-//! Delivery over a sink that does what a test says, on paused time: order, loss, and what ends it.
+//! Delivery over a scripted sink, on paused time: order, loss, and the end.
 
 mod leaving;
 mod spooled_partitions;
@@ -34,19 +34,19 @@ use crate::telemetry::metrics::{Metrics, SpoolMetrics};
 
 const STREAMS: [&str; 2] = ["telemetry", "alarms"];
 
-/// Of 10 ms each.
+/// Most steps of a wait, of 10 ms each.
 const STEPS_MAX: usize = 20_000;
 
-/// What became of the records of one call.
+/// The outcomes of the records of one call.
 type Script = Box<dyn Fn(StreamIndex, &[Record]) -> Vec<Outcome>>;
 
-/// How long the sink takes to answer a call.
+/// The time until the sink answers a call.
 type AckTime = Box<dyn Fn(StreamIndex, &[Record]) -> Duration>;
 
 /// Records that take so much longer than the others of their calls.
 type Stuck = (fn(&Record) -> bool, Duration);
 
-/// What a sink is like, and how much it may have at once.
+/// Settings of the sink, and how much it may have at once.
 struct Setup {
     records_max: usize,
     in_flight_batches_max: usize,
@@ -84,7 +84,7 @@ struct Taken {
     number: u64,
 }
 
-/// Answers after a while as its script says, and keeps what it took.
+/// A sink that answers after a while as its script says, and keeps the records that it took.
 struct TestSink {
     script: Rc<RefCell<Script>>,
     keeps_order_within_call: bool,
@@ -187,7 +187,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// On the local set that this is called on.
+    /// Starts a bench on the local set that this is called on.
     fn start(
         spool_dir: Option<&Path>,
         script: impl Fn(StreamIndex, &[Record]) -> Vec<Outcome> + 'static,
@@ -274,7 +274,7 @@ impl Bench {
         self.send_as(stream, records, vec![ack; records.len()]);
     }
 
-    /// As [`send`](Self::send), each record with an ack of its own.
+    /// Sends as [`send`](Self::send) does, each record with an ack of its own.
     fn send_as(&self, stream: u16, records: &[(u16, u64)], acks: Vec<AckSlot>) {
         let records = records
             .iter()
@@ -293,7 +293,7 @@ impl Bench {
         *self.script.borrow_mut() = Box::new(script);
     }
 
-    /// What each device's records were, in the order in which they were taken.
+    /// Returns each device's records, in the order in which they were taken.
     fn taken(&self, stream: u16) -> HashMap<String, Vec<u64>> {
         let mut taken = self.taken.borrow_mut();
         taken.sort_by_key(|taken| taken.call);
@@ -318,20 +318,20 @@ impl Bench {
         panic!("not so: {what}");
     }
 
-    /// As a request does that waits for its answer, which is that the record is safe.
+    /// Sends as a request does that waits for its answer, which says that the record is safe.
     async fn send_and_wait(&mut self, stream: u16, device: u16, number: u64) {
         self.send(stream, &[(device, number)], AckSlot(0));
         let settled = self.settled.recv().await.unwrap();
         assert_eq!(*settled.outcomes.get(0), Outcome::Delivered);
     }
 
-    /// The spool is free for another.
+    /// Waits until the spool is free for another process.
     async fn gone(self) {
         drop(self);
         pass_seconds(10).await;
     }
 
-    /// No more batches come.
+    /// Ends the batches, and waits for delivery to end.
     async fn leave(&mut self) {
         self.batches = None;
         self.until("it has ended", |bench| bench.ended.get()).await;
@@ -352,7 +352,7 @@ pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
     }
 }
 
-/// A spool whose commits are a task of this local set.
+/// Returns a spool whose commits are a task of this local set.
 fn simulated_spool(metrics: SpoolMetrics) -> Spool {
     let shape = Shape {
         disk: SimDisk::new(1),
@@ -377,13 +377,12 @@ fn spool(dir: &Path, metrics: SpoolMetrics) -> Spool {
     Spool::open(options).unwrap().0
 }
 
-/// What a process before this one has left behind.
+/// Opens the spool that a process before this one has left behind.
 fn left_in(dir: &Path) -> Spool {
     spool(dir, SpoolMetrics::unseen())
 }
 
-/// Time stands still but for what [`pass`] makes of it: a disk is not waited for by letting hours
-/// pass.
+/// Runs a test on time that only [`pass`] moves: waiting for a disk makes no hours pass.
 fn on_paused_time(test: impl Future<Output = ()>) {
     on_simulated_time(async {
         let _held = HeldTime::new();
@@ -391,8 +390,8 @@ fn on_paused_time(test: impl Future<Output = ()>) {
     });
 }
 
-/// Time passes as fast as nothing is left to do before the next timer, but not while something is
-/// read from disk.
+/// Runs a test on time that passes from timer to timer as fast as there is nothing left to do, but
+/// not during a read from disk.
 fn on_simulated_time(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -597,7 +596,7 @@ fn a_stream_that_is_closed_for_a_while_loses_nothing() {
     });
 }
 
-/// More records of a stream that is away than are read ahead do not hide those of another one.
+/// A full window of a stream that is away does not hide the records of another one.
 #[test]
 fn a_stream_that_is_away_holds_up_no_other_one() {
     const RECORDS: u64 = 5000;
@@ -667,7 +666,7 @@ fn a_stream_that_is_closed_for_an_hour_gives_way() {
     });
 }
 
-/// What ends in a panic is told; what it had comes home, and the others go on.
+/// A task that panics is reported; its batches come home, and the other tasks go on.
 #[test]
 fn a_panic_raises_the_alarm() {
     for (ack, is_lost) in [(AckSlot(7), false), (AckSlot::NONE, true)] {

@@ -3,8 +3,8 @@
 //!
 //! Delivery tells it of every batch and asks the sink for the streams that are
 //! [due](Watch::wait_until_due): at once where records fail or stop coming back, every second while
-//! a stream is away, never more often. What a stream answers and what becomes of its records,
-//! together with the spool's state, is the gateway's [`Health`].
+//! a stream is away, never more often. The answers of the streams, the outcomes of their records
+//! and the state of the spool make the gateway's [`Health`].
 
 mod news;
 mod partitions;
@@ -35,20 +35,20 @@ pub(crate) struct Watch {
     metrics: Arc<Metrics>,
     streams: RefCell<Vec<Watched>>,
     in_flight: Cell<usize>,
-    /// Where records are safe as well, if there is a spool.
+    /// The spool, if there is one: records are safe there as well.
     backlog: Option<Rc<Backlog>>,
-    /// Why the spool takes nothing, as it was last looked at.
+    /// The reason why the spool takes nothing, as it was last looked at.
     spool_trouble: RefCell<Option<String>>,
     doubt: Notify,
     sink_changed: Notify,
 }
 
-/// One stream, and what has been told of it.
+/// One stream, and the trouble of it that was logged.
 struct Watched {
     name: String,
     stream: Stream,
     partitions: StreamPartitions,
-    /// What has been told of its trouble.
+    /// The trouble that was logged last.
     told: Told,
 }
 
@@ -78,12 +78,12 @@ impl Watch {
         }
     }
 
-    /// Every stream's place.
+    /// Returns every stream's index.
     pub(crate) fn all(&self) -> Vec<StreamIndex> {
         indexes(self.streams.borrow().len()).collect()
     }
 
-    /// A batch goes to the sink. Tells when.
+    /// Notes that a batch goes to the sink. Returns the time.
     pub(crate) fn batch_started(&self, stream: StreamIndex) -> Instant {
         let now = Instant::now();
         self.set_in_flight(self.in_flight.get() + 1);
@@ -93,13 +93,13 @@ impl Watch {
         now
     }
 
-    /// A batch takes up no place of its stream any more: it has ended, or straggles.
+    /// Notes that a batch takes up no place of its stream any more: it has ended, or straggles.
     pub(crate) fn batch_left(&self, stream: StreamIndex) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         watched.stream.batch_left();
     }
 
-    /// A batch takes much longer than others of its stream.
+    /// Notes that a batch takes much longer than others of its stream.
     pub(crate) fn batch_straggles(&self, stream: StreamIndex) {
         self.batch_left(stream);
         self.streams.borrow_mut()[stream.get()].stream.doubt();
@@ -118,7 +118,7 @@ impl Watch {
         self.review_partitions(stream, watched, now);
     }
 
-    /// What the sink knows of the stream's partitions.
+    /// Notes the stream's partitions, as the sink reports them.
     pub(crate) fn partitions_found(&self, stream: StreamIndex, found: Option<Partitions>) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         if let Some(found) = &found {
@@ -139,7 +139,7 @@ impl Watch {
         watched.partitions.log_news(&watched.name, now);
     }
 
-    /// How often other partitions of the stream were away than before.
+    /// Returns how many times the set of the stream's partitions that are away has changed.
     pub(crate) fn partition_moves(&self, stream: StreamIndex) -> u64 {
         self.streams.borrow()[stream.get()].partitions.moves()
     }
@@ -156,7 +156,7 @@ impl Watch {
         streams[stream.get()].partitions.has_away(device)
     }
 
-    /// Some records of a batch have arrived, and others have not.
+    /// Notes that some records of a batch have arrived, and others have not.
     pub(crate) fn batch_progressed(&self, stream: StreamIndex) {
         let watched = &mut self.streams.borrow_mut()[stream.get()];
         watched.stream.progressed(Instant::now());
@@ -168,7 +168,7 @@ impl Watch {
         streams[stream.get()].stream.has_taken_since(since)
     }
 
-    /// What became of a batch of so many records.
+    /// Notes the outcomes of a batch of so many records.
     pub(crate) fn batch_finished(&self, stream: StreamIndex, outcomes: &Outcomes, records: usize) {
         debug_assert!(self.in_flight.get() > 0, "a batch ends once");
         self.set_in_flight(self.in_flight.get() - 1);
@@ -196,8 +196,8 @@ impl Watch {
         self.streams.borrow()[stream.get()].stream.in_flight()
     }
 
-    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and has
-    /// `look` called every second.
+    /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and
+    /// has `look` called every second.
     pub(crate) async fn wait_until_due(
         &self,
         idle_interval: Option<Duration>,
@@ -245,7 +245,7 @@ impl Watch {
         }
     }
 
-    /// Whether the sink takes the stream's records, as far as is known.
+    /// Whether the sink takes the stream's records, by the last answers and outcomes.
     pub(crate) fn takes(&self, stream: StreamIndex) -> bool {
         self.streams.borrow()[stream.get()]
             .stream
@@ -258,12 +258,12 @@ impl Watch {
         self.streams.borrow_mut()[stream.get()].stream.takes_batch()
     }
 
-    /// Whether it is worth a try to deliver what is spooled for the stream.
+    /// Whether it is worth a try to deliver the stream's backlog.
     pub(crate) fn answers(&self, stream: StreamIndex) -> bool {
         self.streams.borrow()[stream.get()].stream.answers()
     }
 
-    /// What these streams said when the sink was asked for them.
+    /// Notes the sink's answers for these streams.
     pub(crate) fn answered(&self, asked: &[StreamIndex], answers: &[Result<(), SinkError>]) {
         debug_assert_eq!(asked.len(), answers.len(), "one answer for each stream");
         let now = Instant::now();
@@ -276,7 +276,7 @@ impl Watch {
         self.sink_changed.notify_waiters();
     }
 
-    /// To be called when the spool's state may have changed.
+    /// Brings the health up to date; called when the spool's state may have changed.
     pub(crate) fn update_health(&self) {
         let trouble = self.backlog_trouble();
         if *self.spool_trouble.borrow() != trouble {
@@ -284,7 +284,7 @@ impl Watch {
         }
     }
 
-    /// Makes the health of these streams what is known of them, and tells what has changed.
+    /// Brings the health of these streams up to date, and logs changes.
     fn review(&self, streams: impl Iterator<Item = StreamIndex>) {
         *self.spool_trouble.borrow_mut() = self.backlog_trouble();
         let mut news = News::new();
@@ -299,7 +299,7 @@ impl Watch {
         }
     }
 
-    /// Why the spool takes nothing now; `None` where it does, or there is none.
+    /// Returns the reason why the spool takes nothing now; `None` if it does, or there is none.
     fn backlog_trouble(&self) -> Option<String> {
         self.backlog.as_ref().and_then(|backlog| backlog.trouble())
     }
@@ -328,8 +328,8 @@ impl Watch {
 }
 
 impl Watched {
-    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away, unless
-    /// the sink knows of them without being asked.
+    /// Whether it is time to ask the sink for the stream: soon where partitions of it are away,
+    /// unless the sink knows of them without being asked.
     fn is_due(&self, idle_interval: Option<Duration>, now: Instant) -> bool {
         let interval = match self.partitions.any_away() {
             true => idle_interval.map(|_| PROBE_INTERVAL),
@@ -338,7 +338,7 @@ impl Watched {
         self.stream.is_due(interval, now)
     }
 
-    /// Adds what has not been told of the stream. A reason in other words is no news.
+    /// Adds this stream's change to the news. A reason in other words is none.
     fn note_news(&mut self, news: &mut News) {
         let trouble = self.stream.trouble();
         let told = match trouble {

@@ -1,4 +1,4 @@
-//! How records are made safe: by the sink alone, or by the sink and the spool.
+//! The two ways to make records safe: by the sink alone, or by the sink and the spool.
 
 use std::rc::Rc;
 
@@ -10,9 +10,9 @@ use super::shipment::{Origin, Settlement, Shipment};
 /// One of the two shapes that delivery has. Clones are the same way.
 #[derive(Clone)]
 pub(crate) enum Way {
-    /// By the sink alone: what it does not take goes back to where it came from.
+    /// By the sink alone: records that it does not take go back to their origin.
     Direct(Rc<Outlet>),
-    /// What the sink does not take in time goes to disk.
+    /// By the sink and the spool: records that the sink does not take in time go to disk.
     Spooling(Rc<Spooling>),
 }
 
@@ -24,7 +24,7 @@ impl Way {
         }
     }
 
-    /// Makes records safe, as far as that is possible now, and settles for all of them.
+    /// Makes records as safe as is possible now, and settles for all of them.
     pub(crate) async fn ship(&self, shipment: Shipment, origin: impl Origin) {
         match self {
             Self::Direct(outlet) => ship_directly(outlet, shipment, origin).await,

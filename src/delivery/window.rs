@@ -1,14 +1,13 @@
-//! Records of one stream that are next in line, indexed by device, and which of them may travel
-//! now.
+//! A window: records of one stream that are next in line, indexed by device.
 //!
-//! The drain keeps in one what it has read from disk, [`queued`](super::queued) what was answered
-//! before it is safe. What travels together is a *wave*: a batch with, of each of its devices, the
-//! oldest records one behind the other. A device with records in a wave sends no other wave until
-//! that one is home, so its records arrive in their order whatever the sink refuses, while waves of
-//! other devices are on their way beside it. A record that is held back holds back its device's
-//! later ones, and no others: devices whose records failed travel in waves of their own. To take a
-//! wave costs what the wave holds, however many records and devices wait; how many do is the
-//! caller's to bound.
+//! The drain keeps in one the records that it has read from disk, [`queued`](super::queued) those
+//! that were answered before they are safe. Records that travel together are a *wave*: a batch
+//! with, of each of its devices, the oldest records one behind the other. A device with records in
+//! a wave sends no other wave until that one is home, so its records arrive in their order whatever
+//! the sink refuses, while waves of other devices are in flight beside it. A record that is held
+//! back holds back its device's later ones, and no others: devices whose records failed travel in
+//! waves of their own. To take a wave costs what the wave holds, however many records and devices
+//! wait; their number is the caller's to bound.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -16,10 +15,10 @@ use std::ops::Range;
 use crate::config::BatchConfig;
 use crate::record::{DeviceId, Record};
 
-/// What a record takes of memory beside its payload and its content type, about.
+/// Memory that a record takes beside its payload and its content type, about.
 const RECORD_OVERHEAD_BYTES: usize = 512;
 
-/// What is to become of a record now, by its place.
+/// Turn of a record now, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     Go,
@@ -41,7 +40,7 @@ impl Placed {
     }
 }
 
-/// How the last records of a device fared.
+/// Standing of a device: the fate of its last records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Well,
@@ -49,11 +48,11 @@ pub(crate) enum Standing {
     Failing,
 }
 
-/// What one wave may hold.
+/// Limits of one wave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub records_max: usize,
-    /// Of all payloads; a single record may be larger.
+    /// Bytes of all payloads; a single record may be larger.
     pub bytes_max: usize,
     /// Records of one device, in their order.
     pub run_max: usize,
@@ -75,7 +74,7 @@ impl Limits {
 pub(crate) struct Wave {
     pub standing: Standing,
     pub records: Vec<Placed>,
-    /// Of which devices they are.
+    /// The devices of the records.
     pub devices: Vec<DeviceId>,
     payload_bytes: usize,
     limits: Limits,
@@ -113,7 +112,7 @@ struct Line {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The device is in one of the two queues of those that may send, once.
+    /// The device is in one of the two queues of devices that may send, once.
     Ready,
     /// Records of it are in flight, or kept aside.
     Travelling,
@@ -121,7 +120,7 @@ enum State {
     Waiting,
 }
 
-/// Why no more of a device's records travel in a wave.
+/// The reason why no more of a device's records travel in a wave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunEnd {
     /// There are no more, or the run is as long as it may be.
@@ -147,7 +146,7 @@ impl Window {
         self.lines.is_empty()
     }
 
-    /// Adds one behind those of its device.
+    /// Adds a record behind those of its device.
     pub(crate) fn push(&mut self, placed: Placed) {
         self.size.add(&placed.record);
         if let Some(line) = self.lines.get_mut(&placed.record.device) {
@@ -168,7 +167,7 @@ impl Window {
         self.lines.insert(device, line);
     }
 
-    /// Takes what may travel together, of devices of this standing. `None` when nothing may.
+    /// Takes a wave of devices of this standing; `None` if nothing may travel.
     pub(crate) fn take_wave(
         &mut self,
         standing: Standing,
@@ -216,7 +215,8 @@ impl Window {
         }
     }
 
-    /// A wave has come home: its devices may send again, first what is to go again, in its order.
+    /// Takes a wave home: its devices may send again, first the records that go again, in their
+    /// order.
     pub(crate) fn come_home(&mut self, devices: Vec<DeviceId>, again: Vec<Placed>) {
         for device in &devices {
             self.line(device).standing = Standing::Well;
@@ -237,7 +237,7 @@ impl Window {
         }
     }
 
-    /// The line of a device that has records in flight.
+    /// Returns the line of a device that has records in flight.
     fn line(&mut self, device: &DeviceId) -> &mut Line {
         let line = self.lines.get_mut(device);
         let line = line.expect("a device with records in flight has a line");
@@ -245,8 +245,8 @@ impl Window {
         line
     }
 
-    /// Lets go of what waits of these devices, and tells where that begins. What is in flight of them
-    /// comes home.
+    /// Lets go of the waiting records of these devices, and returns the place of the first of each.
+    /// Records in flight come home.
     pub(crate) fn let_go(&mut self, are: impl Fn(&DeviceId) -> bool) -> Vec<(DeviceId, u64)> {
         let mut gone = Vec::new();
         for (device, line) in &mut self.lines {
@@ -278,7 +278,7 @@ impl Window {
         }
     }
 
-    /// The device neither travels nor waits any more.
+    /// Forgets a device that neither travels nor waits any more.
     fn release(&mut self, device: DeviceId) {
         let line = self.lines.get_mut(&device);
         let line = line.expect("a device that travels or waits has a line");

@@ -1,7 +1,7 @@
-//! Which partitions, or shards, of a stream are away, and which devices write to them.
+//! The partitions, or shards, of a stream that are away, and the devices that write to them.
 //!
-//! Delivery knows the first, how the sink spreads its records the second. A request for a stream of which no
-//! partition is away pays for one relaxed load.
+//! Delivery knows the first, the sink's spread of its records the second. A request for a stream
+//! without a partition that is away pays for one relaxed load.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use crate::record::DeviceId;
 /// Finds the partition of a key, from 0, among so many.
 pub(crate) type Partitioner = fn(key: &[u8], partitions: u32) -> u32;
 
-/// Finds a key's place among those that ranges divide.
+/// Finds a key's place among the places that ranges divide.
 pub(crate) type Placer = fn(key: &[u8]) -> u128;
 
-/// How the records of a stream are spread over its partitions, or shards, by their devices.
+/// The spread of a stream's records over its partitions, or shards, by their devices.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "kafka"), allow(dead_code))] // Kafka alone hashes
 pub(crate) enum Spread {
@@ -37,7 +37,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// The position of the one that has this place.
+    /// Returns the position of the shard that has this place.
     pub(crate) fn find(shards: &[Self], place: u128) -> usize {
         let behind = shards.partition_point(|shard| shard.first <= place);
         debug_assert!(behind > 0, "the first shard begins at 0");
@@ -46,8 +46,8 @@ impl Shard {
 }
 
 impl Spread {
-    /// How many parts of the stream take requests of their own: a request to Kinesis has records of
-    /// all shards.
+    /// Returns the number of the stream's parts that take requests of their own: a request to
+    /// Kinesis has records of all shards.
     pub(crate) fn apart(&self) -> u32 {
         match self {
             Self::Hashed { partitions, .. } => *partitions,
@@ -55,7 +55,7 @@ impl Spread {
         }
     }
 
-    /// Which partition, counted from 0, the device's records go to.
+    /// Returns the partition, counted from 0, that the device's records go to.
     pub(crate) fn partition(&self, device: &DeviceId) -> u32 {
         let key = device.as_str().as_bytes();
         match self {

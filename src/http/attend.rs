@@ -1,4 +1,4 @@
-//! What a connection tells of its device: fleet events, from facts that it has anyway.
+//! The fleet events of a connection's device, from facts that the connection has anyway.
 //!
 //! `accept` has a connection attended once its handshake is over. Each answer counts, the adapters
 //! note how their connections end, and the last word is [`Service::end`]'s. A connection that is
@@ -62,7 +62,7 @@ impl Connection {
         }
     }
 
-    /// Tells what has come to light; called by the connection's task when it has been polled.
+    /// Reports the new events; called by the connection's task when it has been polled.
     #[inline]
     pub(super) fn tell_news(&self) {
         if let Some(presence) = &self.presence {

@@ -59,8 +59,8 @@ impl Bell {
         }
     }
 
-    /// Rings when the gateway drains and at each change of what is revoked or of the devices file,
-    /// until nobody is left to make one.
+    /// Rings when the gateway drains and at each change of the revocation lists or of the devices
+    /// file, until all of their senders are gone.
     async fn run(&self) {
         let mut revocation = self.revocation.clone();
         let mut devices = self.devices.clone();
@@ -78,22 +78,22 @@ impl Bell {
         }
     }
 
-    /// The gateway drains: finish what there is.
+    /// Whether the gateway drains: connections finish their requests.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining_since.get().is_some()
     }
 
-    /// What is revoked, as is known now.
+    /// Returns the revocation lists in force.
     pub(crate) fn revocation(&self) -> watch::Ref<'_, Arc<Revocation>> {
         self.revocation.borrow()
     }
 
-    /// What the devices file says now.
+    /// Returns the devices file in force.
     pub(crate) fn devices(&self) -> watch::Ref<'_, Arc<Devices>> {
         self.devices.borrow()
     }
 
-    /// Since when the gateway drains, if it does.
+    /// Returns the time since which the gateway drains, if it does.
     pub(crate) fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get()
     }

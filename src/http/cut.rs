@@ -1,15 +1,14 @@
-//! Cutting connections that have no right to go on, or nobody to go on with: a certificate has been
-//! revoked while its connection lives, or before its session was resumed, its authority has been
-//! taken out of the bundle, or the devices file denies its device.
+//! Cutting connections that have no right to go on, or no client to go on with: a certificate has
+//! been revoked while its connection lives, or before its session was resumed, its authority has
+//! been taken out of the bundle, or the devices file denies its device.
 //!
 //! Every adapter serves within [`until_cut`]. From the fall of a connection on each further request
-//! of it is refused, the connection drains, and after [`CUT_AFTER`] it is closed, whatever is under
-//! way. A connection that has not asked anything yet is not drained: its first request is answered,
-//! so that the device learns why; one of a device that was denied before it connected waits for
-//! that for [`KNOCK_AFTER`]. When the gateway drains, a connection
-//! is closed [`LEFT_AFTER`] its last request has been answered, whatever its client does or leaves
-//! undone: it may acknowledge nothing, give no window, stop in the middle of a head, or read no
-//! answer.
+//! of it is refused, the connection drains, and after [`CUT_AFTER`] it is closed, even with
+//! requests in flight. A connection that has not asked anything yet is not drained: its first
+//! request is answered, so that the device learns why; a device that was denied before it connected
+//! has [`KNOCK_AFTER`] for that. When the gateway drains, a connection is closed [`LEFT_AFTER`] its
+//! last request has been answered, whatever its client does or leaves undone: it may acknowledge
+//! nothing, give no window, stop in the middle of a head, or read no answer.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,15 +22,15 @@ use super::standing::review;
 use super::{Connection, NEXT_REQUEST_GRACE, Service};
 use crate::ingest::Standing;
 
-/// What is under way on a connection that may not go on gets this long to end.
+/// Time that the requests in flight of a connection that may not go on have to end.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
-/// A connection of a device that was denied already gets this long to ask, and be told so.
+/// Time that a connection of a device that was denied already has to ask, and be told so.
 const KNOCK_AFTER: Duration = Duration::from_secs(10);
 
 const _: () = assert!(KNOCK_AFTER.as_secs() >= CUT_AFTER.as_secs());
 
-/// A connection with nothing in flight gets this long to end by itself, once the gateway drains.
+/// Time that a connection with nothing in flight has to end by itself, once the gateway drains.
 const LEFT_AFTER: Duration = Duration::from_millis(1500);
 
 const _: () = assert!(LEFT_AFTER.as_millis() > NEXT_REQUEST_GRACE.as_millis());
@@ -58,12 +57,12 @@ pub(crate) async fn until_cut<F: Future<Output = ()>>(
     .await;
 }
 
-/// When a connection is to be cut.
+/// The time at which a connection is cut.
 #[derive(Default)]
 struct Cut {
-    /// When it is closed, once it may not go on.
+    /// Time at which it is closed, once it may not go on.
     ends_at: Option<Instant>,
-    /// Made when there is something to wait for: idle connections are many.
+    /// Made when there is a time to wait for: idle connections are many.
     timer: Option<Deadline>,
 }
 
@@ -93,7 +92,8 @@ impl Cut {
         timer.poll_passed(context)
     }
 
-    /// It moves on for as long as a request is under way on a connection that drains.
+    /// Returns the time of the cut. It moves on for as long as a request is in flight on a
+    /// connection that drains.
     fn deadline(&self, connection: &Connection, service: &Service) -> Option<Instant> {
         let Some(draining_since) = service.bell.draining_since() else {
             return self.ends_at;

@@ -34,7 +34,7 @@ impl Default for Date {
 }
 
 impl Date {
-    /// The field's value in an answer that is made `at` this time.
+    /// Returns the field's value in an answer that is made `at` this time.
     pub(crate) fn at(&self, at: Timestamp) -> HeaderValue {
         if self.second.has_passed(at) {
             *self.value.borrow_mut() = at.http_date();

@@ -1,10 +1,10 @@
-//! What a refused client is still sending, read and thrown away so that it gets to its answer.
+//! The rest of a refused request, read and thrown away so that its client gets to the answer.
 //!
 //! The adapters call it once a request has been answered whose body has not ended. A connection
 //! that is closed with bytes unread is reset, and the answer lost on its way; a stream that is cut
-//! off counts as a failure with many clients whatever was answered before, and others wait for a
-//! window that never opens. A client that goes on for longer than [`TIMEOUT`] or sends more than
-//! [`BYTES_MAX`] is cut off all the same. Nothing of it is kept.
+//! off is a failure to many clients, whatever was answered before, and others wait for a window
+//! that never opens. A client that goes on for longer than [`TIMEOUT`] or sends more than
+//! [`BYTES_MAX`] is cut off all the same. No byte of it is kept.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use crate::ingest::Body;
 /// Bytes that a client may send after its answer.
 const BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a client may go on sending after its answer, and then be silent.
+/// Time that a client may go on sending after its answer, and then be silent.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads up to the body's end, or its bounds.
@@ -29,7 +29,7 @@ pub(crate) async fn discard(mut body: impl Body) {
     .await;
 }
 
-/// Reads on within the same bounds what says only how long each piece is, `None` at the end.
+/// Reads on within the same bounds, given the length of each piece only, `None` at the end.
 pub(crate) async fn discard_pieces(
     mut poll_bytes: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>,
 ) {

@@ -1,9 +1,9 @@
-//! What h2 and h3 demand of the fields of a request, as far as the libraries do not see to it.
+//! The demands of h2 and h3 on the fields of a request that their libraries do not check.
 //!
 //! RFC 9113 sections 8.2.1 and 8.3.1, and RFC 9114 sections 4.2 and 4.3.1, which say the same: a
-//! request that breaks these rules is malformed. Both adapters ask [`request_head`] before a request
-//! costs a token, and [`check_values`] of its trailers. The bounds are those of every protocol:
-//! [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
+//! request that breaks these rules is malformed. Both adapters ask [`request_head`] before a
+//! request costs a token, and [`check_values`] of its trailers. The bounds are those of every
+//! protocol: [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
 
 use http::header::{EXPECT, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -12,20 +12,20 @@ use http::{Method, Uri};
 use super::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::ingest::{HostRule, Refusal, RequestHead};
 
-/// What a head counts for on the wire beside its text: the frame that it comes in.
+/// Bytes that a head counts for on the wire beside its text: the frame that it comes in.
 const FRAME_WIRE_BYTES: usize = 64;
 
-/// What each field counts for on the wire beside its text.
+/// Bytes that each field counts for on the wire beside its text.
 const FIELD_WIRE_BYTES: usize = 4;
 
-/// What each field counts for beside its name and value (RFC 9113 section 10.5.1).
+/// Bytes that each field counts for beside its name and value (RFC 9113 section 10.5.1).
 const FIELD_OVERHEAD_BYTES: usize = 32;
 
-/// What the four pseudo-headers of a request count for beside method, path and authority.
+/// Bytes that the four pseudo-headers of a request count for beside method, path and authority.
 const PSEUDO_BYTES: usize =
     4 * FIELD_OVERHEAD_BYTES + ":method:scheme:path:authority".len() + "https".len();
 
-/// What the gateway reads of a head that an HTTP library has parsed.
+/// Reads the gateway's part of a head that an HTTP library has parsed.
 pub(crate) fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
     check(head)?;
     let authority = head.uri.authority().map(|authority| authority.as_str());
@@ -49,7 +49,7 @@ fn check(head: &Parts) -> Result<(), Refusal> {
     check_values(&head.headers)
 }
 
-/// Whether all values are such that nobody has to cut them.
+/// Checks that no value has blanks at its ends, which a reader would have to cut.
 pub(crate) fn check_values(fields: &HeaderMap) -> Result<(), Refusal> {
     if fields.values().all(is_trimmed) {
         Ok(())
@@ -72,15 +72,15 @@ pub(crate) fn waits_to_be_asked(fields: &HeaderMap) -> bool {
     expect.is_some_and(|expect| expects_continue(expect.as_bytes()))
 }
 
-/// What a head may have cost on the wire, in bytes: hardly more than its text, however it was
-/// encoded.
+/// Returns the bytes that a head may have cost on the wire: hardly more than its text, however it
+/// was encoded.
 pub(crate) fn wire_bytes(head: &Parts) -> usize {
     let target = head.uri.path_and_query();
     let target_bytes = target.map_or(0, |target| target.as_str().len());
     FRAME_WIRE_BYTES + target_bytes + fields_bytes(&head.headers, FIELD_WIRE_BYTES)
 }
 
-/// The bytes of all names and values, and so many more for each field.
+/// Returns the bytes of all names and values, and so many more for each field.
 fn fields_bytes(fields: &HeaderMap, overhead_bytes: usize) -> usize {
     let mut bytes = 0;
     for (name, value) in fields {
@@ -99,8 +99,8 @@ fn check_target(head: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a request names a scheme of HTTP. What ends TLS in front of a client's own program says
-/// `http`, and means this.
+/// Whether a request names a scheme of HTTP. A proxy that ends TLS in front of a client's own
+/// program says `http`, and means this.
 fn has_known_scheme(uri: &Uri) -> bool {
     let is = |scheme: &str, known: &str| scheme.eq_ignore_ascii_case(known);
     uri.scheme_str()
@@ -113,7 +113,7 @@ fn is_trimmed(value: &HeaderValue) -> bool {
     !is_blank(bytes.first()) && !is_blank(bytes.last())
 }
 
-/// The size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
+/// Returns the size of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
 fn list_bytes(head: &Parts) -> usize {
     let target = head.uri.path_and_query();
     let target_bytes = target.map_or(0, |target| target.as_str().len());

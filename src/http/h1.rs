@@ -1,12 +1,12 @@
 //! HTTP/1.1: one request after another on one connection.
 //!
-//! Heads are parsed by httparse where they lie; what a head means for its connection is decided in
+//! Heads are parsed by httparse where they lie; their meaning for the connection is decided in
 //! [`head`], strictly. A request is answered before the next one is read, so requests that are sent
 //! ahead wait in the stream. Bounds: a connection is idle for the idle time-out at most, a head
 //! arrives within the header time-out, an answer is taken within the idle time-out. A connection
-//! that ends after an answer is read on for a while, so that the answer arrives. What comes to
-//! nothing is bounded ([`Overhead`](super::overhead::Overhead)): who goes on although it is refused
-//! is cut off.
+//! that ends after an answer is read on for a while, so that the answer arrives. Bytes that come to
+//! nothing are bounded ([`Overhead`](super::overhead::Overhead)): a client that goes on although it
+//! is refused is cut off.
 
 mod answer;
 mod body;
@@ -37,7 +37,7 @@ use body::{Unread, WireBody};
 use head::{Framing, Parsed};
 use wire::{Stream, Wire};
 
-/// Serves an h1 connection until it ends. What is moved into the future is there once: idle
+/// Serves an h1 connection until it ends. The future has a single copy of its arguments: idle
 /// connections are many.
 pub fn serve<S>(stream: S, connection: Connection, service: Rc<Service>) -> impl Future<Output = ()>
 where
@@ -63,14 +63,14 @@ where
     }
 }
 
-/// What may follow a request on its connection, once it has been answered. Decided in one place,
+/// The bytes that may follow an answered request on its connection. Decided in one place,
 /// [`Shape::after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     /// Another request, from the next byte on.
     Request,
-    /// Nothing that is read: the connection closes, as the client asked, or as nobody can tell
-    /// where a request begins.
+    /// No more are read: the connection closes, as the client asked, or as the next request's start
+    /// is unknown.
     End,
 }
 
@@ -145,7 +145,7 @@ impl<'s, S: Stream> Served<'s, S> {
         Poll::Ready(None)
     }
 
-    /// Takes the request in and answers it. What is left of a refused body is read on, where a
+    /// Takes the request in and answers it. The rest of a refused body is read on if another
     /// request may follow.
     async fn exchange(&mut self, request: Request<'_>) -> io::Result<After> {
         let Request {
@@ -166,7 +166,7 @@ impl<'s, S: Stream> Served<'s, S> {
         Ok(after)
     }
 
-    /// Takes in what has been admitted, asking for its body where the client waits to be asked.
+    /// Takes in an admitted request, and asks for its body if the client waits to be asked.
     async fn take(
         &mut self,
         admitted: Result<Admitted<'_>, Refusal>,
@@ -188,7 +188,7 @@ impl<'s, S: Stream> Served<'s, S> {
         Ok(self.service.ingest.take(admitted, body).await)
     }
 
-    /// What is sent, and its status. The client has the idle time-out to take it.
+    /// Returns the answer's status and bytes. The client has the idle time-out to take them.
     #[inline(always)] // nothing is moved once more
     fn answer(
         &mut self,
@@ -205,8 +205,7 @@ impl<'s, S: Stream> Served<'s, S> {
         }
         let closes = after == After::End || service.is_over(connection);
         let bytes = encode(service, answer, &busy, closes, shape.is_head);
-        // It is answered: whether the client takes the answer is not waited for when the gateway
-        // drains.
+        // It is answered: a gateway that drains does not wait for the client to take the answer.
         drop(busy);
         let deadline = connection.idle_since.get() + service.idle_timeout;
         self.wire.set_deadline(deadline);
@@ -267,7 +266,7 @@ impl<'c> Request<'c> {
         }
     }
 
-    /// A head that cannot be read.
+    /// Begins a request whose head cannot be read.
     fn unread(busy: Busy, refusal: Refusal) -> Self {
         debug_assert!(
             reply::leaves_h1_unframed(&refusal),
@@ -281,12 +280,12 @@ impl<'c> Request<'c> {
     }
 }
 
-/// What a head means for its connection.
+/// The meaning of a head for its connection.
 struct Shape {
-    /// The bytes of the head, as far as it is understood.
+    /// Bytes of the head; 0 if it cannot be read.
     head_bytes: usize,
     framing: Framing,
-    /// Another request may follow, as far as the head says.
+    /// Whether another request may follow, by the head.
     keeps_alive: bool,
     expects_continue: bool,
     /// Its answer has no body, whatever it says.
@@ -312,11 +311,11 @@ impl Shape {
         }
     }
 
-    /// What may follow the request, of whose body this is unread.
+    /// Returns the bytes that may follow the request, of whose body this is unread.
     #[inline]
     fn after(&self, unread: &Unread, refusal: Option<&Refusal>) -> After {
-        // A client that was not told to go on may send its body or another request: nobody can tell
-        // which.
+        // A client that was not told to go on may send its body or another request: the two cannot
+        // be told apart.
         let ends = |refusal| {
             self.expects_continue
                 || reply::ends_connection(refusal)
@@ -330,7 +329,7 @@ impl Shape {
     }
 }
 
-/// The bytes of an answer.
+/// Returns the bytes of an answer.
 fn encode(service: &Service, answer: Answer, busy: &Busy, closes: bool, omits_body: bool) -> Bytes {
     let at = busy.since.wall;
     if let (Answer::Accepted(expires), false) = (&answer, closes) {

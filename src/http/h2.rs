@@ -1,12 +1,11 @@
 //! HTTP/2 by h2.
 //!
 //! `accept` calls [`serve`] with a connection whose handshake chose h2. One task drives the
-//! connection and all of its requests, so that the answers of a batch leave together. What one
-//! connection may have open, hold in buffers or send beside its requests is bounded here, with each
-//! bound written out, also where the library's default is the same one: a default is nobody's
-//! promise. A peer that breaks a rule of the protocol gets a GOAWAY from the library; one whose
-//! head does not end gets one from here; one that floods the connection with frames is cut off
-//! ([`metered`]).
+//! connection and all of its requests, so that the answers of a batch leave together. The open
+//! requests of a connection, its buffers and its overhead are bounded here, with each bound written
+//! out, even if the library's default is the same: a default is no promise. A peer that breaks a
+//! rule of the protocol gets a GOAWAY from the library; one whose head does not end gets one from
+//! here; one that floods the connection with frames is cut off ([`metered`]).
 
 mod heads;
 mod metered;
@@ -49,11 +48,11 @@ const _: () = assert!(
     "each stream has its request"
 );
 
-/// What one stream may send before its body is read, in bytes: most readings fit, and a
-/// connection's streams together stay within [`CONNECTION_WINDOW_BYTES`].
+/// Bytes that one stream may send before its body is read: most readings fit, and a connection's
+/// streams together stay within [`CONNECTION_WINDOW_BYTES`].
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// What one connection may send before its bodies are read, in bytes.
+/// Bytes that one connection may send before its bodies are read.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
@@ -70,7 +69,7 @@ const PENDING_RESETS_MAX: usize = 32;
 /// with more, GOAWAY.
 const ERROR_RESETS_MAX: usize = 128;
 
-/// What is buffered of one stream's answers, in bytes: they are a few hundred.
+/// Bytes that are buffered of one stream's answers: they are a few hundred.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// The largest frame that is taken, in bytes: the least that a server may say (RFC 9113 section
@@ -78,13 +77,13 @@ const SEND_BUFFER_BYTES: usize = 16 * 1024;
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
 /// The largest list of fields that the library takes in, in bytes: far more than a head may have,
-/// so that one which is too large is answered, and its connection goes on. What the library itself
-/// finds too large ends the connection.
+/// so that a head which is too large is answered, and its connection goes on. A list that is too
+/// large for the library itself ends the connection.
 const HEAD_LIST_BYTES: u32 = 4 * HEAD_BYTES_MAX as u32;
 
 const _: () = assert!(HEAD_LIST_BYTES as usize > HEAD_BYTES_MAX);
 
-/// What a client may keep in the table of HPACK, in bytes (RFC 7541 section 4.2).
+/// Bytes that a client may keep in the table of HPACK (RFC 7541 section 4.2).
 const HPACK_TABLE_BYTES: u32 = 4096;
 
 /// Serves an h2 connection until it ends.
@@ -200,7 +199,7 @@ impl Served<'_> {
         }
     }
 
-    /// Answers one request; what is left of its body is discarded while the answer is on its way.
+    /// Answers one request; the rest of its body is discarded while the answer is on its way.
     async fn answer(self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (head, stream) = request.into_parts();
         let mut body = H2Body {
@@ -225,8 +224,8 @@ impl Served<'_> {
     }
 }
 
-/// Begins the requests that have come, as far as there is room. Ready when the connection is at its
-/// end, with how that came about.
+/// Begins the requests that have come, if there is room. Ready when the connection is at its end,
+/// with the cause.
 fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     h2: &mut server::Connection<T, Bytes>,
     requests: &mut FuturesUnordered<F>,
@@ -244,7 +243,7 @@ fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     }
 }
 
-/// Answers as far as it goes; whether a request has ended.
+/// Drives the answers. Returns whether a request has ended.
 fn poll_answers<F: Future>(requests: &mut FuturesUnordered<F>, context: &mut Context<'_>) -> bool {
     let mut has_answered = false;
     while let Poll::Ready(Some(_)) = requests.poll_next_unpin(context) {
@@ -256,8 +255,8 @@ fn poll_answers<F: Future>(requests: &mut FuturesUnordered<F>, context: &mut Con
 /// A request that has come, and where its answer goes.
 type Begun = (Request<RecvStream>, SendResponse<Bytes>);
 
-/// The next request, if there is room for one more; `None` when the connection is at its end. Also
-/// sends what there is to send.
+/// Returns the next request, if there is room for one more; `None` when the connection is at its
+/// end. Also sends the frames that are ready.
 fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     h2: &mut server::Connection<T, Bytes>,
     has_room: bool,
@@ -271,7 +270,7 @@ fn poll_accept<T: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Hands the answer to the library. What fails is a stream that the client has reset.
+/// Hands the answer to the library. It fails only on a stream that the client has reset.
 fn send(respond: &mut SendResponse<Bytes>, response: Response<Bytes>, omits_body: bool) {
     let (head, body) = response.into_parts();
     let mut head = Response::from_parts(head, ());
@@ -293,12 +292,12 @@ struct H2Body<'m> {
     meter: &'m Meter,
     /// The client waits for `100 Continue` before it sends the body.
     is_to_be_asked_for: bool,
-    /// What is read of it is no overhead.
+    /// Whether its bytes are paid for, and no overhead.
     is_paid: bool,
 }
 
 impl H2Body<'_> {
-    /// Asks for what has not come by itself.
+    /// Asks for the body if it does not come by itself.
     fn ask(&mut self) {
         if std::mem::take(&mut self.is_to_be_asked_for) {
             // It fails where the client has reset the stream.

@@ -2,11 +2,11 @@
 //!
 //! `accept` hands over each connection, and [`serve`] owns it to its end, with all of its requests
 //! in one task, and GOAWAY before it. h3 reads and writes by the adapter in `quic`, which keeps
-//! from it what no client has reason to send (`frames`, `fields`, `instructions`); errors are those
-//! of RFC 9114 section 8.1. A request has the bounds of every protocol, what comes beside requests
-//! those of `link`, and a connection no more than [`UNANSWERED_MAX`] requests that come to nothing:
-//! their streams cost no token of a limit. When the gateway drains, what is not in flight has
-//! [`leave::GRACE`] to end.
+//! from it all frames that no client has reason to send (`frames`, `fields`, `instructions`);
+//! errors are those of RFC 9114 section 8.1. A request has the bounds of every protocol, bytes
+//! beside requests have those of `link`, and a connection has no more than [`UNANSWERED_MAX`]
+//! requests that come to nothing: their streams cost no token of a limit. When the gateway drains,
+//! streams that are not in flight have [`leave::GRACE`] to end.
 
 mod body;
 mod fault;
@@ -50,12 +50,12 @@ type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Whole = RequestStream<quic::BidiStream, Bytes>;
 type Sending = RequestStream<quic::SendStream, Bytes>;
 
-/// Requests that one connection may have open: what RFC 9114 section 6.1 asks for at least. quinn
-/// keeps a place for each from the start, in tables that double for a few more.
+/// Most open requests of a connection: the least that RFC 9114 section 6.1 asks for. quinn keeps a
+/// place for each from the start, in tables that double for a few more.
 pub(crate) const STREAMS_MAX: u32 = 100;
 
 /// Requests of a connection that ended without an answer, less those that were answered: a device
-/// may well give up all that it has open, but not again and again.
+/// may well give up all of its open ones, but not again and again.
 const UNANSWERED_MAX: u32 = 2 * STREAMS_MAX;
 
 /// The last answers get this long to arrive before their connection is closed, beside three round
@@ -161,8 +161,8 @@ impl Served<'_> {
         }
     }
 
-    /// Tells the client to go; whether what it has begun can still be answered. A connection that
-    /// closes for a fault needs no words for it: its answers tell.
+    /// Tells the client to go. Returns whether the requests that it has begun can still be
+    /// answered. A connection that closes for a fault needs no words for it: its answers tell.
     async fn begin_to_leave(&self, h3: &mut H3) -> bool {
         debug_assert!(!self.leave.has_begun(), "a client is told once");
         self.leave.begin();
@@ -182,7 +182,7 @@ impl Served<'_> {
             .max_field_section_size(HEAD_BYTES_MAX as u64)
             .send_grease(false);
         let adapted = quic::Connection::new(self.link.clone(), self.leave.clone());
-        // Boxed, so that what only the beginning needs is given back.
+        // Boxed, so that the memory of the beginning is given back.
         let building = Box::pin(builder.build(adapted));
         tokio::select! {
             biased;
@@ -191,8 +191,8 @@ impl Served<'_> {
         }
     }
 
-    /// The client closes a connection that it has been told to leave, when it has what it waits
-    /// for.
+    /// Waits until the client, which has been told to leave and has its answers, closes the
+    /// connection.
     async fn wait_for_last_answers(&self) {
         let quic = self.link.quic();
         let grace = (3 * quic.rtt() + LAST_ANSWER_GRACE).min(LAST_ANSWER_MAX);
@@ -235,7 +235,7 @@ impl Served<'_> {
         }
     }
 
-    /// h3 answers a head that is too large by itself.
+    /// Counts an answer of h3, which answers a head that is too large by itself.
     fn count_answer_of_h3(&self) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
         let metrics = &self.service.metrics;
@@ -270,7 +270,7 @@ impl Served<'_> {
         true
     }
 
-    /// What the service answers; pays back what the head cost.
+    /// Returns the service's answer; pays back the cost of the head.
     async fn take(
         &self,
         head: &Parts,
@@ -299,7 +299,8 @@ impl Served<'_> {
         matches!(self.leave.bound(sending).await, Some(Ok(Ok(()))))
     }
 
-    /// What is left of a refused body is overhead, unless the refusal is the gateway's own matter.
+    /// Discards the rest of a refused body, as overhead unless the refusal is the gateway's own
+    /// matter.
     async fn discard(&self, body: &mut QuicBody, status: StatusCode) {
         if is_rest_paid(status) {
             let link = &self.link;
@@ -317,7 +318,7 @@ fn reject(mut stream: Whole) {
     stream.stop_sending(Code::H3_MESSAGE_ERROR);
 }
 
-/// What the one `Content-Length` says. Any other is refused with the head.
+/// Returns the value of the one `Content-Length`. Any other is refused with the head.
 fn declared_bytes(head: Option<&RequestHead<'_>>) -> Option<u64> {
     match head?.content_length() {
         Field::Once(digits) => length(digits).ok(),

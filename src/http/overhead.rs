@@ -1,4 +1,4 @@
-//! What a connection sends beside its requests: one bound for every flood of bytes that come to
+//! Overhead of a connection, its bytes beside requests: one bound for every flood that comes to
 //! nothing.
 //!
 //! HTTP/2 has a dozen ways to keep a server busy without asking anything: PING, SETTINGS,
@@ -6,8 +6,8 @@
 //! opened. HTTP/1 has empty lines. All of them are bytes that have arrived and do not become part
 //! of a request. A connection may have [`BURST_BYTES`] of these, and [`BYTES_PER_SECOND`] in the
 //! long run; then reading it fails, which ends it. Requests that a bucket refuses are overhead too,
-//! and so is what a client goes on sending of a body that was refused through its own fault: a
-//! device that never heeds its 429 is cut off in the end, on every protocol that calls this.
+//! and so is the rest of a body that was refused through its client's fault: a device that never
+//! heeds its 429 is cut off in the end, on every protocol that calls this.
 //!
 //! An honest client stays far below: it sends a few frames for each request, and is paid back for
 //! its heads and bodies.
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::fields::wire_bytes;
 
-/// Bytes that may come to nothing at once: more than what a connection may send before its bodies
-/// are read.
+/// Bytes that may come to nothing at once: more than a connection may send before its bodies are
+/// read.
 pub(crate) const BURST_BYTES: i64 = 2 * 1024 * 1024;
 
 /// Bytes that may come to nothing in each second of the long run.
@@ -45,7 +45,7 @@ impl Overhead {
         }
     }
 
-    /// Takes back what was counted: these bytes were part of a request.
+    /// Takes back counted bytes, which were part of a request.
     pub(crate) fn pay_back(&self, bytes: usize) {
         let left_bytes = self.left_bytes.get() + bytes as i64;
         self.left_bytes.set(left_bytes.min(BURST_BYTES));
@@ -66,8 +66,8 @@ impl Overhead {
         }
     }
 
-    /// Adds what time has earned, before these bytes came. The clock is read only here: an honest
-    /// connection rarely comes by.
+    /// Adds the bytes that time has earned, before these came. The clock is read only here: an
+    /// honest connection rarely comes by.
     #[cold]
     fn refill(&self, taken_bytes: i64) -> io::Result<()> {
         let before = self.left_bytes.get() + taken_bytes + self.earned_bytes();
@@ -85,7 +85,7 @@ impl Overhead {
         }
     }
 
-    /// What has been earned since the last time that this was asked.
+    /// Returns the bytes that were earned since the last call.
     fn earned_bytes(&self) -> i64 {
         let now = Instant::now();
         let passed = now.duration_since(self.since.replace(now));
@@ -93,14 +93,15 @@ impl Overhead {
     }
 }
 
-/// Whether the head of a request that was answered so has cost a token. What a bucket refuses has
-/// not: it is overhead of its connection.
+/// Whether the head of a request with this answer has cost a token. A bucket's refusal has not: it
+/// is overhead of its connection.
 #[inline]
 pub(crate) fn is_head_paid(status: StatusCode) -> bool {
     status != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The bytes that an h2 or h3 connection is paid back for a head, which could be read, or not.
+/// Returns the bytes that an h2 or h3 connection is paid back for a head, which could be read, or
+/// not.
 pub(crate) fn paid_head_bytes(head: &Parts, can_be_read: bool, status: StatusCode) -> usize {
     if can_be_read && is_head_paid(status) {
         wire_bytes(head)
@@ -109,8 +110,8 @@ pub(crate) fn paid_head_bytes(head: &Parts, can_be_read: bool, status: StatusCod
     }
 }
 
-/// Whether a device is let off what it goes on sending of a request that was answered so: it is not
-/// its fault that the gateway cannot take more. Otherwise it is overhead of its connection.
+/// Whether a device is let off the rest of a request with this answer: it is not its fault that the
+/// gateway cannot take more. Otherwise it is overhead of its connection.
 pub(crate) fn is_rest_paid(status: StatusCode) -> bool {
     status.is_server_error()
 }

@@ -1,4 +1,4 @@
-//! From a refusal to its answer: one table for all protocols.
+//! The answers to refusals: one table for all protocols.
 //!
 //! Problems are `application/problem+json` (RFC 9457). No answer carries anything that the client
 //! sent.
@@ -25,7 +25,7 @@ pub(crate) const CERTIFICATE_EXPIRES: HeaderName =
     HeaderName::from_static("forebay-certificate-expires");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What a client is told whose request was refused.
+/// The refusal of a request, as its client is told.
 pub(crate) struct Problem {
     pub status: StatusCode,
     /// Its name in problems, metrics and logs.
@@ -34,8 +34,8 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
 }
 
-/// The refusal that a request is answered by: where not all of its records are safe, that of the
-/// worst.
+/// Returns the refusal that a request is answered by: if not all of its records are safe, that of
+/// the worst.
 fn answering(refusal: &Refusal) -> &Refusal {
     match refusal {
         Refusal::Records(verdicts) => verdicts.worst(),
@@ -43,8 +43,8 @@ fn answering(refusal: &Refusal) -> &Refusal {
     }
 }
 
-/// `204 No Content`: the reading is safe. Tells when the device's certificate expires, where that
-/// is near.
+/// Returns `204 No Content`: the reading is safe. Tells when the device's certificate expires, if
+/// that is near.
 pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -54,14 +54,14 @@ pub(crate) fn accepted(expires: Option<HeaderValue>) -> Response<Bytes> {
     response
 }
 
-/// `100 Continue`, for a client that waits to be asked for its body.
+/// Returns `100 Continue`, for a client that waits to be asked for its body.
 pub(crate) fn go_on() -> Response<()> {
     let mut go_on = Response::new(());
     *go_on.status_mut() = StatusCode::CONTINUE;
     go_on
 }
 
-/// The answer to a request that was refused.
+/// Returns the answer to a request that was refused.
 #[cold]
 pub(crate) fn refused(refusal: &Refusal, problem: &Problem) -> Response<Bytes> {
     debug_assert!(problem.status.is_client_error() || problem.status.is_server_error());
@@ -88,7 +88,7 @@ pub(crate) fn refused(refusal: &Refusal, problem: &Problem) -> Response<Bytes> {
     response
 }
 
-/// The codings that are accepted, as `Accept-Encoding` has them.
+/// Returns the codings that are accepted, as `Accept-Encoding` has them.
 fn names(accepted: ContentEncodings) -> &'static str {
     match (accepted.gzip, accepted.zstd) {
         (true, true) => "gzip, zstd",
@@ -98,7 +98,7 @@ fn names(accepted: ContentEncodings) -> &'static str {
     }
 }
 
-/// The body of an answer. Where not all records of a request are safe, it tells of each.
+/// Returns the body of an answer. If not all records of a request are safe, it tells of each.
 fn body(problem: &Problem, refusal: &Refusal) -> Bytes {
     let mut members = problem.to_json();
     if let Refusal::Records(verdicts) = refusal {
@@ -107,7 +107,7 @@ fn body(problem: &Problem, refusal: &Refusal) -> Bytes {
     members.to_string().into()
 }
 
-/// What became of the records of a request.
+/// Returns the outcomes of a request's records.
 fn records(verdicts: &Verdicts) -> Value {
     let mut rejected = Vec::with_capacity(verdicts.rejected.len());
     for (index, refusal) in &verdicts.rejected {
@@ -134,7 +134,7 @@ pub(crate) fn ends_connection(refusal: &Refusal) -> bool {
     )
 }
 
-/// Whether what follows on an h1 connection can no longer be told from the rest of this request.
+/// Whether later bytes of an h1 connection can no longer be told from the rest of this request.
 pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
     use Refusal::*;
     matches!(
@@ -144,7 +144,7 @@ pub(crate) fn leaves_h1_unframed(refusal: &Refusal) -> bool {
 }
 
 impl Problem {
-    /// The body of the answer (RFC 9457).
+    /// Returns the body of the answer (RFC 9457).
     fn to_json(&self) -> Value {
         json!({
             "type": format!("urn:forebay:problem:{}", self.code),
@@ -156,7 +156,7 @@ impl Problem {
     }
 }
 
-/// The table of the wire contract.
+/// Returns the problem of a refusal, by the table of the wire contract.
 pub(crate) fn problem(refusal: &Refusal) -> Problem {
     use Refusal::*;
     let (status, code, title, detail): (_, _, _, Cow<'static, str>) = match answering(refusal) {

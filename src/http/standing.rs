@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::telemetry::audit::{Event, Peer};
 
 impl Connection {
-    /// Who is at its other end, for the audit log.
+    /// Returns the peer of the connection, for the audit log.
     pub(super) fn peer(&self) -> Peer<'_> {
         Peer {
             address: self.caller.address,
@@ -25,8 +25,8 @@ impl Connection {
     }
 }
 
-/// Judges a connection that may go on by what is in force now, writes down that it may not, and
-/// lets it know what its device is held to.
+/// Judges a connection by the revocation lists and the devices file in force, logs it if it may not
+/// go on, and updates the limits of its device.
 pub(super) fn review(connection: &Connection, service: &Service) -> Standing {
     let caller = &connection.caller;
     if caller.standing.get() != Standing::Good {
@@ -103,9 +103,9 @@ fn write_down(connection: &Connection, service: &Service, standing: Standing) {
 }
 
 impl Service {
-    /// Until when an h1 connection of a gateway that drains waits for one more request, which may
-    /// be on its way: closed now, it would take that along unanswered, and nothing like GOAWAY
-    /// could tell the client.
+    /// Returns the time until which an h1 connection of a gateway that drains waits for one more
+    /// request, which may be on its way: closed now, it would take that along unanswered, and
+    /// nothing like GOAWAY could tell the client.
     pub(super) fn lingers(&self, connection: &Connection) -> Option<Instant> {
         let until = connection.idle_since() + NEXT_REQUEST_GRACE;
         let may_go_on =

@@ -14,11 +14,11 @@ pub(crate) use decoded::read_decoded;
 
 /// A body, as a protocol gives it: piece by piece.
 pub(crate) trait Body {
-    /// Whether each piece is in memory of its own. Elsewhere a piece is a part of what was read
-    /// from the network, and keeps all of that.
+    /// Whether each piece is in memory of its own. Elsewhere a piece is a part of a read from the
+    /// network, and keeps all of that.
     const OWNS_PIECES: bool = false;
 
-    /// The next piece, `None` at the end. An error is a broken message or connection.
+    /// Polls for the next piece, `None` at the end. An error is a broken message or connection.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>>;
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Bounds {
     pub rate_min: u64,
 }
 
-/// What a body costs its device while it arrives.
+/// The costs of a body for its device while it arrives.
 pub(crate) trait Ledger {
     /// Pays for bytes that were not declared.
     fn charge(&mut self, bytes: usize) -> Result<(), Refusal>;
@@ -85,7 +85,7 @@ pub(crate) async fn read<B: Body>(
     reader.complete(joined.into())
 }
 
-/// The piece in memory that is not much larger.
+/// Returns the piece in memory that is not much larger.
 fn own<B: Body>(piece: Bytes) -> Bytes {
     if B::OWNS_PIECES || piece.len() >= PINNING_PIECE_BYTES_MIN {
         piece
@@ -96,7 +96,7 @@ fn own<B: Body>(piece: Bytes) -> Bytes {
 
 /// A body that is being read within its bounds.
 struct Reader<'l, L> {
-    /// When the body was first waited for.
+    /// Time at which the body was first waited for.
     started_at: Option<Instant>,
     received_bytes: usize,
     bounds: Bounds,
@@ -113,7 +113,8 @@ impl<'l, L: Ledger> Reader<'l, L> {
         }
     }
 
-    /// Adds a piece and lets go of it. The buffer doubles, up to what may come, and is held whole.
+    /// Adds a piece and lets go of it. The buffer doubles, up to the bytes that may come, and is
+    /// held whole.
     fn join(&mut self, joined: &mut Vec<u8>, piece: Bytes) -> Result<(), Refusal> {
         let bytes = joined.len() + piece.len();
         if bytes > joined.capacity() {
@@ -128,7 +129,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         Ok(())
     }
 
-    /// The next piece that is not empty.
+    /// Waits for the next piece that is not empty.
     async fn next<B: Body>(&mut self, body: &mut B) -> Result<Option<Bytes>, Refusal> {
         loop {
             let Some(piece) = self.wait(body).await? else {
@@ -158,7 +159,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         piece.map_err(|_| Refusal::BodyTimeout)
     }
 
-    /// When the body is too slow, by its time-out or by its least rate.
+    /// Returns the time at which the body is too slow, by its time-out or by its least rate.
     fn deadline(&mut self) -> Instant {
         let started_at = *self.started_at.get_or_insert_with(Instant::now);
         let seconds = (self.received_bytes as u64).checked_div(self.bounds.rate_min);
@@ -168,7 +169,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         started_at + allowance.min(self.bounds.timeout)
     }
 
-    /// Counts a piece against what was declared, or charges for it.
+    /// Counts a piece against the declared length, or charges for it.
     fn account(&mut self, piece_bytes: usize) -> Result<(), Refusal> {
         self.received_bytes += piece_bytes;
         match self.bounds.declared_bytes {
@@ -181,7 +182,7 @@ impl<'l, L: Ledger> Reader<'l, L> {
         }
     }
 
-    /// The body, if it is as long as declared.
+    /// Returns the body, if it is as long as declared.
     fn complete(&self, body: Bytes) -> Result<Bytes, Refusal> {
         self.check_length(body.len()).map(|()| body)
     }

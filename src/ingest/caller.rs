@@ -1,4 +1,4 @@
-//! Who sends: the device of a connection, its limits, and how it stands.
+//! The caller: the device of a connection, its limits, and its standing.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use crate::identity::{Credential, Device, IdentityError};
 use crate::limits::{AddressLimits, DeviceLimits, Limits, TableFull};
 use crate::record::{DeviceMemory, Timestamp};
 
-/// Who is at the other end of a connection; made once, borrowed by each of its requests.
+/// The other end of a connection; made once, borrowed by each of its requests.
 pub struct Caller {
     pub device: Result<KnownDevice, IdentityError>,
-    /// By which right it speaks for its device.
+    /// The right by which it speaks for its device.
     pub credential: Credential,
     pub standing: Cell<Standing>,
     /// The edition of the devices file by which it was judged.
     pub edition: Cell<u64>,
     pub content_types: ContentTypes,
-    /// Where the connection came from.
+    /// Address that the connection came from.
     pub address: IpAddr,
     pub address_limits: AddressLimits,
     /// The decoded bytes of the body that was accepted last, until they are counted.
@@ -33,7 +33,7 @@ pub struct Caller {
 pub enum Standing {
     #[default]
     Good,
-    /// A certificate of its chain has been revoked, or nobody vouches for it any more.
+    /// A certificate of its chain has been revoked, or no authority vouches for it any more.
     Revoked,
     /// The devices file does not name its certificate as it did.
     Unpinned,
@@ -53,8 +53,8 @@ pub struct KnownDevice {
 }
 
 impl KnownDevice {
-    /// Holds the device to what the devices file says, and to the environment where that is
-    /// silent.
+    /// Holds the device to its entry of the devices file, and to the environment for settings that
+    /// the entry does not have.
     pub(crate) fn hold_to(&self, settings: Settings, limits: &Limits) {
         if let Ok(own) = &self.limits {
             limits.hold_to(&self.device.id, own, &settings);
@@ -64,17 +64,17 @@ impl KnownDevice {
 }
 
 impl Caller {
-    /// When the device's certificate expires, if the device is to be told.
+    /// Returns the time at which the device's certificate expires, if the device is to be told.
     pub fn expiry_notice(&self, at: Timestamp) -> Option<&HeaderValue> {
         self.device.as_ref().ok()?.device.expiry_notice(at)
     }
 
-    /// The device's id, where the certificate names one.
+    /// Returns the device's id, if the certificate names one.
     pub fn id(&self) -> Option<&str> {
         Some(self.device.as_ref().ok()?.device.id.as_str())
     }
 
-    /// The device, as long as its certificate is valid, and its buckets.
+    /// Returns the device and its buckets, as long as its certificate is valid.
     pub(super) fn device(&self, at: Timestamp) -> Result<(&KnownDevice, &DeviceLimits), Refusal> {
         let known = match &self.device {
             Ok(known) => known,

@@ -1,12 +1,12 @@
-//! Bodies that come in a content coding, decoded as they arrive.
+//! Bodies in a content coding, decoded as they arrive.
 //!
-//! Ingest borrows a [`Decoder`] for one body, feeds it with what has come, and takes what is decoded
-//! step by step. A step reads [`INPUT_BYTES_MAX`] and writes [`OUTPUT_BYTES_MAX`] at most, whatever
-//! the body expands to, and [`Pace`] lets others go on between steps: no body holds its worker up.
-//! A worker keeps a few decoders for the next bodies ([`Decoders`]), those that are small.
+//! Ingest borrows a [`Decoder`] for one body, feeds it with the bytes that have come, and takes the
+//! decoded ones step by step. A step reads [`INPUT_BYTES_MAX`] and writes [`OUTPUT_BYTES_MAX`] at
+//! most, whatever the body expands to, and [`Pace`] lets others go on between steps: no body holds
+//! its worker up. A worker keeps a few decoders for the next bodies ([`Decoders`]), the small ones.
 //!
 //! Invariant: several gzip members or zstd frames one after the other are one body, and a body ends
-//! where one of them does. Failure: [`Damaged`], for whatever is not such a body.
+//! where one of them does. Failure: [`Damaged`], for anything that is not such a body.
 
 mod gzip;
 mod zstd;
@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 pub use gzip::Gzip;
 pub use zstd::Zstd;
 
-/// How a body is encoded.
+/// The coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Identity,
@@ -28,7 +28,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// The coding of this name (RFC 9110 section 8.4.1), if it is known.
+    /// Returns the coding of this name (RFC 9110 section 8.4.1), if it is known.
     pub(super) fn of(name: &[u8]) -> Option<Self> {
         const CODINGS: [(&[u8], Coding); 4] = [
             (b"identity", Coding::Identity),
@@ -58,16 +58,16 @@ const SPARES_MAX: usize = 4;
 /// A decoder with more memory is not kept: it has had a large window.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// The body is not what its coding says.
+/// The body is not in its coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body is damaged, ends early, or goes on after its end")]
 pub struct Damaged;
 
-/// What a step has come to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub written_bytes: usize,
-    /// The decoder has used up what it was fed with.
+    /// Whether the decoder has used up its input.
     pub is_hungry: bool,
 }
 
@@ -86,7 +86,7 @@ impl Decoder {
         Self::Zstd(Box::default())
     }
 
-    /// Gives the decoder what it reads next: at most [`INPUT_BYTES_MAX`], once it is hungry.
+    /// Gives the decoder its next input: at most [`INPUT_BYTES_MAX`], once it is hungry.
     pub fn feed(&mut self, input: Bytes) {
         debug_assert!(input.len() <= INPUT_BYTES_MAX, "a step is short");
         match self {
@@ -95,7 +95,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes as far as there is room, which there is, or until it is hungry.
+    /// Decodes until the room, which is not empty, is full, or until the decoder is hungry.
     pub fn step(&mut self, room: &mut [u8]) -> Result<Step, Damaged> {
         debug_assert!(!room.is_empty(), "a step without room comes to nothing");
         match self {
@@ -112,7 +112,7 @@ impl Decoder {
         }
     }
 
-    /// The memory that the decoder holds, its window included.
+    /// Returns the memory that the decoder holds, its window included.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Gzip(_) => gzip::BYTES,
@@ -129,7 +129,7 @@ pub(crate) struct Decoders {
 }
 
 impl Decoders {
-    /// A decoder for one body; `None` where the body is not encoded.
+    /// Lends a decoder for one body; `None` if the body is not encoded.
     pub(crate) fn lend(&self, coding: Coding) -> Option<Decoder> {
         let spare = |spares: &RefCell<Vec<Decoder>>| spares.borrow_mut().pop();
         match coding {
@@ -139,8 +139,8 @@ impl Decoders {
         }
     }
 
-    /// Keeps a decoder that has come to the end of its body. One that has not is dropped: nobody
-    /// knows where it stands.
+    /// Keeps a decoder that has come to the end of its body. Any other is dropped: its state is
+    /// unknown.
     pub(crate) fn give_back(&self, decoder: Decoder) {
         debug_assert!(decoder.is_at_end(), "it begins anew with the next body");
         let mut spares = match decoder {

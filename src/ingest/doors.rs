@@ -1,12 +1,12 @@
 //! Front doors: the same service behind the addresses of other platforms.
 //!
-//! Fleets that post to AWS IoT Core or Azure IoT Hub, and whoever speaks OTLP, ask for other paths
-//! and look for other answers. [`Door::manner`] is the one table of how they differ from the
-//! service's own paths, which are a door like any other; `http::reply` writes the answers that it
-//! names. [`Routes`](super::Routes) asks [`FrontDoors`] where a path leads, `head` asks a door
-//! [`what it reads`](Door::read) of a request beside what every request has. There is no second way
-//! for a record: checks, their order and their costs stand in [`Ingest`](super::Ingest) alone. A
-//! door that is shut has no paths.
+//! Fleets that post to AWS IoT Core or Azure IoT Hub, and clients of OTLP, ask for other paths and
+//! look for other answers. [`Door::manner`] is the one table of how they differ from the service's
+//! own paths, which are a door like any other; `http::reply` writes the answers that it names.
+//! [`Routes`](super::Routes) asks [`FrontDoors`] for the target of a path, `head` asks a door for
+//! [its own fields](Door::read) of a request. There is no second way for a record: checks, their
+//! order and their costs stand in [`Ingest`](super::Ingest) alone. A door that is shut has no
+//! paths.
 
 mod iot_core;
 mod iot_hub;
@@ -33,7 +33,7 @@ pub(crate) enum Door {
     Otlp(Signal),
 }
 
-/// How the requests of a door differ from those of the others.
+/// The ways in which a door's requests differ from those of the others.
 #[derive(Debug)]
 pub(crate) struct Manner {
     /// Bytes of the largest body, where the door has a bound of its own that is lower.
@@ -44,7 +44,7 @@ pub(crate) struct Manner {
     pub refuses_with: Complaint,
 }
 
-/// What a request is answered whose record is safe.
+/// The answer to a request whose record is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acceptance {
     /// 204.
@@ -55,7 +55,7 @@ pub(crate) enum Acceptance {
     EmptyMessage,
 }
 
-/// What a request is answered that is refused.
+/// The answer to a refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Complaint {
     /// A problem (RFC 9457).
@@ -93,7 +93,7 @@ const HEADERS_BYTES_FREE: usize = 2048;
 
 const _: () = assert!(HEADERS_BYTES_FREE < HEADERS_BYTES_MAX);
 
-/// What a door reads of a request beside what every request has.
+/// The fields of a request that its door alone has.
 #[derive(Debug, Default)]
 pub(crate) struct Extras<'a> {
     /// The record's name, where the door has a field for it.
@@ -118,7 +118,8 @@ impl Door {
         bytes_max.min(self.manner().body_bytes_max)
     }
 
-    /// Reads what the door alone has of a request, and adds what goes on as headers of its record.
+    /// Reads the fields that the door alone has, and adds those that go on as headers of the
+    /// record.
     pub(crate) fn read<'a>(
         self,
         head: &RequestHead<'a>,
@@ -159,7 +160,7 @@ impl FrontDoors {
         }
     }
 
-    /// The door that a path belongs to.
+    /// Returns the door that a path belongs to.
     pub(crate) fn of_path(&self, path: &str) -> Door {
         if !self.topics.is_empty() && path.starts_with(iot_core::PATH) {
             return Door::IotCore;
@@ -171,7 +172,7 @@ impl FrontDoors {
         signal.map_or(Door::Own, Door::Otlp)
     }
 
-    /// The door that a path leads through; a signal without a stream leads nowhere.
+    /// Returns the door that a path leads through; a signal without a stream leads nowhere.
     pub(crate) fn find(&self, path: &str) -> Result<Door, Refusal> {
         match self.of_path(path) {
             Door::Own => Err(Refusal::NotFound),
@@ -180,7 +181,7 @@ impl FrontDoors {
         }
     }
 
-    /// The stream behind a door, and the headers that say where it was asked for.
+    /// Returns the stream behind a door, and the headers that say where it was asked for.
     pub(crate) fn lead(
         &self,
         door: Door,
@@ -214,7 +215,7 @@ fn routes(topics: &[TopicRoute], streams: &[StreamConfig]) -> Vec<(Filter, Strea
     routes
 }
 
-/// The stream of each signal, in the order of [`Signal`].
+/// Returns the stream of each signal, in the order of [`Signal`].
 fn signals(named: &OtlpStreams, streams: &[StreamConfig]) -> [Option<StreamIndex>; Signal::COUNT] {
     let named = [&named.logs, &named.metrics, &named.traces];
     named.map(|name| Some(index_of(name.as_ref()?, streams)))
@@ -226,7 +227,7 @@ fn index_of(name: &str, streams: &[StreamConfig]) -> StreamIndex {
     StreamIndex(u16::try_from(place).expect("streams are few"))
 }
 
-/// The value of a parameter of a query, as it was sent: the first of several.
+/// Returns the value of a parameter of a query, as it was sent: the first of several.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut parameters = query.split('&');
     parameters.find_map(|parameter| match parameter.split_once('=') {

@@ -1,8 +1,8 @@
-//! How a body becomes records: as one of them, or cut into many, by its content type.
+//! The form of a body, by its content type: one record, or many that are cut from it.
 
 use super::{Field, Refusal};
 
-/// What a body is.
+/// The form of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One record, of any type.
@@ -24,7 +24,7 @@ const FORMS: [(&[u8], Form); 4] = [
 ];
 
 impl Form {
-    /// The form of a body of many records of this type. Parameters make no difference.
+    /// Returns the form of a body of many records of this type. Parameters make no difference.
     pub(super) fn of_many(content_type: Field<'_>) -> Result<Self, Refusal> {
         let Field::Once(value) = content_type else {
             return Err(Refusal::UnsupportedMediaType);

@@ -1,5 +1,5 @@
-//! What a request's head says: whom it asks, for which stream, how long its body is, what it calls
-//! itself.
+//! The head of a request: its authority, its stream, the length of its body, and the names that it
+//! has given.
 
 mod host;
 mod values;
@@ -38,7 +38,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// How a Host field counts beside the authority that the target may name too.
+/// The standing of a Host field beside the authority that the target may name too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum HostRule {
     /// HTTP/1.0 knows requests without one.
@@ -70,11 +70,11 @@ pub struct RequestHead<'a> {
     idempotency_key: Field<'a>,
     record_type: Field<'a>,
     traceparent: Field<'a>,
-    /// What only front doors read. Boxed: a head is moved, and few have any.
+    /// The parts that only front doors read. Boxed: a head is moved, and few have any.
     further: Option<Box<Further<'a>>>,
 }
 
-/// What only front doors read of a head.
+/// The parts of a head that only front doors read.
 #[derive(Clone, Debug, Default)]
 struct Further<'a> {
     query: &'a str,
@@ -93,8 +93,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Keeps the header field if it is one that the gateway reads. Names are compared without
-    /// regard to case.
+    /// Keeps the header field if the gateway reads it. Names are compared without regard to case.
     pub fn note(&mut self, name: &'a str, value: &'a [u8]) {
         let (known, field) = match name.len() {
             4 => ("host", &mut self.host),
@@ -121,7 +120,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Keeps what follows the path's `?`.
+    /// Keeps the query, without the path's `?`.
     #[inline]
     pub(crate) fn note_query(&mut self, query: &'a str) {
         if !query.is_empty() {
@@ -129,7 +128,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// What follows the path's `?`; empty where nothing does.
+    /// Returns the query, without the path's `?`; empty if there is none.
     pub(super) fn query(&self) -> &'a str {
         let further = self.further.as_ref();
         further.map_or("", |further| further.query)
@@ -141,7 +140,7 @@ impl<'a> RequestHead<'a> {
         further.map_or(&[], |further| &further.properties)
     }
 
-    /// The trace that the request belongs to.
+    /// Returns the trace that the request belongs to.
     pub(crate) fn trace(&self) -> Option<TraceParent> {
         trace(self.traceparent)
     }
@@ -150,7 +149,7 @@ impl<'a> RequestHead<'a> {
         self.content_length
     }
 
-    /// The one authority that the request names.
+    /// Returns the one authority that the request names.
     pub(super) fn authority(&self) -> Result<&'a str, Refusal> {
         match (self.authority, self.host()?) {
             (None, None) => Err(BAD_HOST),
@@ -166,7 +165,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The Host field, where there is one.
+    /// Returns the Host field, if there is one.
     #[inline]
     fn host(&self) -> Result<Option<&'a str>, Refusal> {
         match self.host {
@@ -180,17 +179,17 @@ impl<'a> RequestHead<'a> {
 
 const BAD_HOST: Refusal = Refusal::Malformed("the Host header is missing, repeated or not a host");
 
-/// The rest of the head, which says how the body is to be read and what becomes of it.
+/// The rest of the head: the form of the body, and the facts that go on with its records.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The length that `Content-Length` declares.
     pub declared_bytes: Option<usize>,
     pub coding: Coding,
     pub form: Form,
-    /// That of each record.
+    /// Content type of each record.
     pub content_type: Option<Arc<str>>,
     pub idempotency_key: Option<RecordId>,
-    /// What goes on with each record beside.
+    /// Further headers of each record.
     pub headers: Headers,
     /// Bytes of the largest body, decoded.
     pub bytes_max: usize,
@@ -208,8 +207,8 @@ pub(crate) struct Rules {
     json: Arc<str>,
 }
 
-/// A body that is encoded may be so much longer than one that is decoded: what does not shrink
-/// grows by a head and a checksum.
+/// Bytes by which an encoded body may exceed the bound of a decoded one: incompressible data grows
+/// by a head and a checksum.
 const ENCODING_OVERHEAD_BYTES: usize = 1024;
 
 /// The longest `Idempotency-Key`, in characters.
@@ -244,7 +243,7 @@ impl Rules {
         }
     }
 
-    /// The coding of the body, if it is one that is taken.
+    /// Returns the coding of the body, if it is an accepted one.
     fn coding(&self, encoding: Field<'_>) -> Result<Coding, Refusal> {
         let coding = match encoding {
             Field::Absent => return Ok(Coding::Identity),
@@ -261,7 +260,7 @@ impl Rules {
             .ok_or(Refusal::UnsupportedEncoding(self.encodings))
     }
 
-    /// The content type of each record.
+    /// Returns the content type of each record.
     fn content_type(
         &self,
         head: &RequestHead<'_>,
@@ -289,7 +288,7 @@ pub(crate) fn encoded_bytes_max(coding: Coding, bytes_max: usize) -> usize {
 }
 
 impl Head {
-    /// Reads encoding, the type of many records, what the door asks for, idempotency key and length,
+    /// Reads encoding, the type of many records, the door's own fields, idempotency key and length,
     /// in this order.
     pub(crate) fn parse(
         head: &RequestHead<'_>,
@@ -333,7 +332,7 @@ fn check_length(declared_bytes: Option<usize>, bytes_max: usize) -> Result<(), R
     }
 }
 
-/// Bytes of a head that are part of what every record is reckoned to cost.
+/// Bytes of a head that every record is reckoned to cost.
 const RECKONED_BYTES: usize = 512;
 
 impl Head {
@@ -342,8 +341,8 @@ impl Head {
         self.form == Form::One && self.coding == Coding::Identity
     }
 
-    /// Bytes that are kept of the head while the record waits, beyond what every record is reckoned
-    /// to cost.
+    /// Returns the bytes that are kept of the head while the record waits, beyond those that every
+    /// record is reckoned to cost.
     pub(crate) fn bytes_beyond_overhead(&self) -> usize {
         let content_type_bytes = self.content_type.as_ref().map_or(0, |text| text.len());
         let beside_bytes = content_type_bytes + self.headers.held_bytes() + self.kept_bytes;

@@ -1,7 +1,7 @@
 //! Many records in one request: cut where they lie, taken in together, answered one by one.
 //!
-//! The body is one buffer, and each record is a part of it. What the buffer holds of the memory
-//! budget goes back when the last of its records is dropped; what a record costs beside goes with
+//! The body is one buffer, and each record is a part of it. The buffer's bytes of the memory budget
+//! go back when the last of its records is dropped; the bytes that a record costs beside go with
 //! the record. Records enter their lane in their order and at once, and one wake answers them all.
 
 pub(crate) mod cut;
@@ -32,15 +32,15 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// The records of a request that go on, and those that do not, by their indices.
+/// The records of a request that go on, and those that are refused, by their indices.
 struct Judged {
     records: Vec<Record>,
     refused: Vec<(usize, Refusal)>,
 }
 
 impl Ingest {
-    /// Takes in what is not one record as it comes: a body that is encoded, or of many records. Gives
-    /// the decoded bytes of the body, of which every record is safe.
+    /// Takes in a body that is encoded, or of many records. Returns the number of its decoded
+    /// bytes, of which every record is safe.
     pub(super) async fn take_apart(
         &self,
         sender: Sender<'_>,
@@ -92,7 +92,7 @@ impl Ingest {
         usize::try_from(burst).map_or(self.records_max, |burst| self.records_max.min(burst))
     }
 
-    /// Judges each record. The permit holds the body, and what the records cost beside.
+    /// Judges each record. The permit holds the body, and the bytes that the records cost beside.
     fn judge_all(
         &self,
         sender: &Sender<'_>,
@@ -124,7 +124,7 @@ fn bytes_max(head: &Head, limits: &DeviceLimits) -> usize {
     usize::try_from(burst).map_or(head.bytes_max, |burst| head.bytes_max.min(burst))
 }
 
-/// What became of each of `count` records.
+/// Returns the verdicts on `count` records.
 fn verdicts(count: usize, outcomes: Vec<Outcome>, refused: Vec<(usize, Refusal)>) -> Verdicts {
     let mut outcomes = outcomes.into_iter();
     let mut refused = refused.into_iter().peekable();
@@ -139,7 +139,7 @@ fn verdicts(count: usize, outcomes: Vec<Outcome>, refused: Vec<(usize, Refusal)>
     verdicts
 }
 
-/// The refusal of the record at `index`, where it did not go on.
+/// Returns the refusal of the record at `index`, if it did not go on.
 fn refusal_of(
     index: usize,
     refused: &mut Peekable<impl Iterator<Item = (usize, Refusal)>>,

@@ -1,4 +1,4 @@
-//! Why a reading was not taken. `http::reply` turns each into its answer, in one table.
+//! The reason why a reading was not taken. `http::reply` turns each into its answer, in one table.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub enum Refusal {
     UnsupportedEncoding(ContentEncodings),
     /// The body is damaged, ends early, or goes on after its end.
     MalformedEncoding,
-    /// Nobody knows how to cut a body of this type into records, or its door takes no such type.
+    /// A body of this type cannot be cut into records, or its door takes no such type.
     UnsupportedMediaType,
     /// The body cannot be cut to its end.
     MalformedRecords,
@@ -47,7 +47,7 @@ pub enum Refusal {
     Misdirected,
     /// The stream takes JSON only.
     NotJson,
-    /// Where in the stream's schema the keyword is that the record does not satisfy.
+    /// Place of the keyword in the stream's schema that the record does not satisfy.
     SchemaViolation(Arc<str>),
     /// The record, or the path that it was posted to, says that it is another device's.
     DeviceMismatch,
@@ -61,12 +61,12 @@ pub enum Refusal {
     SinkRefused(Reason),
     /// The stream did not take the record, and does not have it.
     SinkUnavailable,
-    /// Nobody knows whether the stream has the record.
+    /// Whether the stream has the record is unknown.
     AckTimeout,
 }
 
 impl Refusal {
-    /// The bucket that was empty, where one was.
+    /// Returns the bucket that was empty, if one was.
     pub(crate) fn limit(&self) -> Option<Scope> {
         match self {
             Self::RateLimited(refused) => Some(refused.scope),

@@ -1,4 +1,4 @@
-//! Which names, paths and streams there are, and who may write them.
+//! Routes: the gateway's names, its paths and streams, and the devices that may write them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const DEFAULT_STREAM_PATH: &str = "/v1/telemetry";
 const STREAMS_PATH: &str = "/v1/streams/";
 const RECORDS_PATH: &str = "/records";
 
-/// Where a path leads to.
+/// The target of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub stream: StreamIndex,
@@ -24,12 +24,12 @@ pub struct Target {
     pub is_records: bool,
     /// The door that the path belongs to.
     pub(crate) door: Door,
-    /// What the path has that goes on with the record.
+    /// Headers that go on with the record, from the path.
     pub(crate) headers: Headers,
 }
 
 impl Target {
-    /// A stream that the path names itself.
+    /// Returns a stream that the path itself names.
     fn own(stream: StreamIndex, is_records: bool) -> Self {
         Self {
             stream,
@@ -40,9 +40,9 @@ impl Target {
     }
 }
 
-/// What a path says, before it is known whether there is what it leads to.
+/// The way that a path names, before it is known whether its target is there.
 enum Way {
-    /// No stream where there is none of that name.
+    /// `None` if there is no stream of that name.
     Own(Option<StreamIndex>, bool),
     Through(Door),
 }
@@ -54,12 +54,12 @@ pub struct Authorities {
     any: bool,
     /// Few: they are looked through.
     exact: Vec<String>,
-    /// What follows `*` in a wildcard: `.example.com`.
+    /// Suffixes of the wildcards, without the `*`: `.example.com`.
     suffixes: Vec<String>,
 }
 
 impl Authorities {
-    /// DNS names, wildcards (`*.example.com`) and IP addresses; `*` allows every name.
+    /// Takes DNS names, wildcards (`*.example.com`) and IP addresses; `*` allows every name.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut authorities = Self::default();
         for name in names {
@@ -92,7 +92,8 @@ impl Authorities {
     }
 }
 
-/// A host without the brackets of an IPv6 address, and without the dot that ends a full name.
+/// Returns a host without the brackets of an IPv6 address, and without the dot that ends a full
+/// name.
 fn bare(host: &str) -> &str {
     let bracketed = host.strip_prefix('[');
     let address = bracketed.and_then(|host| host.strip_suffix(']'));
@@ -100,7 +101,7 @@ fn bare(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// A host in lower case; an IP address in its canonical form.
+/// Returns a host in lower case; an IP address in its canonical form.
 fn normal_host(host: &str) -> String {
     host.parse::<IpAddr>()
         .map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string())
@@ -111,7 +112,7 @@ fn is_one_label_under(host: &str, suffix: &str) -> bool {
         .is_some_and(|label| !label.is_empty() && !label.contains('.'))
 }
 
-/// The devices that may write the stream.
+/// Returns the devices that may write the stream.
 fn globs(access: &[StreamAccess], stream: &str) -> Vec<WildMatch> {
     let mut globs = Vec::new();
     for entry in access.iter().filter(|entry| entry.stream == stream) {
@@ -131,12 +132,12 @@ struct Route {
     name: String,
     /// The devices that may write it; `None` is every device.
     devices: Option<Vec<WildMatch>>,
-    /// No device may, whatever else says so.
+    /// Whether it is closed to every device, whatever else says so.
     is_closed: bool,
 }
 
 impl Routes {
-    /// Once `access` names any stream, a stream that it does not name is open to nobody.
+    /// Once `access` names any stream, a stream that it does not name is closed to every device.
     pub fn new(
         authorities: Authorities,
         streams: &[StreamConfig],
@@ -168,7 +169,7 @@ impl Routes {
         self
     }
 
-    /// The door that a path belongs to.
+    /// Returns the door that a path belongs to.
     #[inline]
     pub(crate) fn door_of(&self, path: &str) -> Door {
         self.doors.of_path(path)
@@ -179,8 +180,8 @@ impl Routes {
         self.authorities.store(Arc::new(authorities));
     }
 
-    /// The stream that the request is for: authority, path, method and access, in this order.
-    /// `own_streams` are those that the device may write, where it has streams of its own.
+    /// Finds the stream that the request is for: authority, path, method and access, in this order.
+    /// `own_streams` are those that the device may write, if it has streams of its own.
     pub fn resolve(
         &self,
         head: &RequestHead<'_>,
@@ -207,7 +208,7 @@ impl Routes {
         }
     }
 
-    /// Where a path leads to through a front door.
+    /// Returns the target of a path through a front door.
     fn through(&self, door: Door, path: &str, device: &DeviceId) -> Result<Target, Refusal> {
         let (stream, headers) = self.doors.lead(door, path, device)?;
         Ok(Target {
@@ -217,7 +218,7 @@ impl Routes {
         })
     }
 
-    /// The way that a path leads: to a stream by its name, or through a front door.
+    /// Finds the way that a path leads: to a stream by its name, or through a front door.
     #[inline]
     fn find(&self, path: &str) -> Result<Way, Refusal> {
         match self.find_own(path) {

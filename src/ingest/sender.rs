@@ -1,4 +1,4 @@
-//! Where records come from, and how they are made.
+//! The sender of records, and how they are made of its requests.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::identity::Device;
 use crate::record::{Headers, Permit, Record, RecordId, SCHEMA_VIOLATION, StreamIndex, Timestamp};
 use crate::rules::Verdict;
 
-/// Where records come from, and what is said of all records of their request.
+/// The sender of a request's records, and the facts that all of them share.
 pub(super) struct Sender<'c> {
     pub device: &'c Device,
     pub stream: StreamIndex,
@@ -15,20 +15,20 @@ pub(super) struct Sender<'c> {
     pub received_at: Timestamp,
 }
 
-/// What of a record its stream's rules may change.
+/// The parts of a record that its stream's rules may change.
 pub(super) struct Content {
     pub payload: Bytes,
     pub headers: Headers,
 }
 
 impl Content {
-    /// As it was sent.
+    /// Returns the content as it was sent.
     pub(super) fn of(payload: Bytes) -> Self {
         let headers = Headers::default();
         Self { payload, headers }
     }
 
-    /// As the rules let it go on.
+    /// Returns the content as the rules let it go on.
     pub(super) fn judged(verdict: Verdict) -> Self {
         let mut content = Self::of(verdict.payload);
         if let Some(place) = &verdict.violation {
@@ -39,7 +39,7 @@ impl Content {
 }
 
 impl Sender<'_> {
-    /// The one record of the request.
+    /// Makes the one record of the request.
     #[inline]
     pub(super) fn into_record(self, content: Content, permit: Permit) -> Record {
         let headers = self.head.headers.joined(&content.headers);
@@ -57,7 +57,7 @@ impl Sender<'_> {
         }
     }
 
-    /// One of the request's many records.
+    /// Makes one of the request's many records.
     pub(super) fn record(&self, index: usize, content: Content, permit: Permit) -> Record {
         let id = match &self.head.idempotency_key {
             Some(key) => key.of_part(index),

@@ -1,4 +1,4 @@
-//! Records that travel together, and those who wait for them.
+//! Records that travel together, and the requests that wait for them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::handover;
 #[derive(Debug)]
 pub struct Batch {
     pub stream: StreamIndex,
-    /// When the first of its records came in.
+    /// Arrival of the first of its records.
     pub opened_at: Instant,
     records: Vec<Record>,
     receipt: Receipt,
@@ -45,7 +45,7 @@ impl Batch {
         &self.records
     }
 
-    /// Whether nobody waits: the records have been answered already.
+    /// Whether the records have been answered already.
     pub fn is_answered(&self) -> bool {
         let mut acks = self.receipt.acks.iter();
         acks.all(|ack| *ack == AckSlot::NONE)
@@ -56,7 +56,7 @@ impl Batch {
         self.receipt.settle(self.records, outcomes);
     }
 
-    /// Takes the batch apart, for whoever answers before it has delivered the records.
+    /// Takes the batch apart, for a delivery that answers before the records are safe.
     pub(crate) fn into_parts(self) -> (Vec<Record>, Receipt) {
         (self.records, self.receipt)
     }
@@ -67,7 +67,7 @@ impl Batch {
 pub(crate) struct Receipt {
     stream: StreamIndex,
     acks: Vec<AckSlot>,
-    /// How many records the batch has in its lane; `None` once the lane knows that it has gone.
+    /// Number of the batch's records in its lane; `None` once the lane knows that it has gone.
     lane_records: Option<usize>,
     /// Shared with the part that was sent home last, until the worker has taken that in.
     part: Option<Arc<()>>,
@@ -113,7 +113,8 @@ impl Receipt {
         self.send_home(acks, Vec::new(), Outcomes::DELIVERED);
     }
 
-    /// Tells the worker what became of the records, and gives it those that nobody else needs.
+    /// Tells the worker the outcomes of the records, and gives it those that delivery has no need
+    /// of.
     pub(crate) fn settle(mut self, records: Vec<Record>, outcomes: Outcomes) {
         let acks = std::mem::take(&mut self.acks);
         self.send_home(acks, records, outcomes);
@@ -142,14 +143,14 @@ impl Drop for Receipt {
     }
 }
 
-/// Records that came back, with what became of them: a batch, or a part of one.
+/// Records that came back, with their outcomes: a batch, or a part of one.
 #[derive(Debug)]
 pub struct Settled {
     pub stream: StreamIndex,
     /// The ack slot of each record, in their order.
     pub acks: Vec<AckSlot>,
     pub outcomes: Outcomes,
-    /// How many records the lane has in flight no more: all of the batch, with the first part of it
+    /// Number of records that the lane has in flight no more: all of the batch, with its first part
     /// that comes.
     pub lane_records: Option<usize>,
     /// Tells delivery, once it is dropped, that the next part of the batch may come.

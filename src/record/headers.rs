@@ -1,4 +1,4 @@
-//! What goes downstream with a record beside its content type and its id.
+//! The further headers of a record, beside its content type and its id.
 
 /// Names and values of all headers of a record, at most.
 pub(crate) const HEADERS_BYTES_MAX: usize = 32 << 10;
@@ -47,7 +47,7 @@ impl Headers {
         list.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Counts bytes of memory: names and values, and what points to them.
+    /// Counts bytes of memory: names and values, and the pointers to them.
     #[inline]
     pub(crate) fn held_bytes(&self) -> usize {
         self.bytes() + self.len() * size_of::<(Box<str>, Box<str>)>()

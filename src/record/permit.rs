@@ -39,7 +39,7 @@ pub(crate) struct Reserved {
 }
 
 impl Permit {
-    /// A permit that holds nothing yet, and will hold what it does for no device.
+    /// Returns a permit that holds nothing yet, and will hold bytes for no device.
     pub(crate) fn of_nobody(reserved_bytes: &'static AtomicUsize) -> Self {
         Self {
             reserved_bytes,
@@ -48,7 +48,7 @@ impl Permit {
         }
     }
 
-    /// A permit that holds nothing yet, and will hold what it does for the device.
+    /// Returns a permit that holds nothing yet, and will hold bytes for the device.
     pub fn of_device(reserved_bytes: &'static AtomicUsize, device: DeviceMemory) -> Self {
         Self {
             reserved_bytes,
@@ -61,8 +61,8 @@ impl Permit {
         self.bytes
     }
 
-    /// Reserves `bytes` more without asking whether they are there: the caller judges by what is
-    /// reserved then, and gives them back where it is too much.
+    /// Reserves `bytes` more without asking whether they are there: the caller judges by the sum
+    /// that is reserved then, and gives them back if it is too much.
     pub(crate) fn add(&mut self, bytes: usize) -> Reserved {
         self.bytes += bytes;
         let in_all = self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Permit {
         }
     }
 
-    /// What is reserved now.
+    /// Returns the bytes that are reserved now.
     pub(crate) fn reserved(&self) -> Reserved {
         Reserved {
             in_all: self.reserved_bytes.load(Ordering::Relaxed),
@@ -88,7 +88,7 @@ impl Permit {
         }
     }
 
-    /// Parts with `bytes` of what it holds, for a permit of their own.
+    /// Splits off `bytes` of those that it holds, for a permit of their own.
     pub(crate) fn split_off(&mut self, bytes: usize) -> Self {
         debug_assert!(bytes <= self.bytes, "it holds what it parts with");
         self.bytes -= bytes;

@@ -1,7 +1,6 @@
-//! Why a client's error happened: the errors behind it, the first cause last.
+//! The causes of a client's error: the errors behind it, the first cause last.
 //!
-//! An HTTP client's own words say mostly that there was no answer; what stands at the end of the
-//! chain says why.
+//! An HTTP client's own words say mostly that there was no answer; the end of the chain says why.
 
 use std::error::Error;
 
@@ -12,7 +11,7 @@ pub(super) fn causes<'a>(
     std::iter::successors(Some(error), |&cause| cause.source())
 }
 
-/// Says what the first cause says, which is most.
+/// Returns the text of the first cause, which says most.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let first = causes(error).last();
     first.expect("an error is behind itself").to_string()

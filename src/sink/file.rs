@@ -54,11 +54,11 @@ const LINE_BYTES_EXTRA: usize = 256;
 
 /// Hands batches to the writer thread, which ends when this handle is dropped.
 pub struct FileSink {
-    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The
-    /// channel alone does not, a sender that finds room again may overtake one that has been woken
-    /// for it.
+    /// The lock is fair, and the only one: it keeps the batches in the order of the calls. The
+    /// channel alone does not, as a sender that finds room again may overtake a sender that has
+    /// been woken for it.
     jobs: Mutex<mpsc::Sender<Job>>,
-    /// One for each stream, with its index.
+    /// Number of folders, one for each stream.
     folders: usize,
     proofs: Arc<Proofs>,
     prober: Prober,
@@ -67,8 +67,8 @@ pub struct FileSink {
 
 impl FileSink {
     /// Takes the folder, mends torn tails and starts the threads. A folder that another gateway
-    /// uses, or that this one may not write, is `Misconfigured`; one that is away is tried again
-    /// later.
+    /// uses, or that this one may not write, is `Misconfigured`; a folder that is away is tried
+    /// again later.
     pub fn open(config: &FileConfig, options: SinkOptions) -> Result<Self, SinkError> {
         let mut names = Vec::with_capacity(options.streams.len());
         for stream in &options.streams {
@@ -93,8 +93,8 @@ impl FileSink {
         })
     }
 
-    /// Whether every folder can be written, as far as the last few seconds tell; where they do not,
-    /// a small file is written and removed again.
+    /// Checks that every folder can be written: the syncs of the last few seconds prove it, else a
+    /// small file is written and removed again.
     pub async fn verify(&self) -> Result<(), SinkError> {
         let slow =
             |_| SinkError::Away(format!("the disk did not answer within {VERIFY_TIMEOUT:?}"));
@@ -122,7 +122,7 @@ impl FileSink {
         Outcomes::All(self.append(stream.get(), render(records)).await)
     }
 
-    /// Hands the lines over and waits for what became of them.
+    /// Hands the lines over and waits for their outcome.
     async fn append(&self, folder: usize, lines: Vec<u8>) -> Outcome {
         debug_assert_eq!(lines.last(), Some(&b'\n'), "only whole lines are appended");
         let deadline = Instant::now() + self.ack_timeout;
@@ -168,7 +168,7 @@ fn no_thread(error: io::Error) -> SinkError {
     SinkError::Misconfigured(format!("no thread for the file sink: {error}"))
 }
 
-/// Says what a failure means: a disk that refuses for good has to be looked at, any other may pass.
+/// Says what a failure means: a disk that refuses for good needs an operator, any other may pass.
 fn refused(dir: &Path, error: &io::Error) -> SinkError {
     use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
     let dir = dir.display();

@@ -1,14 +1,15 @@
 //! Kafka by librdkafka: acks from all in-sync replicas, idempotent, one order per device.
 //!
-//! Value = body, key = device id (null for an event of no device), timestamp = time of receipt, headers `content-type` (when sent),
-//! `record-id`, and further ones of the record. Keys are partitioned by murmur2, as Java's producers do. `deliver` produces a
-//! batch from delivery's thread; librdkafka's reports wake a task there that counts them down, and
-//! the last one of a batch wakes its delivery. librdkafka retries by itself, in order, until
-//! `message.timeout.ms`; then it says whether the topic may have the record.
+//! Value = body, key = device id (null for an event of no device), timestamp = time of receipt,
+//! headers `content-type` (when sent), `record-id`, and further ones of the record. Keys are
+//! partitioned by murmur2, as Java's producers do. `deliver` produces a batch from delivery's
+//! thread; librdkafka's reports wake a task there that counts them down, and the last one of a
+//! batch wakes its delivery. librdkafka retries by itself, in order, until `message.timeout.ms`;
+//! then it says whether the topic may have the record.
 //!
-//! Bounds: librdkafka's own queue holds what the memory budget admits. One bad record costs only
-//! itself: brokers refuse what librdkafka put into one request together, for one record or for its
-//! size, so whatever is refused is produced again, each record in a request of its own, by a second
+//! Bounds: librdkafka's own queue holds as much as the memory budget admits. One bad record costs
+//! only itself: for one record, or for its size, brokers refuse all that librdkafka put into one
+//! request, so refused records are produced again, each in a request of its own, by a second
 //! producer that is made when it is first needed.
 
 mod client;
@@ -54,8 +55,8 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// A wrong property is `Misconfigured`; the brokers need not be there. `on_password` is called
-    /// when a password file has changed, with whether it is of use.
+    /// Builds the producer. A wrong property is `Misconfigured`; the brokers need not be there.
+    /// `on_password` is called when a password file has changed, with whether it is of use.
     pub fn open(
         config: &KafkaConfig,
         options: SinkOptions,
@@ -91,8 +92,8 @@ impl KafkaSink {
         })
     }
 
-    /// Builds what can be built without the brokers, and with a file's password only if files are to
-    /// be read. A wrong property, and a file that cannot be read, is `Misconfigured`.
+    /// Builds all that can be built without the brokers, and with a file's password only if files
+    /// are to be read. A wrong property, and a file that cannot be read, is `Misconfigured`.
     pub fn check(
         config: &KafkaConfig,
         options: &SinkOptions,
@@ -117,7 +118,7 @@ impl KafkaSink {
         self.deliver_with(stream, records, &nobody).await
     }
 
-    /// As [`deliver`](Self::deliver); `progress` tells of the reports that have come.
+    /// Delivers as [`deliver`](Self::deliver) does; `progress` tells of the reports that have come.
     pub(crate) async fn deliver_with(
         &self,
         stream: StreamIndex,
@@ -178,8 +179,8 @@ impl KafkaSink {
         progress: &Progress,
     ) -> Outcomes {
         let Some(batch) = self.in_flight.begin(records.len()) else {
-            // Reports, which make room, are counted on this thread: whoever asks again at once is
-            // not to keep them out.
+            // Reports, which make room, are counted on this thread: a caller that tries again at
+            // once must not keep them out.
             yield_now().await;
             return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
         };
@@ -196,7 +197,7 @@ impl KafkaSink {
     }
 }
 
-/// The topics' names, for librdkafka.
+/// Returns the topics' names, for librdkafka.
 fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
     let names: Result<_, _> = topics
         .iter()
@@ -244,9 +245,9 @@ enum InTopic {
     Perhaps,
 }
 
-/// What a failure means for its record. Refused for good is what the record itself is at fault for;
-/// a topic that is gone or closed to us may be there again later, and the record is not to be lost
-/// over it.
+/// Returns the outcome that a failure means for its record. Refused for good is only a record that
+/// is at fault itself; a topic that is gone or closed to us may be there again later, and the
+/// record must not be lost over it.
 fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
     use RDKafkaErrorCode::*;
     let reason = || format!("{code:?}").into();
@@ -278,13 +279,13 @@ fn outcome(code: RDKafkaErrorCode, in_topic: InTopic) -> Outcome {
 /// A record that came this lately has a time that the gateway's clock tells now.
 const LATELY: Duration = Duration::from_secs(60);
 
-/// What the dead letters and `/readyz` say of a clock.
+/// The reason in the dead letters and on `/readyz` for a time that brokers refuse.
 const CLOCK_REFUSED: &str = "InvalidTimestamp: the brokers refuse the time of receipt: check this machine's clock, or the \
      topic's message.timestamp.before.max.ms and after.max.ms";
 
-/// A time that the broker refuses is the gateway's clock's fault, not the record's, and none of its
-/// neighbours would pass. It is the record's own only where it has waited since: then its time is
-/// what it is.
+/// Judges a time that the broker refuses. It is the gateway's clock's fault, not the record's, and
+/// none of its neighbours would pass. It is the record's own only after it has waited: its time
+/// does not change any more.
 fn judge_time(record: &Record, outcome: Outcome) -> Outcome {
     let is_time =
         |reason: &Reason| **reason == *format!("{:?}", RDKafkaErrorCode::InvalidTimestamp);

@@ -2,8 +2,8 @@
 //! them.
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a
-//! task), which owns what is on its way and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
-//! `pending` decides what goes into the next call, at the `pace` of each shard; `call` makes it;
+//! task), which owns the records in flight and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
+//! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it;
 //! `failure` says what an error means for its records; `stream` knows the shards and sees to
 //! credentials; `aggregate` packs.
 //!
@@ -15,10 +15,10 @@
 //! Limits: 500 puts and 5 MiB a call, 1000 puts and 1 MiB a second and shard, and a bound on the
 //! records pending. A record is tried again, with jittered back-off, until three quarters of
 //! `ack_timeout` are spent: then it is `Retryable`, or `Unknown` when a call with it got no answer.
-//! One whose shard has more to do than fits into a quarter is `Retryable` at once. `Permanent` is
-//! only what the stream says of the record itself (502). A missing stream, a denied access and a
-//! KMS key's state are `Barred` at once, and `verify` says what to do where it sees them. The SDK's
-//! own retries are off: they would not know which records failed.
+//! A record whose shard has more to do than fits into a quarter is `Retryable` at once. `Permanent`
+//! is only a stream's refusal of the record itself (502). A missing stream, a denied access and a
+//! KMS key's state are `Barred` at once, and `verify` names the remedy where it sees them. The
+//! SDK's own retries are off: they would not know which records failed.
 
 pub(crate) mod aggregate;
 mod call;
@@ -99,7 +99,7 @@ pub(super) async fn check(options: &SinkOptions) -> Result<Option<&'static str>,
     })
 }
 
-/// Keeps a stream, and what it said when it was described last.
+/// A stream, and its latest answer.
 struct Described {
     config: StreamConfig,
     stream: Arc<Stream>,
@@ -107,7 +107,7 @@ struct Described {
 }
 
 impl Described {
-    /// Nothing is known of the stream yet.
+    /// Describes a stream of which nothing is known yet.
     fn unasked(config: StreamConfig, clients: Arc<Clients>) -> Self {
         Self {
             stream: Arc::new(Stream::new(clients, &config.target)),
@@ -120,11 +120,11 @@ impl Described {
 /// Has a client for all streams and one dispatcher for each. Dropping it ends the dispatchers.
 pub struct KinesisSink {
     streams: Vec<Described>,
-    /// The lock is fair and there is one: it keeps the batches in the order of the calls. The
-    /// channel alone does not, a sender that finds room again may overtake one that has been woken
-    /// for it.
+    /// The lock is fair, and the only one: it keeps the batches in the order of the calls. The
+    /// channel alone does not, as a sender that finds room again may overtake a sender that has
+    /// been woken for it.
     dispatchers: Vec<Mutex<mpsc::Sender<Vec<Entry>>>>,
-    /// Says whose turn it is to be described.
+    /// Turns of the streams to be described.
     turns: Turns,
     /// Records are aggregated.
     packs: bool,
@@ -185,7 +185,8 @@ impl KinesisSink {
         join_all(streams.iter().map(|stream| self.answer_of(*stream))).await
     }
 
-    /// The shards of the stream, those named that are overloaded now; `None` while they are not known.
+    /// Returns the shards of the stream, and those that are overloaded now; `None` while they are
+    /// not known.
     pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
         self.streams[stream.get()].stream.partitions()
     }
@@ -195,13 +196,15 @@ impl KinesisSink {
         self.packs
     }
 
-    /// Puts the records, within `ack_timeout`. Cancelling drops what has not been sent.
+    /// Puts the records, within `ack_timeout`. A cancelled call drops the records that were not
+    /// sent.
     pub async fn deliver(&self, stream: StreamIndex, records: &[Record]) -> Outcomes {
         let nobody = Progress::default();
         self.deliver_with(stream, records, &nobody).await
     }
 
-    /// As [`deliver`](Self::deliver); `progress` tells of the records that are written.
+    /// Delivers as [`deliver`](Self::deliver) does; `progress` tells of the records that are
+    /// written.
     pub(crate) async fn deliver_with(
         &self,
         stream: StreamIndex,
@@ -281,7 +284,7 @@ fn entries(
     entries
 }
 
-/// What has been reported of the records of one batch. Clones share it.
+/// The outcomes of one batch that have been reported. Clones share them.
 #[derive(Clone)]
 struct Told(Rc<RefCell<Vec<Outcome>>>);
 
@@ -290,7 +293,7 @@ impl Told {
         Self(Rc::new(RefCell::new(vec![Outcome::Unknown; records])))
     }
 
-    /// Gathers the outcomes; what is not reported by `deadline` is unknown.
+    /// Gathers the outcomes; a record without a report by `deadline` is unknown.
     async fn collect(
         self,
         mut reported: mpsc::Receiver<(u32, Outcome)>,

@@ -1,7 +1,8 @@
-//! What is known of a call's records before the last of them is known.
+//! Progress of a call: the records that have arrived before the last outcome is known.
 //!
-//! A batch has records of many partitions or shards, and one of these may be slow, or away. Delivery
-//! looks here which records have arrived already, so that they need not wait for the others.
+//! A batch has records of many partitions or shards, and one of these may be slow, or away.
+//! Delivery looks here which records have arrived already, so that they need not wait for the
+//! others.
 
 use std::cell::OnceCell;
 #[cfg(test)]
@@ -12,13 +13,13 @@ use std::{cell::RefCell, rc::Rc};
 #[derive(Default)]
 pub struct Progress(OnceCell<Box<dyn Arrivals>>);
 
-/// A sink's own knowledge of one call.
+/// The sink's own record of one call.
 pub(crate) trait Arrivals {
-    /// Whether the record at this position is delivered, as far as is known now.
+    /// Whether the record at this position is known to be delivered.
     fn has_arrived(&self, position: usize) -> bool;
 }
 
-/// Which records of a call have arrived, as a test's sink notes it. Clones share it.
+/// The records of a call that have arrived, as a test's sink notes them. Clones share them.
 #[cfg(test)]
 #[derive(Clone)]
 pub(crate) struct Arrived(Rc<RefCell<Vec<bool>>>);
@@ -42,14 +43,14 @@ impl Arrivals for Arrived {
 }
 
 impl Progress {
-    /// The sink knows it from now on. What one call says later of a part of its records, numbered
-    /// anew, is not followed.
+    /// Follows the sink's arrivals from now on. A second call that the sink makes of a part of the
+    /// records, numbered anew, is not followed.
     #[cfg(any(feature = "kafka", feature = "kinesis", test))]
     pub(crate) fn follow(&self, arrivals: impl Arrivals + 'static) {
         let _ = self.0.set(Box::new(arrivals));
     }
 
-    /// Whether the record at this position is delivered, as far as is known now.
+    /// Whether the record at this position is known to be delivered.
     pub(crate) fn has_arrived(&self, position: usize) -> bool {
         let arrivals = self.0.get();
         arrivals.is_some_and(|arrivals| arrivals.has_arrived(position))

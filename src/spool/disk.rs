@@ -1,8 +1,8 @@
-//! What the spool asks of a disk, as a trait: [`RealDisk`](real::RealDisk) is one, and the tests
-//! have one that fails in every way that disks fail.
+//! The disk as the spool uses it, a trait: [`RealDisk`](real::RealDisk) is one, and the tests have
+//! one that fails in every way that disks fail.
 //!
 //! Names are durable once their folder is synced, bytes once their file is. Nothing is promised of
-//! what was written before a sync that failed, and such a file is not synced again.
+//! bytes that were written before a sync that failed, and such a file is not synced again.
 
 pub(crate) mod real;
 
@@ -29,7 +29,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Creates the folder if need be, durably, and makes sure that it is this gateway's.
     fn claim(&self, dir: &Path) -> io::Result<()>;
 
-    /// Creates a file, to be read and written; it is an error where there is one.
+    /// Creates a file, to be read and written; fails if there is one.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 
     /// Opens a file that is there, to be read only.
@@ -70,7 +70,7 @@ pub trait DiskFile: Send + 'static {
     fn is_linked(&self) -> io::Result<bool>;
 }
 
-/// Runs what waits for the disk on a thread that may; `None` when it panicked.
+/// Runs blocking disk work on a thread that may wait; `None` if it panicked.
 pub(crate) async fn wait_for_disk<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

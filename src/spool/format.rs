@@ -1,4 +1,4 @@
-//! What lies on disk: frames and their bodies, the headers of segments, and the keys that encrypt
+//! The layout on disk: frames and their bodies, the headers of segments, and the keys that encrypt
 //! them.
 //!
 //! The lowest layer, on which [`store`](super::store) and [`commit`](super::commit) stand: bytes

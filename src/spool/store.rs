@@ -1,9 +1,10 @@
-//! What a folder holds, and how it is read: segments, the cursor, and which records are retired.
+//! The content of a folder: segments, the cursor, and the records that are retired.
 //!
-//! [`recovery`] finds the segments when the gateway starts, [`index`] and [`ranges`] know what is
-//! not retired, [`cursor`] keeps that on disk, and a [`reader`] gives it back. A [`ledger`] is
-//! what all of them share of one log. The layer knows nothing of who commits. What cannot be read
-//! is an error to try again, what is damaged goes to [`quarantine`] and is told of.
+//! [`recovery`] finds the segments when the gateway starts, [`index`] and [`ranges`] hold which
+//! records are not retired, [`cursor`] keeps that on disk, and a [`reader`] gives the records back.
+//! All of them share the [`ledger`] of one log. The layer knows nothing of the side that commits.
+//! Data that cannot be read is an error to try again, damaged data goes to [`quarantine`] and is
+//! logged.
 
 pub(super) mod cursor;
 pub(super) mod index;

@@ -2,11 +2,11 @@
 //! it, with its devices, its faults and its ends.
 //!
 //! Everything is a task of one single-threaded runtime on simulated time: no thread, no socket, no
-//! clock but that one. The rooms are the real ones; devices, sink and disk are simulated. What is
-//! drawn comes from the seed ([`plan`]): who sends what, what fails and when, in which order tasks
-//! are polled ([`seeded`](crate::jitter::seeded)), at which poll the process dies. Afterwards the
-//! [`judge`] looks at what was promised. A life that fails is cut down to what it needs to fail, and
-//! its story is printed.
+//! clock but that one. The rooms are the real ones; devices, sink and disk are simulated. All
+//! chance comes from the seed ([`plan`]): the requests of each device, the faults and their times,
+//! the order in which tasks are polled ([`seeded`](crate::jitter::seeded)), the poll at which the
+//! process dies. Afterwards the [`judge`] looks at the promises. A life that fails is cut down to
+//! what it needs to fail, and its story is printed.
 //!
 //! `make simulate SEEDS=first-last` runs others than CI does.
 
@@ -27,16 +27,16 @@ use std::time::Duration;
 use plan::Plan;
 use world::World;
 
-/// What CI runs.
+/// Seeds that CI runs.
 const SEEDS: u64 = 2_000;
 
-/// What a life has come to.
+/// The result of a life.
 struct Lived {
-    /// What the judge found wrong.
+    /// Faults that the judge found.
     faults: Vec<String>,
     story: Vec<String>,
     simulated: Duration,
-    /// How often each state was met.
+    /// Number of times that each state was met.
     met: BTreeMap<String, u64>,
 }
 
@@ -55,7 +55,7 @@ fn live(plan: &Plan) -> Lived {
     })
 }
 
-/// The first and the last seed to run.
+/// Returns the first and the last seed to run.
 fn seeds() -> (u64, u64) {
     let asked = std::env::var("FOREBAY_SIMULATE_SEEDS").ok();
     let parse = |text: String| {
@@ -65,7 +65,7 @@ fn seeds() -> (u64, u64) {
     asked.and_then(parse).unwrap_or((1, SEEDS))
 }
 
-/// What many lives have come to.
+/// The sum of many lives.
 #[derive(Default)]
 struct Sum {
     lives: u64,
@@ -108,7 +108,7 @@ impl Sum {
 fn what_was_promised_is_kept_whatever_happens() {
     let (first, last) = seeds();
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    // Whoever breaks the gateway on purpose wants to know that it is found, no more.
+    // A run on a gateway that is broken on purpose asks for one fault, no more.
     let stops = std::env::var_os("FOREBAY_SIMULATE_STOPS").is_some();
     let mut sum = Sum::default();
     std::thread::scope(|scope| {

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::{Slot, Waiters, free, remember};
 use crate::record::{AckSlot, Outcome};
 
-/// The records of one request that are on their way, and what became of the others.
+/// The records of one request that are on their way, and the outcomes of the others.
 #[derive(Debug)]
 pub(super) struct Group {
     standing: Standing,
     /// Records whose batch is out still.
     left: usize,
-    /// One for each record, unknown until it has come back.
+    /// The outcome of each record, unknown until it has come back.
     outcomes: Vec<Outcome>,
 }
 
@@ -48,7 +48,7 @@ impl Group {
         }
     }
 
-    /// Notes what became of a record; whether nobody needs the group any more.
+    /// Notes the outcome of a record. Returns whether the group can be freed.
     fn settle(&mut self, index: usize, outcome: &Outcome) -> bool {
         debug_assert!(self.left > 0, "a record is settled once");
         self.left -= 1;
@@ -66,7 +66,7 @@ impl Group {
     }
 }
 
-/// A record of a group came back.
+/// Settles a record of a group, which came back.
 pub(super) fn settle(slots: &mut Slab<Slot>, group: u32, index: u32, outcome: &Outcome) {
     let key = group as usize;
     let is_done = match slots.get_mut(key) {
@@ -82,8 +82,8 @@ pub(super) fn settle(slots: &mut Slab<Slot>, group: u32, index: u32, outcome: &O
 }
 
 impl Waiters {
-    /// A group of so many records, which waits until `deadline`. Each of them is opened and must be
-    /// settled some day.
+    /// Opens a group of so many records, which waits until `deadline`. Each of them is opened and
+    /// must be settled some day.
     pub(crate) fn open_group(&self, records: usize, deadline: Instant) -> AckSlot {
         debug_assert!(records > 0, "a group without records is never settled");
         let group = Group {
@@ -95,7 +95,7 @@ impl Waiters {
         AckSlot(key as u32)
     }
 
-    /// The slot of the record at `index` of a group.
+    /// Opens the slot of the record at `index` of a group.
     pub(crate) fn open_member(&self, group: AckSlot, index: usize) -> AckSlot {
         let member = Slot::Member {
             group: group.0,
@@ -104,8 +104,8 @@ impl Waiters {
         AckSlot(self.0.borrow_mut().insert(member) as u32)
     }
 
-    /// The outcome of each record of a group; [`Outcome::Unknown`] for those that are out still once
-    /// the deadline has passed.
+    /// Waits for the outcome of each record of a group; [`Outcome::Unknown`] for those that are out
+    /// still once the deadline has passed.
     pub(crate) fn wait_for_group(&self, group: AckSlot) -> WaitForGroup<'_> {
         WaitForGroup {
             waiters: self,
@@ -124,7 +124,7 @@ pub(crate) struct WaitForGroup<'a> {
 }
 
 impl WaitForGroup<'_> {
-    /// Lets the request go with what is known.
+    /// Lets the request go with the outcomes so far.
     fn leave(&mut self) -> Vec<Outcome> {
         self.has_answer = true;
         let (key, slots) = (self.group.0 as usize, &mut *self.waiters.0.borrow_mut());

@@ -1,9 +1,9 @@
-//! Whose records are on disk, or on their way there.
+//! The devices with records on disk, or on their way there.
 //!
 //! A device is let go when each of its records is done with, in whatever order that comes about:
-//! of those that are in a wave or in doubt together, the last may be done with before the others.
-//! Records that were dropped or damaged are not told of; so a device is let go as well when
-//! everything up to its last record is done with.
+//! within a wave, or while in doubt, the last one may be done with before the others. Records that
+//! were dropped or damaged are not reported; so a device is let go as well when everything up to
+//! its last record is done with.
 //!
 //! Records of a device whose last one on disk is in flight may follow it in memory, in a line that
 //! nothing overtakes.
@@ -25,14 +25,14 @@ impl Ticket {
     }
 }
 
-/// What records are to do that follow others of their device.
+/// The next step of records that follow others of their device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     /// Nothing is before them.
     Go,
-    /// What is before them is on its way.
+    /// The records before them are in flight.
     Wait,
-    /// Some of it is not, and will not be soon.
+    /// Some records before them are on disk and not in flight, and will stay there for a while.
     Stay,
 }
 
@@ -44,15 +44,15 @@ pub(super) struct SpooledDevices {
     by_last: BTreeMap<u64, DeviceId>,
 }
 
-/// What of one device is on disk.
+/// Records of one device that are on disk, on their way there, or in line behind those.
 #[derive(Debug, Default)]
 struct Spooled {
     /// Records on their way to disk.
     appending: usize,
     stretch: Option<Stretch>,
-    /// The place of the last one that is in flight to the sink.
+    /// Place of the last record that is in flight to the sink.
     sent: Option<u64>,
-    /// Records in memory that follow what is on disk, oldest first.
+    /// Records in memory that follow those on disk, oldest first.
     followers: VecDeque<Ticket>,
 }
 
@@ -62,7 +62,7 @@ struct Stretch {
     /// The places of the first and the last of them.
     first: u64,
     last: u64,
-    /// Those that are not done with, as far as was told.
+    /// Number of them that were not reported as done with.
     waiting: u64,
 }
 
@@ -89,7 +89,8 @@ impl SpooledDevices {
         self.spooled.contains_key(device)
     }
 
-    /// Whether all that the device has on disk is in flight, or records of it wait for that already.
+    /// Whether all that the device has on disk is in flight, or records of it wait for that
+    /// already.
     pub(super) fn is_leaving(&self, device: &DeviceId) -> bool {
         let spooled = self.spooled.get(device);
         spooled.is_some_and(|spooled| spooled.is_in_flight() || !spooled.followers.is_empty())
@@ -105,7 +106,7 @@ impl SpooledDevices {
         debug_assert!(spooled.followers.iter().is_sorted(), "tickets count up");
     }
 
-    /// What the device's records with this ticket are to do.
+    /// Returns the next step of the device's records with this ticket.
     pub(super) fn step(&self, device: &DeviceId, ticket: Ticket) -> Step {
         let spooled = self.spooled.get(device);
         let spooled = spooled.expect("a device is known while records follow");
@@ -118,7 +119,7 @@ impl SpooledDevices {
         }
     }
 
-    /// The device's records with this ticket wait no more.
+    /// Takes the device's records with this ticket out of the line.
     pub(super) fn unfollow(&mut self, device: &DeviceId, ticket: Ticket) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.followers.retain(|other| *other != ticket);
@@ -126,32 +127,32 @@ impl SpooledDevices {
         }
     }
 
-    /// The device's record at this place is in flight.
+    /// Notes that the device's record at this place is in flight.
     pub(super) fn sent(&mut self, device: &DeviceId, place: u64) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.sent = spooled.sent.max(Some(place));
         }
     }
 
-    /// A record of the device did not arrive.
+    /// Notes that a record of the device did not arrive.
     pub(super) fn came_back(&mut self, device: &DeviceId) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.sent = None;
         }
     }
 
-    /// A record of the device is on its way to disk.
+    /// Notes that a record of the device is on its way to disk.
     pub(super) fn append_begun(&mut self, device: &DeviceId) {
         self.spooled.entry(device.clone()).or_default().appending += 1;
     }
 
-    /// It is there, at this place.
+    /// Notes that the record is on disk, at this place.
     pub(super) fn appended(&mut self, device: &DeviceId, place: u64) {
         self.add(device, place);
         self.append_ended(device);
     }
 
-    /// It was refused.
+    /// Notes that the record was refused.
     pub(super) fn not_appended(&mut self, device: &DeviceId) {
         self.append_ended(device);
         self.forget_if_without(device);
@@ -164,7 +165,7 @@ impl SpooledDevices {
         spooled.appending -= 1;
     }
 
-    /// The device has a record at this place.
+    /// Adds the device's record at this place.
     pub(super) fn add(&mut self, device: &DeviceId, place: u64) {
         let spooled = self.spooled.entry(device.clone()).or_default();
         let stretch = spooled.stretch.get_or_insert(Stretch {
@@ -182,7 +183,7 @@ impl SpooledDevices {
         }
     }
 
-    /// The record at this place is done with.
+    /// Notes that the record at this place is done with.
     pub(super) fn done(&mut self, place: u64, device: &DeviceId) {
         let spooled = self.spooled.get_mut(device);
         let Some(stretch) = spooled.and_then(|spooled| spooled.stretch.as_mut()) else {
@@ -200,7 +201,7 @@ impl SpooledDevices {
         }
     }
 
-    /// Everything before this place is done with.
+    /// Lets go of devices whose last record is before this place: all up to it is done with.
     pub(super) fn release_before(&mut self, low: u64) {
         while let Some(oldest) = self.by_last.first_entry()
             && *oldest.key() < low
@@ -210,7 +211,7 @@ impl SpooledDevices {
         }
     }
 
-    /// Nothing of the device is on disk, though something may be on its way there.
+    /// Notes that the device has no record on disk, though some may be on their way there.
     fn without_records(&mut self, device: &DeviceId) {
         if let Some(spooled) = self.spooled.get_mut(device) {
             spooled.stretch = None;
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!((devices.spooled.len(), devices.by_last.len()), (1, 0));
     }
 
-    /// Of two that travel together the last may be done with first.
+    /// The last one of two records that travel together may be done with first.
     #[test]
     fn a_device_is_let_go_when_all_of_its_records_are_done_with() {
         let mut devices = SpooledDevices::default();

@@ -8,10 +8,9 @@ use std::ops::Range;
 pub(super) struct Doubts {
     /// Start and end of their places.
     ranges: BTreeMap<u64, u64>,
-    /// For each append of such records: no place that it gets is before this one. With how many
-    /// have it in common.
+    /// Appends of such records, by a place before which they get none; with their number.
     appending_from: BTreeMap<u64, usize>,
-    /// From the first to the last of the places that may be in doubt no longer, for the drain to
+    /// The places, from the first to the last, that may be in doubt no longer, for the drain to
     /// look at.
     cleared: Option<Range<u64>>,
 }
@@ -22,7 +21,7 @@ impl Doubts {
         *self.appending_from.entry(from).or_default() += 1;
     }
 
-    /// An append that began at `from` has got these places, or none.
+    /// Notes that an append that began at `from` has got these places, or none.
     pub(super) fn end(&mut self, from: u64, places: Option<&Range<u64>>) {
         let appends = self.appending_from.get_mut(&from);
         let appends = appends.expect("an append that ends has begun");
@@ -34,11 +33,11 @@ impl Doubts {
             debug_assert!(places.start >= from, "places count up");
             self.ranges.insert(places.start, places.end);
         }
-        // What waited for the places to be known looks again.
+        // Waves that waited for the places to be known look again.
         self.look_again(from..u64::MAX);
     }
 
-    /// The sink has answered for the records at these places.
+    /// Ends the doubt about the records at these places: the sink has answered for them.
     pub(super) fn clear(&mut self, places: &Range<u64>) {
         let end = self.ranges.remove(&places.start);
         debug_assert_eq!(end, Some(places.end), "a doubt is cleared once, and whole");

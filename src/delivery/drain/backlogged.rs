@@ -1,5 +1,4 @@
-//! What the drain knows of one stream with records on disk: what it has read of it, and how it
-//! fares.
+//! State of one stream with records on disk: its window, its position, its back-off.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -16,25 +15,26 @@ use crate::delivery::window::{Placed, Size};
 use crate::record::{DeviceId, StreamIndex};
 use crate::spool::Frame;
 
-/// When to try again what could not be set aside.
+/// Interval between tries to make dead letters of records for which the disk had no room.
 const SET_ASIDE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One stream's part of the backlog.
 pub(super) struct Backlogged {
     pub stream: Arc<str>,
-    /// `None` where the stream is not among those that are configured.
+    /// `None` if the stream is not configured.
     pub index: Option<StreamIndex>,
-    /// Its records before this place were read, and are here, in flight, done with, or left.
+    /// Place up to which the stream was read: its records before it are here, in flight, done with,
+    /// or left.
     pub read_to: u64,
     left: LeftBehind,
-    /// What was left is to be read on next, if there is some.
+    /// Whether the next reading is of left records, if there are some.
     has_left_a_turn: bool,
     pub flow: Flow,
     /// Waves that have not come home, those included that take up no place any more.
     pub waves_out: usize,
     pub refusal: Refusal,
     postponed: Postponed,
-    /// How often other partitions had been away when devices that wait for one were woken.
+    /// Count of the partitions' moves when devices that wait for a partition were woken last.
     partition_moves: u64,
 }
 
@@ -61,8 +61,8 @@ impl Backlogged {
         }
     }
 
-    /// Leaves what waits of partitions that have gone, and reads again what was left of those that
-    /// are back.
+    /// Leaves the waiting records of partitions that have gone, and starts to read again the left
+    /// records of partitions that are back.
     pub(super) fn look_at_partitions(&mut self, watch: &Watch) {
         let Some(index) = self.index else {
             return;
@@ -79,7 +79,8 @@ impl Backlogged {
         self.flow.wake(0..u64::MAX);
     }
 
-    /// How many records it has room for where it has this share of what is read ahead.
+    /// Returns the number of records that it has room for, given its share of the records read
+    /// ahead.
     pub(super) fn room(&self, share: Size) -> usize {
         let Size { records, bytes } = self.flow.size();
         if bytes >= share.bytes {
@@ -99,8 +100,8 @@ impl Backlogged {
         self.room(half) > 0
     }
 
-    /// The place at which it reads on, if there is more and it has room: by turns what is new and
-    /// what was left.
+    /// Returns the place at which it reads on, if there is more and it has room. New records and
+    /// left ones take turns.
     pub(super) fn next_reading(&mut self, end: u64, share: Size) -> Option<u64> {
         if !self.is_hungry(share) {
             return None;
@@ -121,8 +122,8 @@ impl Backlogged {
         self.read_to == place || self.left.read_to() == Some(place)
     }
 
-    /// Takes in what it needs of a frame, which is of a stretch that begins at `from`. A frame that it
-    /// has no room for is read again later.
+    /// Takes in the records that it needs of a frame, which is of a stretch that begins at `from`.
+    /// Returns `false` if it has no room: the frame is read again later.
     pub(super) fn offer(
         &mut self,
         frame: Frame,
@@ -154,8 +155,8 @@ impl Backlogged {
         goes_on(self.read_to) || self.left.read_to().is_some_and(goes_on)
     }
 
-    /// Whether a record is to be taken in of a stretch that begins at `from`: one that is new, and
-    /// whose device has left none, or one that was left and may travel.
+    /// Whether to take in a record of a stretch that begins at `from`: a new one whose device has
+    /// left none, or a left one that may travel.
     fn takes(&mut self, placed: &Placed, from: u64, is_away: impl Fn(&DeviceId) -> bool) -> bool {
         let (place, device) = placed.place_and_device();
         let goes_on = |read_to: u64| (from..=place).contains(&read_to);
@@ -176,7 +177,7 @@ impl Backlogged {
         true
     }
 
-    /// Everything from `from` up to `to` was read and taken in as far as it is needed.
+    /// Notes that everything from `from` up to `to` was read, and taken in if it was needed.
     pub(super) fn read_on_to(&mut self, from: u64, to: u64) {
         let goes_on = |read_to: u64| (from..to).contains(&read_to);
         if goes_on(self.read_to) {
@@ -187,7 +188,7 @@ impl Backlogged {
         }
     }
 
-    /// Puts back what is to go again of devices; where a partition is away, it is left.
+    /// Puts back records of devices that are to go again; leaves those whose partition is away.
     pub(super) fn put_back(
         &mut self,
         devices: Vec<DeviceId>,
@@ -212,7 +213,7 @@ impl Backlogged {
         }
     }
 
-    /// Tries again what was postponed, if it is time.
+    /// Tries the postponed records again, if it is time.
     pub(super) fn try_postponed(&mut self, now: Instant) {
         if self.postponed.try_at.take_if(|at| *at <= now).is_some() {
             let records = mem::take(&mut self.postponed.records);
@@ -224,7 +225,7 @@ impl Backlogged {
         }
     }
 
-    /// When something that waits for a time may go on.
+    /// Returns the time at which the next postponed or failed record may go on.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let due = [self.flow.due(now), self.postponed.try_at];
         due.into_iter().flatten().min()

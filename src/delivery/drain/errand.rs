@@ -1,8 +1,8 @@
-//! One wave's way to the sink, and what becomes of its records: done with, to go again, or set
-//! aside.
+//! One wave's way to the sink, and the fate of its records: done with, to go again, or dead
+//! letters.
 //!
-//! It runs beside others, and ends when the sink has answered and the disk has what is set aside.
-//! Where some of its records take much longer than the others, those come home before it.
+//! It runs beside others, and ends when the sink has answered and the dead letters are on disk.
+//! Records that arrive long before the rest of their wave come home before it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem;
@@ -20,30 +20,32 @@ use crate::record::{DeviceId, Outcome, Outcomes, Reason, Record, StreamIndex};
 
 /// A wave that sets out.
 pub(super) struct Errand {
-    /// Which of the drain's streams it is of.
+    /// Index of its stream among the drain's.
     pub at: usize,
     pub stream: Arc<str>,
     pub index: Option<StreamIndex>,
     pub wave: Wave,
-    /// The stream has refused everything for so long that what it refuses again is set aside.
+    /// Whether the stream has refused everything for so long that records it refuses again become
+    /// dead letters.
     pub gives_way: bool,
 }
 
 /// Records of a wave that have come home while others take longer.
 pub(super) struct Early {
     pub at: usize,
-    /// Where the wave has taken up a place until now, and does so no more.
+    /// Standing of the place that the wave gives up with this part; `None` if it had given it up
+    /// before.
     pub left: Option<Standing>,
     pub payload_bytes: usize,
     /// Devices that may send again: none of their records is in the wave any more.
     pub devices: Vec<DeviceId>,
 }
 
-/// A wave that has come home, but for what has before.
+/// A wave that has come home, without the parts that came before.
 pub(super) struct Home {
     pub at: usize,
     pub standing: Standing,
-    /// Whether it takes up a place among those of its stream.
+    /// Whether the wave still takes up a place among those of its stream.
     pub has_place: bool,
     pub payload_bytes: usize,
     pub fared: Fared,
@@ -51,11 +53,11 @@ pub(super) struct Home {
     /// Devices that may send again.
     pub devices: Vec<DeviceId>,
     pub again: Vec<Placed>,
-    /// What could not be set aside, and what is behind it.
+    /// Records that could not be made dead letters, and those behind them.
     pub postponed: Vec<Placed>,
 }
 
-/// What the stream has said of itself.
+/// The stream's answer, as the outcomes of a wave show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It has taken or judged a record.
@@ -66,7 +68,7 @@ pub(super) enum Answer {
     Silent,
 }
 
-/// What is to become of a record.
+/// The fate of a record.
 enum Fate {
     /// It has come home before, delivered.
     Home,
@@ -77,20 +79,20 @@ enum Fate {
     Postponed,
 }
 
-/// The records of a wave with what is to become of each, in their order.
+/// The records of a wave with the fate of each, in their order.
 struct Fates(Vec<(Placed, Fate)>);
 
-/// The records of a wave by what has become of them.
+/// The records of a wave, sorted by their fate.
 #[derive(Default)]
 struct Parted {
     done: Vec<Placed>,
     again: Vec<Placed>,
     postponed: Vec<Placed>,
-    /// The devices of what is postponed.
+    /// The devices of the postponed records.
     waiting: HashSet<DeviceId>,
 }
 
-/// What of a wave has not come home while the sink has it.
+/// A wave in flight, without the records that have come home.
 struct Travelling<'a> {
     at: usize,
     stream: &'a str,
@@ -101,7 +103,7 @@ struct Travelling<'a> {
     early: mpsc::Sender<Early>,
 }
 
-/// What is left of a wave of which some may have come home.
+/// The rest of a wave, of which some records may have come home.
 struct Rest {
     has_place: bool,
     payload_bytes: usize,
@@ -111,8 +113,8 @@ struct Rest {
 }
 
 impl Errand {
-    /// Takes the wave to the sink and sees to what comes of it. What comes home before the rest goes
-    /// to `early`.
+    /// Takes the wave to the sink and settles its records. Records that come home before the rest
+    /// are sent to `early`.
     pub(super) async fn run(self, spooling: Rc<Spooling>, early: mpsc::Sender<Early>) -> Home {
         let Self {
             at,
@@ -155,7 +157,7 @@ impl Errand {
     }
 }
 
-/// These records of a stream have arrived, or were set aside.
+/// Retires these records of a stream, which have arrived, or were made dead letters.
 fn retire<'a>(backlog: &Backlog, stream: &str, done: impl Iterator<Item = (u64, &'a DeviceId)>) {
     backlog.retire(stream, done);
     backlog.release_done();
@@ -173,7 +175,7 @@ impl Rest {
 }
 
 impl Travelling<'_> {
-    /// Gives what the sink makes of the records, and what has not come home before.
+    /// Returns the outcomes of the records, and the rest of the wave that has not come home before.
     async fn travel(
         mut self,
         spooling: &Spooling,
@@ -185,7 +187,7 @@ impl Travelling<'_> {
         (outcomes, self.rest)
     }
 
-    /// Tells the drain what has arrived, where that can be told now.
+    /// Sends the drain the records that have arrived, if the channel has room.
     fn tell_early(&mut self, flight: &mut Flight<'_>, backlog: &Backlog) {
         let early = self.early.clone();
         if let Ok(permit) = early.try_reserve()
@@ -198,7 +200,8 @@ impl Travelling<'_> {
         }
     }
 
-    /// The records at these positions come home. Of these devices others are in the wave.
+    /// Takes the records at these positions home. `waiting` are the devices with others in the
+    /// wave.
     fn come_home(&mut self, arrived: &[usize], waiting: &HashSet<DeviceId>) -> Early {
         let rest = &mut self.rest;
         rest.home.resize(self.records.len(), false);
@@ -224,13 +227,14 @@ impl Travelling<'_> {
     }
 }
 
-/// The sink takes records one after the other in memory, and knows nothing of places.
+/// Splits placed records into their places and the records, which the sink takes as one slice.
 fn split(placed: Vec<Placed>) -> (Vec<u64>, Vec<Record>) {
     let placed = placed.into_iter();
     placed.map(|placed| (placed.place, placed.record)).unzip()
 }
 
-/// What the sink makes of records. A sink that panics has not said what: they go again.
+/// Returns the sink's outcomes of the records. Those of a sink that panics are unknown: they go
+/// again.
 async fn ask(
     spooling: &Spooling,
     stream: Option<StreamIndex>,
@@ -273,7 +277,7 @@ impl Fates {
         Self(fates)
     }
 
-    /// These records have come home before, if any has.
+    /// Marks the records that have come home before, if any has.
     fn are_home(&mut self, home: &[bool]) {
         debug_assert!(home.is_empty() || home.len() == self.0.len());
         for ((_, fate), is_home) in self.0.iter_mut().zip(home) {
@@ -289,7 +293,7 @@ impl Fates {
         Fared::of(!self.0.iter().all(goes_again), again)
     }
 
-    /// Sets aside what is refused, and is done with that and with what has arrived.
+    /// Makes dead letters of refused records, and is done with those and with the delivered ones.
     async fn settle(mut self, backlog: &Backlog, stream: &str) -> Parted {
         self.set_aside(backlog, stream).await;
         let parted = self.part();
@@ -298,7 +302,7 @@ impl Fates {
         parted
     }
 
-    /// Makes dead letters of what is refused, those with one reason together.
+    /// Makes dead letters of refused records, those with one reason together.
     async fn set_aside(&mut self, backlog: &Backlog, stream: &str) {
         let mut refused: BTreeMap<Reason, Vec<usize>> = BTreeMap::new();
         for (index, (_, fate)) in self.0.iter().enumerate() {
@@ -325,7 +329,8 @@ impl Fates {
         devices
     }
 
-    /// Of a device that waits everything does that is not done with, in its order.
+    /// Sorts the records by their fate. All records of a waiting device that are not done with
+    /// wait, in their order.
     fn part(self) -> Parted {
         let mut parted = Parted {
             waiting: self.postponed_devices(),

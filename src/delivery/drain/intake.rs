@@ -1,4 +1,4 @@
-//! What the drain reads ahead, and who gets it.
+//! Reading ahead for the drain: how much, and for which stream.
 
 use std::collections::HashSet;
 
@@ -36,8 +36,8 @@ impl Drain {
         });
     }
 
-    /// The next stream that has room and has not been read to the end, and the place at which it is
-    /// read on. They take turns.
+    /// Returns the next stream that has room and has not been read to the end, and the place at
+    /// which it is read on. They take turns.
     fn next_hungry(&mut self, end: u64, share: Size) -> Option<(usize, u64)> {
         let streams = self.streams.len();
         for _ in 0..streams {
@@ -49,8 +49,8 @@ impl Drain {
         None
     }
 
-    /// What may be read ahead of one stream: those that have something, and one that may find
-    /// something, share.
+    /// Returns the share of one stream in the records read ahead. Streams that have records share,
+    /// and so does one more that may find some.
     fn share(&self) -> Size {
         let streams = self.streams.iter();
         let with_records = streams.filter(|stream| !stream.flow.is_empty()).count();
@@ -61,7 +61,7 @@ impl Drain {
         }
     }
 
-    /// Gives each stream what was read of it.
+    /// Gives each stream its records of a stretch.
     pub(super) fn take_in(&mut self, stretch: Stretch) {
         let Stretch {
             from,
@@ -90,14 +90,14 @@ impl Drain {
         self.readers.keep(position, is_wanted);
     }
 
-    /// Everything before this place was read, for one stream or another.
+    /// Returns the place up to which the log was read, for one stream or another.
     fn read_by_some_to(&self) -> u64 {
         let read_to = self.streams.iter().map(|stream| stream.read_to);
         read_to.max().unwrap_or_default()
     }
 
-    /// Offers a frame to its stream. One that has no room for it is left out: it gets nothing of the
-    /// rest of the stretch either.
+    /// Offers a frame to its stream. One that has no room for it is left out: it gets nothing of
+    /// the rest of the stretch either.
     fn offer(&mut self, frame: Frame, from: u64, share: Size, left_out: &mut HashSet<usize>) {
         let at = self.index_of(&frame);
         let (spooling, stream) = (&self.spooling, &mut self.streams[at]);
@@ -108,7 +108,7 @@ impl Drain {
         }
     }
 
-    /// These records are on disk, whoever put them there.
+    /// Notes that these records are on disk, be they of this process or one before.
     fn found(&self, frame: &Frame) {
         let devices = frame.records.iter().map(|record| &record.device);
         let places = frame.places.iter().copied();

@@ -1,10 +1,10 @@
 //! Devices whose records are left on disk for now, because their partition is away, and where they
 //! are read again once it is back.
 //!
-//! Reading goes on past what is left, so that it takes nothing of what is read ahead for others.
-//! What a device has behind it is left too. When devices may travel again, a second reading begins
-//! at the oldest of what they have left, and takes their records and no others; when it has come
-//! to where the first one is, there is one reading again.
+//! Reading goes on past left records, so that they take up no room of others' records. Later
+//! records of such a device are left too. When devices may travel again, a second reading begins at
+//! the oldest record that they have left, and takes their records only; when it has caught up with
+//! the first reading, there is one again.
 //!
 //! Bounded by the devices that have records on disk.
 
@@ -12,29 +12,29 @@ use std::collections::HashMap;
 
 use crate::record::DeviceId;
 
-/// What is left of one stream.
+/// Records of one stream that were left on disk.
 #[derive(Debug, Default)]
 pub(super) struct LeftBehind {
     devices: HashMap<DeviceId, Left>,
-    /// All that the devices have left that may travel again is at this place or behind it.
+    /// Place of the second reading: all left records that may travel again are at it or behind it.
     read_to: Option<u64>,
 }
 
-/// What is left of one device.
+/// Records of one device that were left on disk.
 #[derive(Debug)]
 struct Left {
-    /// Nothing before this place is.
+    /// Place of the first of them, at the earliest.
     from: u64,
     may_travel: bool,
 }
 
 impl LeftBehind {
-    /// Where what was left is read on; `None` where none of it may travel.
+    /// Returns the place at which left records are read on; `None` if none of them may travel.
     pub(super) fn read_to(&self) -> Option<u64> {
         self.read_to
     }
 
-    /// The device's records are left, from this place on.
+    /// Leaves the device's records from this place on.
     pub(super) fn leave(&mut self, device: DeviceId, place: u64) {
         let left = self.devices.entry(device).or_insert(Left {
             from: place,
@@ -51,7 +51,8 @@ impl LeftBehind {
             let could_travel = left.may_travel;
             left.may_travel = !is_away(device);
             if left.may_travel {
-                // Of one that could before, all is at or behind the place that was come to.
+                // A device that could travel before has no left record before the place of the
+                // second reading.
                 let from = self.read_to.filter(|_| could_travel).unwrap_or(left.from);
                 again_from = again_from.map_or(Some(from), |other: u64| Some(other.min(from)));
             }
@@ -59,14 +60,14 @@ impl LeftBehind {
         self.read_to = again_from;
     }
 
-    /// Whether the device's record at this place was left and may travel; `None` where nothing of the
-    /// device is left.
+    /// Whether the device's record at this place was left and may travel; `None` where nothing of
+    /// the device is left.
     pub(super) fn is_due(&self, device: &DeviceId, place: u64) -> Option<bool> {
         let left = self.devices.get(device)?;
         Some(left.may_travel && place >= left.from)
     }
 
-    /// The device's record at this place was taken in.
+    /// Notes that the device's record at this place was taken in.
     pub(super) fn took(&mut self, device: &DeviceId, place: u64) {
         if let Some(left) = self.devices.get_mut(device) {
             debug_assert!(left.may_travel && left.from <= place, "it was due");
@@ -74,8 +75,8 @@ impl LeftBehind {
         }
     }
 
-    /// What was left before this place was read again; everything before `others_read_to` was read
-    /// once.
+    /// Notes that left records before this place were read again. The first reading has come to
+    /// `others_read_to`; once the second is there, it ends.
     pub(super) fn read_again_to(&mut self, place: u64, others_read_to: u64) {
         debug_assert!(self.read_to.is_some_and(|read_to| read_to <= place));
         self.read_to = Some(place);

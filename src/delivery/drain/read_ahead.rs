@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::delivery::window::Size;
 use crate::spool::{Frame, GatewayDisk, ReadError, Reader, wait_for_disk};
 
-/// What is read ahead of all streams together: more than a wave of each, so that it finds many
+/// Records read ahead of all streams together: more than a wave of each, so that it has many
 /// devices.
 pub(super) const WINDOW: Size = Size {
     records: WINDOW_RECORDS,
@@ -17,7 +17,7 @@ pub(super) const WINDOW: Size = Size {
 const WINDOW_RECORDS: usize = 4096;
 const WINDOW_BYTES: usize = 8 << 20;
 
-/// What is looked at in one go.
+/// Most records and bytes of one read.
 const READ: Size = Size {
     records: WINDOW.records / 2,
     bytes: WINDOW.bytes / 2,
@@ -36,7 +36,7 @@ pub(super) struct Position {
 
 /// Frames that were read one after the other.
 pub(super) struct Stretch {
-    /// Everything from here that is not done with was read...
+    /// Place from which everything that is not done with was read...
     pub from: u64,
     /// ...up to here, where the reader is.
     pub position: Position,
@@ -44,7 +44,7 @@ pub(super) struct Stretch {
     pub ended: Ended,
 }
 
-/// Why reading ended.
+/// The reason why a read ended.
 pub(super) enum Ended {
     /// There is no more now.
     All,
@@ -57,13 +57,13 @@ pub(super) enum Ended {
 pub(super) struct Readers(Vec<Position>);
 
 impl Readers {
-    /// The one that has come to this place.
+    /// Takes the reader that has come to this place, if there is one.
     pub(super) fn take(&mut self, place: u64) -> Option<Position> {
         let at = self.0.iter().position(|known| known.place == place)?;
         Some(self.0.swap_remove(at))
     }
 
-    /// Keeps a reader, and of the others those that are wanted.
+    /// Keeps a reader, and of the others those that are wanted, [`READERS_MAX`] in all.
     pub(super) fn keep(&mut self, position: Position, is_wanted: impl Fn(u64) -> bool) {
         self.0.retain(|known| is_wanted(known.place));
         if self.0.len() >= READERS_MAX {
@@ -74,8 +74,8 @@ impl Readers {
 }
 
 /// Reads on until so many records of a stream were found, on a thread that may wait for the disk.
-/// Whoever reads knows that the log has ended at `end` at the earliest. `None` when the reader is
-/// lost.
+/// The log is known to end at `end` at the earliest. `None` if the thread was lost, and the reader
+/// with it.
 pub(super) async fn read_on(
     position: Position,
     stream: Arc<str>,

@@ -10,17 +10,17 @@ use super::*;
 
 const ACK_TIME: Duration = Duration::from_millis(100);
 
-/// Each device means to send so often, and sends when it has its answer.
+/// Interval at which each device means to send; it sends when it has its answer.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How exactly time is looked at.
+/// Resolution at which the test looks at time.
 const STEP: Duration = Duration::from_millis(5);
 
 /// A fleet whose devices wait for each answer.
 #[derive(Default)]
 struct Waiting {
     sent: BTreeMap<u32, (u16, Instant)>,
-    /// When each device sends next.
+    /// Time of each device's next record.
     due: BTreeMap<u16, Instant>,
     slowest: Duration,
     answered: u64,
@@ -36,7 +36,7 @@ impl Waiting {
         }
     }
 
-    /// Sends what is due in one batch, as a lane does.
+    /// Sends the records that are due in one batch, as a lane does.
     fn send(&mut self, bench: &Bench, number: &mut u64) {
         let now = Instant::now();
         let is_due = |(_, at): &(&u16, &Instant)| **at <= now;

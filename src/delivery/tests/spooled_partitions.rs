@@ -1,5 +1,5 @@
-//! What is on disk of partitions that take long, or are away: the others' records do not wait for it,
-//! neither in a wave nor in what is read ahead.
+//! Backlog of partitions that are slow or away: other partitions' records do not wait for it,
+//! neither in a wave nor in the records read ahead.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use super::stragglers::{ACK_TIME, DEVICES, STUCK_TIME, is_stuck, partitions};
 use super::wide_spool::{Fleet, TELEMETRY, TICK, assert_in_order, count, wide};
 use super::*;
 
-/// Of which what is read ahead at once is a part.
+/// Records on disk: about three times as many as are read ahead at once.
 const SPOOLED: u64 = 12_000;
 
-/// A bench whose stream comes back when so much of these devices is on disk.
+/// Starts a bench whose stream comes back when so much of these devices is on disk.
 async fn spooled(setup: Setup, spool_dir: &Path, devices: u16) -> Bench {
     let mut bench = Bench::start_as(setup, Some(spool_dir), delivered);
     bench.away.set(Some(TELEMETRY));
@@ -37,7 +37,8 @@ async fn time_to_take(bench: &Bench, records: u64) -> Duration {
     began_at.elapsed()
 }
 
-/// All but the records of one device, which are stuck, arrive at once; those come later, in order.
+/// Checks that all but the records of one device, which are stuck, arrive at once; those come
+/// later, in order.
 fn assert_that_stuck_records_hold_up_no_others(setup: Setup) {
     on_simulated_time(async {
         let dir = tempfile::tempdir().unwrap();
@@ -55,13 +56,13 @@ fn assert_that_stuck_records_hold_up_no_others(setup: Setup) {
     });
 }
 
-/// Nobody knows where the records go: the first that is known of it is that some take long.
+/// The sink knows no partitions: the first sign is that some records straggle.
 #[test]
 fn a_wave_comes_home_without_what_is_stuck_of_it() {
     assert_that_stuck_records_hold_up_no_others(wide(|_, _| ACK_TIME));
 }
 
-/// More records of a partition that is away than are read ahead do not hide those of another one.
+/// A full window of a partition that is away does not hide the records of another one.
 #[test]
 fn a_partition_that_is_away_holds_up_no_other_one_on_disk() {
     on_simulated_time(async {
@@ -84,8 +85,8 @@ fn a_partition_that_is_away_holds_up_no_other_one_on_disk() {
     });
 }
 
-/// A partition that falls silent while its records are on their way, and the others' are behind
-/// them: what is known of it then is told by its stragglers.
+/// A partition falls silent while its records are in flight, and the others' are behind them: only
+/// its stragglers tell that it is away.
 #[test]
 fn a_partition_that_falls_silent_holds_up_no_other_one_on_disk() {
     assert_that_stuck_records_hold_up_no_others(Setup {
@@ -94,7 +95,7 @@ fn a_partition_that_falls_silent_holds_up_no_other_one_on_disk() {
     });
 }
 
-/// So long partitions come and go.
+/// Time for which partitions come and go.
 const MOVES_FOR: Duration = Duration::from_secs(40);
 
 /// The model: records go to disk, or not, while partitions lose their leaders and have them again,

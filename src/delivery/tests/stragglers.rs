@@ -8,7 +8,7 @@ use super::*;
 use crate::batcher::IN_FLIGHT_BATCHES_MAX;
 use crate::health::Spread;
 
-/// How long what is stuck stays so: a producer's time-out.
+/// Time for which a stuck record stays so: a producer's time-out.
 pub(super) const STUCK_TIME: Duration = Duration::from_secs(9);
 
 pub(super) const ACK_TIME: Duration = Duration::from_millis(5);
@@ -61,8 +61,8 @@ impl TestLane {
     }
 }
 
-/// The readings of all devices, every 10 ms for as long as this; tells what the slowest waited for
-/// of those whose partition is well, and how many batches found no credit.
+/// Sends the readings of all devices, every 10 ms for as long as this. Returns the longest wait of
+/// a device whose partition is well, and the number of batches that found no credit.
 async fn serve(bench: &mut Bench, lane: &mut TestLane, ticks: u64) -> (Duration, usize) {
     let mut held_up = 0;
     for tick in 0..ticks {
@@ -164,7 +164,7 @@ fn a_stream_that_stands_still_gives_no_credit_back() {
     });
 }
 
-/// What was answered before it is safe goes on too, and a device whose record is stuck keeps its
+/// Records answered before they are safe go on too, and a device whose record is stuck keeps its
 /// order.
 #[test]
 fn queued_records_of_other_partitions_do_not_wait() {
@@ -189,7 +189,7 @@ fn queued_records_of_other_partitions_do_not_wait() {
     });
 }
 
-/// Device 3 writes to partition 3.
+/// Places device 3 on partition 3.
 pub(super) fn by_number(key: &[u8], partitions: u32) -> u32 {
     let number = str::from_utf8(key).unwrap().rsplit('-').next().unwrap();
     number.parse::<u32>().unwrap() % partitions

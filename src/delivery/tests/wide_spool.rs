@@ -1,9 +1,9 @@
 //! The spool on its way to a sink that takes its time: how fast it empties, and that order holds
 //! however wide it is.
 //!
-//! Time is simulated: it passes from one timer to the next, and stands still while something goes
-//! to disk or comes from there. What is measured is how often the sink was waited for, not how fast
-//! this machine is.
+//! Time is simulated: it passes from one timer to the next, and stands still during reads and
+//! writes of the disk. The measure is how often the sink was waited for, not how fast this machine
+//! is.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ const ACK_TIME: Duration = Duration::from_millis(100);
 
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// The spool tells what it holds a few times a second of its own time, in which many ticks pass.
+/// The spool reports its content a few times a second of its own time, in which many ticks pass.
 const TICKS_TO_LEAVE_MAX: u32 = 2000;
 
-/// As a gateway with one worker has them, by default.
+/// Returns the limits of a gateway with one worker, by default.
 pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
     Setup {
         records_max: 512,
@@ -34,7 +34,7 @@ pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'stat
 /// Devices that send one record after the other, each with a number that counts up.
 pub(super) struct Fleet {
     pub(super) devices: u16,
-    /// Of all records that were sent.
+    /// Number of all records that were sent.
     pub(super) sent: u64,
 }
 
@@ -59,7 +59,8 @@ impl Fleet {
     }
 }
 
-/// What goes to disk of a batch is there before time passes; what the sink has of it needs time.
+/// Waits until the records that a batch has for the disk are there, before time passes; the sink's
+/// records need time.
 async fn let_disk_work(bench: &mut Bench) {
     let _held = HeldTime::new();
     for _ in 0..200 {
@@ -221,7 +222,7 @@ fn a_device_that_is_stuck_on_disk_holds_up_no_other_one() {
         sleep(2 * STUCK_TIME).await;
         assert_eq!(count(&bench, 0), 3_000 - 30, "all but those of one device");
         bench.script(delivered);
-        // The one that was on its way, one to see whether it arrives, and the others with the next.
+        // The wave that was in flight, one to see whether it arrives, and the others with the next.
         sleep(4 * STUCK_TIME).await;
         assert_eq!(count(&bench, 0), 3_000);
         assert_in_order(&bench, 0);
@@ -229,8 +230,8 @@ fn a_device_that_is_stuck_on_disk_holds_up_no_other_one() {
     });
 }
 
-/// A stream that answers nothing takes up its own part of the sink's places, and what it has on
-/// disk holds up no other.
+/// A stream that answers nothing takes up its own part of the sink's places, and its backlog holds
+/// up no other.
 #[test]
 fn a_stream_that_hangs_does_not_hold_up_the_readings_of_another_one() {
     const HANGS: Duration = Duration::from_secs(9);
@@ -268,7 +269,7 @@ fn a_stream_that_hangs_does_not_hold_up_the_readings_of_another_one() {
     });
 }
 
-/// What a call gives back of a device: this and all that is behind it.
+/// Returns the outcomes of a call: of a device, this record and all behind it fail.
 fn cut(records: &[Record], cuts: &[u8], call: usize) -> Vec<Outcome> {
     let mut failed = HashSet::new();
     let mut outcomes = Vec::new();
@@ -286,17 +287,17 @@ fn cut(records: &[Record], cuts: &[u8], call: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// So long calls fail in the middle.
+/// Time for which calls fail in the middle.
 const FAILS_FOR: Duration = Duration::from_secs(60);
 
-/// So long after that everything has arrived: a pause, and some hundred records one by one, each
-/// with an answer that takes its time.
+/// Time after that by which everything has arrived: a pause, and some hundred records one by one,
+/// each with an answer that takes its time.
 const EMPTY_WITHIN: Duration = Duration::from_secs(600);
 
 /// The model: records of two streams and some devices go to disk, in any order; calls take their
-/// time, and of each call any devices fail in the middle. Each record arrives once, a device's in
-/// the order in which they were sent, and what fails is given back to its own device only: others
-/// have no gap.
+/// time, and in each call any devices fail in the middle. Each record arrives once, a device's in
+/// the order in which they were sent, and failed records are given back to their own device only:
+/// other devices have no gap.
 async fn order_holds(
     records: Vec<(u16, u16)>,
     cuts: Vec<u8>,

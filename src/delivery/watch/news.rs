@@ -1,6 +1,6 @@
-//! What the log is told of streams: each change once, streams of the same news in one line.
+//! News of streams in the log: each change once, streams with the same news in one line.
 
-/// What has been logged of a stream.
+/// State of a stream that was logged last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Up,

@@ -1,10 +1,11 @@
-//! Which partitions, or shards, of the streams are away: those that have no leader, those that have
-//! more to do than they get done, and those that owe answers although others of their stream answer.
+//! State of the partitions, or shards, of a stream. Away are those without a leader, those that
+//! have more to do than they get done, and those that owe answers although others of their stream
+//! answer.
 //!
-//! The sink tells of the first two; stragglers tell of silence. A partition that is away
-//! is named on `/readyz`. Its devices' records go to disk at once where there is a spool, and are
-//! refused at once where there is none; what is on disk of them waits. Silence is believed for
-//! [`SILENCE_MEMORY`]: then some records are let in, and show whether it lasts.
+//! The sink tells of the first two; stragglers tell of silence. A partition that is away is named
+//! on `/readyz`. Its devices' records go to disk at once if there is a spool, and are refused at
+//! once if there is none; its records on disk wait. Silence is believed for [`SILENCE_MEMORY`]:
+//! then some records are let in, and show whether it lasts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -16,24 +17,24 @@ use crate::health::Spread;
 use crate::record::DeviceId;
 use crate::sink::Partitions;
 
-/// So long a partition owes an answer until it counts as silent.
+/// Time for which a partition owes an answer until it counts as silent.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long silence is believed that no straggler confirms.
+/// Time for which silence is believed without a straggler that confirms it.
 const SILENCE_MEMORY: Duration = Duration::from_secs(2);
 
 /// The least time between two lines of the log about the partitions of a stream.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is known of the partitions of one stream.
+/// State of the partitions of one stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamPartitions {
     /// `None` while it is not known where a device's records go.
     spread: Option<Spread>,
-    /// Those of which the sink tells.
+    /// Partitions that the sink reports as away.
     told: BTreeSet<u32>,
     may_be_silent: bool,
-    /// Each with the end of what is believed of it.
+    /// Silent partitions, each with the time until which that is believed.
     silent: BTreeMap<u32, Instant>,
     away: BTreeSet<u32>,
     /// Devices go elsewhere than they did when it was reviewed last.
@@ -44,7 +45,7 @@ pub(super) struct StreamPartitions {
 }
 
 impl StreamPartitions {
-    /// What the sink knew of them when it was asked last.
+    /// Takes in the sink's latest report of them.
     pub(super) fn found(&mut self, found: Option<Partitions>) {
         let Some(Partitions {
             spread,
@@ -92,8 +93,8 @@ impl StreamPartitions {
         has_changed
     }
 
-    /// Logs which of this stream's are away, if it is time: one that comes and goes is no news each
-    /// time.
+    /// Logs which partitions of this stream are away, at most once per [`LOG_INTERVAL`]: a
+    /// partition that comes and goes is no news each time.
     pub(super) fn log_news(&mut self, stream: &str, now: Instant) {
         let logged_lately = |at| now - at < LOG_INTERVAL;
         if !self.has_news || self.logged_at.is_some_and(logged_lately) {
@@ -110,12 +111,12 @@ impl StreamPartitions {
         }
     }
 
-    /// How often others were away than before.
+    /// Returns how many times the set of partitions that are away has changed.
     pub(super) fn moves(&self) -> u64 {
         self.moves
     }
 
-    /// Those that are away, and how the stream's records are spread.
+    /// Returns the partitions that are away, and the stream's spread.
     pub(super) fn away(&self) -> (Option<&Spread>, &BTreeSet<u32>) {
         debug_assert!(self.spread.is_some() || self.away.is_empty());
         (self.spread.as_ref(), &self.away)
@@ -126,7 +127,7 @@ impl StreamPartitions {
         !self.away.is_empty()
     }
 
-    /// Whether the device's records go to one that is away.
+    /// Whether the device's records go to a partition that is away.
     pub(super) fn has_away(&self, device: &DeviceId) -> bool {
         let spread = self.spread.as_ref().filter(|_| self.any_away());
         spread.is_some_and(|spread| self.away.contains(&spread.partition(device)))

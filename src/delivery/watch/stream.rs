@@ -1,4 +1,4 @@
-//! What is known of one stream: what it said when it was asked, and what became of its records.
+//! State of one stream: its last verification, and the outcomes of its records.
 //!
 //! Both count. A stream that answers well and whose records are all refused is no good, and a
 //! record alone can tell that it is good again. The watch owns one of these for each stream and
@@ -17,17 +17,17 @@ use crate::sink::SinkError;
 /// The least time between two questions, and how long a stream may owe an answer until it is asked.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So long nothing arrives of all that a stream is given before it counts as refusing it. Longer
-/// than a leader's election.
+/// Time in which none of a stream's records arrives before it counts as refusing them. Longer than
+/// a leader's election.
 const FAILING_TIME: Duration = Duration::from_secs(10);
 
-/// How long a refusal is believed that no record confirms.
+/// Time for which a refusal is believed without a record that confirms it.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() < FAILING_TIME.as_millis());
 const _: () = assert!(FAILING_TIME.as_millis() < REFUSAL_MEMORY.as_millis());
 
-/// What a stream said when it was asked last.
+/// The stream's answer when the sink was asked last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Unasked,
@@ -37,7 +37,7 @@ enum Answer {
     Away(String),
 }
 
-/// Why a stream takes nothing.
+/// The reason why a stream takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble<'a> {
     Unasked,
@@ -57,7 +57,7 @@ impl Trouble<'_> {
     }
 }
 
-/// What the outcomes of a batch say of its stream.
+/// The outcomes of a batch, as they bear on its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The stream works: it has taken a record, or has judged one by itself.
@@ -89,7 +89,7 @@ impl End {
     }
 }
 
-/// What is known of one stream.
+/// State of one stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     answer: Answer,
@@ -140,7 +140,7 @@ impl Stream {
         self.in_flight
     }
 
-    /// A batch is in flight no more, or takes longer than is worth waiting for.
+    /// Notes that a batch is in flight no more, or takes longer than is worth waiting for.
     pub(crate) fn batch_left(&mut self) {
         debug_assert!(self.in_flight > 0, "a batch leaves once");
         self.in_flight -= 1;
@@ -151,7 +151,7 @@ impl Stream {
         self.taken(now);
     }
 
-    /// It is to be asked soon.
+    /// Has the stream asked soon.
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;
     }
@@ -181,8 +181,8 @@ impl Stream {
         self.forget_refusal();
     }
 
-    /// A batch failed. It counts as a refusal where it is one by itself, or the stream is refusing
-    /// already.
+    /// Notes that a batch failed. It counts as a refusal if it is one by itself, or if the stream
+    /// is refusing already.
     fn failed(&mut self, reason: Reason, is_refusal: bool, now: Instant) {
         self.is_in_doubt |= self.is_quiet(now);
         if is_refusal || self.refusal.is_some() {
@@ -193,7 +193,7 @@ impl Stream {
         }
     }
 
-    /// Whether it has taken nothing of late: where other records arrive, one that does not says
+    /// Whether it has taken nothing of late: while other records arrive, one that does not says
     /// little of the stream.
     fn is_quiet(&self, now: Instant) -> bool {
         self.taken_at
@@ -206,8 +206,8 @@ impl Stream {
         self.has_trial = false;
     }
 
-    /// What it said when it was asked. One that is back has its records' failures forgotten: they
-    /// were its absence.
+    /// Notes the sink's answer. A stream that is back has its records' failures forgotten: they
+    /// came of its absence.
     pub(crate) fn answered(&mut self, answer: &Result<(), SinkError>, now: Instant) {
         let answer = match answer {
             Ok(()) => Answer::Up,
@@ -259,17 +259,17 @@ impl Stream {
         self.has_trial
     }
 
-    /// Whether a batch may go to the sink; where a trial is on offer, the one that asks first.
+    /// Whether a batch may go to the sink; if a trial is on offer, the first caller gets it.
     pub(crate) fn takes_batch(&mut self) -> bool {
         self.trouble().is_none() || std::mem::take(&mut self.has_trial)
     }
 
-    /// Whether it answers, so that it is worth a try to deliver what is spooled.
+    /// Whether it answers, so that it is worth a try to deliver its backlog.
     pub(crate) fn answers(&self) -> bool {
         matches!(self.answer, Answer::Up | Answer::Unfit(_))
     }
 
-    /// Why its sink takes nothing.
+    /// Returns the reason why its sink takes nothing.
     pub(crate) fn trouble(&self) -> Option<Trouble<'_>> {
         match (&self.answer, &self.refusal) {
             (Answer::Unasked, _) => Some(Trouble::Unasked),
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(stream.trouble(), None);
     }
 
-    /// Nobody sends to a gateway that is not ready, so no record can show that the stream is open
+    /// A gateway that is not ready gets no requests, so no record can show that the stream is open
     /// again.
     #[test]
     fn a_refusal_that_no_record_confirms_is_forgotten() {

@@ -26,7 +26,7 @@ fn record(device: u8, bytes: usize) -> Record {
     }
 }
 
-/// A window with one record of each of these devices, at places from `first` on.
+/// Pushes one record of each of these devices, at places from `first` on.
 fn push(window: &mut Window, first: u64, devices: &[u8]) {
     for (place, device) in (first..).zip(devices) {
         let record = record(*device, 10);
@@ -42,7 +42,7 @@ fn places(wave: &Wave) -> Vec<u64> {
     wave.records.iter().map(|placed| placed.place).collect()
 }
 
-/// All of it arrived.
+/// Takes a wave home of which all has arrived.
 fn arrive(window: &mut Window, wave: Wave) -> Vec<u64> {
     let places = places(&wave);
     window.come_home(wave.devices, Vec::new());
@@ -120,7 +120,7 @@ fn devices_whose_records_failed_travel_apart_until_one_arrives() {
     );
 }
 
-/// However many wait, a wave asks for the turn of those that it takes and no others.
+/// However many records wait, a wave asks for the turn of those that it takes and no others.
 #[test]
 fn a_wave_costs_what_it_holds() {
     let mut window = Window::default();
@@ -139,7 +139,7 @@ fn a_wave_costs_what_it_holds() {
     assert_eq!((waves.len(), asked.get()), (64, 256));
 }
 
-/// What becomes of one wave.
+/// Fate of one wave.
 #[derive(Clone, Copy, Debug, Default)]
 struct WaveFate {
     /// Some of its records wait when it is taken.
@@ -155,8 +155,8 @@ fn fate() -> impl Strategy<Value = WaveFate> {
 /// Each device's places, in some order of events.
 type ByDevice = BTreeMap<DeviceId, Vec<u64>>;
 
-/// Takes waves and brings them home until nothing is left; three are in flight at a time. Gives
-/// what arrived, in its order.
+/// Takes waves and brings them home until nothing is left; three are in flight at a time. Returns
+/// the records that arrived, in their order.
 fn run(window: &mut Window, limits: Limits, fates: Vec<WaveFate>) -> ByDevice {
     let (mut arrived, mut in_flight) = (ByDevice::new(), VecDeque::new());
     // After a while nothing fails, so that it ends.

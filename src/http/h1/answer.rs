@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use crate::http::date::Second;
 use crate::record::Timestamp;
 
-/// What tells the client to send its body.
+/// The answer that tells the client to send its body.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The name that `http::reply` gives this field, as it is written here.
@@ -29,7 +29,7 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// The whole answer; tells when the device's certificate expires, where that is near.
+    /// Returns the whole answer; tells when the device's certificate expires, if that is near.
     pub(crate) fn bytes(
         &self,
         at: Timestamp,
@@ -61,8 +61,8 @@ fn notify(head: &[u8], expires: &HeaderValue) -> Bytes {
     .into()
 }
 
-/// The response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a HEAD
-/// request.
+/// Returns the response's bytes, dated (RFC 9110 section 6.6.1). `omits_body` for the answer to a
+/// HEAD request.
 pub(crate) fn encode(response: &Response<Bytes>, at: Timestamp, omits_body: bool) -> Vec<u8> {
     let (status, body) = (response.status(), response.body());
     debug_assert!(status != StatusCode::NO_CONTENT || body.is_empty());
@@ -96,7 +96,7 @@ fn write_field(bytes: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     bytes.extend_from_slice(LINE_END);
 }
 
-/// A name, which is in lower case, as everybody writes it.
+/// Returns a lower-case name as it is usually written.
 fn title_case(name: &str) -> String {
     debug_assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()));
     let mut titled = String::with_capacity(name.len());

@@ -1,8 +1,8 @@
-//! A body in an HTTP/1.1 stream: what is still to come of it, by its framing.
+//! A body in an HTTP/1.1 stream: the part that is still to come, by its framing.
 //!
-//! [`WireBody`] is made for each request that ingest reads, and once more where the rest of a
-//! refused one is read on; [`Unread`] stays from one to the other. Every piece is copied out of the
-//! buffer that decryption writes.
+//! [`WireBody`] is made for each request that ingest reads, and once more to read on the rest of a
+//! refused one; [`Unread`] stays from one to the other. Every piece is copied out of the buffer
+//! that decryption writes.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,9 +13,9 @@ use super::head::Framing;
 use super::wire::{Stream, Wire};
 use crate::ingest::{Body, BrokenBody};
 
-/// What is still to come of a body.
+/// The part of a body that is still to come.
 pub(crate) enum Unread {
-    /// So many bytes.
+    /// A body of known length, with so many bytes to come.
     Length(u64),
     Chunked(Chunked),
 }
@@ -37,13 +37,12 @@ impl Unread {
         }
     }
 
-    /// Whether there was more in it than data: nobody may be sure that another reader finds its end
-    /// where this one does.
+    /// Whether there was more in it than data: another reader may find its end elsewhere.
     pub(crate) fn is_odd(&self) -> bool {
         matches!(self, Self::Chunked(chunked) if chunked.is_odd())
     }
 
-    /// How many of the bytes are the body's, and the data in them.
+    /// Returns how many of the bytes are the body's, and the data in them.
     #[inline]
     fn read<'b>(&mut self, bytes: &'b [u8]) -> Result<(usize, &'b [u8]), BrokenBody> {
         match self {
@@ -59,7 +58,7 @@ impl Unread {
     }
 }
 
-/// The first bytes, as many as are left to come at most.
+/// Returns the first bytes, at most as many as are left to come.
 #[inline]
 fn take_up_to<'b>(left: &mut u64, bytes: &'b [u8]) -> &'b [u8] {
     let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -71,7 +70,7 @@ fn take_up_to<'b>(left: &mut u64, bytes: &'b [u8]) -> &'b [u8] {
 pub(crate) struct WireBody<'w, S> {
     pub wire: &'w mut Wire<S>,
     pub unread: &'w mut Unread,
-    /// What is read of it is no overhead.
+    /// Whether its bytes are paid for, and no overhead.
     pub is_paid: bool,
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 /// Bytes of chunk extensions and trailers in one body.
 const IGNORED_BYTES_MAX: usize = 4096;
 
-/// Hex digits of a chunk's size: what 64 bits hold.
+/// Most hex digits of a chunk's size: 64 bits.
 const SIZE_DIGITS_MAX: u8 = 16;
 
 const _: () = assert!(SIZE_DIGITS_MAX as u32 * 4 == u64::BITS);
@@ -18,13 +18,13 @@ const _: () = assert!(SIZE_DIGITS_MAX as u32 * 4 == u64::BITS);
 #[derive(Debug, PartialEq, Eq)]
 pub struct BrokenFraming;
 
-/// What the next byte of the body is.
+/// Kind of the body's next byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
     /// The first digit of a size.
     #[default]
     Size,
-    /// What follows so many digits of a size.
+    /// Another digit of a size, or its end, after so many digits.
     MoreSize(u8),
     Extension,
     SizeLf,
@@ -48,16 +48,16 @@ pub struct Chunked {
     ignored_bytes: usize,
 }
 
-/// How far the decoder came in its input.
+/// Progress of the decoder in its input.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
     pub consumed_bytes: usize,
-    /// Where in the input there is data; empty where there was only framing.
+    /// The data in the input; empty if there was only framing.
     pub data: Range<usize>,
 }
 
 impl Step {
-    /// Everything up to the end of the data has been read.
+    /// Returns a step that has read everything up to the end of the data.
     fn of(data: Range<usize>) -> Self {
         Self {
             consumed_bytes: data.end,
@@ -71,7 +71,7 @@ impl Chunked {
         self.next == Next::End
     }
 
-    /// Whether there was more than data, which somebody else may have read in another way.
+    /// Whether there was more than data, which another reader may have read in another way.
     pub fn is_odd(&self) -> bool {
         self.ignored_bytes > 0
     }
@@ -88,7 +88,7 @@ impl Chunked {
         Ok(Step::of(input.len()..input.len()))
     }
 
-    /// Takes the data that begins at `at`, as far as it goes.
+    /// Takes the data that begins at `at`, to the end of the chunk or of the input.
     fn data(&mut self, at: usize, end: usize) -> Step {
         debug_assert!(self.left > 0, "a chunk of no bytes has no data");
         let bytes = usize::try_from(self.left).map_or(end - at, |left| left.min(end - at));
@@ -99,7 +99,7 @@ impl Chunked {
         Step::of(at..at + bytes)
     }
 
-    /// What comes after this byte, which is not data.
+    /// Reads a byte of framing, and notes the kind of the next.
     fn framing(&mut self, byte: u8) -> Result<(), BrokenFraming> {
         self.next = match self.next {
             Next::Size => self.digit(byte, 1)?,
@@ -117,7 +117,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// The rest of a size, after so many digits.
+    /// Reads the rest of a size, after so many digits.
     fn size(&mut self, byte: u8, digits: u8) -> Result<Next, BrokenFraming> {
         match byte {
             b'\r' => Ok(Next::SizeLf),
@@ -126,7 +126,7 @@ impl Chunked {
         }
     }
 
-    /// A chunk of no bytes is the last one.
+    /// Returns the kind of the byte behind a size. A chunk of no bytes is the last one.
     fn after_size(&self) -> Next {
         if self.left == 0 {
             Next::Line
@@ -135,7 +135,7 @@ impl Chunked {
         }
     }
 
-    /// A byte of text that is ignored, or the CR that ends it.
+    /// Reads a byte of text that is ignored, or the CR that ends it.
     fn line(&mut self, byte: u8, next: Next, at_cr: Next) -> Result<Next, BrokenFraming> {
         if byte == b'\r' {
             Ok(at_cr)
@@ -165,7 +165,7 @@ impl Chunked {
     }
 }
 
-/// `next`, if the byte is the only one that may stand here.
+/// Returns `next` if the byte is the only one that may stand here.
 fn only(wanted: u8, byte: u8, next: Next) -> Result<Next, BrokenFraming> {
     if byte == wanted {
         Ok(next)
@@ -180,7 +180,8 @@ mod tests {
 
     use super::*;
 
-    /// The data, and how much of the input was the body; `None` when the input ended before it.
+    /// Returns the data, and how much of the input was the body; `None` if the input ended before
+    /// it.
     fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), BrokenFraming> {
         let (mut decoder, mut data, mut consumed) = (Chunked::default(), Vec::new(), 0);
         for piece in pieces {

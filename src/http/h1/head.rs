@@ -1,7 +1,7 @@
-//! The head of an HTTP/1.1 request, and what it says about the bytes that follow (RFC 9112).
+//! The head of an HTTP/1.1 request, and its meaning for the bytes that follow (RFC 9112).
 //!
-//! Where two readers could disagree about where a request ends, it is refused: a line that ends in
-//! a bare LF, folded fields, both kinds of length, a length that is not one decimal number. Limits:
+//! A request whose end two readers could see in different places is refused: a line that ends in a
+//! bare LF, folded fields, both kinds of length, a length that is not one decimal number. Limits:
 //! [`HEAD_BYTES_MAX`] and [`HEADER_FIELDS_MAX`].
 
 use std::mem::MaybeUninit;
@@ -12,15 +12,15 @@ use crate::http::fields::expects_continue;
 use crate::http::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::ingest::{Field, HostRule, Refusal, RequestHead, length};
 
-/// How the body's end is found.
+/// The way in which the body's end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// A body has so many bytes; 0 where there is none.
+    /// A body of so many bytes; 0 if there is none.
     Length(u64),
     Chunked,
 }
 
-/// A head and what it means for its connection.
+/// A head and its meaning for its connection.
 #[derive(Debug)]
 pub struct Parsed<'a> {
     pub head: RequestHead<'a>,
@@ -31,8 +31,8 @@ pub struct Parsed<'a> {
     pub expects_continue: bool,
 }
 
-/// Where the head ends in `bytes`, of which the first `seen` have been looked through before.
-/// `None` when more is to come.
+/// Returns the head's end in `bytes`, of which the first `seen` have been searched before. `None`
+/// if more is to come.
 pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
     debug_assert!(seen <= bytes.len(), "what was seen is still there");
     for line_end in memchr::memchr_iter(b'\n', &bytes[seen..]).map(|at| seen + at) {
@@ -67,7 +67,7 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     }
 }
 
-/// Reads what the gateway and the connection need of a head that is well-formed.
+/// Reads the parts of a well-formed head that the gateway and the connection need.
 fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, target) = split_target(request.path.unwrap_or_default());
@@ -93,7 +93,7 @@ fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
     })
 }
 
-/// What the fields that concern the connection alone say.
+/// The fields that concern the connection alone.
 #[derive(Default)]
 struct ConnectionFields<'a> {
     transfer_encoding: Field<'a>,
@@ -124,8 +124,8 @@ fn has_close(options: &[u8]) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// The authority, where the target is an absolute URI (RFC 9112 section 3.2.2), and the path with
-/// its query.
+/// Returns the authority, if the target is an absolute URI (RFC 9112 section 3.2.2), and the path
+/// with its query.
 fn split_target(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
         return (None, target);
@@ -137,8 +137,8 @@ fn split_target(target: &str) -> (Option<&str>, &str) {
     (Some(authority), path)
 }
 
-/// The path and the query, which is empty where there is none. A fragment, which no request has, is
-/// left out.
+/// Returns the path and the query, which is empty if there is none. A fragment, which no request
+/// has, is left out.
 fn split_query(target: &str) -> (&str, &str) {
     let Some(end) = memchr::memchr2(b'?', b'#', target.as_bytes()) else {
         return (target, "");
@@ -149,7 +149,7 @@ fn split_query(target: &str) -> (&str, &str) {
     (path, &query[..fragment.unwrap_or(query.len())])
 }
 
-/// How the body ends, where two readers cannot disagree (RFC 9112 section 6.3).
+/// Returns the framing of the body, unless two readers could disagree on it (RFC 9112 section 6.3).
 fn framing(
     transfer_encoding: Field<'_>,
     content_length: Field<'_>,

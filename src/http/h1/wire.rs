@@ -1,5 +1,5 @@
-//! The bytes of an HTTP/1.1 connection: what has arrived and was not read yet, and what is to be
-//! sent.
+//! The bytes of an HTTP/1.1 connection: those that have arrived and were not read yet, and those to
+//! send.
 //!
 //! Reads from the buffer that decryption writes. Only a head that arrives in several pieces is
 //! gathered in a buffer of the connection's own, which is given back when it has been read: a
@@ -18,7 +18,7 @@ use crate::http::deadline::Deadline;
 use crate::http::overhead::Overhead;
 use crate::ingest::Refusal;
 
-/// What an HTTP/1.1 connection is served over.
+/// The stream below an HTTP/1.1 connection.
 pub(crate) trait Stream: AsyncBufRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Stream for S {}
@@ -26,14 +26,14 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Stream for S {}
 /// The bytes of one connection.
 pub(crate) struct Wire<S> {
     stream: S,
-    /// What has been taken from the stream, and comes before what is still in it.
+    /// Bytes that have been taken from the stream, and come before those still in it.
     gathered: Vec<u8>,
-    /// How much of `gathered` has no end of a head.
+    /// Number of bytes of `gathered` that have no end of a head.
     searched: usize,
     deadline: Deadline,
-    /// All that is read, until it is paid back.
+    /// Overhead of the connection: all bytes that are read, until they are paid back.
     pub overhead: Overhead,
-    /// The connection broke, or ended in the middle of a request.
+    /// Whether the connection broke, or ended in the middle of a request.
     pub is_lost: bool,
 }
 
@@ -49,13 +49,13 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// From now on, waiting ends then.
+    /// Sets the time at which waiting ends from now on.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline.reset(deadline);
     }
 
-    /// What has arrived; `None` when nothing will any more, or when more of it than may has come to
-    /// nothing.
+    /// Returns the bytes that have arrived; `None` if the stream has ended, or if the connection's
+    /// overhead is spent.
     pub(crate) fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<&[u8]>> {
         if self.overhead.is_spent() {
             Poll::Ready(None)
@@ -72,10 +72,10 @@ impl<S: Stream> Wire<S> {
         Poll::Ready(filled.ok().filter(|bytes| !bytes.is_empty()))
     }
 
-    /// The first `bytes` of what has arrived have been read.
+    /// Notes that the first `bytes` of those that have arrived were read.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.searched = 0;
-        // An error is told by the next look at what has arrived.
+        // An error is reported by the next call of `poll_bytes`.
         let _ = self.overhead.take(bytes);
         if self.gathered.is_empty() {
             Pin::new(&mut self.stream).consume(bytes);
@@ -126,7 +126,7 @@ impl<S: Stream> Wire<S> {
         !self.gathered.is_empty()
     }
 
-    /// Takes what is in the stream, or comes next; `None` when nothing will any more.
+    /// Takes the bytes that are in the stream, or come next; `None` when it has ended.
     fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<Option<()>> {
         debug_assert!(self.searched <= self.gathered.len());
         self.searched = self.gathered.len();
@@ -152,7 +152,7 @@ impl<S: Stream> Wire<S> {
         poll_fn(|context| self.poll_send(&mut bytes, context)).await
     }
 
-    /// Sends what is left, and then flushes.
+    /// Sends the rest, and then flushes.
     #[inline]
     fn poll_send(&mut self, unsent: &mut &[u8], context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !unsent.is_empty() {

@@ -1,15 +1,15 @@
-//! Where the heads on an h2 connection begin and end, seen as their frames pass.
+//! The beginning and the end of each head on an h2 connection, seen as their frames pass.
 //!
 //! A head goes on in CONTINUATION frames, and the library bounds neither its time nor, without
 //! ending the connection by a COMPRESSION_ERROR, its bytes. So [`super::metered`] shows each byte
 //! to [`Frames`] before the library reads it. Only frame headers (RFC 9113 section 4.1) are
-//! understood; what is in a head is the library's to say.
+//! understood; the content of a head is the library's affair.
 
 use tokio::time::Instant;
 
-/// What one head may have on the wire, in bytes, its padding included. A frame of it that is larger
-/// than [`super::HEAD_LIST_BYTES`] with what is left of the one before would be a COMPRESSION_ERROR
-/// to the library.
+/// Most bytes of one head on the wire, its padding included. A frame of it that is larger than
+/// [`super::HEAD_LIST_BYTES`] with the rest of the one before would be a COMPRESSION_ERROR to the
+/// library.
 pub(crate) const HEAD_BLOCK_BYTES_MAX: usize = super::HEAD_LIST_BYTES as usize - FRAME_HEADER_BYTES;
 
 const FRAME_HEADER_BYTES: usize = 9;
@@ -35,14 +35,14 @@ pub(crate) enum Head {
         block_bytes: usize,
         /// Whether the frame that is arriving ends it.
         is_last: bool,
-        /// When it was first found incomplete.
+        /// Time at which it was first found incomplete.
         since: Option<Instant>,
     },
     /// More is announced than is read: the connection is at its end.
     TooLarge,
 }
 
-/// The frames of one connection, up to what has arrived.
+/// The frames of one connection, up to the last byte that has arrived.
 pub(crate) struct Frames {
     header: [u8; FRAME_HEADER_BYTES],
     header_bytes: usize,
@@ -63,7 +63,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Looks at what has arrived, and says what there is of a head then.
+    /// Passes the bytes that have arrived, and returns the head that is arriving then.
     pub(crate) fn pass(&mut self, mut bytes: &[u8]) -> Head {
         while !bytes.is_empty() {
             let count = if self.payload_bytes > 0 {
@@ -129,7 +129,7 @@ impl Frames {
 }
 
 impl Head {
-    /// When a head that goes on was first found incomplete.
+    /// Returns the time at which a head that goes on was first found incomplete.
     pub(crate) fn open_since(self) -> Option<Instant> {
         match self {
             Self::Open { since, .. } => since,
@@ -137,7 +137,7 @@ impl Head {
         }
     }
 
-    /// The head with one more frame.
+    /// Returns the head with one more frame.
     fn and(self, bytes: usize, is_last: bool) -> Self {
         let (block_bytes, since) = match self {
             Self::Whole => (bytes, None),
@@ -183,8 +183,8 @@ mod tests {
     }
 
     proptest! {
-        /// A head is open from its first frame's header to its last byte, wherever what arrives is
-        /// cut.
+        /// A head is open from its first frame's header to its last byte, wherever the bytes that
+        /// arrive are cut.
         #[test]
         fn a_head_is_open_until_it_has_ended(cut in 0_usize..1000) {
             let frames = [

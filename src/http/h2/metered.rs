@@ -1,8 +1,8 @@
 //! The stream below an h2 connection, whose bytes are measured before the library reads them.
 //!
 //! All of them are overhead until they are paid back ([`Overhead`]), and the heads among them are
-//! watched ([`Head`]). What is found is told by a [`Meter`], which the connection's task looks at
-//! each time it is polled. A head that is too large is kept from the library.
+//! watched ([`Head`]). The findings are in a [`Meter`], which the connection's task looks at each
+//! time it is polled. A head that is too large is kept from the library.
 //!
 //! A connection that always has more to say gives way to the others of its worker after
 //! [`AT_ONCE_BYTES`]: parsing a megabyte of frames in one go would hold them up for milliseconds.
@@ -22,7 +22,7 @@ use crate::http::overhead::Overhead;
 /// Bytes that a connection reads before it gives way.
 const AT_ONCE_BYTES: usize = 8 * 1024;
 
-/// What one connection has sent, so far as it has to be bounded.
+/// The measures of the bytes that one connection has sent.
 pub(crate) struct Meter {
     pub overhead: Overhead,
     head: Cell<Head>,
@@ -36,7 +36,7 @@ impl Meter {
         })
     }
 
-    /// The head that is arriving.
+    /// Returns the head that is arriving.
     pub(crate) fn head(&self) -> Head {
         self.head.get()
     }
@@ -70,8 +70,8 @@ impl<T> Metered<T> {
         gives_way
     }
 
-    /// Measures what has arrived. `Pending` where the library is not to have it, and the
-    /// connection's task knows.
+    /// Measures the bytes that have arrived. `Pending` if the library must not have them, in which
+    /// case the connection's task knows.
     fn measure(&mut self, bytes: &[u8]) -> Poll<io::Result<()>> {
         self.at_once_bytes += bytes.len();
         self.meter.overhead.take(bytes.len())?;

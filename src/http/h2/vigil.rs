@@ -1,4 +1,4 @@
-//! What a connection of h2 may take too long for: to be idle, to send a head, to go when it was told.
+//! Deadlines of an h2 connection: to be idle, to send a head, to go when it was told.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,27 +9,27 @@ use super::Served;
 use super::heads::Head;
 use crate::http::deadline::Deadline;
 
-/// How long the last frames to a client whose head does not end have to leave.
+/// Time that the last frames to a client whose head does not end have to leave.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far a connection is on its way to its end.
+/// Stage of a connection on its way to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// The client has been told to go: what it has begun is answered.
+    /// The client has been told to go: the requests that it has begun are answered.
     Draining,
     /// The client has been told that this is the end, at this time.
     Ending(Instant),
 }
 
-/// What has gone on for too long.
+/// The part that has gone on for too long.
 pub(super) enum Over {
     /// A head, or it is too large.
     Head,
     Connection,
 }
 
-/// The deadlines of a connection, and how far it is on its way to its end.
+/// The deadlines of a connection, and its stage.
 pub(super) struct Vigil<'c> {
     served: Served<'c>,
     pub(super) stage: Stage,
@@ -45,7 +45,7 @@ impl<'c> Vigil<'c> {
         }
     }
 
-    /// Waits until something has gone on for too long.
+    /// Waits until a head, or the connection, has gone on for too long.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
         let head = self.served.meter.head();
         let is_ending = self.is_ending();
@@ -70,7 +70,7 @@ impl<'c> Vigil<'c> {
         matches!(self.stage, Stage::Ending(_))
     }
 
-    /// What is over first, and when.
+    /// Returns the next deadline, and the part that it ends.
     fn next(&self) -> (Over, Instant) {
         let Served {
             connection,

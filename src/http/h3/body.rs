@@ -34,7 +34,7 @@ pub(crate) struct QuicBody {
     held: Option<Bytes>,
 }
 
-/// Where in a body the next piece is.
+/// Place of the next piece of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Data,
@@ -60,7 +60,7 @@ impl QuicBody {
         self.stream.stop_sending(Code::H3_NO_ERROR);
     }
 
-    /// DATA up to the end, and the trailers after it.
+    /// Polls for DATA up to the end, and for the trailers after it.
     fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
         debug_assert!(self.place != Place::Over, "h3 must not be asked again");
         if self.place == Place::Data {
@@ -85,7 +85,7 @@ impl QuicBody {
         ))
     }
 
-    /// The next piece that may be handed out.
+    /// Polls for the next piece that may be handed out.
     fn poll_whole(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
         loop {
             let Some(piece) = ready!(self.poll_stream(context))? else {

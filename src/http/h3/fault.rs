@@ -1,11 +1,11 @@
-//! What can be wrong with a stream, and what it ends: its request, or the connection.
+//! Faults of a stream, and the scope of each: its request, or the connection.
 
 use h3::error::Code;
 use thiserror::Error;
 
 use super::fields::Flaw;
 
-/// What is wrong with a stream.
+/// A fault of a stream.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Fault {
     #[error("a frame is too long")]

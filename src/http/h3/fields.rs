@@ -1,28 +1,27 @@
-//! Field sections: what RFC 9114 sections 4.1.2 to 4.3 call malformed and h3 takes all the same.
+//! Field sections: the faults that RFC 9114 sections 4.1.2 to 4.3 call malformed and h3 lets pass.
 //!
 //! h3 keeps the last of several pseudo-header fields, wherever it stood, and forgets that there
 //! were others. So [`examine`] walks over an encoded section before h3 decodes it (`frames` calls
 //! it): each line says which field it is by the static table of QPACK or by its first letters, so
-//! that nothing is decoded or kept. What is left, [`are_proper`] finds in the decoded request. A
-//! section that cannot be walked over to its end is one that h3 must not see: its integers wrap
-//! around.
+//! that nothing is decoded or kept. [`are_proper`] finds the other faults in the decoded request. A
+//! section that cannot be walked over to its end must not reach h3: its integers wrap around.
 
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request};
 
 use super::wire::prefixed;
 
-/// Where a field section stands in a request.
+/// Place of a field section in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Head,
     Trailers,
 }
 
-/// Why a section is refused.
+/// The reason why a section is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It is no section of QPACK, or one that needs the dynamic table, which has no room.
+    /// It is no section of QPACK, or it needs the dynamic table, which has no room.
     Undecodable,
     Malformed,
 }
@@ -33,16 +32,16 @@ enum Pseudo {
     Authority,
     Method,
     Path,
-    /// Of extended CONNECT (RFC 9220), which is not offered.
+    /// The field of extended CONNECT (RFC 9220), which is not offered.
     Protocol,
     Scheme,
-    /// Of an answer.
+    /// A field of an answer.
     Status,
 }
 
 /// The first letters of pseudo-header fields: as they are, and in QPACK's Huffman code, in the low
-/// bits of a number. They tell the fields apart; what goes on otherwise is no field that is
-/// defined, which h3 refuses.
+/// bits of a number. They tell the fields apart; a name that goes on otherwise is no defined field,
+/// and h3 refuses it.
 #[expect(clippy::unusual_byte_groupings, reason = "a group is a letter")]
 const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":a", 0b1011100_00011, 12, Pseudo::Authority),
@@ -53,9 +52,9 @@ const PREFIXES: [(&[u8], u32, u32, Pseudo); 6] = [
     (b":st", 0b1011100_01000_01001, 17, Pseudo::Status),
 ];
 
-/// A line of a section, as far as it is looked at.
+/// A line of a section: the facts that are looked at.
 struct Line {
-    /// Which pseudo-header field it is; `None` for a field as any other.
+    /// The pseudo-header field that it is; `None` for an ordinary field.
     pseudo: Option<Pseudo>,
     has_empty_value: bool,
 }
@@ -111,8 +110,8 @@ pub fn examine(section: &[u8], of: Section) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Whether a request that h3 has decoded is one: `:scheme` and `:path` belong to all but CONNECT
-/// (h3 wants the others), and the fields are those of HTTP/3.
+/// Whether a decoded request is proper: `:scheme` and `:path` belong to all but CONNECT (h3 wants
+/// the others), and the fields are those of HTTP/3.
 pub(crate) fn is_proper(request: &Request<()>) -> bool {
     let is_connect = request.method() == Method::CONNECT;
     is_connect == request.uri().scheme().is_none() && are_proper(request.headers())
@@ -137,7 +136,7 @@ pub(crate) fn are_proper(fields: &HeaderMap) -> bool {
     te.all(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// What follows the prefix of a section that needs nothing of the dynamic table.
+/// Returns the bytes behind the prefix of a section that needs nothing of the dynamic table.
 fn after_prefix(section: &[u8]) -> Option<&[u8]> {
     let (required_inserts, bytes) = prefixed(section, 8)?;
     let section = &section[bytes..];
@@ -146,7 +145,7 @@ fn after_prefix(section: &[u8]) -> Option<&[u8]> {
     (required_inserts == 0 && !has_negative_base).then_some(&section[bytes..])
 }
 
-/// The first line, and what follows it. Lines that refer to the dynamic table are none.
+/// Returns the first line, and the bytes behind it. Lines that refer to the dynamic table are none.
 fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     let first = *rest.first()?;
     if first & 0b1100_0000 == 0b1100_0000 {
@@ -164,7 +163,7 @@ fn line(rest: &[u8]) -> Option<(Line, &[u8])> {
     line_with_value(pseudo, rest)
 }
 
-/// A line whose name and value stand in the static table.
+/// Reads a line whose name and value stand in the static table.
 fn indexed_line(rest: &[u8]) -> Option<(Line, &[u8])> {
     let (index, bytes) = prefixed(rest, 6)?;
     let line = Line {
@@ -174,7 +173,7 @@ fn indexed_line(rest: &[u8]) -> Option<(Line, &[u8])> {
     Some((line, &rest[bytes..]))
 }
 
-/// A line of which the value is still to come.
+/// Reads the value of a line.
 fn line_with_value(pseudo: Option<Pseudo>, rest: &[u8]) -> Option<(Line, &[u8])> {
     let (value, rest) = string(rest, 7)?;
     let line = Line {
@@ -184,13 +183,13 @@ fn line_with_value(pseudo: Option<Pseudo>, rest: &[u8]) -> Option<(Line, &[u8])>
     Some((line, rest))
 }
 
-/// A string as it is encoded, whose length has a prefix of so many bits, and what follows it.
+/// Returns an encoded string, whose length has a prefix of so many bits, and the bytes behind it.
 fn string(bytes: &[u8], prefix_bits: u32) -> Option<(&[u8], &[u8])> {
     let (length, length_bytes) = prefixed(bytes, prefix_bits)?;
     bytes[length_bytes..].split_at_checked(usize::try_from(length).ok()?)
 }
 
-/// RFC 9204 appendix A.
+/// Returns the field at an index of the static table (RFC 9204 appendix A).
 fn of_static_table(index: u64) -> Option<Pseudo> {
     match index {
         0 => Some(Pseudo::Authority),
@@ -202,7 +201,7 @@ fn of_static_table(index: u64) -> Option<Pseudo> {
     }
 }
 
-/// The field that a name in a literal begins like.
+/// Returns the field that a name in a literal begins like.
 fn of_name(name: &[u8], is_huffman: bool) -> Option<Pseudo> {
     let mut start = [0; 4];
     let bytes = name.len().min(4);
@@ -236,7 +235,7 @@ mod tests {
         examine(&[&[0, 0], &lines.concat()[..]].concat(), Section::Head)
     }
 
-    /// A literal field line whose name is not in the static table.
+    /// Encodes a literal field line whose name is not in the static table.
     fn literal(name: &[u8], is_huffman: bool) -> Vec<u8> {
         assert!(name.len() > 6 && name.len() < 100);
         let first = if is_huffman { 0x2f } else { 0x27 };
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, whatever their
+    /// The codes are those of RFC 7541 appendix B: `:path`, `:status`, `:protocol`, with any
     /// padding.
     #[test]
     fn names_in_huffman_code_are_known() {

@@ -1,14 +1,15 @@
-//! What a peer may have h3 keep or do: frames pass whole or not at all.
+//! A filter before h3 of the frames that a peer may have it keep or act on: they pass whole or not
+//! at all.
 //!
-//! h3 collects a frame to its declared end before it looks at it, however long it is, also one that
-//! it then ignores; it takes an empty DATA frame for the end of a body, and panics over one that is
-//! cut off. [`Frames`] stands before it, in the streams of `quic`: DATA goes through as it comes,
-//! never copied; the payload of another frame is kept until it is whole; frames without a meaning
-//! are left out. Field sections are looked at (`fields`) as they pass, and what a client says on
-//! its control stream of pushes, of which there are none, is checked and left out: a client's
-//! GOAWAY, for which h3 would drop the answers under way, among it. So nobody keeps more of a
-//! stream than one frame of [`FRAME_BYTES_MAX`] and one piece of the connection's window. Whatever
-//! is not as it must be is a [`Fault`], and then nothing passes any more.
+//! h3 collects a frame to its declared end before it looks at it, however long it is, even a frame
+//! that it then ignores; it takes an empty DATA frame for the end of a body, and panics over one
+//! that is cut off. [`Frames`] stands before it, in the streams of `quic`: DATA goes through as it
+//! comes, never copied; the payload of another frame is kept until it is whole; frames without a
+//! meaning are left out. Field sections are looked at (`fields`) as they pass, and the frames about
+//! pushes on the control stream, of which there are none, are checked and left out: a client's
+//! GOAWAY, for which h3 would drop the answers in flight, among them. So no more of a stream is
+//! kept than one frame of [`FRAME_BYTES_MAX`] and one piece of the connection's window. A frame
+//! that breaks a rule is a [`Fault`], and then nothing passes any more.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -26,8 +27,7 @@ pub(crate) const FRAME_BYTES_MAX: u64 = 2 * HEAD_BYTES_MAX as u64;
 pub(crate) const MEANINGLESS_MAX: u32 = 32;
 
 /// Frame types of RFC 9114 section 11.2.1, those that it reserves because of HTTP/2, and
-/// WebTransport's: h3 knows them, and what becomes of them is its business, where it is not settled
-/// here.
+/// WebTransport's: h3 knows them, and deals with those that are not settled here.
 const KNOWN: [u64; 12] = [
     DATA,
     HEADERS,
@@ -57,7 +57,7 @@ const _: () = assert!(VARINT_BYTES_MAX <= FRAME_BYTES_MAX);
 /// A piece for h3, or none as long as nothing is whole.
 type Taken = Result<Option<Bytes>, Fault>;
 
-/// What the next byte of a stream is, and how many like it are left.
+/// Kind of a stream's next byte, and the number of bytes of that kind that are left.
 #[derive(Debug)]
 enum Place {
     Header,
@@ -75,17 +75,18 @@ enum Place {
     Ignored(u64),
 }
 
-/// Which stream frames come on, and what has been seen on it.
+/// The stream that frames come on, and the state that it has seen.
 #[derive(Debug)]
 enum Stream {
     Request {
         meaningless_left: u32,
-        /// Before it, DATA of any length is an error, which h3 finds.
+        /// Whether a head has come; before it, DATA of any length is an error, which h3 finds.
         has_head: bool,
     },
-    /// It lives as long as its connection: frames without a meaning may always come on it.
+    /// The control stream. It lives as long as its connection: frames without a meaning may always
+    /// come on it.
     Control {
-        /// Before them, any other frame is an error, which h3 finds.
+        /// Whether settings have come; before them, any other frame is an error, which h3 finds.
         has_settings: bool,
         goaway: Option<u64>,
         max_push_id: Option<u64>,
@@ -97,7 +98,7 @@ enum Stream {
 pub struct Frames {
     stream: Stream,
     place: Place,
-    /// What has come of a header or a payload that is not whole.
+    /// Bytes of a header or a payload that is not whole.
     kept: BytesMut,
 }
 
@@ -109,7 +110,7 @@ impl Frames {
         })
     }
 
-    /// The frames of a control stream, after its type.
+    /// Returns the frames of a control stream, after its type.
     pub fn of_control() -> Self {
         Self::of(Stream::Control {
             has_settings: false,
@@ -173,7 +174,7 @@ impl Frames {
         Ok(Some(header))
     }
 
-    /// What follows the header of a frame that h3 is given.
+    /// Returns the place behind the header of a frame that h3 is given.
     fn meant(&mut self, kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
         Ok(match &mut self.stream {
             Stream::Request { .. } if kind == HEADERS && payload_bytes == 0 => {
@@ -225,7 +226,8 @@ impl Frames {
         Some(piece)
     }
 
-    /// Copies only what comes in several pieces. `place` is that of the rest.
+    /// Returns the payload once it is whole; copies only one that comes in several pieces. `place`
+    /// is that of the rest.
     fn take_kept(
         &mut self,
         left: u64,
@@ -277,9 +279,9 @@ impl Frames {
         Ok(None)
     }
 
-    /// A client may take back what it allows, in GOAWAY, or allow more, in MAX_PUSH_ID, and cannot
-    /// cancel a push that nobody has promised (RFC 9114 sections 5.2, 7.2.7 and 7.2.3). That is
-    /// all: the gateway pushes nothing.
+    /// Checks a frame about pushes. A client may take back an allowance, in GOAWAY, or allow more,
+    /// in MAX_PUSH_ID, and cannot cancel a push that was never promised (RFC 9114 sections 5.2,
+    /// 7.2.7 and 7.2.3). That is all: the gateway pushes nothing.
     fn settle(&mut self, kind: u64, id: u64) -> Result<(), Fault> {
         let Stream::Control {
             goaway,
@@ -305,8 +307,8 @@ impl Frames {
         None
     }
 
-    /// Type, length and bytes of a header (RFC 9114 section 7.1): at most sixteen, which are kept
-    /// while they are not whole.
+    /// Gathers a header: its type, length and bytes (RFC 9114 section 7.1), at most sixteen, which
+    /// are kept while they are not whole.
     fn gather_header(&mut self, input: &mut Bytes) -> Option<(u64, u64, Bytes)> {
         if self.kept.is_empty()
             && let Some((kind, payload_bytes, bytes)) = frame_header(input)
@@ -323,13 +325,13 @@ impl Frames {
         None
     }
 
-    /// What has been kept, and is whole now.
+    /// Returns the kept bytes, which are whole now.
     fn take_whole(&mut self) -> Bytes {
         std::mem::take(&mut self.kept).freeze()
     }
 }
 
-/// How many bytes of a payload's rest are at hand.
+/// Returns how many bytes of a payload's rest are at hand.
 fn within(left: u64, input: &Bytes) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(input.len())
 }
@@ -342,7 +344,7 @@ fn payload(left: u64, place: fn(u64) -> Place) -> Place {
     }
 }
 
-/// The payload of a frame that has one integer.
+/// Returns the place of the payload of a frame that has one integer.
 fn id_of(kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
     if (1..=VARINT_BYTES_MAX).contains(&payload_bytes) {
         Ok(Place::Id {
@@ -354,13 +356,13 @@ fn id_of(kind: u64, payload_bytes: u64) -> Result<Place, Fault> {
     }
 }
 
-/// The integer that these bytes are, and nothing else.
+/// Returns the integer that these bytes are, if they are nothing else.
 fn whole_varint(bytes: &[u8]) -> Option<u64> {
     let (value, value_bytes) = varint(bytes)?;
     (value_bytes == bytes.len()).then_some(value)
 }
 
-/// Type and length of a frame, and in how many bytes they say so; nothing while they are not whole.
+/// Parses the type and length of a frame, and counts their bytes; `None` while they are not whole.
 fn frame_header(bytes: &[u8]) -> Option<(u64, u64, usize)> {
     let (kind, kind_bytes) = varint(bytes)?;
     let (payload_bytes, length_bytes) = varint(&bytes[kind_bytes..])?;
@@ -397,7 +399,7 @@ mod tests {
         }
     }
 
-    /// A number in one, two, four or eight bytes, or more when it does not fit.
+    /// Encodes a number in one, two, four or eight bytes, or more when it does not fit.
     fn encode(value: u64, log_bytes: u32) -> Vec<u8> {
         let log_bytes = (log_bytes..3)
             .find(|log_bytes| value >> ((8 << log_bytes) - 2) == 0)
@@ -429,7 +431,7 @@ mod tests {
         })
     }
 
-    /// A field section with one field, of this value.
+    /// Returns a field section with one field, of this value.
     fn section_of(value: &[u8]) -> Vec<u8> {
         let length = u8::try_from(value.len()).expect("a short value");
         let length = match length.checked_sub(127) {
@@ -439,7 +441,7 @@ mod tests {
         [&[0, 0, 0x21, b'x'], &length[..], value].concat()
     }
 
-    /// A request whose head has passed.
+    /// Returns a request whose head has passed.
     fn after_head() -> Frames {
         let mut frames = Frames::of_request();
         let head = pass(&mut frames, EMPTY_HEAD, &[]).expect("a head");
@@ -447,7 +449,7 @@ mod tests {
         frames
     }
 
-    /// A control stream whose settings have passed.
+    /// Returns a control stream whose settings have passed.
     fn after_settings() -> Frames {
         let mut frames = Frames::of_control();
         let settings = Bytes::from_static(&[SETTINGS as u8, 0]);
@@ -455,7 +457,7 @@ mod tests {
         frames
     }
 
-    /// What comes out when these bytes come in, cut anywhere.
+    /// Returns the pieces that come out when these bytes come in, cut anywhere.
     fn pass(frames: &mut Frames, bytes: &[u8], cuts: &[Index]) -> Result<Vec<Bytes>, Fault> {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.extend([0, bytes.len()]);

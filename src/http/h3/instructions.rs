@@ -1,4 +1,5 @@
-//! What a client may say on its QPACK streams to a server without a dynamic table.
+//! The instructions that a client may send on its QPACK streams to a server without a dynamic
+//! table.
 //!
 //! The gateway offers no table and uses none, so most instructions are errors of the connection
 //! (RFC 9204 section 6): on the encoder's stream only the capacity of 0 may be set, on the
@@ -19,7 +20,7 @@ const STREAM_ID: u8 = 0b0011_1111;
 
 const _: () = assert!(STREAM_CANCELLATION & STREAM_ID == 0);
 
-/// Which of QPACK's two streams it is.
+/// The two streams of QPACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Encoder,
@@ -39,7 +40,7 @@ impl Misplaced {
     }
 }
 
-/// The instructions of one stream, as far as they have come.
+/// The instructions of one stream, up to the last byte that has come.
 #[derive(Debug)]
 pub struct Instructions {
     side: Side,

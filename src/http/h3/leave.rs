@@ -1,9 +1,9 @@
-//! Leaving: what a connection that is told to go still waits for, and for how long.
+//! Leaving: the waits of a connection that is told to go, and their bound.
 //!
-//! A request whose head has come whole is finished, whatever that takes within its own bounds.
-//! Everything else that a client may be silent about (the rest of a head, room for an answer, a
-//! refused body that it still sends) is waited for no longer than [`GRACE`] from then on, so that
-//! nobody who is silent, or gone, holds up a gateway that drains.
+//! A request whose head has come whole is finished, within its own bounds. Everything else that a
+//! client may be silent about (the rest of a head, room for an answer, a refused body that it still
+//! sends) is waited for no longer than [`GRACE`] from then on, so that no client that is silent, or
+//! gone, holds up a gateway that drains.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// How long a connection that has been told to go waits for what is not in flight.
+/// Time that a connection that has been told to go waits for streams that are not in flight.
 pub(crate) const GRACE: Duration = Duration::from_millis(750);
 
 /// Whether a connection is leaving, for its requests.
@@ -24,7 +24,7 @@ pub(crate) struct Leave {
 }
 
 impl Leave {
-    /// From now on the connection is leaving.
+    /// Begins to leave.
     pub(crate) fn begin(&self) {
         self.has_begun.set(true);
         self.begun.notify_waiters();

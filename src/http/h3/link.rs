@@ -1,9 +1,9 @@
-//! The QUIC connection as all of its streams see it: what it may cost, and how it ends.
+//! The QUIC connection as all of its streams see it: its overhead, and its end.
 //!
 //! [`Link`] is made by the adapter above for each connection, and shared by its streams, which live
 //! in one task. Every byte that arrives on a stream is overhead until it has become part of a
 //! request ([`Overhead`]): frames without end, and requests that are refused for ever, end their
-//! connection with H3_EXCESSIVE_LOAD. The first reason to close is the one that the peer is told.
+//! connection with H3_EXCESSIVE_LOAD. The peer is told the first reason to close.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use crate::http::overhead::Overhead;
 use crate::words::Disconnect;
 
-/// The connection that streams share, with what it may cost them.
+/// The connection that streams share, with the overhead that they may cost.
 pub(crate) struct Link {
     quic: quinn::Connection,
     overhead: Overhead,
     is_flood: Cell<bool>,
-    /// How the connection has ended that this side did not end.
+    /// Cause of the connection's end, if this side did not end it.
     end: Cell<Option<Disconnect>>,
 }
 
@@ -48,24 +48,26 @@ impl Link {
         is_within
     }
 
-    /// Takes back what was counted: these bytes were part of a request.
+    /// Takes back counted bytes, which were part of a request.
     pub(crate) fn pay_back(&self, bytes: usize) {
         self.overhead.pay_back(bytes);
     }
 
-    /// To be called while h3 has the connection: when it lets go, it gives a reason of its own.
+    /// Closes the connection. To be called while h3 has it: when h3 lets go, it gives a reason of
+    /// its own.
     pub(crate) fn close(&self, code: Code) {
         self.close_saying(code, b"");
     }
 
-    /// The same, with words for it.
+    /// Closes it with words for the reason.
     pub(crate) fn close_saying(&self, code: Code, reason: &[u8]) {
         self.note_end();
         self.quic.close(varint(code.value()), reason);
     }
 
-    /// Notes how QUIC has ended the connection, if it has: closed by this side, it has no other end.
-    /// A client that is silent for the idle time-out may be gone or not, which nobody can tell.
+    /// Notes how QUIC has ended the connection, if it has: closed by this side, it has no other
+    /// end. A client that is silent for the idle time-out may be gone or not: the two cannot be
+    /// told apart.
     fn note_end(&self) {
         let end = match self.quic.close_reason() {
             Some(ConnectionError::TimedOut) => Some(Disconnect::Idle),
@@ -75,7 +77,7 @@ impl Link {
         self.end.set(self.end.get().or(end));
     }
 
-    /// How QUIC has ended the connection, where it has been no side's wish.
+    /// Returns how QUIC has ended the connection, if neither side closed it.
     pub(crate) fn end(&self) -> Option<Disconnect> {
         self.note_end();
         self.end.get()

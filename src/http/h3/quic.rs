@@ -1,12 +1,12 @@
-//! What h3 asks of QUIC, by quinn.
+//! The QUIC interface of h3, over quinn.
 //!
 //! [`Connection`] is made by the adapter above for each connection, and h3 drives it. A read is a
 //! fresh future each time, which quinn allows, so that a stream is always at hand and can be
-//! stopped in the middle of one; only what waits for streams is kept, as the waker is in it.
-//! Whatever is let go before its end says why with a code of HTTP/3 (RFC 9114 section 8.1), where
-//! quinn would say 0, which is none: the rest of a request that nobody answers is
-//! H3_REQUEST_CANCELLED, and so is an answer that was not sent whole. What comes in passes
-//! `frames`, whose faults end their request, or the connection, before h3 sees them.
+//! stopped in the middle of one; only the wait for new streams is kept, as the waker is in it. A
+//! stream that is dropped before its end says why with a code of HTTP/3 (RFC 9114 section 8.1),
+//! where quinn would say 0, which is none: the rest of a request without an answer is
+//! H3_REQUEST_CANCELLED, and so is an answer that was not sent whole. Incoming bytes pass `frames`,
+//! whose faults end their request, or the connection, before h3 sees them.
 
 mod error;
 mod recv;
@@ -57,7 +57,7 @@ impl Connection {
     }
 }
 
-/// All that `next` gives, one after the other.
+/// Returns a stream of all items that `next` gives, one after the other.
 fn incoming<T: 'static>(
     quic: &quinn::Connection,
     next: impl AsyncFn(&quinn::Connection) -> Result<T, ConnectionError> + Copy + 'static,
@@ -66,7 +66,7 @@ fn incoming<T: 'static>(
     stream::unfold(quic.clone(), each).boxed_local()
 }
 
-/// The next item of a stream that ends with the connection only, by its error.
+/// Polls for the next item of a stream that ends with the connection only, by its error.
 fn poll_stream<T>(
     incoming: &mut Incoming<T>,
     context: &mut Context<'_>,
@@ -168,8 +168,7 @@ impl quic::SendStream<Bytes> for BidiStream {
         self.send.poll_ready(context)
     }
 
-    /// h3 answers by itself what is too large: what is left of such a request is not wanted, which
-    /// is no error.
+    /// h3 itself answers a request that is too large: its rest is not wanted, which is no error.
     fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
         self.recv.code_when_dropped = Code::H3_NO_ERROR;
         self.send.send_data(data)
@@ -211,7 +210,7 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// A stream's number as h3 takes it: both are below 2^62.
+/// Returns a stream's number as h3 takes it: both are below 2^62.
 fn stream_id(id: quinn::StreamId) -> StreamId {
     StreamId::try_from(u64::from(id)).expect("a stream's number is a variable-length integer")
 }

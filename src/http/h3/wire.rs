@@ -1,6 +1,7 @@
 //! Numbers of the wire: QUIC's variable-length integers, and QPACK's with a prefix.
 
-/// A variable-length integer (RFC 9000 section 16) and its bytes; nothing while they are not whole.
+/// Parses a variable-length integer (RFC 9000 section 16), and counts its bytes; `None` while they
+/// are not whole.
 pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     // The first two bits say how many bytes there are.
@@ -21,8 +22,8 @@ const CONTINUED_BYTES_MAX: usize = 9;
 
 const _: () = assert!(CONTINUED_BYTES_MAX * 7 < u64::BITS as usize);
 
-/// An integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and its bytes;
-/// nothing where it does not end, or is too large to be one.
+/// Parses an integer whose first byte has a prefix of so many bits (RFC 7541 section 5.1), and
+/// counts its bytes; `None` if it does not end, or is too large to be one.
 pub(crate) fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     debug_assert!((1..=8).contains(&prefix_bits));
     let mask = (1_u64 << prefix_bits) - 1;
@@ -35,7 +36,7 @@ pub(crate) fn prefixed(bytes: &[u8], prefix_bits: u32) -> Option<(u64, usize)> {
     (value <= PREFIXED_MAX).then_some((value, 1 + rest_bytes))
 }
 
-/// What goes on beyond a full prefix, seven bits a byte.
+/// Reads the part of an integer beyond a full prefix, seven bits a byte.
 fn continued(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (place, byte) in bytes.iter().enumerate().take(CONTINUED_BYTES_MAX) {

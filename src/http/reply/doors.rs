@@ -1,8 +1,8 @@
 //! Answers as the front doors have them: other words for the same verdicts.
 //!
-//! [`Visit`] is what the answer to a request must know of it. What [`super::refused`] says of a
-//! refusal is kept but for the body, its type and, where a platform's clients would go wrong by it,
-//! the status.
+//! [`Visit`] has the facts of a request that its answer depends on. The answer of
+//! [`super::refused`] is kept but for the body, its type and, if a platform's clients would go
+//! wrong by it, the status.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -18,7 +18,7 @@ use crate::record::{RecordId, Timestamp};
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
-/// A request as far as its answer depends on it.
+/// The facts of a request that its answer depends on.
 #[derive(Debug, Default)]
 pub(crate) struct Visit {
     door: Door,
@@ -37,7 +37,7 @@ impl Visit {
         }
     }
 
-    /// A visit by this door, of which nothing else is known.
+    /// Returns a visit by this door, of which nothing else is known.
     pub(crate) fn through(door: Door) -> Self {
         Self {
             door,
@@ -45,7 +45,7 @@ impl Visit {
         }
     }
 
-    /// Whether the answer is one that the service's own paths have.
+    /// Whether the answer is like those of the service's own paths.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.door.manner().accepts_with == Acceptance::NoContent
@@ -59,7 +59,7 @@ impl Visit {
         }
     }
 
-    /// What has become of a request, as its door sees it: an empty body may be no fault there.
+    /// Returns the verdict on a request, as its door sees it: an empty body may be no fault there.
     #[inline]
     pub(crate) fn verdict(&self, taken: Result<(), Refusal>) -> Result<(), Refusal> {
         match taken {
@@ -68,7 +68,7 @@ impl Visit {
         }
     }
 
-    /// The answer to a request that was taken. `at` is when it came.
+    /// Returns the answer to a request that was taken. `at` is when it came.
     pub(crate) fn accepted(&self, expires: Option<HeaderValue>, at: Timestamp) -> Response<Bytes> {
         let (kind, body) = match (self.door.manner().accepts_with, self.encoding) {
             (Acceptance::NoContent, _) => return super::accepted(expires),
@@ -85,7 +85,7 @@ impl Visit {
         response
     }
 
-    /// The answer to a request that was refused. `at` is when it came.
+    /// Returns the answer to a request that was refused. `at` is when it came.
     #[cold]
     pub(crate) fn refused(
         &self,
@@ -106,7 +106,7 @@ impl Visit {
         response
     }
 
-    /// Says what went wrong as a `google.rpc.Status`, in the encoding of the request.
+    /// Tells of the fault as a `google.rpc.Status`, in the encoding of the request.
     fn tell_status(&self, response: &mut Response<Bytes>, message: &str) {
         let code = rpc_code(response.status());
         match self.encoding {
@@ -118,8 +118,8 @@ impl Visit {
         }
     }
 
-    /// The form of AWS IoT Core. A request whose record has no name has been refused, and is named
-    /// for those who look for it.
+    /// Returns a message in the form of AWS IoT Core. A request whose record has no name has been
+    /// refused, and is given one for those who look for it.
     fn message(&self, message: &str, at: Timestamp) -> Bytes {
         let named = self.record.clone();
         let id = named.unwrap_or_else(|| RecordId::new(at));
@@ -137,9 +137,9 @@ fn speak(response: &mut Response<Bytes>, kind: HeaderValue, body: Bytes) {
     *response.body_mut() = body;
 }
 
-/// The status that says the same to a client of OTLP, which sends again what is answered 429, 502,
-/// 503 or 504, and nothing else (<https://opentelemetry.io/docs/specs/otlp/#failures-1>): a record
-/// that its stream refuses for good is bad data there.
+/// Returns the status that says the same to a client of OTLP, which sends again after 429, 502, 503
+/// or 504, and after nothing else (<https://opentelemetry.io/docs/specs/otlp/#failures-1>): a
+/// record that its stream refuses for good is bad data there.
 fn otlp_status(status: StatusCode) -> StatusCode {
     match status {
         StatusCode::BAD_GATEWAY => StatusCode::BAD_REQUEST,
@@ -147,7 +147,7 @@ fn otlp_status(status: StatusCode) -> StatusCode {
     }
 }
 
-/// The code of gRPC that a status stands for
+/// Returns the code of gRPC that a status stands for
 /// (<https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto>).
 fn rpc_code(status: StatusCode) -> u8 {
     match status.as_u16() {
@@ -160,8 +160,8 @@ fn rpc_code(status: StatusCode) -> u8 {
     }
 }
 
-/// A `google.rpc.Status` in protobuf: field 1 is the code, field 2 the message. Nothing is said in
-/// its details.
+/// Encodes a `google.rpc.Status` in protobuf: field 1 is the code, field 2 the message. Nothing is
+/// said in its details.
 fn encode_status(code: u8, message: &str) -> Bytes {
     let mut status = Vec::new();
     protobuf::put_number(&mut status, 1, code.into());
@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(long.len(), 305);
     }
 
-    /// Clients of OTLP send again by status: what can never pass must not look as if it could.
+    /// Clients of OTLP send again by status: a record that can never pass must not look as if it
+    /// could.
     #[test]
     fn otlp_tells_to_send_again_what_may_pass_and_nothing_else() {
         for refusal in super::super::every::every_refusal() {

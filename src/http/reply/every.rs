@@ -58,7 +58,7 @@ fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
     })
 }
 
-/// What became of four records: two are safe, one may be sent again, one never.
+/// Returns the outcomes of four records: two are safe, one may be sent again, one never.
 fn verdicts() -> Box<Verdicts> {
     let mut verdicts = Verdicts::default();
     verdicts.note(Ok(()));

@@ -1,10 +1,9 @@
-//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices are answered
-//! by.
+//! The wire as an OpenAPI 3.1 document, made from the table of answers that devices get.
 //!
 //! `forebay openapi` prints it, the admin address serves it, and docs/openapi.json is a copy that a
-//! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only what
-//! the code does not know by itself is written here: the four paths and the request's fields, the
-//! certificate, and in [`answers`] what fields of answers mean.
+//! test holds to this. Statuses, codes, texts and fields come from [`super::refused`]; only facts
+//! that the code does not know by itself are written here: the four paths and the request's fields,
+//! the certificate, and in [`answers`] the meaning of the answers' fields.
 
 mod answers;
 pub(crate) mod doors;
@@ -13,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ingest::{IDEMPOTENCY_KEY_CHARS_MAX, RECORDS_KEY_CHARS_MAX};
 
-/// The document, indented, with a line end.
+/// Returns the document, indented, with a line end.
 pub fn document() -> String {
     let document = json!({
         "openapi": "3.1.0",
@@ -60,7 +59,7 @@ fn info() -> Value {
     })
 }
 
-/// The operation that takes one reading.
+/// Returns the operation that takes one reading.
 fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let fields = [
         idempotency_key(IDEMPOTENCY_KEY_CHARS_MAX),
@@ -71,7 +70,7 @@ fn one(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     operation(id, summary, parameters, one_reading())
 }
 
-/// The operation that takes many readings.
+/// Returns the operation that takes many readings.
 fn many(id: &str, summary: &str, path_parameters: &[Value]) -> Value {
     let fields = [
         idempotency_key(RECORDS_KEY_CHARS_MAX),

@@ -1,5 +1,4 @@
-//! docs/protocol.md tells the firmware's authors what each refusal is: the table there is the table
-//! here.
+//! The table of refusals in docs/protocol.md, for the firmware's authors, against the one here.
 
 use crate::telemetry::metrics::Metrics;
 
@@ -106,7 +105,7 @@ fn every_problem_names_itself_by_its_code() {
     }
 }
 
-/// A refusal whose code is counted as no other would be one that no alert can name.
+/// A refusal whose code has no counter would be one that no alert can name.
 #[test]
 fn every_code_has_a_counter() {
     let metrics = Metrics::new(1, &[], Vec::new());

@@ -1,4 +1,4 @@
-//! When a client may come back, and what it is told of its buckets.
+//! The time at which a client may come back, and the fields that tell of its buckets.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 5;
 
 const _: () = assert!(RETRY_AFTER_SECONDS_MAX > 0 && 256 >= RETRY_AFTER_SECONDS_MAX);
 
-/// When the client may come back, where that helps.
+/// Returns the time at which the client may come back, if that helps.
 pub(super) fn wait(refusal: &Refusal) -> Option<HeaderValue> {
     match answering(refusal) {
         Refusal::RateLimited(refused) => Some(refused.shortfall.reset_seconds().into()),
@@ -30,7 +30,7 @@ pub(super) fn wait(refusal: &Refusal) -> Option<HeaderValue> {
     }
 }
 
-/// The fields that tell of the bucket that refused.
+/// Returns the fields that tell of the bucket that refused.
 pub(super) fn rate_limit_fields(
     refused: &Refused,
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -47,7 +47,7 @@ pub(super) fn rate_limit_fields(
     })
 }
 
-/// At least `wait`, in whole seconds, with jitter.
+/// Returns at least `wait`, in whole seconds, with jitter.
 fn retry_after(wait: Duration) -> HeaderValue {
     let spread = jitter::full(Duration::from_secs(RETRY_AFTER_SECONDS_MAX));
     HeaderValue::from(wait.as_secs() + 1 + spread.as_secs())

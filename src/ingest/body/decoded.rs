@@ -1,10 +1,10 @@
-//! Reading a body that is encoded: decoded as it arrives, bounded by what comes out.
+//! Reading an encoded body: decoded as it arrives, bounded by its decoded bytes.
 
 use super::{Body, Bounds, Ledger, Reader};
 use crate::ingest::Refusal;
 use crate::ingest::decode::{Damaged, Decoder, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, Pace};
 
-/// What a body mostly expands to, as a multiple: room for so much is made at first.
+/// Multiple to which a body mostly expands: room for so much is made at first.
 const EXPANSION: usize = 4;
 
 const FIRST_BYTES_MIN: usize = 1024;
@@ -15,8 +15,8 @@ impl From<Damaged> for Refusal {
     }
 }
 
-/// Reads the whole body and gives it decoded: `bytes_max` bytes at most, whatever is left to decode.
-/// `bounds` are those of the body as it comes.
+/// Reads the whole body and returns it decoded: `bytes_max` bytes at most, however much is left to
+/// decode. `bounds` are those of the body as it comes.
 pub(crate) async fn read_decoded<B: Body>(
     mut body: B,
     bounds: Bounds,
@@ -44,15 +44,15 @@ pub(crate) async fn read_decoded<B: Body>(
     decoded.finish()
 }
 
-/// What has been decoded of a body.
+/// The decoded part of a body.
 struct Decoded<'d> {
     /// Zeros from `filled_bytes` on.
     buffer: Vec<u8>,
     filled_bytes: usize,
     bytes_max: usize,
-    /// Bytes that were charged beside those that have come or were declared.
+    /// Bytes that were charged beyond those that have come or were declared.
     charged_bytes: usize,
-    /// Bytes that the buffer is to have room for at first.
+    /// Room of the buffer at first, in bytes.
     expected_bytes: usize,
     decoder: &'d mut Decoder,
 }
@@ -69,7 +69,7 @@ impl<'d> Decoded<'d> {
         }
     }
 
-    /// Decodes one step; whether more can be had of what was fed.
+    /// Decodes one step. Returns whether the input that was fed has more to give.
     fn step<L: Ledger>(&mut self, reader: &mut Reader<'_, L>) -> Result<bool, Refusal> {
         self.make_room(reader.ledger)?;
         let free = &mut self.buffer[self.filled_bytes..];
@@ -87,7 +87,7 @@ impl<'d> Decoded<'d> {
     }
 
     /// Makes room for a step. The buffer doubles, up to one byte more than a body may have: that
-    /// byte tells of one that is too long.
+    /// byte tells that a body is too long.
     fn make_room(&mut self, ledger: &mut impl Ledger) -> Result<(), Refusal> {
         let most = self.bytes_max + 1;
         debug_assert!(self.filled_bytes < most, "a longer body is refused");
@@ -106,7 +106,7 @@ impl<'d> Decoded<'d> {
         ledger.hold(buffer_bytes + self.decoder.bytes())
     }
 
-    /// Charges for what exceeds the bytes that have been paid for as they came or were declared.
+    /// Charges for the decoded bytes beyond those that were paid for as they came or were declared.
     fn pay<L: Ledger>(&mut self, reader: &mut Reader<'_, L>) -> Result<(), Refusal> {
         let declared = reader.bounds.declared_bytes;
         let paid = declared.unwrap_or(reader.received_bytes) + self.charged_bytes;
@@ -118,7 +118,7 @@ impl<'d> Decoded<'d> {
         Ok(())
     }
 
-    /// The body, if it ends where its coding does.
+    /// Returns the body, if it ends where its coding does.
     fn finish(mut self) -> Result<Vec<u8>, Refusal> {
         if !self.decoder.is_at_end() {
             return Err(Refusal::MalformedEncoding);
@@ -127,7 +127,7 @@ impl<'d> Decoded<'d> {
             return Err(Refusal::EmptyBody);
         }
         self.buffer.truncate(self.filled_bytes);
-        // Records may wait for long: they do not keep much more than what they are.
+        // Records may wait for long: they must not keep much more memory than they need.
         if self.buffer.capacity() > 2 * self.filled_bytes {
             self.buffer.shrink_to_fit();
         }

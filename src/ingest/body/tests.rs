@@ -1,4 +1,4 @@
-//! Bodies that come in pieces, too slowly, too long, or where there is no room.
+//! Bodies that come in pieces, too slowly, too long, or while there is no room.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl Body for Pieces {
     }
 }
 
-/// As h1 gives them.
+/// Pieces in memory of their own, as h1 gives them.
 struct OwnPieces(Pieces);
 
 impl Body for OwnPieces {
@@ -24,7 +24,7 @@ impl Body for OwnPieces {
     }
 }
 
-/// Everything that a body cost, and what refuses it.
+/// The costs of a body, and a refusal to pay them.
 #[derive(Default)]
 struct Book {
     charged: Vec<usize>,
@@ -95,8 +95,7 @@ async fn a_small_piece_leaves_the_buffer_that_it_came_in() {
     assert_eq!(large_body.await.unwrap().as_ptr(), large.as_ptr());
 }
 
-/// What is held is never less than what the body has in memory, and never much more than what has
-/// come.
+/// The bytes held are never fewer than the body has in memory, and never many more than have come.
 #[tokio::test]
 async fn memory_is_held_as_the_body_arrives() {
     for declared_bytes in [Some(9), None] {

@@ -1,4 +1,4 @@
-//! gzip (RFC 1952), by flate2: heads, checksums and what lies between them are its own.
+//! gzip (RFC 1952), by flate2, which reads heads, checksums and the data between them.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -7,7 +7,7 @@ use flate2::bufread::GzDecoder;
 
 use super::{Damaged, Step};
 
-/// What a decoder is reckoned to hold: its window of 32 KiB, its tables and its state.
+/// Bytes that a decoder counts for: its window of 32 KiB, its tables and its state.
 pub(crate) const BYTES: usize = 64 * 1024;
 
 /// A decoder of gzip members, one after the other.
@@ -76,7 +76,8 @@ const HUNGRY: Step = Step {
     is_hungry: true,
 };
 
-/// What has come and was not read. There is never an end to it: the next piece may be on its way.
+/// Input that has come and was not read. There is never an end to it: the next piece may be on its
+/// way.
 #[derive(Debug, Default)]
 struct Input(Bytes);
 

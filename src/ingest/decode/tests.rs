@@ -25,7 +25,7 @@ type Subject = (fn(&[u8]) -> Vec<u8>, fn() -> Decoder);
 
 const CODINGS: [Subject; 2] = [(gzip, Decoder::gzip), (zstd, Decoder::zstd)];
 
-/// What a decoder makes of pieces, and whether the body may end there.
+/// Decodes pieces. Returns the bytes, and whether the body may end there.
 fn decode(
     decoder: &mut Decoder,
     pieces: &[&[u8]],
@@ -88,7 +88,7 @@ proptest! {
         }
     }
 
-    /// A body that ends early never passes for a whole one, nor does one that goes on.
+    /// A body that ends early never passes for a whole one, and neither does a body that goes on.
     #[test]
     fn a_body_ends_where_its_coding_does(body in body(), cut in any::<prop::sample::Index>()) {
         for (encode, decoder) in CODINGS {

@@ -52,7 +52,7 @@ impl Zstd {
         self.is_within = left.map_err(|_| Damaged)? > 0;
         Ok(Step {
             written_bytes,
-            // Where there is room left nothing waits in the decoder.
+            // If there is room left, nothing waits in the decoder.
             is_hungry: self.input.is_empty() && written_bytes < room_bytes,
         })
     }

@@ -10,7 +10,7 @@ use crate::ingest::{Refusal, RequestHead};
 use crate::record::{Headers, StreamIndex};
 use crate::topic::{self, Filter};
 
-/// What the paths of topics begin with.
+/// Prefix of the paths of topics.
 pub(super) const PATH: &str = "/topics/";
 
 /// The largest payload, in bytes: 128 KB, by
@@ -20,7 +20,7 @@ pub(super) const BODY_BYTES_MAX: usize = 128 << 10;
 /// The header that has the topic.
 const TOPIC: &str = "topic";
 
-/// The stream of the topic that the path names: that of the first filter that matches it.
+/// Returns the stream of the topic that the path names: that of the first filter that matches it.
 pub(super) fn lead(
     filters: &[(Filter, StreamIndex)],
     path: &str,
@@ -36,7 +36,7 @@ pub(super) fn lead(
     Ok((*stream, headers))
 }
 
-/// Looks whether the quality of service is one that there is by HTTPS; it is 0 unless said.
+/// Checks that the quality of service is one that HTTPS has; it is 0 unless given.
 pub(super) fn read<'a>(head: &RequestHead<'a>) -> Result<Extras<'a>, Refusal> {
     match parameter(head.query(), "qos") {
         None | Some("0" | "1") => Ok(Extras::default()),

@@ -29,7 +29,7 @@ pub(crate) fn is_property(name: &str, path: &str) -> bool {
     is_property && id_of(path).is_some()
 }
 
-/// The device id in a path, as it stands there.
+/// Returns the device id in a path, as it stands there.
 pub(super) fn id_of(path: &str) -> Option<&str> {
     path.strip_prefix(PATH)?.strip_suffix(PATH_END)
 }

@@ -9,11 +9,11 @@ use super::Extras;
 use crate::ingest::{Field, Refusal, RequestHead};
 use crate::record::Headers;
 
-/// The headers that say what a record is.
+/// The headers that name a record's signal and its encoding.
 const SIGNAL: &str = "otlp-signal";
 const ENCODING: &str = "otlp-encoding";
 
-/// What a request tells of.
+/// The signal of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     Logs,
@@ -44,7 +44,7 @@ impl Signal {
 
 const _: () = assert!(Signal::Traces as usize + 1 == Signal::COUNT);
 
-/// How a body, and the answer to it, is written.
+/// The encoding of a body, and of the answer to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Encoding {
     #[default]
@@ -53,7 +53,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding that a content type names. Parameters make no difference.
+    /// Returns the encoding that a content type names. Parameters make no difference.
     fn of(content_type: Field<'_>) -> Option<Self> {
         let Field::Once(value) = content_type else {
             return None;
@@ -78,13 +78,13 @@ impl Encoding {
 }
 
 impl RequestHead<'_> {
-    /// The encoding of OTLP that its content type names.
+    /// Returns the encoding of OTLP that its content type names.
     pub(crate) fn encoding(&self) -> Option<Encoding> {
         Encoding::of(self.content_type)
     }
 }
 
-/// Takes only what is OTLP by its content type.
+/// Takes OTLP only, by its content type.
 pub(super) fn read<'a>(
     signal: Signal,
     head: &RequestHead<'a>,

@@ -1,4 +1,4 @@
-//! Where paths lead, and what of a request goes on with its record.
+//! Targets of paths, and the parts of a request that go on with its record.
 
 use super::*;
 use crate::config::{OpenDoors, OtlpStreams};
@@ -49,7 +49,7 @@ fn code(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// The stream, or the refusal.
+/// Returns the stream, or the refusal.
 fn led(path: &str) -> Result<(&'static str, String), &'static str> {
     let (doors, device) = (all(), DeviceId::parse("urn:plant/7").unwrap());
     let door = doors.find(path).map_err(|refusal| code(&refusal))?;

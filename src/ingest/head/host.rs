@@ -1,7 +1,7 @@
 //! Hosts, as requests name them: by a target or a Host field, with a port or without.
 //!
 //! `head` asks whether two names are one, `routes` for the host that is one of the gateway's names.
-//! Nothing is resolved; what is not an authority is malformed.
+//! Nothing is resolved; a text that is no authority is malformed.
 
 use http::uri::Authority;
 
@@ -18,7 +18,7 @@ fn without_default_port(authority: &str) -> &str {
     without.unwrap_or_else(|| authority.strip_suffix(':').unwrap_or(authority))
 }
 
-/// The host of an authority, without its port. What is not an authority is malformed.
+/// Returns the host of an authority, without its port. A text that is no authority is malformed.
 pub(in crate::ingest) fn host_of(authority: &str) -> Result<&str, Refusal> {
     const NOT_A_HOST: Refusal =
         Refusal::Malformed("the authority is not a host with or without a port");
@@ -37,7 +37,7 @@ pub(in crate::ingest) fn host_of(authority: &str) -> Result<&str, Refusal> {
     }
 }
 
-/// The host of an authority, and the port, which may be empty.
+/// Returns the host of an authority, and the port, which may be empty.
 fn split_port(authority: &str) -> (&str, &str) {
     match authority.rfind(':') {
         Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),

@@ -1,7 +1,7 @@
-//! What the values of single fields say: a type, a trace, a key, a length.
+//! The values of single fields: a type, a trace, a key, a length.
 //!
-//! The head asks for each when it is read. A value that has another form than its field is refused,
-//! or is as none where the field's specification says so.
+//! The head asks for each when it is read. A value in another form than its field's is refused, or
+//! counts as none if the field's specification says so.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::record::{RecordId, TraceParent};
 pub struct ContentTypes(RefCell<Option<Arc<str>>>);
 
 impl ContentTypes {
-    /// The first one that the client sent, where it is visible ASCII.
+    /// Returns the first value that the client sent, if it is visible ASCII.
     pub(super) fn get(&self, field: Field<'_>) -> Option<Arc<str>> {
         let (Field::Once(value) | Field::Repeated(value)) = field else {
             return None;
@@ -29,7 +29,7 @@ impl ContentTypes {
     }
 }
 
-/// A value that is visible ASCII, with blanks within it.
+/// Returns a value that is visible ASCII, with blanks within it.
 pub(crate) fn visible(value: &[u8]) -> Option<&str> {
     let is_text = value
         .iter()
@@ -37,8 +37,8 @@ pub(crate) fn visible(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|_| is_text)
 }
 
-/// The trace that a request belongs to. A field that cannot be read is as none (W3C Trace Context,
-/// section 4.3).
+/// Returns the trace that a request belongs to. A field that cannot be read counts as none (W3C
+/// Trace Context, section 4.3).
 pub(super) fn trace(field: Field<'_>) -> Option<TraceParent> {
     match field {
         Field::Once(value) => TraceParent::parse(value),
@@ -62,7 +62,7 @@ pub(super) fn idempotency_key(
 
 const BAD_LENGTH: Refusal = Refusal::Malformed("Content-Length is not one decimal number");
 
-/// The one `Content-Length`; two of them are malformed.
+/// Parses the one `Content-Length`; two of them are malformed.
 pub(super) fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal> {
     match field {
         Field::Absent => Ok(None),
@@ -73,8 +73,8 @@ pub(super) fn declared_bytes(field: Field<'_>) -> Result<Option<usize>, Refusal>
     }
 }
 
-/// A `Content-Length`, in bytes: one decimal number without a sign. One beyond 64 bits is as good
-/// as the largest.
+/// Parses a `Content-Length`, in bytes: one decimal number without a sign. A number beyond 64 bits
+/// is as good as the largest.
 pub(crate) fn length(digits: &[u8]) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_LENGTH);

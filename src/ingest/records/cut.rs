@@ -1,7 +1,7 @@
-//! Where the records of a body begin and end.
+//! Cutting a body into records.
 //!
-//! Pure: bytes in, ranges out, nothing is copied. The cutters stop at the first record too many. The
-//! array's is serde_json's: it is parsed once, as raw values, and must be JSON to its end.
+//! Pure: bytes in, ranges out, nothing is copied. The cutters stop at the first record too many.
+//! The array's is serde_json's: it is parsed once, as raw values, and must be JSON to its end.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::super::form::Form;
 /// A record's place in the body, in bytes.
 pub type Place = Range<usize>;
 
-/// Why a body gives no records.
+/// The reason why a body gives no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Uncut {
     #[error("the body cannot be cut to its end")]
@@ -56,7 +56,7 @@ pub(crate) fn cut(form: Form, body: &[u8], records_max: usize) -> Result<Vec<Pla
     Ok(records)
 }
 
-/// The places of a body's records, as far as there may be so many.
+/// The places of a body's records, up to a bound.
 struct Places {
     found: Vec<Place>,
     records_max: usize,
@@ -113,8 +113,8 @@ pub fn cut_delimited(body: &[u8], records_max: usize) -> Result<Vec<Place>, Uncu
     Ok(places.found)
 }
 
-/// The number that the bytes begin with, and how many they are; `None` where it does not end or has
-/// more than 64 bits.
+/// Parses the number that the bytes begin with, and counts its bytes; `None` if it does not end or
+/// has more than 64 bits.
 fn length(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0_u64;
     for (index, byte) in bytes.iter().enumerate().take(10) {

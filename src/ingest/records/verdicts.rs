@@ -1,22 +1,22 @@
-//! What became of each record of a request, and what the request is answered by it.
+//! The verdicts on the records of a request, and the answer that follows from them.
 
 use super::super::Refusal;
 
-/// The records of a request by what became of them; indices ascend.
+/// The records of a request by their verdicts; indices ascend.
 #[derive(Clone, Debug, Default)]
 pub struct Verdicts {
-    /// Records that are safe.
+    /// Number of records that are safe.
     pub(crate) accepted: usize,
-    /// Those that may be sent again.
+    /// Records that may be sent again.
     pub(crate) retry: Vec<usize>,
-    /// Those that are refused for good, and why.
+    /// Records that are refused for good, and why.
     pub(crate) rejected: Vec<(usize, Refusal)>,
-    /// Whether nobody knows what became of some that may be sent again.
+    /// Whether it is unknown if the stream has some of those that may be sent again.
     is_any_unknown: bool,
 }
 
 impl Verdicts {
-    /// Notes what became of the next record.
+    /// Notes the verdict on the next record.
     pub(crate) fn note(&mut self, taken: Result<(), Refusal>) {
         let index = self.accepted + self.retry.len() + self.rejected.len();
         match taken {
@@ -30,7 +30,7 @@ impl Verdicts {
         }
     }
 
-    /// `Ok` where all records are safe.
+    /// Returns `Ok` if all records are safe.
     pub(crate) fn conclude(self) -> Result<(), Refusal> {
         if self.retry.is_empty() && self.rejected.is_empty() {
             return Ok(());
@@ -38,7 +38,7 @@ impl Verdicts {
         Err(Refusal::Records(Box::new(self)))
     }
 
-    /// The refusal of the worst record: a client that resends all of it loses nothing.
+    /// Returns the refusal of the worst record: a client that resends all of it loses nothing.
     pub(crate) fn worst(&self) -> &Refusal {
         if self.is_any_unknown {
             return &Refusal::AckTimeout;
@@ -54,7 +54,7 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    /// The refusal that answers for records of which these became.
+    /// Returns the refusal that answers for records with these verdicts.
     fn answer(taken: &[Result<(), Refusal>]) -> Option<Refusal> {
         let mut verdicts = Verdicts::default();
         for taken in taken {

@@ -1,9 +1,9 @@
 //! The files of one stream: `STREAM-20261123T091500.123Z-000001.jsonl`, names that sort as they
 //! were written.
 //!
-//! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with what
-//! the current append adds. When an append fails the file is cut back and left alone, the next one
-//! goes to a new file: after a failed fdatasync nobody knows what its descriptor still holds. Until
+//! The writer thread owns it. A file only ever ends with a whole line that is on disk, or with the
+//! lines of the current append. When an append fails the file is cut back and left alone, the next
+//! one goes to a new file: after a failed fdatasync the content of its descriptor is unknown. Until
 //! the cut succeeds nothing else is appended. At start the newest file loses the line that a crash
 //! tore. Files with other names are never touched.
 
@@ -49,7 +49,7 @@ struct Current {
     opened_at: Instant,
 }
 
-/// Orders the files: it is what follows the stream in a file's name.
+/// Order of the files: the part of a file's name behind the stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     time: String,
@@ -125,7 +125,7 @@ impl Folder {
         })
     }
 
-    /// Removes what a failed append left behind, through a new descriptor.
+    /// Removes the rest of a failed append, through a new descriptor.
     fn finish_cut(&mut self) -> io::Result<()> {
         let Some((path, bytes)) = &self.cut_back else {
             return Ok(());
@@ -165,7 +165,7 @@ impl Current {
             && self.file.metadata().is_ok_and(|file| file.nlink() > 0)
     }
 
-    /// Writes the lines and has them on disk. `bytes` counts only what is.
+    /// Writes the lines and has them on disk. `bytes` counts only lines that are.
     fn append(&mut self, lines: &[&[u8]]) -> io::Result<()> {
         let mut slices: Vec<_> = lines.iter().map(|lines| IoSlice::new(lines)).collect();
         write_all(&mut slices, |rest| self.file.write_vectored(rest))?;
@@ -235,7 +235,7 @@ fn cut(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Cuts off what follows the last line break.
+/// Cuts off the bytes behind the last line break.
 fn mend(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let bytes = file.metadata()?.len();

@@ -1,8 +1,7 @@
-//! Whether the disk takes what the sink has for it: a recent sync is the proof, and a small file
-//! where there was none.
+//! Proof that the disk takes the sink's lines: a recent sync, or else a small file.
 //!
 //! The writer notes every sync and every failure. [`FileSink::verify`](super::FileSink::verify)
-//! reads the notes, and asks the probing thread where they do not say enough: a folder that was
+//! reads the notes, and asks the probing thread if they do not say enough: about a folder that was
 //! never written, one whose last append failed, or, while no stream has anything to write, the one
 //! whose proof is the oldest. So a gateway with hundreds of idle streams writes one small file
 //! every few seconds, and the writer never waits for a probe. One probe at a time: a disk that does
@@ -25,14 +24,14 @@ use crate::sink::SinkError;
 /// A sync that is no older than this says that the disk works.
 const PROOF_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// What is written where nothing is known to be wrong.
+/// Bytes of a probe of a folder without trouble.
 const PROBE_BYTES: usize = 4 << 10;
 
-/// What is written where an append has failed: about a batch, so that a disk with hardly any room
-/// is not taken for one that works.
+/// Bytes of a probe after a failed append: about a batch, so that a disk with hardly any room is
+/// not taken for a working one.
 const PROBE_BYTES_AFTER_FAILURE: usize = 1 << 20;
 
-/// Says what is known of a stream's folder.
+/// The proof of a stream's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
     Missing,
@@ -40,7 +39,7 @@ enum Proof {
     Failed,
 }
 
-/// Keeps what the writer and the probing thread know of all folders.
+/// The proofs of all folders, which the writer and the probing thread share.
 #[derive(Debug)]
 pub(super) struct Proofs {
     /// The lock is held and torn tails are mended.
@@ -154,7 +153,7 @@ impl Prober {
         let answer_all = move || {
             while let Some(answer) = asked.blocking_recv() {
                 let probed = probe_due(&folders, &proofs).map_err(|error| refused(&dir, &error));
-                // Nobody waits any more: the disk took too long.
+                // The caller has gone if the disk took too long.
                 let _ = answer.send(probed);
             }
         };
@@ -162,7 +161,7 @@ impl Prober {
         thread.spawn(answer_all).map(|_| Self { asks })
     }
 
-    /// Probes what is due. Waits for the disk.
+    /// Probes the folders that are due. Waits for the disk.
     pub(crate) async fn ask(&self) -> Result<(), SinkError> {
         let (answer, answered) = oneshot::channel();
         if self.asks.try_send(answer).is_err() {

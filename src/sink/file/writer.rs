@@ -3,7 +3,7 @@
 //!
 //! The sink starts it and hands it jobs; it ends when the sink is dropped, and gives the folder's
 //! lock back. A round is bounded in bytes, so that the first job of a large round does not wait for
-//! the last. A job that nobody waits for any more is not written.
+//! the last. A job whose caller has gone is not written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl Writer {
         }
     }
 
-    /// Takes the folder for this gateway and mends what a crash left behind, once.
+    /// Takes the folder for this gateway and mends the damage of a crash, once.
     pub(crate) fn prepare(&mut self) -> Result<(), SinkError> {
         if self.lock.is_some() {
             return Ok(());
@@ -114,14 +114,14 @@ impl Writer {
                 bytes
             }
             Job::Prepare(answer) => {
-                // Nobody waits any more: it took too long.
+                // The caller has gone if it took too long.
                 let _ = answer.send(self.prepare());
                 0
             }
         }
     }
 
-    /// Appends what the round has for a folder, and answers.
+    /// Appends the round's lines for a folder, and answers.
     fn append(&mut self, folder: usize, appends: Vec<Append>) {
         let lines: Vec<_> = appends.iter().map(|append| &append.lines[..]).collect();
         let outcome = match self.prepare() {
@@ -129,7 +129,7 @@ impl Writer {
             Err(error) => Outcome::Retryable(error.to_string().into()),
         };
         for append in appends {
-            // Nobody waits any more: the disk took too long.
+            // The caller has gone if the disk took too long.
             let _ = append.outcome.send(outcome.clone());
         }
     }

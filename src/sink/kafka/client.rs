@@ -22,21 +22,21 @@ use super::reports::Reports;
 /// A producer that tells the sink's [`Reports`].
 pub(crate) type Producer = native::Producer<Reports>;
 
-/// How soon a producer that is no longer used is noticed.
+/// Interval of the check for producers that are no longer used.
 const USE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least time between two new producers: a cluster that fails each one at once is not to be
 /// flooded.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Always has a producer: one that has failed for good is replaced.
+/// The client, which always has a producer: one that has failed for good is replaced.
 pub(crate) struct Client {
     config: ClientConfig,
     common: Common,
     current: Mutex<Started>,
 }
 
-/// What all clients of one sink have in common.
+/// The state that all clients of one sink share.
 #[derive(Clone)]
 pub(crate) struct Common {
     pub reports: Reports,

@@ -1,11 +1,12 @@
-//! Which delivery reports are still to come.
+//! The delivery reports that are still to come.
 //!
 //! A message carries one word through librdkafka: the place of its batch in a fixed table, and its
 //! own in the batch. A report that says "delivered" only counts down; the last report of a batch
-//! frees its place and wakes whoever waits for it. librdkafka reports each message exactly once, so
-//! a place is never free while a message still names it, even when nobody waits any more.
+//! frees its place and wakes the delivery that waits for it. librdkafka reports each message
+//! exactly once, so a place is never free while a message still names it, even if its delivery was
+//! cancelled.
 //!
-//! Each record that was delivered is noted, for whoever asks before the last report is in.
+//! Each record that was delivered is noted, for questions before the last report is in.
 //!
 //! Bounds: as many batches as delivery has in flight, each of fewer than 2^32 records.
 
@@ -81,7 +82,8 @@ impl InFlight {
         if batch.report(index, failure) {
             self.batches[place].store(None);
             // The place came out of this queue, so there is room for it. It is free before the
-            // batch is known to be complete: whoever then begins the next one finds it.
+            // batch is known to be complete, so that the woken delivery finds it for its next
+            // batch.
             let freed = self.free.push(place);
             debug_assert!(freed.is_ok(), "it has room for each place");
             batch.complete.notify_one();
@@ -156,7 +158,7 @@ impl Arrivals for Arc<Reported> {
     }
 }
 
-/// The word of a record's bit, and the bit.
+/// Returns the word of a record's bit, and the bit.
 fn place_of(index: usize) -> (usize, u64) {
     let bits = u64::BITS as usize;
     (index / bits, 1 << (index % bits))

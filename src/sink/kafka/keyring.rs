@@ -1,4 +1,4 @@
-//! The secret that is in force, and the clients of librdkafka that log in with it.
+//! The secret in force, and the clients of librdkafka that log in with it.
 //!
 //! `login` changes the secret; the sink's producers and its admin client [enter](Keyring::enter)
 //! when they are made. A client that has entered logs in with the secret in force whenever it makes
@@ -65,7 +65,7 @@ impl Keyring {
         held.clients.push(entry);
     }
 
-    /// Puts another secret in force. An error is one that a client does not take.
+    /// Puts another secret in force. Returns the error of a client that does not take it.
     pub(crate) fn change(&self, secret: Secret) -> Result<(), String> {
         let mut held = self.held();
         let mut taken = Ok(());

@@ -1,4 +1,4 @@
-//! The partitions of the topics, and which of them are led by nobody.
+//! The partitions of the topics, and those of them without a leader.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ pub(crate) struct Leaders {
     leaderless: BTreeSet<u32>,
 }
 
-/// What the brokers told of each topic last.
+/// The partitions of each topic, as the brokers reported them last.
 pub(crate) struct KnownLeaders(Mutex<Vec<Option<Leaders>>>);
 
 impl Leaders {
@@ -40,7 +40,7 @@ impl KnownLeaders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what was told of a topic, and logs how many partitions it has where that is news.
+    /// Keeps a topic's partitions, and logs their number if it is new.
     pub(crate) fn note(&self, stream: StreamIndex, topic: &str, leaders: Leaders) {
         let known = &mut self.lock()[stream.get()];
         let partitions = leaders.partitions;
@@ -55,8 +55,8 @@ impl KnownLeaders {
 }
 
 impl KafkaSink {
-    /// The partitions of the stream's topic, as they were told last; `None` where the partitioner
-    /// is not the one that is known here.
+    /// Returns the partitions of the stream's topic, as they were reported last; `None` if the
+    /// partitioner is not murmur2.
     pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
         let partitioner = self.settings.client.get("partitioner");
         if !partitioner.is_some_and(|name| name.starts_with("murmur2")) {

@@ -1,13 +1,13 @@
-//! How the brokers are logged in to.
+//! The login to the brokers.
 //!
-//! What librdkafka does once it is configured stays librdkafka's: certificates, and a password that
-//! does not change. A password in a file, and the tokens of `OAUTHBEARER`, change while the sink
-//! runs: [`Login::keep`] is the task that puts each new one in force, on delivery's runtime. It
-//! ends with the sink.
+//! Certificates, and a password that does not change, are librdkafka's own affair once it is
+//! configured. A password in a file, and the tokens of `OAUTHBEARER`, change while the sink runs:
+//! [`Login::keep`] is the task that puts each new one in force, on delivery's runtime. It ends with
+//! the sink.
 //!
-//! librdkafka's own OIDC needs libcurl, which is not built in; what its properties say is done here
-//! instead. On the wire a token of any source is `OAUTHBEARER`. A secret that cannot be had leaves
-//! the last one in force, is told in the log, and stands in `/readyz` as the reason why brokers do
+//! librdkafka's own OIDC needs libcurl, which is not built in; its properties take effect here
+//! instead. On the wire a token of any source is `OAUTHBEARER`. While no new secret can be had, the
+//! last one stays in force, the log tells of it, and `/readyz` has it as the reason why brokers do
 //! not answer.
 
 #[cfg(feature = "msk")]
@@ -33,7 +33,7 @@ const OAUTHBEARER: &str = "OAUTHBEARER";
 /// Amazon's name for `OAUTHBEARER` with a token of its own.
 const AWS_MSK_IAM: &str = "AWS_MSK_IAM";
 
-/// Where the secret comes from.
+/// The source of the secret.
 #[derive(Clone)]
 pub(crate) enum Login {
     /// librdkafka has it, or needs none.
@@ -45,14 +45,14 @@ pub(crate) enum Login {
 /// A mechanism of SASL that the sink knows.
 enum Mechanism {
     Password,
-    /// librdkafka's own tokens, which nobody has signed: for development.
+    /// librdkafka's own tokens, without a signature: for development.
     Unsecured,
     Oidc,
     MskIam,
 }
 
-/// The same settings with any password in the place of one that stands in a file: it need not be
-/// there to look whether they are sound.
+/// Returns the same settings with any password in the place of one that stands in a file, which
+/// need not be there for a check of the other settings.
 pub(crate) fn with_any_password(config: &KafkaConfig) -> KafkaConfig {
     let mut config = config.clone();
     let is_mechanism = |name: &str| matches!(name, "sasl.mechanisms" | "sasl.mechanism");
@@ -70,7 +70,8 @@ pub(crate) fn with_any_password(config: &KafkaConfig) -> KafkaConfig {
 }
 
 impl Login {
-    /// Takes out of the properties what librdkafka is not to see.
+    /// Takes out the properties that librdkafka must not see, and returns the login that they ask
+    /// for.
     pub(crate) fn take(properties: &mut Properties) -> Result<Self, SinkError> {
         let file = properties.take("sasl.password.file");
         let mechanism = match properties.get("sasl.mechanisms") {
@@ -121,7 +122,7 @@ impl Login {
         Err(fault("sasl.mechanisms", why))
     }
 
-    /// Puts the first secret in force, where there is one yet.
+    /// Puts the first secret in force, if there is one yet.
     pub(crate) fn begin(&self, keyring: &Keyring) {
         if let Self::PasswordFile(file) = self {
             let taken = keyring.change(file.secret());

@@ -1,10 +1,10 @@
-//! What librdkafka offers and its Rust client does not: a producer that wakes a task when it has
-//! something to report, and that is told a topic by a handle rather than by a name that it looks up
+//! The parts of librdkafka that its Rust client lacks: a producer that wakes a task when it has
+//! something to report, and that takes a topic by a handle rather than by a name that it looks up
 //! for each message.
 //!
 //! The sink's client makes a [`Producer`], sends by it from delivery's thread and polls it there. A
-//! topic's handle is made when the first record is sent to it, not before: many brokers make a
-//! topic that a producer speaks of.
+//! topic's handle is made when the first record is sent to it, not before: many brokers create a
+//! topic at a producer's first mention.
 #![allow(unsafe_code)] // calls into librdkafka
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -31,14 +31,14 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use crate::record::Timestamp;
 
-/// A producer of librdkafka tells its context what happens. What it lends out is dropped before it.
+/// A producer of librdkafka, which reports to its context. Its handles are dropped before it.
 pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
     topics: Box<[(CString, OnceLock<Option<Topic>>)]>,
     events: Events,
     base: BaseProducer<C>,
 }
 
-/// A message is what a record is to librdkafka, which copies all of it.
+/// A record as librdkafka takes it: all of it is copied.
 pub(crate) struct Message<'a> {
     pub key: Option<&'a [u8]>,
     pub value: &'a [u8],
@@ -80,9 +80,9 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
             headers,
             opaque,
         } = message;
-        // SAFETY: each tag is followed by what the header of `rd_kafka_producev` says, and the list
-        // ends with END. Key and value live until the call returns, which copies them; the handle
-        // is of this very producer.
+        // SAFETY: each tag is followed by the arguments that the header of `rd_kafka_producev` asks
+        // for, and the list ends with END. Key and value live until the call returns, which copies
+        // them; the handle is of this very producer.
         let code = unsafe {
             rd_kafka_producev(
                 self.client().native_ptr(),
@@ -179,7 +179,7 @@ impl Drop for Headers {
 /// producers do.
 pub(crate) fn murmur2_partition(key: &[u8], partitions: u32) -> u32 {
     let count = i32::try_from(partitions).unwrap_or(i32::MAX);
-    // SAFETY: it reads the key, as long as told, and asks neither the topic nor what is opaque.
+    // SAFETY: it reads the key, as long as told, and neither the topic nor the opaque pointers.
     let partition = unsafe {
         rd_kafka_msg_partitioner_murmur2(
             ptr::null(),
@@ -211,12 +211,12 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        // SAFETY: it is of a client that lives, and nobody has it any more.
+        // SAFETY: it is of a client that lives, and is used no more.
         unsafe { rd_kafka_topic_destroy(self.0) };
     }
 }
 
-/// Watches the queue of what there is to report.
+/// The queue of librdkafka's events, and the waker that it calls.
 struct Events {
     queue: *mut rd_kafka_queue_t,
     waker: Arc<AtomicWaker>,
@@ -230,7 +230,7 @@ unsafe impl Sync for Events {}
 impl Events {
     fn of<C: ProducerContext>(producer: &BaseProducer<C>) -> Self {
         let waker = Arc::new(AtomicWaker::new());
-        // SAFETY: the client lives, and the waker until the queue calls nobody any more.
+        // SAFETY: the client lives, and the waker does until the queue calls back no more.
         let queue = unsafe {
             let queue = rd_kafka_queue_get_main(producer.client().native_ptr());
             rd_kafka_queue_cb_event_enable(
@@ -272,7 +272,7 @@ pub(crate) struct Token {
     /// Says whose it is; librdkafka logs it.
     pub principal: CString,
     pub expires_at: Timestamp,
-    /// What the brokers are told besides: names of letters, and their values.
+    /// Further properties for the brokers: names of letters, and their values.
     pub extensions: Vec<(CString, CString)>,
 }
 

@@ -1,8 +1,8 @@
 //! librdkafka's properties as the operator wrote them, and the faults that name them.
 //!
-//! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). Whoever asks for one
-//! asks by librdkafka's first name for it and gets the operator's value under either; a fault names
-//! the variable that the operator used.
+//! A property may have two names (`linger.ms` is `queue.buffering.max.ms`). A look-up is by
+//! librdkafka's first name for it and finds the operator's value under either; a fault names the
+//! variable that the operator used.
 
 use super::SinkError;
 

@@ -1,8 +1,9 @@
-//! What librdkafka tells: what became of each message, its log, and why brokers cannot be reached.
+//! The reports of librdkafka: the fate of each message, its log, and the reason why brokers cannot
+//! be reached.
 //!
 //! Called by the tasks that poll the producers. Delivery reports go to the table of batches; the
-//! log goes on to ours; the latest trouble with a broker is kept until all is well again, for
-//! whoever has to say why there is no answer.
+//! log goes on to ours; the latest trouble with a broker is kept until all is well again, as the
+//! reason for answers that are missing.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::in_flight::InFlight;
 use super::native::may_be_in_topic;
 use super::{InTopic, code_of, outcome};
 
-/// Takes what the producers of one sink tell.
+/// The receiver of the reports of one sink's producers.
 #[derive(Clone)]
 pub(crate) struct Reports {
     in_flight: Arc<InFlight>,
@@ -117,7 +118,7 @@ impl ClientContext for Reports {
         }
     }
 
-    /// Keeps the error for whoever asks why the brokers do not answer; librdkafka has logged it.
+    /// Keeps the error as the reason why the brokers do not answer; librdkafka has logged it.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = code_of(&error);
         // It follows the trouble with the last of them, and says less.

@@ -17,7 +17,7 @@ use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use promise::Promise;
 
-/// What a message has beside its value: key, headers, framing; generous.
+/// Bytes of a message beside its value: key, headers, framing; generous.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 4096;
 
 /// librdkafka's own defaults for `message.max.bytes` and `batch.size`.
@@ -35,10 +35,11 @@ const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
 
 const _: () = assert!(MESSAGE_TIMEOUT_MILLIS.0 <= SOCKET_TIMEOUT_MILLIS_MAX);
 
-/// What a record takes of the memory budget at least, its payload aside; admission reckons as much.
+/// Least bytes that a record takes of the memory budget, its payload aside, as admission counts
+/// them.
 const RECORD_BYTES_MIN: usize = 1024;
 
-/// The producer's configuration, and how it logs in.
+/// The producer's configuration, and its login.
 pub(crate) struct Settings {
     pub client: ClientConfig,
     pub login: Login,
@@ -61,7 +62,7 @@ impl Settings {
         })
     }
 
-    /// Returns what configures a producer that puts each record into a request of its own.
+    /// Returns the configuration of a producer that puts each record into a request of its own.
     pub(crate) fn alone(&self) -> ClientConfig {
         let mut client = self.client.clone();
         client.set("batch.num.messages", "1");
@@ -96,7 +97,7 @@ fn first_property(text: &str) -> Option<&str> {
     words.find(|word| word.trim_matches('.').contains('.'))
 }
 
-/// Puts the operator's properties over ours, those that keep the promise.
+/// Puts the operator's properties over ours, except where that would break the promise.
 fn configure(properties: &Properties, options: &SinkOptions) -> Result<ClientConfig, SinkError> {
     let idempotence = properties.get("enable.idempotence");
     let is_idempotent = !idempotence.is_some_and(|property| property.is_off());

@@ -1,4 +1,4 @@
-//! Are the topics there, and do they take the largest record?
+//! Verification of the topics: are they there, and do they take the largest record?
 //!
 //! Delivery's watch asks, for each topic once a second at most. The producer itself asks for the
 //! topics, over the connections that carry the records, and makes none: `allow.auto.create.topics`
@@ -21,11 +21,11 @@ use super::settings::MESSAGE_OVERHEAD_BYTES;
 use super::{KafkaSink, SinkError, code_of};
 use crate::record::StreamIndex;
 
-/// How long the brokers get for an answer.
+/// Time that the brokers have for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often settings are asked for in vain, of brokers that answer otherwise, until they are taken
-/// for ones that tell none.
+/// Questions for settings without an answer, of brokers that answer others, after which they are
+/// taken for brokers that tell none.
 const SETTINGS_ATTEMPTS: usize = 2;
 
 pub(crate) type Admin = AdminClient<DefaultClientContext>;
@@ -35,9 +35,9 @@ type Answer = Result<(), SinkError>;
 /// The partitions of a topic, or why it cannot be used.
 type Found = Result<Leaders, SinkError>;
 
-/// Keeps what is known of the sizes that the topics take.
+/// The sizes that the topics take, as far as the brokers have told them.
 pub(crate) struct Sizes {
-    /// Says of each topic whether it was found to take the largest record.
+    /// Whether each topic was found to take the largest record.
     fits: Box<[AtomicBool]>,
     /// Asks for the topics' settings; kept while a size is unknown: its connection may take longer
     /// to make than one question may take.
@@ -162,8 +162,8 @@ impl KafkaSink {
         Ok(answers)
     }
 
-    /// Says what it means that no settings are told. That may be for ever, on a cluster that
-    /// answers otherwise.
+    /// Answers without the topics' settings. That may be for ever, on a cluster that answers
+    /// otherwise.
     fn do_without_sizes(&self, error: &KafkaError) -> Answer {
         let attempts = self.sizes.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
         if attempts >= SETTINGS_ATTEMPTS {
@@ -202,8 +202,8 @@ impl KafkaSink {
         )))
     }
 
-    /// Adds what librdkafka last had to say about its connections, which tells more than that an
-    /// answer is missing.
+    /// Adds librdkafka's latest trouble with its connections, which tells more than a missing
+    /// answer does.
     fn explain(&self, reason: &str) -> SinkError {
         let Some(trouble) = self.client.reports().trouble() else {
             return SinkError::Away(reason.into());
@@ -251,7 +251,7 @@ fn find_topic(producer: &Producer, topic: &str) -> Result<Found, KafkaError> {
     })
 }
 
-/// Says what an error means that the brokers tell of a topic.
+/// Returns the error that a topic's error code means.
 fn unusable(topic: &str, code: RDKafkaErrorCode) -> SinkError {
     use RDKafkaErrorCode::*;
     match code {

@@ -52,7 +52,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Without records.
+    /// Returns the size of an aggregate without records.
     pub(crate) fn new(hash_key: u128) -> Self {
         let digits = hash_key.checked_ilog10().unwrap_or(0) as usize + 1;
         Self {
@@ -61,7 +61,8 @@ impl Size {
         }
     }
 
-    /// With one more record, whose partition key is `new`, or else that of the record before it.
+    /// Returns the size with one more record, whose partition key is `new`, or else that of the
+    /// record before it.
     pub(crate) fn with(self, record: &UserRecord<'_>, new: bool) -> Self {
         let keys = self.keys + usize::from(new);
         let key_bytes = if new {
@@ -91,8 +92,8 @@ impl Size {
     }
 }
 
-/// The data of the Kinesis record that holds these, to be put with this explicit hash key. Records
-/// of one partition key stand together.
+/// Encodes the data of the Kinesis record that holds these, to be put with this explicit hash key.
+/// Records of one partition key stand together.
 pub fn encode(hash_key: u128, records: &[UserRecord<'_>]) -> Vec<u8> {
     let bytes = Size::of(hash_key, records).bytes;
     let mut out = Vec::with_capacity(bytes);
@@ -133,7 +134,7 @@ fn put_record(out: &mut Vec<u8>, key_index: usize, record: &UserRecord<'_>) {
     put_bytes(out, field::TAG_VALUE, record.id.as_bytes());
 }
 
-/// What [`put_record`] puts behind the head.
+/// Returns the bytes that [`put_record`] puts behind the head.
 fn record_bytes(key_index: usize, record: &UserRecord<'_>) -> usize {
     let indexes_bytes = 1 + varint_bytes(key_index) + 2;
     indexes_bytes + field_bytes(record.data.len()) + field_bytes(tag_bytes(record))
@@ -147,7 +148,7 @@ fn varint_bytes(number: usize) -> usize {
     (number.max(1).ilog2() / 7 + 1) as usize
 }
 
-/// A field of wire type 2 with a content of so many bytes.
+/// Returns the bytes of a field of wire type 2 with a content of so many bytes.
 fn field_bytes(content_bytes: usize) -> usize {
     1 + varint_bytes(content_bytes) + content_bytes
 }

@@ -37,7 +37,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The entry's error that says a shard takes no more for now.
 const SHARD_IS_FULL: &str = "ProvisionedThroughputExceededException";
 
-/// What became of the records of a call.
+/// The verdicts on the records of a call.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub settled: Vec<(Entry, Verdict)>,
@@ -45,7 +45,7 @@ pub(super) struct Answer {
     pub full_shards: HashSet<ShardId>,
 }
 
-/// Sends the puts and says what became of each record.
+/// Sends the puts and returns the verdict on each record.
 pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
     let mut answer = Answer::default();
     let mut displaced = Vec::new();
@@ -154,7 +154,7 @@ impl Answer {
         self.settle(put, &verdict);
     }
 
-    /// What comes after them is not sent: it may be a failed device's.
+    /// Whether a record failed. Puts behind it are not sent: they may be the failed device's.
     fn has_failures(&self) -> bool {
         self.settled
             .iter()

@@ -1,11 +1,10 @@
-//! The client for AWS, and credentials that are good.
+//! The client for AWS, and the renewal of its credentials.
 //!
 //! The SDK finds credentials and renews them before they expire. It does not listen when the
-//! service says that they are no longer good: after a clock that was wrong, a session that was
-//! ended, keys that were taken back. It would also go on with what it read of a file that has been
-//! rewritten since. So the sink says [`Clients::renew`], and a client that knows nothing takes the
-//! place of the old one, once a second at most. Calls in flight end with the client they began
-//! with.
+//! service refuses them: after a clock that was wrong, a session that was ended, keys that were
+//! taken back. It would also go on with its copy of a file that has been rewritten since. So the
+//! sink calls [`Clients::renew`], and a client that knows nothing takes the place of the old one,
+//! once a second at most. Calls in flight end with the client they began with.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

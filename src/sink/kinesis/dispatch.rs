@@ -1,8 +1,8 @@
-//! The dispatcher of one stream: takes batches in, keeps calls in flight, settles what comes back.
+//! The dispatcher of one stream: takes batches in, keeps calls in flight, settles their answers.
 //!
-//! A task of the sink's runtime. It ends when the sink is dropped; nobody waits for an outcome
-//! then. It takes a batch only while `pending` has room, so what it holds is bounded by that, one
-//! batch more, and the calls in flight.
+//! A task of the sink's runtime. It ends when the sink is dropped, when no caller waits for an
+//! outcome any more. It takes a batch only while `pending` has room, so it holds no more than that,
+//! one batch more, and the calls in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::stream::Stream;
 /// Calls of one stream at a time.
 pub(super) const CALLS_IN_FLIGHT_MAX: usize = 8;
 
-/// How exactly rests, paces and deadlines are kept.
+/// Resolution of rests, paces and deadlines.
 const TICK: Duration = Duration::from_millis(25);
 
 /// Runs until the sink is dropped. With `packed` the records go as aggregates.
@@ -56,7 +56,7 @@ pub(super) async fn run(
     }
 }
 
-/// What arrived together goes out together.
+/// Takes the batches that wait: those that arrived together go out together.
 fn take_waiting(batches: &mut mpsc::Receiver<Vec<Entry>>, pending: &mut Pending) {
     while pending.has_room()
         && let Ok(batch) = batches.try_recv()

@@ -1,6 +1,6 @@
 //! A record on its way, and one entry of a PutRecords call: a record, or an aggregate of several.
 //!
-//! `pending` packs the puts, `call` sends them, and what the stream says of a put holds for each of
+//! `pending` packs the puts, `call` sends them, and the stream's answer for a put holds for each of
 //! its records.
 
 use std::time::Duration;
@@ -18,12 +18,12 @@ use super::pace::Load;
 use super::shards::{self, ShardId};
 use crate::record::{DeviceId, Outcome, Reason, Record, RecordId};
 
-/// The size to which aggregates are filled: what the Kinesis Producer Library takes, two of the
-/// units of 25 KiB that a provisioned stream bills. Larger ones would save next to nothing more,
-/// and cost more when one is refused.
+/// The size to which aggregates are filled, as the Kinesis Producer Library does: two of the units
+/// of 25 KiB that a provisioned stream bills. Larger ones would save next to nothing more, and cost
+/// more when one is refused.
 pub(super) const AGGREGATE_BYTES_MAX: usize = 50 << 10;
 
-/// Takes an outcome to whoever waits for it, with the record's position in its batch.
+/// The way back of a record's outcome, with its position in its batch.
 #[derive(Debug)]
 pub(super) struct Reply {
     index: u32,
@@ -42,12 +42,12 @@ impl Reply {
             !matches!(sent, Err(TrySendError::Full(_))),
             "there is room for every record of the batch"
         );
-        // Else nobody waits any more: the batch was cancelled.
+        // Else the batch was cancelled, and its outcomes are not needed.
     }
 }
 
-/// Says until when a record's outcome must be known, and what follows from it. The gaps are there
-/// so that a call which begins late still has time for its answer.
+/// Deadline of a record's outcome, and the ones that follow from it. The gaps between them leave a
+/// call that begins late time for its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     /// A record that would wait for its shard until after it is not taken in: others wait for its
@@ -57,7 +57,7 @@ pub(super) struct Deadlines {
     pub last_call: Instant,
     /// A call with the record is lost when it has no answer by then.
     pub answer: Instant,
-    /// Whoever waits goes on without an outcome.
+    /// The caller goes on without an outcome.
     pub outcome: Instant,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Entry {
     pub deadlines: Deadlines,
     /// Calls that failed with it.
     pub failures: u32,
-    /// Why it is not written yet.
+    /// The reason why it is not written yet.
     pub reason: Option<Reason>,
     pub maybe_written: bool,
     payload: Bytes,
@@ -90,13 +90,13 @@ pub(super) struct Entry {
     reply: Reply,
 }
 
-/// Says what became of one record in a call.
+/// The verdict on one record of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Written,
     Refused(Reason),
-    /// Not written, and waiting does not help: what to say of it and of what its device has behind
-    /// it.
+    /// Not written, and waiting does not help: the outcome of this record and of its device's later
+    /// ones.
     Hopeless(Outcome),
     /// Worth another try; `maybe_written` when the call got no answer.
     Failed {
@@ -120,12 +120,12 @@ impl Entry {
         }
     }
 
-    /// Counts what the stream's limits count when it goes as it is: data and partition key.
+    /// Counts the bytes that the stream's limits count of a plain record: data and partition key.
     pub(crate) fn bytes(&self) -> usize {
         self.payload.len() + self.device.as_str().len()
     }
 
-    /// Returns it as it stands in an aggregate.
+    /// Returns the record as an aggregate has it.
     fn user_record<'a>(&'a self, id: &'a mut [u8; 36]) -> UserRecord<'a> {
         UserRecord {
             partition_key: self.device.as_str(),
@@ -134,7 +134,7 @@ impl Entry {
         }
     }
 
-    /// Whether nobody waits for its outcome any more.
+    /// Whether its caller has gone.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.reply.outcomes.is_closed()
     }
@@ -143,7 +143,7 @@ impl Entry {
         self.reply.send(outcome);
     }
 
-    /// Reports that it is not delivered, as far as is known.
+    /// Reports that it is not delivered; `Unknown` if a call may have written it.
     pub(crate) fn give_up(self, outcome: Outcome) {
         let outcome = if self.maybe_written {
             Outcome::Unknown
@@ -159,15 +159,15 @@ impl Entry {
     }
 }
 
-/// One entry of a call is a record as it is, or an aggregate of one or more of one shard, those of
-/// a device in their order.
+/// One entry of a call: a plain record, or an aggregate of one or more of one shard, those of a
+/// device in their order.
 #[derive(Debug)]
 pub(super) struct Put {
     /// Never empty.
     pub entries: Vec<Entry>,
-    /// Where it is expected to be written; without a name while the shards are not known.
+    /// The shard that it should be written to; without a name while the shards are not known.
     pub shard: ShardId,
-    /// As an aggregate, and no larger than this.
+    /// Size of the aggregate; `None` for a plain record.
     packed: Option<Size>,
 }
 
@@ -184,7 +184,7 @@ impl Put {
         }
     }
 
-    /// Adds a record where there is room; gives it back where there is none.
+    /// Adds a record if there is room; else gives it back.
     pub(crate) fn push(&mut self, entry: Entry, bytes_max: usize) -> Option<Entry> {
         let Some(size) = self.packed else {
             return Some(entry);
@@ -202,7 +202,7 @@ impl Put {
         None
     }
 
-    /// Returns what it is to the stream: one record, of at most so many bytes.
+    /// Returns its load on the stream: one record, of at most so many bytes.
     pub(crate) fn load(&self) -> Load {
         let bytes = self.packed.map_or_else(
             || self.entries[0].bytes(),

@@ -1,7 +1,7 @@
-//! What an error of the SDK means for the records of its call.
+//! The failures of calls: the meaning of an SDK's error for the records of its call.
 //!
-//! `call` and `verify` ask. The question is always the same: can the stream have the records, whose
-//! fault is it, and does waiting help? When in doubt the records may have been written.
+//! `call` and `verify` ask. The question is always the same: can the stream have the records, which
+//! side is at fault, and does waiting help? When in doubt the records may have been written.
 
 use std::error::Error;
 
@@ -20,9 +20,9 @@ pub(super) enum Failure {
     Expired(Reason),
     /// The call was sent and no answer came back.
     NoAnswer(Reason),
-    /// The call has a record, or is as a whole, what the stream never takes; nothing was written.
+    /// The stream never takes a record of the call, or the call as a whole; nothing was written.
     Refused(Reason),
-    /// The service takes nothing from this gateway until somebody changes something; nothing was
+    /// The service takes nothing from this gateway until an operator changes something; nothing was
     /// written.
     Stream(Reason),
     /// The stream is gone, or closed to this gateway; nothing was written.
@@ -123,7 +123,7 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     cause::causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// Puts what the first cause says on one line.
+/// Puts the first cause's text on one line.
 fn innermost(error: &(dyn Error + 'static)) -> Reason {
     let text = cause::innermost(error);
     text.split_whitespace().collect::<Vec<_>>().join(" ").into()

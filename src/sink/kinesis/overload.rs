@@ -1,32 +1,33 @@
-//! Which shards have more to do than they get done: what comes for one of them now would wait, or
-//! would be refused in the end.
+//! The shards that have more to do than they get done: a record for one of them would wait, or be
+//! refused in the end.
 //!
-//! `pending` tells of what waits and what shards refuse, and passes the time in. A shard is
-//! overloaded once a record was turned away because too many wait for it, or once it has refused
-//! records for [`REFUSES_LONG`] and has written none; it is so until nothing waits for it and it
-//! refuses none. Other shards are looked at when something happens to
-//! them, so one without trouble costs nothing.
+//! `pending` reports waiting records and refusals, and passes the time in. A shard is overloaded
+//! once a record was turned away because too many wait for it, or once it has refused records for
+//! [`REFUSES_LONG`] and has written none; it is so until nothing waits for it and it refuses none.
+//! Other shards are looked at when something happens to them, so one without trouble costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So long a shard refuses records before it counts: longer than a large one waits for its turn.
+/// Time for which a shard refuses records before it counts: longer than a large one waits for its
+/// turn.
 const REFUSES_LONG: Duration = Duration::from_secs(3);
 
-/// A shard that has refused nothing for so long refuses records no more: longer than a device rests.
+/// A shard that has refused nothing for so long refuses records no more: longer than a device
+/// rests.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(2);
 
 /// The overloaded shards of a stream, by their positions.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
-    /// Those that have refused records and written none since.
+    /// Shards that have refused records and written none since.
     refusing: BTreeMap<usize, Refusing>,
     overloaded: BTreeSet<u32>,
 }
 
-/// When a shard has refused records.
+/// Times of a shard's refusals.
 #[derive(Debug)]
 struct Refusing {
     since: Instant,
@@ -43,12 +44,12 @@ impl Overload {
         !self.overloaded.is_empty() || self.any_refusing()
     }
 
-    /// A record was turned away: the shard would not get to it in time.
+    /// Notes that a record was turned away: the shard would not get to it in time.
     pub(crate) fn turned_away(&mut self, shard: usize) {
         self.overloaded.insert(shard as u32);
     }
 
-    /// The shard has refused a record for its rate.
+    /// Notes that the shard has refused a record for its rate.
     pub(crate) fn refused(&mut self, shard: usize, now: Instant) {
         let refusing = self.refusing.entry(shard).or_insert(Refusing {
             since: now,
@@ -63,12 +64,12 @@ impl Overload {
         !self.refusing.is_empty()
     }
 
-    /// The shard has written a record.
+    /// Notes that the shard has written a record.
     pub(crate) fn wrote(&mut self, shard: usize) {
         self.refusing.remove(&shard);
     }
 
-    /// Looks at what time has made of it. `has_work` tells whether something waits for a shard.
+    /// Reviews the shards as time goes on. `has_work` tells whether records wait for a shard.
     pub(crate) fn review(&mut self, now: Instant, has_work: impl Fn(usize) -> bool) {
         self.refusing
             .retain(|_, refusing| now.saturating_duration_since(refusing.latest) < REFUSAL_MEMORY);
@@ -82,7 +83,7 @@ impl Overload {
             .retain(|shard| has_work(*shard as usize) || refusing.contains_key(&(*shard as usize)));
     }
 
-    /// The shards are others now.
+    /// Forgets all shards: they are others now.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }

@@ -1,30 +1,30 @@
-//! How fast one shard may be written to.
+//! The pace of writes to one shard.
 //!
 //! `pending` owns one for each shard and passes the time in. A shard takes 1000 records and 1 MiB a
 //! second; that much is given out, as tokens, and no more than a second's worth is saved up. Other
-//! writers share the shard and nobody says how many: when the shard refuses a record, the tokens
-//! are gone and the rate is cut by [`CUT`]; then it grows back, by a tenth of the limit a second.
-//! So gateways on one shard come to even shares.
+//! writers share the shard, how many is unknown: when the shard refuses a record, the tokens are
+//! gone and the rate is cut by [`CUT`]; then it grows back, by a tenth of the limit a second. So
+//! gateways on one shard come to even shares.
 //!
-//! A record is let through while there are tokens, also when it takes more than there are: a record
-//! may be as large as ten seconds' worth. What is owed is waited for afterwards.
+//! A record is let through while there are tokens, even if it takes more than there are: a record
+//! may be as large as ten seconds' worth. The debt is waited for afterwards.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a shard takes:
+/// Limits of a shard:
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
 const RECORDS_PER_SECOND: f64 = 1000.0;
 const BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 
-/// What a refusal leaves of the rate.
+/// Share of the rate that a refusal leaves.
 const CUT: f64 = 0.7;
 
-/// Refusals within this time are one: they answer what was sent at the old rate.
+/// Refusals within this time are one: they answer records that were sent at the old rate.
 const CUT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the rate never falls below, and what it regains in a second; shares of the shard's limit.
+/// Least rate, and the gain of a second; shares of the shard's limit.
 const SHARE_MIN: f64 = 0.05;
 const REGAINED_PER_SECOND: f64 = 0.1;
 
@@ -37,7 +37,7 @@ pub(super) struct Load {
 
 const _: () = assert!(SHARE_MIN > 0.0 && SHARE_MIN < CUT && CUT < 1.0);
 
-/// How fast one shard may be written to now, and what it has saved up.
+/// The present rate of writes to one shard, and its saved tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     /// The share of the shard's limit, between `SHARE_MIN` and 1.
@@ -70,7 +70,7 @@ impl Pace {
         self.bytes -= load.bytes as f64 / BYTES_PER_SECOND;
     }
 
-    /// The shard has refused a record for its rate.
+    /// Cuts the rate: the shard has refused a record for it.
     pub(crate) fn cut(&mut self, now: Instant) {
         self.count(now);
         self.records = self.records.min(0.0);
@@ -84,7 +84,7 @@ impl Pace {
         }
     }
 
-    /// How long this much would wait for its tokens, at the rate of now.
+    /// Returns how long this much would wait for its tokens, at the present rate.
     pub(crate) fn wait(&self, load: Load) -> Duration {
         let records = load.records as f64 / RECORDS_PER_SECOND - self.records;
         let bytes = load.bytes as f64 / BYTES_PER_SECOND - self.bytes;

@@ -1,16 +1,16 @@
-//! The records on their way to one stream, and what goes into the next call.
+//! The records on their way to one stream, and the choice of the next call's puts.
 //!
 //! The dispatcher owns it and passes the time in; nothing here waits. A device is ready, resting
-//! after a failure, or on the wire with one put: a record, or those of its records that one
-//! aggregate has room for. The others queue behind it, and what failed stands again before them.
+//! after a failure, or on the wire with one put: a record, or as many of its records as one
+//! aggregate has room for. The others queue behind it, and failed ones go back to the front.
 //!
 //! The ready devices of each shard are a queue of their own, with its pace, and the queues take
 //! turns: a shard that can take no more holds up its own devices only. A record that would wait too
 //! long for its shard is not taken in.
 //!
-//! What costs nothing when nothing is due: shards without a ready device have no turn, and devices
-//! are looked at when their rest or their time is over, by an index. A device that does not wait
-//! until the next tick never enters it.
+//! If nothing is due it costs nothing: shards without a ready device have no turn, and devices are
+//! looked at when their rest or their time is over, by an index. A device that does not wait until
+//! the next tick never enters it.
 //!
 //! Each entry is reported exactly once: when it is settled, or when its deadline passes while it
 //! waits.
@@ -36,8 +36,8 @@ use crate::jitter;
 use crate::record::{DeviceId, Outcome, Reason};
 use device::Device;
 
-/// The bounds of the pause after a failure, which doubles with each further one, up to what renews
-/// a shard's budget.
+/// The bounds of the pause after a failure, which doubles with each further one, up to the time in
+/// which a shard's budget is renewed.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -50,7 +50,7 @@ pub(super) struct Pending {
     /// Every device with a record; each is either in a call, or ready, or resting.
     devices: HashMap<DeviceId, Device>,
     shards: Arc<Shards>,
-    /// One for each shard, in the order of the shards.
+    /// The queue of each shard, in the order of the shards.
     queues: Vec<Queue>,
     /// The shards with ready devices, the next one first; those whose pace holds them stand in
     /// `paced` until the next tick.
@@ -60,7 +60,8 @@ pub(super) struct Pending {
     waiting: usize,
     /// Devices with a record that has come since the last tick.
     new: Vec<DeviceId>,
-    /// When to look at which device. One that was looked at since, or is gone, is passed over.
+    /// The times at which devices are looked at. A device that was looked at since, or is gone, is
+    /// passed over.
     due: BinaryHeap<Reverse<(Instant, DeviceId)>>,
     overload: Overload,
     packed: bool,
@@ -89,7 +90,7 @@ impl Pending {
         &self.shards
     }
 
-    /// The shards that have more to do than they get done, by their positions.
+    /// Returns the shards that have more to do than they get done, by their positions.
     pub(crate) fn overloaded(&self) -> &BTreeSet<u32> {
         self.overload.shards()
     }
@@ -98,13 +99,13 @@ impl Pending {
         self.waiting < RECORDS_WAITING_MAX * self.queues.len()
     }
 
-    /// Counts what waits for the shard from now on.
+    /// Counts records that wait for the shard from now on.
     fn count(&mut self, shard: usize, load: Load) {
         self.queues[shard].load += load;
         self.waiting += load.records;
     }
 
-    /// Counts what waits for the shard no more.
+    /// Counts records that wait for the shard no more.
     fn discount(&mut self, shard: usize, load: Load) {
         debug_assert!(self.waiting >= load.records, "what leaves was counted");
         self.queues[shard].load -= load;
@@ -143,9 +144,9 @@ impl Pending {
         self.note_new(name);
     }
 
-    /// Takes what goes into the next call: at most one put of a device, within the limits of a
-    /// call; empty when none is ready. A single record larger than a call's limit goes alone: the
-    /// stream may have raised it.
+    /// Takes the puts of the next call: at most one of a device, within the limits of a call; empty
+    /// when none is ready. A single record larger than a call's limit goes alone: the stream may
+    /// have raised it.
     pub(crate) fn next_call(&mut self, now: Instant) -> Vec<Put> {
         let (mut call, mut passed) = (Vec::new(), Vec::new());
         let mut room = usize::MAX;
@@ -166,7 +167,7 @@ impl Pending {
                 Next::None => self.queues[shard].has_turn = false,
             }
         }
-        // What had no room in this call has the first turns in the next one.
+        // Shards whose put had no room in this call have the first turns in the next one.
         for shard in passed.into_iter().rev() {
             self.turns.push_front(shard);
         }
@@ -244,11 +245,11 @@ impl Pending {
         self.note_new(name);
     }
 
-    /// Takes back the records of a call, each with what became of it.
+    /// Takes back the records of a call, each with its verdict.
     pub(crate) fn settle(&mut self, answer: Answer, now: Instant) {
         self.slow_down(&answer.full_shards, now);
         self.note_written(&answer.settled);
-        // The last one first: what failed goes back to the front of its device's queue.
+        // The last one first: failed records go back to the front of their device's queue.
         for (entry, verdict) in answer.settled.into_iter().rev() {
             match verdict {
                 Verdict::Written => self.settle_one(entry, Outcome::Delivered),
@@ -274,7 +275,7 @@ impl Pending {
         }
     }
 
-    /// A shard that writes records refuses them no more.
+    /// Notes the shards that have written records: they refuse them no more.
     fn note_written(&mut self, settled: &[(Entry, Verdict)]) {
         if !self.overload.any_refusing() {
             return;
@@ -348,7 +349,7 @@ impl Pending {
     }
 }
 
-/// Says what a shard has for the next call.
+/// A shard's put for the next call.
 enum Next {
     Put(Put),
     /// The call has no room for it.

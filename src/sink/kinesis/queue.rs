@@ -1,8 +1,8 @@
-//! The devices of one shard that have a record ready, what waits for the shard, and the shard's
+//! The devices of one shard with a record ready, the load that waits for the shard, and the shard's
 //! pace.
 //!
-//! `pending` has one for each shard and says what it adds and takes; the loads are sums of what its
-//! devices hold.
+//! `pending` has one for each shard, and adds and takes; the loads are sums over the records of its
+//! devices.
 
 use std::collections::VecDeque;
 use std::iter::Sum;
@@ -15,11 +15,11 @@ use super::pace::{Load, Pace};
 use super::shards::ShardId;
 use crate::record::DeviceId;
 
-/// Keeps what waits for one shard.
+/// The queue of one shard.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub shard: ShardId,
-    /// In the order of their turns.
+    /// The ready devices, in the order of their turns.
     pub ready: VecDeque<DeviceId>,
     /// Whether it stands among the shards with ready devices.
     pub has_turn: bool,

@@ -1,9 +1,9 @@
-//! The shards of a stream that is written to, and which of them a key belongs to.
+//! The shards of a stream, and the key ranges that belong to them.
 //!
 //! A key's place is its MD5, a number of 128 bits; each open shard has a range of these, and
-//! together they have all. The list comes from ListShards. It is old as soon as it has come:
-//! whoever finds a record in another shard than expected asks again. Until it is known, there is
-//! one shard without a name.
+//! together they have all. The list comes from ListShards. It is old as soon as it has come: a
+//! record in another shard than expected is a reason to ask again. Until it is known, there is one
+//! shard without a name.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) type ShardId = Arc<str>;
 pub(super) struct Shards(Arc<[Shard]>);
 
 impl Shards {
-    /// One shard without a name has every key.
+    /// Returns one shard without a name, which has every key.
     pub(crate) fn unknown() -> Self {
         let shard = Shard {
             first: 0,
@@ -32,8 +32,8 @@ impl Shards {
         Self([shard].into())
     }
 
-    /// The open ones of those that are described; `None` when they do not have all keys, as in the
-    /// midst of a reshard.
+    /// Returns the open shards of those that are described; `None` if they do not cover all keys,
+    /// as in the midst of a reshard.
     pub(crate) fn of(descriptions: &[Description]) -> Option<Self> {
         let open = descriptions.iter().filter(|shard| is_open(shard));
         let mut ranges = open.map(Range::of).collect::<Option<Vec<_>>>()?;
@@ -60,7 +60,7 @@ impl Shards {
         self.0.iter().map(|shard| &shard.name)
     }
 
-    /// The position of the shard that has this key.
+    /// Returns the position of the shard that has this key.
     pub(crate) fn find(&self, hash_key: u128) -> usize {
         Shard::find(&self.0, hash_key)
     }
@@ -69,7 +69,7 @@ impl Shards {
         &self.0[self.find(hash_key)].name
     }
 
-    /// How the records of devices are spread over them; `None` while they are not known.
+    /// Returns the spread of the devices' records over them; `None` while they are not known.
     pub(crate) fn spread(&self) -> Option<Spread> {
         self.are_known().then(|| Spread::Ranged {
             find: place,
@@ -78,7 +78,7 @@ impl Shards {
     }
 }
 
-/// Where Kinesis puts a partition key without an explicit hash key.
+/// Returns the place that Kinesis gives a partition key without an explicit hash key.
 pub(super) fn hash_key(partition_key: &str) -> u128 {
     place(partition_key.as_bytes())
 }
@@ -87,7 +87,7 @@ fn place(key: &[u8]) -> u128 {
     u128::from_be_bytes(Md5::digest(key).into())
 }
 
-/// A shard that has been split or merged says where it ends.
+/// Whether the shard is open: one that has been split or merged says where it ends.
 fn is_open(shard: &Description) -> bool {
     shard
         .sequence_number_range()
@@ -149,7 +149,7 @@ pub(super) mod tests {
             .unwrap()
     }
 
-    /// So many shards of even ranges.
+    /// Returns so many shards of even ranges.
     pub(crate) fn even(count: usize) -> Shards {
         let width = u128::MAX / count as u128;
         let last = |at: usize| {

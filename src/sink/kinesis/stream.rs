@@ -1,7 +1,7 @@
 //! One stream as AWS sees it: a client with good credentials, and the shards.
 //!
-//! `dispatch`, `call` and `verify` share it. It is asked for the shards at each `verify`, and when
-//! an answer names another shard than expected; what it said last holds until it says otherwise.
+//! `dispatch`, `call` and `verify` share it. It asks AWS for the shards at each `verify`, and when
+//! an answer names another shard than expected; the last list holds until the next.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -25,7 +25,7 @@ pub(super) struct Stream {
     clients: Arc<Clients>,
     pub name: Arc<str>,
     shards: watch::Sender<Arc<Shards>>,
-    /// Which of these shards are overloaded.
+    /// The overloaded ones of these shards.
     overloaded: Mutex<(Arc<Shards>, BTreeSet<u32>)>,
     has_warned: Once,
 }
@@ -46,7 +46,7 @@ impl Stream {
         self.clients.current()
     }
 
-    /// Says what the error means; sees to new credentials where they have expired.
+    /// Says what the error means; sees to new credentials if they have expired.
     pub(crate) fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
         let failure = Failure::of(error);
         if matches!(failure, Failure::Expired(_)) {
@@ -60,7 +60,7 @@ impl Stream {
         self.shards.borrow().clone()
     }
 
-    /// These of the shards are overloaded, and no others.
+    /// Notes that these of the shards are overloaded, and no others.
     pub(crate) fn set_overloaded(&self, shards: &Arc<Shards>, overloaded: &BTreeSet<u32>) {
         debug_assert!(overloaded.last() < Some(&(shards.len() as u32)));
         let known = &mut *self.lock_overloaded();
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// The shards as they are known now; `None` while they are not.
+    /// Returns the shards as they are known now; `None` while they are not.
     pub(crate) fn partitions(&self) -> Option<Partitions> {
         let shards = self.shards();
         let (of_shards, overloaded) = &*self.lock_overloaded();

@@ -1,16 +1,16 @@
-//! How often this gateway describes a stream, over all of its streams.
+//! The rate at which this gateway describes streams, over all of them.
 //!
-//! The service answers an account 20 DescribeStreamSummary calls a second, whoever asks; a gateway
-//! with many streams takes half of that at most, so that others of the account, the next replica
-//! among them, get answers too. `verify` waits for its turn; turns come in the order in which they
-//! were asked for, and one that is given up costs nothing.
+//! The service answers an account 20 DescribeStreamSummary calls a second in all; a gateway with
+//! many streams takes half of that at most, so that others of the account, the next replica among
+//! them, get answers too. `verify` waits for its turn; turns come in the order in which they were
+//! asked for, and one that is given up costs nothing.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// What the service answers an account in a second:
+/// Calls a second that the service answers an account:
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_DescribeStreamSummary.html>.
 const ACCOUNT_CALLS_PER_SECOND: u32 = 20;
 
@@ -26,7 +26,7 @@ const _: () = assert!(SPACING.as_millis() * CALLS_PER_SECOND as u128 == 1000);
 /// Gives streams their turns to be described.
 #[derive(Debug)]
 pub(super) struct Turns {
-    /// When the next turn would be due if turns were evenly spaced.
+    /// Time of the next turn if turns were evenly spaced.
     next_at: Mutex<Instant>,
 }
 
@@ -37,7 +37,7 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn. The lock is fair and held meanwhile: whoever waits behind comes later.
+    /// Waits for a turn. The lock is fair and held meanwhile: later callers come later.
     pub(crate) async fn next(&self) {
         let mut next_at = self.next_at.lock().await;
         let early = SPACING * (BURST - 1);

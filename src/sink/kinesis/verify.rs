@@ -1,10 +1,10 @@
-//! Is a stream there, does it take records, does the largest body fit, and which shards does it
-//! have?
+//! Verification of a stream: is it there, does it take records, does the largest body fit, and
+//! which shards does it have?
 //!
 //! Delivery's watch asks at the start and in doubt. The service answers an account few of these
-//! questions, so each waits for its turn; a question too many leaves the stream what it was. A
-//! stream that can never take the largest body is `Misconfigured`; one that is missing, or closed
-//! to these credentials, is `Closed` and the text says what to do.
+//! questions, so each waits for its turn; a question too many leaves the stream as it was. A stream
+//! that can never take the largest body is `Misconfigured`; one that is missing, or closed to these
+//! credentials, is `Closed` and the text names the remedy.
 
 use std::sync::PoisonError;
 

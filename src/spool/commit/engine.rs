@@ -5,11 +5,11 @@
 //! A draft is answered with its places only once it is synced in a segment that is still in its
 //! folder. A run that fails is written once more, at the same places, into a new segment; when that
 //! fails too it is refused, and the log is down until a segment can be created again, which a
-//! [`probe`] tries. The next segment's base makes whatever was left behind in the failed one dead.
+//! [`probe`] tries. The next segment's base makes all frames left behind in the failed one dead.
 //!
-//! The cursor is written before a segment is deleted, and every 200 ms while it lags behind. It has
-//! its room before the first segment has: a spool that has filled its disk can still say what is
-//! retired, and delete it.
+//! The cursor is written before a segment is deleted, and every 200 ms while it lags behind. Its
+//! room is allocated before the first segment: a spool that has filled its disk can still say which
+//! records are retired, and delete them.
 
 mod dropped;
 mod probe;
@@ -39,7 +39,7 @@ use room::CURSOR_RANGES_MAX;
 /// File systems give room in blocks of so many bytes.
 const BLOCK_BYTES: u64 = 4096;
 
-/// Why a draft is not safe.
+/// The reason why a draft is not safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the spool is full")]
@@ -54,7 +54,7 @@ pub enum Refused {
     Closed,
 }
 
-/// Where one log is, and what it may take.
+/// Settings of one log: its folder, and its limits.
 pub(crate) struct LogOptions {
     pub dir: PathBuf,
     pub segment_bytes: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Engine<D: Disk> {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Reads what the folder holds. Creates no segment.
+    /// Reads the content of the folder. Creates no segment.
     pub(crate) fn open(disk: Arc<D>, options: LogOptions) -> Result<(Self, Recovery), OpenError> {
         let recovered = recover(&*disk, &options.dir, &options.keys)?;
         let recovery = recovered.recovery;
@@ -111,7 +111,7 @@ impl<D: Disk> Engine<D> {
         &self.ledger
     }
 
-    /// What readers need, of those on this thread: nobody has to be nudged.
+    /// Returns the source of readers on this thread: their nudge does nothing.
     pub(crate) fn source(&self) -> LogSource<D> {
         LogSource {
             disk: self.disk.clone(),
@@ -164,7 +164,7 @@ impl<D: Disk> Engine<D> {
         self.write(run).map_err(|error| self.go_down(&error, now))
     }
 
-    /// The drafts that share one sync: what fits the segment, one at least.
+    /// Returns the drafts that share one sync: as many as fit the segment, at least one.
     fn run<'a, 'b>(&self, drafts: &'a [&'b Draft]) -> &'a [&'b Draft] {
         let room_bytes = self.room_bytes().min(RUN_BYTES_MAX);
         let mut run_bytes = 0;
@@ -177,7 +177,7 @@ impl<D: Disk> Engine<D> {
         drafts
     }
 
-    /// What the active segment has room for.
+    /// Returns the number of bytes that the active segment has room for.
     fn room_bytes(&self) -> u64 {
         let active = self.active.as_ref();
         active.map_or(0, SegmentWriter::room_bytes)
@@ -277,8 +277,8 @@ impl<D: Disk> Engine<D> {
         matches!(self.ledger.state(), State::Down(_))
     }
 
-    /// Does what is due: a probe of a disk that failed, the cursor, segments to delete, a word
-    /// about what was dropped.
+    /// Does the work that is due: a probe of a disk that failed, the cursor, segments to delete, a
+    /// line of the log about dropped records.
     pub(crate) fn tend(&mut self, now: Instant) {
         if self.probe.take(now) {
             self.probe(now);
@@ -314,7 +314,7 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// When to tend next, though nothing happens.
+    /// Returns the time of the next tending if no draft comes before.
     pub(crate) fn due(&self) -> Option<Instant> {
         let cursor_due = self.cursor_due.filter(|_| self.ledger.is_dirty());
         let due = [self.probe.due(), cursor_due, self.dropped.due()];

@@ -1,5 +1,5 @@
 //! A log as delivery holds it: it hands drafts to the commit thread, gives readers, and retires
-//! what was delivered.
+//! delivered records.
 //!
 //! Nothing here waits, not for the disk and not for the thread. Clones are of the same log.
 
@@ -42,9 +42,9 @@ impl<D: Disk> Log<D> {
     }
 
     /// Hands a draft over. The answer comes on the commit thread, once the draft is safe or
-    /// refused: record `i` then has place `start + i`. When nothing more can be handed over it
-    /// comes at once, here. Should the thread be lost it is dropped without a call, and with it
-    /// what it owns.
+    /// refused: record `i` then has place `start + i`. If the queue is full or closed, the answer
+    /// comes at once, here. If the thread is lost, the callback is dropped without a call, and all
+    /// that it owns with it.
     pub fn append(
         &self,
         draft: Draft,
@@ -63,12 +63,12 @@ impl<D: Disk> Log<D> {
         self.source.ledger.index().is_done(place)
     }
 
-    /// A reader that begins with the oldest record that waits.
+    /// Returns a reader that begins with the oldest record that waits.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(self.source.clone())
     }
 
-    /// A reader that begins with the oldest record that waits and is not before this place.
+    /// Returns a reader that begins with the oldest record that waits and is not before this place.
     pub(crate) fn reader_from(&self, place: u64) -> Reader<D> {
         Reader::from_place(self.source.clone(), place)
     }
@@ -78,7 +78,7 @@ impl<D: Disk> Log<D> {
         self.source.ledger.state()
     }
 
-    /// The places from the first that is not retired to the one after the last.
+    /// Returns the places from the first that is not retired to the one after the last.
     pub(crate) fn places(&self) -> Range<u64> {
         let index = self.source.ledger.index();
         debug_assert!(index.low() <= index.end());

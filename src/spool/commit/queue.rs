@@ -1,9 +1,9 @@
 //! The queue in front of the commit thread, bounded in items and in bytes.
 //!
-//! Whoever pushes never waits: a full queue gives the item back. The one that takes gets everything
-//! that has gathered, up to a round's bytes, so that all of it shares one sync. A nudge wakes it
-//! without an item: there is other work. After `close` nothing is taken in, and what is there is
-//! still given out.
+//! A push never waits: a full queue gives the item back. The taker gets all items that have
+//! gathered, up to a round's bytes, so that they share one sync. A nudge wakes it without an item:
+//! there is other work. After `close` no item is taken in, and the waiting ones are still given
+//! out.
 //!
 //! `tests/loom_spool.rs` walks every interleaving: no item and no nudge is left with the taker
 //! asleep.
@@ -20,18 +20,18 @@ pub(crate) struct Bounds {
     pub bytes: usize,
 }
 
-/// Why an item was not taken in; it comes back.
+/// The reason why an item was not taken in; it comes back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken<T> {
     Full(T),
     Closed(T),
 }
 
-/// What the taker has got to do.
+/// One round of the taker's work.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken<T> {
     pub items: Vec<T>,
-    /// No more will come.
+    /// Whether no more will come.
     pub closed: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Queue<T> {
     changed: Condvar,
 }
 
-/// What waits for the taker.
+/// The items that wait for the taker.
 struct Waiting<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
@@ -124,7 +124,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Waiting<T> {
-    /// Whether another item of so many bytes fits; any one does where there is none.
+    /// Whether another item of so many bytes fits; any item fits an empty queue.
     fn has_room(&self, bounds: Bounds, bytes: usize) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= bounds.bytes;
         self.items.is_empty() || fits && self.items.len() < bounds.items

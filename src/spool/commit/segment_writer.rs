@@ -1,7 +1,8 @@
 //! The segment that is being written: created, filled run by run, finished or given up.
 //!
 //! A run is answered only after its sync. After a failed write or sync nothing more goes into the
-//! segment, and its descriptor is never synced again: what the kernel reports once it forgets.
+//! segment, and its descriptor is never synced again: the kernel forgets an error that it has
+//! reported.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,7 +19,7 @@ use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS, SegmentH
 use crate::spool::store::cursor;
 use crate::spool::store::mark::mark_end;
 
-/// What a segment has beside its frames.
+/// Bytes of a segment beside its frames.
 pub(crate) const SEGMENT_OVERHEAD_BYTES: u64 = FRAMES_START + MARK_BYTES;
 
 /// Bytes that a draft takes in a segment at most.
@@ -33,14 +34,14 @@ pub(crate) struct SegmentWriter<F> {
     path: PathBuf,
     salt: Salt,
     cipher: Cipher,
-    /// Where the next frame goes: everything before is safe.
+    /// Offset of the next frame: everything before is safe.
     pub offset: u64,
     /// The next frame's number.
     number: u64,
     pub allocated_bytes: u64,
 }
 
-/// What the next segment is to be.
+/// Settings of the next segment.
 pub(crate) struct Plan<'a> {
     pub dir: &'a Path,
     pub keys: &'a Keys,
@@ -51,7 +52,7 @@ pub(crate) struct Plan<'a> {
 
 impl<F: DiskFile> SegmentWriter<F> {
     /// Creates a segment, whose header and name are safe, beside a cursor with room for so many
-    /// ranges. What fails leaves no file behind if it can be helped.
+    /// ranges. A failure leaves no file behind if it can be helped.
     pub(crate) fn create(
         disk: &impl Disk<File = F>,
         plan: &Plan<'_>,
@@ -146,8 +147,8 @@ impl<F: DiskFile> SegmentWriter<F> {
         })
     }
 
-    /// The header of the next frame, but for the checksum of its body. Its number is a nonce: it is
-    /// used up, even if nothing comes of the frame.
+    /// Returns the header of the next frame, but for the checksum of its body. Its number is a
+    /// nonce: it is used up, even if the frame comes to nothing.
     fn next_header(&mut self, draft: &Draft, first: u64) -> FrameHeader {
         let number = self.number;
         self.number += 1;
@@ -182,8 +183,8 @@ impl<F: DiskFile> SegmentWriter<F> {
         finished.unwrap_or(self.allocated_bytes)
     }
 
-    /// Gives up a segment that failed, and cuts off what is not safe, through a descriptor of its
-    /// own. Says how long the file is then.
+    /// Gives up a segment that failed, and cuts off its unsafe bytes, through a descriptor of its
+    /// own. Returns the length of the file.
     pub(crate) fn give_up(self, disk: &impl Disk<File = F>, end: u64) -> u64 {
         drop(self.file);
         let file = disk.open_to_write(&self.path);
@@ -192,7 +193,7 @@ impl<F: DiskFile> SegmentWriter<F> {
     }
 }
 
-/// The places of each draft's records, the first one at `first`.
+/// Returns the places of each draft's records, the first one at `first`.
 fn places_of(drafts: &[&Draft], first: u64) -> Vec<Range<u64>> {
     let mut next = first;
     let mut places = Vec::with_capacity(drafts.len());
@@ -213,7 +214,7 @@ struct SealedFrame<'a> {
 }
 
 impl SealedFrame<'_> {
-    /// The body and its padding.
+    /// Returns the body and its padding.
     fn body(&self) -> &[u8] {
         self.sealed.as_deref().unwrap_or(self.draft.padded())
     }

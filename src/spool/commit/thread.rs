@@ -1,5 +1,5 @@
-//! The commit thread: takes what has gathered, makes it safe in one go, answers, and tends the logs
-//! in between.
+//! The commit thread: takes the drafts that have gathered, makes them safe in one go, answers, and
+//! tends the logs in between.
 //!
 //! It is a thin shell around the engines and the only place where the spool reads the clock. It
 //! ends once the queue is closed and empty, leaves the folders in order, and drops the disk, which
@@ -17,21 +17,22 @@ use crate::spool::format::body::Draft;
 /// Batches that wait for the disk at most.
 const QUEUE_ITEMS_MAX: usize = 16_384;
 
-/// What they hold at most, whatever the memory budget: more of it would be answered too late.
+/// Most bytes that the queue holds, whatever the memory budget: more would be answered too late.
 pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// What they hold in a small memory budget; a single batch is taken however large it is.
+/// Bytes that the queue holds in a small memory budget; a single batch is taken however large it
+/// is.
 const QUEUE_BYTES_MIN: usize = 1 << 20;
 
 /// The part of the memory budget that may wait for the disk.
 const QUEUE_PART: usize = 8;
 
-/// What may wait for the disk where all records that are not safe may have so much memory.
+/// Returns the bytes that may wait for the disk, given the memory of all records that are not safe.
 pub(crate) fn queue_bytes_within(memory_bytes_max: usize) -> usize {
     (memory_bytes_max / QUEUE_PART).clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX)
 }
 
-/// What is taken for one round: a sync of each log.
+/// Bytes that are taken for one round: a sync of each log.
 const ROUND_BYTES: usize = 8 << 20;
 
 const _: () = assert!(QUEUE_BYTES_MIN <= ROUND_BYTES && ROUND_BYTES <= QUEUE_BYTES_MAX);
@@ -57,7 +58,7 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    /// A way on which so many bytes may wait.
+    /// Makes a queue on which so many bytes may wait.
     pub(crate) fn new(queue_bytes_max: usize) -> Self {
         let bounds = Bounds {
             items: QUEUE_ITEMS_MAX,
@@ -99,7 +100,7 @@ impl Commits {
     }
 }
 
-/// Should the thread panic, nobody waits for it: what is queued is dropped, what comes is refused.
+/// Closes the queue if the thread panics: queued drafts are dropped, later ones refused.
 struct CloseOnPanic(Arc<Commits>);
 
 impl Drop for CloseOnPanic {
@@ -109,7 +110,7 @@ impl Drop for CloseOnPanic {
     }
 }
 
-/// The engines of all logs, and what they are given to do.
+/// The engines of all logs, and the queue that they serve.
 pub(crate) struct Committer<D: Disk> {
     commits: CloseOnPanic,
     engines: Vec<Engine<D>>,
@@ -123,7 +124,7 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Is the commit thread.
+    /// Runs the commit thread.
     pub(crate) fn run(mut self) {
         loop {
             self.tend(Instant::now());
@@ -143,7 +144,7 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// How long until a log has to be tended though nothing happens.
+    /// Returns the time until a log has to be tended if no draft comes before.
     fn time_to_tend(&self, now: Instant) -> Option<Duration> {
         let due = self.engines.iter().filter_map(Engine::due).min()?;
         Some(due.saturating_duration_since(now))
@@ -169,8 +170,8 @@ impl<D: Disk> Committer<D> {
 
 #[cfg(test)]
 impl<D: Disk> Committer<D> {
-    /// Does what the thread does as a task, on the clock that timers go by. Before it commits, the
-    /// disk takes its time.
+    /// Does the thread's work as a task, on the clock that timers go by. `disk_turn` is awaited
+    /// before each commit: the time that the disk takes.
     pub(crate) async fn run_as_task(mut self, disk_turn: impl AsyncFn()) {
         let now = || tokio::time::Instant::now().into_std();
         loop {

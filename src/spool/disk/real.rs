@@ -33,7 +33,8 @@ impl RealDisk {
         })
     }
 
-    /// A folder that was removed and made again has lost its lock file, and this process its claim.
+    /// Takes the lock again: a folder that was removed and made again has lost its lock file, and
+    /// this process its claim.
     fn lock_again(&self) -> io::Result<()> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !lock.is_in_place() {

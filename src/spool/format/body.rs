@@ -21,8 +21,8 @@
 //! an older frame is read by a newer gateway, and a newer one by an older gateway unless it has
 //! such headers, or an id of more than 64 characters, which the older one takes for damage.
 //!
-//! What [`Draft`] writes, [`decode`] reads back byte for byte; whatever else it is given it
-//! refuses. It never panics.
+//! [`decode`] reads back byte for byte what [`Draft`] writes; it refuses anything else, and never
+//! panics.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ use crate::record::{
 /// A reason is cut to so many bytes.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Bytes of the smallest record, to bound what a damaged count could allocate.
+/// Bytes of the smallest record: the bound on the allocation for a damaged count.
 const RECORD_BYTES_MIN: usize = 16;
 
 /// Bytes of a frame that are left for stream, reason and the content type of the last record.
@@ -51,8 +51,8 @@ const BODY_BYTES_SPARE: usize = 160 << 10;
 const RECORD_BYTES_EXTRA_MAX: usize =
     1 + DEVICE_ID_CHARS_MAX + 2 + RECORD_ID_CHARS_MAX + TRACE_PARENT_BYTES + 8 + 2 + 4;
 
-// Any batch that the configuration lets be made is one frame: half of it is for the payloads, the
-// rest for what is beside them.
+// Any batch that the configuration allows is one frame: half of it is for the payloads, the rest
+// for the headers and ids beside them.
 const _: () = assert!(
     SPOOLED_BATCH_BYTES_MAX + SPOOLED_BATCH_RECORDS_MAX * RECORD_BYTES_EXTRA_MAX + BODY_BYTES_SPARE
         <= BODY_BYTES_MAX
@@ -72,13 +72,13 @@ const HEADERS_FOLLOW: u8 = 0;
 /// The flag in the byte before a record id, of which the lower seven bits are a length.
 const TRACE_FOLLOWS: u8 = 128;
 
-/// What the lower seven bits are where an id is so long that its length is a byte of its own.
+/// Mark in the lower seven bits: the length of the id, a long one, is a byte of its own.
 const LENGTH_FOLLOWS: u8 = 127;
 
 /// Characters of the longest record id whose length stands in the lower seven bits.
 const SHORT_ID_CHARS_MAX: usize = 64;
 
-/// Why a batch cannot become a frame.
+/// The reason why a batch cannot become a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
     #[error("a frame holds {BODY_BYTES_MAX} bytes at most")]
@@ -99,7 +99,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A draft of records of one stream, in their order.
+    /// Makes a draft of records of one stream, in their order.
     pub fn new<'a>(
         stream: &str,
         records: impl IntoIterator<Item = &'a Record>,
@@ -107,8 +107,8 @@ impl Draft {
         Self::encode(stream, "", records)
     }
 
-    /// A draft of dead letters: records that their stream refuses for good, and why. The reason is
-    /// cut to 1 KiB.
+    /// Makes a draft of dead letters: records that their stream refuses for good, and the reason,
+    /// which is cut to 1 KiB.
     pub(crate) fn dead<'a>(
         stream: &str,
         reason: &str,
@@ -160,12 +160,12 @@ impl Draft {
         &self.padded[..self.body_bytes]
     }
 
-    /// The body and its padding.
+    /// Returns the body and its padding.
     pub fn padded(&self) -> &[u8] {
         &self.padded
     }
 
-    /// The bytes that it takes of memory and, about, of the disk.
+    /// Returns the bytes that it takes of memory and, about, of the disk.
     pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.padded.len()
     }
@@ -259,16 +259,16 @@ fn u16_length(length: usize) -> Result<[u8; 2], DraftError> {
     Ok(length.to_le_bytes())
 }
 
-/// The records of a body and what they have in common.
+/// The records of a body, with their common stream and reason.
 #[derive(Debug)]
 pub struct Content {
     pub stream: Arc<str>,
-    /// Why these are dead letters.
+    /// The reason of dead letters; `None` for other records.
     pub reason: Option<Arc<str>>,
     pub records: Vec<Record>,
 }
 
-/// The content of a body with so many records; `None` for any bytes that no [`Draft`] made.
+/// Parses a body of so many records; `None` for any bytes that no [`Draft`] made.
 pub fn decode(mut body: Bytes, records: u32) -> Option<Content> {
     let stream = take_text_u16(&mut body)?;
     let reason = take_text_u16(&mut body)?;
@@ -306,7 +306,7 @@ fn take_record(body: &mut Bytes) -> Option<Record> {
     })
 }
 
-/// Further headers of a record, as they were written: one at least, no name twice.
+/// Reads further headers of a record, as they were written: one at least, no name twice.
 fn take_headers(body: &mut Bytes) -> Option<Headers> {
     let mut headers = Headers::default();
     if body.first() != Some(&HEADERS_FOLLOW) {

@@ -13,7 +13,7 @@
 //! | 36 | 4 | CRC32C of the salt, the header's offset in the file, and the 36 bytes before |
 //!
 //! The header has a fixed length so that recovery can hop from one to the next; stream and reason
-//! are in the body, where encryption covers them. With a salt that nobody outside can guess and its
+//! are in the body, where encryption covers them. With a salt that no outsider can guess and its
 //! own offset in the checksum, bytes from elsewhere (an earlier use of the blocks, another file, a
 //! payload) are never taken for a frame.
 
@@ -28,13 +28,13 @@ pub const HEADER_BYTES: usize = 40;
 /// sealed.
 pub(crate) const AUTHENTICATED_BYTES: usize = 28;
 
-/// Where the header's own checksum stands; it covers everything before.
+/// Offset of the header's own checksum, which covers everything before.
 const CRC_AT: usize = 36;
 
 /// Frames begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 8;
 
-/// The longest body on disk: what a reader has in memory at once.
+/// The longest body on disk, which a reader has in memory at once.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// The bytes of the mark of the end: a header without a body.
@@ -47,7 +47,7 @@ const _: () = assert!(CRC_AT + 4 == HEADER_BYTES);
 const _: () = assert!((HEADER_BYTES as u64).is_multiple_of(ALIGNMENT));
 const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as usize);
 
-/// What stands before a body.
+/// The header of a frame, without its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     pub records: u32,
@@ -58,8 +58,8 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The mark behind the last frame of a finished segment, whose records end before the place
-    /// `end`.
+    /// Returns the mark behind the last frame of a finished segment, whose records end before the
+    /// place `end`.
     fn end_mark(salt: &Salt, end: u64) -> Self {
         Self {
             records: 0,
@@ -70,7 +70,7 @@ impl FrameHeader {
         }
     }
 
-    /// The header as it stands at `offset` of the segment with this salt.
+    /// Returns the header as it stands at `offset` of the segment with this salt.
     pub fn encode(&self, salt: &Salt, offset: u64) -> [u8; HEADER_BYTES] {
         debug_assert!(self.is_possible(), "what is written can be read back");
         let mut bytes = [0; HEADER_BYTES];
@@ -91,8 +91,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// `None` when these bytes are not a header that was written at `offset` of the segment with
-    /// this salt.
+    /// Parses a header; `None` if these bytes were not written at `offset` of the segment with this
+    /// salt.
     pub fn parse(bytes: &[u8; HEADER_BYTES], salt: &Salt, offset: u64) -> Option<Self> {
         let was_written =
             bytes.starts_with(&MAGIC) && u32_at(bytes, CRC_AT) == header_crc(bytes, salt, offset);
@@ -119,7 +119,7 @@ impl FrameHeader {
         body.len() == self.body_bytes as usize && body_crc(salt, body) == self.body_crc
     }
 
-    /// The place after the last record.
+    /// Returns the place after the last record.
     pub fn end(&self) -> u64 {
         self.first + u64::from(self.records)
     }
@@ -134,7 +134,8 @@ impl FrameHeader {
     }
 }
 
-/// The mark of the end as it stands at `offset`, behind records that end before the place `end`.
+/// Returns the mark of the end as it stands at `offset`, behind records that end before the place
+/// `end`.
 pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES] {
     let mark = FrameHeader::end_mark(salt, end);
     debug_assert!(mark.marks_end());
@@ -142,7 +143,7 @@ pub(crate) fn end_mark(salt: &Salt, offset: u64, end: u64) -> [u8; HEADER_BYTES]
     mark.encode(salt, offset)
 }
 
-/// The room that a frame with such a body takes.
+/// Returns the room that a frame with such a body takes.
 pub(crate) fn frame_bytes(body_bytes: usize) -> u64 {
     HEADER_BYTES as u64 + (body_bytes as u64).next_multiple_of(ALIGNMENT)
 }

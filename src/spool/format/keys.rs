@@ -23,7 +23,7 @@ use crate::durable::warn_of_other_readers;
 use crate::hex;
 
 pub(crate) const SALT_BYTES: usize = 16;
-/// What encryption adds to a body.
+/// Bytes that encryption adds to a body.
 pub(crate) const TAG_BYTES: usize = 16;
 /// Room for the padding of a frame behind a sealed body.
 const PADDING_BYTES_MAX: usize = 8;
@@ -36,7 +36,7 @@ const SEGMENT_INFO: &[u8] = b"forebay spool segment 1";
 /// from passing for frames.
 pub(crate) type Salt = [u8; SALT_BYTES];
 
-/// A salt that nobody can guess; fails when the system has no randomness.
+/// Returns a salt that cannot be guessed; fails when the system has no randomness.
 pub(crate) fn new_salt() -> io::Result<Salt> {
     let mut salt = [0; SALT_BYTES];
     rand::fill(&mut salt).map_err(|_| io::Error::other("no random bytes"))?;
@@ -80,7 +80,7 @@ struct MasterKey {
 }
 
 impl MasterKey {
-    /// `None` unless the line is 64 hex digits.
+    /// Parses a key; `None` unless the line is 64 hex digits.
     fn parse(line: &str) -> Option<Self> {
         let bytes: [u8; KEY_BYTES] = hex::bytes(line.as_bytes())?;
         let id = KeyId(derive(&bytes, &[], KEY_ID_INFO));
@@ -131,7 +131,7 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The cipher of a new segment.
+    /// Returns the cipher of a new segment.
     pub(crate) fn to_write(&self, salt: &Salt) -> (KeyId, Cipher) {
         match self.0.first() {
             Some(key) => (key.id, Cipher::aes(key, salt)),
@@ -139,7 +139,7 @@ impl Keys {
         }
     }
 
-    /// The cipher of a segment that is there; `None` when its key is not.
+    /// Returns the cipher of an existing segment; `None` if its key is not there.
     pub(crate) fn to_read(&self, id: KeyId, salt: &Salt) -> Option<Cipher> {
         if id == KeyId::NONE {
             return Some(Cipher(None));
@@ -149,7 +149,7 @@ impl Keys {
     }
 }
 
-/// How many bytes HKDF is to give.
+/// Number of bytes that HKDF is to give.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -158,7 +158,7 @@ impl KeyType for Length {
     }
 }
 
-/// So many bytes of HKDF-SHA256.
+/// Derives so many bytes by HKDF-SHA256.
 fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u8; N] {
     let mut derived = [0; N];
     let secret = HkdfSalt::new(HKDF_SHA256, salt).extract(key);
@@ -169,8 +169,7 @@ fn derive<const N: usize>(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8]) -> [u
     derived
 }
 
-/// Turns the bodies of one segment into what lies on disk, and back; with no key they stay as they
-/// are.
+/// Encrypts the bodies of one segment, and decrypts them; without a key they stay as they are.
 pub(crate) struct Cipher(Option<LessSafeKey>);
 
 impl Cipher {
@@ -180,13 +179,13 @@ impl Cipher {
         Self(Some(LessSafeKey::new(unbound)))
     }
 
-    /// How long a body of `bytes` is on disk.
+    /// Returns the length on disk of a body of `bytes`.
     pub(crate) fn sealed_bytes(&self, bytes: usize) -> usize {
         bytes + if self.0.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// The encrypted body, with room for its padding; `None` when bodies stay as they are. `number`
-    /// is used once.
+    /// Encrypts a body, with room for its padding; `None` if bodies stay as they are. `number` is
+    /// used once.
     pub(crate) fn seal(
         &self,
         number: u64,
@@ -202,7 +201,7 @@ impl Cipher {
         Ok(Some(sealed))
     }
 
-    /// The body again; `None` when it is not what was sealed.
+    /// Decrypts a body; `None` if it is not as it was sealed.
     pub(crate) fn open(&self, number: u64, header: &[u8], mut body: Vec<u8>) -> Option<Vec<u8>> {
         let Some(key) = &self.0 else {
             return Some(body);

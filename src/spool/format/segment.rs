@@ -26,17 +26,17 @@ const MAGIC: &[u8; 7] = b"forebay";
 const VERSION: u8 = 1;
 pub(crate) const HEADER_BYTES: usize = 60;
 
-/// Where the header's checksum stands; it covers everything before.
+/// Offset of the header's checksum, which covers everything before.
 const CRC_AT: usize = 56;
 
-/// Where the copies of the header stand.
+/// Offsets of the two copies of the header.
 pub(crate) const HEADER_OFFSETS: [u64; 2] = [0, 4096];
 
-/// Where the first frame stands.
+/// Offset of the first frame.
 pub const FRAMES_START: u64 = 8192;
 
-/// What one sync makes safe at most, a single larger frame aside: what a crash can tear. Recovery
-/// reads no bodies before it.
+/// Most bytes that one sync makes safe, a single larger frame aside, and so the most that a crash
+/// can tear. Recovery reads no bodies before them.
 pub(crate) const RUN_BYTES_MAX: u64 = 8 << 20;
 
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
@@ -49,7 +49,7 @@ const _: () = assert!(HEADER_OFFSETS[1] + HEADER_BYTES as u64 <= FRAMES_START);
 const _: () = assert!(FRAMES_START.is_multiple_of(ALIGNMENT));
 const _: () = assert!(FRAMES_START + RUN_BYTES_MAX <= SEGMENT_BYTES_MAX);
 
-/// The size of a segment: a 64th of the quota, between 1 and 128 MiB.
+/// Returns the size of a segment: a 64th of the quota, between 1 and 128 MiB.
 pub(crate) fn bytes_for(quota_bytes: u64) -> u64 {
     (quota_bytes / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) & !4095
 }
@@ -63,7 +63,7 @@ pub(crate) struct SegmentHeader {
     pub created_at: Timestamp,
 }
 
-/// Why bytes are not a segment's header.
+/// The reason why bytes are not a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoHeader {
     Damaged,
@@ -104,12 +104,12 @@ impl SegmentHeader {
     }
 }
 
-/// The name of the segment with this number: names sort as numbers do.
+/// Returns the name of the segment with this number: names sort as numbers do.
 pub(crate) fn file_name(id: u64) -> String {
     format!("segment-{id:010}.spool")
 }
 
-/// The number in a segment's name; `None` for any other file.
+/// Parses the number in a segment's name; `None` for any other file.
 pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".spool")?;
     let id = digits.parse().ok()?;

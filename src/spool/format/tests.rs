@@ -1,4 +1,4 @@
-//! The frame codec: what is written reads back, what is damaged does not.
+//! The frame codec: frames as written read back, damaged ones do not.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -164,8 +164,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The length of a longer id, as a property of another platform may be, is a byte of its own: what
-/// lay on disk before there were any is read as ever.
+/// The length of a longer id, as a property of another platform may be, is a byte of its own: older
+/// frames, without such ids, are read as ever.
 #[test]
 fn a_long_id_has_its_length_behind_the_mark() {
     for (chars, with_trace, head) in [

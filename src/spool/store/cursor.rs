@@ -1,4 +1,4 @@
-//! How far the spool is delivered: the files `cursor-0` and `cursor-1`, written in turn.
+//! Progress of the spool's delivery: the files `cursor-0` and `cursor-1`, written in turn.
 //!
 //! | at | bytes | content |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | 40 | 4, then 16 each | ranges of places beyond that are retired as well: start, end |
 //! | | 4 | CRC32C of everything before |
 //!
-//! A slot that is torn or damaged does not count; the other one, older by a moment, does. What a
-//! cursor has forgotten is delivered again, nothing else.
+//! A slot that is torn or damaged does not count; the other one, older by a moment, does. Records
+//! whose retirement it has not are delivered again, no others.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -36,11 +36,11 @@ const NAMES: [&str; 2] = ["cursor-0", "cursor-1"];
 const _: () = assert!(MAGIC.len() + 4 * size_of::<u64>() + size_of::<u32>() == HEAD_BYTES);
 const _: () = assert!(RANGES_MAX <= u32::MAX as usize);
 
-/// How far a log is delivered, as it was when the cursor was written.
+/// Progress of a log's delivery at the time at which the cursor was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub generation: u64,
-    /// All records before this place are retired.
+    /// Place before which all records are retired.
     pub low: u64,
     /// The next record's place.
     pub next: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// The slot as it lies on disk.
+    /// Returns the slot as it lies on disk.
     fn encode(&self) -> Vec<u8> {
         let ranges = self.done.count().min(RANGES_MAX);
         let mut bytes = Vec::with_capacity(slot_bytes(ranges));
@@ -69,8 +69,8 @@ impl Cursor {
         bytes
     }
 
-    /// `None` when the slot is not whole. What follows it in the file is left over from a longer
-    /// one.
+    /// Parses a slot; `None` if it is not whole. Bytes behind it in the file are left over from a
+    /// longer one.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let content = whole_content(bytes)?;
         let mut done = Ranges::default();
@@ -90,13 +90,13 @@ impl Cursor {
         })
     }
 
-    /// The first place that no record has had, as far as this cursor knows.
+    /// Returns the first place that no record has had, by this cursor.
     pub(crate) fn end(&self) -> u64 {
         let last_done = self.done.iter().last().map_or(0, |range| range.end);
         last_done.max(self.next).max(self.low)
     }
 
-    /// How many of these records are not retired.
+    /// Returns the number of these records that are not retired.
     pub(crate) fn waiting(&self, places: Range<u64>) -> u64 {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
@@ -145,12 +145,12 @@ fn open_or_create<D: Disk>(disk: &D, path: &Path) -> io::Result<(D::File, bool)>
     }
 }
 
-/// The bytes of a slot with so many ranges.
+/// Returns the bytes of a slot with so many ranges.
 fn slot_bytes(ranges: usize) -> usize {
     HEAD_BYTES + ranges * RANGE_BYTES + CRC_BYTES
 }
 
-/// The head and the ranges of a slot whose checksum holds.
+/// Returns the head and the ranges of a slot whose checksum holds.
 fn whole_content(bytes: &[u8]) -> Option<&[u8]> {
     let head = bytes.first_chunk::<HEAD_BYTES>()?;
     let ranges = u32_at(head, 40) as usize;
@@ -163,7 +163,7 @@ fn whole_content(bytes: &[u8]) -> Option<&[u8]> {
     is_whole.then_some(content)
 }
 
-/// Gives both slots their room where there is none yet, for so many ranges. A slot without content
+/// Gives both slots their room, for so many ranges, if they have none yet. A slot without content
 /// does not count.
 pub(crate) fn reserve(disk: &impl Disk, dir: &Path, ranges: usize) -> io::Result<()> {
     debug_assert!(ranges <= RANGES_MAX);

@@ -1,6 +1,6 @@
-//! The index of a log, in memory: its segments, and which records are retired.
+//! The index of a log, in memory: its segments, and the records that are retired.
 //!
-//! The engine and the readers share it under a lock that nobody holds during disk work. Records
+//! The engine and the readers share it under a lock that is never held during disk work. Records
 //! have places, which count up through all segments; a segment holds those from its base to its
 //! end. A record is retired once it is delivered, dead, dropped or damaged; until then it waits. A
 //! segment whose records are all retired is for the engine to delete.
@@ -10,25 +10,25 @@ use std::ops::Range;
 
 use super::ranges::Ranges;
 
-/// A segment as far as it is safe.
+/// A segment, up to its last safe frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub id: u64,
     pub base: u64,
     /// The place after its last safe record.
     pub end: u64,
-    /// Where its last safe frame ends in the file.
+    /// Offset of the end of its last safe frame in the file.
     pub bytes: u64,
-    /// What the file takes of the quota.
+    /// Bytes of the quota that the file takes.
     pub allocated_bytes: u64,
-    /// Records that wait.
+    /// Number of records that wait.
     pub live: u64,
-    /// Frames are still being appended.
+    /// Whether frames are still being appended.
     pub active: bool,
 }
 
 impl Segment {
-    /// A segment that was just created: its first record will have the place `base`.
+    /// Returns a segment that was just created: its first record will have the place `base`.
     pub(crate) fn begun(id: u64, base: u64, bytes: u64, allocated_bytes: u64) -> Self {
         Self {
             id,
@@ -55,11 +55,11 @@ pub(crate) struct Index {
     /// Numbers of the segments that can be deleted.
     finished: BTreeSet<u64>,
     done: Ranges,
-    /// Everything before this place is retired.
+    /// Place before which everything is retired.
     low: u64,
 }
 
-/// The sums over all segments, so that nobody has to count them under the lock.
+/// The sums over all segments, kept so that they need not be counted under the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     records: u64,
@@ -90,7 +90,7 @@ impl Totals {
 }
 
 impl Index {
-    /// An index that knows what is retired and no segment yet.
+    /// Returns an index that has retired records and no segment yet.
     pub(crate) fn new(low: u64, done: Ranges) -> Self {
         Self {
             done,
@@ -115,7 +115,7 @@ impl Index {
         newest.is_none_or(|newest| newest.id < segment.id && newest.end <= segment.base)
     }
 
-    /// Changes the segment at this position, and what is known of all.
+    /// Changes the segment at this position, and the totals with it.
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Segment)) {
         let segment = &mut self.segments[at];
         self.totals.subtract(Totals::of(segment));
@@ -134,7 +134,7 @@ impl Index {
         self.change(newest, change);
     }
 
-    /// The parts of these places that wait.
+    /// Returns the parts of these places that wait.
     pub(crate) fn waiting(&self, places: Range<u64>) -> Vec<Range<u64>> {
         let places = places.start.max(self.low)..places.end;
         if places.is_empty() {
@@ -154,7 +154,7 @@ impl Index {
         });
     }
 
-    /// No more frames come to the newest segment, whose file has this length now.
+    /// Finishes the newest segment, whose file has this length now: it gets no more frames.
     pub(crate) fn finish(&mut self, allocated_bytes: u64) {
         self.change_newest(|segment| {
             debug_assert!(segment.active, "a segment is finished once");
@@ -207,7 +207,7 @@ impl Index {
         }
     }
 
-    /// The first segment that ends after this place.
+    /// Returns the first segment that ends after this place.
     fn at(&self, place: u64) -> usize {
         self.segments
             .partition_point(|segment| segment.end <= place)
@@ -220,7 +220,7 @@ impl Index {
         segment.is_some_and(|segment| segment.base <= place)
     }
 
-    /// Moves `low` over what is retired, and over places that no segment holds.
+    /// Moves `low` over retired records, and over places that no segment holds.
     fn advance(&mut self) {
         let waiting = self.segments.iter().find(|segment| segment.live > 0);
         let low = match (waiting, self.segments.back()) {
@@ -262,8 +262,8 @@ impl Index {
         self.position(id).map(|at| &self.segments[at])
     }
 
-    /// The first segment with records to deliver behind the one with this number, or the very
-    /// first.
+    /// Returns the first segment with records to deliver behind the one with this number, or the
+    /// very first.
     pub(crate) fn next_after(&self, id: Option<u64>) -> Option<&Segment> {
         let first = self
             .segments
@@ -276,14 +276,14 @@ impl Index {
         self.low
     }
 
-    /// The place after the last record.
+    /// Returns the place after the last record.
     pub(crate) fn end(&self) -> u64 {
         self.segments
             .back()
             .map_or(self.low, |segment| segment.end.max(self.low))
     }
 
-    /// What is retired beyond `low`: ranges that begin at this place or after it.
+    /// Returns the retired ranges beyond `low` that begin at this place or after it.
     pub(crate) fn done_from(&self, place: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         self.done.iter_from(place)
     }
@@ -298,7 +298,7 @@ impl Index {
         self.totals.bytes
     }
 
-    /// What the segments take of the quota.
+    /// Returns the bytes of the quota that the segments take.
     pub(crate) fn allocated_bytes(&self) -> u64 {
         self.totals.allocated_bytes
     }
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(index.records(), 5);
     }
 
-    /// What is kept up to date is what counting would give.
+    /// Checks that the totals, which are kept up to date, are those that counting gives.
     fn check(index: &Index) {
         let mut totals = Totals::default();
         for segment in &index.segments {

@@ -1,8 +1,8 @@
 //! The ledger of one log, which the commit thread, the readers and delivery share: its index and
 //! its state.
 //!
-//! Nobody holds a lock of this room during disk work. Whoever retires records marks the cursor
-//! dirty; the engine clears the mark when it writes the cursor.
+//! No lock of this room is held during disk work. Retiring records marks the cursor dirty; the
+//! engine clears the mark when it writes the cursor.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub(crate) enum State {
     Down(Arc<str>),
 }
 
-/// What is known of one log, for all who have to do with it.
+/// Shared state of one log.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     index: Mutex<Index>,
@@ -52,9 +52,9 @@ impl Ledger {
         retired > 0 && !self.dirty.swap(true, Ordering::AcqRel)
     }
 
-    /// The first place that is not retired, and at most so many ranges beyond it that are. They are
-    /// copied part by part, so that nobody waits for all of them; what is retired meanwhile may be
-    /// missing.
+    /// Returns the first place that is not retired, and at most so many retired ranges beyond it.
+    /// They are copied part by part, so that no caller waits for all of them; records that are
+    /// retired meanwhile may be missing.
     pub(crate) fn done(&self, ranges_max: usize) -> (u64, Ranges) {
         let mut done = Ranges::default();
         let mut part = Vec::with_capacity(PART_RANGES);
@@ -75,8 +75,8 @@ impl Ledger {
         }
     }
 
-    /// Adds at most `wanted` ranges of what is retired, from the place `from` on. Gives the first
-    /// place that is not.
+    /// Adds at most `wanted` retired ranges, from the place `from` on. Returns the first place that
+    /// is not retired.
     fn copy_part_of_done(&self, from: u64, wanted: usize, part: &mut Vec<Range<u64>>) -> u64 {
         debug_assert!(
             part.is_empty() && part.capacity() >= wanted,

@@ -1,7 +1,6 @@
-//! A segment that is there, opened to be read: recovery and the readers find its frames through
-//! this.
+//! A segment, opened to be read: recovery and the readers find its frames through this.
 //!
-//! A frame whose header or body is not what was written reads as `None`; only the disk's own
+//! A frame whose header or body is not as it was written reads as `None`; only the disk's own
 //! failures are errors.
 
 use std::io;
@@ -12,16 +11,15 @@ use crate::spool::format::frame::{ALIGNMENT, FrameHeader, HEADER_BYTES};
 use crate::spool::format::keys::{Cipher, KeyId, Keys};
 use crate::spool::format::segment::{self, FRAMES_START, HEADER_OFFSETS, NoHeader, SegmentHeader};
 
-/// How much of a file the search for a header reads at once, and passes over when it cannot be
-/// read.
+/// Bytes that the search for a header reads at once, and passes over if they cannot be read.
 const SEARCH_BYTES: u64 = 4096;
 
 const _: () = assert!(SEARCH_BYTES.is_multiple_of(ALIGNMENT));
 
-/// How much of a file the search for its last byte reads at once.
+/// Bytes that the search for a file's last byte reads at once.
 const SCAN_BYTES: usize = 64 << 10;
 
-/// Why a segment cannot be read.
+/// The reason why a segment cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
     #[error(transparent)]
@@ -61,7 +59,7 @@ impl<F: DiskFile> Opened<F> {
         self.file.bytes()
     }
 
-    /// The frame, or mark of the end, that stands at `offset` and ends by `limit`.
+    /// Returns the frame, or mark of the end, that stands at `offset` and ends by `limit`.
     pub fn frame_at(&self, offset: u64, limit: u64) -> io::Result<Option<FrameHeader>> {
         if offset + HEADER_BYTES as u64 > limit {
             return Ok(None);
@@ -78,8 +76,8 @@ impl<F: DiskFile> Opened<F> {
         (offset + header.frame_bytes() <= limit).then_some(header)
     }
 
-    /// The first frame, or mark of the end, within these offsets whose records have `place` or come
-    /// after it.
+    /// Returns the first frame, or mark of the end, within these offsets whose records have `place`
+    /// or come after it.
     pub fn find_frame(
         &self,
         offsets: Range<u64>,
@@ -93,7 +91,8 @@ impl<F: DiskFile> Opened<F> {
         Ok(None)
     }
 
-    /// As [`find_frame`](Self::find_frame), and what cannot be read holds none.
+    /// Searches as [`find_frame`](Self::find_frame) does, and passes over bytes that cannot be
+    /// read.
     pub fn find_readable_frame(
         &self,
         offsets: Range<u64>,
@@ -120,7 +119,7 @@ impl<F: DiskFile> Opened<F> {
         Ok(None)
     }
 
-    /// What the frame holds, decrypted; `None` when it is not what was written.
+    /// Returns the body of the frame, decrypted; `None` if it is not as it was written.
     pub fn body(&self, offset: u64, header: &FrameHeader) -> io::Result<Option<Vec<u8>>> {
         let body = self.raw(offset + HEADER_BYTES as u64, header.body_bytes as usize)?;
         if !header.fits(&self.header.salt, &body) {
@@ -130,7 +129,7 @@ impl<F: DiskFile> Opened<F> {
         Ok(self.cipher.open(header.number, &authenticated, body))
     }
 
-    /// Where the last byte that is not 0 ends; the first of these offsets when there is none.
+    /// Returns the offset after the last byte that is not 0; the first of these offsets if all are.
     pub fn content_end(&self, offsets: Range<u64>) -> io::Result<u64> {
         content_end(&self.file, offsets)
     }

@@ -1,8 +1,8 @@
-//! Damaged bytes, kept for whoever wants to look at them: the folder `quarantine`, bounded.
+//! Damaged bytes, kept for operators to look at: the folder `quarantine`, bounded.
 //!
 //! A kept piece is named after its segment and offset and begins with the segment's header, without
-//! which an encrypted one could not be read. Nothing depends on this folder: what cannot be kept is
-//! only told of.
+//! which an encrypted one could not be read. Nothing depends on this folder: a piece that cannot be
+//! kept is only logged.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -14,11 +14,11 @@ use crate::spool::format::segment::{self, SegmentHeader};
 
 pub(crate) const QUARANTINE: &str = "quarantine";
 
-/// What the folder holds at most, whole segments aside, which only move there.
+/// Most bytes that the folder holds, whole segments aside, which only move there.
 const BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 10_000;
 
-/// What is kept of one piece of damage, at most.
+/// Most bytes that are kept of one piece of damage.
 pub(crate) const PIECE_BYTES_MAX: u64 = 64 << 20;
 
 const _: () = assert!(PIECE_BYTES_MAX < BYTES_MAX);
@@ -30,7 +30,7 @@ pub(crate) struct Quarantine<'a> {
 }
 
 impl<'a> Quarantine<'a> {
-    /// The quarantine of the log in this folder.
+    /// Returns the quarantine of the log in this folder.
     pub(crate) fn new(log_dir: &'a Path) -> Self {
         Self {
             log_dir,
@@ -38,7 +38,7 @@ impl<'a> Quarantine<'a> {
         }
     }
 
-    /// Keeps what stands at these offsets of a segment, as much of it as [`piece_bytes`] says.
+    /// Keeps the bytes at these offsets of a segment, as many as [`piece_bytes`] allows.
     pub(crate) fn keep_piece<D: Disk>(
         &self,
         disk: &D,
@@ -91,7 +91,7 @@ impl<'a> Quarantine<'a> {
     }
 }
 
-/// How many of these bytes are kept.
+/// Returns how many of these bytes are kept.
 pub(crate) fn piece_bytes(offsets: &Range<u64>) -> u64 {
     (offsets.end - offsets.start).min(PIECE_BYTES_MAX)
 }

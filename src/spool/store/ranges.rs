@@ -25,8 +25,8 @@ impl Ranges {
         added
     }
 
-    /// The start of the range that holds `number` or ends right before it; `number` where there is
-    /// none.
+    /// Returns the start of the range that holds `number` or ends right before it; `number` if
+    /// there is none.
     fn start_of_touching(&self, number: u64) -> u64 {
         match self.0.range(..=number).next_back() {
             Some((&start, &end)) if end >= number => start,
@@ -45,7 +45,7 @@ impl Ranges {
         end
     }
 
-    /// The parts of a range that are not in the set.
+    /// Returns the parts of a range that are not in the set.
     pub(crate) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         debug_assert!(range.start <= range.end, "a range does not run backward");
         let mut gaps = Vec::new();
@@ -62,7 +62,7 @@ impl Ranges {
         gaps
     }
 
-    /// The first number from `number` on that is not in the set.
+    /// Returns the first number from `number` on that is not in the set.
     pub(crate) fn after(&self, number: u64) -> u64 {
         let before = self.0.range(..=number).next_back();
         before.map_or(number, |(_, end)| number.max(*end))
@@ -93,7 +93,7 @@ impl Ranges {
         self.0.range(number..).map(|(start, end)| *start..*end)
     }
 
-    /// How many ranges there are.
+    /// Returns the number of ranges.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }

@@ -1,12 +1,12 @@
 //! Reads a log back, frame by frame, oldest first.
 //!
 //! Delivery has one for the backlog. A reader gives each record once, in the order of places, and
-//! only what is safe and waits. Damage is passed over: its bytes go to quarantine, its records are
+//! only safe records that wait. Damage is passed over: its bytes go to quarantine, its records are
 //! retired, a metric and a line of the log tell of it. A read that fails is reported and tried
-//! again; after five times at one place that frame is given up.
+//! again; after five failures at one place that frame is given up.
 //!
-//! A reader holds one frame in memory while it reads it; what it has given is the caller's to
-//! bound.
+//! A reader holds one frame in memory while it reads it; the frames that it has given are the
+//! caller's to bound.
 
 use std::io;
 use std::ops::Range;
@@ -44,21 +44,21 @@ pub struct ReadError {
 #[derive(Debug)]
 pub struct Frame {
     pub stream: Arc<str>,
-    /// Why these are dead letters; `None` for others.
+    /// The reason of dead letters; `None` for other records.
     pub reason: Option<Arc<str>>,
     /// The place of each record.
     pub places: Vec<u64>,
     pub records: Vec<Record>,
 }
 
-/// What a log's readers share with its engine.
+/// The part of a log's engine that its readers share.
 pub(crate) struct LogSource<D: Disk> {
     pub disk: Arc<D>,
     pub dir: PathBuf,
     pub keys: Arc<Keys>,
     pub ledger: Arc<Ledger>,
     pub metrics: SpoolMetrics,
-    /// Called when the engine has something to do by what was retired.
+    /// Called when retired records leave the engine something to do.
     pub nudge: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -93,7 +93,7 @@ pub struct Reader<D: Disk> {
     failures: u32,
 }
 
-/// How far a reader has come.
+/// Progress of a reader.
 enum At<D: Disk> {
     Start,
     /// The segment with this number is to be opened.
@@ -119,7 +119,7 @@ impl<D: Disk> At<D> {
     }
 }
 
-/// Where the next frame is expected in an open segment, and which records are in it.
+/// Place and offset of the next frame in an open segment, and the records that are expected in it.
 struct Position<D: Disk> {
     segment: u64,
     opened: Opened<D::File>,
@@ -134,19 +134,19 @@ struct Piece {
 }
 
 impl<D: Disk> Position<D> {
-    /// The frame that stands here, if its header is whole.
+    /// Returns the frame that stands here, if its header is whole.
     fn frame(&self, segment: &Segment) -> io::Result<Option<FrameHeader>> {
         let header = self.opened.frame_at(self.offset, segment.bytes)?;
         Ok(header.filter(|header| header.first == self.place && !header.marks_end()))
     }
 
-    /// The content of the frame that stands here; `None` when it is damaged.
+    /// Returns the content of the frame that stands here; `None` if it is damaged.
     fn content(&self, header: &FrameHeader) -> io::Result<Option<Content>> {
         let body = self.opened.body(self.offset, header)?;
         Ok(body.and_then(|body| decode(body.into(), header.records)))
     }
 
-    /// Goes on to the next frame, and gives what it has passed over.
+    /// Goes on to the next frame, and returns the piece that it has passed over.
     fn pass(&mut self, header: &FrameHeader) -> Piece {
         debug_assert_eq!(header.first, self.place, "records are read in their order");
         self.move_to(self.offset + header.frame_bytes(), header.end())
@@ -177,7 +177,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// The next records; `None` when there are no more now.
+    /// Returns the next records; `None` if there are no more now.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
         while let Some(segment) = self.seek() {
             let read = self.read(&segment);
@@ -190,7 +190,7 @@ impl<D: Disk> Reader<D> {
         Ok(None)
     }
 
-    /// The segment to read on in, which has more to read.
+    /// Returns the segment to read on in, which has more to read.
     fn seek(&mut self) -> Option<Segment> {
         loop {
             let index = self.source.ledger.index();
@@ -261,7 +261,7 @@ impl<D: Disk> Reader<D> {
         self.lose(piece, "the header of a frame is damaged");
     }
 
-    /// Counts a failure, and gives up what has failed too often.
+    /// Counts a failure, and gives up a frame that has failed too often.
     fn fail(&mut self, segment: &Segment, error: io::Error) -> ReadError {
         self.failures += 1;
         if self.failures >= FAILURES_MAX {
@@ -278,7 +278,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Retires what cannot be read, so that the rest can be delivered.
+    /// Retires records that cannot be read, so that the others can be delivered.
     fn give_up(&mut self, segment: &Segment, error: &io::Error) {
         let At::Within(at) = &mut self.at else {
             let file = self.source.path(segment.id);
@@ -333,7 +333,7 @@ impl<D: Disk> LogSource<D> {
         self.retire([places]);
     }
 
-    /// The records of a frame that wait; `None` when none does.
+    /// Returns the records of a frame that wait; `None` if none does.
     fn waiting(&self, header: &FrameHeader, content: Content) -> Option<Frame> {
         debug_assert_eq!(content.records.len(), header.records as usize);
         let waiting = self.ledger.index().waiting(header.first..header.end());

@@ -1,11 +1,11 @@
-//! Recovery finds what a folder holds when the gateway starts: its cursor and its segments.
+//! Recovery of a folder when the gateway starts: its cursor and its segments.
 //!
-//! [`walk`] finds where the records of a segment end, [`torn`] what stands behind them. A torn tail
-//! that held records goes to quarantine, is told in the log and counted, and is cut only then:
-//! whether its records were answered is not known, since a crash tears what was being written, and
-//! a disk damages what was written long ago. Segments whose header is lost go to quarantine as
-//! well, other files are left alone. What cannot be read is an error: a record must not be taken
-//! for torn because its disk hesitates.
+//! [`walk`] finds the end of a segment's records, [`torn`] the records of the tail behind it. A
+//! torn tail that held records goes to quarantine, is logged and counted, and is cut only then:
+//! whether its records were answered is not known, since a crash tears bytes that were being
+//! written, and a disk damages bytes that were written long ago. Segments whose header is lost go
+//! to quarantine as well, other files are left alone. A failed read is an error: a record must not
+//! be taken for torn because its disk hesitates.
 
 mod torn;
 mod walk;
@@ -24,7 +24,7 @@ use crate::spool::format::segment::{self, SegmentHeader};
 use torn::Torn;
 use walk::{Extent, Tail};
 
-/// What recovery found, in figures.
+/// The findings of a recovery, in figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recovery {
     pub segments: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Recovery {
     pub torn_records: u64,
 }
 
-/// Why a spool cannot be opened. Nothing was changed that mattered.
+/// The reason why a spool cannot be opened. Nothing was changed that mattered.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -73,7 +73,7 @@ impl Recovery {
     }
 }
 
-/// What the engine begins with.
+/// The state that the engine begins with.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub index: Index,
@@ -112,15 +112,15 @@ pub(crate) fn recover<D: Disk>(disk: &D, dir: &Path, keys: &Keys) -> Result<Reco
     })
 }
 
-/// The number that no segment has had, as far as the folder tells.
+/// Returns a number that no segment has had, by the folder and its cursor.
 fn next_segment(ids: &[u64], cursor: &Cursor) -> u64 {
     let after_last = ids.last().map_or(0, |last| last + 1);
     after_last.max(cursor.next_segment).max(1)
 }
 
-/// The place before which all records of a segment had been answered, as far as others know it: the
-/// segment that was created next begins there, or the cursor, if it was written while this one was
-/// the newest.
+/// Returns the place before which all records of a segment had been answered, by the evidence of
+/// others: the segment that was created next begins there, or the cursor, if it was written while
+/// this one was the newest.
 fn answered_end(header: &SegmentHeader, following: Option<&SegmentHeader>, cursor: &Cursor) -> u64 {
     let next_id = header.id + 1;
     match following {
@@ -138,7 +138,7 @@ struct LogFolder<'a, D> {
 }
 
 impl<D: Disk> LogFolder<'_, D> {
-    /// The numbers of the segments, in their order. Other files are left alone.
+    /// Returns the numbers of the segments, in their order. Other files are left alone.
     fn segment_ids(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
         for entry in self.disk.list(self.dir)? {
@@ -161,7 +161,7 @@ impl<D: Disk> LogFolder<'_, D> {
         Ok(segments)
     }
 
-    /// Opens a segment. One that holds nothing that could be read is set aside.
+    /// Opens a segment; sets aside a segment of which nothing could be read.
     fn open(&self, id: u64, recovery: &mut Recovery) -> Result<Option<Opened<D::File>>, OpenError> {
         let path = self.dir.join(segment::file_name(id));
         let file = self.disk.open(&path).map_err(NotOpened::from);
@@ -198,7 +198,7 @@ impl<D: Disk> LogFolder<'_, D> {
         Ok(segments)
     }
 
-    /// Finds the end of a segment that is not written any more. What is torn is told of and cut.
+    /// Finds the end of a segment that is not written any more. A torn tail is logged and cut.
     fn settle(
         &self,
         opened: &Opened<D::File>,
@@ -231,8 +231,7 @@ impl<D: Disk> LogFolder<'_, D> {
         })
     }
 
-    /// Cuts what is torn, which also gives back the room that was not used. Says how long the file
-    /// is then.
+    /// Cuts a torn tail, which also gives back unused room. Returns the length of the file.
     fn cut(&self, opened: &Opened<D::File>, extent: &Extent) -> io::Result<u64> {
         let SegmentHeader { id, salt, .. } = opened.header;
         let path = self.dir.join(segment::file_name(id));

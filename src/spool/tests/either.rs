@@ -43,7 +43,7 @@ macro_rules! either {
     };
 }
 
-/// As [`either!`], for what gives a file.
+/// Calls as [`either!`] does, for calls that return a file.
 macro_rules! file_of {
     ($either:expr, $inner:ident => $call:expr) => {
         match $either {
@@ -132,14 +132,14 @@ pub(crate) struct Shape {
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 10;
 
 impl Shape {
-    /// Opens it, and gives what stands in for its thread.
+    /// Opens it, and returns the task that stands in for its thread.
     pub(crate) fn open(
         self,
         disk_turn: impl AsyncFn() + 'static,
     ) -> Result<(Spool, LocalBoxFuture<'static, ()>), OpenError> {
         let disk = Arc::new(EitherDisk::Simulated(self.disk.clone()));
         let dir = PathBuf::from("spool");
-        // What finds no room there stays in the backlog: it never empties then.
+        // A record that finds no room there stays in the backlog, which then never empties.
         let dead_letters = LogOptions {
             metrics: self.metrics.of_dead_letters(),
             ..self.log(dir.join(DEAD_LETTERS), 1000 * SEGMENT_BYTES)
@@ -168,7 +168,7 @@ impl Shape {
     }
 }
 
-/// What was refused for good.
+/// Returns the log of records that were refused for good.
 pub(crate) fn dead_letters(spool: &Spool) -> Log<GatewayDisk> {
     spool.dead_letters.clone()
 }

@@ -1,9 +1,9 @@
 //! The spool against a model of what it promised, over a disk that fails: one seed is one life of a
 //! spool.
 //!
-//! The promise: what was acknowledged and not retired is read back, at its place, with its content,
-//! in order; what bits flipped away is one frame a flip at most; refused records appear only after
-//! a crash; once the disk is well, drafts are taken again. `FOREBAY_SPOOL_SEEDS=first-last` runs
+//! The promise: each record that was acknowledged and not retired is read back, at its place, with
+//! its content, in order; a bit flip loses one frame at most; refused records appear only after a
+//! crash; once the disk is well, drafts are taken again. `FOREBAY_SPOOL_SEEDS=first-last` runs
 //! other seeds than CI does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -41,7 +41,7 @@ pub(crate) fn record(content: u64, bytes: usize) -> Record {
     }
 }
 
-/// What became of a content.
+/// The fate of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// At this place, of this draft.
@@ -73,7 +73,8 @@ pub(crate) struct Life {
     gone: HashSet<u64>,
     open_failed: bool,
     faulty: bool,
-    /// Since the last crash or restart: what could not be deleted may lie about.
+    /// Whether it was faulty since the last crash or restart: files that could not be deleted may
+    /// be left.
     was_faulty: bool,
     now: Instant,
 }
@@ -211,7 +212,7 @@ impl Life {
         record(self.contents, bytes)
     }
 
-    /// The oldest may go where that was asked for, and only the oldest.
+    /// Checks that only the oldest records were dropped, and only if that was asked for.
     fn note_what_was_dropped(&mut self) {
         if self.when_full == WhenFull::Reject {
             return;
@@ -291,7 +292,7 @@ impl Life {
         self.engine_tends();
     }
 
-    /// Which may try the disk with a new segment, and make room for it.
+    /// Tends the engine, which may try the disk with a new segment, and make room for it.
     fn engine_tends(&mut self) {
         let now = self.now;
         self.engine().tend(now);
@@ -318,7 +319,7 @@ impl Life {
         self.open();
     }
 
-    /// From here on, what is over may come back.
+    /// Lets records that are over come back from here on.
     fn ghosts(&mut self) {
         self.fates
             .values_mut()
@@ -354,8 +355,8 @@ impl Life {
         }
     }
 
-    /// What was safe and is in no segment any more, the reader did not find it damaged either, was
-    /// told of, once.
+    /// Checks that safe records that are in no segment any more, and that the reader did not find
+    /// damaged, were reported, once.
     fn note_what_is_gone(&mut self, recovery: &Recovery) {
         let ledger = self.engine().ledger().clone();
         let index = ledger.index();
@@ -368,7 +369,7 @@ impl Life {
                 self.gone.insert(place);
             }
         }
-        // An attempt that failed half-way has told the log, and nobody else.
+        // An attempt that failed half-way is in the log only.
         let was_told = recovery.damaged() > 0 || std::mem::take(&mut self.open_failed);
         assert!(
             self.gone.len() == told_before || was_told,
@@ -420,7 +421,7 @@ impl Life {
         self.open();
     }
 
-    /// All that is safe can be read, but for a frame a flip.
+    /// Checks that all safe records can be read, but for a frame a flip.
     fn check(&mut self) {
         self.read_from_start();
         while self.read() {}

@@ -3,7 +3,7 @@
 //! A crash keeps any subset of the sectors and names that were not synced, and tears sectors. A
 //! sync that fails keeps a subset too and then calls everything clean, as Linux does, while readers
 //! may see the lost bytes or not. Writes stop half-way, reads and folders fail, bits flip, folders
-//! vanish. Whoever syncs a descriptor again whose sync has failed has not read the contract.
+//! vanish. To sync a descriptor again whose sync has failed is a breach of the contract.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +46,7 @@ struct Sim {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     folders: BTreeSet<PathBuf>,
-    /// Of a hundred operations that change something.
+    /// Failures of a hundred operations that change something.
     write_faults: u64,
     read_faults: u64,
 }
@@ -96,7 +96,7 @@ impl SimDisk {
         (sim.write_faults, sim.read_faults) = (write_percent, read_percent);
     }
 
-    /// The machine stops and starts again.
+    /// Stops the machine and starts it again.
     pub(crate) fn crash(&self) {
         let sim = &mut *self.sim();
         for file in &mut sim.files {
@@ -160,7 +160,7 @@ impl SimDisk {
         sim.folders.retain(|path| !path.starts_with(dir));
     }
 
-    /// What the segments of a folder take.
+    /// Returns the bytes that the segments of a folder take.
     pub(crate) fn segment_bytes(&self, dir: &Path) -> u64 {
         let entries = self.list(dir).unwrap_or_default();
         entries
@@ -205,7 +205,7 @@ impl SimFile {
             .extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
     }
 
-    /// A subset of what is dirty reaches the disk, some of it torn.
+    /// Takes a subset of the dirty sectors to the disk, some of them torn.
     fn persist_some(&mut self, random: &mut Random) {
         if random.chance(50) {
             self.durable.resize(self.seen.len(), 0);

@@ -1,4 +1,4 @@
-//! The whole spool with its thread on this machine's disk, and what the model leaves out.
+//! The whole spool with its thread on this machine's disk, for the cases that the model leaves out.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +33,7 @@ fn options(dir: &Path, keys: Keys) -> Options {
     }
 }
 
-/// The spool, and what was found of the backlog.
+/// Opens the spool; returns it with the recovery of its backlog.
 fn open(dir: &Path) -> (Spool, Recovery) {
     let (spool, found) = open_both(dir);
     (spool, found.backlog)
@@ -297,7 +297,7 @@ fn a_damaged_frame_goes_to_quarantine_its_neighbours_are_read_and_foreign_files_
     assert!(dir.path().join("segment-1.spool").exists());
 }
 
-/// Where the frames of a segment begin.
+/// Returns the offsets of a segment's frames.
 fn frames_in(bytes: &[u8]) -> Vec<usize> {
     let windows = bytes.windows(4).enumerate();
     windows
@@ -306,8 +306,8 @@ fn frames_in(bytes: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// A segment with these two records and the mark of its end, the log that it is in being the
-/// backlog or not.
+/// Makes a segment with these two records and the mark of its end, in the backlog or in the dead
+/// letters.
 fn two_records(dir: &Path, of_backlog: bool) -> PathBuf {
     let (spool, _) = open(dir);
     for content in [1, 2] {
@@ -360,7 +360,7 @@ fn check_torn(dir: &Path, segment: &Path, of_backlog: bool, kept: Option<(usize,
     );
 }
 
-/// What is left of a file is shorter, or has the room of a preallocated one without the bytes.
+/// The rest of a file is shorter, or has the room of a preallocated one without the bytes.
 #[test]
 fn a_torn_tail_goes_to_quarantine_and_is_told_of() {
     for (of_backlog, is_preallocated) in [(true, false), (true, true), (false, false)] {
@@ -559,7 +559,7 @@ fn a_full_spool_rejects_or_drops_its_oldest_segment() {
     }
 }
 
-/// Nothing is won by dropping what the disk will not delete.
+/// Dropping records that the disk will not delete would win nothing.
 #[test]
 fn a_disk_that_deletes_nothing_drops_nothing() {
     let disk = SimDisk::new(1);
@@ -621,8 +621,8 @@ fn dropped_records_are_told_of_once_a_minute() {
     assert_ne!(engine.due(), Some(due));
 }
 
-/// What failed to be cut off a segment must not take the places of what was written again
-/// elsewhere, also where the segment that followed is gone.
+/// A frame that could not be cut off a segment must not take the places of its copy, which was
+/// written elsewhere, even if the segment that followed is gone.
 #[test]
 fn a_dead_frame_that_reaches_into_the_next_segment_stays_dead() {
     let dir = tempfile::tempdir().unwrap();

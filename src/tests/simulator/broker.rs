@@ -1,9 +1,9 @@
 //! The simulated sink: partitions that keep Kafka's rules, or shards that keep Kinesis's.
 //!
 //! Kafka: a partition takes one request after the other, an answer that is lost is asked for again
-//! without a second write, and what follows a request that was given up is given up too. Kinesis:
-//! a device's records go one after the other, each by itself, and an answer that is lost leaves
-//! nobody wiser. The broker lives on when the gateway dies: what was on its way then may be written.
+//! without a second write, and requests behind one that was given up are given up too. Kinesis: a
+//! device's records go one after the other, each by itself, and after a lost answer the outcome is
+//! unknown. The broker lives on when the gateway dies: requests in flight then may be written.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use crate::sink::{Arrived, Partitions, Progress, Scripted, SinkError};
 use crate::spool::tests::sim::Random;
 
-/// How soon the client tries again what did not get through.
+/// Interval between the client's tries of a request that did not get through.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// All streams.
+/// The broker of all streams.
 pub(crate) struct Broker {
     kind: SinkKind,
     partitions: u64,
@@ -36,25 +36,25 @@ pub(crate) struct Broker {
     ledger: Rc<Ledger>,
 }
 
-/// What a request of a partition holds while it is made.
+/// The lock that a request of a partition holds while it is made.
 type Turn = Rc<Mutex<()>>;
 
 /// A client of the broker: the sink of one process.
 pub(crate) struct SimSink {
     broker: Rc<Broker>,
-    /// One request of a partition at a time, by stream and partition.
+    /// The lock of each partition, which makes one request at a time, by stream and partition.
     turns: RefCell<BTreeMap<(u16, u64), Turn>>,
     given: Given,
 }
 
-/// How many outcomes a client has given, by their names.
+/// Number of outcomes that a client has given, by their names.
 pub(crate) type Given = Rc<RefCell<BTreeMap<&'static str, u64>>>;
 
 /// Records of one request, on their way.
 struct Request<'a> {
     broker: &'a Broker,
     attempts: Vec<usize>,
-    /// It has set out, and nobody has seen it written.
+    /// Whether it has set out, and its write was not seen.
     is_under_way: bool,
 }
 
@@ -96,7 +96,7 @@ impl Broker {
         }
     }
 
-    /// Why the stream is closed now.
+    /// Returns the outcome of a stream that is closed now.
     fn barred(&self, stream: StreamIndex) -> Option<Outcome> {
         let is_gone = self.faults.has(What::Gone(stream.get()));
         let is_closed = self.faults.has(What::Forbidden(stream.get()));
@@ -104,7 +104,7 @@ impl Broker {
     }
 }
 
-/// Where a device's records go, while nothing is resharded.
+/// Returns the partition of a device's records, while nothing is resharded.
 fn partition(device: &[u8], partitions: u32) -> u32 {
     let sum: u32 = device.iter().map(|byte| u32::from(*byte)).sum();
     sum % partitions
@@ -120,7 +120,7 @@ impl SimSink {
         }
     }
 
-    /// The records of a call that go one after the other.
+    /// Splits the records of a call into parts that go one after the other.
     fn parts(&self, records: &[Record]) -> Vec<(u64, Vec<usize>)> {
         let mut parts: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
         for (index, record) in records.iter().enumerate() {
@@ -142,7 +142,7 @@ impl SimSink {
         turns.entry((stream.0, partition)).or_default().clone()
     }
 
-    /// Takes records of one part to the broker; gives what became of each.
+    /// Takes records of one part to the broker; returns the outcome of each.
     async fn deliver_part(
         &self,
         stream: StreamIndex,
@@ -181,7 +181,7 @@ impl SimSink {
                 }
             };
             if outcome != Outcome::Delivered {
-                // What follows was not sent.
+                // Later chunks were not sent.
                 given_up = Some(match &outcome {
                     Outcome::Barred(reason) => Outcome::Barred(reason.clone()),
                     _ => Outcome::Retryable("what was before it failed".into()),
@@ -236,7 +236,7 @@ impl SimSink {
                 .mul_f64((50 + broker.below(100)) as f64 / 100.0);
             sleep_until(deadline.min(Instant::now() + latency)).await;
             if faults.has(What::Silent) || Instant::now() >= deadline {
-                // It may be there, and nobody says so.
+                // It may be written, but no answer says so.
                 sleep_until(deadline).await;
                 if !is_written {
                     request.may_arrive();
@@ -264,7 +264,7 @@ impl SimSink {
 }
 
 impl Request<'_> {
-    /// It is written, or it never was.
+    /// Decides whether it is written, or never was.
     fn may_arrive(&mut self) -> bool {
         let arrives = std::mem::take(&mut self.is_under_way) && self.broker.chance(50);
         if arrives {
@@ -283,12 +283,12 @@ impl Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        // Whoever sent it is gone.
+        // The sender has gone.
         self.may_arrive();
     }
 }
 
-/// Which request a record came with: its payload begins with it.
+/// Returns the number of the request that a record came with, with which its payload begins.
 pub(crate) fn attempt_of(record: &Record) -> usize {
     let number = record
         .payload
@@ -313,7 +313,7 @@ impl Scripted for SimSink {
         self.broker.kind == SinkKind::Kafka
     }
 
-    /// As Kafka tells of them; a client knows nothing of shards.
+    /// Returns the partitions as Kafka reports them; a client knows nothing of shards.
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
         let broker = &self.broker;
         if broker.kind == SinkKind::Kinesis || broker.faults.has(What::Resharded) {

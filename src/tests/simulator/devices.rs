@@ -1,5 +1,5 @@
-//! Devices as the contract knows them: those that wait for each answer, those that send several at
-//! a time, those that leave in the middle, and those whose bodies take their time.
+//! Devices as the contract has them: some wait for each answer, some send several at a time, some
+//! leave in the middle, and the bodies of some take their time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ struct Try<'a> {
 }
 
 impl Try<'_> {
-    /// Gives the status; `None` where there is no answer.
+    /// Sends the request. Returns the status; `None` if there is no answer.
     async fn send(&self, random: &mut Random) -> Option<u16> {
         let Some(door) = self.world.door(self.connection) else {
             return None; // nobody listens

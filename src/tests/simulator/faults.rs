@@ -1,4 +1,4 @@
-//! What fails now, by the plan and the time.
+//! The faults that are on now, by the plan and the time.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Faults {
         percents.unwrap_or_default()
     }
 
-    /// The names of what is on.
+    /// Returns the names of the faults that are on.
     pub(crate) fn names(&self) -> Vec<String> {
         let now = self.began_at.elapsed();
         let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
@@ -96,7 +96,7 @@ impl Faults {
         ahead.unwrap_or(0)
     }
 
-    /// When a fault next begins or ends.
+    /// Returns the time at which a fault next begins or ends.
     pub(crate) fn next_change(&self) -> Option<Instant> {
         let now = self.began_at.elapsed();
         let planned = self.planned.iter();
@@ -106,7 +106,7 @@ impl Faults {
     }
 }
 
-/// What it is, without how much of it.
+/// Returns the name of a fault, without its amount.
 fn name(what: What) -> String {
     let text = format!("{what:?}");
     text.split('(').next().unwrap_or_default().to_owned()

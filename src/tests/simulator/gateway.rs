@@ -46,10 +46,10 @@ use crate::worker::{Serving, finish};
 /// The largest body.
 const BODY_BYTES_MAX: usize = 2_000;
 
-/// How long a body may take.
+/// Time-out of a body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As [`gateway::shutdown`](crate::gateway) has them.
+/// Time-outs as [`gateway::shutdown`](crate::gateway) has them.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -67,7 +67,7 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// A request with the least body that says which one it is, and where its answer comes.
+    /// Makes a request with the least body that names its attempt, and the receiver of its answer.
     pub(crate) fn of_probe(
         device: usize,
         stream: usize,
@@ -89,7 +89,7 @@ impl Visit {
 
 pub(crate) type Door = mpsc::Sender<Visit>;
 
-/// What the world sees of a process.
+/// A process as the world sees it.
 pub(crate) struct Gateway {
     pub doors: Vec<Door>,
     pub health: Arc<Health>,
@@ -107,7 +107,7 @@ pub(crate) struct Gateway {
     delivery: RefCell<Option<JoinHandle<()>>>,
 }
 
-/// What a process told when it ended.
+/// The report of a process at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     pub is_clean: bool,
@@ -168,7 +168,7 @@ impl Gateway {
         let committing = committing.map(|committing| spawn_local(in_any_order(committing)));
         let delivery = spawn_local(async move {
             alone(running).await;
-            // As the thread of delivery waits for that of the spool.
+            // The thread of delivery waits for that of the spool, too.
             if let Some(committing) = committing {
                 let _ = committing.await;
             }
@@ -292,7 +292,7 @@ impl Gateway {
         }
     }
 
-    /// Metrics that say other than what has happened, of a gateway at rest.
+    /// Returns the metrics that differ from the events, of a gateway at rest.
     pub(crate) fn miscounted(&self) -> Vec<String> {
         let metrics = self.metrics.render();
         let mut wrong = Vec::new();
@@ -320,7 +320,7 @@ impl Gateway {
         wrong
     }
 
-    /// Why the gateway is not at rest; `None` when it is.
+    /// Returns the reason why the gateway is not at rest; `None` when it is.
     pub(crate) fn unrest(&self) -> Option<String> {
         let reserved_bytes = self.gate.admission.reserved_bytes();
         let spooled = self
@@ -340,8 +340,8 @@ impl Gateway {
     }
 }
 
-/// Runs what has a thread and a runtime of its own in the gateway: when it is done, so are all of
-/// its tasks.
+/// Runs a part that has a thread and a runtime of its own in the gateway: when it is done, so are
+/// all of its tasks.
 async fn alone<T>(main: impl Future<Output = T>) -> T {
     let tasks = LocalSet::new();
     tasks.run_until(in_any_order(main)).await
@@ -441,7 +441,7 @@ fn http_config() -> HttpConfig {
     }
 }
 
-/// Where the requests of one worker come in: stands in for listeners, TLS and the protocols.
+/// The reception of one worker's requests, in place of listeners, TLS and the protocols.
 struct Reception {
     world: Rc<World>,
     ingest: Rc<Ingest>,
@@ -510,7 +510,7 @@ fn caller_of(gate: &Gate, number: usize) -> Caller {
     }
 }
 
-/// Serves one request for as long as somebody waits for its answer.
+/// Serves one request for as long as its device waits for the answer.
 async fn serve(world: Rc<World>, ingest: Rc<Ingest>, caller: Rc<Caller>, visit: Visit) {
     let Visit {
         stream,
@@ -550,7 +550,7 @@ async fn serve(world: Rc<World>, ingest: Rc<Ingest>, caller: Rc<Caller>, visit: 
             .ledger
             .met(format!("refused {:?}", problem(refusal).code));
     }
-    // Whoever asked may be gone.
+    // The device may be gone.
     let _ = answer.send(status);
 }
 

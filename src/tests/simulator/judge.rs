@@ -1,4 +1,4 @@
-//! What was promised, held against what has happened.
+//! The promises, held against the events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Attempt {
     }
 }
 
-/// What was answered 204 and is nowhere.
+/// Finds records that were answered 204 and are nowhere.
 fn lost(world: &World, facts: &Facts) -> Vec<String> {
     let mut lost: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (number, attempt) in facts.attempts.iter().enumerate() {
@@ -40,7 +40,7 @@ fn lost(world: &World, facts: &Facts) -> Vec<String> {
         }
     }
     let mut wrong = Vec::new();
-    // A frame that could not be read is told of, not how many records it had.
+    // A frame that could not be read is reported, not the number of its records.
     let mut dropped = match world.damaged.get() {
         0 => world.dropped.get() as usize,
         _ => usize::MAX,
@@ -61,7 +61,7 @@ fn lost(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// What was sent after the 204 of another one and overtook it.
+/// Finds records that were sent after the 204 of another one and overtook it.
 fn out_of_order(ack: AckMode, facts: &Facts) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, first) in facts.attempts.iter().enumerate() {
@@ -77,7 +77,8 @@ fn out_of_order(ack: AckMode, facts: &Facts) -> Vec<String> {
                 && two.stream == one.stream
                 && two.reading != one.reading
                 && second.sent > answer.told;
-            // What is in memory of one worker when it is answered has no order with another's.
+            // Records in the memory of two workers have no order with each other after they are
+            // answered.
             let has_order = ack == AckMode::Durable || two.worker == one.worker;
             if is_later && has_order && second.arrivals.first().is_some_and(|at| at < arrived) {
                 wrong.push(format!("order: #{other} overtook #{number}"));
@@ -87,7 +88,7 @@ fn out_of_order(ack: AckMode, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// What arrived more often than anything explains, or although it was refused.
+/// Finds records that arrived more often than can be explained, or although they were refused.
 fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
     let mut wrong = Vec::new();
     let has_bad_disk = world
@@ -104,7 +105,7 @@ fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
         let is_refused = attempt
             .status()
             .is_some_and(|status| !matches!(status, 204 | 504));
-        // What a disk that fails has refused may come back after a crash.
+        // Records that a failing disk has refused may come back after a crash.
         let may_return = has_bad_disk && attempt.deaths > 0;
         if is_refused && times > 0 && !may_return {
             wrong.push(format!(
@@ -116,7 +117,7 @@ fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// What was answered too late.
+/// Finds requests that were answered too late.
 fn late(world: &World, facts: &Facts) -> Vec<String> {
     let ack_timeout = world.plan.shape.ack_timeout;
     let mut wrong = Vec::new();
@@ -148,7 +149,8 @@ fn late(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// The last process had all the time that it needs, and one in a hurry had a disk.
+/// Finds exits that left records behind without need: the last process had all the time that it
+/// needs, and one in a hurry had a disk.
 fn exits(world: &World) -> Vec<String> {
     let ends = world.ends.borrow();
     let mut wrong = Vec::new();

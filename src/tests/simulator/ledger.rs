@@ -1,4 +1,4 @@
-//! What devices sent, what they were told, and what arrived: the judge's evidence, and the story.
+//! Records, answers and arrivals: the judge's evidence, and the story.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use tokio::time::Instant;
 
-/// What has happened so far in one life.
+/// The events so far in one life.
 pub(crate) struct Ledger {
     began_at: Instant,
     pub(crate) facts: RefCell<Facts>,
@@ -21,7 +21,7 @@ pub(crate) struct Facts {
     clock: u64,
 }
 
-/// What one request was, and where it went.
+/// One request, and the process and worker that it went to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub device: usize,
@@ -39,13 +39,13 @@ pub(crate) struct Attempt {
     pub answer: Option<Answer>,
     pub arrivals: Vec<u64>,
     pub dead_letters: usize,
-    /// How often the sink did not say whether it had it.
+    /// Number of times that the sink did not say whether it had it.
     pub unknowns: usize,
     /// Processes that ended with this on its way, or on disk.
     pub deaths: usize,
 }
 
-/// What a device was told.
+/// The answer that a device got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// `None`: the connection ended without one.
@@ -69,7 +69,7 @@ impl Ledger {
         self.facts.borrow_mut().story.push(line);
     }
 
-    /// A state was met.
+    /// Counts a state that was met.
     pub(crate) fn met(&self, state: impl Into<String>) {
         let met = &mut self.facts.borrow_mut().met;
         *met.entry(state.into()).or_default() += 1;
@@ -137,7 +137,7 @@ impl Ledger {
         self.tell(format_args!("#{attempt} is a dead letter"));
     }
 
-    /// A process has ended with all that was on its way.
+    /// Notes that a process has ended with all that was on its way.
     pub(crate) fn died(&self) {
         for attempt in &mut self.facts.borrow_mut().attempts {
             attempt.deaths += 1;

@@ -1,5 +1,5 @@
-//! What a life is made of, drawn from its seed: the shape of the gateway, its devices, the faults
-//! that it meets and the ends that it comes to.
+//! The plan of a life, drawn from its seed: the shape of the gateway, its devices, the faults that
+//! it meets and its ends.
 //!
 //! All of it is data, so that a life can be cut down and lived again.
 
@@ -18,11 +18,11 @@ pub(crate) struct Plan {
     pub ends: Vec<End>,
     /// Nothing fails after this, and no device begins anything.
     pub length: Duration,
-    /// Of a hundred polls, those that are put off.
+    /// Polls that are put off, of a hundred.
     pub put_off_percent: u64,
 }
 
-/// How the gateway is configured, and what its sink is like.
+/// Configuration of the gateway, and the nature of its sink.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub ack: AckMode,
@@ -44,14 +44,14 @@ pub(crate) struct Shape {
     pub drain_timeout: Duration,
 }
 
-/// Whose rules the sink keeps.
+/// The service whose rules the sink keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SinkKind {
     /// An idempotent producer: an answer that is lost costs no duplicate, and a partition keeps its
     /// order.
     Kafka,
-    /// Each record by itself, and each may fail by itself. An answer that is lost is a record of
-    /// which nobody knows.
+    /// Each record by itself, and each may fail by itself. After a lost answer the record's outcome
+    /// is unknown.
     Kinesis,
 }
 
@@ -61,14 +61,14 @@ pub(crate) struct DevicePlan {
     pub seed: u64,
     pub manner: Manner,
     pub readings: u64,
-    /// Between readings that follow each other...
+    /// Longest pause between readings that follow each other...
     pub pause_max: Duration,
     /// ...and now and then.
     pub rest_max: Duration,
     pub body_bytes_max: u64,
-    /// It sends a reading again that was not taken.
+    /// Whether it sends a reading again that was not taken.
     pub resends: bool,
-    /// It comes back on another connection now and then.
+    /// Whether it comes back on another connection now and then.
     pub reconnects: bool,
 }
 
@@ -95,9 +95,9 @@ pub(crate) struct Fault {
 pub(crate) enum What {
     /// The sink cannot be reached, and says so.
     Away,
-    /// The sink takes what it is sent and answers nothing.
+    /// The sink takes requests and answers nothing.
     Silent,
-    /// Answers take so long.
+    /// Answers take this long.
     Slow(Duration),
     /// It refuses so many of a hundred requests for now.
     Throttled(u64),
@@ -119,12 +119,12 @@ pub(crate) enum What {
     ClockStep(u64),
 }
 
-/// How a process comes to its end.
+/// The end of a process.
 #[derive(Clone, Debug)]
 pub(crate) struct End {
     pub at: Duration,
     pub how: How,
-    /// Until the next process is started.
+    /// Pause until the next process is started.
     pub pause: Duration,
 }
 
@@ -143,7 +143,7 @@ pub(crate) enum How {
     TerminateTwice(Duration),
 }
 
-/// A part of a life's own chance.
+/// Returns a random source for a part of a life.
 pub(crate) fn random(seed: u64, part: u64) -> Random {
     let mut random = Random(seed ^ part.wrapping_mul(0xA076_1D64_78BD_642F));
     random.next();

@@ -1,4 +1,4 @@
-//! Cuts a life that fails down to what it needs to fail, and prints it.
+//! Shrinking: cuts a life that fails down to the parts that it needs to fail, and prints it.
 
 use super::plan::Plan;
 use super::{Lived, live};

@@ -49,7 +49,7 @@ pub(crate) struct World {
     pub idle: Vec<IdleSignal>,
     began_at: Instant,
     gateway: RefCell<Option<Rc<Gateway>>>,
-    /// How each process has ended.
+    /// The end of each process.
     pub ends: RefCell<Vec<Ended>>,
     /// Records that full spools have dropped.
     pub dropped: Cell<u64>,
@@ -58,7 +58,7 @@ pub(crate) struct World {
     wrong: RefCell<Vec<String>>,
 }
 
-/// How a process has ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Killed,
@@ -137,7 +137,7 @@ impl World {
         self.wrong.borrow_mut().push(what);
     }
 
-    /// Counts what was answered while something failed.
+    /// Counts an answer by the faults that are on.
     pub(crate) fn note_answer(&self, status: Option<u16>) {
         let shape = &self.plan.shape;
         let answer = status.map_or("none".into(), |status| status.to_string());
@@ -161,19 +161,19 @@ impl World {
         self.began_at.elapsed() >= self.plan.length
     }
 
-    /// Where requests of a connection come in; `None` while nobody listens.
+    /// Returns the door of a connection's requests; `None` while no gateway listens.
     pub(crate) fn door(&self, connection: usize) -> Option<Door> {
         let gateway = self.gateway.borrow();
         let doors = &gateway.as_ref()?.doors;
         Some(doors[connection % doors.len()].clone())
     }
 
-    /// The number of the process that runs.
+    /// Returns the number of the process that runs.
     pub(crate) fn process(&self) -> usize {
         self.ends.borrow().len()
     }
 
-    /// Makes the disk what the faults of the hour want.
+    /// Gives the disk the faults of the hour.
     async fn weather(self: Rc<Self>) {
         loop {
             let (writes, reads) = self.faults.disk_percents();
@@ -239,7 +239,7 @@ impl World {
                 ..
             })
         );
-        // A disk that fails does not keep what was delivered either.
+        // A disk that fails does not keep retirements either.
         if !is_clean || self.faults.disk_percents() != (0, 0) {
             self.ledger.died();
         }
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// The last process, which nothing befalls once the plan is over.
+    /// Lives with the last process, which nothing befalls once the plan is over.
     async fn live_to_the_end(self: &Rc<Self>, devices: Vec<JoinHandle<()>>) {
         seeded::die_after(u64::MAX);
         let tasks = LocalSet::new();
@@ -307,7 +307,8 @@ impl World {
         self.ledger.tell("at rest");
     }
 
-    /// A gateway at rest takes a reading of each stream at once, and to the stream where it may.
+    /// Checks that a gateway at rest takes a reading of each stream at once, and to the stream if
+    /// it may.
     async fn probe(&self, gateway: &Gateway) {
         let shape = &self.plan.shape;
         let spooled_to = |logs: &[Log<GatewayDisk>; 2]| logs[0].places().end;

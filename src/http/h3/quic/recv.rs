@@ -18,18 +18,18 @@ use crate::http::h3::link::{Link, varint};
 /// Bytes of a stream, `None` at its end.
 pub(crate) type Read = Result<Option<Bytes>, StreamErrorIncoming>;
 
-/// What a client sends on a request, or for control. Dropped before its end, it is stopped with a
-/// code of its own.
+/// The client's side of a request or of the control stream. Dropped before its end, it is stopped
+/// with a code of its own.
 pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
     link: Rc<Link>,
     frames: Frames,
-    /// What h3 is given before all that `frames` gives: the type of the stream, where it has one.
+    /// Bytes for h3 before all that `frames` gives: the type of the stream, if it has one.
     start: Bytes,
-    /// What quinn has given, and has not gone on to h3.
+    /// Bytes from quinn that have not gone on to h3.
     unread: Bytes,
     pub code_when_dropped: Code,
-    /// It has ended, or has been stopped.
+    /// Whether it has ended, or has been stopped.
     is_over: bool,
     /// A fault of it ends it alone, where it does not end the connection.
     is_request: bool,
@@ -49,7 +49,7 @@ impl RecvStream {
         }
     }
 
-    /// The control stream, of which the type and `unread` have been read.
+    /// Makes the control stream, of which the type and `unread` have been read.
     pub(crate) fn of_control(
         stream: quinn::RecvStream,
         link: Rc<Link>,
@@ -68,8 +68,8 @@ impl RecvStream {
         }
     }
 
-    /// What came, `None` at the stream's end. An error that is no news of QUIC's is a flood, which
-    /// has ended the connection.
+    /// Reads the next bytes, `None` at the stream's end. An error that is no news of QUIC's is a
+    /// flood, which has ended the connection.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Read> {
         let reading = pin!(self.stream.read_chunk(usize::MAX, true));
         let read = ready!(reading.poll(context)).map_err(read_error);
@@ -84,13 +84,13 @@ impl RecvStream {
         }
     }
 
-    /// The next piece for h3 of what has been read; `None` when more has to be.
+    /// Returns the next piece for h3 of the bytes read; `None` if more have to be read.
     fn next_piece(&mut self) -> Read {
         let piece = self.frames.next(&mut self.unread);
         piece.map_err(|fault| self.refuse(fault))
     }
 
-    /// The stream's end, if its frames may end there.
+    /// Returns the stream's end, if its frames may end there.
     fn end(&mut self) -> Read {
         match self.frames.end() {
             Ok(()) => Ok(None),
@@ -141,7 +141,7 @@ impl quic::RecvStream for RecvStream {
     fn stop_sending(&mut self, code: u64) {
         if !self.is_over {
             self.is_over = true;
-            // A stream that the connection's end has closed has nobody to tell.
+            // An error is a stream that the connection's end has closed.
             let _ = self.stream.stop(varint(code));
         }
     }

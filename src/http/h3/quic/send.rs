@@ -58,7 +58,7 @@ impl quic::SendStream<Bytes> for SendStream {
         Poll::Ready(Ok(()))
     }
 
-    /// To be called when the frame before this one has been written, see `poll_ready`.
+    /// Takes the next frame; called when the frame before it has been written, see `poll_ready`.
     fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
         if self.frame.is_some() {
             return Err(StreamErrorIncoming::Unknown("a frame is under way".into()));

@@ -1,11 +1,12 @@
-//! Streams of one direction: which ones a client has opened, and that the critical ones stay open.
+//! Streams of one direction: those that a client has opened, and the critical ones, which stay
+//! open.
 //!
 //! h3 would look at a stream's type and never again at any but the control stream. So
-//! [`UniStreams`] reads the types: the control stream goes on to h3, what comes on QPACK's is read
-//! here ([`Instructions`]), and all others are stopped. A second one of a kind, a push, an
-//! instruction that has no place, and the end of a critical stream on either side are errors of the
-//! connection (RFC 9114 section 6.2, RFC 9204 section 4.2). Each stream is looked at only when it
-//! has woken the connection.
+//! [`UniStreams`] reads the types: the control stream goes on to h3, QPACK's are read here
+//! ([`Instructions`]), and all others are stopped. A second one of a kind, a push, an instruction
+//! that has no place, and the end of a critical stream on either side are errors of the connection
+//! (RFC 9114 section 6.2, RFC 9204 section 4.2). Each stream is looked at only when it has woken
+//! the connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -46,7 +47,7 @@ pub(crate) struct UniStreams {
     kinds: Rc<Kinds>,
 }
 
-/// Which of the streams that a client may open once it has opened.
+/// The kinds of stream that a client may open once, and whether it has.
 #[derive(Default)]
 struct Kinds {
     control: Cell<bool>,
@@ -87,7 +88,7 @@ impl UniStreams {
         }));
     }
 
-    /// The control stream, when its type has come.
+    /// Polls for the control stream, which is ready when its type has come.
     pub(crate) fn poll_control(&mut self, context: &mut Context<'_>) -> Poll<RecvStream> {
         while let Poll::Ready(Some(attended)) = self.attended.poll_next_unpin(context) {
             if let Some(control) = attended {
@@ -111,7 +112,7 @@ impl Kinds {
     }
 }
 
-/// Reads the type of a stream, and then what comes on it, unless it is for h3.
+/// Reads the type of a stream, and then its bytes, unless it is for h3.
 async fn attend(
     mut stream: quinn::RecvStream,
     link: Rc<Link>,
@@ -134,8 +135,8 @@ async fn attend(
     None
 }
 
-/// The type of a stream, its bytes and what has come after them. A stream may end before it (RFC
-/// 9114 section 6.2).
+/// Reads the type of a stream; returns it with its bytes and those behind them. A stream may end
+/// before it (RFC 9114 section 6.2).
 async fn read_type(stream: &mut quinn::RecvStream, link: &Link) -> Option<(u64, Bytes, Bytes)> {
     let mut start = BytesMut::new();
     loop {
@@ -147,7 +148,8 @@ async fn read_type(stream: &mut quinn::RecvStream, link: &Link) -> Option<(u64, 
     }
 }
 
-/// Reads what comes on a stream of QPACK. Returns when the connection has been closed, or is lost.
+/// Reads the instructions on a stream of QPACK. Returns when the connection has been closed, or is
+/// lost.
 async fn read_instructions(
     mut stream: quinn::RecvStream,
     mut received: Bytes,
@@ -169,7 +171,7 @@ async fn read_instructions(
     }
 }
 
-/// What comes next, counted; `None` at the end.
+/// Reads the next bytes, and counts them; `None` at the end.
 async fn read(stream: &mut quinn::RecvStream, link: &Link) -> Result<Option<Bytes>, ReadError> {
     let Some(chunk) = stream.read_chunk(usize::MAX, true).await? else {
         return Ok(None);

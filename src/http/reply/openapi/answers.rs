@@ -1,8 +1,8 @@
 //! The answers of the contract: each status with its codes, examples and header fields.
 //!
-//! `document` puts them into its place. What a status can mean is collected from every refusal and
-//! the answer that it gets; written here is only what the fields mean, and those of a 204 and of
-//! every answer over TCP.
+//! `document` puts them into its place. The codes of a status are collected from every refusal and
+//! the answer that it gets; written here is only the meaning of the fields, and those of a 204 and
+//! of every answer over TCP.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::http::reply::every::every_refusal;
 use crate::http::reply::{Refusal, problem, refused};
 use crate::words::Scope;
 
-/// The answer to a reading that is safe.
+/// Returns the answer to a reading that is safe.
 pub(crate) fn accepted() -> Value {
     json!({
         "description": "The reading is safe: the device may forget it.",
@@ -55,7 +55,8 @@ pub(crate) fn problem_schema() -> Value {
     })
 }
 
-/// What became of each of many readings; a refusal of the whole request has none of it.
+/// Returns the schema of the outcomes of many readings; a refusal of the whole request has none of
+/// it.
 fn records_schema() -> Value {
     let index = json!({ "type": "integer", "minimum": 0 });
     json!({
@@ -75,7 +76,7 @@ fn records_schema() -> Value {
     })
 }
 
-/// The answers to what is refused, by their status.
+/// Returns the answers to refused requests, by their status.
 pub(crate) fn refusals() -> Map<String, Value> {
     by_status()
         .iter()
@@ -94,7 +95,7 @@ fn by_status() -> BTreeMap<u16, Vec<Refusal>> {
     statuses
 }
 
-/// The codes of these refusals, each once, in the alphabet's order.
+/// Returns the codes of these refusals, each once, in the alphabet's order.
 fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for problem in refusals.iter().map(problem) {
@@ -105,7 +106,7 @@ fn codes(refusals: &[Refusal]) -> Vec<&'static str> {
     codes
 }
 
-/// The answers with one status, as one response of the document.
+/// Returns the answers with one status, as one response of the document.
 fn response(status: u16, refusals: &[Refusal]) -> Value {
     json!({
         "description": description(refusals),
@@ -131,7 +132,7 @@ fn description(refusals: &[Refusal]) -> String {
     lines.join("; ")
 }
 
-/// An example of a body for each code.
+/// Returns an example of a body for each code.
 fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     let example = |refusal: &Refusal| {
         let problem = problem(refusal);
@@ -142,7 +143,7 @@ fn examples(refusals: &[Refusal]) -> Map<String, Value> {
     refusals.iter().map(example).collect()
 }
 
-/// The header fields that these answers have; those that each of them has are required.
+/// Returns the header fields that these answers have; those that each of them has are required.
 fn fields(refusals: &[Refusal]) -> Map<String, Value> {
     let heads: Vec<HeaderMap> = refusals.iter().map(head).collect();
     let mut fields = Map::from_iter([("alt-svc".to_owned(), alt_svc_reference())]);
@@ -153,7 +154,7 @@ fn fields(refusals: &[Refusal]) -> Map<String, Value> {
     fields
 }
 
-/// The header fields of an answer, beside those that the document has elsewhere.
+/// Returns the header fields of an answer, beside those that the document has elsewhere.
 fn head(refusal: &Refusal) -> HeaderMap {
     let answer = refused(refusal, &problem(refusal));
     let mut head = answer.headers().clone();
@@ -161,7 +162,7 @@ fn head(refusal: &Refusal) -> HeaderMap {
     head
 }
 
-/// A header field: what it means, and an example.
+/// Describes a header field: its meaning, and an example.
 fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     let mut example = json!(value.to_str().unwrap_or_default());
     let (description, schema) = match name {
@@ -193,7 +194,7 @@ fn field(name: &str, value: &HeaderValue, is_required: bool) -> Value {
     json!({ "description": description, "required": is_required, "schema": schema, "example": example })
 }
 
-/// The name of a bucket that a 429 can be for, and these parameters.
+/// Returns the name of a bucket that a 429 can be for, and these parameters.
 fn pattern(parameters: &str) -> Value {
     let buckets = [Scope::Device, Scope::DeviceBytes, Scope::Address]
         .map(Scope::label)

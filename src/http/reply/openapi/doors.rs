@@ -2,7 +2,7 @@
 //! are the parts that Forebay keeps.
 //!
 //! `forebay openapi --door NAME` prints one; docs/openapi-NAME.json is a copy. Statuses and codes
-//! come from the answers that each door gives; what its requests have is written here.
+//! come from the answers that each door gives; the fields of its requests are written here.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::record::{RECORD_ID_CHARS_MAX, Timestamp};
 /// The names of the doors, as `FOREBAY_FRONT_DOORS` has them.
 pub const DOOR_NAMES: [&str; 3] = ["iot-core", "iot-hub", "otlp"];
 
-/// The document of a door, indented, with a line end; `None` for what is no name of one.
+/// Returns the document of a door, indented, with a line end; `None` for a name that no door has.
 pub fn door_document(name: &str) -> Option<String> {
     let (title, paths) = match name {
         "iot-core" => ("publishing as with AWS IoT Core", topics()),
@@ -171,7 +171,7 @@ fn any_body() -> Value {
     json!({ "required": true, "content": { "*/*": { "schema": { "type": "string", "format": "binary", "minLength": 1 } } } })
 }
 
-/// What a door answers to what it refuses, by status: with which codes, and in which form.
+/// Returns a door's answers to refused requests, by status: their codes, and their form.
 fn refusals(door: Door, content: &Value) -> Map<String, Value> {
     let mut codes = BTreeMap::<String, Vec<&str>>::new();
     let visit = Visit::through(door);

@@ -1,4 +1,4 @@
-//! What was put together is cut at its seams, and what cannot be cut gives nothing.
+//! Bodies that were put together are cut at their seams, and those that cannot be cut give nothing.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -45,7 +45,7 @@ fn elements_are_their_own_text() {
     );
     assert_eq!(array("[]"), Ok(vec![]));
     assert_eq!(cut(Form::Array, b" [ ] ", 10), Err(Uncut::Empty));
-    // As they were written, whatever a reader would make of them.
+    // As they were written, however a reader would take them.
     let digits = "9".repeat(400);
     for kept in [
         &*digits,

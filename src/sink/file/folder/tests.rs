@@ -1,4 +1,4 @@
-//! The folder of one stream: names, rotation, and what is left after a crash.
+//! The folder of one stream: names, rotation, and the state after a crash.
 
 use super::*;
 

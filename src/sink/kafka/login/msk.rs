@@ -2,8 +2,8 @@
 //!
 //! The URL asks for `kafka-cluster:Connect` and is signed by query (SigV4); the token is the URL in
 //! base64. Order and spelling are those of Amazon's own signers:
-//! <https://github.com/aws/aws-msk-iam-sasl-signer-python>. Credentials and region come from where
-//! every AWS tool has them, and are looked up for each token.
+//! <https://github.com/aws/aws-msk-iam-sasl-signer-python>. Credentials and region come from the
+//! places where every AWS tool looks, and are looked up for each token.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -26,11 +26,11 @@ use super::super::native::Token;
 use crate::record::Timestamp;
 use crate::sink::cause::innermost;
 
-/// What the URL's `Action` asks for, and the service that it is signed for.
+/// The URL's `Action`, and the service that it is signed for.
 const ACTION: &str = "kafka-cluster:Connect";
 const SERVICE: &str = "kafka-cluster";
 
-/// How long a URL may be tried; Amazon's signers take as much.
+/// Validity of a URL, as Amazon's signers have it.
 const VALIDITY: Duration = Duration::from_secs(900);
 
 const USER_AGENT: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
@@ -145,7 +145,7 @@ fn sign_query(
 mod tests {
     use super::*;
 
-    /// What `tests/clients/msk_token.py` prints.
+    /// The output of `tests/clients/msk_token.py`.
     const AMAZONS: [&str; 2] = [
         "aHR0cHM6Ly9rYWZrYS51cy1lYXN0LTEuYW1hem9uYXdzLmNvbS8_QWN0aW9uPWthZmthLWNsdXN0ZXIlM0FDb25uZWN0JlgtQW16LUFsZ29yaXRobT1BV1M0LUhNQUMtU0hBMjU2JlgtQW16LUNyZWRlbnRpYWw9QUtJREVYQU1QTEUlMkYyMDI2MTEzMCUyRnVzLWVhc3QtMSUyRmthZmthLWNsdXN0ZXIlMkZhd3M0X3JlcXVlc3QmWC1BbXotRGF0ZT0yMDI2MTEzMFQxMjM0NTZaJlgtQW16LUV4cGlyZXM9OTAwJlgtQW16LVNpZ25lZEhlYWRlcnM9aG9zdCZYLUFtei1TaWduYXR1cmU9MTViYjgyY2U0MzI5ZTg2Nzg1MWQ2NTU2OTY5NjBmNjBhODU2NGNlNjBmODY5NjA4MTNhMmMyOTE4OTgxYjQxMCZVc2VyLUFnZW50PWF3cy1tc2staWFtLXNhc2wtc2lnbmVyLXB5dGhvbiUyRjEuMC4y",
         "aHR0cHM6Ly9rYWZrYS5ldS1jZW50cmFsLTEuYW1hem9uYXdzLmNvbS8_QWN0aW9uPWthZmthLWNsdXN0ZXIlM0FDb25uZWN0JlgtQW16LUFsZ29yaXRobT1BV1M0LUhNQUMtU0hBMjU2JlgtQW16LUNyZWRlbnRpYWw9QVNJQUVYQU1QTEUlMkYyMDI2MTEzMCUyRmV1LWNlbnRyYWwtMSUyRmthZmthLWNsdXN0ZXIlMkZhd3M0X3JlcXVlc3QmWC1BbXotRGF0ZT0yMDI2MTEzMFQxMjM0NTZaJlgtQW16LUV4cGlyZXM9OTAwJlgtQW16LVNpZ25lZEhlYWRlcnM9aG9zdCZYLUFtei1TZWN1cml0eS1Ub2tlbj1JUW9KYjNKcFoybHVYMlZqRVhBTVBMRSUyRiUyRiUyRiUyRiUyRiUyRiUyRiUyRiUyRiUyRndFYUNYVnolMkJ0b2tlbiUzRCUzRCZYLUFtei1TaWduYXR1cmU9YzIxN2U0MmVmODdmZTkyNGQ0YWY2N2M0NzgyM2VjZWFjMTRlMGM0MjdhOGU3NjNjNjAyMjE2ZGJmM2EzNzkzOCZVc2VyLUFnZW50PWF3cy1tc2staWFtLXNhc2wtc2lnbmVyLXB5dGhvbiUyRjEuMC4y",

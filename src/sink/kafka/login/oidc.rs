@@ -42,10 +42,10 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// As much of a provider's complaint as is told.
+/// Most characters of a provider's complaint that are passed on.
 const COMPLAINT_CHARS_MAX: usize = 300;
 
-/// A token endpoint, and what it is asked with.
+/// A token endpoint, and the fields of a request to it.
 pub(crate) struct Oidc {
     http: Client,
     endpoint: Url,
@@ -54,7 +54,7 @@ pub(crate) struct Oidc {
     extensions: Vec<(CString, CString)>,
 }
 
-/// What the provider gives a token for.
+/// The credential that the provider gives a token for.
 enum Grant {
     Client {
         id: String,
@@ -65,8 +65,7 @@ enum Grant {
 }
 
 impl Oidc {
-    /// Takes its own properties out; one that it does not know would be of no effect, and is a
-    /// fault.
+    /// Takes its own properties out. An unknown one is a fault, since it would be without effect.
     pub(super) fn take(properties: &mut Properties) -> Result<Self, SinkError> {
         let endpoint = required(properties, ENDPOINT)?;
         let url = Url::parse(&endpoint.value)
@@ -158,7 +157,7 @@ impl Grant {
         })
     }
 
-    /// Whose token it is, where the token does not say.
+    /// Returns the principal of a token that does not name one.
     fn client(&self) -> &str {
         match self {
             Self::Client { id, .. } => id,
@@ -167,7 +166,7 @@ impl Grant {
     }
 }
 
-/// What the provider has granted.
+/// The provider's grant.
 #[derive(Debug, PartialEq, Eq)]
 struct Granted {
     token: String,
@@ -204,7 +203,7 @@ impl Granted {
     }
 }
 
-/// Reads what a JWT claims; nobody's signature is looked at, that is for the brokers to do.
+/// Reads the claims of a JWT. Its signature is not verified, which is for the brokers to do.
 fn claims(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
@@ -240,8 +239,8 @@ async fn read_assertion(file: &Path) -> Result<String, String> {
     Ok(text.trim().to_owned())
 }
 
-/// What OAuth providers say of a request that they refuse: `error`, and `error_description` if
-/// there is one.
+/// Returns the complaint of an OAuth provider that refuses a request: `error`, and
+/// `error_description` if there is one.
 fn complaint(body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let words = ["error", "error_description"].map(|name| answer[name].as_str());
@@ -279,8 +278,8 @@ fn http_client(properties: &mut Properties) -> Result<Client, SinkError> {
     })
 }
 
-/// Takes what the provider's certificate is to be verified with, if not with the system's
-/// authorities.
+/// Takes the authority that the provider's certificate is verified with, if it is not among the
+/// system's.
 fn take_authority(properties: &mut Properties) -> Result<Option<(Property, Vec<u8>)>, SinkError> {
     if let Some(pem) = properties.take(AUTHORITY_PEM) {
         let bytes = pem.value.clone().into_bytes();

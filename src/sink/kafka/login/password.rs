@@ -23,7 +23,7 @@ pub(super) const VARIABLE: &str = "FOREBAY_KAFKA_SASL_PASSWORD_FILE";
 /// A changed password is in force within 5 s: this, and the time that it takes to read it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// No password is longer.
+/// Bound of a password: none is longer.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// The file, and the password that it had when the sink was opened.

@@ -25,7 +25,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 const _: () = assert!(BACK_OFF_MIN.as_secs() < BACK_OFF_MAX.as_secs());
 
-/// Where tokens come from.
+/// The source of tokens.
 pub(crate) enum Source {
     Oidc(Oidc),
     #[cfg(feature = "msk")]
@@ -33,7 +33,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The error says what is wrong, in words for whoever runs the gateway, and has no secret.
+    /// Fetches a token. The error says what is wrong, in words for the operator, and has no secret.
     async fn fetch(&self) -> Result<Token, String> {
         let fetched = async {
             match self {
@@ -75,8 +75,8 @@ fn put_in_force(token: Token, keyring: &Keyring) -> Result<Timestamp, String> {
     Ok(expires_at)
 }
 
-/// Returns how long a token is used until the next one is asked for: 70 to 80 % of what is left of
-/// it.
+/// Returns the time that a token is used until the next one is asked for: 70 to 80 % of the rest of
+/// its validity.
 fn use_time(expires_at: Timestamp, now: Timestamp) -> Duration {
     let left = Duration::from_millis(expires_at.0.saturating_sub(now.0));
     BACK_OFF_MIN.max(left * 7 / 10 + jitter::full(left / 10))

@@ -19,7 +19,7 @@ const PARTITIONERS: [&str; 6] = [
     "fnv1a",
 ];
 
-/// What the promise asks of the properties.
+/// The promise's demands on the properties.
 pub(super) struct Promise<'a> {
     pub options: &'a SinkOptions,
     pub is_idempotent: bool,

@@ -1,5 +1,4 @@
-//! What is encoded is decoded again, by a decoder that is written from the format and knows nothing
-//! of the encoder.
+//! The encoder against a decoder that is written from the format and knows nothing of it.
 
 use proptest::prelude::*;
 
@@ -106,7 +105,7 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// With runs of one key, as a device makes them that sends more than one reading at a time.
+    /// The keys come in runs, as of a device that sends more than one reading at a time.
     #[test]
     fn what_is_encoded_is_decoded_and_has_the_size_that_was_said(
         hash_key in prop_oneof![Just(0), Just(9), Just(10), Just(u128::MAX), any::<u128>()],
@@ -128,7 +127,7 @@ proptest! {
     }
 }
 
-/// One record, byte for byte: what is on the wire does not change by accident.
+/// One record, byte for byte: the bytes on the wire do not change by accident.
 #[test]
 fn the_format_is_the_one_that_consumers_read() {
     let record = UserRecord {

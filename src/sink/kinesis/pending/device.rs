@@ -1,4 +1,4 @@
-//! The records of one device that wait, and what it waits for.
+//! The waiting records of one device, and its rest.
 
 use std::collections::VecDeque;
 
@@ -18,9 +18,9 @@ pub(in super::super) struct Device {
     pub rests_until: Option<Instant>,
     /// The position of its shard.
     pub shard: usize,
-    /// When it is to be looked at, as far as the index knows.
+    /// Time of its latest place in the index.
     pub due_at: Option<Instant>,
-    /// It has a record that the index does not know yet.
+    /// Whether it has a record that the index does not know yet.
     pub is_new: bool,
 }
 
@@ -36,9 +36,9 @@ impl Device {
         }
     }
 
-    /// Gives up on its records once the first one's time is over, and says how much that was. The
-    /// later ones go with it: whoever tries again starts from the first. Records that nobody waits
-    /// for any more are dropped.
+    /// Gives up its records once the first one's time is over, and returns their load. The later
+    /// ones go with it: a caller tries again from the first. Records whose caller has gone are
+    /// dropped.
     pub(crate) fn drop_overdue(&mut self, now: Instant) -> Load {
         let mut dropped = Load::default();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_unwanted()) {
@@ -69,7 +69,7 @@ impl Device {
         self.in_call == 0 && self.rests_until.take_if(is_over).is_some()
     }
 
-    /// When there will be something to do for it: its rest ends, or its first record is overdue.
+    /// Returns the time of its next event: its rest ends, or its first record is overdue.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let overdue_at = self.entries.front()?.deadlines.last_call;
         let rests_until = self.rests_until.filter(|_| self.in_call == 0);

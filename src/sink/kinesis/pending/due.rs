@@ -1,8 +1,8 @@
-//! When which device is to be looked at: its rest is over, or its first record's time.
+//! The index of the times at which devices are looked at: a rest is over, or a first record's time.
 //!
-//! A device has at most one place in the index that counts, at or before the time when it has
-//! something due; places of devices that are gone, or were looked at since, are passed over. The
-//! index has no more places than records came in the time that one may wait.
+//! A device has at most one valid place in the index, at or before the time when it has something
+//! due; places of devices that are gone, or were looked at since, are passed over. The index has no
+//! more places than records came in the time that one may wait.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -13,7 +13,8 @@ use super::Pending;
 use crate::record::DeviceId;
 
 impl Pending {
-    /// A device in the index is known with its first record, which is due before this one.
+    /// Notes that the device has a new record, unless the index has the device: its first record is
+    /// due before this one.
     pub(super) fn note_new(&mut self, name: DeviceId) {
         if let Some(device) = self.devices.get_mut(&name)
             && device.due_at.is_none()
@@ -24,7 +25,7 @@ impl Pending {
         }
     }
 
-    /// No device is left, and no tick passes meanwhile.
+    /// Forgets all devices: none is left, and no tick passes meanwhile.
     pub(super) fn forget_gone(&mut self) {
         self.new.clear();
         self.due.clear();
@@ -48,9 +49,9 @@ impl Pending {
         !self.is_empty() || self.overload.is_needed()
     }
 
-    /// Makes devices ready whose rest is over, gives up on what is overdue, and lets shards try
-    /// that were held by their pace. Costs a look at what is due and what is new, and says how many
-    /// devices that were.
+    /// Makes devices ready whose rest is over, gives up overdue records, and lets shards try that
+    /// were held by their pace. Costs a look at each due device and each new one, and returns their
+    /// number.
     pub(crate) fn tick(&mut self, now: Instant) -> usize {
         self.turns.extend(self.paced.drain(..));
         let new = std::mem::take(&mut self.new);
@@ -81,7 +82,7 @@ impl Pending {
         if *at <= now { self.due.pop() } else { None }
     }
 
-    /// The shard that the device has left, if it is gone.
+    /// Looks at a device. Returns the shard that it has left, if it is gone.
     fn look_at(&mut self, name: &DeviceId, at: Instant, now: Instant) -> Option<usize> {
         let device = self.devices.get_mut(name)?;
         device.due_at.take_if(|due_at| *due_at == at)?;

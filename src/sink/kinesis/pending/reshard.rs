@@ -1,4 +1,4 @@
-//! What waits is sorted anew when the stream has other shards than before.
+//! Reshards: sorts the waiting records anew when the stream has other shards than before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::Pending;
 use crate::record::DeviceId;
 
 impl Pending {
-    /// Sorts what waits by these shards. A shard that was there before keeps its pace.
+    /// Sorts the waiting records by these shards. A shard that was there before keeps its pace.
     pub(crate) fn reshard(&mut self, shards: Arc<Shards>, now: Instant) {
         if Arc::ptr_eq(&shards, &self.shards) {
             return;

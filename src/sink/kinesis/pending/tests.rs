@@ -1,5 +1,4 @@
-//! Random histories of arrivals, calls, answers, reshards and time, against what the module
-//! promises.
+//! Random histories of arrivals, calls, answers, reshards and time, against the module's promises.
 
 use std::collections::HashSet;
 
@@ -198,7 +197,7 @@ impl World {
         std::iter::from_fn(|| self.outcomes.try_recv().ok()).collect()
     }
 
-    /// Answers what is in flight, lets the time pass, and looks at the outcomes.
+    /// Answers the calls in flight, lets the time pass, and looks at the outcomes.
     fn end(mut self) {
         while !self.calls.is_empty() {
             self.answer(0, &[5]);
@@ -279,7 +278,7 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_pack
     }
 }
 
-/// However many devices wait: a tick looks at those that have something due, and at each new one
+/// However many devices wait, a tick looks at those that have something due, and at each new one
 /// once.
 #[test]
 fn a_tick_looks_at_what_is_due_only() {
@@ -299,8 +298,8 @@ fn a_tick_looks_at_what_is_due_only() {
     assert!(world.pending.is_empty());
 }
 
-/// However many shards there are: those without a ready device cost a call nothing, and one that
-/// its pace holds waits for the next tick.
+/// However many shards there are, those without a ready device cost a call nothing, and a shard
+/// that its pace holds waits for the next tick.
 #[test]
 fn only_shards_with_ready_devices_have_turns() {
     let mut world = World::new(even(1000), false);

@@ -20,7 +20,8 @@ impl Dropped {
         self.records += records;
     }
 
-    /// When to tell next; `None` while there is nothing to tell, or it may be told at once.
+    /// Returns the time of the next line; `None` if there is nothing to tell, or the first line is
+    /// due.
     pub(crate) fn due(&self) -> Option<Instant> {
         if self.records == 0 {
             return None;
@@ -28,7 +29,7 @@ impl Dropped {
         self.told_at.map(|at| at + LOG_INTERVAL)
     }
 
-    /// How many to tell of now, if it is time; they count as told.
+    /// Returns the number of records to log now, if it is time; they count as told.
     pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         let is_time = self.records > 0 && self.due().is_none_or(|due| now >= due);
         if !is_time {

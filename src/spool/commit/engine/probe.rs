@@ -1,5 +1,5 @@
-//! When a disk that failed is tried again: after 100 ms, then less and less often, every 5 s at
-//! least.
+//! Schedule of the probes of a disk that failed: after 100 ms, then less and less often, every 5 s
+//! at least.
 //!
 //! Time is an argument.
 
@@ -12,7 +12,7 @@ const _: () = assert!(INTERVAL_MIN.as_nanos() < INTERVAL_MAX.as_nanos());
 
 pub(crate) struct Probe {
     due: Option<Instant>,
-    /// From the next failure to the probe after it.
+    /// Time from the next failure to the probe after it.
     interval: Duration,
 }
 
@@ -24,14 +24,15 @@ impl Probe {
         }
     }
 
-    /// The disk has failed: it is tried again after a while, which doubles with each failure.
+    /// Notes that the disk has failed: it is tried again after a while, which doubles with each
+    /// failure.
     pub(crate) fn note_failure(&mut self, now: Instant) {
         debug_assert!((INTERVAL_MIN..=INTERVAL_MAX).contains(&self.interval));
         self.due = Some(now + self.interval);
         self.interval = (self.interval * 2).min(INTERVAL_MAX);
     }
 
-    /// The disk has taken records.
+    /// Notes that the disk has taken records.
     pub(crate) fn note_success(&mut self) {
         self.interval = INTERVAL_MIN;
     }

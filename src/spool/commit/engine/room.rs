@@ -1,8 +1,8 @@
-//! Room for the next segment: the quota, what is deleted to keep it, and the cursor, without which
+//! Room for the next segment: the quota, the deletions that keep it, and the cursor, without which
 //! nothing is deleted.
 //!
-//! The engine calls it, on the commit thread. Records are dropped only while the disk does what
-//! makes room of them: a disk that takes neither the cursor nor a deletion costs no record.
+//! The engine calls it, on the commit thread. Records are dropped only if that makes room: a disk
+//! that takes neither the cursor nor a deletion costs no record.
 
 use std::io;
 use std::ops::Range;
@@ -59,8 +59,8 @@ impl<D: Disk> Engine<D> {
         self.delete_finished(now)
     }
 
-    /// The places of the oldest segment; `None` when an older one could not be deleted, which says
-    /// that no other can.
+    /// Returns the places of the oldest segment; `None` if an older one could not be deleted, which
+    /// says that no other can.
     fn oldest_places(&self) -> Option<Range<u64>> {
         let index = self.ledger.index();
         if index.has_finished() {

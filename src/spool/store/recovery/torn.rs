@@ -1,10 +1,10 @@
-//! Tells what a torn tail held: the bytes behind the last whole frame of a segment that was not
+//! The records of a torn tail: the bytes behind the last whole frame of a segment that was not
 //! finished.
 //!
-//! Room that was never used is blank, and a mark of the end that is torn holds nothing. Anything
-//! else held records: a header without its body, bytes without a header, or nothing at all where
-//! the cursor or the next segment's base say that records were answered.
-//! [`recover`](super::recover) asks, and cuts the tail only when its bytes are kept.
+//! Room that was never used is blank, and a torn mark of the end holds nothing. Any other tail held
+//! records: a header without its body, bytes without a header, or no bytes at all although the
+//! cursor or the next segment's base say that records were answered. [`recover`](super::recover)
+//! asks, and cuts the tail only when its bytes are kept.
 
 use std::io;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::spool::store::quarantine::{Quarantine, piece_bytes};
 /// A tail that held records.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Torn {
-    /// Where its bytes stand; empty where only others tell of its records.
+    /// Offsets of its bytes; empty if only the cursor or the next segment tells of its records.
     pub offsets: Range<u64>,
     /// Records in it that waited; one where nothing says how many.
     pub records: u64,
@@ -69,7 +69,7 @@ impl Torn {
     }
 }
 
-/// Whether what is left is a part of the mark of the end.
+/// Whether the tail is a part of the mark of the end.
 fn is_torn_mark<F: DiskFile>(
     opened: &Opened<F>,
     extent: &Extent,

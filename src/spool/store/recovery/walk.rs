@@ -1,9 +1,9 @@
-//! Finds where the records of a segment end.
+//! Finds the end of a segment's records.
 //!
-//! A finished segment tells it in its last 40 bytes; only one that is not is walked, header by
-//! header. A walk passes over damage when a header follows it, which the reader finds, and ends
-//! where none follows. Bodies are read only within the bytes that the last run can have had: what
-//! was synced before is whole, or the reader finds that it is not.
+//! A finished segment tells it in its last 40 bytes; only an unfinished one is walked, header by
+//! header. A walk passes over damage that a header follows, which the reader finds, and ends at
+//! damage that none follows. Bodies are read only within the bytes that the last run can have had:
+//! earlier ones were synced and are whole, or the reader finds that they are not.
 //!
 //! Frames that reach past the base of the next segment are dead: they were written there because
 //! this segment had failed.
@@ -21,12 +21,12 @@ use crate::spool::store::opened::Opened;
 pub(crate) struct Extent {
     /// The place after the last record.
     pub end: u64,
-    /// Where the last frame ends in the file.
+    /// Offset of the end of the last frame in the file.
     pub bytes: u64,
     pub tail: Tail,
 }
 
-/// What stands behind the last frame.
+/// The bytes behind the last frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
     /// The mark of the end, at the end of the file.
@@ -102,11 +102,11 @@ impl Point {
 
 /// A walk over the headers of a segment.
 struct Walk {
-    /// Behind the last frame that was synced in an earlier run than the last.
+    /// The point behind the last frame that was synced in an earlier run than the last.
     whole: Point,
-    /// Headers that the last run can have had, and where they stand.
+    /// Headers that the last run can have had, and their offsets.
     recent: VecDeque<(u64, FrameHeader)>,
-    /// Where the next header is looked for.
+    /// The point at which the next header is looked for.
     ahead: Point,
 }
 
@@ -133,7 +133,7 @@ impl Walk {
         }
     }
 
-    /// Behind the last frame whose body is whole.
+    /// Returns the point behind the last frame whose body is whole.
     fn last_whole<F: DiskFile>(mut self, opened: &Opened<F>) -> io::Result<Point> {
         while let Some((offset, header)) = self.recent.pop_back() {
             if opened.body(offset, &header)?.is_some() {
@@ -144,7 +144,8 @@ impl Walk {
     }
 }
 
-/// How far the last frame went of which a header is left, though the file may have lost its body.
+/// Returns the end of the last frame of which a header is left, though the file may have lost its
+/// body.
 fn last_seen<F: DiskFile>(opened: &Opened<F>, ahead: Point) -> io::Result<Point> {
     match opened.frame_at(ahead.offset, u64::MAX)? {
         Some(header) if !header.marks_end() && header.first >= ahead.place => {
@@ -154,7 +155,7 @@ fn last_seen<F: DiskFile>(opened: &Opened<F>, ahead: Point) -> io::Result<Point>
     }
 }
 
-/// The frame that stands ahead, or the first one after damage.
+/// Returns the frame that stands ahead, or the first one after damage.
 fn next_frame<F: DiskFile>(
     opened: &Opened<F>,
     ahead: Point,
