@@ -150,27 +150,44 @@ impl Served<'_> {
         poll_fn(|context| {
             loop {
                 let begin = |(request, respond)| self.answer(request, respond);
-                if let Poll::Ready(ended) = poll_begin(&mut h2, &mut requests, begin, context) {
+                let takes = vigil.stage != Stage::Leaving;
+                let begun = poll_begin(&mut h2, &mut requests, takes, begin, context);
+                if let Poll::Ready(ended) = begun {
                     self.note_end(ended, !requests.is_empty());
                     return Poll::Ready(());
                 }
-                let has_answered = poll_answers(&mut requests, context);
-                if vigil.stage == Stage::Open && self.service.is_over(self.connection) {
-                    vigil.stage = Stage::Draining;
-                    h2.graceful_shutdown();
-                } else if !has_answered {
-                    match ready!(vigil.poll(context)) {
-                        Over::Head => {
-                            debug_assert!(!vigil.is_ending(), "the end is told once");
-                            vigil.stage = Stage::Ending(Instant::now());
-                            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                if poll_answers(&mut requests, context) {
+                    continue;
+                }
+                // What was answered has gone out by now.
+                match vigil.stage {
+                    Stage::Open if self.service.bell.is_draining() => {
+                        vigil.stage = Stage::Draining;
+                        h2.graceful_shutdown();
+                        continue;
+                    }
+                    Stage::Open if self.service.is_over(self.connection) => {
+                        vigil.stage = Stage::Leaving;
+                        continue;
+                    }
+                    Stage::Leaving if requests.is_empty() => {
+                        vigil.stage = Stage::Ending(Instant::now());
+                        h2.abrupt_shutdown(Reason::NO_ERROR);
+                        continue;
+                    }
+                    _ => {}
+                }
+                match ready!(vigil.poll(context)) {
+                    Over::Head => {
+                        debug_assert!(!vigil.is_ending(), "the end is told once");
+                        vigil.stage = Stage::Ending(Instant::now());
+                        h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    }
+                    Over::Connection => {
+                        if vigil.stage == Stage::Open {
+                            self.connection.note_end(Disconnect::Idle);
                         }
-                        Over::Connection => {
-                            if vigil.stage == Stage::Open {
-                                self.connection.note_end(Disconnect::Idle);
-                            }
-                            return Poll::Ready(());
-                        }
+                        return Poll::Ready(());
                     }
                 }
             }
@@ -224,17 +241,18 @@ impl Served<'_> {
     }
 }
 
-/// Begins the requests that have come, if there is room. Ready when the connection is at its end,
-/// with the cause.
+/// Begins the requests that have come, if the connection takes any and there is room. Ready when it
+/// is at its end, with the cause.
 fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     h2: &mut server::Connection<T, Bytes>,
     requests: &mut FuturesUnordered<F>,
+    takes: bool,
     begin: impl Fn(Begun) -> F,
     context: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
     loop {
         debug_assert!(requests.len() <= REQUESTS_MAX);
-        let has_room = requests.len() < REQUESTS_MAX;
+        let has_room = takes && requests.len() < REQUESTS_MAX;
         match ready!(poll_accept(h2, has_room, context)) {
             Ok(Some(begun)) => requests.push(begin(begun)),
             Ok(None) => return Poll::Ready(Ok(())),

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::harness::Setup;
+use crate::harness::raw::{Raw, block_on, frame, tls};
 use crate::harness::tunnel::tunnel;
+use crate::harness::{Gateway, Setup};
 use crate::tools::tools;
 
 /// A run of all cases: the summary, and what it said.
@@ -76,4 +77,52 @@ fn sslyze_finds_it_compliant() {
         output.status.success() && said.contains("OK - Compliant"),
         "{said}"
     );
+}
+
+/// Everything that the gateway says to a device without a usable id, over h2, up to the end of the connection.
+fn said_to_a_nobody(gateway: &Gateway, frames: &[Vec<u8>]) -> Vec<(u8, u32, Vec<u8>)> {
+    let nobody = gateway.pki.device_with_uris("nobody", &[]);
+    let said = block_on(async {
+        let mut raw = Raw::open(gateway.address, tls(gateway, Some(&nobody), "h2"))
+            .await
+            .expect("h2");
+        raw.send(&frames.concat()).await.expect("it listens");
+        raw.receive_all().await
+    });
+    frame::parse(&said)
+}
+
+/// Python's h2, and httpx with it, takes a PING after a GOAWAY for a fault, and loses the answer that came with it.
+#[test]
+fn a_connection_that_is_refused_on_h2_ends_behind_its_answer() {
+    let gateway = Setup::new().without_limits().start();
+    let head = |stream| {
+        frame::frame(
+            frame::HEADERS,
+            frame::END_HEADERS,
+            stream,
+            &frame::post("1"),
+        )
+    };
+    let body = |stream| frame::frame(frame::DATA, frame::END_STREAM, stream, b"1");
+    let late = vec![frame::preface(), head(1), head(3), body(3), body(1)];
+    let frames = said_to_a_nobody(&gateway, &late);
+    let own = |kind| {
+        matches!(
+            kind,
+            frame::HEADERS | frame::DATA | frame::PING | frame::GOAWAY
+        )
+    };
+    let order: Vec<_> = frames
+        .iter()
+        .filter(|(kind, ..)| own(*kind))
+        .map(|(kind, stream, _)| (*kind, *stream))
+        .collect();
+    let (end, answers) = order.split_last().expect("it was answered");
+    assert_eq!(*end, (frame::GOAWAY, 0), "{order:?}");
+    assert_eq!(answers.first(), Some(&(frame::HEADERS, 1)), "{order:?}");
+    let is_answer = |(kind, _): &(u8, u32)| matches!(*kind, frame::HEADERS | frame::DATA);
+    assert!(answers.iter().all(is_answer), "{order:?}");
+    let (.., goaway) = frames.last().expect("GOAWAY");
+    assert_eq!(goaway[4..8], [0; 4], "NO_ERROR");
 }

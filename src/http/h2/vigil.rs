@@ -18,6 +18,10 @@ pub(super) enum Stage {
     Open,
     /// The client has been told to go: the requests that it has begun are answered.
     Draining,
+    /// The connection is refused: what has begun is answered, nothing more is begun, and only then
+    /// is the client told. There are clients that lose an answer to what precedes it (a GOAWAY and
+    /// the PING of a graceful end).
+    Leaving,
     /// The client has been told that this is the end, at this time.
     Ending(Instant),
 }
