@@ -150,8 +150,8 @@ impl Served<'_> {
         poll_fn(|context| {
             loop {
                 let begin = |(request, respond)| self.answer(request, respond);
-                let takes = vigil.stage != Stage::Leaving;
-                let begun = poll_begin(&mut h2, &mut requests, takes, begin, context);
+                let takes_more = vigil.stage != Stage::Leaving;
+                let begun = poll_begin(&mut h2, &mut requests, takes_more, begin, context);
                 if let Poll::Ready(ended) = begun {
                     self.note_end(ended, !requests.is_empty());
                     return Poll::Ready(());
@@ -160,22 +160,14 @@ impl Served<'_> {
                     continue;
                 }
                 // What was answered has gone out by now.
-                match vigil.stage {
-                    Stage::Open if self.service.bell.is_draining() => {
-                        vigil.stage = Stage::Draining;
-                        h2.graceful_shutdown();
-                        continue;
+                if let Some(stage) = self.next_stage(vigil.stage, requests.is_empty()) {
+                    vigil.stage = stage;
+                    match stage {
+                        Stage::Draining => h2.graceful_shutdown(),
+                        Stage::Ending(_) => h2.abrupt_shutdown(Reason::NO_ERROR),
+                        Stage::Open | Stage::Leaving => {}
                     }
-                    Stage::Open if self.service.is_over(self.connection) => {
-                        vigil.stage = Stage::Leaving;
-                        continue;
-                    }
-                    Stage::Leaving if requests.is_empty() => {
-                        vigil.stage = Stage::Ending(Instant::now());
-                        h2.abrupt_shutdown(Reason::NO_ERROR);
-                        continue;
-                    }
-                    _ => {}
+                    continue;
                 }
                 match ready!(vigil.poll(context)) {
                     Over::Head => {
@@ -193,6 +185,16 @@ impl Served<'_> {
             }
         })
         .await;
+    }
+
+    /// Returns the stage that the connection goes on to, if it is time.
+    fn next_stage(self, stage: Stage, is_quiet: bool) -> Option<Stage> {
+        match stage {
+            Stage::Open if self.service.bell.is_draining() => Some(Stage::Draining),
+            Stage::Open if self.service.is_over(self.connection) => Some(Stage::Leaving),
+            Stage::Leaving if is_quiet => Some(Stage::Ending(Instant::now())),
+            _ => None,
+        }
     }
 
     /// Notes how a connection has ended on which requests are in flight still, or none.
@@ -246,13 +248,13 @@ impl Served<'_> {
 fn poll_begin<T: AsyncRead + AsyncWrite + Unpin, F: Future>(
     h2: &mut server::Connection<T, Bytes>,
     requests: &mut FuturesUnordered<F>,
-    takes: bool,
+    takes_more: bool,
     begin: impl Fn(Begun) -> F,
     context: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
     loop {
         debug_assert!(requests.len() <= REQUESTS_MAX);
-        let has_room = takes && requests.len() < REQUESTS_MAX;
+        let has_room = takes_more && requests.len() < REQUESTS_MAX;
         match ready!(poll_accept(h2, has_room, context)) {
             Ok(Some(begun)) => requests.push(begin(begun)),
             Ok(None) => return Poll::Ready(Ok(())),
