@@ -121,6 +121,7 @@ impl Watch {
             self = watch;
             for change in &changes.tls {
                 self.make_known(change);
+                self.warned.forget();
             }
             for change in &changes.rules {
                 self.make_rules_known(change);
