@@ -38,6 +38,9 @@ class Watched:
         self.given |= variables
         self.gateway = Gateway(self.home, **self.given | {"FOREBAY_ADMIN_LISTEN": self.gateway.admin})
 
+    def log(self):
+        return "".join(self.gateway.log)
+
     def post(self, *expected, **options):
         assert set(post(self.gateway, 1, **options)) <= {*expected}
 
@@ -57,6 +60,10 @@ def watched(home, window=4, **variables):
         yield watched
     finally:
         watched.stop()
+
+
+def at(broker):
+    return {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": broker.address}
 
 
 @contextmanager
@@ -161,16 +168,19 @@ def what_is_shed(home):
 
 
 def what_a_spool_holds(home):
-    away = {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    home.mkdir()
     spool = {"FOREBAY_SPOOL_DIR": str(home / "spool"), "FOREBAY_SPOOL_BYTES_MAX": "32MiB", "FOREBAY_DEVICE_BYTE_RATE": "0"}
-    there = {name: None for name in away}
     large = {"body": bytes(256 << 10)}
-    with watched(home, **away, **spool) as it:
+    with started(Broker(home)) as broker, watched(home, **at(broker), **spool) as it:
+        broker.pause()
         it.fires("ForebaySpoolFilling", meanwhile=lambda: it.post(204, 503, **large))
         it.fires("ForebaySpoolAlmostFull", "ForebaySpoolDown", meanwhile=lambda: it.post(204, 503, **large))
-        it.restart(**there)
+        assert "the spool is full" in it.log() and "the spool has room again" not in it.log()
+        broker.resume()
         it.clears("ForebaySpoolFilling", "ForebaySpoolAlmostFull", "ForebaySpoolDown")
-        it.restart(FOREBAY_SPOOL_FULL="drop-oldest", **away)
+        eventually("a word of it", lambda: "the spool has room again" in it.log())
+        it.restart(FOREBAY_SPOOL_FULL="drop-oldest")
+        broker.pause()
         it.fires("ForebaySpoolDroppedRecords", meanwhile=lambda: it.post(204, **large))
         it.clears("ForebaySpoolDroppedRecords")
         return it.heard
@@ -194,8 +204,7 @@ def what_a_disk_returns(home):
 def what_a_stream_does(home):
     home.mkdir()
     with started(Broker(home)) as broker:
-        at_broker = {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": broker.address, "FOREBAY_ACK_TIMEOUT": "2s"}
-        with watched(home, **at_broker) as it:
+        with watched(home, **at(broker), FOREBAY_ACK_TIMEOUT="2s") as it:
             it.post(204)
             broker.pause()
             # Each is answered, not left to wait: 504 where the broker may have it, 503 once it is known to be away.
