@@ -219,6 +219,11 @@ fn check_reads_the_files() {
         ),
         ("FOREBAY_SPOOL_KEY_FILE", key, "FOREBAY_SPOOL_KEY_FILE"),
         (
+            "FOREBAY_STREAM_RULES",
+            "telemetry=/nowhere/rules.toml".into(),
+            "FOREBAY_STREAM_RULES: /nowhere/rules.toml",
+        ),
+        (
             "FOREBAY_AUDIT_LOG",
             "/nowhere/audit.log".into(),
             "FOREBAY_AUDIT_LOG",
