@@ -37,6 +37,7 @@ pub(crate) use delivery::sink_options;
 use devices::DevicesWatch;
 use foundation::Foundation;
 use front::Front;
+pub(crate) use reload::check_rules;
 use reload::{Reloaded, Watch};
 use shutdown::Shutdown;
 use threads::Threads;

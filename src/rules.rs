@@ -36,7 +36,7 @@ use crate::words::Rejection;
 use edit::Edit;
 pub use file::RulesError;
 use pointer::Pointer;
-pub(crate) use reload::{Change, Files};
+pub(crate) use reload::{Change, Files, check};
 pub use rulebook::Rulebook;
 use schema::Schema;
 use sources::Sources;

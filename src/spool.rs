@@ -24,7 +24,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -44,6 +44,7 @@ pub use format::keys::{KeyId, Keys};
 use format::segment;
 pub use format::segment::FRAMES_START;
 pub(crate) use store::ledger::State;
+use store::look::look_at;
 pub use store::opened::{NotOpened, Opened};
 pub(crate) use store::quarantine::QUARANTINE;
 pub use store::reader::{Frame, ReadError, Reader};
@@ -67,6 +68,13 @@ pub(crate) const QUOTA_BYTES_MIN: u64 = SPOOL_BYTES_MIN;
 // have room beside it.
 const _: () = assert!(BODY_BYTES_LIMIT as u64 <= QUOTA_BYTES_MIN / 2);
 const _: () = assert!(BATCHES_PER_QUOTA >= 2);
+
+/// Whether this program knows the format, and these are the keys, of all that lies in the folder of a
+/// spool. Takes nothing and changes nothing: a gateway may be at work there.
+pub(crate) fn look(dir: &Path, keys: &Keys) -> Result<(), OpenError> {
+    look_at(dir, keys)?;
+    look_at(&dir.join(DEAD_LETTERS), keys)
+}
 
 /// Settings of a spool: its folder, and its limits.
 pub struct Options {

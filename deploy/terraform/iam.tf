@@ -10,6 +10,21 @@ locals {
     Action   = ["kinesis:PutRecords", "kinesis:DescribeStreamSummary", "kinesis:ListShards"]
     Resource = [for name in var.streams : module.stream[name].arn]
   }]
+  # Of MSK by IAM. With the topic's settings the gateway finds at the start whether it takes the largest body.
+  msk_allowed = flatten([for cluster in compact([local.msk_cluster]) : [
+    {
+      Sid      = "Cluster"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:Connect", "kafka-cluster:WriteDataIdempotently"]
+      Resource = [cluster]
+    },
+    {
+      Sid      = "Topics"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:DescribeTopicDynamicConfiguration", "kafka-cluster:WriteData"]
+      Resource = [for name in var.streams : "${replace(cluster, ":cluster/", ":topic/")}/${var.name}-${name}"]
+    },
+  ]])
   secrets_allowed = [{
     Sid      = "Secrets"
     Effect   = "Allow"
@@ -79,7 +94,7 @@ resource "aws_iam_role_policy" "instance" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = concat(
-      local.streams_allowed, local.secrets_allowed, local.launch_allowed, local.metrics_allowed, local.logs_allowed, local.sessions_allowed,
+      local.streams_allowed, local.msk_allowed, local.secrets_allowed, local.launch_allowed, local.metrics_allowed, local.logs_allowed, local.sessions_allowed,
       local.stream_key_allowed, local.secrets_key_allowed,
     )
   })

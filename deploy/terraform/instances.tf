@@ -23,13 +23,21 @@ locals {
     var.crl ? { FOREBAY_TLS_CRL = "${local.certificates}/devices-crl.pem" } : {},
     var.kafka == null ? { AWS_REGION  = data.aws_region.current.id } : {
       FOREBAY_KAFKA_BOOTSTRAP_SERVERS = var.kafka.bootstrap_servers
-      FOREBAY_KAFKA_SECURITY_PROTOCOL = local.kafka_secret == "" ? "ssl" : "sasl_ssl"
+      FOREBAY_KAFKA_SECURITY_PROTOCOL = local.kafka_secret == "" && local.msk_cluster == "" ? "ssl" : "sasl_ssl"
       FOREBAY_KAFKA_SSL_CA_LOCATION   = "/etc/ssl/certs/ca-certificates.crt"
     },
-    local.kafka_secret == "" ? {} : { FOREBAY_KAFKA_SASL_MECHANISMS = "SCRAM-SHA-512" },
+    local.kafka_secret == "" ? {} : {
+      FOREBAY_KAFKA_SASL_MECHANISMS    = "SCRAM-SHA-512"
+      FOREBAY_KAFKA_SASL_PASSWORD_FILE = local.kafka_password
+    },
+    local.msk_cluster == "" ? {} : {
+      AWS_REGION                    = data.aws_region.current.id
+      FOREBAY_KAFKA_SASL_MECHANISMS = "AWS_MSK_IAM"
+    },
   )
   reserved = sort(distinct(concat(keys(local.own_environment), [
     "AWS_REGION", "FOREBAY_TLS_CRL", "FOREBAY_KAFKA_SASL_USERNAME", "FOREBAY_KAFKA_SASL_PASSWORD",
+    "FOREBAY_KAFKA_SASL_PASSWORD_FILE",
   ])))
   # The audit log goes to the journal, and with it to CloudWatch Logs.
   environment = merge({ FOREBAY_AUDIT_LOG = "stdout" }, var.settings, local.own_environment)

@@ -163,12 +163,13 @@ variable "drain_seconds" {
 # --- Gateway
 
 variable "kafka" {
-  description = "Kafka in the place of Kinesis, such as MSK: its brokers, by TLS; their security group; the secret of a SCRAM user, {\"username\", \"password\"}, and the key that encrypts it. Without a secret no user is named."
+  description = "Kafka in the place of Kinesis, such as MSK: its brokers, by TLS; their security group; the secret of a SCRAM user, {\"username\", \"password\"}, and the key that encrypts it; or the ARN of the MSK cluster, which knows the instances by IAM. Without either no user is named."
   type = object({
     bootstrap_servers  = string
     security_group_id  = string
     secret_arn         = optional(string)
     secret_kms_key_arn = optional(string)
+    iam_cluster_arn    = optional(string)
   })
   default = null
 
@@ -179,6 +180,14 @@ variable "kafka" {
   validation {
     condition     = try(var.kafka.secret_arn, null) == null || can(regex("^arn:[a-z-]+:secretsmanager:", var.kafka.secret_arn))
     error_message = "The whole ARN of a secret, with the six characters that AWS puts at its end."
+  }
+  validation {
+    condition     = try(var.kafka.iam_cluster_arn, null) == null || can(regex("^arn:[a-z-]+:kafka:[a-z0-9-]+:[0-9]{12}:cluster/[^/]+/[^/]+$", var.kafka.iam_cluster_arn))
+    error_message = "The whole ARN of an MSK cluster, with its name and its id."
+  }
+  validation {
+    condition     = try(var.kafka.iam_cluster_arn, null) == null || try(var.kafka.secret_arn, null) == null
+    error_message = "The brokers know the instances by a secret's user or by IAM, not by both."
   }
 }
 

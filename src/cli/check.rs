@@ -19,10 +19,10 @@ use crate::config::{
     Config, ConfigErrors, FileConfig, JournalTarget, Raw, SinkConfig, raise_open_file_limit,
 };
 use crate::devices::DevicesFile;
-use crate::gateway::sink_options;
+use crate::gateway::{check_rules, sink_options};
 use crate::record::{StreamIndex, Timestamp};
 use crate::sink::Sink;
-use crate::spool::Keys;
+use crate::spool::{self, Keys};
 use crate::tls::Reloader;
 
 const FILES: &str = "files";
@@ -93,9 +93,12 @@ fn faults_of_files(config: &Config) -> Vec<String> {
     look("TLS", look_at_tls(config));
     if let Some(spool) = &config.spool {
         look("FOREBAY_SPOOL_DIR", look_at_folder(&spool.dir));
-        let keys = spool.key_file.as_deref().map(Keys::read).transpose();
-        look("FOREBAY_SPOOL_KEY_FILE", keys.map(drop).map_err(Into::into));
+        match spool.key_file.as_deref().map(Keys::read).transpose() {
+            Ok(keys) => look("FOREBAY_SPOOL_DIR", look_at_spool(&spool.dir, keys)),
+            Err(error) => look("FOREBAY_SPOOL_KEY_FILE", Err(error.into())),
+        }
     }
+    look("FOREBAY_STREAM_RULES", check_rules(config));
     look("FOREBAY_SINK", look_at_sink(config));
     if let SinkConfig::File(file) = &config.sink {
         look("FOREBAY_FILE_DIR", look_at_folder(&file.dir));
@@ -104,6 +107,12 @@ fn faults_of_files(config: &Config) -> Vec<String> {
     let access_log = config.access_log.as_ref().map(|log| &log.target);
     look("FOREBAY_ACCESS_LOG", look_at_log(access_log));
     faults
+}
+
+/// Reads what lies in the spool as far as that this program and these keys can be told to fit.
+fn look_at_spool(dir: &Path, keys: Option<Keys>) -> anyhow::Result<()> {
+    spool::look(dir, &keys.unwrap_or_default())?;
+    Ok(())
 }
 
 /// Builds the sink's client of its settings and of the files that they name.

@@ -4,6 +4,7 @@
 //! loopback into files, and prints a `curl` line that works as it stands. Variables and flags win
 //! over all of that; the certificates are made only if the configuration uses one of them.
 
+use std::env;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -120,11 +121,18 @@ impl Invitation {
              curl -sSi --noproxy '*' {credentials} {reading} {}\n\n\
              {watch}\n\n\
              It arrives in {}. That was HTTP/2: add --http1.1 for HTTP/1.1, --http3-only for HTTP/3.\n\
-             More devices: forebay pki device --dir {DIR} ID. Ctrl-C stops.\n",
+             More devices: {} pki device --dir {DIR} ID. Ctrl-C stops.\n",
             url(listen),
-            self.records
+            self.records,
+            typed()
         )
     }
+}
+
+/// What was typed for the program: it need not be in the `PATH`.
+fn typed() -> String {
+    let first = env::args_os().next();
+    first.map_or_else(|| "forebay".into(), |typed| typed.display().to_string())
 }
 
 fn credentials(folder: &Folder, device: &DeviceId) -> String {

@@ -2,7 +2,7 @@
 //!
 //! [`reload`](super::reload) looks at start, and again whenever it has looked at the files. Each of
 //! the three is told of once a week before its end, once a day before, and once when it is past it;
-//! what is renewed is told of again when its next end is near. Time is an argument.
+//! after a reload, what is near its end is told of again. Time is an argument.
 
 use crate::record::Timestamp;
 
@@ -49,6 +49,12 @@ impl Warned {
             *warned = nearness;
         }
     }
+
+    /// Forgets what was told, so that the next look tells all of it: whoever has changed a file
+    /// reads the log.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
 }
 
 fn nearness(end: Timestamp, now: Timestamp) -> Nearness {
@@ -87,6 +93,8 @@ mod tests {
         }
         use Nearness::{Day, Far, Past, Week};
         assert_eq!(told, [Far, Week, Week, Day, Past, Past]);
+        warned.forget();
+        assert_eq!(warned.0, [Far; 3]);
         warned.look([None, Some(end), None], Timestamp(0));
         assert_eq!(warned.0, [Far; 3]);
     }

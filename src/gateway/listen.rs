@@ -88,7 +88,7 @@ fn cannot_listen(variable: &str, address: SocketAddr, error: io::Error) -> anyho
             "another process is there: end it, or choose another port; beside another gateway each needs its own"
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a right: CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or choose a port above"
+            "ports below 1024 need a right: let systemd open it (forebay.socket), give CAP_NET_BIND_SERVICE, or choose a port above"
         }
         io::ErrorKind::AddrNotAvailable => {
             "it is no address of this machine: 0.0.0.0 or [::] is all that it has"

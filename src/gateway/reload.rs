@@ -38,18 +38,27 @@ pub(crate) struct Reloaded {
 
 /// Reads the rules of all streams; an error is one that cannot be used.
 pub(crate) fn rules(config: &Config, foundation: &Foundation) -> anyhow::Result<rules::Files> {
-    let headers = match config.sink.keeps_headers() {
-        true => SinkHeaders::Kept,
-        false => SinkHeaders::Dropped,
-    };
     let files = rules::Files::start(
         &config.stream_rules,
         &config.streams,
-        headers,
+        sink_headers(config),
         config.http.body_bytes_max,
         foundation.observers.metrics.rejected(),
     );
     files.map_err(|error| anyhow!("{}: {error}", rules::VARIABLE))
+}
+
+/// Whether a gateway would start with the rules of all streams.
+pub(crate) fn check_rules(config: &Config) -> anyhow::Result<()> {
+    rules::check(&config.stream_rules, sink_headers(config))?;
+    Ok(())
+}
+
+fn sink_headers(config: &Config) -> SinkHeaders {
+    match config.sink.keeps_headers() {
+        true => SinkHeaders::Kept,
+        false => SinkHeaders::Dropped,
+    }
 }
 
 /// Changes that a look at all files has found.
@@ -121,6 +130,7 @@ impl Watch {
             self = watch;
             for change in &changes.tls {
                 self.make_known(change);
+                self.warned.forget();
             }
             for change in &changes.rules {
                 self.make_rules_known(change);

@@ -2,13 +2,14 @@
 //!
 //! [`recovery`] finds the segments when the gateway starts, [`index`] and [`ranges`] hold which
 //! records are not retired, [`cursor`] keeps that on disk, and a [`reader`] gives the records back.
-//! All of them share the [`ledger`] of one log. The layer knows nothing of the side that commits.
+//! [`look`] says before a start what would refuse it. All of them share the [`ledger`] of one log. The layer knows nothing of the side that commits.
 //! Data that cannot be read is an error to try again, damaged data goes to [`quarantine`] and is
 //! logged.
 
 pub(super) mod cursor;
 pub(super) mod index;
 pub(super) mod ledger;
+pub(super) mod look;
 pub(super) mod mark;
 pub(super) mod opened;
 pub(super) mod quarantine;

@@ -62,16 +62,24 @@ class Broker:
         self.process.wait(PATIENCE)
 
 
+# A target of a test may stand for a gateway of another version.
+ELDER = [{"source_labels": ["__name__", "as_version"], "regex": "forebay_build_info;(.+)", "target_label": "version"},
+         {"regex": "as_version", "action": "labeldrop"}]
+
+
 class Prometheus:
     """It scrapes one gateway twice a second, by the configuration and the rules that are deployed. Alerts need to be true for
-    as long as `alerts_after` says, where it is given, in the place of minutes; and rules look back for `window` in the place of
-    minutes and hours, and ten times as far in the place of a day."""
+    as long as `alerts_after` says, where it is given, in the place of minutes; and rules look back for `window` seconds in the
+    place of minutes, hours and days, and ten times as far for what is usual."""
 
     def __init__(self, folder, gateway, alerts_after=None, window=None):
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
-        config["scrape_configs"][0]["static_configs"] = [{"targets": [gateway.admin]}]
+        del config["scrape_configs"][0]["static_configs"]
+        self.targets = folder / "targets.json"
+        config["scrape_configs"][0] |= {"file_sd_configs": [{"files": [str(self.targets)]}], "metric_relabel_configs": ELDER}
+        self.watch(gateway.admin)
         config["rule_files"] = [str(folder / file.name) for file in RULES]
         for file in RULES:
             (folder / file.name).write_text(yaml.safe_dump(rules(file, alerts_after, window)))
@@ -82,6 +90,13 @@ class Prometheus:
                 [tool("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                  f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
         eventually("a first scrape", lambda: self.may_ask("forebay_sink_up"))
+
+    def watch(self, *addresses, elder=None):
+        """Scrapes these from now on, and one as if it were of an older version."""
+        targets = [{"targets": [*addresses]}] + ([{"targets": [elder], "labels": {"as_version": "0.0.9"}}] if elder else [])
+        beside = self.targets.with_suffix(".new")
+        beside.write_text(json.dumps(targets))
+        beside.rename(self.targets)
 
     def ask(self, expr):
         query = urllib.parse.urlencode({"query": expr})
@@ -105,8 +120,8 @@ class Prometheus:
 def rules(file, alerts_after, window):
     groups = yaml.safe_load(file.read_text())
     for rule in [rule for group in groups["groups"] for rule in group["rules"] if window]:
-        expr = re.sub(r"\[\d+[mh]\]", f"[{window}s]", rule["expr"]).replace("[1d]", f"[{10 * window}s]")
-        rule["expr"] = re.sub(r"offset \d+m", f"offset {window}s", expr)
+        usual = rule["expr"].replace("[1d] offset", f"[{10 * window}s] offset")
+        rule["expr"] = re.sub(r"\boffset \d+[mh]", f"offset {window}s", re.sub(r"\[\d+[mhd]\]", f"[{window}s]", usual))
     for rule in [rule for group in groups["groups"] for rule in group["rules"] if "for" in rule and alerts_after]:
         rule["for"] = alerts_after
     return groups

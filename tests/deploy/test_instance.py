@@ -168,14 +168,19 @@ def test_a_gateway_that_is_dead_is_reported(machine):
 def test_the_gateway_gets_the_user_of_kafka_as_the_secret_has_it(folder, pki):
     machine = Machine(folder / "kafka", aws=AWS)
     machine.put_secrets(pki)
-    user = {"username": "forebay", "password": "a \"$(b)`c\\d'"}
+    user = {"username": "for\"$(e)`b\\ay'", "password": "a \"$(b)`c\\d'"}
     (folder / "kafka/user.json").write_text(json.dumps(user))
     done = machine.run("certificates", KAFKA_SECRET=str(folder / "kafka/user.json"))
     file = folder / "kafka/kafka.env"
     assert done.returncode == 0 and file.stat().st_mode & 0o777 == 0o600, done.stderr
     # A shell reads what stands in double quotes as systemd does.
-    said = run("sh", "-c", f'. {file} && printf "%s\n" "$FOREBAY_KAFKA_SASL_USERNAME" "$FOREBAY_KAFKA_SASL_PASSWORD"')
-    assert said.splitlines() == list(user.values())
+    assert run("sh", "-c", f'. {file} && printf "%s" "$FOREBAY_KAFKA_SASL_USERNAME"') == user["username"]
+    password = machine.tls / "kafka.password"
+    assert password.read_text() == user["password"] and password.stat().st_mode & 0o777 == 0o640
+    assert password.stat().st_gid == machine.tls.stat().st_gid
+    (folder / "kafka/user.json").write_text(json.dumps(user | {"password": "another"}))
+    machine.run("certificates", KAFKA_SECRET=str(folder / "kafka/user.json"))
+    assert password.read_text() == "another"
 
 
 JOURNALCTL = NOTE + """

@@ -142,7 +142,7 @@ def test_a_pod_fits_into_its_memory(resources, values, workers):
     readings = 512 * MIB if "config" in values else limit / 4
     connection = 53 * 1024 if given["FOREBAY_HTTP3"] == "true" else 9 * 1024
     assert int(given["FOREBAY_WORKERS"]) == workers
-    taken = 100 * MIB + 6 * MIB * workers + readings + connection * int(given["FOREBAY_CONNECTIONS_MAX"])
+    taken = 100 * MIB + 7 * MIB * workers + readings + connection * int(given["FOREBAY_CONNECTIONS_MAX"])
     assert 0.6 * limit < taken < 0.97 * limit
     run(FOREBAY, "check", env=given)
 
@@ -366,5 +366,5 @@ def test_kustomize_overlay():
     assert container["image"] == "registry.example.com/forebay:0.1.0" and objects[("Deployment", "forebay")]["spec"]["replicas"] == 5
     given = variables(objects)
     run(FOREBAY, "check", env=given)
-    taken = (100 + 256 + 6 * int(given["FOREBAY_WORKERS"])) * MIB + 53 * 1024 * int(given["FOREBAY_CONNECTIONS_MAX"])
+    taken = (100 + 256 + 7 * int(given["FOREBAY_WORKERS"])) * MIB + 53 * 1024 * int(given["FOREBAY_CONNECTIONS_MAX"])
     assert given["FOREBAY_WORKERS"] == "2" and taken < 1024 * MIB

@@ -3,15 +3,12 @@
 import http.client
 import json
 import re
-import socket
-import ssl
 import urllib.error
-from contextlib import suppress
 
 import pytest
 import yaml
-from conftest import DEPLOY, FOREBAY, ROOT, Gateway, eventually, run, tool
-from processes import RULES, Broker, Prometheus
+from conftest import DEPLOY, ROOT, Gateway, eventually, run, tool
+from processes import RULES, Prometheus
 
 DASHBOARD = DEPLOY / "grafana/dashboards/forebay.json"
 
@@ -66,11 +63,11 @@ def prometheus(observed):
     return observed[1].ask
 
 
-def post(gateway, count):
+def post(gateway, count, device="plc-7", body=b'{"n": 1}'):
     """The statuses of so many readings, over one connection."""
-    connection = http.client.HTTPSConnection("127.0.0.1", gateway.port, context=gateway.tls())
-    for number in range(count):
-        connection.request("POST", "/v1/telemetry", json.dumps({"n": number}), {"content-type": "application/json"})
+    connection = http.client.HTTPSConnection("127.0.0.1", gateway.port, context=gateway.tls(device))
+    for _ in range(count):
+        connection.request("POST", "/v1/telemetry", body, {"content-type": "application/json"})
         answer = connection.getresponse()
         answer.read()
         yield answer.status
@@ -120,89 +117,6 @@ def test_an_alert_is_firing_only_where_it_should(prometheus):
     """This fleet has a device over its limit, and nothing else is wrong."""
     pending = {sample["metric"]["alertname"] for sample in prometheus("ALERTS")}
     assert pending <= {"ForebayDeviceHot", "ForebaySlow"}, pending
-
-
-def test_an_alert_fires_while_the_broker_is_stopped_and_clears_when_it_is_back(folder):
-    home = folder / "outage"
-    home.mkdir()
-    broker = Broker(home)
-    gateway = Gateway(home, FOREBAY_SINK="kafka", FOREBAY_KAFKA_BOOTSTRAP_SERVERS=broker.address, FOREBAY_FILE_DIR=None)
-    prometheus = Prometheus(home, gateway, alerts_after="1s")
-    try:
-        assert set(post(gateway, 5)) == {204}
-        assert "ForebaySinkAway" not in prometheus.alerts("firing")
-        broker.pause()
-        # Each is answered, not left to wait: 504 where the broker may have it, 503 once it is known to be away.
-        assert set(post(gateway, 2)) <= {503, 504}
-        eventually("the alert", lambda: "ForebaySinkAway" in prometheus.alerts("firing"))
-        broker.resume()
-        eventually("the all-clear", lambda: "ForebaySinkAway" not in prometheus.alerts("firing"))
-        eventually("a reading that is taken", lambda: set(post(gateway, 1)) == {204})
-    finally:
-        prometheus.stop()
-        gateway.stop()
-        broker.stop()
-
-
-def test_alerts_of_handshakes_and_files_fire_and_clear(folder):
-    """What is brought about one after the other at a real gateway, and mended again. Windows of minutes are seconds here."""
-    home = folder / "alarms"
-    pki = home / "pki"
-    home.mkdir()
-    gateway = Gateway(home, FOREBAY_CONNECTIONS_MAX="2", FOREBAY_AUDIT_LOG="/dev/full", FOREBAY_ACCESS_LOG="/dev/full",
-                      FOREBAY_ACCESS_LOG_SAMPLE="1")
-    prometheus = Prometheus(home, gateway, alerts_after="1s", window=4)
-
-    def fires(*alerts, meanwhile=lambda: None):
-        eventually(f"{alerts}", lambda: meanwhile() or set(alerts) <= prometheus.alerts("firing"))
-
-    def clears(*alerts, meanwhile=lambda: None):
-        eventually(f"all-clear of {alerts}", lambda: meanwhile() or not set(alerts) & prometheus.alerts("firing"))
-
-    def knock():
-        """A handshake without a certificate."""
-        stranger = ssl.create_default_context(cafile=gateway.files()[0])
-        with suppress(OSError), socket.create_connection(("127.0.0.1", gateway.port)) as plain:
-            with stranger.wrap_socket(plain, server_hostname="localhost") as refused:
-                refused.recv(1)
-
-    def ask():
-        assert set(post(gateway, 3)) == {204}
-
-    try:
-        run(FOREBAY, "pki", "crl", "--dir", pki, "--days", "1")
-        fires("ForebayRevocationListExpiring", "ForebayRevocationListExpiresNow")
-        run(FOREBAY, "pki", "crl", "--dir", pki)
-        clears("ForebayRevocationListExpiring", "ForebayRevocationListExpiresNow")
-        good = (pki / "ca.pem").read_text()
-        (pki / "ca.pem").write_text("rubbish\n")
-        fires("ForebayReloadFailing")
-        (pki / "ca.pem").write_text(good)
-        clears("ForebayReloadFailing")
-        fires("ForebayHandshakesRefused", "ForebayAuditLinesLost", meanwhile=knock)
-        clears("ForebayHandshakesRefused", "ForebayAuditLinesLost")
-        fires("ForebayAccessLinesLost", meanwhile=ask)
-        fires("ForebayTrafficGone")
-        clears("ForebayTrafficGone", meanwhile=ask)
-        clears("ForebayAccessLinesLost")
-        held = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(2)]
-        held = [gateway.tls().wrap_socket(one, server_hostname="localhost") for one in held]
-        fires("ForebayConnectionsNearBound")
-        for one in held:
-            one.close()
-        clears("ForebayConnectionsNearBound")
-        crl_that_ends_at_once(pki)
-        fires("ForebayListsRefuseDevices", meanwhile=lambda: suppressed(lambda: list(post(gateway, 1))))
-        run(FOREBAY, "pki", "crl", "--dir", pki)
-        clears("ForebayListsRefuseDevices")
-    finally:
-        prometheus.stop()
-        gateway.stop()
-
-
-def suppressed(act):
-    with suppress(OSError, http.client.HTTPException):
-        act()
 
 
 def crl_that_ends_at_once(pki):

@@ -63,3 +63,14 @@ def test_the_manual_has_every_setting(folder):
     settings = set(re.findall(r"\[(FOREBAY_\w+)", run(FOREBAY, "serve", "--help", env={"COLUMNS": "500"})))
     assert len(settings) > 50 and all(name in page for name in settings), settings - set(re.findall(r"FOREBAY_\w+", page))
     assert all((manual / file).stat().st_size > 1000 for file in ("_forebay", "forebay.bash", "forebay.fish"))
+
+
+def test_the_readme_names_what_a_release_has():
+    readme, release = (ROOT / "README.md").read_text(), (GITHUB / "workflows/release.yml").read_text()
+    version = MANIFEST["package"]["version"]
+    (archive,) = re.findall(r'"dist/(\S+\.tar\.gz)"', release)
+    for arch in re.findall(r"arch: (\w+), runner", release):
+        assert f"`{arch}`" in readme
+    assert archive.replace("${GITHUB_REF_NAME#v}", version).replace("$ARCH", "amd64") in readme
+    assert "cargo deb" in release and f"forebay_{version}-1_amd64.deb" in readme, "as cargo-deb calls it"
+    assert "IMAGE: ghcr.io/" in release and "`ghcr.io`" in readme

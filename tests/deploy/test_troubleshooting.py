@@ -1,10 +1,11 @@
-"""What docs/troubleshooting.md says that curl prints, and the reason that goes with it, of a real gateway and the real curl."""
+"""What docs/troubleshooting.md says that curl and openssl print, and the reason that goes with it, of a real gateway and the real
+programs."""
 
 import re
 import subprocess
 
 import pytest
-from conftest import FOREBAY, ROOT, Gateway, eventually, run
+from conftest import FOREBAY, ROOT, Gateway, eventually, free_port, run
 from test_metrics import date
 from test_observability import crl_that_ends_at_once
 
@@ -34,11 +35,23 @@ def served(folder):
     gateway.stop()
 
 
-def curl(gateway, certificate=None, ca="pki/ca.pem", scheme="https"):
-    shown = ["--cert", f"{certificate}.pem", "--key", f"{certificate}.key"] if certificate else []
-    done = subprocess.run(["curl", "-sS", "--noproxy", "*", "--cacert", ca, *shown, "-d", "1", f"{scheme}://localhost:{gateway.port}/v1/telemetry"],
-                          cwd=gateway.folder, capture_output=True, text=True, timeout=60)
+def said(command, folder):
+    done = subprocess.run([str(word) for word in command], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr
+
+
+def curl(gateway, certificate=None, key=None, ca="pki/ca.pem", scheme="https", name="localhost", port=None):
+    port = port or gateway.port
+    shown = ["--cert", f"{certificate}.pem", "--key", f"{key or certificate}.key"] if certificate else []
+    there = ["--noproxy", "*", "--resolve", f"{name}:{port}:127.0.0.1"]
+    return said(["curl", "-sS", *there, "--cacert", ca, *shown, "-d", "1", f"{scheme}://{name}:{port}/v1/telemetry"], gateway.folder)
+
+
+def openssl(gateway, certificate=None, key=None, ca="pki/ca.pem", name="localhost", port=None):
+    """It waits for what comes after the handshake: a refused certificate's alert."""
+    shown = ["-cert", f"{certificate}.pem", "-key", f"{key or certificate}.key"] if certificate else []
+    there = ["-connect", f"127.0.0.1:{port or gateway.port}", "-verify_hostname", name]
+    return said(["openssl", "s_client", *there, "-CAfile", ca, "-verify_return_error", "-ign_eof", *shown], gateway.folder)
 
 
 CASES = {
@@ -54,13 +67,34 @@ CASES = {
 }
 
 
+PLC_7 = "pki/devices/plc-7"
+WITHOUT_REASON = {
+    "nobody listens there": {"certificate": PLC_7},
+    "the server's certificate has another name": {"certificate": PLC_7, "name": "elsewhere.example"},
+    "the key is another certificate's": {"certificate": PLC_7, "key": "pki/devices/plc-8"},
+    "something else than the gateway is at this port": {"certificate": PLC_7},
+}
+
+
+@pytest.mark.parametrize("cause", WITHOUT_REASON)
+def test_what_is_printed_leads_to_the_cause(served, cause):
+    """Where the gateway knows nothing of it."""
+    elsewhere = {"nobody listens there": free_port(), "something else than the gateway is at this port": served.admin.rsplit(":", 1)[1]}
+    (row,) = [line for line in PAGE.read_text().splitlines() if f"| {cause}" in line]
+    texts = re.findall(r"`([^`]+)`", row.split(" | ")[0])
+    for program in (curl, openssl):
+        said = program(served, port=elsewhere.get(cause), **WITHOUT_REASON[cause])
+        assert any(text in said for text in texts), f"{program.__name__}: {said}"
+
+
 @pytest.mark.parametrize("reason", CASES)
-def test_what_curl_prints_leads_to_the_reason(served, reason):
+def test_what_is_printed_leads_to_the_reason(served, reason):
     if reason == "crl_expired":
         crl_that_ends_at_once(served.folder / "pki")
         eventually("the list's end", lambda: "access denied" in curl(served, **CASES[reason]))
-    said = curl(served, **CASES[reason])
-    of_reason = [texts for texts, reasons in rows() if reason in reasons]
-    assert of_reason and any(text in said for texts in of_reason for text in texts), f"{reason}: {said}"
+    of_reason = [text for texts, reasons in rows() for text in texts if reason in reasons]
+    for program in [curl] if reason == "plain_http" else [curl, openssl]:
+        said = program(served, **CASES[reason])
+        assert any(text in said for text in of_reason), f"{program.__name__}, {reason}: {said}"
     series = f'forebay_tls_handshakes_total{{result="{reason}"}} 0'
     eventually(reason, lambda: f"{series}\n" not in served.ask_admin("/metrics"))

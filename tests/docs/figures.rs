@@ -259,7 +259,7 @@ pub const OTHERS: &[(&str, &[&str])] = &[
         "docs/operations.md",
         &[
             // Measured.
-            "and 100 MiB | the last is for the program",
+            "7 MiB for each of `FOREBAY_WORKERS`, `FOREBAY_MEMORY_MAX`, and 100 MiB | the last is for the program",
             // RFC 9659.
             "what the frame asks for, 8 MiB at most",
             // What several constants come to.

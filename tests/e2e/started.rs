@@ -73,6 +73,7 @@ fn the_log_tells_of_a_start_what_an_operator_asks() {
         concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\""),
         "\"features\":\"",
         "\"sink\":\"file\"",
+        "\"ack\":\"durable\"",
         "telemetry,alarms=plant",
         "\"certificate_until\":\"",
         "\"list_until\":\"no list\"",
@@ -135,7 +136,10 @@ fn check_refuses_what_serve_would_refuse() {
             .set("FOREBAY_SINK", "kafka")
             .set("FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     };
-    let same = Setup::new().set("FOREBAY_LISTEN", "0.0.0.0:9444");
+    let on_port = |listen: &str, admin: &str| {
+        let setup = Setup::new().set("FOREBAY_LISTEN", format!("{listen}:9444"));
+        setup.set("FOREBAY_ADMIN_LISTEN", format!("{admin}:9444"))
+    };
     let cases = [
         (
             kafka().set("FOREBAY_KAFKA_NO_SUCH", "1"),
@@ -152,7 +156,15 @@ fn check_refuses_what_serve_would_refuse() {
             "/nowhere",
         ),
         (
-            same.set("FOREBAY_ADMIN_LISTEN", "127.0.0.1:9444"),
+            on_port("0.0.0.0", "127.0.0.1"),
+            "is the address of FOREBAY_LISTEN",
+        ),
+        (
+            on_port("[::]", "127.0.0.1"),
+            "is the address of FOREBAY_LISTEN",
+        ),
+        (
+            on_port("[::ffff:127.0.0.1]", "0.0.0.0"),
             "is the address of FOREBAY_LISTEN",
         ),
         (Setup::new().set("FOREBAY_LOG", "nonsense"), "FOREBAY_LOG"),
@@ -167,7 +179,9 @@ fn check_refuses_what_serve_would_refuse() {
         assert_eq!(output.status.code(), Some(2), "{expected}: {said}");
         assert!(said.contains(expected), "{expected}: {said}");
     }
-    assert_eq!(kafka().run(&["check"]).status.code(), Some(0));
+    for setup in [kafka(), on_port("0.0.0.0", "[::1]")] {
+        assert_eq!(setup.run(&["check"]).status.code(), Some(0));
+    }
 }
 
 #[test]
@@ -203,6 +217,11 @@ fn check_reads_the_files() {
             "FOREBAY_SPOOL_DIR",
         ),
         ("FOREBAY_SPOOL_KEY_FILE", key, "FOREBAY_SPOOL_KEY_FILE"),
+        (
+            "FOREBAY_STREAM_RULES",
+            "telemetry=/nowhere/rules.toml".into(),
+            "FOREBAY_STREAM_RULES: /nowhere/rules.toml",
+        ),
         (
             "FOREBAY_AUDIT_LOG",
             "/nowhere/audit.log".into(),

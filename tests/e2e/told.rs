@@ -129,6 +129,18 @@ fn a_list_out_of_date_is_told_as_what_it_is() {
     eventually("no list", || handshakes(&gateway, "crl_missing") == 1.0);
 }
 
+/// Whoever brings a file reads the log: what is in force and past its end is told once more.
+#[test]
+fn a_reload_tells_again_what_has_ended() {
+    let setup = Setup::new();
+    let crl = setup.pki.outdated_crl();
+    let gateway = setup.set("FOREBAY_TLS_CRL", crl.display()).start();
+    let told = || gateway.log().matches("is past its end: renew it").count();
+    assert_eq!(told(), 1, "{}", gateway.log());
+    gateway.signal(libc::SIGHUP);
+    eventually("the same again", || told() == 2);
+}
+
 #[test]
 fn plain_http_is_answered_in_clear() {
     let gateway = Setup::new().start();

@@ -77,14 +77,16 @@ fn a_spool_of_the_first_version_is_delivered() {
 fn a_spool_of_a_newer_version_keeps_the_gateway_from_starting() {
     let newer = of_version(2);
     let (setup, file) = found(&newer);
-    let output = setup.run(&["serve"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("version 2 of the format, which this program does not know")
-            && said.contains("segment-0000000001.spool"),
-        "{said}"
-    );
+    for command in [&["serve"][..], &["check", "--files"]] {
+        let output = setup.run(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(
+            said.contains("version 2 of the format, which this program does not know")
+                && said.contains("segment-0000000001.spool"),
+            "{command:?}: {said}"
+        );
+    }
     assert_eq!(fs::read(&file).expect("it is there"), newer);
     fs::write(&file, of_version(1)).expect("a segment");
     assert_delivered(&setup.start());

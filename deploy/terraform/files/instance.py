@@ -77,18 +77,24 @@ def write(files):
 
 
 def kafka():
-    """User and password, as a file of environment variables that the gateway is started with; in quotes, as systemd reads them."""
+    """The user is a variable that the gateway is started with, in quotes, as systemd reads it; the password is a file that it reads again
+    when it has changed."""
     user = secret("KAFKA_SECRET")
-    quoted = {name: re.sub(r'(["\\$`])', r"\\\1", user[name]) for name in ("username", "password")}
-    file = CERTIFICATES.parent / "kafka.env"
-    replace(file, "".join(f'FOREBAY_KAFKA_SASL_{name.upper()}="{value}"\n' for name, value in quoted.items()))
+    quoted = re.sub(r'(["\\$`])', r"\\\1", user["username"])
+    replace(CERTIFICATES.parent / "kafka.env", f'FOREBAY_KAFKA_SASL_USERNAME="{quoted}"\n')
+    file = CERTIFICATES / "kafka.password"
+    if not file.exists() or file.read_text() != user["password"]:
+        replace(file, user["password"], group=CERTIFICATES.stat().st_gid)
 
 
-def replace(file, text):
-    """In one step; for root alone."""
+def replace(file, text, group=None):
+    """In one step; for root alone, or for a group that may read it."""
     beside = file.with_name(f"{file.name}.new")
     beside.touch(mode=0o600)
     beside.write_text(text)
+    if group is not None:
+        shutil.chown(beside, group=group)
+        beside.chmod(0o640)
     beside.replace(file)
 
 

@@ -212,6 +212,7 @@ run "kafka" {
   assert {
     condition = (output.environment.FOREBAY_SINK == "kafka" && output.environment.FOREBAY_STREAMS == "telemetry=forebay-telemetry,alarms=forebay-alarms"
       && output.environment.FOREBAY_KAFKA_SECURITY_PROTOCOL == "sasl_ssl" && output.environment.FOREBAY_KAFKA_SASL_MECHANISMS == "SCRAM-SHA-512"
+      && output.environment.FOREBAY_KAFKA_SASL_PASSWORD_FILE == "/etc/forebay/tls/kafka.password"
     && !can(output.environment.FOREBAY_KAFKA_SASL_PASSWORD) && !can(output.environment.AWS_REGION))
     error_message = "The brokers by TLS and SCRAM; the password is not in the launch template."
   }
@@ -234,6 +235,35 @@ run "kafka_without_a_user" {
   assert {
     condition     = output.environment.FOREBAY_KAFKA_SECURITY_PROTOCOL == "ssl" && !can(output.environment.FOREBAY_KAFKA_SASL_MECHANISMS)
     error_message = "TLS alone."
+  }
+}
+
+run "msk_by_iam" {
+  command = plan
+  variables {
+    streams = ["telemetry", "alarms"]
+    kafka = {
+      bootstrap_servers = "b-1.example.com:9098"
+      security_group_id = "sg-brokers"
+      iam_cluster_arn   = "arn:aws:kafka:eu-central-1:123456789012:cluster/fleet/0a1b"
+    }
+  }
+
+  assert {
+    condition = (output.environment.FOREBAY_KAFKA_SECURITY_PROTOCOL == "sasl_ssl" && output.environment.FOREBAY_KAFKA_SASL_MECHANISMS == "AWS_MSK_IAM"
+    && can(output.environment.AWS_REGION) && !can(output.environment.FOREBAY_KAFKA_SASL_PASSWORD_FILE))
+    error_message = "Tokens of IAM, and no secret."
+  }
+  assert {
+    condition = (local.msk_allowed[0].Resource == [var.kafka.iam_cluster_arn] && local.msk_allowed[1].Resource == [
+      "arn:aws:kafka:eu-central-1:123456789012:topic/fleet/0a1b/forebay-telemetry",
+      "arn:aws:kafka:eu-central-1:123456789012:topic/fleet/0a1b/forebay-alarms",
+    ])
+    error_message = "Rights on the cluster and its topics."
+  }
+  assert {
+    condition     = length(local.secrets_allowed[0].Resource) == 2
+    error_message = "No further secret."
   }
 }
 
@@ -285,6 +315,19 @@ run "refused_kafka_password" {
     settings = { FOREBAY_KAFKA_SASL_PASSWORD = "a" }
   }
   expect_failures = [var.settings]
+}
+
+run "refused_msk_by_both" {
+  command = plan
+  variables {
+    kafka = {
+      bootstrap_servers = "b-1.example.com:9098"
+      security_group_id = "sg-brokers"
+      secret_arn        = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:AmazonMSK_forebay-AbCdEf"
+      iam_cluster_arn   = "arn:aws:kafka:eu-central-1:123456789012:cluster/fleet/0a1b"
+    }
+  }
+  expect_failures = [var.kafka]
 }
 
 run "refused_ranges_of_logs_ipv6_and_kafka" {

@@ -1,15 +1,15 @@
 //! The settings of listening: addresses, bounds of connections, and the files of TLS.
 
+use std::net::IpAddr;
+
 use super::*;
 
 impl Reader<'_> {
     /// Refuses two listeners on one address. Both may leave their ports to the kernel, or be on other
     /// addresses of the machine.
     pub(super) fn check_addresses(&mut self, listen: SocketAddr, admin: SocketAddr) {
-        let is_same_ip = listen.ip() == admin.ip()
-            || listen.is_ipv4() == admin.is_ipv4()
-                && (listen.ip().is_unspecified() || admin.ip().is_unspecified());
-        if listen.port() != 0 && listen.port() == admin.port() && is_same_ip {
+        let is_same_port = listen.port() != 0 && listen.port() == admin.port();
+        if is_same_port && (holds(listen.ip(), admin.ip()) || holds(admin.ip(), listen.ip())) {
             let fault = "is the address of FOREBAY_LISTEN: give it another port";
             self.fault("FOREBAY_ADMIN_LISTEN", fault);
         }
@@ -60,4 +60,12 @@ impl Reader<'_> {
             amazon_alpn: false,
         }
     }
+}
+
+/// Whether who listens on `address` has `other` too. What stands for all addresses of IPv6 stands
+/// for those of IPv4 as well, unless the machine says otherwise.
+fn holds(address: IpAddr, other: IpAddr) -> bool {
+    let (address, other) = (address.to_canonical(), other.to_canonical());
+    let is_for_all = address.is_unspecified() && (address.is_ipv6() || other.is_ipv4());
+    is_for_all || address == other
 }

@@ -55,7 +55,7 @@ crl: {{ . }}
 {{- if .Values.workers }}{{ .Values.workers }}
 {{- else if $cpu }}{{ include "forebay.cores" $cpu }}
 {{- else if (.Values.resources.limits).memory }}
-{{- fail "resources: give requests.cpu, or set workers: with neither a worker for each of the node's cores takes 6 MiB of limits.memory" }}
+{{- fail "resources: give requests.cpu, or set workers: with neither a worker for each of the node's cores takes 7 MiB of limits.memory" }}
 {{- else }}0{{ end }}
 {{- end }}
 
@@ -66,7 +66,7 @@ crl: {{ . }}
 {{- $limit := include "forebay.mebibytes" .Values.resources.limits.memory | int }}
 {{- $readings := div $limit 4 }}
 {{- with .Values.config.FOREBAY_MEMORY_MAX }}{{ $readings = include "forebay.mebibytes" . | int }}{{ end }}
-{{- $left := sub $limit (add $readings 100 (mul 6 (include "forebay.workers" . | int))) | int }}
+{{- $left := sub $limit (add $readings 100 (mul 7 (include "forebay.workers" . | int))) | int }}
 {{- if lt $left 16 }}{{ fail (printf "resources.limits.memory: %d MiB leave no room for connections beside %s workers; give more" $limit (include "forebay.workers" .)) }}{{ end }}
 {{- if .Values.service.http3 }}{{ mul $left 16 }}{{ else }}{{ min (mul $left 64) 40000 }}{{ end }}
 {{- end }}
