@@ -148,7 +148,7 @@ pub(crate) struct StreamRules {
 
 /// What is told of the fleet, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct EventsConfig {
+pub struct EventsConfig {
     /// The stream's place in `FOREBAY_STREAMS`.
     pub stream: StreamIndex,
     /// The name of this gateway among its replicas, in characters that a URI needs not escape.
