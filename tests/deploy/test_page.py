@@ -229,7 +229,7 @@ def test_devices_whose_certificates_end_are_told_until_they_have_others(browser,
 
 
 def test_of_many_certificates_that_end_the_first_are_told(browser, served):
-    soon = [{"device": f"press-{number}" * 12, "not_after_ms": 1000 * number} for number in range(10)]
+    soon = [{"device": f"press-{number}" * 12, "not_after_ms": 1000 + number} for number in range(10)]
     change = f"window.change = frame => {{ frame.expiring = {{devices: 1024, next: {json.dumps(soon)}}}; }};"
     with opened(browser, served, change, viewport={"width": 375, "height": 812}) as page:
         expect(page.locator("#expiring tr")).to_have_count(10)
