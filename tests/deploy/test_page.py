@@ -285,6 +285,8 @@ def test_it_can_be_used_by_keyboard(browser, served):
 
 
 def test_one_page_too_many_is_told_so(browser, served):
+    # The page of the test before may not have been missed yet.
+    eventually("nobody who watches", lambda: "\nforebay_admin_watchers 0\n" in served.ask_admin("/metrics"))
     watchers = [urllib.request.urlopen(f"http://{served.admin}/live", timeout=PATIENCE) for _ in range(16)]
     try:
         # The browser itself says on the console that the answer is no stream.
