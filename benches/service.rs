@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use h3::{H3, Loopback};
-use support::{H1, H2, Null, runtime, service};
+use support::{H1, H2, Null, Tells, runtime, service};
 use tokio::task::LocalSet;
 
 const REQUESTS: usize = 64;
@@ -25,9 +25,18 @@ fn deliver(null: Null) {
 }
 
 fn h1_null_sink(criterion: &mut Criterion) {
+    h1(criterion, "h1 into the null sink", Tells::Nothing);
+    h1(
+        criterion,
+        "h1 into the null sink, fleet events told",
+        Tells::Events,
+    );
+}
+
+fn h1(criterion: &mut Criterion, name: &str, tells: Tells) {
     let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(idle);
+        let (service, null) = service(tells, idle);
         deliver(null);
         (0..REQUESTS)
             .map(|number| H1::open(&service, number))
@@ -35,7 +44,7 @@ fn h1_null_sink(criterion: &mut Criterion) {
     });
     let mut group = criterion.benchmark_group("service");
     group.throughput(Throughput::Elements(REQUESTS as u64));
-    group.bench_function("h1 into the null sink", |bench| {
+    group.bench_function(name, |bench| {
         bench.iter(|| drop(local.block_on(&runtime, join_all(clients.iter_mut().map(H1::post)))))
     });
 }
@@ -43,7 +52,7 @@ fn h1_null_sink(criterion: &mut Criterion) {
 fn h2_null_sink(criterion: &mut Criterion) {
     let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(idle);
+        let (service, null) = service(Tells::Nothing, idle);
         deliver(null);
         let connections =
             join_all((0..SHARED_CONNECTIONS).map(|number| H2::open(&service, number))).await;
@@ -59,7 +68,7 @@ fn h2_null_sink(criterion: &mut Criterion) {
 fn h3_null_sink(criterion: &mut Criterion) {
     let ((runtime, idle), local) = (runtime(false), LocalSet::new());
     let mut clients: Vec<_> = local.block_on(&runtime, async {
-        let (service, null) = service(idle);
+        let (service, null) = service(Tells::Nothing, idle);
         deliver(null);
         let loopback = Loopback::new();
         let mut connections = Vec::new();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts a gateway with the file sink in a temporary folder, lets a fleet send to it and audits what was written.
 # Options are the fleet's, in place of a short default: loadtest/run.sh --devices 5000 --protocol h3. The report is target/loadtest/report.html.
-# BIN is where the programs are (target/release).
+# Where FOREBAY_EVENTS_STREAM is set, the events of the fleet are audited as well. BIN is where the programs are (target/release).
 set -euo pipefail
 [ $# -gt 0 ] || set -- --devices 3000 --interval 1s --duration 10s
 cd "$(dirname "$0")/.."
@@ -33,7 +33,13 @@ for _ in {1..100}; do
 done
 
 "$bin/loadtest" fleet "https://127.0.0.1:$port" --ca-cert pki/ca.pem --ca-key pki/ca.key --pid "$gateway" \
-    --ledger ledger --report "$results/report.json" --html "$results/report.html" "$@"
-"$bin/loadtest" audit --ledger ledger --files data --report "$results/audit.json" \
+    --ledger ledger --visits visits --report "$results/report.json" --html "$results/report.html" "$@"
+"$bin/loadtest" audit --ledger ledger --files data/telemetry --report "$results/audit.json" \
     --fleet "$results/report.json" --html "$results/report.html"
+if [ -n "${FOREBAY_EVENTS_STREAM:-}" ]; then
+    # Once it has ended, each connection was told to end.
+    kill "$gateway" && wait "$gateway"
+    gateway=
+    "$bin/loadtest" events --visits visits --files "data/$FOREBAY_EVENTS_STREAM" --report "$results/events.json"
+fi
 echo "report: $results/report.html"

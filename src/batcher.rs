@@ -103,7 +103,7 @@ impl Batcher {
     }
 
     /// Takes records of this stream from the gateway itself.
-    pub(crate) fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
+    pub fn with_own_stream(self, own_stream: Option<StreamIndex>) -> Self {
         Self { own_stream, ..self }
     }
 

@@ -148,7 +148,7 @@ pub(crate) struct StreamRules {
 
 /// Settings of the fleet's events.
 #[derive(Clone, Debug)]
-pub(crate) struct EventsConfig {
+pub struct EventsConfig {
     /// The stream's place in `FOREBAY_STREAMS`.
     pub stream: StreamIndex,
     /// The name of this gateway among its replicas, in characters that a URI needs not escape.

@@ -45,7 +45,7 @@ const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// Source of every worker's [`Reporter`]. Clones share the room for events that wait.
 #[derive(Clone)]
-pub(crate) struct Events {
+pub struct Events {
     stream: StreamIndex,
     usage_interval: Option<Duration>,
     source: Arc<str>,
@@ -55,7 +55,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(config: &EventsConfig, metrics: EventMetrics) -> Self {
+    pub fn new(config: &EventsConfig, metrics: EventMetrics) -> Self {
         assert!(!config.replica.is_empty(), "a host has a name");
         Self {
             stream: config.stream,
@@ -73,7 +73,7 @@ impl Events {
 }
 
 /// Tells of the connections of one worker, on whose thread it lives.
-pub(crate) struct Reporter {
+pub struct Reporter {
     events: Events,
     batcher: Rc<Batcher>,
     /// The connections that are open, as far as usage is told.
@@ -82,7 +82,7 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(events: &Events, batcher: Rc<Batcher>) -> Self {
+    pub fn new(events: &Events, batcher: Rc<Batcher>) -> Self {
         Self {
             events: events.clone(),
             batcher,

@@ -37,6 +37,7 @@ use crate::ingest::{Admitted, Body, Caller, Ingest, Moment, Refusal, RequestHead
 use crate::record::{HEADERS_BYTES_MAX, TraceParent};
 use crate::telemetry::access::{AccessLog, Exchange};
 use crate::telemetry::audit::Audit;
+use crate::telemetry::expiring::Expiring;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::observers::WorkerObservers;
 use crate::telemetry::spans::Spans;
@@ -74,6 +75,7 @@ pub struct Service {
     access: AccessLog,
     spans: Spans,
     top: Top,
+    expiring: Expiring,
     /// Tells TCP clients of h3, when it is served.
     alt_svc: Option<HeaderValue>,
     header_timeout: Duration,
@@ -119,6 +121,7 @@ impl Connection {
         service.metrics.connection_opened(protocol);
         let known = caller.device.as_ref().ok();
         let device = known.map(|known| known.device.id.clone());
+        service.note_certificate(&caller);
         Self {
             protocol,
             metrics: service.metrics.clone(),
@@ -225,6 +228,7 @@ impl Service {
             access: observers.access,
             spans: observers.spans,
             top: observers.top,
+            expiring: observers.expiring,
             alt_svc,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
@@ -236,7 +240,7 @@ impl Service {
     }
 
     /// Has the fleet's stream told of its connections.
-    pub(crate) fn telling(self, reporter: Option<Rc<Reporter>>) -> Self {
+    pub fn telling(self, reporter: Option<Rc<Reporter>>) -> Self {
         Self { reporter, ..self }
     }
 
@@ -363,6 +367,7 @@ impl Service {
         if !connection.is_noticed.replace(true) {
             self.metrics.certificate_expiring();
             connection.note_expiry();
+            self.note_certificate(&connection.caller);
         }
         Some(notice.clone())
     }

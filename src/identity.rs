@@ -84,6 +84,11 @@ impl Device {
     pub fn expiry_notice(&self, now: Timestamp) -> Option<&HeaderValue> {
         (now >= self.notice_from).then_some(&self.expires)
     }
+
+    /// The end of the certificate, once that is near.
+    pub(crate) fn near_end(&self, now: Timestamp) -> Option<Timestamp> {
+        (now >= self.notice_from).then_some(self.not_after)
+    }
 }
 
 /// Why a certificate names no device.

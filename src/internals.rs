@@ -15,9 +15,9 @@ pub mod batcher {
 pub mod config {
     pub use crate::config::variables::{Default, VARIABLES, Variable};
     pub use crate::config::{
-        AckConfig, AckMode, BatchConfig, ContentEncodings, DeviceClass, FileConfig, HttpConfig,
-        IdSource, KafkaConfig, KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig, StreamAccess,
-        StreamConfig, WhenFull,
+        AckConfig, AckMode, BatchConfig, ContentEncodings, DeviceClass, EventsConfig, FileConfig,
+        HttpConfig, IdSource, KafkaConfig, KinesisConfig, LimitsConfig, Quota, Raw, SinkConfig,
+        StreamAccess, StreamConfig, WhenFull,
     };
 }
 
@@ -34,6 +34,10 @@ pub mod devices {
 
 pub mod durable {
     pub use crate::durable::lock::LockError;
+}
+
+pub mod events {
+    pub use crate::events::{Events, Reporter};
 }
 
 pub mod handover {
@@ -142,7 +146,9 @@ pub mod spool {
 }
 
 pub mod telemetry {
-    pub use crate::telemetry::metrics::{Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics};
+    pub use crate::telemetry::metrics::{
+        EventMetrics, Metrics, ProbedGauge, SpoolMetrics, WorkerMetrics,
+    };
     pub use crate::telemetry::observers::WorkerObservers;
 }
 

@@ -1,9 +1,10 @@
 //! Everything that the gateway tells its operators: metrics, logs, the audit and access logs, the
-//! busiest devices, and the admin address that serves them.
+//! busiest devices and those whose certificates end, and the admin address that serves them.
 
 pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod audit;
+pub(crate) mod expiring;
 pub(crate) mod journal;
 pub(crate) mod log;
 pub(crate) mod metrics;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use forebay::internals::admission::RECORD_OVERHEAD_BYTES;
 use forebay::internals::words::Protocol;
 use h2::Reason;
-use support::{connect, runtime, service};
+use support::{Tells, connect, runtime, service};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
 const REQUESTS: usize = 1000;
@@ -22,7 +22,7 @@ const REQUESTS_MAX: usize = 256;
 fn a_client_that_gives_up_begins_no_more_than_another() {
     let (runtime, idle) = runtime(false);
     let taken = LocalSet::new().block_on(&runtime, async {
-        let (service, _never_delivers) = service(idle);
+        let (service, _never_delivers) = service(Tells::Nothing, idle);
         let (mut client, connection) = h2::client::handshake(connect(&service, 0, Protocol::H2))
             .await
             .unwrap();

@@ -19,7 +19,7 @@ use std::process::Command;
 
 use futures_util::future::join_all;
 use h3::{H3, Loopback};
-use support::{H1, H2, runtime, service};
+use support::{H1, H2, Tells, runtime, service};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -32,7 +32,12 @@ const ROUNDS: [usize; 2] = [20, 100];
 /// Variable by which the test tells itself which protocol to run under callgrind.
 const SUBJECT: &str = "FOREBAY_TEST_INSTRUCTIONS_OF";
 
-const PROTOCOLS: [&str; 3] = ["h1", "h2", "h3"];
+/// What is counted: the protocols, and HTTP/1.1 again with fleet events.
+const SUBJECTS: [&str; 4] = ["h1", "h2", "h3", TOLD];
+const TOLD: &str = "h1-told";
+
+/// What fleet events may add to a request: a few counts, of its connection.
+const OF_EVENTS_MAX: f64 = 0.01;
 
 #[test]
 fn a_request_takes_no_more_instructions_than_on_record() {
@@ -40,7 +45,8 @@ fn a_request_takes_no_more_instructions_than_on_record() {
         return run(&protocol);
     }
     let compiler = compiler();
-    let counts = PROTOCOLS.map(|protocol| (protocol, instructions(protocol)));
+    let counts = SUBJECTS.map(|subject| (subject, instructions(subject)));
+    assert_cheap_events(&counts);
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt");
     if env::var_os("UPDATE_INSTRUCTIONS").is_some() {
         return fs::write(page, table(&compiler, &counts)).expect("the record is written");
@@ -62,6 +68,16 @@ fn a_request_takes_no_more_instructions_than_on_record() {
     }
 }
 
+fn assert_cheap_events(counts: &[(&str, u64)]) {
+    let of = |subject| {
+        let counted = counts.iter().find(|(counted, _)| *counted == subject);
+        counted.expect("it was counted").1 as f64
+    };
+    let change = of(TOLD) / of("h1") - 1.0;
+    println!("fleet events add {:.2} % to a request", 100.0 * change);
+    assert!(change < OF_EVENTS_MAX, "{change}");
+}
+
 fn compiler() -> String {
     let output = Command::new("rustc")
         .arg("--version")
@@ -81,7 +97,7 @@ fn table(compiler: &str, counts: &[(&str, u64)]) -> String {
 fn recorded(record: &str, protocol: &str) -> u64 {
     let line = record
         .lines()
-        .find_map(|line| line.strip_prefix(protocol))
+        .find_map(|line| line.strip_prefix(protocol)?.strip_prefix(' '))
         .expect("the protocol is on record");
     line.trim().parse().expect("a number")
 }
@@ -117,10 +133,14 @@ fn run(protocol: &str) {
     let (runtime, idle) = runtime(protocol != "h3");
     let local = LocalSet::new();
     let mut clients = local.block_on(&runtime, async {
-        let (service, null) = service(idle);
+        let tells = match protocol {
+            TOLD => Tells::Events,
+            _ => Tells::Nothing,
+        };
+        let (service, null) = service(tells, idle);
         tokio::task::spawn_local(null.deliver());
         match protocol {
-            "h1" => Clients::H1(
+            "h1" | TOLD => Clients::H1(
                 (0..CLIENTS)
                     .map(|number| H1::open(&service, number))
                     .collect(),

@@ -10,11 +10,12 @@ use forebay::internals::admission::Admission;
 use forebay::internals::batcher::IdleSignal;
 use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
 use forebay::internals::config::{
-    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota, SinkConfig,
-    StreamConfig,
+    AckConfig, AckMode, BatchConfig, ContentEncodings, EventsConfig, HttpConfig, LimitsConfig,
+    Quota, SinkConfig, StreamConfig,
 };
 use forebay::internals::delivery::{Delivery, DeliveryOptions};
 use forebay::internals::devices::Fingerprint;
+use forebay::internals::events::{Events, Reporter};
 use forebay::internals::handover;
 use forebay::internals::health::Health;
 use forebay::internals::http::{Bell, Connection, Service, h1, h2};
@@ -22,7 +23,7 @@ use forebay::internals::identity::{Credential, Device, Vouched};
 use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice, Routes};
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::Limits;
-use forebay::internals::record::{Batch, DeviceId, Timestamp};
+use forebay::internals::record::{Batch, DeviceId, StreamIndex, Timestamp};
 use forebay::internals::sink::{Sink, SinkOptions};
 use forebay::internals::telemetry::{Metrics, WorkerObservers};
 use forebay::internals::tls::Revocation;
@@ -42,11 +43,33 @@ const UNLIMITED: Quota = Quota {
     burst: 0,
 };
 
-fn streams() -> Vec<StreamConfig> {
-    vec![StreamConfig {
-        name: "telemetry".into(),
-        target: "telemetry".into(),
-    }]
+/// Whether a service tells of its connections, in the second of its streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tells {
+    Nothing,
+    Events,
+}
+
+impl Tells {
+    fn streams(self) -> Vec<StreamConfig> {
+        let names: &[&str] = match self {
+            Self::Nothing => &["telemetry"],
+            Self::Events => &["telemetry", "fleet-events"],
+        };
+        let stream = |name: &&str| StreamConfig {
+            name: (*name).to_owned(),
+            target: (*name).to_owned(),
+        };
+        names.iter().map(stream).collect()
+    }
+
+    fn config(self) -> Option<EventsConfig> {
+        (self == Self::Events).then(|| EventsConfig {
+            stream: StreamIndex(1),
+            replica: "gw-1".into(),
+            usage_interval: Some(Duration::from_secs(3600)),
+        })
+    }
 }
 
 /// Buckets that count and never run dry.
@@ -96,6 +119,7 @@ const BATCH: BatchConfig = BatchConfig {
 
 /// Takes the batches of a service to the null sink.
 pub struct Null {
+    streams: Vec<StreamConfig>,
     batches: handover::Receiver<Batch>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -105,7 +129,7 @@ impl Null {
     /// Delivers for as long as the service lives. On a thread of its own, as in the gateway, or on the service's.
     pub async fn deliver(self) {
         let options = SinkOptions {
-            streams: streams(),
+            streams: self.streams.clone(),
             body_bytes_max: BODY_BYTES,
             ack_timeout: Duration::from_secs(10),
             memory_bytes_max: 64 << 20,
@@ -115,7 +139,7 @@ impl Null {
             .await
             .expect("the null sink opens");
         let options = DeliveryOptions {
-            streams: streams(),
+            streams: self.streams,
             batch: BATCH,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
             ack_timeout: Duration::from_secs(10),
@@ -141,23 +165,24 @@ pub fn runtime(is_paused: bool) -> (Runtime, IdleSignal) {
 }
 
 /// A service, on the local set that this is called on, and on the runtime whose idle moments these are.
-pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
-    let health = Arc::new(Health::up(1));
-    let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
+pub fn service(tells: Tells, idle: IdleSignal) -> (Rc<Service>, Null) {
+    let streams = tells.streams();
+    let count = streams.len() as u16;
+    let health = Arc::new(Health::up(streams.len()));
+    let names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
+    let metrics = Arc::new(Metrics::new(1, &names, vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
     let ack = AckConfig {
         mode: AckMode::Durable,
         timeout: Duration::from_secs(10),
     };
-    let batcher = Rc::new(Batcher::new(
-        1,
-        BATCH,
-        ack,
-        delivery,
-        home,
-        metrics.worker(0),
-    ));
+    let batcher = Batcher::new(count, BATCH, ack, delivery, home, metrics.worker(0));
+    let events = tells.config();
+    let own_stream = events.as_ref().map(|events| events.stream);
+    let batcher = Rc::new(batcher.with_own_stream(own_stream));
+    let events = events.map(|config| Events::new(&config, metrics.events()));
+    let reporter = events.map(|events| Rc::new(Reporter::new(&events, batcher.clone())));
     spawn_local({
         let batcher = batcher.clone();
         async move { batcher.run(settled, idle).await }
@@ -165,17 +190,18 @@ pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
     let phases = Phases::serving();
     let http = http_config();
     let admission = Admission::new(1 << 30, http.body_bytes_max, health.clone(), phases.clone());
-    let routes = Routes::new(Authorities::new(["localhost"]), &streams(), &[]);
+    let routes = Routes::new(Authorities::new(["localhost"]), &streams, &[]);
     let gate = Gate::new(limits(), admission);
     let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher);
     let revocation = watch::channel(Arc::new(Revocation::off())).1;
     let bell = Bell::hang(phases, revocation, watch::channel(Arc::default()).1);
     let observers = WorkerObservers::counting(metrics.worker(0));
     let alt_svc = http::HeaderValue::from_static("h3=\":8443\"; ma=86400");
-    let service = Service::new(&http, ingest, observers, bell, Some(alt_svc));
+    let service = Service::new(&http, ingest, observers, bell, Some(alt_svc)).telling(reporter);
     (
         Rc::new(service),
         Null {
+            streams,
             batches,
             health,
             metrics,
@@ -224,6 +250,7 @@ pub fn caller(service: &Service, number: usize) -> Caller {
 pub fn connect(service: &Rc<Service>, number: usize, protocol: Protocol) -> DuplexStream {
     let (client, server) = tokio::io::duplex(PIPE_BYTES);
     let connection = Connection::new(protocol, caller(service, number), service);
+    let connection = connection.attended(service, false, &[7]);
     let service = service.clone();
     if protocol == Protocol::H2 {
         spawn_local(h2::serve(server, connection, service));

@@ -7,7 +7,7 @@ programs: forebay and loadtest (--bin), nginx; h2load, a C compiler and OpenSSL'
 core takes on HTTP/2; Vector and Fluent Bit with --kafka only.
 
 --scenes measures streams as they are: many partitions, partitions and streams that are away, slow acknowledgements, cold
-connections, Kinesis. It starts its own brokers and needs Java, and Kafka and ferrokinesis in --tools (`make tools`).
+connections, Kinesis; and the fleet: its events, a devices file of a million lines. It starts its own brokers and needs Java, and Kafka and ferrokinesis in --tools (`make tools`).
 """
 
 import argparse
@@ -21,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 
+import fleets
 from scenes import SCENES, Rig
 from servers import HERE, cpu_seconds, make_certificates, servers, stop
 
+SCENES = SCENES | fleets.SCENES
 BODY_BYTES = 344
 
 H2LOAD = "h2load"

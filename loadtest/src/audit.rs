@@ -7,6 +7,7 @@
 //! counted and left alone: a sink may have been used before. Memory: about 40 bytes a request;
 //! readers hand over one record at a time.
 
+pub(crate) mod faults;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -19,19 +20,22 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::cli::Audit;
+use crate::cli::{Audit, SinkChoice};
 use crate::ledger::{self, Entry, Status};
 use crate::payload::{Origin, RunId, device_name, digest};
 use crate::report::{self, Audited};
-
-/// Examples of each kind of difference that are shown.
-const EXAMPLES_MAX: usize = 5;
+use faults::Faults;
 
 /// A record of the sink.
 pub(crate) struct Found<'a> {
-    /// The device's name, as the gateway says it.
+    /// The device's name, as the gateway says it; empty where it names none.
     pub device: &'a str,
     pub payload: &'a [u8],
+}
+
+/// Is shown what a sink holds, the records of one device in the sink's order.
+pub(crate) trait Auditor {
+    fn take(&mut self, record: &Found);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,27 +52,9 @@ enum Fault {
     Unexpected,
 }
 
-impl Fault {
-    const ALL: [Self; 5] = [
-        Self::Lost,
-        Self::Duplicated,
-        Self::Reordered,
-        Self::Corrupted,
-        Self::Unexpected,
-    ];
+const FAULT_NAMES: [&str; 5] = ["lost", "duplicated", "reordered", "corrupted", "unexpected"];
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Duplicated => "duplicated",
-            Self::Reordered => "reordered",
-            Self::Corrupted => "corrupted",
-            Self::Unexpected => "unexpected",
-        }
-    }
-}
-
-/// Compares; records of one device are shown to it in the sink's order.
+/// Compares what it is shown with the ledger.
 pub(crate) struct Comparison {
     run: RunId,
     /// Entries of the ledger, sorted by device and sequence.
@@ -79,8 +65,22 @@ pub(crate) struct Comparison {
     latest: HashMap<u32, u32>,
     records: u64,
     foreign: u64,
-    counts: [u64; Fault::ALL.len()],
-    examples: Vec<(Fault, String)>,
+    faults: Faults,
+}
+
+impl Auditor for Comparison {
+    fn take(&mut self, record: &Found) {
+        self.records += 1;
+        match Origin::of(record.payload) {
+            Some(origin) if origin.run == self.run => self.compare(origin, record),
+            None if self.may_be_ours(record.device) => {
+                self.fault(Fault::Corrupted, || {
+                    format!("a payload of {} that cannot be read", record.device)
+                });
+            }
+            _ => self.foreign += 1,
+        }
+    }
 }
 
 impl Comparison {
@@ -98,23 +98,8 @@ impl Comparison {
             latest: HashMap::new(),
             records: 0,
             foreign: 0,
-            counts: [0; Fault::ALL.len()],
-            examples: Vec::new(),
+            faults: Faults::of(&FAULT_NAMES),
         })
-    }
-
-    /// Takes the next record of the sink.
-    pub(crate) fn take(&mut self, record: &Found) {
-        self.records += 1;
-        match Origin::of(record.payload) {
-            Some(origin) if origin.run == self.run => self.compare(origin, record),
-            None if self.may_be_ours(record.device) => {
-                self.fault(Fault::Corrupted, || {
-                    format!("a payload of {} that cannot be read", record.device)
-                });
-            }
-            _ => self.foreign += 1,
-        }
     }
 
     fn compare(&mut self, origin: Origin, record: &Found) {
@@ -170,11 +155,8 @@ impl Comparison {
         place.is_ok()
     }
 
-    fn fault(&mut self, fault: Fault, example: impl Fn() -> String) {
-        self.counts[fault as usize] += 1;
-        if self.counts[fault as usize] <= EXAMPLES_MAX as u64 {
-            self.examples.push((fault, example()));
-        }
+    fn fault(&mut self, fault: Fault, example: impl FnOnce() -> String) {
+        self.faults.add(fault as usize, example);
     }
 
     fn finish(mut self) -> Findings {
@@ -188,8 +170,7 @@ impl Comparison {
             unknown_there: 0,
             records: self.records,
             foreign: self.foreign,
-            counts: self.counts,
-            examples: self.examples,
+            faults: self.faults,
         };
         for (entry, found) in self.entries.iter().zip(self.found) {
             let is_unknown = entry.status.is_unknown();
@@ -225,34 +206,23 @@ struct Findings {
     unknown_there: usize,
     records: u64,
     foreign: u64,
-    counts: [u64; Fault::ALL.len()],
-    examples: Vec<(Fault, String)>,
+    faults: Faults,
 }
 
 impl Findings {
     fn is_good(&self) -> bool {
-        self.counts.iter().all(|count| *count == 0)
-    }
-
-    fn count(&self, fault: Fault) -> u64 {
-        self.counts[fault as usize]
+        self.faults.are_none()
     }
 
     fn to_json(&self) -> Value {
-        let counts = Fault::ALL.map(|fault| (fault.name().to_owned(), json!(self.count(fault))));
-        let mut examples = Vec::new();
-        for (fault, example) in &self.examples {
-            examples.push(json!({"fault": fault.name(), "what": example}));
-        }
         json!({
             "run": self.run.to_string(), "requests": self.requests, "safe": self.safe, "unknown": self.unknown,
             "unknown_there": self.unknown_there, "records": self.records, "of_other_runs": self.foreign,
-            "faults": serde_json::Map::from_iter(counts), "examples": examples, "good": self.is_good(),
+            "faults": self.faults.counts_to_json(), "examples": self.faults.examples_to_json(), "good": self.is_good(),
         })
     }
 
     fn to_text(&self) -> String {
-        let faults = Fault::ALL.map(|fault| self.fault_to_text(fault));
         let end = match self.is_good() {
             true => "good: every 204 is there once, whole and in order",
             false => "NOT GOOD",
@@ -267,18 +237,8 @@ impl Findings {
             self.unknown_there,
             self.records,
             self.foreign,
-            faults.concat(),
+            self.faults.to_text(),
         )
-    }
-
-    fn fault_to_text(&self, fault: Fault) -> String {
-        let mut text = format!("  {:<11}{:>10}\n", fault.name(), self.count(fault));
-        for (kind, example) in &self.examples {
-            if *kind == fault {
-                text += &format!("             {example}\n");
-            }
-        }
-        text
     }
 }
 
@@ -286,17 +246,22 @@ impl Findings {
 pub(crate) fn run(options: &Audit) -> Result<bool> {
     let (run, entries) = ledger::read(&options.ledger)?;
     let mut comparison = Comparison::new(run, entries)?;
-    read_sink(options, &mut comparison)?;
+    let Audit { topic, stream, .. } = options;
+    read_sink(&options.sink, topic, stream, &mut comparison)?;
     let findings = comparison.finish();
     print!("{}", findings.to_text());
-    if let Some(path) = &options.report {
-        let text = serde_json::to_string_pretty(&findings.to_json())?;
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
-    }
+    write_report(&findings.to_json(), options.report.as_deref())?;
     if let Some(fleet) = &options.fleet {
         tell(&findings, fleet, options.html.as_deref())?;
     }
     Ok(findings.is_good())
+}
+
+/// Writes what was found as JSON, where that is wanted.
+pub(crate) fn write_report(findings: &Value, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(findings)?;
+    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 /// Writes the verdict into the report of the fleet, and onto its page.
@@ -312,12 +277,17 @@ fn tell(findings: &Findings, fleet: &Path, page: Option<&Path>) -> Result<()> {
     report::write(&report, Some(fleet), page)
 }
 
-fn read_sink(options: &Audit, comparison: &mut Comparison) -> Result<()> {
-    let sink = &options.sink;
+/// Shows an auditor all that a sink holds, of a topic or a stream where it has several.
+pub(crate) fn read_sink(
+    sink: &SinkChoice,
+    topic: &str,
+    stream: &str,
+    auditor: &mut dyn Auditor,
+) -> Result<()> {
     match (&sink.files, &sink.kafka, &sink.kinesis) {
-        (Some(folder), _, _) => files::read(Path::new(folder), comparison),
-        (_, Some(bootstrap), _) => read_kafka(bootstrap, &options.topic, comparison),
-        (_, _, Some(endpoint)) => read_kinesis(endpoint, &options.stream, comparison),
+        (Some(folder), _, _) => files::read(Path::new(folder), auditor),
+        (_, Some(bootstrap), _) => read_kafka(bootstrap, topic, auditor),
+        (_, _, Some(endpoint)) => read_kinesis(endpoint, stream, auditor),
         _ => anyhow::bail!("one of --files, --kafka and --kinesis is needed"),
     }
 }
@@ -328,12 +298,12 @@ use kafka::read as read_kafka;
 use kinesis::read as read_kinesis;
 
 #[cfg(not(feature = "kafka"))]
-fn read_kafka(_: &str, _: &str, _: &mut Comparison) -> Result<()> {
+fn read_kafka(_: &str, _: &str, _: &mut dyn Auditor) -> Result<()> {
     anyhow::bail!("built without Kafka: cargo build -p loadtest --features kafka")
 }
 
 #[cfg(not(feature = "kinesis"))]
-fn read_kinesis(_: &str, _: &str, _: &mut Comparison) -> Result<()> {
+fn read_kinesis(_: &str, _: &str, _: &mut dyn Auditor) -> Result<()> {
     anyhow::bail!("built without Kinesis: cargo build -p loadtest --features kinesis")
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Fleet(Box<Fleet>),
     /// Compare what a sink holds with what a fleet's ledger says; exit code 1 where they differ
     Audit(Audit),
+    /// Compare the events of a fleet in their stream with what the fleet remembers; exit code 1 where they differ
+    Events(Events),
     /// Put one load on several servers, one after the other, and compare
     Peers(Peers),
     /// Closed loop: as fast as the server answers, or connections that do nothing; for CPU and
@@ -161,6 +163,9 @@ pub(crate) struct Fleet {
     /// Write every request and its outcome here, for the audit
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
+    /// Write what each device remembers of its connections here, for the audit of events
+    #[arg(long, value_name = "FILE")]
+    pub visits: Option<PathBuf>,
     /// Write the results here, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -246,6 +251,23 @@ pub(crate) struct Audit {
     /// and the fleet's page anew, with the verdict on it
     #[arg(long, value_name = "FILE", requires = "fleet")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Events {
+    #[arg(long, value_name = "FILE")]
+    pub visits: PathBuf,
+    #[command(flatten)]
+    pub sink: SinkChoice,
+    /// The topic to read
+    #[arg(long, default_value = "fleet-events")]
+    pub topic: String,
+    /// The Kinesis stream to read
+    #[arg(long, default_value = "fleet-events")]
+    pub stream: String,
+    /// Write the findings here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Args)]

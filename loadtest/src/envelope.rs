@@ -77,6 +77,13 @@ impl Envelope {
         }
     }
 
+    /// The size of a body with these readings, once it is decoded.
+    pub(crate) fn body_bytes(&self, readings: &[Bytes]) -> u64 {
+        let separators = readings.len().saturating_sub(1);
+        let bytes: usize = readings.iter().map(Bytes::len).sum();
+        (bytes + separators) as u64
+    }
+
     /// Returns the outcome of each reading.
     pub(crate) fn statuses(&self, answer: &Answer) -> Vec<Status> {
         let count = self.count() as usize;

@@ -65,6 +65,9 @@ pub(crate) fn run(options: Fleet) -> Result<bool> {
     if let Some(path) = &options.ledger {
         crate::ledger::create(path, run)?;
     }
+    if let Some(path) = &options.visits {
+        crate::visits::create(path)?;
+    }
     let report = conduct(&options, run)?;
     report::write(&report, options.report.as_deref(), options.html.as_deref())?;
     print!("{}", report::text::summary(&report));

@@ -2,7 +2,8 @@
 //!
 //! [`fleet`] puts load on a server, open loop: [`schedule`] says when each device means to send,
 //! [`scenario`] what befalls it, [`client`] speaks the protocols, [`statistics`] counts, [`ledger`]
-//! remembers. [`audit`] compares a sink with the ledger; [`report`] makes results readable and
+//! remembers. [`audit`] compares a sink with the ledger; [`visits`] remember connections, and
+//! [`events`] compares what a gateway tells of them with that; [`report`] makes results readable and
 //! judges whether the generator was fit. [`peers`] runs fleets against several servers, [`burn`]
 //! measures in a closed loop what only CPU and memory figures are taken from. Exit codes: 0; 1
 //! where an audit found differences or something failed; 2 for a command line that makes no sense.
@@ -15,6 +16,7 @@ mod certificates;
 mod cli;
 mod client;
 mod envelope;
+mod events;
 mod fleet;
 mod ledger;
 mod payload;
@@ -27,6 +29,7 @@ mod scenario;
 mod schedule;
 mod statistics;
 mod target;
+mod visits;
 
 use std::process::ExitCode;
 
@@ -50,7 +53,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // A figure that is not to be trusted says so; the run itself has succeeded.
         Command::Fleet(fleet) => drop(fleet::run(*fleet)?),
         Command::Audit(audit) if !audit::run(&audit)? => return Ok(ExitCode::FAILURE),
-        Command::Audit(_) => {}
+        Command::Events(events) if !events::run(&events)? => return Ok(ExitCode::FAILURE),
+        Command::Audit(_) | Command::Events(_) => {}
         Command::Peers(peers) => peers::run(&peers)?,
         Command::Burn(burn) => burn::run(*burn)?,
         Command::Compare(compare) => report::compare::run(&compare.first, &compare.second)?,

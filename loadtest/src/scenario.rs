@@ -22,12 +22,19 @@ pub(crate) enum Scenario {
     SlowNetwork,
     /// Every device takes a new certificate and connects anew once in the run
     CertificateChurn,
+    /// Devices come and go, one in ten without a word, and one in a hundred sends 100 times its share
+    Restless,
 }
 
 /// One device in so many is noisy.
 const NOISY_ONE_IN: u32 = 100;
 /// A noisy device sends so many times its share.
 const NOISY_FACTOR: u32 = 100;
+
+/// A restless device comes back so often in a run.
+const VISITS: u32 = 5;
+/// One restless device in so many goes without a word.
+const SILENT_ONE_IN: u32 = 10;
 
 const SLOW: Pace = Pace {
     piece_bytes: 100,
@@ -52,7 +59,29 @@ const _: () = assert!((Group::Noisy as usize) < Group::COUNT, "it is the last on
 pub(crate) struct Break {
     /// The time of it, from the start of the run.
     pub at: Duration,
+    /// The time to the next one, where there is another.
+    pub every: Option<Duration>,
     pub new_certificate: bool,
+    /// The device goes in the middle of a request, and neither closes its connection nor uses it again.
+    pub is_silent: bool,
+}
+
+impl Break {
+    /// One that comes alone, and is told to the server as the end of a connection is.
+    fn once(at: Duration) -> Self {
+        Self {
+            at,
+            every: None,
+            new_certificate: false,
+            is_silent: false,
+        }
+    }
+
+    /// The one after it, if that is in the run.
+    pub(crate) fn next(self, duration: Duration) -> Option<Self> {
+        let at = self.at + self.every?;
+        (at < duration).then_some(Self { at, ..self })
+    }
 }
 
 /// Plan of one device.
@@ -99,13 +128,8 @@ impl Scenario {
                 plan.joins_at = run.duration.mul_f64(share / 2.0);
                 plan.joins_late = true;
             }
-            Self::ReconnectStorm => {
-                plan.cut = Some(Break {
-                    at: run.duration / 2,
-                    new_certificate: false,
-                })
-            }
-            Self::NoisyNeighbour if device.is_multiple_of(NOISY_ONE_IN) => {
+            Self::ReconnectStorm => plan.cut = Some(Break::once(run.duration / 2)),
+            Self::NoisyNeighbour | Self::Restless if device.is_multiple_of(NOISY_ONE_IN) => {
                 plan.group = Group::Noisy;
                 plan.interval = run.interval / NOISY_FACTOR;
             }
@@ -113,8 +137,16 @@ impl Scenario {
             Self::SlowNetwork => plan.pace = Some(SLOW),
             Self::CertificateChurn => {
                 plan.cut = Some(Break {
-                    at: run.duration.mul_f64(random.fraction()),
                     new_certificate: true,
+                    ..Break::once(run.duration.mul_f64(random.fraction()))
+                });
+            }
+            Self::Restless => {
+                let every = run.duration / VISITS;
+                plan.cut = Some(Break {
+                    every: Some(every),
+                    is_silent: device.is_multiple_of(SILENT_ONE_IN),
+                    ..Break::once(every.mul_f64(random.fraction()))
                 });
             }
         }
@@ -164,6 +196,22 @@ mod tests {
             .map(|plan| plan.cut.unwrap().at)
             .collect();
         assert!((450..550).contains(&churn.iter().filter(|at| **at < RUN.duration / 2).count()));
+    }
+
+    #[test]
+    fn a_restless_device_comes_back_until_the_run_ends() {
+        let plans = plans(Scenario::Restless);
+        let noisy = plans.iter().filter(|plan| plan.group == Group::Noisy);
+        assert_eq!(noisy.count(), 10);
+        let mut silent = 0;
+        for first in plans.iter().filter_map(|plan| plan.cut) {
+            let next = |cut: &Break| cut.next(RUN.duration);
+            let breaks: Vec<_> = std::iter::successors(Some(first), next).collect();
+            assert_eq!(breaks.len(), VISITS as usize);
+            assert!(breaks.iter().all(|cut| cut.at < RUN.duration));
+            silent += usize::from(first.is_silent);
+        }
+        assert_eq!(silent, 90);
     }
 
     #[test]

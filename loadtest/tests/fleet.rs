@@ -25,6 +25,11 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One with further settings.
+    fn with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
         for arguments in [
@@ -52,7 +57,8 @@ impl Gateway {
             .env("FOREBAY_FILE_DIR", path("data"))
             .env("FOREBAY_HANDSHAKE_RATE", "0")
             .env("FOREBAY_DEVICE_RATE", "0")
-            .env("FOREBAY_LOG_FORMAT", "json");
+            .env("FOREBAY_LOG_FORMAT", "json")
+            .envs(settings.iter().copied());
         let mut process = command
             .stderr(Stdio::piped())
             .spawn()
@@ -105,9 +111,31 @@ impl Gateway {
         )
     }
 
-    /// The sink's one file of lines.
+    /// Has it drain, and waits for its end.
+    fn stop(&mut self) {
+        let pid = self.process.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill runs").success());
+        assert!(self.process.wait().expect("it ends").success());
+    }
+
+    /// The exit code of the audit of events, and the findings.
+    fn audit_events(&self) -> (Option<i32>, Value) {
+        let line = "events --visits visits --files data/fleet-events --report events.json";
+        let output = self.loadtest(line);
+        let findings =
+            fs::read(self.path("events.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
+        let findings = serde_json::from_slice(&findings).expect("JSON");
+        (output.status.code(), findings)
+    }
+
+    /// The one file of lines of the readings' stream.
     fn sink_file(&self) -> PathBuf {
-        let files = fs::read_dir(self.path("data/telemetry")).expect("the stream's folder");
+        self.file_of("telemetry")
+    }
+
+    fn file_of(&self, stream: &str) -> PathBuf {
+        let files = fs::read_dir(self.path("data").join(stream)).expect("the stream's folder");
         files
             .map(|file| file.expect("an entry").path())
             .max_by_key(|file| fs::metadata(file).map_or(0, |data| data.len()))
@@ -297,6 +325,65 @@ fn devices_come_back_after_a_storm_and_with_new_certificates() {
             "{scenario}"
         );
         assert_eq!(gateway.audit().0, Some(0), "{scenario}");
+    }
+}
+
+/// Devices that reconnect, flood and vanish: each connection is told to begin and to end, and usage adds up. What a gateway
+/// would have got wrong is found.
+#[test]
+fn what_is_told_of_a_restless_fleet_is_what_the_fleet_remembers() {
+    let mut gateway = Gateway::with(&[
+        ("FOREBAY_STREAMS", "telemetry,fleet-events"),
+        ("FOREBAY_EVENTS_STREAM", "fleet-events"),
+        ("FOREBAY_USAGE_INTERVAL", "1s"),
+        ("FOREBAY_IDLE_TIMEOUT", "1s"),
+        ("FOREBAY_DEVICE_RATE", "5"),
+        ("FOREBAY_DEVICE_BURST", "10"),
+    ]);
+    let load = "--devices 300 --interval 500ms --duration 5s --scenario restless";
+    let report = gateway.fleet(&format!("{load} --visits visits"));
+    let statuses = report["total"]["statuses"].as_object().expect("statuses");
+    let has = |status: &str| statuses.get(status).and_then(Value::as_u64) > Some(0);
+    assert!(
+        has("204") && has("429") && has("unanswered"),
+        "{statuses:?}"
+    );
+    gateway.stop();
+    let (code, findings) = gateway.audit_events();
+    assert_eq!(
+        (code, &findings["good"]),
+        (Some(0), &true.into()),
+        "{findings}"
+    );
+    let count = |kind: &str| findings["events"][kind].as_u64().expect("a count");
+    assert!(
+        count("connected") > 1000 && count("limited") >= 3,
+        "{findings}"
+    );
+    assert!(count("usage") > count("connected"), "{findings}");
+
+    let file = gateway.file_of("fleet-events");
+    let whole = fs::read_to_string(&file).expect("lines");
+    let of = |kind: &str| {
+        let kind = format!("\"forebay.device.{kind}\"");
+        let line = whole.lines().find(|line| line.contains(&kind));
+        format!("{}\n", line.expect("such an event"))
+    };
+    let (begins, ends, usage) = (of("connected"), of("disconnected"), of("usage"));
+    for (fault, changed) in [
+        ("unpaired", whole.replacen(&begins, "", 1)),
+        ("unpaired", whole.replacen(&ends, "", 1)),
+        ("usage", whole.replacen(&usage, "", 1)),
+        ("repeated", format!("{whole}{usage}")),
+        (
+            "requests",
+            whole.replace(&ends, &ends.replace("\"accepted\":", "\"accepted\":9")),
+        ),
+    ] {
+        fs::write(&file, changed).expect("the file");
+        let (code, findings) = gateway.audit_events();
+        let found = findings["faults"][fault].as_u64();
+        assert!(code == Some(1) && found > Some(0), "{fault}: {findings}");
     }
 }
 

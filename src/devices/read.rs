@@ -9,6 +9,9 @@ use super::{Devices, LINE_BYTES_MAX};
 
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// The byte order mark in UTF-8, with which some editors begin a file.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Why a devices file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DevicesError {
@@ -65,6 +68,10 @@ fn add_line(devices: &mut Devices, line: u32, bytes: &[u8]) -> Result<(), Fault>
         let start = String::from_utf8_lossy(&bytes[..32]);
         let reason = format!("begins a line of more than {LINE_BYTES_MAX} bytes");
         return Err(Fault::new(&start, reason));
+    }
+    if line == 1 && bytes.starts_with(MARK) {
+        let reason = "begins the file, a byte order mark: save it as UTF-8 without one";
+        return Err(Fault::new("\u{feff}", reason));
     }
     match rule::parse(bytes)? {
         Some(rule) => devices.add(line, rule),

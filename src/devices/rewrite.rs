@@ -27,6 +27,8 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) enum EditError {
     #[error(transparent)]
     Devices(#[from] DevicesError),
+    #[error("{} is no regular file: an edited one cannot take its place", file.display())]
+    Irregular { file: PathBuf },
     #[error("{} is being edited by somebody else for more than {} s", file.display(), LOCK_TIMEOUT.as_secs())]
     Locked { file: PathBuf },
     #[error("cannot write {} in the place of {}: {error}", new.display(), file.display())]
@@ -50,6 +52,7 @@ pub(crate) enum Edited {
 pub(crate) fn rewrite(file: &Path, id: &DeviceId, change: Change) -> Result<Edited, EditError> {
     // A link stays, and what it leads to is edited.
     let path = fs::canonicalize(file).map_err(|error| unreadable(file, error))?;
+    refuse_irregular(&path)?;
     let mut locked = lock(&path)?;
     let mut text = Vec::new();
     let read = locked.read_to_end(&mut text);
@@ -61,6 +64,17 @@ pub(crate) fn rewrite(file: &Path, id: &DeviceId, change: Change) -> Result<Edit
     }
     replace(&path, &locked, &edited)?;
     Ok(Edited::Changed)
+}
+
+/// A pipe or a device is not for a file to be put in its place.
+fn refuse_irregular(path: &Path) -> Result<(), EditError> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, error))?;
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(EditError::Irregular {
+        file: path.to_owned(),
+    })
 }
 
 /// Opens the file that has the name, and locks it.

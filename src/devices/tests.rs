@@ -190,6 +190,13 @@ fn a_fault_names_the_line_and_the_word() {
     }
     assert!(fault(b"allow a\xff").contains("is no UTF-8 text"));
     assert!(read_of(b"allow a # \xff").is_ok());
+    for text in ["\u{feff}deny a", "\u{feff}# comment\ndeny a"] {
+        let fault = fault(text);
+        assert!(
+            fault.contains("line 1: \"\\u{feff}\" begins the file, a byte order mark"),
+            "{fault}"
+        );
+    }
     let missing = read(Path::new("/nowhere/devices")).unwrap_err().to_string();
     assert!(
         missing.starts_with("cannot read /nowhere/devices: "),
@@ -464,6 +471,24 @@ fn an_edited_file_is_what_it_was_but_for_its_text() {
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o604);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "deny b\ndeny a\n");
+}
+
+/// An operator's slip: what is no file is not replaced by one.
+#[test]
+fn a_pipe_is_not_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("devices");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let writer = pipe.clone();
+    // Whoever reads it finds its end; where nobody does, the thread is left.
+    std::thread::spawn(move || std::fs::OpenOptions::new().write(true).open(writer));
+    let error = rewrite(&pipe, &id("a"), Change::Deny).unwrap_err();
+    assert!(matches!(error, EditError::Irregular { .. }), "{error}");
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    let folder = rewrite(dir.path(), &id("a"), Change::Deny).unwrap_err();
+    assert!(matches!(folder, EditError::Irregular { .. }), "{folder}");
 }
 
 #[test]

@@ -47,6 +47,7 @@ impl Foundation {
             openapi: openapi::document,
             metrics: self.observers.metrics.clone(),
             top: self.observers.top.clone(),
+            expiring: self.observers.expiring.clone(),
             audit: self.observers.audit.clone(),
             settings: self.settings.clone(),
         })

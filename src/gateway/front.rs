@@ -95,7 +95,7 @@ impl Front {
             "the watch over files",
             self.watch.run(hangup, notifier.clone()),
         );
-        alarm.start("the count of devices", self.observers.keep_top());
+        alarm.start("the count of devices", self.observers.gather_devices());
         alarm.start("the heartbeat", notifier.beat(self.status));
     }
 }

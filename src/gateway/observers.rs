@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::config::{AccessLogConfig, Config, JournalTarget};
 use crate::ingest::Gate;
 use crate::telemetry::audit::Audit;
+use crate::telemetry::expiring::Expiring;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::metrics::{Metrics, ProbedGauge};
 use crate::telemetry::observers::{Access, Observers};
@@ -27,6 +28,7 @@ pub(crate) fn start(config: &Config, gate: &Gate) -> anyhow::Result<Observers> {
         audit,
         access,
         top: Top::default(),
+        expiring: Expiring::default(),
     })
 }
 

@@ -6,7 +6,7 @@
 
 use super::{Connection, Service};
 use crate::events::Opening;
-use crate::ingest::Standing;
+use crate::ingest::{Caller, Standing};
 use crate::record::Timestamp;
 use crate::telemetry::audit::Event;
 use crate::words::{Disconnect, Scope};
@@ -14,7 +14,7 @@ use crate::words::{Disconnect, Scope};
 impl Connection {
     /// Has the fleet's stream told of the connection from now on, where anything is told, and it is
     /// known whose it is. `serial` is that of its certificate, by the content octets of its DER.
-    pub(crate) fn attended(mut self, service: &Service, is_resumed: bool, serial: &[u8]) -> Self {
+    pub fn attended(mut self, service: &Service, is_resumed: bool, serial: &[u8]) -> Self {
         let (Some(reporter), Ok(known)) = (&service.reporter, &self.caller.device) else {
             return self;
         };
@@ -79,6 +79,14 @@ impl Connection {
 }
 
 impl Service {
+    /// Says which certificate a device has shown, for the list of those that expire.
+    pub(super) fn note_certificate(&self, caller: &Caller) {
+        if let Ok(known) = &caller.device {
+            let end = known.device.near_end(Timestamp::now());
+            self.expiring.note(&known.device.id, end);
+        }
+    }
+
     /// Counts and writes down that a connection was ended because it cost more than it brought.
     #[cold]
     pub(super) fn end_flood(&self, connection: &Connection) {

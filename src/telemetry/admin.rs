@@ -36,6 +36,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::audit::Audit;
+use super::expiring::Expiring;
 use super::log::one_line;
 use super::metrics::Metrics;
 use super::top::Top;
@@ -69,6 +70,7 @@ pub(crate) struct Status {
     pub openapi: fn() -> String,
     pub metrics: Arc<Metrics>,
     pub top: Top,
+    pub expiring: Expiring,
     pub audit: Audit,
     /// Every setting with its value and source, a line each; secrets are not shown.
     pub settings: String,

@@ -33,7 +33,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::record::{Outcomes, StreamIndex};
 use crate::words::{Handshake, Protocol, Reload, Scope, SealReason};
-pub(crate) use events::EventMetrics;
+pub use events::EventMetrics;
 pub(crate) use files::FileMetrics;
 use histogram::{
     BATCH_AGE, BATCH_BYTES, BATCH_RECORDS, Histogram, REQUEST_DURATION, SINK_DURATION,
@@ -158,7 +158,7 @@ impl Metrics {
     }
 
     /// Metrics of the fleet's events.
-    pub(crate) fn events(&self) -> EventMetrics {
+    pub fn events(&self) -> EventMetrics {
         self.events.clone()
     }
 

@@ -1,5 +1,5 @@
-//! The observers of the gateway, together: metrics, the audit and access logs, spans, and the count
-//! of the busiest devices.
+//! The observers of the gateway, together: metrics, the audit and access logs, spans, the count of
+//! the busiest devices, and the certificates that end first.
 //!
 //! `gateway` opens them before anything that they watch, gives each worker its share
 //! ([`WorkerObservers`]), and stops them last. Nobody waits for any of them: what cannot be written
@@ -12,12 +12,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::access::AccessLog;
 use super::audit::{Audit, Event};
+use super::expiring::Expiring;
 use super::journal::Journal;
 use super::metrics::{Metrics, WorkerMetrics};
 #[cfg(feature = "otlp")]
 use super::otlp::Otlp;
 use super::spans::Spans;
 use super::top::{self, Top};
+use crate::record::Timestamp;
 use crate::words::Reload;
 
 /// Observe the whole gateway. Clones observe together.
@@ -27,6 +29,7 @@ pub(crate) struct Observers {
     pub audit: Audit,
     pub access: Access,
     pub top: Top,
+    pub expiring: Expiring,
     #[cfg(feature = "otlp")]
     pub otlp: Otlp,
 }
@@ -45,6 +48,7 @@ pub struct WorkerObservers {
     pub(crate) access: AccessLog,
     pub(crate) spans: Spans,
     pub(crate) top: Top,
+    pub(crate) expiring: Expiring,
 }
 
 impl WorkerObservers {
@@ -56,6 +60,7 @@ impl WorkerObservers {
             access: AccessLog::off(),
             spans: Spans::default(),
             top: Top::default(),
+            expiring: Expiring::default(),
         }
     }
 }
@@ -68,6 +73,7 @@ impl Observers {
             access: AccessLog::new(self.access.journal.clone(), self.access.share),
             spans: self.spans(),
             top: self.top.clone(),
+            expiring: self.expiring.clone(),
         }
     }
 
@@ -102,13 +108,14 @@ impl Observers {
         self.otlp.stop();
     }
 
-    /// Keeps the count of the busiest devices, until it is dropped.
-    pub(crate) async fn keep_top(self) {
+    /// Gathers what workers say of devices, until it is dropped.
+    pub(crate) async fn gather_devices(self) {
         let mut looks = interval(top::GATHER_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             self.top.gather();
+            self.expiring.gather(Timestamp::now());
         }
     }
 }

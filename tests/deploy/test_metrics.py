@@ -9,7 +9,9 @@ import shutil
 import signal
 import socket
 import ssl
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from clients import Clients
@@ -109,7 +111,7 @@ def watch(home):
     """All scenes have been played."""
     watch = Watch()
     with Clients() as clients:
-        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, devices, rules, password, spool, stream):
+        for scene in (answers, logs, limits, table, bodies_that_wait, protocols, handshakes, lists, crowds, certificates, devices, rules, password, page, spool, stream):
             scene(home, watch, clients)
     return watch
 
@@ -348,6 +350,18 @@ def devices(home, watch, clients):
         watch.until(served, "forebay_identity_devices_denied_total")
         file.write_text("rubbish\n")
         watch.until(served, "forebay_tls_reload_failures_total", what="devices")
+
+
+def page(home, watch, clients):
+    """As many watch the live page as may, and one more."""
+    with gateway(home, "page") as served:
+        with ExitStack() as watchers:
+            for _ in range(16):
+                watchers.enter_context(urlopen(f"http://{served.admin}/live", timeout=10))
+            watch.until(served, "forebay_admin_watchers")
+            with pytest.raises(HTTPError):
+                urlopen(f"http://{served.admin}/live", timeout=10)
+            watch.until(served, "forebay_admin_watchers_shed_total", why="full")
 
 
 def password(home, watch, clients):

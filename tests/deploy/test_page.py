@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPSConnection
 
 import pytest
-from conftest import PATIENCE, ROOT, TOOLS, Gateway, eventually, free_port, run, tool
+from conftest import FOREBAY, PATIENCE, ROOT, TOOLS, Gateway, eventually, free_port, run, tool
 from playwright.sync_api import expect, sync_playwright
 from processes import Broker
 
@@ -93,9 +93,9 @@ def shows(page, text):
     expect(page.locator("#word")).to_have_text(text, timeout=60_000)
 
 
-def post(gateway, readings=1, body=b'{"temperature":21.5}'):
+def post(gateway, readings=1, body=b'{"temperature":21.5}', **device):
     """The statuses that they were answered with."""
-    connection = HTTPSConnection("127.0.0.1", gateway.port, context=gateway.tls(), timeout=20)
+    connection = HTTPSConnection("127.0.0.1", gateway.port, context=gateway.tls(**device), timeout=20)
     try:
         return [answer(connection, body) for _ in range(readings)]
     finally:
@@ -206,6 +206,40 @@ def test_rates_are_those_of_the_last_second(browser, served):
         assert rate > 0 and (after - before) / 2 <= rate <= (after - before) * 2, seen
 
 
+def test_devices_whose_certificates_end_are_told_until_they_have_others(browser, served, home):
+    def visits(days):
+        for kind in ("pem", "key"):
+            (home / f"pki/devices/press-9.{kind}").unlink(missing_ok=True)
+        run(FOREBAY, "pki", "device", "--dir", home / "pki", "--days", str(days), "press-9")
+        assert set(post(served, device="press-9")) == {204}
+
+    rows = "#expiring tr"
+    with opened(browser, served) as page:
+        expect(page.locator(rows)).to_have_text(re.compile("of no device"))
+        visits(days=1)
+        expect(page.locator(rows)).to_have_count(1)
+        expect(page.locator(rows).locator("th")).to_have_text("press-9")
+        assert re.fullmatch(r"23 h \d+ min|1 d 0 h", page.text_content(f"{rows} td"))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", page.text_content(f"{rows} td:last-child"))
+        assert page.get_attribute(rows, "class") == "warn"
+        page.screenshot(path=PICTURES / "expiring.png", full_page=True)
+        assert faults(page) == []
+        visits(days=90)
+        expect(page.locator(rows)).to_have_text(re.compile("of no device"))
+
+
+def test_of_many_certificates_that_end_the_first_are_told(browser, served):
+    soon = [{"device": f"press-{number}" * 12, "not_after_ms": 1000 + number} for number in range(10)]
+    change = f"window.change = frame => {{ frame.expiring = {{devices: 1024, next: {json.dumps(soon)}}}; }};"
+    with opened(browser, served, change, viewport={"width": 375, "height": 812}) as page:
+        expect(page.locator("#expiring tr")).to_have_count(10)
+        assert page.locator("#expiring tr").first.text_content().endswith("ended1970-01-01")
+        assert page.get_attribute("#expiring tr", "class") == "bad"
+        assert page.text_content("#expiring-more") == "The first 10 of 1024 that have connected."
+        page.screenshot(path=PICTURES / "expiring-375.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, "it runs out of the window"
+
+
 def test_what_others_send_is_text(browser, served, home):
     """The names in a certificate that nobody has signed, and ids as no certificate could have them."""
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
@@ -217,12 +251,14 @@ def test_what_others_send_is_text(browser, served, home):
     row = json.dumps({"device": HOSTILE, "requests_min": 1, "requests_max": 2})
     change = f"""window.change = frame => {{
         frame.top.busiest.unshift({row});
+        frame.expiring.next = [{{device: {json.dumps(HOSTILE)}, not_after_ms: 0}}];
         frame.state.reason = `the sink says ${{{json.dumps(HOSTILE)}}}`;
     }};"""
     with opened(browser, served, change) as page:
         shows(page, "Attention")
         expect(page.locator("#happened")).to_contain_text(HOSTILE)
         assert page.locator("#busiest th").first.text_content() == HOSTILE
+        assert page.locator("#expiring th").first.text_content() == HOSTILE
         assert HOSTILE in page.text_content("#why")
         assert page.locator("body img").count() == 0
 
@@ -249,6 +285,8 @@ def test_it_can_be_used_by_keyboard(browser, served):
 
 
 def test_one_page_too_many_is_told_so(browser, served):
+    # The page of the test before may not have been missed yet.
+    eventually("nobody who watches", lambda: "\nforebay_admin_watchers 0\n" in served.ask_admin("/metrics"))
     watchers = [urllib.request.urlopen(f"http://{served.admin}/live", timeout=PATIENCE) for _ in range(16)]
     try:
         # The browser itself says on the console that the answer is no stream.

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Comparison, Found};
+use super::{Auditor, Found};
 
 /// A line of the file sink, as far as the audit needs it.
 #[derive(Deserialize)]
@@ -30,21 +30,21 @@ fn as_it_is<'de, D: Deserializer<'de>>(member: D) -> Result<Option<&'de RawValue
 /// The depth of folders: the sink's, and a stream's in it.
 const DEPTH_MAX: u32 = 3;
 
-pub(crate) fn read(folder: &Path, comparison: &mut Comparison) -> Result<()> {
+pub(crate) fn read(folder: &Path, auditor: &mut dyn Auditor) -> Result<()> {
     let mut files = Vec::new();
     collect(folder, DEPTH_MAX, &mut files)?;
     ensure!(!files.is_empty(), "{} holds no files", folder.display());
     files.sort();
     for file in files {
-        read_file(&file, comparison).with_context(|| file.display().to_string())?;
+        read_file(&file, auditor).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }
 
-fn read_file(file: &Path, comparison: &mut Comparison) -> Result<()> {
+fn read_file(file: &Path, auditor: &mut dyn Auditor) -> Result<()> {
     let reader = BufReader::new(File::open(file)?);
     for (place, line) in reader.split(b'\n').enumerate() {
-        let taken = take(&line?, comparison);
+        let taken = take(&line?, auditor);
         taken.with_context(|| format!("line {}", place + 1))?;
     }
     Ok(())
@@ -65,7 +65,7 @@ fn collect(folder: &Path, depth: u32, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn take(line: &[u8], comparison: &mut Comparison) -> Result<()> {
+fn take(line: &[u8], auditor: &mut dyn Auditor) -> Result<()> {
     let line: Line = serde_json::from_slice(line).context("not one JSON object of a record")?;
     let payload = match (line.payload, line.payload_base64) {
         // The payload's own text, as it was sent.
@@ -73,8 +73,8 @@ fn take(line: &[u8], comparison: &mut Comparison) -> Result<()> {
         (_, Some(base64)) => BASE64.decode(base64).context("payload_base64")?,
         _ => anyhow::bail!("no payload"),
     };
-    comparison.take(&Found {
-        device: &line.device.context("no device")?,
+    auditor.take(&Found {
+        device: line.device.as_deref().unwrap_or_default(),
         payload: &payload,
     });
     Ok(())

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{Comparison, Found};
+use super::{Auditor, Found};
 
 /// The most that the brokers take to answer about a topic.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Silence after which the rest of the records counts as not to be had.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) fn read(bootstrap: &str, topic: &str, comparison: &mut Comparison) -> Result<()> {
+pub(crate) fn read(bootstrap: &str, topic: &str, auditor: &mut dyn Auditor) -> Result<()> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "forebay-loadtest-audit")
@@ -36,7 +36,7 @@ pub(crate) fn read(bootstrap: &str, topic: &str, comparison: &mut Comparison) ->
             next: first,
             end,
         };
-        partition.read(comparison)?;
+        partition.read(auditor)?;
     }
     Ok(())
 }
@@ -63,7 +63,7 @@ struct Partition<'a> {
 }
 
 impl Partition<'_> {
-    fn read(&mut self, comparison: &mut Comparison) -> Result<()> {
+    fn read(&mut self, auditor: &mut dyn Auditor) -> Result<()> {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(self.topic, self.number, Offset::Offset(self.next))?;
         self.consumer.assign(&assignment)?;
@@ -83,7 +83,7 @@ impl Partition<'_> {
             self.skip_markers()?;
             if let Some(message) = self.consumer.poll(POLL) {
                 heard = Instant::now();
-                self.take(&message?, comparison);
+                self.take(&message?, auditor);
             }
         }
         Ok(())
@@ -99,11 +99,11 @@ impl Partition<'_> {
         Ok(())
     }
 
-    fn take(&mut self, message: &BorrowedMessage, comparison: &mut Comparison) {
+    fn take(&mut self, message: &BorrowedMessage, auditor: &mut dyn Auditor) {
         self.next = message.offset() + 1;
         if message.offset() < self.end {
             let device = std::str::from_utf8(message.key().unwrap_or_default());
-            comparison.take(&Found {
+            auditor.take(&Found {
                 device: device.unwrap_or("?"),
                 payload: message.payload().unwrap_or_default(),
             });

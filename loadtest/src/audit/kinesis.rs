@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType};
 
-use super::{Comparison, Found};
+use super::{Auditor, Found};
 
 /// A shard grants five reads a second.
 const READ_PAUSE: Duration = Duration::from_millis(220);
@@ -18,19 +18,19 @@ const RECORDS_MAX: i32 = 10_000;
 /// The magic of a KPL aggregate, which holds several records in one.
 const AGGREGATE_MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 
-pub(crate) fn read(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result<()> {
+pub(crate) fn read(endpoint: &str, stream: &str, auditor: &mut dyn Auditor) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(read_stream(endpoint, stream, comparison))
+    runtime.block_on(read_stream(endpoint, stream, auditor))
 }
 
-async fn read_stream(endpoint: &str, stream: &str, comparison: &mut Comparison) -> Result<()> {
+async fn read_stream(endpoint: &str, stream: &str, auditor: &mut dyn Auditor) -> Result<()> {
     let config = aws_config::defaults(aws_config::BehaviorVersion::latest());
     let config = config.endpoint_url(endpoint).load().await;
     let client = Client::new(&config);
     for shard in shards(&client, stream).await? {
-        read_shard(&client, stream, shard.shard_id(), comparison).await?;
+        read_shard(&client, stream, shard.shard_id(), auditor).await?;
     }
     Ok(())
 }
@@ -54,7 +54,7 @@ async fn read_shard(
     client: &Client,
     stream: &str,
     shard: &str,
-    comparison: &mut Comparison,
+    auditor: &mut dyn Auditor,
 ) -> Result<()> {
     let first = client
         .get_shard_iterator()
@@ -66,7 +66,7 @@ async fn read_shard(
         let request = client.get_records().shard_iterator(iterator);
         let answer = request.limit(RECORDS_MAX).send().await?;
         for record in answer.records() {
-            take(record, comparison)?;
+            take(record, auditor)?;
         }
         if answer.records().is_empty() && answer.millis_behind_latest().unwrap_or(0) == 0 {
             return Ok(());
@@ -79,13 +79,13 @@ async fn read_shard(
     Ok(())
 }
 
-fn take(record: &Record, comparison: &mut Comparison) -> Result<()> {
+fn take(record: &Record, auditor: &mut dyn Auditor) -> Result<()> {
     let payload = record.data().as_ref();
     ensure!(
         !payload.starts_with(&AGGREGATE_MAGIC),
         "the records are aggregated, which the audit cannot read"
     );
-    comparison.take(&Found {
+    auditor.take(&Found {
         device: record.partition_key().unwrap_or_default(),
         payload,
     });

@@ -18,6 +18,7 @@ use crate::protocol::Protocol;
 use crate::scenario::Group;
 use crate::statistics::Tally;
 use crate::target::Tls;
+use crate::visits::{self, Visits};
 
 /// Different errors that a thread tells; the counts hold all.
 const COMPLAINTS_MAX: usize = 5;
@@ -36,6 +37,7 @@ pub(crate) struct Crew {
     pub tallies: RefCell<[Tally; Group::COUNT]>,
     pub protocols: RefCell<[Tally; Protocol::ALL.len()]>,
     pub ledger: Option<RefCell<Writer>>,
+    pub visits: Option<visits::Writer>,
     pub complaints: RefCell<Vec<String>>,
 }
 
@@ -63,6 +65,14 @@ impl Crew {
         let Some(ledger) = &self.ledger else { return };
         if let Err(error) = ledger.borrow_mut().append(entry) {
             self.complain(&anyhow::anyhow!("the ledger is not complete: {error}"));
+        }
+    }
+
+    /// Writes down what a device remembers of its connections, where that is wanted.
+    pub(crate) fn note_visits(&self, visits: &Visits) {
+        let Some(file) = &self.visits else { return };
+        if let Err(error) = file.append(visits) {
+            self.complain(&error.context("the file of visits is not complete"));
         }
     }
 

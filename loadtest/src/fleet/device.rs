@@ -20,12 +20,13 @@ use super::crew::Crew;
 use crate::certificates::DeviceCertificate;
 use crate::client::{Answer, Connection};
 use crate::ledger::{Entry, Status};
-use crate::payload::digest;
+use crate::payload::{device_name, digest};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::scenario::{Break, Plan};
 use crate::schedule::Schedule;
 use crate::statistics::Tally;
+use crate::visits::Visits;
 
 /// The pause after the first attempt to connect; it doubles each time, and has jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -35,6 +36,9 @@ const _: () = assert!(BACKOFF_FIRST.as_millis() <= BACKOFF_MAX.as_millis());
 
 /// Time that connections are held after the run, so that its last second sees all of them.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// How long a device waits for an answer that goes without a word: mostly for less than it takes.
+const LAST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A device of the fleet, with what it has left to do.
 pub(crate) struct Device {
@@ -48,6 +52,9 @@ pub(crate) struct Device {
     /// The configuration with the device's tickets, where it keeps some.
     tls: Option<Arc<rustls::ClientConfig>>,
     connection: Option<Connection>,
+    /// Connections that were left without a word.
+    left: Vec<Connection>,
+    pub visits: Visits,
 }
 
 /// Outcome of a request and its readings.
@@ -55,6 +62,8 @@ struct Sent {
     status: Status,
     /// The digest of each payload, 0 without a ledger, and what became of it.
     readings: Vec<(u64, Status)>,
+    /// The size of its body, decoded.
+    bytes: u64,
     /// The time from the sending to the answer.
     service: Duration,
 }
@@ -76,6 +85,8 @@ impl Device {
             sequence: 0,
             tls: None,
             connection: None,
+            left: Vec::new(),
+            visits: Visits::of(device_name(number)),
         }
     }
 
@@ -96,11 +107,12 @@ impl Device {
             }
             self.send_at(due, end).await;
         }
-        if let Some(cut) = self.plan.cut.take() {
+        while let Some(cut) = self.plan.cut.take() {
             self.come_back_after(cut, start, end).await;
         }
         sleep_until(end + LINGER).await;
         self.hang_up();
+        self.crew.note_visits(&self.visits);
     }
 
     /// Connects before the run; a device that cannot, connects when it has something to send.
@@ -127,7 +139,6 @@ impl Device {
         }
         let sent = self.send().await;
         self.count(&sent, due.elapsed());
-        self.sequence += sent.readings.len() as u32;
     }
 
     /// Counts a reading that waited in vain: its latency is at least this.
@@ -143,7 +154,8 @@ impl Device {
         [self.tally(), self.crew.protocol_tally(self.protocol)]
     }
 
-    fn count(&self, sent: &Sent, latency: Duration) {
+    fn count(&mut self, sent: &Sent, latency: Duration) {
+        self.visits.count(sent.status, sent.bytes);
         for mut tally in self.both_tallies() {
             *tally.statuses.entry(sent.status).or_default() += 1;
             tally.latency.record(latency);
@@ -158,42 +170,47 @@ impl Device {
                 latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
             });
         }
+        self.sequence += sent.readings.len() as u32;
     }
 
-    /// The payloads of the next request.
-    fn render(&mut self) -> Vec<Bytes> {
-        let (template, count) = (
-            self.crew.template,
-            self.crew.options.server.envelope().count(),
-        );
+    /// The payloads of the next request, and its body.
+    fn render(&mut self) -> (Vec<Bytes>, Bytes) {
+        let template = self.crew.template;
+        let envelope = self.crew.options.server.envelope();
         let mut readings = Vec::new();
-        for sequence in self.sequence..self.sequence + count {
+        for sequence in self.sequence..self.sequence + envelope.count() {
             readings.push(template.render(self.number, sequence, &mut self.random));
         }
-        readings
+        let body = envelope.wrap(&readings);
+        (readings, body.expect("writing to memory does not fail"))
     }
 
     async fn send(&mut self) -> Sent {
-        let envelope = self.crew.options.server.envelope();
-        let readings = self.render();
-        let body = envelope.wrap(&readings);
-        let body = body.expect("writing to memory does not fail");
+        let (readings, body) = self.render();
         let Ok(mut connection) = self.take_connection().await else {
             let statuses = vec![Status::UNSENT; readings.len()];
             return self.sent(Status::UNSENT, &readings, statuses, Duration::ZERO);
         };
+        let patience = self.crew.options.server.timeout;
         let sent_at = Instant::now();
-        let answer = self.exchange(&mut connection, body).await;
+        let answer = self.exchange(&mut connection, body, patience).await;
         let service = sent_at.elapsed();
         self.connection = Some(connection);
-        let (status, statuses) = match &answer {
-            Some(answer) => (Status(answer.status), envelope.statuses(answer)),
-            None => (Status::UNANSWERED, vec![Status::UNANSWERED; readings.len()]),
-        };
         if answer.is_none() || self.crew.options.reconnect {
             self.hang_up();
         }
-        self.sent(status, &readings, statuses, service)
+        self.answered(answer.as_ref(), &readings, service)
+    }
+
+    /// What became of a request that was sent.
+    fn answered(&mut self, answer: Option<&Answer>, readings: &[Bytes], service: Duration) -> Sent {
+        let Some(answer) = answer else {
+            let statuses = vec![Status::UNANSWERED; readings.len()];
+            return self.sent(Status::UNANSWERED, readings, statuses, service);
+        };
+        self.visits.answered();
+        let statuses = self.crew.options.server.envelope().statuses(answer);
+        self.sent(Status(answer.status), readings, statuses, service)
     }
 
     fn sent(
@@ -209,6 +226,7 @@ impl Device {
         Sent {
             status,
             readings: readings.iter().map(digest).zip(statuses).collect(),
+            bytes: self.crew.options.server.envelope().body_bytes(readings),
             service,
         }
     }
@@ -222,10 +240,15 @@ impl Device {
         Ok(self.connection.take().expect("it has just been seen"))
     }
 
-    /// Sends a body and waits for its answer; `None` where none comes.
-    async fn exchange(&self, connection: &mut Connection, body: Bytes) -> Option<Answer> {
+    /// Sends a body and waits for its answer, for so long; `None` where none comes.
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        body: Bytes,
+        patience: Duration,
+    ) -> Option<Answer> {
         let answer = connection.send(body, self.plan.pace);
-        match timeout(self.crew.options.server.timeout, answer).await {
+        match timeout(patience, answer).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
                 self.crew.complain(&error);
@@ -242,6 +265,7 @@ impl Device {
         let permit = permit.expect("the semaphore is never closed");
         let began = Instant::now();
         let connected = self.try_connect().await;
+        self.visits.tried();
         drop(permit);
         let mut tally = crew.tally(self.plan.group);
         match connected {
@@ -280,7 +304,11 @@ impl Device {
     /// Is cut off, and connects again until it works or the run is over.
     async fn come_back_after(&mut self, cut: Break, start: Instant, end: Instant) {
         sleep_until(start + cut.at).await;
+        if cut.is_silent {
+            self.vanish().await;
+        }
         self.hang_up();
+        self.plan.cut = cut.next(end - start);
         if cut.new_certificate {
             self.renew_certificate();
         }
@@ -292,6 +320,20 @@ impl Device {
             sleep(backoff.mul_f64(self.random.fraction())).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Begins a request, and is gone: its connection is neither closed nor used again.
+    async fn vanish(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        self.crew.open.set(self.crew.open.get() - 1);
+        let (readings, body) = self.render();
+        let sent_at = Instant::now();
+        let answer = self.exchange(&mut connection, body, LAST_PATIENCE).await;
+        let sent = self.answered(answer.as_ref(), &readings, sent_at.elapsed());
+        self.count(&sent, sent.service);
+        self.left.push(connection);
     }
 
     fn renew_certificate(&mut self) {

@@ -29,6 +29,7 @@ use crate::payload::{RunId, Template};
 use crate::random::Random;
 use crate::scenario::{self, Plan};
 use crate::target::{Target, Tls};
+use crate::visits;
 
 /// Lines on their way to stdout.
 const LINES_MAX: usize = 1024;
@@ -141,6 +142,8 @@ impl Process {
             sockets: options.sockets.into(),
         };
         let ledger = options.ledger.as_deref().map(Writer::open).transpose()?;
+        let visits = options.visits.as_deref();
+        let visits = visits.map(visits::Writer::open).transpose()?;
         let dialer = Dialer::new(self.target.clone(), options.server.timeout, &sources)?;
         let handshakes_max = options.handshakes_max.div_ceil(options.slots());
         Ok(Crew {
@@ -155,6 +158,7 @@ impl Process {
             tallies: RefCell::default(),
             protocols: RefCell::default(),
             ledger: ledger.map(RefCell::new),
+            visits,
             complaints: RefCell::default(),
         })
     }
@@ -261,8 +265,13 @@ fn spawn_devices(crew: &Rc<Crew>, part: Part, ready: watch::Sender<usize>) -> Jo
     let now = Instant::now();
     let mut tasks = JoinSet::new();
     let ready = Rc::new(ready);
+    let first = part.devices.first().copied();
     for (number, certificate) in part.devices.into_iter().zip(part.certificates) {
-        let device = Device::new(number, plan(options, number), certificate, crew.clone());
+        let mut device = Device::new(number, plan(options, number), certificate, crew.clone());
+        if first == Some(number) {
+            // It has looked whether the server is there.
+            device.visits.tried();
+        }
         let turn = Duration::from_secs_f64(f64::from(number) / options.connect_rate);
         tasks.spawn_local(device.live(now + turn, ready.clone()));
     }

@@ -44,6 +44,7 @@ fn with_admin<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Arc<State>) 
         openapi: || r#"{"openapi":"3.1.0"}"#.to_owned(),
         metrics: metrics.clone(),
         top: Top::default(),
+        expiring: Expiring::default(),
         audit: Audit::off(),
         settings: "FOREBAY_HTTP3=true # default\n".into(),
     });

@@ -9,7 +9,7 @@ use super::register::counter;
 
 /// A handle of the count; clones count into the same one.
 #[derive(Clone)]
-pub(crate) struct EventMetrics {
+pub struct EventMetrics {
     dropped: Counter,
 }
 

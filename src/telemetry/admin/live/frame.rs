@@ -18,11 +18,13 @@ pub(super) fn make(status: &Status) -> Bytes {
     let state = state(status);
     let metrics = Value::Object(series(&status.metrics.render()));
     let top = status.top.report_of(DEVICES_TOLD_MAX);
+    let now = Timestamp::now();
+    let expiring = status.expiring.report_of(DEVICES_TOLD_MAX, now);
     let events = status.audit.recent();
     let events: Vec<&str> = events.iter().map(|line| line.trim_end()).collect();
     let events = events.join(",");
     format!(
-        "data: {{\"state\":{state},\"metrics\":{metrics},\"top\":{top},\"events\":[{events}]}}\n\n"
+        "data: {{\"state\":{state},\"metrics\":{metrics},\"top\":{top},\"expiring\":{expiring},\"events\":[{events}]}}\n\n"
     )
     .into()
 }

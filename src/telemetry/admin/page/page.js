@@ -263,11 +263,16 @@ function memory(scrape) {
 }
 
 function certificates(scrape) {
-  rows(byId("ends"), ends(scrape), "tr", (row, [name, end]) => {
+  const until = (row, [name, end]) => {
     const left = end - scrape.at;
     cells(row, [name, end ? (left > 0 ? f.duration(left) : "ended") : "none", end ? f.day(new Date(end * 1000)) : "–"]);
     row.className = end && left < 7 * 86400 ? (left > 0 ? "warn" : "bad") : "";
-  });
+  };
+  rows(byId("ends"), ends(scrape), "tr", until);
+  const { devices: expiring, next } = scrape.frame.expiring;
+  const devices = next.map(({ device, not_after_ms }) => [device, not_after_ms / 1000]);
+  rows(byId("expiring"), devices.length ? devices : [["of no device", 0]], "tr", until);
+  setText(byId("expiring-more"), expiring > next.length ? `The first ${next.length} of ${f.count(expiring)} that have connected.` : "");
   show("expiring", scrape.sum("forebay_identity_certificates_expiring_total"), f.count);
   const failed = scrape.samples("forebay_tls_reload_ok").filter(({ value }) => value === 0);
   const what = failed.map(({ labels }) => labels.what).join(", ");
