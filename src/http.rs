@@ -195,10 +195,11 @@ impl Drop for Busy {
 }
 
 /// What a request is answered: a 204, which may tell when the device's certificate expires, or what
-/// is not the same each time: a refusal, and what front doors say.
+/// is not the same each time: a refusal, and what front doors say. Boxed, as it is rare: every
+/// answer would be as large.
 enum Answer {
     Accepted(Option<HeaderValue>),
-    Written(Response<Bytes>),
+    Written(Box<Response<Bytes>>),
 }
 
 impl Answer {
@@ -254,7 +255,7 @@ impl Service {
         );
         let mut busy = connection.begin();
         let taken = match self.judge(connection, head, &mut busy) {
-            Ok(admitted) => self.ingest.take(admitted, body).await,
+            Ok(mut admitted) => self.ingest.take(&mut admitted, body).await,
             Err(refusal) => Err(refusal),
         };
         let taken = busy.visit.verdict(taken);
@@ -268,7 +269,7 @@ impl Service {
 
     /// Whether the request may send its body: its head is sound, and passes every check.
     fn judge<'c>(
-        &self,
+        &'c self,
         connection: &'c Connection,
         head: &Result<RequestHead<'_>, Refusal>,
         busy: &mut Busy,
@@ -279,7 +280,7 @@ impl Service {
 
     /// Notes what the answer and the trace need, and judges the head.
     fn admit<'c>(
-        &self,
+        &'c self,
         connection: &'c Connection,
         head: &RequestHead<'_>,
         busy: &mut Busy,
@@ -291,9 +292,11 @@ impl Service {
         if door != Door::Own {
             busy.visit = Visit::new(door, head);
         }
-        let mut admitted = self.ingest.admit(&connection.caller, head, busy.since)?;
-        busy.visit.note(&mut admitted);
-        Ok(admitted)
+        let mut admitted = self.ingest.admit(&connection.caller, head, busy.since);
+        if let Ok(admitted) = &mut admitted {
+            busy.visit.note(admitted);
+        }
+        admitted
     }
 
     /// What to answer a request of which this has become; counted and told.
@@ -310,11 +313,11 @@ impl Service {
             Ok(()) => {
                 let expires = self.expiry_notice(busy);
                 let response = busy.visit.accepted(expires, busy.since.wall);
-                (None, Answer::Written(response))
+                (None, Answer::Written(response.into()))
             }
             Err(refusal) => {
                 let (code, response) = self.refuse(busy, &refusal);
-                (Some(code), Answer::Written(response))
+                (Some(code), Answer::Written(response.into()))
             }
         };
         let status = answer.status().as_u16();
@@ -347,7 +350,7 @@ impl Service {
     fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {
         let mut response = match answer {
             Answer::Accepted(expires) => reply::accepted(expires),
-            Answer::Written(response) => response,
+            Answer::Written(response) => *response,
         };
         if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| protocol != Protocol::H3) {
             response.headers_mut().insert(ALT_SVC, alt_svc.clone());

@@ -37,6 +37,7 @@ use edit::Edit;
 pub use file::RulesError;
 use pointer::Pointer;
 pub(crate) use reload::{Change, Files};
+pub(crate) use rulebook::InForce;
 pub use rulebook::Rulebook;
 use schema::Schema;
 use sources::Sources;
