@@ -23,6 +23,7 @@ use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice,
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::Limits;
 use forebay::internals::record::{Batch, DeviceId, Timestamp};
+use forebay::internals::rules::Rulebook;
 use forebay::internals::sink::{Sink, SinkOptions};
 use forebay::internals::telemetry::{Metrics, WorkerObservers};
 use forebay::internals::tls::Revocation;
@@ -74,8 +75,8 @@ fn limits() -> Limits {
 fn http_config() -> HttpConfig {
     HttpConfig {
         body_bytes_max: 256 * 1024,
-        records_bytes_max: 1024 * 1024,
-        records_max: 1000,
+        records_bytes_max: 16 * 1024 * 1024,
+        records_max: 10_000,
         content_encodings: ContentEncodings {
             gzip: true,
             zstd: true,
@@ -142,6 +143,11 @@ pub fn runtime(is_paused: bool) -> (Runtime, IdleSignal) {
 
 /// A service, on the local set that this is called on, and on the runtime whose idle moments these are.
 pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
+    service_judging(idle, Rulebook::default())
+}
+
+/// The same, of a stream with rules.
+pub fn service_judging(idle: IdleSignal, rulebook: Rulebook) -> (Rc<Service>, Null) {
     let health = Arc::new(Health::up(1));
     let metrics = Arc::new(Metrics::new(1, &["telemetry".into()], vec![]));
     let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
@@ -167,7 +173,7 @@ pub fn service(idle: IdleSignal) -> (Rc<Service>, Null) {
     let admission = Admission::new(1 << 30, http.body_bytes_max, health.clone(), phases.clone());
     let routes = Routes::new(Authorities::new(["localhost"]), &streams(), &[]);
     let gate = Gate::new(limits(), admission);
-    let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher);
+    let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher).with_rules(rulebook);
     let revocation = watch::channel(Arc::new(Revocation::off())).1;
     let bell = Bell::hang(phases, revocation, watch::channel(Arc::default()).1);
     let observers = WorkerObservers::counting(metrics.worker(0));
