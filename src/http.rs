@@ -254,9 +254,10 @@ impl Service {
             "h1 writes its answers itself"
         );
         let mut busy = connection.begin();
-        let taken = match self.judge(connection, head, &mut busy) {
-            Ok(mut admitted) => self.ingest.take(&mut admitted, body).await,
-            Err(refusal) => Err(refusal),
+        let mut admitted = self.judge(connection, head, &mut busy);
+        let taken = match &mut admitted {
+            Ok(admitted) => self.ingest.take(admitted, body).await,
+            Err(refusal) => Err(refusal.clone()),
         };
         let taken = busy.visit.verdict(taken);
         let mut response = self.response(connection.protocol, self.conclude(&busy, taken));

@@ -85,13 +85,17 @@ impl<'s, S: Stream> Served<'s, S> {
     /// Answers requests until none is wanted any more, and closes the connection. One whose client
     /// takes no answer is let go.
     async fn serve_requests(mut self) {
-        while let Some(mut request) = self.next_request().await {
+        // A request stays in its place: it is large.
+        let mut place = None;
+        loop {
+            self.next_request(&mut place).await;
+            let Some(request) = &mut place else { break };
             let mut unread = Unread::from(request.shape.framing);
-            let taken = self.take(&mut request, &mut unread).await;
-            let answer = taken.map(|taken| self.answer(&request, taken, &unread));
+            let taken = self.take(request, &mut unread).await;
+            let answer = taken.map(|taken| self.answer(request, taken, &unread));
             // It is answered: whether the client takes the answer is not waited for when the
             // gateway drains.
-            drop(request);
+            place = None;
             match self.send(answer, unread).await {
                 Ok(After::Request) if !self.service.is_over(self.connection) => {}
                 Ok(After::Request) => break,
@@ -113,27 +117,27 @@ impl<'s, S: Stream> Served<'s, S> {
         }
     }
 
-    /// Waits for a request; `None` when the client has gone, time is out, or no request is wanted
-    /// any more.
-    async fn next_request(&mut self) -> Option<Request<'s>> {
-        let (mut request, mut has_begun) = (None, false);
-        poll_fn(|context| self.poll_request(&mut request, &mut has_begun, context)).await;
-        request
+    /// Waits for a request and puts it in its place; none when the client has gone, time is out, or
+    /// no request is wanted any more.
+    async fn next_request(&mut self, place: &mut Option<Request<'s>>) {
+        debug_assert!(place.is_none(), "one request after another");
+        let mut has_begun = false;
+        poll_fn(|context| self.poll_request(place, &mut has_begun, context)).await;
     }
 
-    /// Ready with a request in its place, where it stays as it is large, or with none.
+    /// Ready with a request in its place, or with none.
     #[inline]
     fn poll_request(
         &mut self,
-        request: &mut Option<Request<'s>>,
+        place: &mut Option<Request<'s>>,
         has_begun: &mut bool,
         context: &mut Context<'_>,
     ) -> Poll<()> {
         let (connection, service) = (self.connection, self.service);
-        let begin = |bytes: &[u8]| *request = Some(Request::begin(bytes, connection, service));
+        let begin = |bytes: &[u8]| *place = Some(Request::begin(bytes, connection, service));
         if let Poll::Ready(head) = self.wire.poll_head(context, begin) {
             if let Some(Err(fault)) = head {
-                *request = Some(Request::unread(connection.begin(), fault));
+                *place = Some(Request::unread(connection.begin(), fault));
             }
             return Poll::Ready(());
         }

@@ -127,7 +127,9 @@ impl Ingest {
     ) -> Judged {
         let rules = self.rulebook.in_force(sender.stream);
         // The body has been cut in this turn.
-        let mut turn = Turn { spent_bytes: body.len() };
+        let mut turn = Turn {
+            spent_bytes: body.len(),
+        };
         let mut beside = permit.split_off(places.len() * RECORD_OVERHEAD_BYTES);
         let _permit = permit;
         let body = Bytes::from_owner(Kept { body, _permit });
