@@ -71,24 +71,33 @@ impl Ingest {
         costs: &mut Costs<'_>,
     ) -> Result<usize, Refusal> {
         let body = self.read_apart(sender, body, costs).await?;
-        let (stream, bytes) = (sender.stream, body.len());
+        let bytes = body.len();
         if sender.head.form == Form::One {
+            let stream = sender.stream;
             let record = self.one_record(sender, body, costs.permit.take())?;
             safe(self.batcher.push(stream, record).await)?;
-            return Ok(bytes);
+        } else {
+            self.take_many(sender, body, costs).await?;
         }
+        Ok(bytes)
+    }
+
+    /// Takes in the records of a body that has come to its end.
+    async fn take_many(
+        &self,
+        sender: &Sender<'_>,
+        body: Bytes,
+        costs: &mut Costs<'_>,
+    ) -> Result<(), Refusal> {
         let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
-        let now = self.gate.clock.now();
-        let further = places.len() - 1;
-        costs.limits.take_further(now, further as u64)?;
-        costs.hold_beside(places.len() * RECORD_OVERHEAD_BYTES)?;
-        let count = places.len();
+        let (now, count) = (self.gate.clock.now(), places.len());
+        costs.limits.take_further(now, (count - 1) as u64)?;
+        costs.hold_beside(count * RECORD_OVERHEAD_BYTES)?;
         let judging = self.judge_all(sender, body, places, costs.permit.take());
         let Judged { records, refused } = judging.await;
-        let outcomes = self.batcher.push_all(stream, records).await;
+        let outcomes = self.batcher.push_all(sender.stream, records).await;
         debug_assert_eq!(outcomes.len() + refused.len(), count);
-        verdicts(count, outcomes, refused).conclude()?;
-        Ok(bytes)
+        verdicts(count, outcomes, refused).conclude()
     }
 
     /// Reads a body to its end, decoded where it is encoded.
