@@ -33,8 +33,8 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Bytes of records that are judged between two turns of the worker's other tasks: rules take a
-/// thousand times as long for a byte as it takes to copy it.
+/// Bytes of records that are judged between two turns of the worker's other tasks: rules take some
+/// hundred times as long for a byte as it takes to copy it.
 const BYTES_A_TURN: usize = 32 * 1024;
 
 /// What it takes to judge a record beside its bytes is reckoned to be as long as so many.
