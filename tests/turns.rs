@@ -116,11 +116,12 @@ fn others_have_their_turns_while_a_bomb_is_decoded() {
 
 #[test]
 fn others_have_their_turns_while_records_are_judged() {
-    let record = format!("{{\"text\":\"{}\"}}\n", "x".repeat(900));
+    // Whatever goes on waits for the worker to be idle, which it never is beside this task.
+    let record = format!("{{\"text\":\"{}\"}}\n", "y".repeat(900));
     let body = record.repeat(1000);
     let fields = "content-type: application/x-ndjson\r\n";
     let (status, turns) = turns("/v1/telemetry/records", fields, body.as_bytes());
-    assert_eq!(status, "204");
+    assert_eq!(status, "400");
     assert!(turns >= 20, "{turns} turns");
 }
 
