@@ -22,9 +22,11 @@ pub(crate) mod spares;
 pub(crate) mod waiters;
 
 use std::cell::{Cell, RefCell};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -113,21 +115,22 @@ impl Batcher {
         Self { health, ..self }
     }
 
-    /// Takes the record in and waits for its outcome, for the ack time-out at most. In `queued`
-    /// mode the record counts as delivered at once. Dropping the future gives up waiting, not the
-    /// record. A record that comes once the batcher has ended goes back.
-    pub async fn push(&self, stream: StreamIndex, record: Record) -> Outcome {
+    /// Takes the record in at once; the future waits for its outcome, for the ack time-out at most.
+    /// In `queued` mode the record counts as delivered. Dropping the future gives up waiting, not
+    /// the record. A record that comes once the batcher has ended goes back.
+    pub fn push(&self, stream: StreamIndex, record: Record) -> impl Future<Output = Outcome> {
         if self.has_ended.get() {
-            return Outcome::Retryable("the gateway leaves".into());
+            let left = Outcome::Retryable("the gateway leaves".into());
+            return Either::Left(ready(left));
         }
         let now = Instant::now();
         if self.ack.mode == AckMode::Queued {
             self.accept(stream, record, AckSlot::NONE, now);
-            return Outcome::Delivered;
+            return Either::Left(ready(Outcome::Delivered));
         }
         let ack = self.waiters.open(now + self.ack.timeout);
         self.accept(stream, record, ack, now);
-        self.waiters.wait(ack).await
+        Either::Right(self.waiters.wait(ack))
     }
 
     /// Takes in a record of the gateway's own, for which no request waits.

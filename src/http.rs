@@ -198,10 +198,11 @@ impl Drop for Busy {
 }
 
 /// The answer to a request: a 204, which may tell when the device's certificate expires, or a
-/// response of its own: a refusal, or a front door's answer.
+/// response of its own: a refusal, or a front door's answer. That is rare, and boxed, since every
+/// answer would be as large.
 enum Answer {
     Accepted(Option<HeaderValue>),
-    Written(Response<Bytes>),
+    Written(Box<Response<Bytes>>),
 }
 
 impl Answer {
@@ -257,9 +258,10 @@ impl Service {
             "h1 writes its answers itself"
         );
         let mut busy = connection.begin();
-        let taken = match self.judge(connection, head, &mut busy) {
+        let mut admitted = self.judge(connection, head, &mut busy);
+        let taken = match &mut admitted {
             Ok(admitted) => self.ingest.take(admitted, body).await,
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err(refusal.clone()),
         };
         let taken = busy.visit.verdict(taken);
         let mut response = self.response(connection.protocol, self.conclude(&busy, taken));
@@ -272,7 +274,7 @@ impl Service {
 
     /// Whether the request may send its body: its head is sound, and passes every check.
     fn judge<'c>(
-        &self,
+        &'c self,
         connection: &'c Connection,
         head: &Result<RequestHead<'_>, Refusal>,
         busy: &mut Busy,
@@ -283,7 +285,7 @@ impl Service {
 
     /// Notes the facts that the answer and the trace need, and judges the head.
     fn admit<'c>(
-        &self,
+        &'c self,
         connection: &'c Connection,
         head: &RequestHead<'_>,
         busy: &mut Busy,
@@ -295,9 +297,11 @@ impl Service {
         if door != Door::Own {
             busy.visit = Visit::new(door, head);
         }
-        let mut admitted = self.ingest.admit(&connection.caller, head, busy.since)?;
-        busy.visit.note(&mut admitted);
-        Ok(admitted)
+        let mut admitted = self.ingest.admit(&connection.caller, head, busy.since);
+        if let Ok(admitted) = &mut admitted {
+            busy.visit.note(admitted);
+        }
+        admitted
     }
 
     /// Returns the answer to a request that was taken or refused; counts and logs it.
@@ -314,11 +318,11 @@ impl Service {
             Ok(()) => {
                 let expires = self.expiry_notice(busy);
                 let response = busy.visit.accepted(expires, busy.since.wall);
-                (None, Answer::Written(response))
+                (None, Answer::Written(response.into()))
             }
             Err(refusal) => {
                 let (code, response) = self.refuse(busy, &refusal);
-                (Some(code), Answer::Written(response))
+                (Some(code), Answer::Written(response.into()))
             }
         };
         let status = answer.status().as_u16();
@@ -351,7 +355,7 @@ impl Service {
     fn response(&self, protocol: Protocol, answer: Answer) -> Response<Bytes> {
         let mut response = match answer {
             Answer::Accepted(expires) => reply::accepted(expires),
-            Answer::Written(response) => response,
+            Answer::Written(response) => *response,
         };
         if let Some(alt_svc) = self.alt_svc.as_ref().filter(|_| protocol != Protocol::H3) {
             response.headers_mut().insert(ALT_SVC, alt_svc.clone());

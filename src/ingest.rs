@@ -37,7 +37,7 @@ use crate::batcher::Batcher;
 use crate::config::HttpConfig;
 use crate::limits::{Clock, DeviceLimits, Limits, Nanos};
 use crate::record::{Outcome, Permit, Record, RecordId, Timestamp};
-use crate::rules::Rulebook;
+use crate::rules::{InForce, Rulebook};
 use body::{Bounds, Ledger};
 use decode::Decoders;
 use doors::Door;
@@ -96,8 +96,7 @@ pub struct Ingest {
 /// A request whose head has passed every check; its body is still to come.
 pub(crate) struct Admitted<'c> {
     sender: Sender<'c>,
-    limits: &'c DeviceLimits,
-    permit: Permit,
+    costs: Costs<'c>,
     /// Takes the number of the body's bytes once it is accepted.
     accepted_bytes: &'c Cell<u64>,
 }
@@ -140,7 +139,7 @@ impl Ingest {
 
     /// Whether the request may send its body.
     pub(crate) fn admit<'c>(
-        &self,
+        &'c self,
         caller: &'c Caller,
         head: &RequestHead<'_>,
         at: Moment,
@@ -163,6 +162,13 @@ impl Ingest {
         let admission = &self.gate.admission;
         admission.check_partition(stream, &device.id)?;
         let permit = admission.reserve(stream, &known.memory, head.declared_bytes)?;
+        let mut costs = Costs {
+            gate: &self.gate,
+            limits,
+            permit,
+            beside_bytes: head.bytes_beyond_overhead(),
+        };
+        costs.hold(0)?;
         let sender = Sender {
             device,
             stream,
@@ -171,28 +177,23 @@ impl Ingest {
         };
         Ok(Admitted {
             sender,
-            limits,
-            permit,
+            costs,
             accepted_bytes: &caller.accepted_bytes,
         })
     }
 
-    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode
-    /// defines it.
-    pub(crate) async fn take(&self, request: Admitted<'_>, body: impl Body) -> Result<(), Refusal> {
+    /// Takes the reading in, or all readings; `Ok` means that they are safe, as the ack mode defines
+    /// it. A request is taken once; it stays where it is, as it would be moved several times.
+    pub(crate) async fn take(
+        &self,
+        request: &mut Admitted<'_>,
+        body: impl Body,
+    ) -> Result<(), Refusal> {
         let Admitted {
             sender,
-            limits,
-            permit,
+            costs,
             accepted_bytes,
         } = request;
-        let mut costs = Costs {
-            ingest: self,
-            limits,
-            permit,
-            beside_bytes: sender.head.bytes_beyond_overhead(),
-        };
-        costs.hold(0)?;
         if !sender.head.is_plain() {
             // Boxed, as it is rare: every request would be as large.
             let bytes = Box::pin(self.take_apart(sender, body, costs)).await?;
@@ -200,9 +201,9 @@ impl Ingest {
             return Ok(());
         }
         let bounds = self.bounds(&sender.head, sender.head.bytes_max);
-        let payload = body::read(body, bounds, &mut costs).await?;
+        let payload = body::read(body, bounds, costs).await?;
         let (stream, bytes) = (sender.stream, payload.len());
-        let record = self.one_record(sender, payload, costs.permit)?;
+        let record = self.one_record(sender, payload, costs.permit.take())?;
         safe(self.batcher.push(stream, record).await)?;
         accepted_bytes.set(bytes as u64);
         Ok(())
@@ -212,7 +213,7 @@ impl Ingest {
     #[inline]
     fn one_record(
         &self,
-        sender: Sender<'_>,
+        sender: &mut Sender<'_>,
         payload: Bytes,
         mut permit: Permit,
     ) -> Result<Record, Refusal> {
@@ -220,8 +221,9 @@ impl Ingest {
             permit.bytes() >= payload.len() + RECORD_OVERHEAD_BYTES,
             "what waits is counted"
         );
-        let content = self.judge(&sender, payload, &mut permit)?;
-        Ok(sender.into_record(content, permit))
+        let rules = self.rulebook.in_force(sender.stream);
+        let content = self.judge(rules.as_ref(), sender, payload, &mut permit)?;
+        Ok(sender.take_record(content, permit))
     }
 
     /// Judges a whole record: the last word before it goes to its stream, whose rules may change
@@ -229,6 +231,7 @@ impl Ingest {
     #[inline]
     fn judge(
         &self,
+        rules: Option<&InForce<'_>>,
         sender: &Sender<'_>,
         payload: Bytes,
         permit: &mut Permit,
@@ -237,11 +240,11 @@ impl Ingest {
         if payload.len() > self.rules.record_bytes_max() {
             return Err(Refusal::RecordTooLarge);
         }
-        let (stream, device) = (sender.stream, &sender.device.id);
-        match self.rulebook.judge(stream, &payload, device) {
-            None => Ok(Content::of(payload)),
-            Some(verdict) => self.hold_edited(Content::judged(verdict?), &payload, permit),
-        }
+        let Some(rules) = rules else {
+            return Ok(Content::of(payload));
+        };
+        let verdict = rules.judge(payload.clone(), &sender.device.id)?;
+        self.hold_edited(Content::judged(verdict), &payload, permit)
     }
 
     /// Counts the bytes that the rules of a stream have added to a record, beside those that the
@@ -301,7 +304,7 @@ fn safe(outcome: Outcome) -> Result<(), Refusal> {
 
 /// The costs of a request for its device while its body arrives.
 struct Costs<'a> {
-    ingest: &'a Ingest,
+    gate: &'a Gate,
     limits: &'a DeviceLimits,
     permit: Permit,
     /// Bytes that the record keeps of its head, beyond those that every record does.
@@ -313,8 +316,7 @@ impl Costs<'_> {
     fn hold_beside(&mut self, bytes: usize) -> Result<(), Refusal> {
         debug_assert!(self.permit.bytes() >= RECORD_OVERHEAD_BYTES);
         let held = self.permit.bytes() - RECORD_OVERHEAD_BYTES;
-        let admission = &self.ingest.gate.admission;
-        Ok(admission.grow(&mut self.permit, held + bytes)?)
+        Ok(self.gate.admission.grow(&mut self.permit, held + bytes)?)
     }
 
     /// Holds no more than a body of so many bytes needs.
@@ -327,12 +329,12 @@ impl Costs<'_> {
 
 impl Ledger for Costs<'_> {
     fn charge(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let now = self.ingest.gate.clock.now();
+        let now = self.gate.clock.now();
         Ok(self.limits.take_bytes(now, bytes as u64)?)
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bytes = bytes + self.beside_bytes;
-        Ok(self.ingest.gate.admission.grow(&mut self.permit, bytes)?)
+        Ok(self.gate.admission.grow(&mut self.permit, bytes)?)
     }
 }

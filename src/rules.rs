@@ -37,6 +37,7 @@ use edit::Edit;
 pub use file::RulesError;
 use pointer::Pointer;
 pub(crate) use reload::{Change, Files, check};
+pub(crate) use rulebook::InForce;
 pub use rulebook::Rulebook;
 use schema::Schema;
 use sources::Sources;

@@ -12,23 +12,6 @@ mod sync {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
     pub use loom::sync::{Mutex, MutexGuard};
     pub use std::sync::Arc;
-
-    /// Stand-in that keeps the promise of `arc_swap` by a lock.
-    pub struct ArcSwap<T>(Mutex<Arc<T>>);
-
-    impl<T> ArcSwap<T> {
-        pub fn new(value: Arc<T>) -> Self {
-            Self(Mutex::new(value))
-        }
-
-        pub fn load(&self) -> Arc<T> {
-            self.0.lock().unwrap().clone()
-        }
-
-        pub fn store(&self, value: Arc<T>) {
-            *self.0.lock().unwrap() = value;
-        }
-    }
 }
 
 #[path = "../src/limits/table.rs"]
@@ -96,11 +79,9 @@ fn two_connections_of_an_evicted_device_share_one_bucket() {
 fn a_half_evicted_entry_is_restored() {
     loom::model(|| {
         let table = Arc::new(Table::new(1));
-        let handle = Arc::new(table.handle("first", NOW).unwrap());
-        let second_bucket = thread::spawn({
-            let handle = handle.clone();
-            move || passes(&handle, Which::Second)
-        });
+        let handle = table.handle("first", NOW).unwrap();
+        let other = table.handle("first", NOW).unwrap();
+        let second_bucket = thread::spawn(move || passes(&other, Which::Second));
         let newcomer = table.handle("second", NOW).map(drop);
         let first_bucket = handle.take(Which::First, &rule(), 1, NOW);
         assert_eq!(second_bucket.join().unwrap(), 1);

@@ -24,6 +24,7 @@ use forebay::internals::ingest::{Authorities, Caller, Gate, Ingest, KnownDevice,
 use forebay::internals::lifecycle::Phases;
 use forebay::internals::limits::Limits;
 use forebay::internals::record::{Batch, DeviceId, StreamIndex, Timestamp};
+use forebay::internals::rules::Rulebook;
 use forebay::internals::sink::{Sink, SinkOptions};
 use forebay::internals::telemetry::{Metrics, WorkerObservers};
 use forebay::internals::tls::Revocation;
@@ -97,8 +98,8 @@ fn limits() -> Limits {
 fn http_config() -> HttpConfig {
     HttpConfig {
         body_bytes_max: 256 * 1024,
-        records_bytes_max: 1024 * 1024,
-        records_max: 1000,
+        records_bytes_max: 16 * 1024 * 1024,
+        records_max: 10_000,
         content_encodings: ContentEncodings {
             gzip: true,
             zstd: true,
@@ -166,6 +167,11 @@ pub fn runtime(is_paused: bool) -> (Runtime, IdleSignal) {
 
 /// A service, on the local set that this is called on, and on the runtime whose idle moments these are.
 pub fn service(tells: Tells, idle: IdleSignal) -> (Rc<Service>, Null) {
+    service_judging(tells, idle, Rulebook::default())
+}
+
+/// A service of streams with rules, likewise.
+pub fn service_judging(tells: Tells, idle: IdleSignal, rulebook: Rulebook) -> (Rc<Service>, Null) {
     let streams = tells.streams();
     let count = streams.len() as u16;
     let health = Arc::new(Health::up(streams.len()));
@@ -192,7 +198,7 @@ pub fn service(tells: Tells, idle: IdleSignal) -> (Rc<Service>, Null) {
     let admission = Admission::new(1 << 30, http.body_bytes_max, health.clone(), phases.clone());
     let routes = Routes::new(Authorities::new(["localhost"]), &streams, &[]);
     let gate = Gate::new(limits(), admission);
-    let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher);
+    let ingest = Ingest::new(&http, gate, Arc::new(routes), batcher).with_rules(rulebook);
     let revocation = watch::channel(Arc::new(Revocation::off())).1;
     let bell = Bell::hang(phases, revocation, watch::channel(Arc::default()).1);
     let observers = WorkerObservers::counting(metrics.worker(0));

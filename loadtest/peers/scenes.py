@@ -4,8 +4,11 @@ Each scene starts its own brokers and gateway, puts a fleet of `loadtest` on it,
 server's core to itself; brokers, proxies and the fleet share the other cores."""
 
 import contextlib
+import gzip
+import http.client
 import json
 import pathlib
+import ssl
 import struct
 import subprocess
 import sys
@@ -97,7 +100,7 @@ def wait_until_ready(admin):
     sys.exit("the gateway is not ready after 60 s")
 
 
-def records(ledger):
+def answered(ledger):
     """Device, sequence, digest, status, 0 and latency in µs of each reading that was answered, or was not."""
     return LEDGER_RECORD.iter_unpack(ledger.read_bytes()[LEDGER_HEAD_BYTES:])
 
@@ -109,7 +112,7 @@ def quantile(values, part):
 
 def answers(ledger, is_counted):
     """Of the devices that count: how many were answered 204, how many otherwise, and the p99 of a 204 in seconds."""
-    counted = [(status, latency) for device, _, _, status, _, latency in records(ledger) if is_counted(device)]
+    counted = [(status, latency) for device, _, _, status, _, latency in answered(ledger) if is_counted(device)]
     safe = [latency for status, latency in counted if status == 204]
     return len(safe), len(counted) - len(safe), quantile(safe, 0.99) / 1e6
 
@@ -188,7 +191,7 @@ def drain(rig, devices, rate, spooled, ack_ms, bound_s):
             took = time.monotonic() - began
             is_empty = live.poll() is None
             rig.report(folder, "live", live)
-        while_it_empties = [latency for _, sequence, _, status, _, latency in records(folder / "live.ledger")
+        while_it_empties = [latency for _, sequence, _, status, _, latency in answered(folder / "live.ledger")
                             if status == 204 and sequence * devices / rate < took]
         name = f"ack time {ack_ms} ms, {devices} devices at {rate}/s, {spooled} spooled"
         return {
@@ -296,6 +299,51 @@ def records(rig):
     return figures
 
 
+def hostile(rig):
+    """300 devices at 1/s, without and beside one that sends nothing but bombs, as fast as its limits and its answers let it."""
+    with rig.folder() as folder, rig.gateway(folder, {"FOREBAY_SINK": "null"}) as (pid, port, admin):
+        wait_until_ready(admin)
+        load = ["--protocol", "h1", "--devices", 300, "--interval", "1s", "--duration", "20s"]
+        rig.fleet(folder, port, pid, "before", *load)
+        fleet = rig.start_fleet(folder, port, pid, "beside", *load)
+        taken = bombard(rig, port, until=lambda: fleet.poll() is not None)
+        rig.report(folder, "beside", fleet)
+        before, _, p99_before = answers(folder / "before.ledger", lambda device: True)
+        beside, refused, p99 = answers(folder / "beside.ledger", lambda device: True)
+    return {
+        "beside bombs: the others' p99, to before": p99 / p99_before,
+        "beside bombs: answered 204, to before": beside / before,
+        "beside bombs: the others refused": refused,
+        "beside bombs: bombs a second": taken / 20,
+    }
+
+
+def bombard(rig, port, until):
+    """Sends bombs until that is so; gives how many were answered, none of them 204."""
+    lines, array = "application/x-ndjson", "application/json"
+    bombs = [
+        (lines, gzip.compress(bytes(8 << 20))),
+        (lines, gzip.compress(b"") * 12_000),
+        (lines, gzip.compress(b"0\n" * 10_001)),
+        (array, gzip.compress(b"[" * 10_000 + b"]" * 10_000)),
+        (array, gzip.compress(b"[" * (1 << 20))),
+    ]
+    context = ssl.create_default_context(cafile=f"{rig.pki}/ca.pem")
+    context.check_hostname = False
+    context.load_cert_chain(f"{rig.pki}/devices/h2load.pem", f"{rig.pki}/devices/h2load.key")
+    taken = 0
+    while not until():
+        for content_type, body in bombs:
+            with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)) as connection, \
+                    contextlib.suppress(OSError):
+                fields = {"content-type": content_type, "content-encoding": "gzip"}
+                connection.request("POST", "/v1/telemetry/records", body, fields)
+                status = connection.getresponse().status
+                taken += 1
+                assert status >= 400 or body == bombs[3][1], f"a bomb was answered {status}"
+    return taken
+
+
 def many_streams(rig):
     """The cost of 255 further streams that nobody uses."""
     figures = {}
@@ -339,6 +387,7 @@ def make_stream(endpoint):
 SCENES = {
     "closed-loops": closed_loops,
     "records": records,
+    "hostile": hostile,
     "many-streams": many_streams,
     "kinesis": kinesis,
     "quiet": quiet,

@@ -85,8 +85,17 @@ impl<'s, S: Stream> Served<'s, S> {
     /// Answers requests until none is wanted any more, and closes the connection. One whose client
     /// takes no answer is let go.
     async fn serve_requests(mut self) {
-        while let Some(request) = self.next_request().await {
-            match self.exchange(request).await {
+        // A request stays in its place: it is large.
+        let mut place = None;
+        loop {
+            self.next_request(&mut place).await;
+            let Some(request) = &mut place else { break };
+            let mut unread = Unread::from(request.shape.framing);
+            let taken = self.take(request, &mut unread).await;
+            let answer = taken.map(|taken| self.answer(request, taken, &unread));
+            // It is answered: a gateway that drains does not wait for the client to take the answer.
+            place = None;
+            match self.send(answer, unread).await {
                 Ok(After::Request) if !self.service.is_over(self.connection) => {}
                 Ok(After::Request) => break,
                 Ok(After::End) => {
@@ -107,24 +116,29 @@ impl<'s, S: Stream> Served<'s, S> {
         }
     }
 
-    /// Waits for a request; `None` when the client has gone, time is out, or no request is wanted
-    /// any more.
-    async fn next_request(&mut self) -> Option<Request<'s>> {
+    /// Waits for a request and puts it into its place; leaves it empty when the client has gone, time
+    /// is out, or no request is wanted any more.
+    async fn next_request(&mut self, place: &mut Option<Request<'s>>) {
+        debug_assert!(place.is_none(), "one request after another");
         let mut has_begun = false;
-        poll_fn(|context| self.poll_request(&mut has_begun, context)).await
+        poll_fn(|context| self.poll_request(place, &mut has_begun, context)).await;
     }
 
-    #[inline(always)] // a request is not moved once more
+    /// Is ready with a request in its place, or with none.
+    #[inline]
     fn poll_request(
         &mut self,
+        place: &mut Option<Request<'s>>,
         has_begun: &mut bool,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Request<'s>>> {
+    ) -> Poll<()> {
         let (connection, service) = (self.connection, self.service);
-        let begin = |bytes: &[u8]| Request::begin(bytes, connection, service);
+        let begin = |bytes: &[u8]| *place = Some(Request::begin(bytes, connection, service));
         if let Poll::Ready(head) = self.wire.poll_head(context, begin) {
-            let unread = |fault| Request::unread(connection.begin(), fault);
-            return Poll::Ready(head.map(|head| head.unwrap_or_else(unread)));
+            if let Some(Err(fault)) = head {
+                *place = Some(Request::unread(connection.begin(), fault));
+            }
+            return Poll::Ready(());
         }
         if self.wire.has_gathered() {
             if !std::mem::replace(has_begun, true) {
@@ -134,7 +148,7 @@ impl<'s, S: Stream> Served<'s, S> {
         } else if service.is_over(connection) {
             match service.lingers(connection) {
                 Some(until) => self.wire.set_deadline(until),
-                None => return Poll::Ready(None),
+                None => return Poll::Ready(()),
             }
         }
         ready!(self.wire.poll_passed(context));
@@ -142,42 +156,20 @@ impl<'s, S: Stream> Served<'s, S> {
             true => Disconnect::Lost,
             false => Disconnect::Idle,
         });
-        Poll::Ready(None)
-    }
-
-    /// Takes the request in and answers it. The rest of a refused body is read on if another
-    /// request may follow.
-    async fn exchange(&mut self, request: Request<'_>) -> io::Result<After> {
-        let Request {
-            busy,
-            shape,
-            admitted,
-        } = request;
-        let mut unread = Unread::from(shape.framing);
-        let taken = self.take(admitted, &shape, &mut unread).await?;
-        let taken = busy.visit.verdict(taken);
-        let is_refused = taken.is_err();
-        let after = shape.after(&unread, taken.as_ref().err());
-        let (status, bytes) = self.answer(busy, taken, &shape, after);
-        self.wire.send(&bytes).await?;
-        if is_refused && after == After::Request {
-            return Ok(self.pass_over(unread, is_rest_paid(status)).await);
-        }
-        Ok(after)
+        Poll::Ready(())
     }
 
     /// Takes in an admitted request, and asks for its body if the client waits to be asked.
     async fn take(
         &mut self,
-        admitted: Result<Admitted<'_>, Refusal>,
-        shape: &Shape,
+        request: &mut Request<'_>,
         unread: &mut Unread,
     ) -> io::Result<Result<(), Refusal>> {
-        let admitted = match admitted {
+        let admitted = match &mut request.admitted {
             Ok(admitted) => admitted,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(refusal) => return Ok(Err(refusal.clone())),
         };
-        if shape.expects_continue {
+        if request.shape.expects_continue {
             self.wire.send(answer::CONTINUE).await?;
         }
         let body = WireBody {
@@ -188,28 +180,44 @@ impl<'s, S: Stream> Served<'s, S> {
         Ok(self.service.ingest.take(admitted, body).await)
     }
 
-    /// Returns the answer's status and bytes. The client has the idle time-out to take them.
-    #[inline(always)] // nothing is moved once more
+    /// Makes the answer to a request with this verdict. The client has the idle time-out to take it.
+    #[inline]
     fn answer(
         &mut self,
-        busy: Busy,
+        request: &Request<'_>,
         taken: Result<(), Refusal>,
-        shape: &Shape,
-        after: After,
-    ) -> (StatusCode, Bytes) {
+        unread: &Unread,
+    ) -> Written {
         let (connection, service) = (self.connection, self.service);
-        let answer = service.conclude(&busy, taken);
+        let Request { busy, shape, .. } = request;
+        let taken = busy.visit.verdict(taken);
+        let is_refused = taken.is_err();
+        let after = shape.after(unread, taken.as_ref().err());
+        let answer = service.conclude(busy, taken);
         let status = answer.status();
         if is_head_paid(status) {
             self.wire.overhead.pay_back(shape.head_bytes);
         }
         let closes = after == After::End || service.is_over(connection);
-        let bytes = encode(service, answer, &busy, closes, shape.is_head);
-        // It is answered: a gateway that drains does not wait for the client to take the answer.
-        drop(busy);
+        let bytes = encode(service, answer, busy, closes, shape.is_head);
         let deadline = connection.idle_since.get() + service.idle_timeout;
         self.wire.set_deadline(deadline);
-        (status, bytes)
+        Written {
+            bytes,
+            status,
+            is_refused,
+            after,
+        }
+    }
+
+    /// Sends an answer. The rest of a refused body is read on if another request may follow.
+    async fn send(&mut self, answer: io::Result<Written>, unread: Unread) -> io::Result<After> {
+        let answer = answer?;
+        self.wire.send(&answer.bytes).await?;
+        if answer.is_refused && answer.after == After::Request {
+            return Ok(self.pass_over(unread, is_rest_paid(answer.status)).await);
+        }
+        Ok(answer.after)
     }
 
     /// Reads the rest of a refused body, up to the next request, if there may be one.
@@ -244,6 +252,14 @@ impl<'s, S: Stream> Served<'s, S> {
     }
 }
 
+/// An answer as it is sent, and its consequences for the connection.
+struct Written {
+    bytes: Bytes,
+    status: StatusCode,
+    is_refused: bool,
+    after: After,
+}
+
 /// A request whose head has been read.
 struct Request<'c> {
     busy: Busy,
@@ -253,7 +269,7 @@ struct Request<'c> {
 
 impl<'c> Request<'c> {
     /// Reads and judges a head.
-    fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &Service) -> Self {
+    fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &'c Service) -> Self {
         let mut busy = connection.begin();
         debug_assert_eq!(connection.requests.get(), 1, "the last one is answered");
         match head::parse(bytes) {

@@ -105,7 +105,8 @@ impl<'a> RequestHead<'a> {
             19 => ("forebay-record-type", &mut self.record_type),
             _ => return self.note_property(name, value),
         };
-        if name.eq_ignore_ascii_case(known) {
+        // Most clients write names as they are written here, and h2 and h3 have no others.
+        if name == known || name.eq_ignore_ascii_case(known) {
             field.note(value);
         } else {
             self.note_property(name, value);

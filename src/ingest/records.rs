@@ -10,6 +10,7 @@ mod verdicts;
 use std::iter::Peekable;
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 
 use super::form::Form;
 use super::head::{Head, encoded_bytes_max};
@@ -32,6 +33,28 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
+/// Bytes of records that are judged between two turns of the worker's other tasks: rules take some
+/// hundred times as long for a byte as it takes to copy it.
+const BYTES_A_TURN: usize = 32 * 1024;
+
+/// Bytes that judging a record is reckoned at beside its own.
+const RECKONED_BYTES: usize = 256;
+
+/// Turn of judging: the bytes judged since the worker's other tasks had theirs.
+struct Turn {
+    spent_bytes: usize,
+}
+
+impl Turn {
+    async fn spend(&mut self, bytes: usize) {
+        if self.spent_bytes >= BYTES_A_TURN {
+            self.spent_bytes = 0;
+            yield_now().await;
+        }
+        self.spent_bytes += bytes;
+    }
+}
+
 /// The records of a request that go on, and those that are refused, by their indices.
 struct Judged {
     records: Vec<Record>,
@@ -43,28 +66,38 @@ impl Ingest {
     /// bytes, of which every record is safe.
     pub(super) async fn take_apart(
         &self,
-        sender: Sender<'_>,
+        sender: &mut Sender<'_>,
         body: impl Body,
-        mut costs: Costs<'_>,
+        costs: &mut Costs<'_>,
     ) -> Result<usize, Refusal> {
-        let body = self.read_apart(&sender, body, &mut costs).await?;
-        let (stream, bytes) = (sender.stream, body.len());
+        let body = self.read_apart(sender, body, costs).await?;
+        let bytes = body.len();
         if sender.head.form == Form::One {
-            let record = self.one_record(sender, body, costs.permit)?;
+            let stream = sender.stream;
+            let record = self.one_record(sender, body, costs.permit.take())?;
             safe(self.batcher.push(stream, record).await)?;
-            return Ok(bytes);
+        } else {
+            self.take_many(sender, body, costs).await?;
         }
-        let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
-        let now = self.gate.clock.now();
-        let further = places.len() - 1;
-        costs.limits.take_further(now, further as u64)?;
-        costs.hold_beside(places.len() * RECORD_OVERHEAD_BYTES)?;
-        let count = places.len();
-        let Judged { records, refused } = self.judge_all(&sender, body, places, costs.permit);
-        let outcomes = self.batcher.push_all(stream, records).await;
-        debug_assert_eq!(outcomes.len() + refused.len(), count);
-        verdicts(count, outcomes, refused).conclude()?;
         Ok(bytes)
+    }
+
+    /// Takes in the records of a body that has come to its end.
+    async fn take_many(
+        &self,
+        sender: &Sender<'_>,
+        body: Bytes,
+        costs: &mut Costs<'_>,
+    ) -> Result<(), Refusal> {
+        let places = cut(sender.head.form, &body, self.records_max(costs.limits))?;
+        let (now, count) = (self.gate.clock.now(), places.len());
+        costs.limits.take_further(now, (count - 1) as u64)?;
+        costs.hold_beside(count * RECORD_OVERHEAD_BYTES)?;
+        let judging = self.judge_all(sender, body, places, costs.permit.take());
+        let Judged { records, refused } = judging.await;
+        let outcomes = self.batcher.push_all(sender.stream, records).await;
+        debug_assert_eq!(outcomes.len() + refused.len(), count);
+        verdicts(count, outcomes, refused).conclude()
     }
 
     /// Reads a body to its end, decoded where it is encoded.
@@ -92,14 +125,20 @@ impl Ingest {
         usize::try_from(burst).map_or(self.records_max, |burst| self.records_max.min(burst))
     }
 
-    /// Judges each record. The permit holds the body, and the bytes that the records cost beside.
-    fn judge_all(
+    /// Judges each record, all of them by the rules that are in force now. The permit holds the
+    /// body, and the bytes that the records cost beside.
+    async fn judge_all(
         &self,
         sender: &Sender<'_>,
         body: Bytes,
         places: Vec<Place>,
         mut permit: Permit,
     ) -> Judged {
+        let rules = self.rulebook.in_force(sender.stream);
+        // The body has been cut in this turn.
+        let mut turn = Turn {
+            spent_bytes: body.len(),
+        };
         let mut beside = permit.split_off(places.len() * RECORD_OVERHEAD_BYTES);
         let _permit = permit;
         let body = Bytes::from_owner(Kept { body, _permit });
@@ -108,8 +147,9 @@ impl Ingest {
             refused: Vec::new(),
         };
         for (index, place) in places.into_iter().enumerate() {
+            turn.spend(place.len() + RECKONED_BYTES).await;
             let mut permit = beside.split_off(RECORD_OVERHEAD_BYTES);
-            match self.judge(sender, body.slice(place), &mut permit) {
+            match self.judge(rules.as_ref(), sender, body.slice(place), &mut permit) {
                 Ok(content) => judged.records.push(sender.record(index, content, permit)),
                 Err(refusal) => judged.refused.push((index, refusal)),
             }

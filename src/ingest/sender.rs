@@ -41,17 +41,17 @@ impl Content {
 impl Sender<'_> {
     /// Makes the one record of the request.
     #[inline]
-    pub(super) fn into_record(self, content: Content, permit: Permit) -> Record {
-        let headers = self.head.headers.joined(&content.headers);
-        let received_at = self.received_at;
-        let new_id = || RecordId::new(received_at);
+    pub(super) fn take_record(&mut self, content: Content, permit: Permit) -> Record {
+        let (head, received_at) = (&mut self.head, self.received_at);
+        let headers = std::mem::take(&mut head.headers);
+        let named = head.idempotency_key.take();
         Record {
             device: self.device.id.clone(),
             payload: content.payload,
-            headers,
-            content_type: self.head.content_type,
-            id: self.head.idempotency_key.unwrap_or_else(new_id),
-            trace: self.head.trace,
+            headers: headers.joined(&content.headers),
+            content_type: head.content_type.take(),
+            id: named.unwrap_or_else(|| RecordId::new(received_at)),
+            trace: head.trace.take(),
             received_at,
             permit,
         }

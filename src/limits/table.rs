@@ -25,12 +25,13 @@
 //!
 //! `tests/loom_limits.rs` walks the interleavings of 2 to 4.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::PoisonError;
 
 use hashbrown::HashTable;
 
-use super::sync::{Arc, ArcSwap, AtomicU64, Mutex, MutexGuard, Ordering};
+use super::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 use super::token_bucket::{Bucket, Evicted, Nanos, Rule, Shortfall};
 
 /// Places that one insertion looks at before it gives up; the next one goes on from there. Bounds
@@ -160,7 +161,7 @@ impl Table {
         let entry = self.lock().entry(self.key(name), now)?;
         Ok(Handle {
             table: self.clone(),
-            entry: ArcSwap::new(entry),
+            entry: RefCell::new(entry),
         })
     }
 
@@ -188,7 +189,8 @@ impl Table {
 /// The way of a connection to its buckets.
 pub(crate) struct Handle {
     table: Arc<Table>,
-    entry: ArcSwap<BucketPair>,
+    /// The buckets that the key had when the connection last looked.
+    entry: RefCell<Arc<BucketPair>>,
 }
 
 impl Handle {
@@ -200,7 +202,7 @@ impl Handle {
         cost: u64,
         now: Nanos,
     ) -> Result<(), NotTaken> {
-        let taken = self.entry.load().both[which as usize].take(rule, cost, now);
+        let taken = self.entry.borrow().both[which as usize].take(rule, cost, now);
         match taken {
             Ok(taken) => taken.map_err(NotTaken::Short),
             Err(Evicted) => self.take_anew(which, rule, cost, now),
@@ -211,20 +213,20 @@ impl Handle {
     /// since the last notice, this one included, where it is time for another: at most one a minute.
     #[cold]
     pub(crate) fn note_refusal(&self, now: Nanos) -> Option<u32> {
-        self.entry.load().refusals.note(now)
+        self.entry.borrow().refusals.note(now)
     }
 
     /// Takes from the buckets that the key has now.
     #[cold]
     fn take_anew(&self, which: Which, rule: &Rule, cost: u64, now: Nanos) -> Result<(), NotTaken> {
-        let key = self.entry.load().key;
+        let key = self.entry.borrow().key;
         let mut places = self.table.lock();
         let found = places.entry(key, now);
         let entry = found.map_err(|TableFull| NotTaken::TableFull)?;
         let taken = entry.both[which as usize].take(rule, cost, now);
         drop(places);
         debug_assert_eq!(entry.key, key, "a key finds its own buckets");
-        self.entry.store(entry);
+        self.entry.replace(entry);
         debug_assert!(taken.is_ok(), "nothing is evicted while the lock is held");
         taken.unwrap_or(Ok(())).map_err(NotTaken::Short)
     }

@@ -450,7 +450,6 @@ fn take_in_turns(
 fn limits_are_shared_by_workers() {
     fn shared<T: Send + Sync>() {}
     shared::<Limits>();
-    shared::<AddressLimits>();
 }
 
 /// The records of a request beyond the first are paid for all at once, or not at all; whoever is

@@ -31,6 +31,8 @@ const FILL_NS_MAX: f64 = (1_u64 << 62) as f64;
 pub struct Rule {
     /// Nanoseconds in which one token refills; 0 when the limit is off.
     ns_per_token: f64,
+    /// The same, rounded up: most takes are of one token.
+    token_ns: u64,
     /// Nanoseconds by which the bucket's instant may lie ahead of now.
     tolerance_ns: u64,
     burst: u64,
@@ -65,6 +67,7 @@ pub struct Evicted;
 impl Rule {
     const OFF: Self = Self {
         ns_per_token: 0.0,
+        token_ns: 0,
         tolerance_ns: 0,
         burst: 0,
     };
@@ -82,6 +85,7 @@ impl Rule {
         let slack_ns = burst.min(ns_per_token - 1.0).max(1.0);
         Self {
             ns_per_token,
+            token_ns: ns_per_token.ceil() as u64,
             tolerance_ns: (burst * ns_per_token + slack_ns) as u64,
             burst: quota.burst,
         }
@@ -98,7 +102,7 @@ impl Rule {
 
     /// The time in which one token refills.
     pub(crate) fn token_time(&self) -> Duration {
-        Duration::from_nanos(self.ns_per_token.ceil() as u64)
+        Duration::from_nanos(self.token_ns)
     }
 
     /// Whether a take of `cost` can never pass, however long one waits.
@@ -108,7 +112,10 @@ impl Rule {
 
     /// The bucket's next instant, when `cost` passes.
     fn charge(&self, full_at: u64, cost: u64, now: Nanos) -> Result<u64, Shortfall> {
-        let cost_ns = (cost as f64 * self.ns_per_token).ceil() as u64;
+        let cost_ns = match cost {
+            1 => self.token_ns,
+            _ => (cost as f64 * self.ns_per_token).ceil() as u64,
+        };
         let next = full_at.max(now.0).saturating_add(cost_ns);
         let latest = now.0.saturating_add(self.tolerance_ns).min(EVICTED - 1);
         if self.exceeds_burst(cost) {

@@ -99,6 +99,16 @@ impl Permit {
         }
     }
 
+    /// Parts with all that it holds.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            reserved_bytes: self.reserved_bytes,
+            device: self.device.take(),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
+
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let excess = self.bytes.saturating_sub(bytes);

@@ -50,17 +50,16 @@ impl Rulebook {
         Self::new(vec![Some(Arc::new(rules))], bytes_max, rejected)
     }
 
-    /// Judges a record by the rules of its stream; `None` where it has none.
+    /// The rules of a stream that are in force now; `None` where it has none.
     #[inline]
-    pub(crate) fn judge(
-        &self,
-        stream: StreamIndex,
-        payload: &Bytes,
-        device: &DeviceId,
-    ) -> Option<Result<Verdict, Fault>> {
+    pub(crate) fn in_force(&self, stream: StreamIndex) -> Option<InForce<'_>> {
         let book = self.0.as_deref()?;
         let rules = book.streams.get(stream.get())?.as_ref()?;
-        Some(book.judge(stream, rules, payload.clone(), device))
+        Some(InForce {
+            book,
+            stream,
+            rules: rules.load_full(),
+        })
     }
 
     /// Puts other rules of a stream in force.
@@ -72,20 +71,27 @@ impl Rulebook {
     }
 }
 
-impl Book {
-    /// Judges the record, and counts it where it is at fault, also where it passes all the same.
-    fn judge(
-        &self,
-        stream: StreamIndex,
-        rules: &ArcSwap<Rules>,
-        payload: Bytes,
-        device: &DeviceId,
-    ) -> Result<Verdict, Fault> {
-        let verdict = rules.load().judge(payload, device, self.bytes_max);
+/// The rules of a stream, as they were in force when a request asked for them: the same ones for
+/// each of its records, whatever replaces them meanwhile.
+pub(crate) struct InForce<'b> {
+    book: &'b Book,
+    stream: StreamIndex,
+    rules: Arc<Rules>,
+}
+
+impl InForce<'_> {
+    /// Judges a record, and counts it where it is at fault, also where it passes all the same.
+    pub(crate) fn judge(&self, payload: Bytes, device: &DeviceId) -> Result<Verdict, Fault> {
+        let Book {
+            bytes_max,
+            rejected,
+            ..
+        } = self.book;
+        let verdict = self.rules.judge(payload, device, *bytes_max);
         match &verdict {
             Ok(verdict) if verdict.violation.is_none() => {}
-            Ok(_) => self.rejected.count(stream, Rejection::SchemaViolation),
-            Err(fault) => self.rejected.count(stream, fault.rejection()),
+            Ok(_) => rejected.count(self.stream, Rejection::SchemaViolation),
+            Err(fault) => rejected.count(self.stream, fault.rejection()),
         }
         verdict
     }

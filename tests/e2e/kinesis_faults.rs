@@ -1,7 +1,9 @@
 //! Faults between the gateway and Kinesis: a 204 stays true and a device's order is kept through them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::brokers::text;
 use crate::harness::{Ask, Client, Load, Protocol, Setup, eventually};
 use crate::kinesis::{KinesisStream, fleet};
 use crate::kinesis_proxy::Fault::{
@@ -94,6 +96,61 @@ fn single_records_come_through_all_of_it() {
     let mut script = [None; 20];
     script[..faults.len()].copy_from_slice(&faults);
     repeated_in("all-faults", false, &script);
+}
+
+/// Many readings in one request come through all of it too, and through shards that are full indeed: by themselves and in
+/// aggregates, each of them is in the stream, in the order of its device.
+#[test]
+fn many_readings_in_one_request_come_through_all_of_it() {
+    for (aggregate, count, pad_bytes) in [(false, 10, 100), (true, 300, 1000)] {
+        let stream = KinesisStream::start("many", 1);
+        let faults = [Throttled, None, InternalFailure, ResetAnswer, Throttled];
+        stream.proxy.script(&faults);
+        let gateway = setup(&stream, aggregate).start();
+        let (devices, clients) = fleet(&gateway, 1, "device");
+        let told: Vec<Vec<String>> = std::thread::scope(|scope| {
+            let send = |client| scope.spawn(move || send_many(&client, count, pad_bytes));
+            let senders: Vec<_> = clients.into_iter().map(send).collect();
+            senders
+                .into_iter()
+                .map(|sender| sender.join().expect("all are taken"))
+                .collect()
+        });
+        assert!(
+            stream.proxy.calls() >= faults.len(),
+            "the script has been played"
+        );
+        assert!(
+            !aggregate || stream.proxy.refused() > 0,
+            "the shard was full"
+        );
+        let stored = stream.read();
+        for (device, told) in devices.iter().zip(told) {
+            let mut seen = HashSet::new();
+            let of_device = stored.iter().filter(|reading| reading.device == *device);
+            let mut first: Vec<_> = of_device.map(|reading| text(&reading.body)).collect();
+            first.retain(|reading| seen.insert(reading.clone()));
+            assert!(first == told, "{device}: {} of {}", first.len(), told.len());
+        }
+    }
+}
+
+/// Sends four requests of so many readings, one after the other; gives the readings, all of which were answered 204.
+fn send_many(client: &Client, count: usize, pad_bytes: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    for request in 0..4 {
+        let pad = "x".repeat(pad_bytes);
+        let readings =
+            (0..count).map(|index| format!("{{\"n\":\"{request}-{index}\",\"pad\":\"{pad}\"}}"));
+        let readings: Vec<_> = readings.collect();
+        let ask = Ask::post(readings.join("\n"))
+            .to("/v1/telemetry/records")
+            .with("content-type", "application/x-ndjson");
+        let reply = client.send(&ask);
+        assert_eq!(reply.status, 204, "{}", text(&reply.body));
+        told.extend(readings);
+    }
+    told
 }
 
 /// With the two rights that it cannot do without.

@@ -39,7 +39,7 @@ pub(in crate::ingest) fn host_of(authority: &str) -> Result<&str, Refusal> {
 
 /// Returns the host of an authority, and the port, which may be empty.
 fn split_port(authority: &str) -> (&str, &str) {
-    match authority.rfind(':') {
+    match memchr::memrchr(b':', authority.as_bytes()) {
         Some(colon) if !authority.ends_with(']') => (&authority[..colon], &authority[colon + 1..]),
         _ => (authority, ""),
     }

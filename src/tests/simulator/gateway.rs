@@ -533,8 +533,8 @@ async fn serve(world: Rc<World>, ingest: Rc<Ingest>, caller: Rc<Caller>, visit: 
         wall: world.wall_clock(),
     };
     let taking = async {
-        let request = ingest.admit(&caller, &head, at)?;
-        ingest.take(request, SimBody::new(pieces)).await
+        let mut request = ingest.admit(&caller, &head, at)?;
+        ingest.take(&mut request, SimBody::new(pieces)).await
     };
     let taken = tokio::select! {
         biased;
