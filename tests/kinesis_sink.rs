@@ -7,6 +7,9 @@ mod aggregate;
 mod deaggregate;
 #[path = "support/ferrokinesis.rs"]
 mod ferrokinesis;
+#[cfg(feature = "msk")]
+#[path = "kinesis_sink/signature.rs"]
+mod signature;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -368,6 +371,8 @@ struct Server {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// Records of each answered call.
     calls: Arc<Mutex<Vec<usize>>>,
+    /// As it came.
+    last_request: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Server {
@@ -379,6 +384,7 @@ impl Server {
             address,
             faults,
             calls: Arc::default(),
+            last_request: Arc::default(),
         };
         let of_connections = server.clone();
         tokio::spawn(async move {
@@ -393,8 +399,17 @@ impl Server {
         self.calls.lock().unwrap().clone()
     }
 
+    #[cfg(feature = "msk")]
+    fn last_request(&self) -> Vec<u8> {
+        self.last_request.lock().unwrap().clone()
+    }
+
     async fn serve(self, mut connection: TcpStream) {
-        while let Some(records) = read_request(&mut connection).await {
+        while let Some(request) = read_request(&mut connection).await {
+            let records = String::from_utf8_lossy(&request)
+                .matches("\"PartitionKey\"")
+                .count();
+            *self.last_request.lock().unwrap() = request;
             let fault = self.faults.lock().unwrap().pop_front();
             let (status, body) = match fault {
                 Some(Fault::HangUp) => return,
@@ -418,8 +433,8 @@ fn all_taken(records: usize) -> String {
     format!(r#"{{"FailedRecordCount":0,"Records":[{entries}]}}"#)
 }
 
-/// How many records it has; `None` when the connection has ended.
-async fn read_request(connection: &mut TcpStream) -> Option<usize> {
+/// A whole request; `None` when the connection has ended.
+async fn read_request(connection: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     loop {
         let mut buffer = [0; 4096];
@@ -436,7 +451,7 @@ async fn read_request(connection: &mut TcpStream) -> Option<usize> {
             .find_map(|line| line.strip_prefix("content-length: "))
             .unwrap_or("0");
         if body.len() >= length.parse().unwrap() {
-            return Some(body.matches("\"partitionkey\"").count());
+            return Some(request);
         }
     }
 }
