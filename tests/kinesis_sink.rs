@@ -7,6 +7,9 @@ mod aggregate;
 mod deaggregate;
 #[path = "support/ferrokinesis.rs"]
 mod ferrokinesis;
+#[cfg(feature = "msk")]
+#[path = "kinesis_sink/signature.rs"]
+mod signature;
 #[path = "support/tools.rs"]
 mod tools;
 
@@ -370,6 +373,8 @@ struct Server {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// Records of each answered call.
     calls: Arc<Mutex<Vec<usize>>>,
+    /// As it came.
+    last_request: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Server {
@@ -381,6 +386,7 @@ impl Server {
             address,
             faults,
             calls: Arc::default(),
+            last_request: Arc::default(),
         };
         let of_connections = server.clone();
         tokio::spawn(async move {
@@ -395,8 +401,17 @@ impl Server {
         self.calls.lock().unwrap().clone()
     }
 
+    #[cfg(feature = "msk")]
+    fn last_request(&self) -> Vec<u8> {
+        self.last_request.lock().unwrap().clone()
+    }
+
     async fn serve(self, mut connection: TcpStream) {
-        while let Some(records) = read_request(&mut connection).await {
+        while let Some(request) = read_request(&mut connection).await {
+            let records = String::from_utf8_lossy(&request)
+                .matches("\"PartitionKey\"")
+                .count();
+            *self.last_request.lock().unwrap() = request;
             let fault = self.faults.lock().unwrap().pop_front();
             let (status, body) = match fault {
                 Some(Fault::HangUp) => return,
@@ -420,8 +435,8 @@ fn all_taken(records: usize) -> String {
     format!(r#"{{"FailedRecordCount":0,"Records":[{entries}]}}"#)
 }
 
-/// Reads a call and counts its records; `None` when the connection has ended.
-async fn read_request(connection: &mut TcpStream) -> Option<usize> {
+/// Reads a whole request; `None` when the connection has ended.
+async fn read_request(connection: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     loop {
         let mut buffer = [0; 4096];
@@ -438,7 +453,7 @@ async fn read_request(connection: &mut TcpStream) -> Option<usize> {
             .find_map(|line| line.strip_prefix("content-length: "))
             .unwrap_or("0");
         if body.len() >= length.parse().unwrap() {
-            return Some(body.matches("\"partitionkey\"").count());
+            return Some(request);
         }
     }
 }

@@ -43,6 +43,7 @@ FIGURES = [
     ("idle connection: PSS", "server_bytes_per_connection", "KiB", "--protocol h1 --idle @IDLE@"),
 ]
 H1 = FIGURES[0][0]
+CPU = ": CPU a request, µs"
 
 
 def measure(options, server, places):
@@ -137,11 +138,34 @@ def measure_scenes(options, pki):
             rounds[-1] |= SCENES[name](rig)
     if options.json:
         options.json.write_text(json.dumps(rounds, indent=1))
+    if tables := fleet_tables(rounds):
+        print(tables + "\n")
     print("| figure | median | rounds |\n|---|---|---|")
     for figure in rounds[0]:
         values = [one[figure] for one in rounds if one[figure] is not None]
         median = f"{statistics.median(values):.2f}" if values else "never"
         print(f"| {figure} | {median} | {', '.join(f'{value:.2f}' for value in values)} |")
+
+
+def fleet_tables(rounds):
+    """What a cold fleet costs, a table for each rate, as docs/performance.md has it."""
+    tables = []
+    for rate in dict.fromkeys(found[1] for figure in rounds[0] if (found := re.match(r"cold fleet at (\d+)/s", figure))):
+        fleet = f"cold fleet at {rate}/s, "
+        lines = [f"| {int(rate):,}/s | CPU a request | to nginx | p99 | memory a connection |", "|---|---|---|---|---|"]
+        for server in [figure[len(fleet):-len(CPU)] for figure in rounds[0] if figure.startswith(fleet) and figure.endswith(CPU)]:
+            cpu, base = fleet + server + CPU, fleet + nginx_of(server) + CPU
+            spent, p99, memory = (statistics.median(one[f"{fleet}{server}{what}"] for one in rounds)
+                                  for what in (CPU, ": p99, ms", ": memory a connection, KiB"))
+            ratio = statistics.median(one[cpu] / one[base] for one in rounds)
+            lines.append(f"| {server} | {spent:.0f} µs | {ratio:.2f} | {p99:.0f} ms | {memory:.1f} KiB |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def nginx_of(server):
+    """The measure of a server: nginx on the same protocol, on HTTP/1.1 for HTTP/3, which has no peer here."""
+    return "nginx H2" if server.endswith(" H2") else "nginx H1"
 
 
 def main():

@@ -355,25 +355,45 @@ def many_streams(rig):
 
 
 def kinesis(rig):
-    """Ten shards of the emulator, 512 connections: a record a reading, and aggregates."""
+    """Ten shards of the emulator, a record a reading and aggregates; beside nginx and Kafka with one partition."""
     figures = {}
-    for aggregate in ("false", "true"):
-        endpoint = free_port()
-        emulator = subprocess.Popen([rig.lib.parent.parent / "bin/ferrokinesis", "serve", "--port", str(endpoint), "--region", "eu-central-1",
-                                     "--create-stream-ms", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_for(endpoint)
-            make_stream(endpoint)
+
+    def note(name, port, pid):
+        for connections in (64, 512):
+            figures[f"H1, {connections} connections, {name}: CPU a request, µs"] = burn(rig, port, pid, connections)
+
+    _, nginx, *_ = next(cold_servers(rig))
+    with rig.folder() as folder, rig.serving(nginx, folder) as (pid, port):
+        note("nginx", port, pid)
+    with rig.folder() as folder, rig.cluster(folder) as cluster:
+        cluster.topic("telemetry", 1)
+        with rig.gateway(folder, kafka(cluster)) as (pid, port, admin):
+            wait_until_ready(admin)
+            note("Kafka, 1 partition", port, pid)
+    for mode, aggregate in (("single", "false"), ("aggregated", "true")):
+        with rig.folder() as folder, emulator(rig) as endpoint:
             environment = {"FOREBAY_SINK": "kinesis", "FOREBAY_KINESIS_AGGREGATE": aggregate, "AWS_REGION": "eu-central-1",
-                           "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_ENDPOINT_URL_KINESIS": f"http://127.0.0.1:{endpoint}"}
-            with rig.folder() as folder, rig.gateway(folder, environment) as (pid, port, admin):
+                           "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_ENDPOINT_URL_KINESIS": endpoint}
+            with rig.gateway(folder, environment) as (pid, port, admin):
                 wait_until_ready(admin)
-                mode = "aggregated" if aggregate == "true" else "single"
-                figures[f"H1, 512 connections, Kinesis, {mode}: CPU a request, µs"] = burn(rig, port, pid, 512)
-        finally:
-            emulator.kill()
-            emulator.wait()
+                note(f"Kinesis, {mode}", port, pid)
     return figures
+
+
+@contextlib.contextmanager
+def emulator(rig):
+    """The address of an emulator of Kinesis that has the stream."""
+    port = free_port()
+    program = rig.lib.parent.parent / "bin/ferrokinesis"
+    command = [program, "serve", "--port", str(port), "--region", "eu-central-1", "--create-stream-ms", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        make_stream(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def make_stream(endpoint):

@@ -32,11 +32,11 @@ mod pending;
 mod queue;
 mod shards;
 mod stream;
+mod told;
 mod turns;
 mod verify;
+mod wire;
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -52,11 +52,12 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::credentials::{Chain, Clients};
-use self::entry::{Deadlines, Entry, Reply};
+use self::entry::{Deadlines, Entry};
 use self::stream::Stream;
+use self::told::Told;
 use self::turns::Turns;
 use self::verify::away;
-use super::{Arrivals, Partitions, Progress, SinkError, SinkOptions};
+use super::{Partitions, Progress, SinkError, SinkOptions};
 use crate::config::{KinesisConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 
@@ -218,14 +219,14 @@ impl KinesisSink {
             return Outcomes::DELIVERED;
         }
         let deadlines = Deadlines::from(Instant::now(), self.ack_timeout);
-        let (reply, outcomes) = mpsc::channel(records.len());
-        let batch = entries(records, deadlines, reply);
+        let told = Told::nothing_of(records.len());
+        let waiting = told.wait();
+        let batch = entries(records, deadlines, &told);
         let sent = async { dispatcher.lock().await.send(batch).await };
         match timeout_at(deadlines.last_call, sent).await {
             Ok(Ok(())) => {
-                let told = Told::nothing_of(records.len());
-                progress.follow(told.clone());
-                told.collect(outcomes, deadlines.outcome).await
+                progress.follow(told);
+                waiting.outcomes(deadlines.outcome).await
             }
             Ok(Err(_)) => none_written("the dispatcher has ended"),
             Err(_) => none_written("too many records wait for the stream"),
@@ -271,50 +272,12 @@ fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Ve
 }
 
 /// Makes the records' entries, each with its place in the batch to reply for.
-fn entries(
-    records: &[Record],
-    deadlines: Deadlines,
-    reply: mpsc::Sender<(u32, Outcome)>,
-) -> Vec<Entry> {
+fn entries(records: &[Record], deadlines: Deadlines, told: &Told) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(records.len());
     for (index, record) in (0..).zip(records) {
-        let reply = Reply::new(index, reply.clone());
-        entries.push(Entry::new(record, deadlines, reply));
+        entries.push(Entry::new(record, deadlines, told.reply(index)));
     }
     entries
-}
-
-/// The outcomes of one batch that have been reported. Clones share them.
-#[derive(Clone)]
-struct Told(Rc<RefCell<Vec<Outcome>>>);
-
-impl Told {
-    fn nothing_of(records: usize) -> Self {
-        Self(Rc::new(RefCell::new(vec![Outcome::Unknown; records])))
-    }
-
-    /// Gathers the outcomes; a record without a report by `deadline` is unknown.
-    async fn collect(
-        self,
-        mut reported: mpsc::Receiver<(u32, Outcome)>,
-        deadline: Instant,
-    ) -> Outcomes {
-        while let Ok(Some((index, outcome))) = timeout_at(deadline, reported.recv()).await {
-            self.0.borrow_mut()[index as usize] = outcome;
-        }
-        let outcomes = self.0.borrow();
-        let is_delivered = |outcome: &Outcome| *outcome == Outcome::Delivered;
-        if outcomes.iter().all(is_delivered) {
-            return Outcomes::DELIVERED;
-        }
-        Outcomes::Each(outcomes.clone())
-    }
-}
-
-impl Arrivals for Told {
-    fn has_arrived(&self, position: usize) -> bool {
-        self.0.borrow()[position] == Outcome::Delivered
-    }
 }
 
 fn check_name(stream: &StreamConfig) -> Result<(), SinkError> {

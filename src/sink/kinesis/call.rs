@@ -21,6 +21,7 @@ use super::entry::{Entry, Put, Verdict};
 use super::failure::Failure;
 use super::shards::ShardId;
 use super::stream::Stream;
+use super::wire;
 use crate::record::Outcome;
 
 /// Records of one call:
@@ -95,12 +96,12 @@ async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Fai
     if answer_deadline <= now {
         return Err(Failure::NotWritten("the time for retries is over".into()));
     }
-    let records = part.iter().map(Put::request_entry).collect();
+    let body = wire::body(&stream.name, part);
     let call = stream
         .client()
         .put_records()
-        .stream_name(&*stream.name)
-        .set_records(Some(records))
+        .customize()
+        .mutate_request(move |request| wire::replace_body(request, &body))
         .send();
     let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
         Ok(answer) => answer.map_err(|error| stream.failure(&error))?,

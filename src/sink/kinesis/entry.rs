@@ -3,48 +3,23 @@
 //! `pending` packs the puts, `call` sends them, and the stream's answer for a put holds for each of
 //! its records.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::RECORD_BYTES_MAX_DEFAULT;
 use super::aggregate::{self, Size, UserRecord};
 use super::pace::Load;
 use super::shards::{self, ShardId};
+use super::told::Reply;
 use crate::record::{DeviceId, Outcome, Reason, Record, RecordId};
 
 /// The size to which aggregates are filled, as the Kinesis Producer Library does: two of the units
 /// of 25 KiB that a provisioned stream bills. Larger ones would save next to nothing more, and cost
 /// more when one is refused.
 pub(super) const AGGREGATE_BYTES_MAX: usize = 50 << 10;
-
-/// The way back of a record's outcome, with its position in its batch.
-#[derive(Debug)]
-pub(super) struct Reply {
-    index: u32,
-    outcomes: mpsc::Sender<(u32, Outcome)>,
-}
-
-impl Reply {
-    /// `outcomes` has room for every record of the batch.
-    pub(crate) fn new(index: u32, outcomes: mpsc::Sender<(u32, Outcome)>) -> Self {
-        Self { index, outcomes }
-    }
-
-    fn send(self, outcome: Outcome) {
-        let sent = self.outcomes.try_send((self.index, outcome));
-        debug_assert!(
-            !matches!(sent, Err(TrySendError::Full(_))),
-            "there is room for every record of the batch"
-        );
-        // Else the batch was cancelled, and its outcomes are not needed.
-    }
-}
 
 /// Deadline of a record's outcome, and the ones that follow from it. The gaps between them leave a
 /// call that begins late time for its answer.
@@ -136,7 +111,7 @@ impl Entry {
 
     /// Whether its caller has gone.
     pub(crate) fn is_unwanted(&self) -> bool {
-        self.reply.outcomes.is_closed()
+        self.reply.is_unwanted()
     }
 
     pub(crate) fn report(self, outcome: Outcome) {
@@ -155,7 +130,7 @@ impl Entry {
 
     #[cfg(test)]
     pub(crate) fn index(&self) -> u32 {
-        self.reply.index
+        self.reply.index()
     }
 }
 
@@ -228,28 +203,25 @@ impl Put {
 
     /// Returns the partition key: that of the first record, which all records of an aggregate take
     /// on.
-    fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         self.entries[0].device.as_str()
     }
 
-    /// Spells it as the service wants it.
-    pub(crate) fn request_entry(&self) -> PutRecordsRequestEntry {
+    /// Returns the key by which an aggregate is placed.
+    pub(crate) fn explicit_hash_key(&self) -> Option<u128> {
+        self.packed.map(|_| self.entries[0].hash_key)
+    }
+
+    /// Returns what the stream is to store.
+    pub(crate) fn data(&self) -> Cow<'_, [u8]> {
         debug_assert!(
             self.packed.is_some() || self.has_one_record(),
             "only an aggregate has more"
         );
-        let Entry {
-            hash_key, payload, ..
-        } = &self.entries[0];
-        let entry = PutRecordsRequestEntry::builder().partition_key(self.key());
-        let entry = match self.packed {
-            Some(_) => entry
-                .data(Blob::new(self.pack(*hash_key)))
-                .explicit_hash_key(hash_key.to_string()),
-            None => entry.data(Blob::new(&payload[..])),
-        };
-        // Cannot fail: data and key are set.
-        entry.build().expect("data and partition key are set")
+        match self.explicit_hash_key() {
+            Some(hash_key) => self.pack(hash_key).into(),
+            None => (&self.entries[0].payload[..]).into(),
+        }
     }
 
     fn pack(&self, hash_key: u128) -> Vec<u8> {

@@ -18,8 +18,10 @@
 mod device;
 mod due;
 mod reshard;
+mod scatter;
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +35,10 @@ use super::pace::Load;
 use super::queue::Queue;
 use super::shards::{ShardId, Shards};
 use crate::jitter;
-use crate::record::{DeviceId, Outcome, Reason};
+use crate::record::{Outcome, Reason};
 use device::Device;
+use due::note_new;
+use scatter::Scatter;
 
 /// The bounds of the pause after a failure, which doubles with each further one, up to the time in
 /// which a shard's budget is renewed.
@@ -47,8 +51,10 @@ const RECORDS_WAITING_MAX: usize = 8192;
 
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// Every device with a record; each is either in a call, or ready, or resting.
-    devices: HashMap<DeviceId, Device>,
+    /// Every device with a record, by its place among the shards' keys; each is either in a call,
+    /// or ready, or resting. Two with the same place would wait for each other, and go to the same
+    /// shard in any case.
+    devices: HashMap<u128, Device, Scatter>,
     shards: Arc<Shards>,
     /// The queue of each shard, in the order of the shards.
     queues: Vec<Queue>,
@@ -59,10 +65,10 @@ pub(super) struct Pending {
     /// Records that wait; those in a call do not count.
     waiting: usize,
     /// Devices with a record that has come since the last tick.
-    new: Vec<DeviceId>,
+    new: Vec<u128>,
     /// The times at which devices are looked at. A device that was looked at since, or is gone, is
     /// passed over.
-    due: BinaryHeap<Reverse<(Instant, DeviceId)>>,
+    due: BinaryHeap<Reverse<(Instant, u128)>>,
     overload: Overload,
     packed: bool,
 }
@@ -73,7 +79,7 @@ impl Pending {
     pub(crate) fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
         let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
         Self {
-            devices: HashMap::new(),
+            devices: HashMap::with_hasher(Scatter::new()),
             shards,
             queues,
             turns: VecDeque::new(),
@@ -134,14 +140,19 @@ impl Pending {
             }
         }
         self.count(shard, Load::of(&entry));
-        let name = entry.device.clone();
-        if let Some(device) = self.devices.get_mut(&name) {
-            device.entries.push_back(entry);
-        } else {
-            self.devices.insert(name.clone(), Device::new(entry, shard));
-            self.make_ready(name.clone());
+        let key = entry.hash_key;
+        match self.devices.entry(key) {
+            Occupied(mut device) => {
+                let device = device.get_mut();
+                device.entries.push_back(entry);
+                note_new(&mut self.new, device, key);
+            }
+            Vacant(place) => {
+                let device = place.insert(Device::new(entry, shard));
+                note_new(&mut self.new, device, key);
+                self.make_ready(key, shard);
+            }
         }
-        self.note_new(name);
     }
 
     /// Takes the puts of the next call: at most one of a device, within the limits of a call; empty
@@ -197,11 +208,11 @@ impl Pending {
 
     /// Takes the record of the next device that is ready.
     fn take(&mut self, shard: usize, now: Instant) -> Option<Entry> {
-        while let Some(name) = self.queues[shard].ready.pop_front() {
-            if let Some(entry) = self.take_of(&name, now) {
+        while let Some(key) = self.queues[shard].ready.pop_front() {
+            if let Some(entry) = self.take_of(key, now) {
                 return Some(entry);
             }
-            self.devices.remove(&name);
+            self.devices.remove(&key);
         }
         None
     }
@@ -210,12 +221,12 @@ impl Pending {
     /// shard.
     fn take_more(&mut self, put: &Put, now: Instant) -> Option<Entry> {
         let last = put.entries.last()?;
-        self.take_of(&last.device, now)
+        self.take_of(last.hash_key, now)
             .or_else(|| self.take(self.shards.find(last.hash_key), now))
     }
 
-    fn take_of(&mut self, name: &DeviceId, now: Instant) -> Option<Entry> {
-        let device = self.devices.get_mut(name)?;
+    fn take_of(&mut self, key: u128, now: Instant) -> Option<Entry> {
+        let device = self.devices.get_mut(&key)?;
         let shard = device.shard;
         let mut left = device.drop_overdue(now);
         let entry = device.entries.pop_front();
@@ -229,20 +240,21 @@ impl Pending {
 
     /// Puts back the record that has just been taken, for which there is no room.
     fn put_back(&mut self, entry: Entry) {
-        let Some(device) = self.devices.get_mut(&entry.device) else {
+        let key = entry.hash_key;
+        let Some(device) = self.devices.get_mut(&key) else {
             debug_assert!(false, "a device with a record in a call is known");
             return;
         };
         debug_assert!(device.in_call > 0, "it was taken for a call");
         device.in_call -= 1;
-        let (shard, name, load) = (device.shard, entry.device.clone(), Load::of(&entry));
+        let (shard, load) = (device.shard, Load::of(&entry));
         device.entries.push_front(entry);
+        note_new(&mut self.new, device, key);
         if device.in_call == 0 {
-            self.queues[shard].ready.push_front(name.clone());
+            self.queues[shard].ready.push_front(key);
             self.give_turn(shard);
         }
         self.count(shard, load);
-        self.note_new(name);
     }
 
     /// Takes back the records of a call, each with its verdict.
@@ -288,28 +300,32 @@ impl Pending {
     }
 
     fn settle_one(&mut self, entry: Entry, outcome: Outcome) {
-        self.come_back(&entry.device);
+        self.come_back(entry.hash_key);
         entry.report(outcome);
     }
 
     /// Counts that a record is back from its call. With the last one its device is ready, or rests,
     /// or is done.
-    fn come_back(&mut self, name: &DeviceId) {
-        let Some(device) = self.devices.get_mut(name) else {
+    fn come_back(&mut self, key: u128) {
+        let Occupied(mut place) = self.devices.entry(key) else {
             return;
         };
+        let device = place.get_mut();
         debug_assert!(device.in_call > 0, "it comes back from a call");
         device.in_call -= 1;
         match device.rests_until {
             _ if device.in_call > 0 => {}
-            Some(_) => self.index(name),
-            None if device.is_needed() => self.make_ready(name.clone()),
-            None => drop(self.devices.remove(name)),
+            Some(_) => self.index(key),
+            None if device.is_needed() => {
+                let shard = device.shard;
+                self.make_ready(key, shard);
+            }
+            None => drop(place.remove()),
         }
     }
 
     fn abandon(&mut self, entry: Entry, outcome: &Outcome) {
-        if let Some(device) = self.devices.remove(&entry.device) {
+        if let Some(device) = self.devices.remove(&entry.hash_key) {
             self.discount(device.shard, device.load());
             for later in device.entries {
                 later.give_up(outcome.clone());
@@ -321,8 +337,8 @@ impl Pending {
     fn rest(&mut self, mut entry: Entry, reason: Reason, maybe_written: bool, now: Instant) {
         entry.failures += 1;
         entry.maybe_written |= maybe_written;
-        let name = entry.device.clone();
-        let Some(device) = self.devices.get_mut(&name) else {
+        let key = entry.hash_key;
+        let Some(device) = self.devices.get_mut(&key) else {
             return entry.give_up(Outcome::Retryable(reason));
         };
         entry.reason = Some(reason);
@@ -330,16 +346,14 @@ impl Pending {
         let (shard, load) = (device.shard, Load::of(&entry));
         device.entries.push_front(entry);
         self.count(shard, load);
-        self.index(&name);
-        self.come_back(&name);
+        self.index(key);
+        self.come_back(key);
     }
 
-    fn make_ready(&mut self, name: DeviceId) {
-        if let Some(device) = self.devices.get(&name) {
-            let shard = device.shard;
-            self.queues[shard].ready.push_back(name);
-            self.give_turn(shard);
-        }
+    /// The device is known, and belongs to this shard.
+    fn make_ready(&mut self, key: u128, shard: usize) {
+        self.queues[shard].ready.push_back(key);
+        self.give_turn(shard);
     }
 
     fn give_turn(&mut self, shard: usize) {

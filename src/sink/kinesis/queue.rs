@@ -13,14 +13,13 @@ use tokio::time::Instant;
 use super::entry::Entry;
 use super::pace::{Load, Pace};
 use super::shards::ShardId;
-use crate::record::DeviceId;
 
 /// The queue of one shard.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub shard: ShardId,
-    /// The ready devices, in the order of their turns.
-    pub ready: VecDeque<DeviceId>,
+    /// The ready devices, by their places among the shards' keys, in the order of their turns.
+    pub ready: VecDeque<u128>,
     /// Whether it stands among the shards with ready devices.
     pub has_turn: bool,
     /// Records of the shard's devices that wait; those in a call do not count.
@@ -40,7 +39,7 @@ impl Queue {
     }
 
     /// Lets its devices leave, in their order; the pace stays.
-    pub(crate) fn clear(&mut self) -> VecDeque<DeviceId> {
+    pub(crate) fn clear(&mut self) -> VecDeque<u128> {
         self.load = Load::default();
         self.has_turn = false;
         std::mem::take(&mut self.ready)

@@ -10,21 +10,18 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::Pending;
-use crate::record::DeviceId;
+use super::device::Device;
+
+/// Notes that a device has a record that the index does not know. One in the index is known with its
+/// first record, which is due before this one.
+pub(super) fn note_new(new: &mut Vec<u128>, device: &mut Device, key: u128) {
+    if device.due_at.is_none() && !device.is_new {
+        device.is_new = true;
+        new.push(key);
+    }
+}
 
 impl Pending {
-    /// Notes that the device has a new record, unless the index has the device: its first record is
-    /// due before this one.
-    pub(super) fn note_new(&mut self, name: DeviceId) {
-        if let Some(device) = self.devices.get_mut(&name)
-            && device.due_at.is_none()
-            && !device.is_new
-        {
-            device.is_new = true;
-            self.new.push(name);
-        }
-    }
-
     /// Forgets all devices: none is left, and no tick passes meanwhile.
     pub(super) fn forget_gone(&mut self) {
         self.new.clear();
@@ -32,15 +29,15 @@ impl Pending {
     }
 
     /// Has the device looked at when there is something to do for it.
-    pub(super) fn index(&mut self, name: &DeviceId) {
-        let Some(device) = self.devices.get_mut(name) else {
+    pub(super) fn index(&mut self, key: u128) {
+        let Some(device) = self.devices.get_mut(&key) else {
             return;
         };
         if let Some(at) = device.next_due()
             && device.due_at.is_none_or(|due_at| at < due_at)
         {
             device.due_at = Some(at);
-            self.due.push(Reverse((at, name.clone())));
+            self.due.push(Reverse((at, key)));
         }
     }
 
@@ -55,21 +52,21 @@ impl Pending {
     pub(crate) fn tick(&mut self, now: Instant) -> usize {
         self.turns.extend(self.paced.drain(..));
         let new = std::mem::take(&mut self.new);
-        for name in &new {
-            if let Some(device) = self.devices.get_mut(name) {
+        for key in &new {
+            if let Some(device) = self.devices.get_mut(key) {
                 device.is_new = false;
+                self.index(*key);
             }
-            self.index(name);
         }
         let mut looked_at = new.len();
         let mut left = BTreeSet::new();
-        while let Some(Reverse((at, name))) = self.next_due(now) {
+        while let Some(Reverse((at, key))) = self.next_due(now) {
             looked_at += 1;
-            left.extend(self.look_at(&name, at, now));
+            left.extend(self.look_at(key, at, now));
         }
         for shard in left {
             let ready = &mut self.queues[shard].ready;
-            ready.retain(|name| self.devices.contains_key(name));
+            ready.retain(|key| self.devices.contains_key(key));
         }
         let queues = &self.queues;
         self.overload
@@ -77,26 +74,26 @@ impl Pending {
         looked_at
     }
 
-    fn next_due(&mut self, now: Instant) -> Option<Reverse<(Instant, DeviceId)>> {
+    fn next_due(&mut self, now: Instant) -> Option<Reverse<(Instant, u128)>> {
         let Reverse((at, _)) = self.due.peek()?;
         if *at <= now { self.due.pop() } else { None }
     }
 
     /// Looks at a device. Returns the shard that it has left, if it is gone.
-    fn look_at(&mut self, name: &DeviceId, at: Instant, now: Instant) -> Option<usize> {
-        let device = self.devices.get_mut(name)?;
+    fn look_at(&mut self, key: u128, at: Instant, now: Instant) -> Option<usize> {
+        let device = self.devices.get_mut(&key)?;
         device.due_at.take_if(|due_at| *due_at == at)?;
         let (shard, dropped) = (device.shard, device.drop_overdue(now));
         let (is_needed, has_rested) = (device.is_needed(), device.has_rested(now));
         self.discount(shard, dropped);
         if !is_needed {
-            self.devices.remove(name);
+            self.devices.remove(&key);
             return Some(shard);
         }
         if has_rested {
-            self.make_ready(name.clone());
+            self.make_ready(key, shard);
         }
-        self.index(name);
+        self.index(key);
         None
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::queue::Queue;
-use super::super::shards::{Shards, hash_key};
+use super::super::shards::Shards;
 use super::Pending;
-use crate::record::DeviceId;
 
 impl Pending {
     /// Sorts the waiting records by these shards. A shard that was there before keeps its pace.
@@ -20,20 +19,22 @@ impl Pending {
         self.turns.clear();
         self.paced.clear();
         self.overload.forget();
-        for (name, device) in &mut self.devices {
-            device.shard = shards.find(hash_key(name.as_str()));
+        for (key, device) in &mut self.devices {
+            device.shard = shards.find(*key);
             self.queues[device.shard].load += device.load();
         }
         self.shards = shards;
-        for name in ready {
-            self.make_ready(name);
+        for key in ready {
+            if let Some(shard) = self.devices.get(&key).map(|device| device.shard) {
+                self.make_ready(key, shard);
+            }
         }
         debug_assert_eq!(self.waiting, self.waiting_in_queues(), "a record stays one");
     }
 
     /// Makes an empty queue for each shard, and returns the devices that were ready in the old
     /// ones.
-    fn replace_queues(&mut self, shards: &Shards, now: Instant) -> Vec<DeviceId> {
+    fn replace_queues(&mut self, shards: &Shards, now: Instant) -> Vec<u128> {
         let mut ready = Vec::new();
         let mut before = HashMap::new();
         for mut queue in self.queues.drain(..) {

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tokio::sync::mpsc;
 
-use super::super::entry::{Deadlines, Reply};
+use super::super::entry::Deadlines;
 use super::super::shards::tests::even;
+use super::super::told::{Reply, Told, Waiting};
 use super::*;
-use crate::record::{Headers, Permit, Record, RecordId, Timestamp};
+use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(12);
 const DEVICES: u8 = 6;
@@ -54,14 +54,14 @@ struct World {
     written: Vec<u32>,
     /// The device of each record.
     devices: Vec<u8>,
-    outcomes: mpsc::Receiver<(u32, Outcome)>,
-    reply: mpsc::Sender<(u32, Outcome)>,
+    told: Told,
+    _waiting: Waiting,
     payload: Bytes,
 }
 
 impl World {
     fn new(shards: Shards, packed: bool) -> Self {
-        let (reply, outcomes) = mpsc::channel(4096);
+        let told = Told::nothing_of(4096);
         let now = Instant::now();
         Self {
             pending: Pending::new(Arc::new(shards), packed, now),
@@ -70,8 +70,8 @@ impl World {
             arrived: 0,
             written: Vec::new(),
             devices: Vec::new(),
-            outcomes,
-            reply,
+            _waiting: told.wait(),
+            told,
             payload: Bytes::from(vec![0; CALL_BYTES_MAX + 1]),
         }
     }
@@ -87,7 +87,7 @@ impl World {
             received_at: Timestamp(0),
             permit: Permit::without_budget(),
         };
-        let reply = Reply::new(self.arrived, self.reply.clone());
+        let reply = self.told.reply(self.arrived);
         let entry = Entry::new(&record, Deadlines::from(self.now, ACK_TIMEOUT), reply);
         self.pending.take_in(vec![entry], self.now);
         self.devices.push(device);
@@ -112,10 +112,8 @@ impl World {
                 .map(|entry| self.pending.shards.find(entry.hash_key))
                 .collect();
             assert_eq!(shards.len(), 1, "an aggregate for several shards");
-            let put_entry = put.request_entry();
             assert!(
-                put_entry.data().as_ref().len() + put_entry.partition_key().unwrap().len()
-                    <= put.load().bytes,
+                put.data().len() + put.key().len() <= put.load().bytes,
                 "larger than was said"
             );
         }
@@ -193,8 +191,8 @@ impl World {
         );
     }
 
-    fn outcomes(&mut self) -> Vec<(u32, Outcome)> {
-        std::iter::from_fn(|| self.outcomes.try_recv().ok()).collect()
+    fn outcomes(&self) -> Vec<(u32, Outcome)> {
+        self.told.take()
     }
 
     /// Answers the calls in flight, lets the time pass, and looks at the outcomes.
@@ -211,8 +209,7 @@ impl World {
                 .iter()
                 .all(|queue| queue.ready.is_empty() && queue.load == Load::default())
         );
-        let mut outcomes = self.outcomes();
-        outcomes.sort_by_key(|(index, _)| *index);
+        let outcomes = self.outcomes();
         let indexes: Vec<_> = outcomes.iter().map(|(index, _)| *index).collect();
         assert_eq!(
             indexes,
@@ -268,7 +265,7 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_pack
     for (packed, puts) in [(false, [500, 100, 0]), (true, [1, 0, 0])] {
         let mut world = World::new(even(1), packed);
         let entries = (0..600)
-            .map(|index| entry(index, world.now, world.reply.clone()))
+            .map(|index| entry(world.now, world.told.reply(index), index))
             .collect();
         world.pending.take_in(entries, world.now);
         assert_eq!(
@@ -284,7 +281,7 @@ fn a_batch_of_many_devices_is_cut_at_the_record_limit_and_fits_one_put_when_pack
 fn a_tick_looks_at_what_is_due_only() {
     const WAITING: u32 = 4000;
     let mut world = World::new(even(1), true);
-    let entries = (0..WAITING).map(|index| entry(index, world.now, world.reply.clone()));
+    let entries = (0..WAITING).map(|index| entry(world.now, world.told.reply(index), index));
     let (batch, start) = (entries.collect(), world.now);
     world.pending.take_in(batch, start);
     let tick =
@@ -314,9 +311,9 @@ fn only_shards_with_ready_devices_have_turns() {
     assert_eq!(world.pending.turns.len(), turns);
 }
 
-fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry {
+fn entry(now: Instant, reply: Reply, device: u32) -> Entry {
     let record = Record {
-        device: DeviceId::parse(&format!("d{index}")).unwrap(),
+        device: DeviceId::parse(&format!("d{device}")).unwrap(),
         payload: Bytes::new(),
         content_type: None,
         id: RecordId::from_key(b"k").unwrap(),
@@ -325,11 +322,7 @@ fn entry(index: u32, now: Instant, reply: mpsc::Sender<(u32, Outcome)>) -> Entry
         received_at: Timestamp(0),
         permit: Permit::without_budget(),
     };
-    Entry::new(
-        &record,
-        Deadlines::from(now, ACK_TIMEOUT),
-        Reply::new(index, reply),
-    )
+    Entry::new(&record, Deadlines::from(now, ACK_TIMEOUT), reply)
 }
 
 #[test]
@@ -424,18 +417,18 @@ fn a_stream_that_is_gone_bars_all_that_its_devices_have() {
     world.call();
     world.answer(0, &[1]);
     let barred = Outcome::Barred("gone".into());
-    assert_eq!(world.outcomes(), [(1, barred.clone()), (0, barred)]);
+    assert_eq!(world.outcomes(), [(0, barred.clone()), (1, barred)]);
     assert!(world.pending.is_empty());
 }
 
 #[test]
 fn what_nobody_waits_for_any_more_is_not_sent() {
     let mut world = World::new(even(1), true);
-    let (reply, outcomes) = mpsc::channel(1);
-    world
-        .pending
-        .take_in(vec![entry(0, world.now, reply)], world.now);
-    drop(outcomes);
+    let told = Told::nothing_of(1);
+    let waiting = told.wait();
+    let entry = entry(world.now, told.reply(0), 0);
+    world.pending.take_in(vec![entry], world.now);
+    drop(waiting);
     assert_eq!(world.call(), 0);
     assert!(world.pending.is_empty());
 }
