@@ -50,13 +50,14 @@ python_venv() {
 }
 
 # go_tool MODULE PACKAGE: built as go.mod in the folder MODULE pins it. Go keeps what it downloads and builds in one folder, of
-# which only the program stays.
+# which only the program stays. Where go.mod asks for a newer Go than is here, Go gets that one itself.
 go_tool() {
     local folder
     folder=$(mktemp -d "$TOOLS/go.XXXXXX")
     (
         cd "$1"
-        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" go build -o "$TOOLS/bin/" "$2"
+        export GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" GOTOOLCHAIN=auto
+        go build -o "$TOOLS/bin/" "$2"
     )
     rm -rf "$folder"
 }
@@ -111,6 +112,7 @@ once "$(stamped otlp tests/requirements-otlp.txt)" python_venv venv-otlp tests/r
 once "$(stamped iot-hub tests/clients/iot-hub/package-lock.json)" npm_modules tests/clients/iot-hub
 once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
 once "$(stamped h2spec tests/h2spec/go.mod)" go_tool tests/h2spec github.com/summerwind/h2spec/cmd/h2spec
+once "$(stamped opentelemetry <(cat tests/opentelemetry/{go.mod,*/main.go}))" go_tool tests/opentelemetry ./...
 once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy/actionlint github.com/rhysd/actionlint/cmd/actionlint
 once cargo-deb-3.8.0 cargo_tool cargo-deb 3.8.0
 once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt
