@@ -39,7 +39,8 @@ var (
 
 	// echo takes every export beside the gateway, and its body is what was sent there: the SDK has
 	// no other way to tell.
-	echo   = httptest.NewServer(http.HandlerFunc(hear))
+	echo   = httptest.NewTLSServer(http.HandlerFunc(hear))
+	trust  = echo.Client().Transport.(*http.Transport).TLSClientConfig
 	bodies = make(chan []byte, 1)
 )
 
@@ -128,7 +129,7 @@ func tracers(ctx context.Context) *sdktrace.TracerProvider {
 			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
 		}))
 	must(err)
-	heardSpans, err = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(echo.URL))
+	heardSpans, err = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(echo.URL), otlptracehttp.WithTLSClientConfig(trust))
 	must(err)
 	return sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans{exporter}), sdktrace.WithResource(press))
 }
@@ -141,7 +142,7 @@ func meters(ctx context.Context) *sdkmetric.MeterProvider {
 			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
 		}))
 	must(err)
-	heardMetrics, err = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(echo.URL))
+	heardMetrics, err = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(echo.URL), otlpmetrichttp.WithTLSClientConfig(trust))
 	must(err)
 	reader := sdkmetric.NewPeriodicReader(metrics{exporter},
 		sdkmetric.WithInterval(time.Hour), sdkmetric.WithTimeout(patience))
@@ -156,7 +157,7 @@ func loggers(ctx context.Context) *sdklog.LoggerProvider {
 			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
 		}))
 	must(err)
-	heardLogs, err = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(echo.URL))
+	heardLogs, err = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(echo.URL), otlploghttp.WithTLSClientConfig(trust))
 	must(err)
 	processor := sdklog.NewSimpleProcessor(logs{exporter})
 	return sdklog.NewLoggerProvider(sdklog.WithProcessor(processor), sdklog.WithResource(press))
