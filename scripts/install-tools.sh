@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# Prometheus, HTTP clients in Python, OpenTelemetry's exporters, Azure's transport for devices, h2spec, sslyze, and what packages
+# Prometheus, HTTP clients in Python, OpenTelemetry's exporters and Collector, Azure's transport for devices, h2spec, sslyze, and
+# what packages
 # and checks deploy/ and docs/. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,10 +56,26 @@ go_tool() {
     local folder
     folder=$(mktemp -d "$TOOLS/go.XXXXXX")
     (
+        export GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" GOTOOLCHAIN=auto
+        old_go && get_go "$(sed -n 's/^go //p' "$1/go.mod")"
         cd "$1"
-        GOPATH="$folder" GOCACHE="$folder/cache" GOFLAGS="-mod=readonly -modcacherw" go build -o "$TOOLS/bin/" "$2"
+        go build -o "$TOOLS/bin/" "$2"
     )
     rm -rf "$folder"
+}
+
+# A Go before 1.21, as Debian 12 has it, does not get by itself the newer one that a go.mod asks for.
+old_go() { [[ $(go env GOVERSION) =~ ^go1\.(1?[0-9]|20)(\.|$) ]]; }
+
+# get_go VERSION: that Go, as a module; the old one unpacks programs without their mode. Older versions need none.
+get_go() {
+    local root
+    [[ $1 =~ ^1\.[0-9]+\.[0-9]+$ ]] || return 0
+    root="golang.org/toolchain@v0.0.1-go$1.$(go env GOOS)-$(go env GOARCH)"
+    (cd "$GOPATH" && go mod download "$root")
+    root="$GOPATH/pkg/mod/$root"
+    find "$root/bin" "$root/pkg/tool" -type f -exec chmod +x {} +
+    PATH="$root/bin:$PATH"
 }
 
 # npm_modules FOLDER: what package-lock.json in the folder pins.
@@ -111,6 +128,7 @@ once "$(stamped otlp tests/requirements-otlp.txt)" python_venv venv-otlp tests/r
 once "$(stamped iot-hub tests/clients/iot-hub/package-lock.json)" npm_modules tests/clients/iot-hub
 once "$(stamped sslyze tests/requirements-sslyze.txt)" python_venv sslyze tests/requirements-sslyze.txt
 once "$(stamped h2spec tests/h2spec/go.mod)" go_tool tests/h2spec github.com/summerwind/h2spec/cmd/h2spec
+once "$(stamped opentelemetry <(cat tests/opentelemetry/{go.mod,*/main.go}))" go_tool tests/opentelemetry ./...
 once "$(stamped actionlint tests/deploy/actionlint/go.mod)" go_tool tests/deploy/actionlint github.com/rhysd/actionlint/cmd/actionlint
 once cargo-deb-3.8.0 cargo_tool cargo-deb 3.8.0
 once "$(stamped deploy <(cat tests/deploy/{requirements,constraints}.txt))" python_venv venv-deploy tests/deploy/requirements.txt

@@ -1,10 +1,12 @@
 //! Front doors: what devices of other platforms ask and are answered, and that it is the same service.
 
 mod clients;
+mod collector;
 mod hub;
 mod moved;
 mod otlp;
 mod outage;
+mod sdk;
 mod topics;
 
 use serde_json::Value;
@@ -25,6 +27,19 @@ fn with_doors(setup: Setup) -> Setup {
 
 fn doors() -> Setup {
     with_doors(Setup::new()).set("FOREBAY_STREAMS", "telemetry,alarms,metrics,traces")
+}
+
+/// What OpenTelemetry tells of.
+const SIGNALS: [&str; 3] = ["logs", "metrics", "traces"];
+
+/// A gateway that has the door of OpenTelemetry, and a topic behind it for each signal: `{topics}-logs` and so on.
+fn to_topics(setup: Setup, topics: &str) -> Setup {
+    let streams = SIGNALS.map(|signal| format!("{signal}={topics}-{signal}"));
+    let signals = SIGNALS.map(|signal| format!("{signal}={signal}"));
+    setup
+        .set("FOREBAY_STREAMS", streams.join(","))
+        .set("FOREBAY_FRONT_DOORS", "otlp")
+        .set("FOREBAY_OTLP_STREAMS", signals.join(","))
 }
 
 /// A request of each door, and the door that it is of.
