@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, under $TOOLS (target/tools unless set): Kafka, ferrokinesis (a Kinesis to test with),
-# Prometheus, HTTP clients in Python, OpenTelemetry's exporters and Collector, Azure's transport for devices, h2spec, sslyze, and
-# what packages
-# and checks deploy/ and docs/. Each is installed once: a stamp names its version.
+# Prometheus, HTTP clients in Python, OpenTelemetry's exporters and Collector, Azure's transport for devices, h2spec,
+# sslyze, and what packages and checks deploy/ and docs/. Each is installed once: a stamp names its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TOOLS="${TOOLS:-$PWD/target/tools}"
