@@ -13,7 +13,7 @@ use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::Buffers;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::batcher::{Batcher, in_flight_batches_max};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::handover;
 use forebay::internals::health::Health;
@@ -145,8 +145,8 @@ fn ack_path(criterion: &mut Criterion) {
         mode: AckMode::Durable,
         timeout: Duration::from_secs(10),
     };
-    let (delivery, mut batches) = handover::channel::<Batch>(IN_FLIGHT_BATCHES_MAX);
-    let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let (delivery, mut batches) = handover::channel::<Batch>(in_flight_batches_max(1));
+    let (home, settled) = handover::channel(in_flight_batches_max(1));
     let batcher = Rc::new(Batcher::new(
         1,
         LIMITS,

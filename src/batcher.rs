@@ -8,14 +8,15 @@
 //!
 //! Only the lanes that have something to do are looked at ([`agenda`]), however many there are.
 //!
-//! Nothing here is shared between threads but the two hand-over queues. A lane has at most
-//! [`IN_FLIGHT_BATCHES_MAX`] batches in flight, and both queues have room for all of them, so a
+//! Nothing here is shared between threads but the two hand-over queues. The lanes have as many
+//! batches in flight as their [`credit`] lets them, and both queues have room for all of them, so a
 //! push never fails; records that a lane cannot send wait in it, within the memory budget that
 //! admission keeps.
 
 pub(crate) mod accumulator;
 mod agenda;
 mod company;
+mod credit;
 pub(crate) mod idle;
 mod lane;
 pub(crate) mod spares;
@@ -39,15 +40,13 @@ use crate::telemetry::metrics::WorkerMetrics;
 use crate::words::SealReason;
 use accumulator::Sealed;
 use agenda::Agenda;
+use credit::SharedCredit;
+pub use credit::in_flight_batches_max;
+pub(crate) use credit::{OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
 use idle::IdleSignal;
 use lane::Lane;
 use spares::{Buffers, Spares};
 use waiters::Waiters;
-
-/// Batches of one lane that may be in flight at once.
-pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
-
-const _: () = assert!(IN_FLIGHT_BATCHES_MAX > 0, "a lane may send a batch");
 
 /// Requests past their ack time-out are looked for this many times within one time-out.
 const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
@@ -76,8 +75,7 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// `delivery` and `home` have room for [`IN_FLIGHT_BATCHES_MAX`] batches of each of the
-    /// `streams` lanes.
+    /// `delivery` and `home` have room for the [`in_flight_batches_max`] of the `streams` lanes.
     pub fn new(
         streams: u16,
         limits: BatchConfig,
@@ -86,7 +84,8 @@ impl Batcher {
         home: Sender<Settled>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
-        let lane = |index| RefCell::new(Lane::new(StreamIndex(index), limits));
+        let shared = SharedCredit::default();
+        let lane = |index| RefCell::new(Lane::new(StreamIndex(index), limits, &shared));
         Self {
             lanes: (0..streams).map(lane).collect(),
             health: None,
@@ -328,11 +327,11 @@ impl Batcher {
 
     /// Sends sealed batches for as long as the lane has credit.
     fn send_ready(&self, lane: &mut Lane, now: Instant) {
-        while lane.has_credit() {
+        while lane.credit.is_left() {
             let Some(sealed) = lane.ready.pop_front() else {
                 return lane.give_back_room();
             };
-            lane.in_flight_batches += 1;
+            lane.credit.take();
             lane.in_flight_records += sealed.records.len();
             self.count_sent(&sealed, now);
             self.send(lane.stream, sealed);

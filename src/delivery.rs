@@ -76,6 +76,8 @@ pub struct DeliveryOptions {
     /// Most batches that the sink has at once, with a spool, but for one of each stream; a stream
     /// has its part of them.
     pub in_flight_batches_max: usize,
+    /// Further batches, for streams that are busy and answer.
+    pub shared_batches_max: usize,
     /// Time that a request waits for its ack.
     pub ack_timeout: Duration,
 }

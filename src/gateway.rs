@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use crate::batcher::IN_FLIGHT_BATCHES_MAX;
+use crate::batcher;
 use crate::config::{AckMode, Config, DoorsConfig, OpenDoors, OtlpStreams, SinkConfig};
 use crate::handover;
 use crate::identity::ServerCertificate;
@@ -117,11 +117,11 @@ fn warn_of_doors(config: &Config) {
     }
 }
 
-/// Batches that are on their way to delivery, and in it, at most: each lane of each worker has as
-/// many as it may.
+/// Batches that are on their way to delivery, and in it, at most: the lanes of each worker have as
+/// many as they may.
 fn in_flight_batches_max(config: &Config) -> usize {
     assert!(!config.streams.is_empty(), "a configuration has a stream");
-    config.listen.workers.get() * config.streams.len() * IN_FLIGHT_BATCHES_MAX
+    config.listen.workers.get() * batcher::in_flight_batches_max(config.streams.len())
 }
 
 /// The names of the server's certificate, and those beside them.

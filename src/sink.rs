@@ -109,6 +109,11 @@ pub trait Scripted {
         false
     }
 
+    /// Returns the time that acknowledgements take, as far as it knows.
+    fn ack_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Returns the stream's partitions, if it has some.
     #[allow(private_interfaces)] // only tests of this crate have a sink of their own
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
@@ -197,6 +202,17 @@ impl Sink {
             #[cfg(test)]
             Self::Scripted(sink) => sink.partitions(stream),
             _ => None,
+        }
+    }
+
+    /// Returns the time that acknowledgements take of late; 0 where the sink does not know.
+    pub(crate) fn ack_time(&self) -> Duration {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(sink) => sink.ack_time(),
+            #[cfg(test)]
+            Self::Scripted(sink) => sink.ack_time(),
+            _ => Duration::ZERO,
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::batcher::{Batcher, in_flight_batches_max};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::handover;
 use forebay::internals::health::Health;
@@ -69,8 +69,8 @@ fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
         mode: AckMode::Durable,
         timeout: ack_timeout,
     };
-    let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let (delivery, batches) = handover::channel(in_flight_batches_max(1));
+    let (home, settled) = handover::channel(in_flight_batches_max(1));
     let batcher = Rc::new(Batcher::new(
         1,
         limits,

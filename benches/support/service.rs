@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use forebay::internals::batcher::{Batcher, in_flight_batches_max};
 use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, ContentEncodings, EventsConfig, HttpConfig, LimitsConfig,
     Quota, SinkConfig, StreamConfig,
@@ -134,7 +134,7 @@ impl Null {
             body_bytes_max: BODY_BYTES,
             ack_timeout: Duration::from_secs(10),
             memory_bytes_max: 64 << 20,
-            in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
+            in_flight_batches_max: in_flight_batches_max(1),
         };
         let sink = Sink::open(&SinkConfig::Null, options, |_| {})
             .await
@@ -142,7 +142,8 @@ impl Null {
         let options = DeliveryOptions {
             streams: self.streams,
             batch: BATCH,
-            in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
+            in_flight_batches_max: in_flight_batches_max(1),
+            shared_batches_max: 0,
             ack_timeout: Duration::from_secs(10),
         };
         Delivery::new(sink, None, self.health, self.metrics, options)
@@ -177,8 +178,9 @@ pub fn service_judging(tells: Tells, idle: IdleSignal, rulebook: Rulebook) -> (R
     let health = Arc::new(Health::up(streams.len()));
     let names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(1, &names, vec![]));
-    let (delivery, batches) = handover::channel(IN_FLIGHT_BATCHES_MAX);
-    let (home, settled) = handover::channel(IN_FLIGHT_BATCHES_MAX);
+    let places = in_flight_batches_max(streams.len());
+    let (delivery, batches) = handover::channel(places);
+    let (home, settled) = handover::channel(places);
     let ack = AckConfig {
         mode: AckMode::Durable,
         timeout: Duration::from_secs(10),

@@ -3,20 +3,20 @@
 
 use std::collections::VecDeque;
 
-use super::IN_FLIGHT_BATCHES_MAX;
 use super::accumulator::{Accumulator, Sealed};
 use super::agenda::Standing;
 use super::company::Company;
+use super::credit::{Credit, OWN_BATCHES_MAX, SharedCredit};
 use crate::config::BatchConfig;
 use crate::record::StreamIndex;
 use tokio::time::Instant;
 
 /// Sealed batches of a lane that wait for credit are many in a burst; room for more is given back.
-pub(super) const READY_KEPT_MAX: usize = 4 * IN_FLIGHT_BATCHES_MAX;
+pub(super) const READY_KEPT_MAX: usize = 4 * OWN_BATCHES_MAX;
 
 /// A quiet lane sends at once while it has no more batches in flight than these: acknowledgements
 /// may take half a second.
-const QUIET_BATCHES_MAX: usize = IN_FLIGHT_BATCHES_MAX / 2;
+const QUIET_BATCHES_MAX: usize = OWN_BATCHES_MAX / 2;
 
 /// The records of one stream on their way to delivery: gathering, sealed, and in flight.
 pub(super) struct Lane {
@@ -27,33 +27,28 @@ pub(super) struct Lane {
     pub held_until: Option<Instant>,
     /// Batches that are sealed while the lane is out of credit.
     pub ready: VecDeque<Sealed>,
-    pub in_flight_batches: usize,
+    pub credit: Credit,
     pub in_flight_records: usize,
 }
 
 impl Lane {
-    pub(super) fn new(stream: StreamIndex, limits: BatchConfig) -> Self {
+    pub(super) fn new(stream: StreamIndex, limits: BatchConfig, shared: &SharedCredit) -> Self {
         Self {
             stream,
             accumulator: Accumulator::new(limits),
             company: Company::new(limits.linger),
             held_until: None,
             ready: VecDeque::new(),
-            in_flight_batches: 0,
+            credit: Credit::of(shared),
             in_flight_records: 0,
         }
-    }
-
-    pub(super) fn has_credit(&self) -> bool {
-        debug_assert!(self.in_flight_batches <= IN_FLIGHT_BATCHES_MAX);
-        self.in_flight_batches < IN_FLIGHT_BATCHES_MAX
     }
 
     pub(super) fn standing(&self) -> Standing {
         let Some(due_at) = self.accumulator.due_at() else {
             return Standing::Resting;
         };
-        if !self.has_credit() {
+        if !self.credit.is_left() {
             return Standing::Resting;
         }
         if let Some(due_at) = self.held_until {
@@ -70,8 +65,8 @@ impl Lane {
 
     /// Whether gathered records wait for more although the worker may be idle.
     fn gathers(&self) -> bool {
-        let is_quiet = self.company.is_quiet() && self.in_flight_batches <= QUIET_BATCHES_MAX;
-        self.in_flight_batches > 0 && !is_quiet
+        let is_quiet = self.company.is_quiet() && self.credit.in_flight() <= QUIET_BATCHES_MAX;
+        self.credit.in_flight() > 0 && !is_quiet
     }
 
     /// Opens a batch in the lane of a stream with so many partitions.
@@ -86,15 +81,14 @@ impl Lane {
 
     /// Notes that one batch, of so many records, is in flight no longer.
     pub(super) fn come_home(&mut self, records: usize) {
-        debug_assert!(self.in_flight_batches > 0, "a batch comes home once");
-        debug_assert!(self.in_flight_records >= records, "and its records with it");
-        self.in_flight_batches -= 1;
+        debug_assert!(self.in_flight_records >= records, "a batch comes home once");
+        self.credit.give_back();
         self.in_flight_records -= records;
-        debug_assert!(self.in_flight_batches > 0 || self.in_flight_records == 0);
+        debug_assert!(self.credit.in_flight() > 0 || self.in_flight_records == 0);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.in_flight_batches == 0 && self.accumulator.is_empty() && self.ready.is_empty()
+        self.credit.in_flight() == 0 && self.accumulator.is_empty() && self.ready.is_empty()
     }
 
     /// Records that have not come home.

@@ -45,7 +45,7 @@ fn bench(mode: AckMode) -> Bench {
         mode,
         timeout: Duration::from_secs(10),
     };
-    let places = usize::from(STREAMS) * IN_FLIGHT_BATCHES_MAX;
+    let places = in_flight_batches_max(usize::from(STREAMS));
     let (delivery, batches) = handover::channel(places);
     let (home, settled) = handover::channel(places);
     let metrics = Metrics::new(1, &["telemetry".into()], vec![]).worker(0);
@@ -123,7 +123,7 @@ fn a_quiet_lane_sends_at_once_be_there_batches_in_flight() {
             now += Duration::from_millis(5);
         }
         bench.batcher.seal_due(now, true);
-        let in_flight = bench.batcher.lanes[0].borrow().in_flight_batches;
+        let in_flight = bench.batcher.lanes[0].borrow().credit.in_flight();
         assert_eq!(in_flight, sent);
     }
 }
@@ -200,7 +200,7 @@ fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
     assert_eq!(bench.batcher.seal_due(due_at.unwrap(), false), None);
     assert_eq!(bench.batcher.unsent_records(), 0);
     drop(others);
-    assert_eq!(bench.batcher.lanes[0].borrow().in_flight_batches, 1);
+    assert_eq!(bench.batcher.lanes[0].borrow().credit.in_flight(), 1);
 }
 
 /// Records that could not set out for lack of credit do so when a batch comes home.
@@ -208,7 +208,8 @@ fn a_lane_that_is_due_is_sealed_and_no_other_is_looked_at() {
 fn credit_that_comes_home_is_used_at_once() {
     let mut bench = bench(AckMode::Queued);
     let (stream, now) = (StreamIndex(3), Instant::now());
-    for _ in 0..(IN_FLIGHT_BATCHES_MAX + 2) * RECORDS_MAX + 1 {
+    let credit = OWN_BATCHES_MAX + SHARED_BATCHES_MAX / 2;
+    for _ in 0..(credit + 2) * RECORDS_MAX + 1 {
         bench.batcher.accept(stream, record(), AckSlot::NONE, now);
     }
     assert_eq!(
@@ -221,7 +222,7 @@ fn credit_that_comes_home_is_used_at_once() {
     let settled = bench.settled.try_recv().unwrap();
     bench.batcher.settle(settled);
     let lane = &bench.batcher.lanes[stream.get()];
-    assert_eq!(lane.borrow().in_flight_batches, IN_FLIGHT_BATCHES_MAX);
+    assert_eq!(lane.borrow().credit.in_flight(), credit);
     assert_eq!(lane.borrow().ready.len(), 1);
     bench.settle_all();
     assert_eq!(bench.batcher.unsent_records(), 1);

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::outlet::Outlet;
 use super::shipment::{HeldRecord, Origin, Part};
 use super::stragglers::Straggler;
-use super::watch::SILENT_AFTER;
+use super::watch::silent_after;
 use crate::record::{DeviceId, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;
 
@@ -118,7 +118,9 @@ impl<'a> Flight<'a> {
 
     /// Reports the devices of a straggler, which show which partitions are silent.
     fn tell_of_silence(&self) {
-        if self.straggler.is_some() && self.began_at.elapsed() >= SILENT_AFTER {
+        let ack_timeout = self.outlet.options.ack_timeout;
+        let silent_after = silent_after(self.outlet.sink.ack_time(), ack_timeout);
+        if self.straggler.is_some() && self.began_at.elapsed() >= silent_after {
             let missing = self.missing();
             let devices = missing
                 .iter()

@@ -3,7 +3,8 @@
 //!
 //! Everything that goes to the sink goes as a [`Flight`](super::flight::Flight), so that the watch
 //! sees each batch. A stream may have as many batches at the sink as its lanes may send ahead,
-//! whatever the others do: one whose batches do not come back takes up no other's room.
+//! whatever the others do: one whose batches do not come back takes up no other's room. Further
+//! ones are for whichever stream is busy, as long as it answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,12 @@ use super::watch::Watch;
 use crate::record::{Outcomes, StreamIndex};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
+
+/// The least time that the sink has for a record before it is spooled, from when the record came in.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// Acknowledgement times that the sink has for a record, where these make more than the least time.
+const PATIENCE_ACKS: u32 = 4;
 
 /// Takes batches to one sink. One task keeps watch over it.
 pub(crate) struct Outlet {
@@ -55,15 +62,28 @@ impl Outlet {
         &self.names[stream.get()]
     }
 
-    /// Batches that the sink may have of one stream at once.
+    /// Batches that the sink may have of one stream at once, whatever it has of others.
     pub(crate) fn stream_batches_max(&self) -> usize {
         let streams = self.names.len().max(1);
         (self.options.in_flight_batches_max / streams).max(1)
     }
 
-    /// Whether the sink has not all the batches of the stream that it may have at once.
+    /// Whether the sink may have another batch of the stream: one of the stream's own or, as long as
+    /// it answers, of those that streams share.
     pub(crate) fn has_room(&self, stream: StreamIndex) -> bool {
-        self.watch.in_flight(stream) < self.stream_batches_max()
+        let (watch, own_max) = (&self.watch, self.stream_batches_max());
+        let shared_max = self.options.shared_batches_max;
+        watch.in_flight(stream) < own_max
+            || (watch.in_flight_beyond(own_max) < shared_max
+                && watch.owes_for(stream) < self.patience())
+    }
+
+    /// Returns the time that the sink has for a record that may go to disk instead. The other half of
+    /// the ack time-out is the disk's.
+    pub(crate) fn patience(&self) -> Duration {
+        let of_acks = self.sink.ack_time().saturating_mul(PATIENCE_ACKS);
+        let most = self.options.ack_timeout / 2;
+        of_acks.max(PATIENCE_MIN).min(most)
     }
 
     /// Returns the usual ack time of the stream's batches.

@@ -3,14 +3,12 @@
 //!
 //! A request is answered once each of its records is safe in one place or the other, or refused by
 //! both. Records of devices that have some of the same stream on disk follow them there. A record
-//! that the sink has not answered for after [`PATIENCE_MAX`], or half of the ack time-out if that
-//! is less, is made safe on disk and answered; that copy is done with if the sink delivers it after
-//! all.
+//! that the sink has not answered for when [patience](Outlet::patience) is over is made safe on disk
+//! and answered; that copy is done with if the sink delivers it after all.
 
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::time::{Instant, sleep_until};
@@ -25,9 +23,6 @@ use crate::config::SpoolMode;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use crate::sink::Progress;
 use crate::spool::Refused;
-
-/// The sink gets this long for a record before it is spooled, counted from when the record came in.
-const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
 /// The sink with a spool beside it.
 pub(crate) struct Spooling {
@@ -235,7 +230,7 @@ impl Spooling {
     fn route(&self, shipment: Shipment) -> Routed {
         let Shipment { terms, records } = shipment;
         let all_held = self.backlog.mode() == SpoolMode::Always
-            || terms.opened_at.elapsed() >= self.patience()
+            || terms.opened_at.elapsed() >= self.outlet.patience()
             || !self.sink_takes_more(terms.stream);
         let (name, watch) = (self.outlet.name(terms.stream), &self.outlet.watch);
         let any_away = watch.any_partition_away(terms.stream);
@@ -265,16 +260,10 @@ impl Spooling {
         !outlet.ending.is_hurrying() && outlet.has_room(stream) && outlet.watch.takes_batch(stream)
     }
 
-    /// Returns the time that the sink has for a record. The other half of the ack time-out is the
-    /// disk's.
-    fn patience(&self) -> Duration {
-        PATIENCE_MAX.min(self.outlet.options.ack_timeout / 2)
-    }
-
     async fn out_of_patience(&self, opened_at: Instant) {
         tokio::select! {
             biased;
-            () = sleep_until(opened_at + self.patience()) => {}
+            () = sleep_until(opened_at + self.outlet.patience()) => {}
             () = self.outlet.ending.hurried() => {}
         }
     }

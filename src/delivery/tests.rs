@@ -1,6 +1,7 @@
 //! Delivery over a scripted sink, on paused time: order, loss, and the end.
 
 mod leaving;
+mod slow;
 mod spooled_partitions;
 mod stragglers;
 mod wide_spool;
@@ -50,6 +51,9 @@ type Stuck = (fn(&Record) -> bool, Duration);
 struct Setup {
     records_max: usize,
     in_flight_batches_max: usize,
+    shared_batches_max: usize,
+    /// As the sink tells of it.
+    told_ack_time: Duration,
     keeps_order_within_call: bool,
     ack_time: AckTime,
     stuck: Option<Stuck>,
@@ -64,6 +68,8 @@ impl Default for Setup {
         Self {
             records_max: 50,
             in_flight_batches_max: 8,
+            shared_batches_max: 0,
+            told_ack_time: Duration::ZERO,
             keeps_order_within_call: true,
             ack_time: Box::new(|_, _| Duration::ZERO),
             stuck: None,
@@ -89,6 +95,7 @@ struct TestSink {
     script: Rc<RefCell<Script>>,
     keeps_order_within_call: bool,
     ack_time: AckTime,
+    told_ack_time: Duration,
     stuck: Option<Stuck>,
     partitions: Rc<RefCell<Option<Partitions>>>,
     answers_together: bool,
@@ -107,6 +114,10 @@ impl Scripted for TestSink {
 
     fn keeps_order_within_call(&self) -> bool {
         self.keeps_order_within_call
+    }
+
+    fn ack_time(&self) -> Duration {
+        self.told_ack_time
     }
 
     fn answers_together(&self) -> bool {
@@ -208,6 +219,7 @@ impl Bench {
             script: script.clone(),
             keeps_order_within_call: setup.keeps_order_within_call,
             ack_time: setup.ack_time,
+            told_ack_time: setup.told_ack_time,
             stuck: setup.stuck,
             partitions: partitions.clone(),
             answers_together: setup.answers_together,
@@ -227,6 +239,7 @@ impl Bench {
                 linger: Duration::ZERO,
             },
             in_flight_batches_max: setup.in_flight_batches_max,
+            shared_batches_max: setup.shared_batches_max,
             ack_timeout: Duration::from_secs(10),
         };
         let metrics = Arc::new(Metrics::new(1, &STREAMS.map(String::from), vec![]));

@@ -25,8 +25,8 @@ use crate::record::{DeviceId, Outcomes, StreamIndex};
 use crate::sink::{Partitions, SinkError};
 use crate::telemetry::metrics::Metrics;
 use news::{News, Told, tell};
-pub(crate) use partitions::SILENT_AFTER;
 use partitions::StreamPartitions;
+pub(crate) use partitions::silent_after;
 use stream::{End, PROBE_INTERVAL, Stream, Trouble};
 
 /// Keeps watch over all streams of the sink. Delivery's thread has one.
@@ -194,6 +194,19 @@ impl Watch {
     /// Batches of the stream that the sink has and has not answered.
     pub(crate) fn in_flight(&self, stream: StreamIndex) -> usize {
         self.streams.borrow()[stream.get()].stream.in_flight()
+    }
+
+    /// Counts the batches that streams have in flight, each beyond so many.
+    pub(crate) fn in_flight_beyond(&self, own_max: usize) -> usize {
+        let streams = self.streams.borrow();
+        let beyond = |watched: &Watched| watched.stream.in_flight().saturating_sub(own_max);
+        streams.iter().map(beyond).sum()
+    }
+
+    /// Returns the time for which the stream has owed an answer without giving any.
+    pub(crate) fn owes_for(&self, stream: StreamIndex) -> Duration {
+        let streams = self.streams.borrow();
+        streams[stream.get()].stream.owes_for(Instant::now())
     }
 
     /// Returns when it is time to ask for some streams, with those. Offers trials meanwhile, and

@@ -13,6 +13,7 @@ use super::foundation::Foundation;
 use super::shutdown::Shutdown;
 use super::threads::DeliveryThread;
 use super::{in_flight_batches_max, local_runtime, spool};
+use crate::batcher::{OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
 use crate::config::{Config, SinkConfig, host};
 use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised, STRAGGLERS_MAX};
 use crate::handover::Receiver;
@@ -145,10 +146,12 @@ pub(crate) fn sink_options(config: &Config) -> SinkOptions {
 }
 
 fn delivery_options(config: &Config) -> DeliveryOptions {
+    let workers = config.listen.workers.get();
     DeliveryOptions {
         streams: config.streams.clone(),
         batch: config.batch,
-        in_flight_batches_max: in_flight_batches_max(config),
+        in_flight_batches_max: workers * config.streams.len() * OWN_BATCHES_MAX,
+        shared_batches_max: workers * SHARED_BATCHES_MAX,
         ack_timeout: config.ack.timeout,
     }
 }

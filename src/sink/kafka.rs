@@ -12,6 +12,7 @@
 //! request, so refused records are produced again, each in a request of its own, by a second
 //! producer that is made when it is first needed.
 
+mod ack_time;
 mod client;
 mod in_flight;
 mod keyring;
@@ -110,6 +111,11 @@ impl KafkaSink {
         built
             .map(drop)
             .map_err(|error| settings.misconfigured(error))
+    }
+
+    /// Returns the time that acknowledgements take of late; 0 while it is not known.
+    pub(crate) fn ack_time(&self) -> Duration {
+        self.in_flight.ack_time()
     }
 
     /// Produces the records in their order and waits for their delivery reports.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::*;
-use crate::batcher::IN_FLIGHT_BATCHES_MAX;
+use crate::batcher::OWN_BATCHES_MAX;
 use crate::health::Spread;
 
 /// Time for which a stuck record stays so: a producer's time-out.
@@ -22,7 +22,7 @@ pub(super) fn is_stuck(record: &Record) -> bool {
 
 fn with_a_stuck_partition() -> Setup {
     Setup {
-        in_flight_batches_max: IN_FLIGHT_BATCHES_MAX * STREAMS.len(),
+        in_flight_batches_max: OWN_BATCHES_MAX * STREAMS.len(),
         ack_time: Box::new(|_, _| ACK_TIME),
         stuck: Some((is_stuck, STUCK_TIME)),
         ..Setup::default()
@@ -67,7 +67,7 @@ async fn serve(bench: &mut Bench, lane: &mut TestLane, ticks: u64) -> (Duration,
     let mut held_up = 0;
     for tick in 0..ticks {
         let records: Vec<_> = (0..DEVICES).map(|device| (device, tick)).collect();
-        match lane.in_flight < IN_FLIGHT_BATCHES_MAX {
+        match lane.in_flight < OWN_BATCHES_MAX {
             true => lane.send(bench, &records),
             false => held_up += 1,
         }
@@ -151,15 +151,15 @@ fn a_stream_that_stands_still_gives_no_credit_back() {
         let mut bench = Bench::start_as(setup, None, delivered);
         sleep(Duration::from_secs(2)).await;
         let mut lane = TestLane::default();
-        for tick in 0..IN_FLIGHT_BATCHES_MAX as u64 {
+        for tick in 0..OWN_BATCHES_MAX as u64 {
             lane.send(&bench, &[(1, tick)]);
         }
         sleep(STUCK_TIME / 2).await;
         lane.take_in(&mut bench);
-        assert_eq!(lane.in_flight, IN_FLIGHT_BATCHES_MAX);
+        assert_eq!(lane.in_flight, OWN_BATCHES_MAX);
         sleep(STUCK_TIME).await;
         lane.take_in(&mut bench);
-        assert_eq!(lane.answered.len(), IN_FLIGHT_BATCHES_MAX);
+        assert_eq!(lane.answered.len(), OWN_BATCHES_MAX);
         bench.leave().await;
     });
 }

@@ -17,14 +17,26 @@ use crate::health::Spread;
 use crate::record::DeviceId;
 use crate::sink::Partitions;
 
-/// Time for which a partition owes an answer until it counts as silent.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// Acknowledgement times for which a partition owes an answer until it counts as silent.
+const SILENT_AFTER_ACKS: u32 = 8;
+
+/// The least time until a partition counts as silent; the most is this part of the ack time-out,
+/// where that is more.
+const SILENT_AFTER_MIN: Duration = Duration::from_secs(1);
+const SILENT_AFTER_PART: u32 = 2;
 
 /// Time for which silence is believed without a straggler that confirms it.
 const SILENCE_MEMORY: Duration = Duration::from_secs(2);
 
 /// The least time between two lines of the log about the partitions of a stream.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Returns the time for which a partition owes an answer until it counts as silent.
+pub(crate) fn silent_after(ack_time: Duration, ack_timeout: Duration) -> Duration {
+    let most = ack_timeout / SILENT_AFTER_PART;
+    let after = ack_time.saturating_mul(SILENT_AFTER_ACKS).min(most);
+    after.max(SILENT_AFTER_MIN)
+}
 
 /// State of the partitions of one stream.
 #[derive(Debug, Default)]
@@ -152,6 +164,19 @@ mod tests {
             away: away.iter().copied().collect(),
             may_be_silent: true,
         })
+    }
+
+    /// Brokers that are merely slow, as those on object storage are, have no silent partition.
+    #[test]
+    fn silence_is_longer_than_acknowledgements_take() {
+        let after = |ack_millis, timeout_secs| {
+            let ack_time = Duration::from_millis(ack_millis);
+            silent_after(ack_time, Duration::from_secs(timeout_secs)).as_millis()
+        };
+        assert_eq!([0, 1, 100].map(|ack| after(ack, 10)), [1000; 3]);
+        assert_eq!([400, 500].map(|ack| after(ack, 10)), [3200, 4000]);
+        assert_eq!([1000, 9000].map(|ack| after(ack, 10)), [5000; 2]);
+        assert_eq!(after(400, 1), 1000, "as long as a request waits");
     }
 
     #[test]

@@ -244,7 +244,15 @@ impl Stream {
 
     /// Whether it has owed an answer for too long.
     fn is_silent(&self, now: Instant) -> bool {
-        self.in_flight > 0 && now - self.progress_at >= PROBE_INTERVAL
+        self.owes_for(now) >= PROBE_INTERVAL
+    }
+
+    /// Returns the time for which it has owed an answer without giving any.
+    pub(crate) fn owes_for(&self, now: Instant) -> Duration {
+        match self.in_flight {
+            0 => Duration::ZERO,
+            _ => now - self.progress_at,
+        }
     }
 
     /// Forgets a refusal that is old, and offers a trial while there is one; `true` where a trial

@@ -12,12 +12,14 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use super::Arrivals;
+use super::ack_time::AckTime;
 use crate::record::{Outcome, Outcomes};
 
 /// Bits of the word that are the record's place in its batch.
@@ -27,11 +29,14 @@ const INDEX_BITS: u32 = usize::BITS / 2;
 pub(crate) struct InFlight {
     batches: Box<[ArcSwapOption<Reported>]>,
     free: ArrayQueue<usize>,
+    /// Takes the time in which half of the records of each batch were acknowledged.
+    ack_time: AckTime,
 }
 
 /// Gathers the reports of one batch.
 struct Reported {
     records: usize,
+    began_at: Instant,
     remaining: AtomicUsize,
     /// A bit for each record that was delivered.
     delivered: Box<[AtomicU64]>,
@@ -51,7 +56,13 @@ impl InFlight {
                 .map(|_| ArcSwapOption::empty())
                 .collect(),
             free,
+            ack_time: AckTime::default(),
         }
+    }
+
+    /// Returns the time that acknowledgements take of late; 0 while it is not known.
+    pub(crate) fn ack_time(&self) -> Duration {
+        self.ack_time.get()
     }
 
     /// Takes a place for a batch of so many records, at least one; `None` when all are taken.
@@ -61,6 +72,7 @@ impl InFlight {
         let words = records.div_ceil(u64::BITS as usize);
         let reported = Reported {
             records,
+            began_at: Instant::now(),
             remaining: AtomicUsize::new(records),
             delivered: (0..words).map(|_| AtomicU64::new(0)).collect(),
             failed: Mutex::default(),
@@ -79,6 +91,9 @@ impl InFlight {
             debug_assert!(false, "a place is taken until its last report");
             return;
         };
+        if failure.is_none() && batch.is_half_reported() {
+            self.ack_time.note(batch.began_at.elapsed());
+        }
         if batch.report(index, failure) {
             self.batches[place].store(None);
             // The place came out of this queue, so there is room for it. It is free before the
@@ -117,6 +132,11 @@ impl BatchInFlight {
 }
 
 impl Reported {
+    /// Whether the next report is the one in the middle.
+    fn is_half_reported(&self) -> bool {
+        self.remaining.load(Ordering::Relaxed) == self.records / 2 + 1
+    }
+
     /// Counts a report, and says whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         debug_assert!(index < self.records, "the word names a record of the batch");
@@ -167,6 +187,18 @@ fn place_of(index: usize) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_record_in_the_middle_of_a_batch_tells_the_ack_time() {
+        let table = InFlight::new(2);
+        let [first, second] = [3, 1].map(|records| table.begin(records).unwrap());
+        table.report(first.opaque(0), None);
+        assert!(table.ack_time().is_zero(), "others take longer");
+        table.report(first.opaque(1), Some(Outcome::Unknown));
+        assert!(table.ack_time().is_zero(), "it was not acknowledged");
+        table.report(second.opaque(0), None);
+        assert!(!table.ack_time().is_zero());
+    }
 
     #[tokio::test]
     async fn the_last_report_completes_the_batch_and_frees_its_place() {

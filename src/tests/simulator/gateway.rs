@@ -19,7 +19,7 @@ use super::plan::Shape;
 use super::world::World;
 use crate::admission::Admission;
 use crate::batcher::idle::IdleSignal;
-use crate::batcher::{Batcher, IN_FLIGHT_BATCHES_MAX};
+use crate::batcher::{self, Batcher, OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
 use crate::config::{
     AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota,
     StreamConfig,
@@ -202,7 +202,7 @@ impl Gateway {
     ) {
         let shape = &world.plan.shape;
         let idle: IdleSignal = world.idle[index].clone();
-        let (home, settled) = handover::channel(shape.streams * IN_FLIGHT_BATCHES_MAX);
+        let (home, settled) = handover::channel(batcher::in_flight_batches_max(shape.streams));
         let batcher = Rc::new(Batcher::new(
             shape.streams as u16,
             batch(shape),
@@ -378,7 +378,7 @@ fn spool(world: &World, metrics: &Metrics) -> Result<Spooled, String> {
 }
 
 fn in_flight_batches_max(shape: &Shape) -> usize {
-    shape.workers * shape.streams * IN_FLIGHT_BATCHES_MAX
+    shape.workers * batcher::in_flight_batches_max(shape.streams)
 }
 
 fn batch(shape: &Shape) -> BatchConfig {
@@ -400,7 +400,8 @@ fn delivery_options(shape: &Shape) -> DeliveryOptions {
     DeliveryOptions {
         streams: streams(shape),
         batch: batch(shape),
-        in_flight_batches_max: in_flight_batches_max(shape),
+        in_flight_batches_max: shape.workers * shape.streams * OWN_BATCHES_MAX,
+        shared_batches_max: shape.workers * SHARED_BATCHES_MAX,
         ack_timeout: shape.ack_timeout,
     }
 }

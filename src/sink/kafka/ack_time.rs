@@ -1,0 +1,55 @@
+//! The time that brokers take to acknowledge, as a moving average.
+//!
+//! Each batch tells when half of its records were acknowledged: one partition that is slow, or away,
+//! says nothing of the others. The threads of librdkafka's reports write it, delivery reads it; a
+//! sample that two of them write at once may be lost.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A batch counts for so much at most, and as one of so many.
+const SAMPLE_MAX: Duration = Duration::from_secs(1);
+const SAMPLES: u64 = 4;
+
+const _: () = assert!(SAMPLES > 1, "an average is of several");
+
+/// The acknowledgement time of late, in microseconds; 0 while it is not known.
+#[derive(Debug, Default)]
+pub(crate) struct AckTime(AtomicU64);
+
+impl AckTime {
+    /// Takes a sample: half of a batch's records were acknowledged after this time.
+    pub(crate) fn note(&self, after: Duration) {
+        let sample = after.min(SAMPLE_MAX).as_micros() as u64;
+        let average = match self.0.load(Ordering::Relaxed) {
+            0 => sample,
+            known => (known * (SAMPLES - 1) + sample) / SAMPLES,
+        };
+        debug_assert!(u128::from(average) <= SAMPLE_MAX.as_micros());
+        self.0.store(average, Ordering::Relaxed);
+    }
+
+    /// Returns the average; 0 while nothing is known.
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_follows_the_brokers_and_one_batch_does_not_make_it() {
+        let (ack_time, millis) = (AckTime::default(), Duration::from_millis);
+        assert_eq!(ack_time.get(), Duration::ZERO);
+        ack_time.note(millis(4));
+        assert_eq!(ack_time.get(), millis(4));
+        ack_time.note(millis(60_000));
+        assert_eq!(ack_time.get(), millis(253), "a sample has its most");
+        for _ in 0..40 {
+            ack_time.note(millis(400));
+        }
+        assert!(ack_time.get().abs_diff(millis(400)) < millis(1));
+    }
+}
