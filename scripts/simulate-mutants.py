@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Breaks the gateway in each of the ways below and runs the simulator: each must be found within CI's seeds.
 
-All mutants are built into one test binary, in which FOREBAY_MUTANT names the one that lives; the tree must be clean, and
-is put back. `scripts/simulate-mutants.py [NAME…]` prints one row a mutant and fails where one is not found. Needs Python.
+All mutants are built into one test binary, in which FOREBAY_MUTANT names the one that lives, from a copy of the last
+commit under target/. `scripts/simulate-mutants.py [NAME…]` prints one row a mutant and fails where one is not found. Needs Python.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -31,9 +32,9 @@ MUTANTS = [
     ("a device that is let go by its last record", "src/delivery/backlog/devices.rs",
      "        if stretch.waiting == 0 {",
      "        if stretch.waiting == 0 || (MUTANT && place == stretch.last) {"),
-    ("a copy on disk that is delivered although the sink had it", "src/delivery/backlog.rs",
-     "            if *outcomes.get(index) == Outcome::Delivered {",
-     "            if *outcomes.get(index) == Outcome::Delivered && !MUTANT {"),
+    ("a copy on disk that is delivered although the sink had it", "src/delivery/overflow.rs",
+     "            if *outcomes.get(*position) == Outcome::Delivered {",
+     "            if *outcomes.get(*position) == Outcome::Delivered && !MUTANT {"),
     ("a copy on disk that does not wait for the sink's answer", "src/delivery/backlog.rs",
      "        self.doubts.borrow().contain(place)",
      "        !MUTANT && self.doubts.borrow().contain(place)"),
@@ -56,14 +57,14 @@ MUTANTS = [
      "            Outcome::Delivered => Self::Done,",
      "            Outcome::Delivered => if MUTANT { Self::Again } else { Self::Done },"),
     ("an exit code that lies", "src/delivery/queued.rs",
-     "        self.promised.made(records.len());",
-     "        if !MUTANT { self.promised.made(records.len()); }"),
+     "            promised.made(records.len());",
+     "            if !MUTANT { promised.made(records.len()); }"),
     ("a drain that sends nothing on", "src/batcher.rs",
      "        self.is_emptying.set(true);",
      "        self.is_emptying.set(!MUTANT);"),
     ("a batch that is counted at the sink for good", "src/delivery/watch/stream.rs",
-     "        debug_assert!(self.in_flight > 0, \"a batch ends once\");\n        self.in_flight -= 1;\n        match end {",
-     "        if !(MUTANT && matches!(end, End::Failed(_))) { self.in_flight -= 1; }\n        match end {"),
+     "        debug_assert!(self.in_flight > 0, \"a batch leaves once\");\n        self.in_flight -= 1;",
+     "        if !(MUTANT && self.failing_since.is_some()) { self.in_flight -= 1; }"),
 ]
 
 SWITCH = """
@@ -79,23 +80,31 @@ TEST = "tests::simulator::what_was_promised_is_kept_whatever_happens"
 
 def main():
     os.chdir(subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip())
-    if subprocess.check_output(["git", "status", "--porcelain", "src"]):
-        sys.exit("src has changes that are not committed: commit them first")
-    try:
-        for mutant in MUTANTS:
-            mutate(*mutant)
-        with open("src/jitter.rs", "a", encoding="utf-8") as jitter:
-            jitter.write(SWITCH)
-        binary = build()
-    finally:
-        subprocess.check_call(["git", "checkout", "--quiet", "--", "src"])
+    target = os.path.abspath(os.environ.get("CARGO_TARGET_DIR", "target"))
+    tree = os.path.join(target, "mutants")
+    export(tree)
+    for mutant in MUTANTS:
+        mutate(tree, *mutant)
+    with open(f"{tree}/src/jitter.rs", "a", encoding="utf-8") as jitter:
+        jitter.write(SWITCH)
+    binary = build(tree, target)
     wanted = sys.argv[1:] or [name for name, *_ in MUTANTS]
     assert run(binary, "none") is None, "the gateway itself fails"
     missed = [name for name in wanted if not report(name, run(binary, name))]
     sys.exit(f"not found: {missed}" if missed else 0)
 
 
-def mutate(name, path, old, new):
+def export(tree):
+    """Puts the tree of the last commit beside what is built of it: nobody's work is touched."""
+    shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(tree)
+    archive = subprocess.Popen(["git", "archive", "HEAD"], stdout=subprocess.PIPE)
+    subprocess.check_call(["tar", "--extract", "--directory", tree], stdin=archive.stdout)
+    assert archive.wait() == 0, "the tree could not be read"
+
+
+def mutate(tree, name, path, old, new):
+    path = os.path.join(tree, path)
     with open(path, encoding="utf-8") as file:
         source = file.read()
     assert source.count(old) == 1, f"{name}: {path} has changed, and this list must follow"
@@ -104,16 +113,13 @@ def mutate(name, path, old, new):
         file.write(source.replace(old, new.replace("MUTANT", switch)))
 
 
-def build():
-    command = ["cargo", "test", "--lib", "--no-run", "--message-format=json"]
-    for line in subprocess.check_output(command, text=True).splitlines():
+def build(tree, target):
+    command = ["cargo", "test", "--lib", "--no-run", "--message-format=json", "--target-dir", target]
+    for line in subprocess.check_output(command, text=True, cwd=tree).splitlines():
         message = json.loads(line)
         if message.get("executable"):
-            binary = message["executable"]
-    os.makedirs("target/mutants", exist_ok=True)
-    copy = "target/mutants/forebay"
-    subprocess.check_call(["cp", binary, copy])
-    return copy
+            return message["executable"]
+    sys.exit("cargo has built no test")
 
 
 def run(binary, name):
