@@ -13,7 +13,7 @@ use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::Buffers;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, in_flight_batches_max};
+use forebay::internals::batcher::{Batcher, Queues, in_flight_batches_max};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::handover;
 use forebay::internals::health::Health;
@@ -151,8 +151,7 @@ fn ack_path(criterion: &mut Criterion) {
         1,
         LIMITS,
         ack,
-        delivery,
-        home,
+        Queues { delivery, home },
         metrics.worker(0),
     ));
     let settling = std::thread::spawn(move || {

@@ -53,6 +53,12 @@ const EXPIRY_CHECKS_PER_TIMEOUT: u32 = 20;
 
 const _: () = assert!(EXPIRY_CHECKS_PER_TIMEOUT > 0, "it divides the time-out");
 
+/// The hand-over queues of a worker: sealed batches go to delivery, and come home settled.
+pub struct Queues {
+    pub delivery: Sender<Batch>,
+    pub home: Sender<Settled>,
+}
+
 /// The lanes of one worker, on whose thread it lives.
 pub struct Batcher {
     lanes: Vec<RefCell<Lane>>,
@@ -62,8 +68,7 @@ pub struct Batcher {
     spares: Spares,
     waiters: Waiters,
     ack: AckConfig,
-    delivery: Sender<Batch>,
-    home: Sender<Settled>,
+    queues: Queues,
     metrics: Arc<WorkerMetrics>,
     changed: Notify,
     /// Whether the worker's last record has come: all records leave without delay.
@@ -75,13 +80,12 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// `delivery` and `home` have room for the [`in_flight_batches_max`] of the `streams` lanes.
+    /// The queues have room for the [`in_flight_batches_max`] of the `streams` lanes.
     pub fn new(
         streams: u16,
         limits: BatchConfig,
         ack: AckConfig,
-        delivery: Sender<Batch>,
-        home: Sender<Settled>,
+        queues: Queues,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         let shared = SharedCredit::default();
@@ -93,8 +97,7 @@ impl Batcher {
             spares: Spares::default(),
             waiters: Waiters::default(),
             ack,
-            delivery,
-            home,
+            queues,
             metrics,
             changed: Notify::new(),
             is_emptying: Cell::new(false),
@@ -346,10 +349,15 @@ impl Batcher {
     }
 
     fn send(&self, stream: StreamIndex, sealed: Sealed) {
-        let mut batch = Batch::new(stream, sealed.records, sealed.acks, self.home.clone());
+        let mut batch = Batch::new(
+            stream,
+            sealed.records,
+            sealed.acks,
+            self.queues.home.clone(),
+        );
         batch.opened_at = sealed.opened_at;
         // A batch that finds no room comes straight home as unknown.
-        let sent = self.delivery.push(batch);
+        let sent = self.queues.delivery.push(batch);
         debug_assert!(sent.is_ok(), "delivery has room for each lane's batches");
     }
 

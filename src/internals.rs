@@ -9,7 +9,7 @@ pub mod batcher {
     pub use crate::batcher::accumulator::{Accumulator, Sealed};
     pub use crate::batcher::idle::IdleSignal;
     pub use crate::batcher::spares::Buffers;
-    pub use crate::batcher::{Batcher, in_flight_batches_max};
+    pub use crate::batcher::{Batcher, Queues, in_flight_batches_max};
 }
 
 pub mod config {

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::accept::{Acceptor, Capacity, Place, Quic, Trust, WorkerConnectionIds};
 use crate::batcher::idle::IdleSignal;
-use crate::batcher::{Batcher, in_flight_batches_max};
+use crate::batcher::{Batcher, Queues, in_flight_batches_max};
 use crate::config::{AckConfig, BatchConfig, HttpConfig, ListenConfig};
 use crate::delivery::STRAGGLERS_MAX;
 use crate::events::{Events, Reporter};
@@ -153,7 +153,13 @@ impl Blueprint {
         let batches_max = in_flight_batches_max(usize::from(self.streams));
         // A straggler has left its lane: a part of it may be on its way, and then the rest.
         let (home, settled) = handover::channel(batches_max + 2 * STRAGGLERS_MAX);
-        let batcher = Batcher::new(self.streams, self.batch, self.ack, delivery, home, metrics);
+        let batcher = Batcher::new(
+            self.streams,
+            self.batch,
+            self.ack,
+            Queues { delivery, home },
+            metrics,
+        );
         let batcher = batcher.with_own_stream(self.events.as_ref().map(Events::stream));
         let batcher = batcher.for_partitions_of(self.health.clone());
         (Rc::new(batcher), settled)

@@ -30,7 +30,7 @@ const OF_A_BATCH: f64 = 12.0;
 /// Connections that are counted, after as many that are not.
 const CONNECTIONS: usize = 100;
 
-/// What fleet events add to a connection, batches and all.
+/// Allocations that fleet events add to a connection, batches and all.
 const OF_A_CONNECTION_TOLD: f64 = 30.0;
 
 thread_local! {

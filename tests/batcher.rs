@@ -8,7 +8,7 @@ use bytes::Bytes;
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::Accumulator;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, in_flight_batches_max};
+use forebay::internals::batcher::{Batcher, Queues, in_flight_batches_max};
 use forebay::internals::config::{AckConfig, AckMode, BatchConfig};
 use forebay::internals::handover;
 use forebay::internals::health::Health;
@@ -75,8 +75,7 @@ fn bench(records_max: usize, ack_timeout: Duration) -> Bench {
         1,
         limits,
         ack,
-        delivery,
-        home,
+        Queues { delivery, home },
         metrics.worker(0),
     ));
     Bench {

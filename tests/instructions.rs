@@ -32,11 +32,11 @@ const ROUNDS: [usize; 2] = [20, 100];
 /// Variable by which the test tells itself which protocol to run under callgrind.
 const SUBJECT: &str = "FOREBAY_TEST_INSTRUCTIONS_OF";
 
-/// What is counted: the protocols, and HTTP/1.1 again with fleet events.
+/// Subjects that are counted: the protocols, and HTTP/1.1 again with fleet events.
 const SUBJECTS: [&str; 4] = ["h1", "h2", "h3", TOLD];
 const TOLD: &str = "h1-told";
 
-/// What fleet events may add to a request: a few counts, of its connection.
+/// Share that fleet events may add to a request: a few counts, of its connection.
 const OF_EVENTS_MAX: f64 = 0.01;
 
 #[test]

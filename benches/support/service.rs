@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay::internals::admission::Admission;
 use forebay::internals::batcher::IdleSignal;
-use forebay::internals::batcher::{Batcher, in_flight_batches_max};
+use forebay::internals::batcher::{Batcher, Queues, in_flight_batches_max};
 use forebay::internals::config::{
     AckConfig, AckMode, BatchConfig, ContentEncodings, EventsConfig, HttpConfig, LimitsConfig,
     Quota, SinkConfig, StreamConfig,
@@ -185,7 +185,13 @@ pub fn service_judging(tells: Tells, idle: IdleSignal, rulebook: Rulebook) -> (R
         mode: AckMode::Durable,
         timeout: Duration::from_secs(10),
     };
-    let batcher = Batcher::new(count, BATCH, ack, delivery, home, metrics.worker(0));
+    let batcher = Batcher::new(
+        count,
+        BATCH,
+        ack,
+        Queues { delivery, home },
+        metrics.worker(0),
+    );
     let events = tells.config();
     let own_stream = events.as_ref().map(|events| events.stream);
     let batcher = Rc::new(batcher.with_own_stream(own_stream));

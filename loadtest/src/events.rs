@@ -30,7 +30,7 @@ enum Fault {
     Connections,
     /// Usage is not what the ends of the device's connections say.
     Usage,
-    /// What was told to be accepted or refused is not what the device was answered.
+    /// Events tell other numbers of accepted or refused requests than the device was answered.
     Requests,
 }
 
@@ -54,7 +54,7 @@ struct Event {
     data: Counts,
 }
 
-/// What was counted, in the events that count.
+/// Counts in the events that have some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct Counts {
@@ -71,7 +71,7 @@ impl Counts {
     }
 }
 
-/// What was told of one device.
+/// Events told of one device, added up.
 #[derive(Default)]
 struct Told {
     connected: u64,
@@ -86,7 +86,7 @@ struct Told {
 struct Comparison {
     devices: HashMap<String, (Visits, Told)>,
     ids: HashSet<String>,
-    /// How many events there are of each type.
+    /// Number of events of each type.
     types: BTreeMap<String, u64>,
     others: u64,
     faults: Faults,
@@ -213,7 +213,7 @@ fn are_bytes_of(accepted: &Requests, unknown: &Requests, told: u64) -> bool {
     (accepted.bytes..=accepted.bytes + unknown.bytes).contains(&told)
 }
 
-/// What an audit has come to.
+/// Findings of an audit.
 struct Findings {
     devices: usize,
     types: BTreeMap<String, u64>,

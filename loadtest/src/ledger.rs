@@ -40,7 +40,7 @@ impl Status {
     /// The request was never sent.
     pub(crate) const UNSENT: Self = Self(1);
     pub(crate) const SAFE: Self = Self(204);
-    /// What front doors answer in the place of 204.
+    /// Answer of front doors in the place of 204.
     pub(crate) const OK: Self = Self(200);
     const GATEWAY_TIMEOUT: Self = Self(504);
 

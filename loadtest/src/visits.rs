@@ -1,5 +1,5 @@
-//! What each device remembers of its connections and requests, for the audit of fleet events: a file
-//! of JSON lines, one a device.
+//! The visits of each device, as it remembers them, for the audit of fleet events: a file of JSON
+//! lines, one a device, with its connections and requests.
 //!
 //! The conductor makes the file, every device appends its line when its run is over. What a device
 //! cannot know is kept apart: a connection on which nothing was answered may not have come to be for
@@ -28,7 +28,7 @@ impl Requests {
     }
 }
 
-/// What one device remembers.
+/// Visits of one device, as it remembers them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Visits {
     pub device: String,
@@ -86,7 +86,7 @@ pub(crate) fn create(path: &Path) -> Result<()> {
     std::fs::write(path, "").with_context(|| path.display().to_string())
 }
 
-/// What the devices of a file remember.
+/// Reads the visits of all devices from a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<Visits>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut all = Vec::new();

@@ -49,7 +49,7 @@ fn bench(mode: AckMode) -> Bench {
     let (delivery, batches) = handover::channel(places);
     let (home, settled) = handover::channel(places);
     let metrics = Metrics::new(1, &["telemetry".into()], vec![]).worker(0);
-    let batcher = Batcher::new(STREAMS, limits, ack, delivery, home, metrics);
+    let batcher = Batcher::new(STREAMS, limits, ack, Queues { delivery, home }, metrics);
     Bench {
         batcher,
         batches,

@@ -129,7 +129,7 @@ impl Invitation {
     }
 }
 
-/// What was typed for the program: it need not be in the `PATH`.
+/// Returns the program's name as it was typed: it need not be in the `PATH`.
 fn typed() -> String {
     let first = env::args_os().next();
     first.map_or_else(|| "forebay".into(), |typed| typed.display().to_string())

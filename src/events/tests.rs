@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::room::EVENTS_WAITING_MAX;
 use super::*;
-use crate::batcher::in_flight_batches_max;
+use crate::batcher::{Queues, in_flight_batches_max};
 use crate::config::{AckConfig, AckMode, BatchConfig};
 use crate::handover::{self, Receiver};
 use crate::record::{Batch, Settled};
@@ -35,7 +35,7 @@ fn bench(usage_interval: Option<Duration>) -> Bench {
     let (delivery, batches) = handover::channel(in_flight_batches_max(1));
     let (home, settled) = handover::channel(in_flight_batches_max(1));
     let metrics = Metrics::new(1, &["fleet".into()], vec![]);
-    let batcher = Batcher::new(1, limits, ack, delivery, home, metrics.worker(0));
+    let batcher = Batcher::new(1, limits, ack, Queues { delivery, home }, metrics.worker(0));
     let batcher = Rc::new(batcher.with_own_stream(Some(STREAM)));
     let config = EventsConfig {
         stream: STREAM,

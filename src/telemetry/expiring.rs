@@ -22,8 +22,8 @@ const DEVICES_MAX: usize = 1024;
 /// The most connections that wait for the admin's thread.
 const QUEUE_MAX: usize = 8192;
 
-/// How long after its certificate's end a device is told: who looks in the morning sees who has
-/// been shut out at night.
+/// Time after its certificate's end for which a device stays on the list: an operator sees in the
+/// morning which devices were shut out at night.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A certificate that a device has shown, and its end where that is near.
@@ -38,7 +38,7 @@ struct Gatherer {
     list: Mutex<List>,
 }
 
-/// Who is on the list: each by device, and by the end of its certificate.
+/// The devices on the list, by their ids and by the ends of their certificates.
 #[derive(Default)]
 struct List {
     ends: HashMap<DeviceId, Timestamp>,
@@ -143,7 +143,7 @@ mod tests {
         Timestamp(NOW.0 + 1000 * seconds)
     }
 
-    /// How many are on the list, and the first two.
+    /// Returns the number of devices on the list, and the first two.
     fn told(expiring: &Expiring, now: Timestamp) -> (u64, Vec<String>) {
         let report = expiring.report_of(2, now);
         let mut next = Vec::new();

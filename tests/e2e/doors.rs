@@ -29,7 +29,7 @@ fn doors() -> Setup {
     with_doors(Setup::new()).set("FOREBAY_STREAMS", "telemetry,alarms,metrics,traces")
 }
 
-/// What OpenTelemetry tells of.
+/// OpenTelemetry's signals.
 const SIGNALS: [&str; 3] = ["logs", "metrics", "traces"];
 
 /// A gateway that has the door of OpenTelemetry, and a topic behind it for each signal: `{topics}-logs` and so on.

@@ -129,7 +129,7 @@ fn a_list_out_of_date_is_told_as_what_it_is() {
     eventually("no list", || handshakes(&gateway, "crl_missing") == 1.0);
 }
 
-/// Whoever brings a file reads the log: what is in force and past its end is told once more.
+/// The log tells after each reload which files in force are past their end: whoever brings a file reads it.
 #[test]
 fn a_reload_tells_again_what_has_ended() {
     let setup = Setup::new();

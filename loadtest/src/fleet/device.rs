@@ -37,7 +37,7 @@ const _: () = assert!(BACKOFF_FIRST.as_millis() <= BACKOFF_MAX.as_millis());
 /// Time that connections are held after the run, so that its last second sees all of them.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long a device waits for an answer that goes without a word: mostly for less than it takes.
+/// Time that a device which goes without a word waits for its answer: mostly less than that takes.
 const LAST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A device of the fleet, with what it has left to do.
@@ -202,7 +202,7 @@ impl Device {
         self.answered(answer.as_ref(), &readings, service)
     }
 
-    /// What became of a request that was sent.
+    /// Outcome of a request that was sent.
     fn answered(&mut self, answer: Option<&Answer>, readings: &[Bytes], service: Duration) -> Sent {
         let Some(answer) = answer else {
             let statuses = vec![Status::UNANSWERED; readings.len()];

@@ -18,7 +18,6 @@
 mod device;
 mod due;
 mod reshard;
-mod scatter;
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -38,7 +37,6 @@ use crate::jitter;
 use crate::record::{Outcome, Reason};
 use device::Device;
 use due::note_new;
-use scatter::Scatter;
 
 /// The bounds of the pause after a failure, which doubles with each further one, up to the time in
 /// which a shard's budget is renewed.
@@ -54,7 +52,7 @@ pub(super) struct Pending {
     /// Every device with a record, by its place among the shards' keys; each is either in a call,
     /// or ready, or resting. Two with the same place would wait for each other, and go to the same
     /// shard in any case.
-    devices: HashMap<u128, Device, Scatter>,
+    devices: HashMap<u128, Device>,
     shards: Arc<Shards>,
     /// The queue of each shard, in the order of the shards.
     queues: Vec<Queue>,
@@ -79,7 +77,7 @@ impl Pending {
     pub(crate) fn new(shards: Arc<Shards>, packed: bool, now: Instant) -> Self {
         let queues = shards.ids().map(|id| Queue::new(id.clone(), now)).collect();
         Self {
-            devices: HashMap::with_hasher(Scatter::new()),
+            devices: HashMap::new(),
             shards,
             queues,
             turns: VecDeque::new(),

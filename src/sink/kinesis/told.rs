@@ -1,7 +1,7 @@
-//! What is told of the records of one batch, and whoever waits for it.
+//! The outcomes of one batch's records, and the delivery that waits for them.
 //!
-//! Each record on its way has a [`Reply`]; the batch's [`Told`] knows what all of them have said.
-//! A record whose reply is dropped unsaid is unknown. Nothing is allocated for a record.
+//! Each record in flight has a [`Reply`]; the batch's [`Told`] gathers what they say. The outcome
+//! of a record whose reply is dropped unsaid is unknown. Nothing is allocated for a record.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,28 +12,28 @@ use tokio::time::{Instant, timeout_at};
 use crate::record::{Outcome, Outcomes};
 use crate::sink::Arrivals;
 
-/// Knows what has been told of the records of one batch. Clones share it.
+/// Outcomes that have been told of the records of one batch. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Told(Arc<Batch>);
 
 #[derive(Debug)]
 struct Batch {
-    /// By the records' positions; `None` until something is told.
+    /// Outcomes by the records' positions; `None` until one is told.
     outcomes: Mutex<Vec<Option<Outcome>>>,
-    /// Records of which something may still be told.
+    /// Records whose outcomes may still be told.
     open: AtomicUsize,
     none_is_open: Notify,
     is_unwanted: AtomicBool,
 }
 
-/// Takes an outcome to whoever waits for it, with the record's position in its batch.
+/// The way back of a record's outcome, with its position in its batch.
 #[derive(Debug)]
 pub(super) struct Reply {
     index: u32,
     batch: Arc<Batch>,
 }
 
-/// Waits for what is told; once it is dropped nobody does.
+/// The wait for a batch's outcomes; once it is dropped they are not wanted.
 pub(super) struct Waiting(Told);
 
 impl Told {
@@ -59,7 +59,7 @@ impl Told {
         Waiting(self.clone())
     }
 
-    /// Takes what has been told since it was taken last.
+    /// Takes the outcomes that have been told since they were taken last.
     #[cfg(test)]
     pub(crate) fn take(&self) -> Vec<(u32, Outcome)> {
         let mut outcomes = self.0.lock_outcomes();
@@ -71,7 +71,7 @@ impl Told {
 }
 
 impl Waiting {
-    /// Waits for the outcomes; what is not told by `deadline` is unknown.
+    /// Waits for the outcomes; those that are not told by `deadline` are unknown.
     pub(crate) async fn outcomes(self, deadline: Instant) -> Outcomes {
         let batch = &*self.0.0;
         let _ = timeout_at(deadline, batch.none_is_open.notified()).await;
@@ -92,7 +92,7 @@ impl Drop for Waiting {
 }
 
 impl Reply {
-    /// Whether nobody waits for the outcome any more.
+    /// Whether the outcome is not wanted any more.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.batch.is_unwanted.load(Ordering::Relaxed)
     }

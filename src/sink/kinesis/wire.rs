@@ -1,9 +1,8 @@
 //! The body of a PutRecords call, in the JSON of the service.
 //!
 //! `call` gives it to the SDK in place of the body that the SDK would write itself, before the
-//! request is signed. The SDK's own way to it is a buffer and two strings for each record, and a
-//! look-up for each field; here all records are written into one buffer, their data encoded where
-//! it stands:
+//! request is signed. The SDK makes a buffer and two strings for each record, and looks each field
+//! up; here all records are written into one buffer, and their data is encoded in place:
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
 
 use std::io::Write;
@@ -19,11 +18,11 @@ use super::entry::Put;
 
 static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::standard(PAD));
 
-/// Names, quotes and an explicit hash key, for each put.
+/// Bytes of names, quotes and an explicit hash key, for each put.
 const FRAME_BYTES_MAX: usize = 128;
 
-/// Writes what the stream is to store. The names in it need no escapes: those of streams and
-/// devices are letters, digits and a few signs.
+/// Writes the body. Its names need no escapes: those of streams and devices are letters, digits and
+/// a few signs.
 pub(super) fn body(stream: &str, puts: &[Put]) -> Bytes {
     debug_assert!(is_plain(stream), "a stream's name is checked");
     let mut out = Vec::with_capacity(bytes_max(puts));

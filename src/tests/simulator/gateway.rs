@@ -19,7 +19,7 @@ use super::plan::Shape;
 use super::world::World;
 use crate::admission::Admission;
 use crate::batcher::idle::IdleSignal;
-use crate::batcher::{self, Batcher, OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
+use crate::batcher::{self, Batcher, OWN_BATCHES_MAX, Queues, SHARED_BATCHES_MAX};
 use crate::config::{
     AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota,
     StreamConfig,
@@ -207,8 +207,7 @@ impl Gateway {
             shape.streams as u16,
             batch(shape),
             ack(shape),
-            delivery,
-            home,
+            Queues { delivery, home },
             self.metrics.worker(index),
         ));
         let routes = Routes::new(Authorities::new(["gateway"]), &streams(shape), &[]);

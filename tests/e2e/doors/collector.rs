@@ -77,7 +77,7 @@ impl Collector {
                 ("otlp_logs", &format!("{topics}-logs")),
             ],
         );
-        // What was there before it came is read too.
+        // Records from before it came are read too.
         let own = "receivers: { kafka: { initial_offset: earliest } }\n\
                    exporters: { file: { path: signals } }\n";
         let pipeline = "receivers: [kafka], exporters: [file]";

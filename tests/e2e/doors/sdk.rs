@@ -82,7 +82,7 @@ impl Sdk {
         Self { process, lines }
     }
 
-    /// What it says next of an export.
+    /// Reads the client's next line about an export.
     fn next(&self) -> Option<Value> {
         self.lines.recv_timeout(3 * PATIENCE).ok()
     }
@@ -154,7 +154,7 @@ fn what_the_go_sdk_exports_arrives() {
     what_is_exported_arrives(Language::Go, "sdk-go");
 }
 
-/// How many spans, metrics or log records an export has.
+/// Counts the spans, metrics or log records of an export.
 fn count(signal: &str, body: &[u8]) -> usize {
     match signal {
         "traces" => {
