@@ -20,7 +20,8 @@ pub(crate) struct AckTime(AtomicU64);
 impl AckTime {
     /// Takes a sample: half of a batch's records were acknowledged after this time.
     pub(crate) fn note(&self, after: Duration) {
-        let sample = after.min(SAMPLE_MAX).as_micros() as u64;
+        // 0 stands for what is not known.
+        let sample = (after.min(SAMPLE_MAX).as_micros() as u64).max(1);
         let average = match self.0.load(Ordering::Relaxed) {
             0 => sample,
             known => (known * (SAMPLES - 1) + sample) / SAMPLES,
@@ -43,8 +44,10 @@ mod tests {
     fn the_average_follows_the_brokers_and_one_batch_does_not_make_it() {
         let (ack_time, millis) = (AckTime::default(), Duration::from_millis);
         assert_eq!(ack_time.get(), Duration::ZERO);
+        ack_time.note(Duration::ZERO);
+        assert_eq!(ack_time.get(), Duration::from_micros(1), "it is known");
+        let ack_time = AckTime::default();
         ack_time.note(millis(4));
-        assert_eq!(ack_time.get(), millis(4));
         ack_time.note(millis(60_000));
         assert_eq!(ack_time.get(), millis(253), "a sample has its most");
         for _ in 0..40 {
