@@ -198,8 +198,7 @@ impl Drop for Busy {
 }
 
 /// The answer to a request: a 204, which may tell when the device's certificate expires, or a
-/// response of its own: a refusal, or a front door's answer. That is rare, and boxed, since every
-/// answer would be as large.
+/// response of its own, a refusal or a front door's, which is boxed as it is rare.
 enum Answer {
     Accepted(Option<HeaderValue>),
     Written(Box<Response<Bytes>>),
