@@ -416,7 +416,7 @@ def stream(home, watch, clients):
     at_broker = {"FOREBAY_SINK": "kafka", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS": broker.address, "FOREBAY_FILE_DIR": None,
                  "FOREBAY_ACK_TIMEOUT": "2s"}
     try:
-        with gateway(home, "stream", FOREBAY_BATCH_RECORDS="2", **at_broker) as served:
+        with gateway(home, "stream", FOREBAY_BATCH_RECORDS="2", FOREBAY_DEVICE_BURST="1000", **at_broker) as served:
             client = clients.open("h2", served)
             assert client.send(client.ask())["status"] == 204
             watch.until(served, "forebay_sink_records_total", outcome="delivered")
@@ -474,7 +474,8 @@ def send_until(watch, served, client, ask, outcome):
 def silence(watch, broker, served, client):
     """More readings than may be in flight wait for a broker that has fallen silent."""
     broker.pause()
-    sent = [client.begin(client.ask()) for _ in range(60)]
+    many = client.ask(b"1\n" * 600, path="/v1/telemetry/records", headers=[["content-type", "application/x-ndjson"]])
+    sent = [client.begin(ask) for ask in [client.ask(), many]]
     watch.until(served, "forebay_sink_in_flight_batches")
     watch.until(served, "forebay_batcher_queued_batches")
     assert 504 in {client.wait(number)["status"] for number in sent}

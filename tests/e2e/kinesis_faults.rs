@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::brokers::text;
-use crate::harness::{Ask, Client, Load, Protocol, Setup, eventually};
+use crate::harness::{Ask, Client, Load, Protocol, Reply, Setup, eventually};
 use crate::kinesis::{KinesisStream, fleet};
 use crate::kinesis_proxy::Fault::{
     self, InternalFailure, None, Reset, ResetAnswer, Slow, Throttled, Unavailable,
@@ -98,14 +100,16 @@ fn single_records_come_through_all_of_it() {
     repeated_in("all-faults", false, &script);
 }
 
-/// Many readings in one request come through all of it too, and through shards that are full indeed: by themselves and in
-/// aggregates, each of them is in the stream, in the order of its device.
+/// Many readings in one request come through all of it too, and through a shard that is full indeed: by themselves and in
+/// aggregates, each of them is in the stream, in the order of its device, once those in `retry` are sent again.
 #[test]
 fn many_readings_in_one_request_come_through_all_of_it() {
     for (aggregate, count, pad_bytes) in [(false, 10, 100), (true, 300, 1000)] {
         let stream = KinesisStream::start("many", 1);
         let faults = [Throttled, None, InternalFailure, ResetAnswer, Throttled];
-        stream.proxy.script(&faults);
+        let mut script = [None; 100];
+        script[..faults.len()].copy_from_slice(&faults);
+        stream.proxy.script(&script);
         let gateway = setup(&stream, aggregate).start();
         let (devices, clients) = fleet(&gateway, 1, "device");
         let told: Vec<Vec<String>> = std::thread::scope(|scope| {
@@ -135,7 +139,8 @@ fn many_readings_in_one_request_come_through_all_of_it() {
     }
 }
 
-/// Sends four requests of so many readings, one after the other; gives the readings, all of which were answered 204.
+/// Sends four requests of so many readings, one after the other, and again what a verdict says may be sent again. Returns the
+/// readings in their order.
 fn send_many(client: &Client, count: usize, pad_bytes: usize) -> Vec<String> {
     let mut told = Vec::new();
     for request in 0..4 {
@@ -143,14 +148,30 @@ fn send_many(client: &Client, count: usize, pad_bytes: usize) -> Vec<String> {
         let readings =
             (0..count).map(|index| format!("{{\"n\":\"{request}-{index}\",\"pad\":\"{pad}\"}}"));
         let readings: Vec<_> = readings.collect();
-        let ask = Ask::post(readings.join("\n"))
-            .to("/v1/telemetry/records")
-            .with("content-type", "application/x-ndjson");
-        let reply = client.send(&ask);
-        assert_eq!(reply.status, 204, "{}", text(&reply.body));
+        let mut to_send = readings.clone();
+        while !to_send.is_empty() {
+            let ask = Ask::post(to_send.join("\n"))
+                .to("/v1/telemetry/records")
+                .with("content-type", "application/x-ndjson");
+            to_send = still_to_send(&client.send(&ask), &to_send);
+        }
         told.extend(readings);
     }
     told
+}
+
+/// Returns the readings in `retry`; none of a device's readings is safe behind one of them.
+fn still_to_send(reply: &Reply, sent: &[String]) -> Vec<String> {
+    if reply.status == 204 {
+        return Vec::new();
+    }
+    assert!(matches!(reply.status, 503 | 504), "{reply:?}");
+    let verdict = &reply.problem()["records"];
+    assert_eq!(verdict["rejected"], json!([]), "{reply:?}");
+    let accepted = verdict["accepted"].as_u64().expect("a number") as usize;
+    let retry: Vec<_> = (accepted..sent.len()).collect();
+    assert_eq!(verdict["retry"], json!(retry), "{reply:?}");
+    sent[accepted..].to_vec()
 }
 
 /// With the two rights that it cannot do without.
