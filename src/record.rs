@@ -307,3 +307,20 @@ impl Outcomes {
         }
     }
 }
+
+#[cfg(test)]
+impl Record {
+    /// Makes a record with nothing beside its payload.
+    pub(crate) fn bare(device: &str, payload: impl Into<Bytes>, received_at: Timestamp) -> Self {
+        Self {
+            device: DeviceId::parse(device).expect("a device id"),
+            payload: payload.into(),
+            content_type: None,
+            id: RecordId::new(received_at),
+            trace: None,
+            headers: Headers::default(),
+            received_at,
+            permit: Permit::without_budget(),
+        }
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -10,23 +9,14 @@ use super::lane::READY_KEPT_MAX;
 use super::spares::{SPARE_RECORDS_MAX, SPARES_MAX};
 use super::*;
 use crate::handover;
-use crate::record::{DeviceId, Headers, Outcomes, Permit, RecordId, Timestamp};
+use crate::record::{Outcomes, Timestamp};
 use crate::telemetry::metrics::Metrics;
 
 const STREAMS: u16 = 64;
 const RECORDS_MAX: usize = 512;
 
 fn record() -> Record {
-    Record {
-        device: DeviceId::parse("meter-1").unwrap(),
-        payload: Bytes::from_static(b"21.5"),
-        content_type: None,
-        id: RecordId::new(Timestamp(0)),
-        trace: None,
-        headers: Headers::default(),
-        received_at: Timestamp(0),
-        permit: Permit::without_budget(),
-    }
+    Record::bare("meter-1", "21.5", Timestamp(0))
 }
 
 struct Bench {

@@ -24,8 +24,7 @@ use crate::handover::{self, Receiver, Sender};
 use crate::health::Health;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::record::{
-    AckSlot, Batch, DeviceId, Headers, Outcome, Outcomes, Permit, Record, RecordId, Settled,
-    StreamIndex, Timestamp,
+    AckSlot, Batch, DeviceId, Outcome, Outcomes, Record, Settled, StreamIndex, Timestamp,
 };
 use crate::sink::{Arrived, Partitions, Progress, Scripted, Sink, SinkError};
 use crate::spool::tests::either::{SEGMENT_BYTES, Shape};
@@ -352,17 +351,8 @@ impl Bench {
 }
 
 pub(super) fn record(device: impl Into<u16>, number: u64) -> Record {
-    let device = device.into();
-    Record {
-        device: DeviceId::parse(&format!("device-{device}")).unwrap(),
-        payload: number.to_string().into(),
-        content_type: None,
-        id: RecordId::new(Timestamp(number)),
-        trace: None,
-        headers: Headers::default(),
-        received_at: Timestamp(number),
-        permit: Permit::without_budget(),
-    }
+    let device = format!("device-{}", device.into());
+    Record::bare(&device, number.to_string(), Timestamp(number))
 }
 
 /// Returns a spool whose commits are a task of this local set.

@@ -206,19 +206,10 @@ fn check_name(StreamConfig { name, .. }: &StreamConfig) -> Result<(), SinkError>
 mod tests {
 
     use super::*;
-    use crate::record::{DeviceId, Headers, Permit, RecordId, Timestamp};
+    use crate::record::Timestamp;
 
     pub(super) fn record(device: &str, body: &[u8]) -> Record {
-        Record {
-            device: DeviceId::parse(device).unwrap(),
-            payload: body.to_vec().into(),
-            content_type: None,
-            id: RecordId::new(Timestamp::now()),
-            trace: None,
-            headers: Headers::default(),
-            received_at: Timestamp::now(),
-            permit: Permit::without_budget(),
-        }
+        Record::bare(device, body.to_vec(), Timestamp::now())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Headers, Permit, RecordId, Timestamp};
+use crate::record::Timestamp;
 
 const LIMITS: Limits = Limits {
     bytes_max: 64,
@@ -14,16 +14,8 @@ const LIMITS: Limits = Limits {
 };
 
 fn record(device: u8, bytes: usize) -> Record {
-    Record {
-        device: DeviceId::parse(&format!("device-{device}")).unwrap(),
-        payload: vec![b'x'; bytes].into(),
-        content_type: None,
-        id: RecordId::new(Timestamp(0)),
-        trace: None,
-        headers: Headers::default(),
-        received_at: Timestamp(0),
-        permit: Permit::without_budget(),
-    }
+    let payload = vec![b'x'; bytes];
+    Record::bare(&format!("device-{device}"), payload, Timestamp(0))
 }
 
 /// Pushes one record of each of these devices, at places from `first` on.

@@ -83,19 +83,10 @@ mod tests {
     use super::super::shards::hash_key;
     use super::super::told::Told;
     use super::*;
-    use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
+    use crate::record::{Record, Timestamp};
 
     fn put(device: &str, payload: &[u8], packed: bool) -> Put {
-        let record = Record {
-            device: DeviceId::parse(device).unwrap(),
-            payload: Bytes::copy_from_slice(payload),
-            content_type: None,
-            id: RecordId::new(Timestamp(0)),
-            trace: None,
-            headers: Headers::default(),
-            received_at: Timestamp(0),
-            permit: Permit::without_budget(),
-        };
+        let record = Record::bare(device, payload.to_vec(), Timestamp(0));
         let deadlines = Deadlines::from(Instant::now(), Duration::from_secs(1));
         let entry = Entry::new(&record, deadlines, Told::nothing_of(1).reply(0));
         Put::new(entry, "shard".into(), packed)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::sim::{Random, SimDisk};
 use crate::config::WhenFull;
-use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
+use crate::record::{Record, RecordId, Timestamp};
 use crate::spool::commit::engine::{Engine, LogOptions, Refused};
 use crate::spool::format::body::Draft;
 use crate::spool::format::keys::Keys;
@@ -30,14 +30,8 @@ pub(crate) fn record(content: u64, bytes: usize) -> Record {
     let mut payload = content.to_le_bytes().to_vec();
     payload.resize(8 + bytes, content as u8);
     Record {
-        device: DeviceId::parse("meter-7").unwrap(),
-        payload: payload.into(),
-        content_type: None,
         id: RecordId::from_key(b"key").unwrap(),
-        trace: None,
-        headers: Headers::default(),
-        received_at: Timestamp(content),
-        permit: Permit::without_budget(),
+        ..Record::bare("meter-7", payload, Timestamp(content))
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::entry::Deadlines;
 use super::super::shards::tests::even;
 use super::super::told::{Reply, Told, Waiting};
 use super::*;
-use crate::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
+use crate::record::{Record, RecordId, Timestamp};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(12);
 const DEVICES: u8 = 6;
@@ -77,16 +77,8 @@ impl World {
     }
 
     fn arrive(&mut self, device: u8, bytes: usize) {
-        let record = Record {
-            device: DeviceId::parse(&format!("device-{device}")).unwrap(),
-            payload: self.payload.slice(..bytes),
-            content_type: None,
-            id: RecordId::new(Timestamp(0)),
-            trace: None,
-            headers: Headers::default(),
-            received_at: Timestamp(0),
-            permit: Permit::without_budget(),
-        };
+        let payload = self.payload.slice(..bytes);
+        let record = Record::bare(&format!("device-{device}"), payload, Timestamp(0));
         let reply = self.told.reply(self.arrived);
         let entry = Entry::new(&record, Deadlines::from(self.now, ACK_TIMEOUT), reply);
         self.pending.take_in(vec![entry], self.now);
@@ -313,14 +305,8 @@ fn only_shards_with_ready_devices_have_turns() {
 
 fn entry(now: Instant, reply: Reply, device: u32) -> Entry {
     let record = Record {
-        device: DeviceId::parse(&format!("d{device}")).unwrap(),
-        payload: Bytes::new(),
-        content_type: None,
         id: RecordId::from_key(b"k").unwrap(),
-        trace: None,
-        headers: Headers::default(),
-        received_at: Timestamp(0),
-        permit: Permit::without_budget(),
+        ..Record::bare(&format!("d{device}"), "", Timestamp(0))
     };
     Entry::new(&record, Deadlines::from(now, ACK_TIMEOUT), reply)
 }
