@@ -9,6 +9,8 @@ mod crl;
 mod decode_body;
 #[path = "../fuzz/checks/devices.rs"]
 mod devices;
+#[path = "support/encoded.rs"]
+mod encoded;
 #[path = "../fuzz/checks/h3.rs"]
 mod h3;
 #[path = "../fuzz/checks/head.rs"]
@@ -22,13 +24,12 @@ mod rules;
 #[path = "../fuzz/checks/spool_frame.rs"]
 mod spool_frame;
 
-use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use flate2::write::GzEncoder;
+use encoded::{gzip, zstd};
 use forebay::internals::config::WhenFull;
 use forebay::internals::http::h3::Frames;
 use forebay::internals::record::{DeviceId, Headers, Permit, Record, RecordId, Timestamp};
@@ -176,12 +177,7 @@ const STREAMS: [&[u8]; 2] = [
 /// A body in gzip and one in zstd, each of two parts.
 static ENCODED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let text = b"{\"celsius\":21.5}\n".repeat(20);
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(&text).expect("memory");
-    let gzip = encoder.finish().expect("memory");
-    let mut zstd = vec![0; zstd_safe::compress_bound(text.len())];
-    let bytes = zstd_safe::compress(&mut zstd[..], &text, 3).expect("there is room");
-    [gzip, zstd[..bytes].to_vec()].map(|part| part.repeat(2))
+    [gzip(&text), zstd(&text)].map(|part| part.repeat(2))
 });
 
 /// Bodies of many records.

@@ -3,18 +3,18 @@
 //! The service runs with the null sink over in-memory pipes, on one thread, beside a task that counts its turns. Turns are
 //! held, time is only told: `cargo test --profile perf --test turns -- --nocapture` prints the longest wait for a turn.
 
+#[path = "support/encoded.rs"]
+mod encoded;
 #[path = "../benches/support/service.rs"]
 #[allow(dead_code)] // clients are for the others
 mod support;
 
 use std::cell::Cell;
 use std::fs;
-use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use encoded::{gzip, zstd};
 use forebay::internals::rules::{Rulebook, Rules};
 use forebay::internals::words::Protocol;
 use support::{Tells, connect, runtime, service_judging};
@@ -52,19 +52,6 @@ fn rules() -> Rulebook {
     fs::write(&file, "schema = 'schema.json'\ndevice_field = '/device'").expect("a file");
     let rules = Rules::read(&file).expect("the rules are good");
     Rulebook::of_one(rules, 256 * 1024)
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(body).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-fn zstd(body: &[u8]) -> Vec<u8> {
-    let mut encoded = vec![0; zstd_safe::compress_bound(body.len())];
-    let bytes = zstd_safe::compress(&mut encoded[..], body, 3).expect("there is room");
-    encoded.truncate(bytes);
-    encoded
 }
 
 /// Sends one request; gives the status, and the turns that others had from when its last bytes were on their way.

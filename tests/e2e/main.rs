@@ -5,6 +5,8 @@
 
 #[path = "../support/deaggregate.rs"]
 mod deaggregate;
+#[path = "../support/encoded.rs"]
+mod encoded;
 #[allow(dead_code)] // the tests of the sink need all of it
 #[path = "../support/ferrokinesis.rs"]
 mod ferrokinesis;

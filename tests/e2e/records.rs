@@ -7,24 +7,12 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::brokers::{self, text};
+use crate::encoded::{gzip, zstd};
 use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, Siege, eventually};
 
 const RECORDS: &str = "/v1/telemetry/records";
 const LINES: &str = "application/x-ndjson";
 const DELIMITED: &str = "application/vnd.forebay.records";
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(body).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-fn zstd(body: &[u8]) -> Vec<u8> {
-    let mut encoded = vec![0; zstd_safe::compress_bound(body.len())];
-    let bytes = zstd_safe::compress(&mut encoded[..], body, 3).expect("there is room");
-    encoded.truncate(bytes);
-    encoded
-}
 
 fn many(content_type: &str, body: impl Into<Vec<u8>>) -> Ask {
     Ask::post(body)

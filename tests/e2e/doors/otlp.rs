@@ -1,13 +1,10 @@
 //! The door of OpenTelemetry.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::json;
 
 use super::{assert_refused, doors, last};
 use crate::brokers;
+use crate::encoded::gzip;
 use crate::harness::{Ask, Client, Protocol, Reply};
 use crate::kafka_faults::set_message_bytes_max;
 use crate::status::assert_problem;
@@ -20,12 +17,6 @@ const BODY: &[u8] = b"\x0a\x05\x12\x03\xff\x00\x0a";
 
 fn export(body: &[u8], kind: &str) -> Ask {
     Ask::post(body).to("/v1/traces").with("content-type", kind)
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(body).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
 }
 
 /// The answer is an empty message in the encoding of its request.
