@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod audit;
 pub(crate) mod expiring;
+pub(crate) mod gather;
 pub(crate) mod journal;
 pub(crate) mod log;
 pub(crate) mod metrics;

@@ -28,7 +28,12 @@ const RANKS: &[&[&str]] = &[
     ],
     &["handover", "topic"],
     &["record"],
-    &["config", "telemetry::metrics", "telemetry::log"],
+    &[
+        "config",
+        "telemetry::gather",
+        "telemetry::log",
+        "telemetry::metrics",
+    ],
     &[
         "devices",
         "health",

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use serde_json::{Value, json};
 
+use super::gather::waiting;
 use crate::record::{DeviceId, Timestamp};
 
 /// The most devices on the list, however many there are.
@@ -69,10 +70,7 @@ impl Expiring {
     fn gathered(&self, now: Timestamp) -> MutexGuard<'_, List> {
         let Gatherer { queue, list } = &*self.0;
         let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..QUEUE_MAX {
-            let Some((device, end)) = queue.pop() else {
-                break;
-            };
+        for (device, end) in waiting(queue) {
             list.remove(&device);
             if let Some(end) = end {
                 list.add(device, end);

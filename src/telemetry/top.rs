@@ -18,6 +18,7 @@ use crossbeam_queue::ArrayQueue;
 use datasketches::frequencies::{ErrorType, FrequentItemsSketch, Row};
 use serde_json::{Value, json};
 
+use super::gather::waiting;
 use crate::record::DeviceId;
 
 /// The most devices in a sketch, of which three quarters are used.
@@ -90,10 +91,7 @@ impl Top {
         let Gatherer { queue, windows } = &*self.0;
         let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(Instant::now());
-        for _ in 0..QUEUE_MAX {
-            let Some((device, counts)) = queue.pop() else {
-                break;
-            };
+        for (device, counts) in waiting(queue) {
             windows.add(&device, counts);
         }
         windows

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::telemetry::gather::waiting;
+
 /// The most events that are kept.
 const RECENT_MAX: usize = 50;
 
@@ -38,10 +40,7 @@ impl Recent {
     /// Returns all lines that are kept, the newest first.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..RECENT_MAX {
-            let Some(line) = self.arrived.pop() else {
-                break;
-            };
+        for line in waiting(&self.arrived) {
             seen.push_front(line);
         }
         seen.truncate(RECENT_MAX);
