@@ -210,26 +210,18 @@ struct Findings {
 }
 
 impl Findings {
-    fn is_good(&self) -> bool {
-        self.faults.are_none()
-    }
-
     fn to_json(&self) -> Value {
-        json!({
+        self.faults.report(json!({
             "run": self.run.to_string(), "requests": self.requests, "safe": self.safe, "unknown": self.unknown,
             "unknown_there": self.unknown_there, "records": self.records, "of_other_runs": self.foreign,
-            "faults": self.faults.counts_to_json(), "examples": self.faults.examples_to_json(), "good": self.is_good(),
-        })
+        }))
     }
 
     fn to_text(&self) -> String {
-        let end = match self.is_good() {
-            true => "good: every 204 is there once, whole and in order",
-            false => "NOT GOOD",
-        };
+        let good = "good: every 204 is there once, whole and in order";
         format!(
             "run {}: {} requests, {} of them 204, {} with an unknown outcome ({} of these arrived)\n\
-             sink: {} records, {} of other runs\n\n{}\n{end}\n",
+             sink: {} records, {} of other runs\n\n{}",
             self.run,
             self.requests,
             self.safe,
@@ -237,7 +229,7 @@ impl Findings {
             self.unknown_there,
             self.records,
             self.foreign,
-            self.faults.to_text(),
+            self.faults.to_text(good),
         )
     }
 }
@@ -254,7 +246,7 @@ pub(crate) fn run(options: &Audit) -> Result<bool> {
     if let Some(fleet) = &options.fleet {
         tell(&findings, fleet, options.html.as_deref())?;
     }
-    Ok(findings.is_good())
+    Ok(findings.faults.are_none())
 }
 
 /// Writes what was found as JSON, where that is wanted.

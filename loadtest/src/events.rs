@@ -222,15 +222,10 @@ struct Findings {
 }
 
 impl Findings {
-    fn is_good(&self) -> bool {
-        self.faults.are_none()
-    }
-
     fn to_json(&self) -> Value {
-        json!({
+        self.faults.report(json!({
             "devices": self.devices, "events": self.types, "of_others": self.others,
-            "faults": self.faults.counts_to_json(), "examples": self.faults.examples_to_json(), "good": self.is_good(),
-        })
+        }))
     }
 
     fn to_text(&self) -> String {
@@ -238,15 +233,12 @@ impl Findings {
         for (kind, count) in &self.types {
             text += &format!("  {kind:<20}{count:>10}\n");
         }
-        let end = match self.is_good() {
-            true => "good: beginnings and ends in pairs, and usage exact",
-            false => "NOT GOOD",
-        };
         let others = self.others;
+        let good = "good: beginnings and ends in pairs, and usage exact";
         format!(
-            "{text}  {:<20}{others:>10}\n\n{}\n{end}\n",
+            "{text}  {:<20}{others:>10}\n\n{}",
             "of others",
-            self.faults.to_text()
+            self.faults.to_text(good)
         )
     }
 }
@@ -259,7 +251,7 @@ pub(crate) fn run(options: &cli::Events) -> Result<bool> {
     let findings = comparison.finish();
     print!("{}", findings.to_text());
     write_report(&findings.to_json(), options.report.as_deref())?;
-    Ok(findings.is_good())
+    Ok(findings.faults.are_none())
 }
 
 #[cfg(test)]
@@ -289,7 +281,7 @@ mod tests {
         let findings = comparison.finish();
         let kinds = 0..FAULT_NAMES.len();
         let counts: Vec<u64> = kinds.map(|kind| findings.faults.count(kind)).collect();
-        assert_eq!(findings.is_good(), counts.iter().sum::<u64>() == 0);
+        assert_eq!(findings.faults.are_none(), counts.iter().sum::<u64>() == 0);
         counts
     }
 

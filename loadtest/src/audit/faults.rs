@@ -39,13 +39,21 @@ impl Faults {
         self.counts[kind]
     }
 
-    pub(crate) fn counts_to_json(&self) -> Value {
+    /// Adds the differences to the facts of a report, and whether all is `good`.
+    pub(crate) fn report(&self, mut facts: Value) -> Value {
+        facts["faults"] = self.counts_to_json();
+        facts["examples"] = self.examples_to_json();
+        facts["good"] = self.are_none().into();
+        facts
+    }
+
+    fn counts_to_json(&self) -> Value {
         let named = self.names.iter().zip(&self.counts);
         let counts = named.map(|(name, count)| ((*name).to_owned(), json!(count)));
         Value::Object(Map::from_iter(counts))
     }
 
-    pub(crate) fn examples_to_json(&self) -> Value {
+    fn examples_to_json(&self) -> Value {
         let mut examples = Vec::new();
         for (kind, what) in &self.examples {
             examples.push(json!({"fault": self.names[*kind], "what": what}));
@@ -53,8 +61,9 @@ impl Faults {
         examples.into()
     }
 
-    /// Each kind with its count, and its examples below it.
-    pub(crate) fn to_text(&self) -> String {
+    /// Writes each kind with its count and its examples below it, and the verdict: `good` is the one
+    /// without differences.
+    pub(crate) fn to_text(&self, good: &str) -> String {
         let mut text = String::new();
         for (kind, (name, count)) in self.names.iter().zip(&self.counts).enumerate() {
             text += &format!("  {name:<11}{count:>10}\n");
@@ -63,6 +72,7 @@ impl Faults {
                 text += &format!("             {what}\n");
             }
         }
-        text
+        let verdict = if self.are_none() { good } else { "NOT GOOD" };
+        text + "\n" + verdict + "\n"
     }
 }

@@ -48,7 +48,7 @@ fn faults(entries: &[Entry], sink: &Sink) -> [u64; 5] {
         .for_each(|(device, payload)| comparison.take(&Found { device, payload }));
     let findings = comparison.finish();
     let counts = [0, 1, 2, 3, 4].map(|kind| findings.faults.count(kind));
-    assert_eq!(findings.is_good(), counts == [0; 5]);
+    assert_eq!(findings.faults.are_none(), counts == [0; 5]);
     counts
 }
 
