@@ -7,7 +7,8 @@ programs: forebay and loadtest (--bin), nginx; h2load, a C compiler and OpenSSL'
 core takes on HTTP/2; Vector and Fluent Bit with --kafka only.
 
 --scenes measures streams as they are: many partitions, partitions and streams that are away, slow acknowledgements, cold
-connections, Kinesis; and the fleet: its events, a devices file of a million lines. It starts its own brokers and needs Java, and Kafka and ferrokinesis in --tools (`make tools`).
+connections, Kinesis; and the fleet: its events, a devices file of a million lines. It starts its own brokers and needs
+Java, and Kafka and ferrokinesis in --tools (`make tools`).
 """
 
 import argparse

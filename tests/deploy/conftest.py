@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -143,3 +144,11 @@ def gateway(folder):
     gateway = Gateway(folder / "shared", **unlimited)
     yield gateway
     assert gateway.stop() == 0, "".join(gateway.log)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(tool("chromium")), args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -15,6 +15,7 @@ from processes import RULES, Broker, Prometheus
 from test_metrics import FIRST_RECORD
 from test_observability import crl_that_ends_at_once, post
 
+
 class Watched:
     """A gateway and a Prometheus that watches it."""
 

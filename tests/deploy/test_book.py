@@ -8,7 +8,6 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import DEPLOY, ROOT, tool
-from playwright.sync_api import sync_playwright
 
 DOCS = ROOT / "docs"
 PICTURES = ROOT / "target/book-pictures"
@@ -113,14 +112,6 @@ def test_the_book_shows_the_programs_themselves(book):
 # What is wider than its place: on it one would have to scroll sideways.
 CUT_OFF = """() => [...document.querySelectorAll("html, main pre, main pre code, main .table-wrapper")]
     .filter(shown => shown.scrollWidth > shown.clientWidth + 1).map(shown => shown.innerText.slice(0, 80))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(tool("chromium")), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width, height", [(1280, 800), (375, 812)])

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPSConnection
 
 import pytest
-from conftest import FOREBAY, PATIENCE, ROOT, TOOLS, Gateway, eventually, free_port, run, tool
-from playwright.sync_api import expect, sync_playwright
+from conftest import FOREBAY, PATIENCE, ROOT, TOOLS, Gateway, eventually, free_port, run
+from playwright.sync_api import expect
 from processes import Broker
 
 PICTURES = ROOT / "target/page"
@@ -58,14 +58,6 @@ def served(home, broker):
         FOREBAY_ACK_TIMEOUT="1s", FOREBAY_KAFKA_SOCKET_TIMEOUT_MS="2000", FOREBAY_DEVICE_RATE="1000", FOREBAY_DEVICE_BURST="1000")
     yield gateway
     gateway.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(tool("chromium")), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -122,12 +122,15 @@ func main() {
 	}
 }
 
+// Each exporter has a type of its own for the same fields.
+var retry = otlptracehttp.RetryConfig{
+	Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
+}
+
 func tracers(ctx context.Context) *sdktrace.TracerProvider {
 	exporter, err := otlptracehttp.New(ctx,
 		otlptracehttp.WithTimeout(patience),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
-		}))
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig(retry)))
 	must(err)
 	heardSpans, err = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(echo.URL), otlptracehttp.WithTLSClientConfig(trust))
 	must(err)
@@ -138,9 +141,7 @@ func meters(ctx context.Context) *sdkmetric.MeterProvider {
 	exporter, err := otlpmetrichttp.New(ctx,
 		otlpmetrichttp.WithCompression(otlpmetrichttp.GzipCompression),
 		otlpmetrichttp.WithTimeout(patience),
-		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{
-			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
-		}))
+		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig(retry)))
 	must(err)
 	heardMetrics, err = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(echo.URL), otlpmetrichttp.WithTLSClientConfig(trust))
 	must(err)
@@ -153,9 +154,7 @@ func loggers(ctx context.Context) *sdklog.LoggerProvider {
 	exporter, err := otlploghttp.New(ctx,
 		otlploghttp.WithCompression(otlploghttp.GzipCompression),
 		otlploghttp.WithTimeout(patience),
-		otlploghttp.WithRetry(otlploghttp.RetryConfig{
-			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: patience,
-		}))
+		otlploghttp.WithRetry(otlploghttp.RetryConfig(retry)))
 	must(err)
 	heardLogs, err = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(echo.URL), otlploghttp.WithTLSClientConfig(trust))
 	must(err)
