@@ -161,12 +161,8 @@ impl Served<'_> {
                 }
                 // What was answered has gone out by now.
                 if let Some(stage) = self.next_stage(vigil.stage, requests.is_empty()) {
+                    tell(&mut h2, stage);
                     vigil.stage = stage;
-                    match stage {
-                        Stage::Draining => h2.graceful_shutdown(),
-                        Stage::Ending(_) => h2.abrupt_shutdown(Reason::NO_ERROR),
-                        Stage::Open | Stage::Leaving => {}
-                    }
                     continue;
                 }
                 match ready!(vigil.poll(context)) {
@@ -240,6 +236,15 @@ impl Served<'_> {
             body.is_to_be_asked_for = false;
             discard(body).await;
         }
+    }
+}
+
+/// Tells the client of the stage that its connection enters.
+fn tell<T: AsyncRead + AsyncWrite + Unpin>(h2: &mut server::Connection<T, Bytes>, stage: Stage) {
+    match stage {
+        Stage::Draining => h2.graceful_shutdown(),
+        Stage::Ending(_) => h2.abrupt_shutdown(Reason::NO_ERROR),
+        Stage::Open | Stage::Leaving => {}
     }
 }
 
