@@ -300,6 +300,16 @@ pub enum AckMode {
     Queued,
 }
 
+impl AckMode {
+    /// Returns the word of `FOREBAY_ACK`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Queued => "queued",
+        }
+    }
+}
+
 /// Target of a log of JSON lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JournalTarget {

@@ -347,10 +347,10 @@ impl Reader<'_> {
     }
 
     fn ack(&mut self) -> AckConfig {
-        let mode = |text: &str| match text {
-            "durable" => Ok(AckMode::Durable),
-            "queued" => Ok(AckMode::Queued),
-            _ => Err("is neither durable nor queued".into()),
+        let mode = |text: &str| {
+            let mut modes = [AckMode::Durable, AckMode::Queued].into_iter();
+            let named = modes.find(|mode| mode.name() == text);
+            named.ok_or_else(|| "is neither durable nor queued".into())
         };
         AckConfig {
             mode: self.value("FOREBAY_ACK", mode, AckMode::Durable),

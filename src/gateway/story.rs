@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::config::{AckMode, Config, LimitsConfig, Quota, SinkConfig, StreamConfig};
+use crate::config::{Config, LimitsConfig, Quota, SinkConfig, StreamConfig};
 use crate::telemetry::admin::Status;
 use crate::tls::Reloader;
 
@@ -35,10 +35,7 @@ pub(crate) fn begin(config: &Config) {
     );
     let streams: Vec<String> = config.streams.iter().map(spell_stream).collect();
     let (sink, streams) = (name_of(&config.sink), streams.join(","));
-    let ack = match config.ack.mode {
-        AckMode::Durable => "durable",
-        AckMode::Queued => "queued",
-    };
+    let ack = config.ack.mode.name();
     tracing::info!(sink, streams, ack, "where readings go");
     tell_bounds(config);
 }
