@@ -102,11 +102,8 @@ impl Permit {
     /// Parts with all that it holds.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
-        Self {
-            reserved_bytes: self.reserved_bytes,
-            device: self.device.take(),
-            bytes: std::mem::take(&mut self.bytes),
-        }
+        let nothing = Self::of_nobody(self.reserved_bytes);
+        std::mem::replace(self, nothing)
     }
 
     /// Gives back all but `bytes`.
