@@ -73,9 +73,8 @@ pub struct DeliveryOptions {
     pub streams: Vec<StreamConfig>,
     /// Limits of a batch that the drain, or the queue of answered records, makes.
     pub batch: BatchConfig,
-    /// Most batches that the sink has at once, with a spool, but for one of each stream; a stream
-    /// has its part of them.
-    pub in_flight_batches_max: usize,
+    /// Most batches that the sink has of a stream at once, with a spool, but for one; at least one.
+    pub stream_batches_max: usize,
     /// Further batches, for streams that are busy and answer.
     pub shared_batches_max: usize,
     /// Time that a request waits for its ack.

@@ -142,7 +142,7 @@ impl Null {
         let options = DeliveryOptions {
             streams: self.streams,
             batch: BATCH,
-            in_flight_batches_max: in_flight_batches_max(1),
+            stream_batches_max: in_flight_batches_max(1),
             shared_batches_max: 0,
             ack_timeout: Duration::from_secs(10),
         };

@@ -234,7 +234,7 @@ impl Drain {
     /// Returns the number of waves that a stream may have in flight. In overflow mode live records
     /// need the other half.
     fn waves_max(&self) -> usize {
-        let batches_max = self.spooling.outlet().stream_batches_max();
+        let batches_max = self.spooling.outlet().options.stream_batches_max;
         match self.spooling.backlog().mode() {
             SpoolMode::Always => batches_max,
             SpoolMode::Overflow => batches_max.div_ceil(2),

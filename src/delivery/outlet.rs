@@ -62,16 +62,10 @@ impl Outlet {
         &self.names[stream.get()]
     }
 
-    /// Batches that the sink may have of one stream at once, whatever it has of others.
-    pub(crate) fn stream_batches_max(&self) -> usize {
-        let streams = self.names.len().max(1);
-        (self.options.in_flight_batches_max / streams).max(1)
-    }
-
     /// Whether the sink may have another batch of the stream: one of the stream's own or, as long as
     /// it answers, of those that streams share.
     pub(crate) fn has_room(&self, stream: StreamIndex) -> bool {
-        let (watch, own_max) = (&self.watch, self.stream_batches_max());
+        let (watch, own_max) = (&self.watch, self.options.stream_batches_max);
         let shared_max = self.options.shared_batches_max;
         watch.in_flight(stream) < own_max
             || (watch.in_flight_beyond(own_max) < shared_max

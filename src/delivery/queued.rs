@@ -185,7 +185,7 @@ impl Queued {
     /// Whether another wave of the stream may go while so many are in flight.
     fn may_send(&self, stream: StreamIndex, in_flight: usize) -> bool {
         let outlet = self.outlet();
-        let batches_max = outlet.stream_batches_max();
+        let batches_max = outlet.options.stream_batches_max;
         match &self.way {
             // Waves for which the sink has no room are spooled.
             Way::Spooling(_) => in_flight < 2 * batches_max,

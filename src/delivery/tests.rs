@@ -49,7 +49,7 @@ type Stuck = (fn(&Record) -> bool, Duration);
 /// Settings of the sink, and how much it may have at once.
 struct Setup {
     records_max: usize,
-    in_flight_batches_max: usize,
+    stream_batches_max: usize,
     shared_batches_max: usize,
     /// As the sink tells of it.
     told_ack_time: Duration,
@@ -66,7 +66,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             records_max: 50,
-            in_flight_batches_max: 8,
+            stream_batches_max: 4,
             shared_batches_max: 0,
             told_ack_time: Duration::ZERO,
             keeps_order_within_call: true,
@@ -237,7 +237,7 @@ impl Bench {
                 records_max: setup.records_max,
                 linger: Duration::ZERO,
             },
-            in_flight_batches_max: setup.in_flight_batches_max,
+            stream_batches_max: setup.stream_batches_max,
             shared_batches_max: setup.shared_batches_max,
             ack_timeout: Duration::from_secs(10),
         };

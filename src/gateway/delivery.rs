@@ -150,7 +150,7 @@ fn delivery_options(config: &Config) -> DeliveryOptions {
     DeliveryOptions {
         streams: config.streams.clone(),
         batch: config.batch,
-        in_flight_batches_max: workers * config.streams.len() * OWN_BATCHES_MAX,
+        stream_batches_max: workers * OWN_BATCHES_MAX,
         shared_batches_max: workers * SHARED_BATCHES_MAX,
         ack_timeout: config.ack.timeout,
     }

@@ -10,7 +10,7 @@ const OWN_BATCHES: usize = 4;
 
 fn slow(ack_time: Duration) -> Setup {
     Setup {
-        in_flight_batches_max: OWN_BATCHES * STREAMS.len(),
+        stream_batches_max: OWN_BATCHES,
         shared_batches_max: 100,
         ack_time: Box::new(move |_, _| ack_time),
         told_ack_time: ACK_TIME,

@@ -105,7 +105,7 @@ async fn order_holds(records: Vec<u16>, moves: Vec<BTreeSet<u32>>, keeps_order_w
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
         records_max: 20,
-        in_flight_batches_max: 16,
+        stream_batches_max: 8,
         keeps_order_within_call,
         has_simulated_disk: true,
         ack_time: Box::new(|_, _| ACK_TIME),

@@ -22,7 +22,7 @@ pub(super) fn is_stuck(record: &Record) -> bool {
 
 fn with_a_stuck_partition() -> Setup {
     Setup {
-        in_flight_batches_max: OWN_BATCHES_MAX * STREAMS.len(),
+        stream_batches_max: OWN_BATCHES_MAX,
         ack_time: Box::new(|_, _| ACK_TIME),
         stuck: Some((is_stuck, STUCK_TIME)),
         ..Setup::default()

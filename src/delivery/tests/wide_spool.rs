@@ -24,7 +24,7 @@ const TICKS_TO_LEAVE_MAX: u32 = 2000;
 pub(super) fn wide(ack_time: impl Fn(StreamIndex, &[Record]) -> Duration + 'static) -> Setup {
     Setup {
         records_max: 512,
-        in_flight_batches_max: 16 * STREAMS.len(),
+        stream_batches_max: 16,
         ack_time: Box::new(ack_time),
         has_simulated_disk: true,
         ..Setup::default()
@@ -309,7 +309,7 @@ async fn order_holds(
     let called = calls.clone();
     let setup = Setup {
         records_max: 20,
-        in_flight_batches_max: 16,
+        stream_batches_max: 8,
         keeps_order_within_call,
         has_simulated_disk: true,
         ack_time: Box::new(move |_, _| {

@@ -399,7 +399,7 @@ fn delivery_options(shape: &Shape) -> DeliveryOptions {
     DeliveryOptions {
         streams: streams(shape),
         batch: batch(shape),
-        in_flight_batches_max: shape.workers * shape.streams * OWN_BATCHES_MAX,
+        stream_batches_max: shape.workers * OWN_BATCHES_MAX,
         shared_batches_max: shape.workers * SHARED_BATCHES_MAX,
         ack_timeout: shape.ack_timeout,
     }
