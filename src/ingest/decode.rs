@@ -28,8 +28,19 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// Returns the coding of this name (RFC 9110 section 8.4.1), if it is known.
-    pub(super) fn of(name: &[u8]) -> Option<Self> {
+    /// Returns the coding that a `Content-Encoding` names, if it is one that is known. The field is a
+    /// list, whose empty elements say nothing (RFC 9110 sections 8.4 and 5.6.1.2).
+    pub(super) fn of(list: &[u8]) -> Option<Self> {
+        let elements = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let mut names = elements.filter(|name| !name.is_empty());
+        match (names.next(), names.next()) {
+            (None, _) => Some(Self::Identity),
+            (Some(name), None) => Self::named(name),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    fn named(name: &[u8]) -> Option<Self> {
         const CODINGS: [(&[u8], Coding); 4] = [
             (b"identity", Coding::Identity),
             (b"gzip", Coding::Gzip),

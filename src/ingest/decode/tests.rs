@@ -105,6 +105,49 @@ proptest! {
     }
 }
 
+#[test]
+fn a_content_encoding_is_a_list_of_one() {
+    for (list, coding) in [
+        ("gzip", Some(Coding::Gzip)),
+        ("X-Gzip", Some(Coding::Gzip)),
+        (", zstd\t,,", Some(Coding::Zstd)),
+        ("identity", Some(Coding::Identity)),
+        (" ,", Some(Coding::Identity)),
+        ("", Some(Coding::Identity)),
+        ("gzip, zstd", None),
+        ("gzip,gzip", None),
+        ("gzip zstd", None),
+        ("br", None),
+    ] {
+        assert_eq!(Coding::of(list.as_bytes()), coding, "{list:?}");
+    }
+}
+
+/// A frame that gives another number of bytes than it declares is damaged, in whatever pieces it
+/// comes. The library itself checks this of some frames only: not of one that ends with an empty
+/// block, unless it comes whole.
+#[test]
+fn a_frame_is_held_to_its_declared_size() {
+    // Declares so many bytes (256 and the field, RFC 8878 section 3.1.1.1.4), and has one last
+    // block, empty and raw.
+    let empty = |field: u8| [0x28, 0xb5, 0x2f, 0xfd, 0x60, field, 0, 1, 0, 0];
+    // The same with a block of one byte before it; and one that declares this byte.
+    let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 2, 8, 0, 0, b'a', 1, 0, 0];
+    let whole = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 1, 8, 0, 0, b'a', 1, 0, 0];
+    for frame in [&empty(0x54)[..], &empty(0), &short] {
+        for cut in 0..frame.len() {
+            let (one, other) = frame.split_at(cut);
+            let decoded = decode(&mut Decoder::zstd(), &[one, other], 1000);
+            assert_eq!(decoded, Err(Damaged), "{frame:x?} cut at {cut}");
+        }
+    }
+    for cut in 0..whole.len() {
+        let (one, other) = whole.split_at(cut);
+        let decoded = decode(&mut Decoder::zstd(), &[one, other], 1000);
+        assert_eq!(decoded, Ok((b"a".to_vec(), true)), "cut at {cut}");
+    }
+}
+
 /// The window of a frame is memory that the decoder tells of; a larger one than 8 MiB is refused.
 #[test]
 fn a_window_is_counted_and_bounded() {
