@@ -1,4 +1,4 @@
-"""A Kafka cluster of real brokers on free ports, each behind a proxy that delays its answers. Needs Java and Kafka's jars."""
+"""A Kafka cluster of real brokers on free ports, each behind a proxy if its answers are to be delayed. Needs Java and Kafka's jars."""
 
 import pathlib
 import socket
@@ -21,9 +21,10 @@ def free_port():
 class Node:
     """One broker; the first one is the controller too."""
 
-    def __init__(self, number, folder, lib, controller):
+    def __init__(self, number, folder, lib, controller, is_proxied):
         self.number, self.folder, self.lib = number, folder / f"broker-{number}", lib
-        self.port, self.public = free_port(), free_port()
+        self.port = free_port()
+        self.public = free_port() if is_proxied else self.port
         self.folder.mkdir()
         roles = "broker,controller" if number == 1 else "broker"
         own = f",CONTROLLER://{controller}" if number == 1 else ""
@@ -38,8 +39,8 @@ class Node:
             "broker.session.timeout.ms": 3000, "broker.heartbeat.interval.ms": 500,
         }
         (self.folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        self.proxy = subprocess.Popen([sys.executable, HERE / "delay.py", str(self.public), str(self.port), "0"],
-                                      stdin=subprocess.PIPE, text=True)
+        command = [sys.executable, HERE / "delay.py", str(self.public), str(self.port), "0"]
+        self.proxy = subprocess.Popen(command, stdin=subprocess.PIPE, text=True) if is_proxied else None
         self.tool("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self.folder / "server.properties")
         with open(self.folder / "kafka.log", "w") as log:
             command = [*self.java(), "kafka.Kafka", self.folder / "server.properties"]
@@ -60,14 +61,17 @@ class Node:
     def stop(self):
         self.process.kill()
         self.process.wait()
-        self.proxy.stdin.close()
-        self.proxy.wait()
+        if self.proxy:
+            self.proxy.stdin.close()
+            self.proxy.wait()
 
 
 class Cluster:
-    def __init__(self, folder, lib, nodes=1):
+    """The brokers. A proxy costs time of its own on their core: they have one only where something is to be ordered of it."""
+
+    def __init__(self, folder, lib, nodes=1, is_proxied=False):
         controller = f"127.0.0.1:{free_port()}"
-        self.nodes = [Node(number, folder, lib, controller) for number in range(1, nodes + 1)]
+        self.nodes = [Node(number, folder, lib, controller, is_proxied) for number in range(1, nodes + 1)]
         self.address = f"127.0.0.1:{self.nodes[0].public}"
         for node in self.nodes:
             wait_for(node.port)

@@ -37,8 +37,8 @@ class Rig:
             yield pathlib.Path(folder)
 
     @contextlib.contextmanager
-    def cluster(self, folder, nodes=1):
-        cluster = Cluster(folder, self.lib, nodes)
+    def cluster(self, folder, nodes=1, is_proxied=False):
+        cluster = Cluster(folder, self.lib, nodes, is_proxied)
         try:
             yield cluster
         finally:
@@ -173,7 +173,7 @@ def drain(rig, devices, rate, spooled, ack_ms, bound_s):
 
     A device waits for each answer. Once it has left the spool that takes an ack time at least: what it means to send more often
     than that waits for itself, with a spool or without. So the p99 is of what was due while the spool was emptied."""
-    with rig.folder() as folder, rig.cluster(folder) as cluster:
+    with rig.folder() as folder, rig.cluster(folder, is_proxied=True) as cluster:
         cluster.topic("telemetry", PARTITIONS)
         environment = kafka(cluster, FOREBAY_SPOOL_DIR=str(folder / "spool"))
         with rig.gateway(folder, environment) as (pid, port, admin):
@@ -202,7 +202,7 @@ def drain(rig, devices, rate, spooled, ack_ms, bound_s):
 
 
 def slow_acks(rig, ack_ms=400, rate=20_000):
-    with rig.folder() as folder, rig.cluster(folder) as cluster:
+    with rig.folder() as folder, rig.cluster(folder, is_proxied=True) as cluster:
         cluster.topic("telemetry", 48)
         cluster.delay(ack_ms)
         with rig.gateway(folder, kafka(cluster)) as (pid, port, admin):
@@ -224,6 +224,8 @@ def cold_fleet(rig, rate):
                 cluster.topic("telemetry", partitions)
                 places["KAFKA"] = cluster.address
             pid, port = stack.enter_context(rig.serving(server, folder, **places))
+            # A broker that has just started is slow until it is compiled.
+            rig.fleet(folder, port, pid, "warm-up", "--protocol", "h1", "--devices", 500, "--rate", rate, "--duration", "8s")
             seconds = max(10, FLEET_CONNECTIONS // rate * 3)
             report = rig.fleet(folder, port, pid, "fleet", "--protocol", protocol, "--devices", FLEET_CONNECTIONS, "--rate", rate,
                                "--duration", f"{seconds}s")

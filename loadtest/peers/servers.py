@@ -67,7 +67,7 @@ def forebay(name, program, sink):
         "FOREBAY_TLS_CERT": "@PKI@/server.pem", "FOREBAY_TLS_KEY": "@PKI@/server.key",
         "FOREBAY_TLS_CLIENT_CA": "@PKI@/ca.pem", "FOREBAY_TLS_MIN_VERSION": "1.3",
         "FOREBAY_ADDRESS_RATE": "0", "FOREBAY_HANDSHAKE_RATE": "0", "FOREBAY_DEVICE_RATE": "0",
-        "FOREBAY_DEVICE_BYTE_RATE": "0", "FOREBAY_LOG": "warn",
+        "FOREBAY_DEVICE_BYTE_RATE": "0", "FOREBAY_ADDRESS_CONNECTIONS_MAX": "15000", "FOREBAY_LOG": "warn",
     }
     return Server(name, [str(program), "serve"], environment | sink)
 
