@@ -58,9 +58,9 @@ impl Collector {
         );
         let own = format!(
             "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: otlp.sock, transport: unix }} }} }} }}\n\
-             exporters: {{ otlphttp: {{ encoding: {encoding} }}, file: {{ path: signals }} }}\n"
+             exporters: {{ otlp_http: {{ encoding: {encoding} }}, file: {{ path: signals }} }}\n"
         );
-        let pipeline = "receivers: [otlp], exporters: [otlphttp, file]";
+        let pipeline = "receivers: [otlp], exporters: [otlp_http, file]";
         Self::start(gateway.path("sends"), &page, &own, pipeline)
     }
 
