@@ -74,6 +74,14 @@ fn what_the_service_refuses_is_refused() {
         told(&event("plc-1").by("PUT"), 405, "method-not-allowed");
         let below = Ask::post("1").to(&format!("{path}/records?api-version=1"));
         told(&below, 404, "not-found");
+        let foreign = event("plc-1").with("iothub-contenttype", "text/\u{e4}");
+        told(&foreign, 400, "malformed-request");
+        let both = event("plc-1").with("iothub-contenttype", "text/plain");
+        told(
+            &both.with("iothub-contenttype", "text/plain"),
+            400,
+            "malformed-request",
+        );
         let long = event("plc-1").with("iothub-messageid", &"m".repeat(129));
         told(&long, 400, "invalid-idempotency-key");
         let twice = event("plc-1").with("iothub-messageid", "a");

@@ -105,6 +105,8 @@ fn what_is_no_export_is_refused_as_a_status() {
             415,
             "unsupported-media-type",
         );
+        let foreign = "application/json; charset=\u{e4}";
+        told(&export(b"{}", foreign), 415, "unsupported-media-type");
         let both = export(BODY, "text/plain").with("content-encoding", "br");
         told(&both, 415, "unsupported-encoding");
         told(&export(b"", "text/plain"), 415, "unsupported-media-type");

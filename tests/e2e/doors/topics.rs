@@ -75,6 +75,7 @@ fn what_is_no_topic_and_what_has_no_stream_is_refused() {
             ("", 400, "malformed-request"),
             ("alarms?qos=2", 400, "malformed-request"),
             ("alarms?qos=", 400, "malformed-request"),
+            ("alarms?qos=1&qos=2", 400, "malformed-request"),
             ("other?qos=2", 403, "stream-forbidden"),
         ] {
             // On h1, a request that is malformed ends its connection.
