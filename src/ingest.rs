@@ -137,6 +137,12 @@ impl Ingest {
         self.routes.door_of(head.path)
     }
 
+    /// Whether heads keep the properties that a front door reads.
+    #[inline]
+    pub(crate) fn keeps_properties(&self) -> bool {
+        self.routes.keep_properties()
+    }
+
     /// Whether the request may send its body.
     pub(crate) fn admit<'c>(
         &'c self,

@@ -272,7 +272,7 @@ impl<'c> Request<'c> {
     fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &'c Service) -> Self {
         let mut busy = connection.begin();
         debug_assert_eq!(connection.requests.get(), 1, "the last one is answered");
-        match head::parse(bytes) {
+        match head::parse(bytes, service.ingest.keeps_properties()) {
             Ok(parsed) => Self {
                 shape: Shape::of(&parsed, bytes.len()),
                 admitted: service.admit(connection, &parsed.head, &mut busy),

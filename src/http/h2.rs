@@ -224,7 +224,8 @@ impl Served<'_> {
             is_to_be_asked_for: fields::waits_to_be_asked(&head.headers),
             is_paid: true,
         };
-        let request = fields::request_head(&head);
+        let keeps_properties = self.service.ingest.keeps_properties();
+        let request = fields::request_head(&head, keeps_properties);
         let answering = self.service.answer(self.connection, &request, &mut body);
         let response = answering.await;
         let status = response.status();

@@ -160,6 +160,11 @@ impl FrontDoors {
         }
     }
 
+    /// Whether a door is open that reads properties.
+    pub(crate) fn keep_properties(&self) -> bool {
+        self.iot_hub
+    }
+
     /// Returns the door that a path belongs to.
     pub(crate) fn of_path(&self, path: &str) -> Door {
         if !self.topics.is_empty() && path.starts_with(iot_core::PATH) {

@@ -53,27 +53,28 @@ pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// Parses a whole head, up to its empty line.
-pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
+/// Parses a whole head, up to its empty line; `keeps_properties` as [`RequestHead`] has it.
+pub fn parse(head: &[u8], keeps_properties: bool) -> Result<Parsed<'_>, Refusal> {
     if head.len() > HEAD_BYTES_MAX {
         return Err(Refusal::HeadTooLarge);
     }
     let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut fields) {
-        Ok(Status::Complete(bytes)) if bytes == head.len() => interpret(&request),
+        Ok(Status::Complete(bytes)) if bytes == head.len() => interpret(&request, keeps_properties),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HeadTooLarge),
         _ => Err(Refusal::Malformed("the head is not one of HTTP/1.1")),
     }
 }
 
 /// Reads the parts of a well-formed head that the gateway and the connection need.
-fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
+fn interpret<'a>(request: &Request<'_, 'a>, keeps_properties: bool) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, target) = split_target(request.path.unwrap_or_default());
     let (path, query) = split_query(target);
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
-    head.note_query(query);
+    head.keeps_properties = keeps_properties;
+    head.query = query;
     if is_1_1 {
         head.host_rule = HostRule::Required;
     }
@@ -175,6 +176,10 @@ fn framing(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
+        super::parse(head, false)
+    }
 
     fn head(lines: &str) -> Vec<u8> {
         format!("POST /v1/telemetry HTTP/1.1\r\nhost: a\r\n{lines}\r\n").into_bytes()

@@ -46,7 +46,7 @@ pub(super) fn read<'a>(
     head: &RequestHead<'a>,
     headers: &mut Headers,
 ) -> Result<Extras<'a>, Refusal> {
-    check_version(head.query())?;
+    check_version(head.query)?;
     let mut extras = Extras::default();
     for (name, value) in head.properties() {
         take(name, value, &mut extras, headers)?;

@@ -151,7 +151,8 @@ const HUB_PATH: &str = "/devices/a/messages/events";
 
 fn hub_head(fields: &[(&'static str, &'static str)]) -> RequestHead<'static> {
     let mut head = RequestHead::new("POST", HUB_PATH, None);
-    head.note_query("api-version=2020-03-13");
+    head.query = "api-version=2020-03-13";
+    head.keeps_properties = true;
     for (name, value) in fields {
         head.note(name, value.as_bytes());
     }
@@ -227,10 +228,19 @@ fn a_message_has_one_type_of_visible_characters() {
 fn a_version_is_asked_for() {
     for query in ["", "api-version", "api-version=", "version=1"] {
         let mut head = RequestHead::new("POST", HUB_PATH, None);
-        head.note_query(query);
+        head.query = query;
         let read = Door::IotHub.read(&head, &mut Headers::default());
         assert!(matches!(read, Err(Refusal::Malformed(_))), "{query}");
     }
+}
+
+/// A door that is shut costs nothing, whatever is sent to where it would be.
+#[test]
+fn properties_are_kept_for_a_door_that_is_open() {
+    let mut head = RequestHead::new("POST", HUB_PATH, None);
+    head.note("iothub-app-a", b"b");
+    assert!(head.properties().is_empty());
+    assert_eq!(hub_head(&[("iothub-app-a", "b")]).properties().len(), 1);
 }
 
 #[test]
