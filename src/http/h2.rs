@@ -226,7 +226,10 @@ impl Served<'_> {
         };
         let keeps_properties = self.service.ingest.keeps_properties();
         let request = fields::request_head(&head, keeps_properties);
-        let answering = self.service.answer(self.connection, &request, &mut body);
+        let path = head.uri.path();
+        let answering = self
+            .service
+            .answer(self.connection, path, &request, &mut body);
         let response = answering.await;
         let status = response.status();
         let paid_bytes = paid_head_bytes(&head, request.is_ok(), status);

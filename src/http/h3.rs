@@ -277,7 +277,8 @@ impl Served<'_> {
         request: &Result<RequestHead<'_>, Refusal>,
         body: &mut Reading<'_>,
     ) -> Response<Bytes> {
-        let answering = self.service.answer(&self.connection, request, body);
+        let path = head.uri.path();
+        let answering = self.service.answer(&self.connection, path, request, body);
         let response = answering.await;
         let paid_bytes = paid_head_bytes(head, request.is_ok(), response.status());
         self.link.pay_back(paid_bytes);

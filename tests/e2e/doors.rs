@@ -6,6 +6,7 @@ mod hub;
 mod moved;
 mod otlp;
 mod outage;
+mod refused;
 mod sdk;
 mod topics;
 

@@ -67,6 +67,16 @@ pub fn parse(head: &[u8], keeps_properties: bool) -> Result<Parsed<'_>, Refusal>
     }
 }
 
+/// Returns the path in the first line of bytes that are no head; empty if it cannot be read.
+#[cold]
+pub(crate) fn path_of(bytes: &[u8]) -> &str {
+    let mut request = Request::new(&mut []);
+    // Whatever else is wrong, the line has been read by then.
+    let _ = request.parse(bytes);
+    let (_, target) = split_target(request.path.unwrap_or_default());
+    split_query(target).0
+}
+
 /// Reads the parts of a well-formed head that the gateway and the connection need.
 fn interpret<'a>(request: &Request<'_, 'a>, keeps_properties: bool) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
@@ -272,6 +282,25 @@ mod tests {
         assert_eq!(split("/x?a=1?b#c?d"), (None, ("/x", "a=1?b")));
         assert_eq!(split("/x#c?d"), (None, ("/x", "")));
         assert_eq!(split("*"), (None, ("*", "")));
+    }
+
+    #[test]
+    fn the_path_of_what_is_no_head_is_known_by_its_first_line() {
+        for bytes in [
+            "POST /topics/a?qos=1 HTTP/1.1\r\nx: 1",
+            "POST /topics/a HTTP/1.1\nx",
+            "POST https://a/topics/a HTTP/1.1\r\nno field\r\n\r\n",
+        ] {
+            assert_eq!(path_of(bytes.as_bytes()), "/topics/a", "{bytes}");
+        }
+        for bytes in [
+            "",
+            "POST /topics/a",
+            "POST\r\n",
+            "\0 /topics/a HTTP/1.1\r\n",
+        ] {
+            assert_eq!(path_of(bytes.as_bytes()), "", "{bytes}");
+        }
     }
 
     #[test]
