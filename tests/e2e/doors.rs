@@ -3,6 +3,7 @@
 mod clients;
 mod collector;
 mod hub;
+mod kills;
 mod moved;
 mod otlp;
 mod outage;
