@@ -244,10 +244,11 @@ impl Service {
         Self { reporter, ..self }
     }
 
-    /// Answers one request of h2 or h3.
+    /// Answers one request of h2 or h3, to this path.
     async fn answer(
         &self,
         connection: &Rc<Connection>,
+        path: &str,
         head: &Result<RequestHead<'_>, Refusal>,
         body: &mut impl Body,
     ) -> Response<Bytes> {
@@ -257,7 +258,14 @@ impl Service {
             "h1 writes its answers itself"
         );
         let mut busy = connection.begin();
-        let mut admitted = self.judge(connection, head, &mut busy);
+        let mut admitted = match head {
+            Ok(head) => self.admit(connection, head, &mut busy),
+            Err(refusal) => {
+                // It is refused in its door's form all the same.
+                busy.visit = Visit::through(self.ingest.door_of(path));
+                Err(refusal.clone())
+            }
+        };
         let taken = match &mut admitted {
             Ok(admitted) => self.ingest.take(admitted, body).await,
             Err(refusal) => Err(refusal.clone()),
@@ -271,17 +279,6 @@ impl Service {
         response
     }
 
-    /// Whether the request may send its body: its head is sound, and passes every check.
-    fn judge<'c>(
-        &'c self,
-        connection: &'c Connection,
-        head: &Result<RequestHead<'_>, Refusal>,
-        busy: &mut Busy,
-    ) -> Result<Admitted<'c>, Refusal> {
-        let head = head.as_ref().map_err(Refusal::clone)?;
-        self.admit(connection, head, busy)
-    }
-
     /// Notes the facts that the answer and the trace need, and judges the head.
     fn admit<'c>(
         &'c self,
@@ -292,7 +289,7 @@ impl Service {
         if self.spans.are_on() {
             busy.trace = head.trace();
         }
-        let door = self.ingest.door_of(head);
+        let door = self.ingest.door_of(head.path);
         if door != Door::Own {
             busy.visit = Visit::new(door, head);
         }

@@ -131,10 +131,16 @@ impl Ingest {
         self
     }
 
-    /// Returns the door that a request comes by.
+    /// Returns the door that a path belongs to.
     #[inline]
-    pub(crate) fn door_of(&self, head: &RequestHead<'_>) -> Door {
-        self.routes.door_of(head.path)
+    pub(crate) fn door_of(&self, path: &str) -> Door {
+        self.routes.door_of(path)
+    }
+
+    /// Whether heads keep the properties that a front door reads.
+    #[inline]
+    pub(crate) fn keeps_properties(&self) -> bool {
+        self.routes.keep_properties()
     }
 
     /// Whether the request may send its body.

@@ -24,13 +24,14 @@ const BEGIN: &str = "<!-- Made from src/config/variables.rs. To rewrite it: UPDA
 const END: &str = "<!-- end -->\n";
 
 /// No settings: one that is wrong, to show what is said then; two that Kubernetes sets; those of tests and benches.
-const TOLD_OF: [&str; 7] = [
+const TOLD_OF: [&str; 8] = [
     "FOREBAY_BATCH_LINGR",
     "FOREBAY_SERVICE_HOST",
     "FOREBAY_PORT",
     "FOREBAY_SPOOL_SEEDS",
     "FOREBAY_BENCH_BYTES",
     "FOREBAY_KILL_ROUNDS",
+    "FOREBAY_OUTAGE_SECONDS",
     "FOREBAY_BINARY",
 ];
 

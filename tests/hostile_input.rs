@@ -353,7 +353,7 @@ fn what_is_good_is_taken() {
     assert!(
         HEADS[..2]
             .iter()
-            .all(|head| forebay::internals::http::h1::parse(head.as_bytes()).is_ok())
+            .all(|head| forebay::internals::http::h1::parse(head.as_bytes(), true).is_ok())
     );
 }
 

@@ -282,7 +282,14 @@ pub struct H1 {
 
 impl H1 {
     pub fn open(service: &Rc<Service>, number: usize) -> Self {
-        let head = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ";
+        Self::to(service, number, "/v1/telemetry")
+    }
+
+    /// One that posts to this path, which may have a query.
+    pub fn to(service: &Rc<Service>, number: usize, path: &str) -> Self {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
+        );
         let request = format!("{head}{BODY_BYTES}\r\n\r\n{}", "x".repeat(BODY_BYTES));
         Self {
             stream: connect(service, number, Protocol::H1),

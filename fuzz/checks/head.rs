@@ -27,7 +27,7 @@ fn check_head(data: &[u8]) {
             "it matters how a head arrives"
         );
     }
-    let Ok(parsed) = parse(&data[..length]) else {
+    let Ok(parsed) = parse(&data[..length], true) else {
         return;
     };
     let text = String::from_utf8_lossy(&data[..length]).to_ascii_lowercase();

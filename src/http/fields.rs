@@ -25,14 +25,19 @@ const FIELD_OVERHEAD_BYTES: usize = 32;
 const PSEUDO_BYTES: usize =
     4 * FIELD_OVERHEAD_BYTES + ":method:scheme:path:authority".len() + "https".len();
 
-/// Reads the gateway's part of a head that an HTTP library has parsed.
-pub(crate) fn request_head(head: &Parts) -> Result<RequestHead<'_>, Refusal> {
+/// Reads the gateway's part of a head that an HTTP library has parsed; `keeps_properties` as
+/// [`RequestHead`] has it.
+pub(crate) fn request_head(
+    head: &Parts,
+    keeps_properties: bool,
+) -> Result<RequestHead<'_>, Refusal> {
     check(head)?;
     let authority = head.uri.authority().map(|authority| authority.as_str());
     let (method, path) = (head.method.as_str(), head.uri.path());
     let mut request = RequestHead::new(method, path, authority);
     request.host_rule = HostRule::Same;
-    request.note_query(head.uri.query().unwrap_or_default());
+    request.keeps_properties = keeps_properties;
+    request.query = head.uri.query().unwrap_or_default();
     for (name, value) in &head.headers {
         request.note(name.as_str(), value.as_bytes());
         request.kept_bytes += name.as_str().len() + value.len();

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use super::cut::until_cut;
 use super::discard::{discard, discard_pieces};
 use super::overhead::{is_head_paid, is_rest_paid};
+use super::reply::doors::Visit;
 use super::{Answer, Busy, Connection, Service, reply};
 use crate::ingest::{Admitted, Refusal};
 use crate::words::{Disconnect, Protocol};
@@ -133,11 +134,10 @@ impl<'s, S: Stream> Served<'s, S> {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         let (connection, service) = (self.connection, self.service);
-        let begin = |bytes: &[u8]| *place = Some(Request::begin(bytes, connection, service));
-        if let Poll::Ready(head) = self.wire.poll_head(context, begin) {
-            if let Some(Err(fault)) = head {
-                *place = Some(Request::unread(connection.begin(), fault));
-            }
+        let begin = |bytes: &[u8], found| {
+            *place = Some(Request::begin(bytes, found, connection, service));
+        };
+        if self.wire.poll_head(context, begin).is_ready() {
             return Poll::Ready(());
         }
         if self.wire.has_gathered() {
@@ -268,17 +268,27 @@ struct Request<'c> {
 }
 
 impl<'c> Request<'c> {
-    /// Reads and judges a head.
-    fn begin(bytes: &[u8], connection: &'c Rc<Connection>, service: &'c Service) -> Self {
+    /// Reads and judges a head, if one was `found` in these bytes.
+    fn begin(
+        bytes: &[u8],
+        found: Result<(), Refusal>,
+        connection: &'c Rc<Connection>,
+        service: &'c Service,
+    ) -> Self {
         let mut busy = connection.begin();
         debug_assert_eq!(connection.requests.get(), 1, "the last one is answered");
-        match head::parse(bytes) {
+        let keeps_properties = service.ingest.keeps_properties();
+        match found.and_then(|()| head::parse(bytes, keeps_properties)) {
             Ok(parsed) => Self {
                 shape: Shape::of(&parsed, bytes.len()),
                 admitted: service.admit(connection, &parsed.head, &mut busy),
                 busy,
             },
-            Err(refusal) => Self::unread(busy, refusal),
+            Err(refusal) => {
+                let door = service.ingest.door_of(head::path_of(bytes));
+                busy.visit = Visit::through(door);
+                Self::unread(busy, refusal)
+            }
         }
     }
 

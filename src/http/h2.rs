@@ -224,8 +224,12 @@ impl Served<'_> {
             is_to_be_asked_for: fields::waits_to_be_asked(&head.headers),
             is_paid: true,
         };
-        let request = fields::request_head(&head);
-        let answering = self.service.answer(self.connection, &request, &mut body);
+        let keeps_properties = self.service.ingest.keeps_properties();
+        let request = fields::request_head(&head, keeps_properties);
+        let path = head.uri.path();
+        let answering = self
+            .service
+            .answer(self.connection, path, &request, &mut body);
         let response = answering.await;
         let status = response.status();
         let paid_bytes = paid_head_bytes(&head, request.is_ok(), status);

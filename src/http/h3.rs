@@ -247,7 +247,7 @@ impl Served<'_> {
     /// Takes a request in whose head has come, and answers it.
     async fn exchange(&self, request: Request<()>, stream: Whole) -> bool {
         let (head, ()) = request.into_parts();
-        let request = request_head(&head);
+        let request = request_head(&head, self.service.ingest.keeps_properties());
         let (mut send, receive) = stream.split();
         let mut body = QuicBody::new(receive, declared_bytes(request.as_ref().ok()));
         let mut reading = Reading {
@@ -277,7 +277,8 @@ impl Served<'_> {
         request: &Result<RequestHead<'_>, Refusal>,
         body: &mut Reading<'_>,
     ) -> Response<Bytes> {
-        let answering = self.service.answer(&self.connection, request, body);
+        let path = head.uri.path();
+        let answering = self.service.answer(&self.connection, path, request, body);
         let response = answering.await;
         let paid_bytes = paid_head_bytes(head, request.is_ok(), response.status());
         self.link.pay_back(paid_bytes);

@@ -160,6 +160,11 @@ impl FrontDoors {
         }
     }
 
+    /// Whether a door is open that reads properties.
+    pub(crate) fn keep_properties(&self) -> bool {
+        self.iot_hub
+    }
+
     /// Returns the door that a path belongs to.
     pub(crate) fn of_path(&self, path: &str) -> Door {
         if !self.topics.is_empty() && path.starts_with(iot_core::PATH) {
@@ -227,14 +232,16 @@ fn index_of(name: &str, streams: &[StreamConfig]) -> StreamIndex {
     StreamIndex(u16::try_from(place).expect("streams are few"))
 }
 
-/// Returns the value of a parameter of a query, as it was sent: the first of several.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut parameters = query.split('&');
-    parameters.find_map(|parameter| match parameter.split_once('=') {
-        Some((known, value)) if known == name => Some(value),
-        None if parameter == name => Some(""),
-        _ => None,
-    })
+/// Returns the value of a parameter of a query, as it was sent; there is one at most.
+fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Refusal> {
+    let mut found = None;
+    for parameter in query.split('&') {
+        let (known, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if known == name && found.replace(value).is_some() {
+            return Err(Refusal::Malformed("the query has a parameter twice"));
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub struct RequestHead<'a> {
     /// The authority that the target names: `:authority`, or that of an absolute URI in h1.
     pub authority: Option<&'a str>,
     pub(crate) host_rule: HostRule,
+    /// Whether the door that reads properties is open: nobody else has a use for them.
+    pub(crate) keeps_properties: bool,
     /// Bytes that the adapter keeps of the head until the request is answered.
     pub kept_bytes: usize,
     host: Field<'a>,
@@ -70,16 +72,10 @@ pub struct RequestHead<'a> {
     idempotency_key: Field<'a>,
     record_type: Field<'a>,
     traceparent: Field<'a>,
-    /// The parts that only front doors read. Boxed: a head is moved, and few have any.
-    further: Option<Box<Further<'a>>>,
-}
-
-/// The parts of a head that only front doors read.
-#[derive(Clone, Debug, Default)]
-struct Further<'a> {
-    query: &'a str,
-    /// Names and values of further fields, on a path of a front door that reads them. As many as a
-    /// head has.
+    /// The query, without the path's `?`; empty if there is none. Only front doors read it.
+    pub(crate) query: &'a str,
+    /// Names and values of the fields that only a front door reads, on a path of its own. As many as
+    /// a head has.
     properties: Vec<(&'a str, &'a [u8])>,
 }
 
@@ -115,30 +111,14 @@ impl<'a> RequestHead<'a> {
 
     /// Keeps the field if the front door that the path belongs to may read it.
     fn note_property(&mut self, name: &'a str, value: &'a [u8]) {
-        if is_property(name, self.path) {
-            let further = self.further.get_or_insert_default();
-            further.properties.push((name, value));
+        if self.keeps_properties && is_property(name, self.path) {
+            self.properties.push((name, value));
         }
-    }
-
-    /// Keeps the query, without the path's `?`.
-    #[inline]
-    pub(crate) fn note_query(&mut self, query: &'a str) {
-        if !query.is_empty() {
-            self.further.get_or_insert_default().query = query;
-        }
-    }
-
-    /// Returns the query, without the path's `?`; empty if there is none.
-    pub(super) fn query(&self) -> &'a str {
-        let further = self.further.as_ref();
-        further.map_or("", |further| further.query)
     }
 
     /// Names and values of the fields that only a front door reads.
     pub(super) fn properties(&self) -> &[(&'a str, &'a [u8])] {
-        let further = self.further.as_ref();
-        further.map_or(&[], |further| &further.properties)
+        &self.properties
     }
 
     /// Returns the trace that the request belongs to.

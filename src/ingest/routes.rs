@@ -175,6 +175,12 @@ impl Routes {
         self.doors.of_path(path)
     }
 
+    /// Whether heads keep the properties that a front door reads.
+    #[inline]
+    pub(crate) fn keep_properties(&self) -> bool {
+        self.doors.keep_properties()
+    }
+
     /// Replaces the gateway's names.
     pub fn rename(&self, authorities: Authorities) {
         self.authorities.store(Arc::new(authorities));

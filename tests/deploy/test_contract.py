@@ -1,5 +1,5 @@
-"""The contract, docs/openapi.json: that it is valid, and that the gateway keeps it: against whatever schemathesis makes of it,
-and against docs/postman, which newman runs as a device."""
+"""The contract, docs/openapi.json, and those of the front doors: that each is valid, and that the gateway keeps it: against
+whatever schemathesis makes of it, and against docs/postman, which newman runs as a device."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from conftest import FOREBAY, ROOT, Gateway, run, tool
 CONTRACT = json.loads((ROOT / "docs/openapi.json").read_text())
 COLLECTION = ROOT / "docs/postman/forebay.postman_collection.json"
 DOORS = ROOT / "docs/postman/front-doors.postman_collection.json"
+DOOR_CONTRACTS = {door: ROOT / f"docs/openapi-{door}.json" for door in ("iot-core", "iot-hub", "otlp")}
 # Requests by the certificate that they need; each is named after its answer: status and, where there is one, the code.
 FOLDERS = {folder["name"]: [request["name"] for request in folder["item"]]
            for folder in json.loads(COLLECTION.read_text())["item"]}
@@ -43,6 +44,12 @@ def headers(answer):
 def test_the_contract_is_valid():
     run(tool("openapi-spec-validator"), "--errors", "all", ROOT / "docs/openapi.json")
     assert CONTRACT["openapi"].startswith("3.1.")
+
+
+@pytest.mark.parametrize("door", DOOR_CONTRACTS)
+def test_the_contract_of_a_door_is_valid(door):
+    run(tool("openapi-spec-validator"), "--errors", "all", DOOR_CONTRACTS[door])
+    assert json.loads(DOOR_CONTRACTS[door].read_text())["openapi"].startswith("3.1.")
 
 
 def test_the_admin_address_serves_it(gateway):
@@ -94,16 +101,37 @@ def counts(gateway):
     return sum((Counter({status: int(count)}) for status, count in lines), Counter())
 
 
-def test_the_gateway_keeps_the_contract(gateway, folder):
-    """Whatever the contract allows or forbids. Deterministic: what fails once fails again."""
+def pose(gateway, contract, hooks, folder):
+    """Has schemathesis ask whatever a contract allows or forbids, and counts the answers by status. Deterministic: what fails
+    once fails again."""
     before = counts(gateway)
     ca, certificate, key = gateway.files()
-    run(tool("schemathesis"), "run", f"http://{gateway.admin}/openapi.json", "--url", f"https://localhost:{gateway.port}",
+    run(tool("schemathesis"), "run", contract, "--url", f"https://localhost:{gateway.port}",
         "--tls-verify", ca, "--request-cert", certificate, "--request-cert-key", key, "--checks", "all",
         "--max-examples", "50", "--generation-deterministic", "--no-color", cwd=folder,
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "many_readings", "PYTHONPATH": str(ROOT / "tests/deploy")})
-    posed = counts(gateway) - before
+        env=os.environ | {"SCHEMATHESIS_HOOKS": hooks, "PYTHONPATH": str(ROOT / "tests/deploy")})
+    return counts(gateway) - before
+
+
+def test_the_gateway_keeps_the_contract(gateway, folder):
+    posed = pose(gateway, f"http://{gateway.admin}/openapi.json", "many_readings", folder)
     assert posed.total() > 100 and set(posed) == {"204", "400", "403", "404", "405", "415"}, posed
+
+
+@pytest.fixture(scope="module")
+def with_doors(folder):
+    home = folder / "posed"
+    home.mkdir()
+    gateway = Gateway(home, FOREBAY_FRONT_DOORS="iot-core,iot-hub,otlp", FOREBAY_TOPICS="#=telemetry",
+                      FOREBAY_OTLP_STREAMS="logs=telemetry,metrics=telemetry,traces=telemetry", FOREBAY_DEVICE_RATE="0")
+    yield gateway
+    assert gateway.stop() == 0, "".join(gateway.log)
+
+
+@pytest.mark.parametrize("door", DOOR_CONTRACTS)
+def test_the_gateway_keeps_the_contract_of_a_door(with_doors, folder, door):
+    posed = pose(with_doors, DOOR_CONTRACTS[door], "front_doors", folder)
+    assert posed.total() > 50 and {"204" if door == "iot-hub" else "200", "400", "405"} <= set(posed), posed
 
 
 def test_the_collection_has_every_answer_that_a_client_can_bring_about():

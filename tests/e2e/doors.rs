@@ -3,9 +3,12 @@
 mod clients;
 mod collector;
 mod hub;
+mod kills;
 mod moved;
 mod otlp;
 mod outage;
+mod refused;
+mod same;
 mod sdk;
 mod topics;
 
@@ -58,6 +61,27 @@ fn one_of_each(device: &str) -> [(&'static str, Ask); 3] {
                 .with("content-type", "application/x-protobuf"),
         ),
     ]
+}
+
+/// The stream that the request of a door goes to, of those in [`one_of_each`].
+fn stream_of(door: &str) -> &'static str {
+    match door {
+        "otlp" => "traces",
+        _ => "telemetry",
+    }
+}
+
+/// The same request with another body, and its length.
+fn carrying(ask: &Ask, body: impl Into<Vec<u8>>) -> Ask {
+    let body = body.into();
+    let ask = ask.clone().declaring(body.len());
+    Ask { body, ..ask }
+}
+
+/// The answer says that the record is safe, with the status of its door.
+fn assert_accepted(door: &str, reply: &Reply) {
+    let status = if door == "iot-hub" { 204 } else { 200 };
+    assert_eq!(reply.status, status, "{door}: {reply:?}");
 }
 
 /// The answer is a refusal in the form of its door, with this status and code.

@@ -53,27 +53,38 @@ pub fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// Parses a whole head, up to its empty line.
-pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
+/// Parses a whole head, up to its empty line; `keeps_properties` as [`RequestHead`] has it.
+pub fn parse(head: &[u8], keeps_properties: bool) -> Result<Parsed<'_>, Refusal> {
     if head.len() > HEAD_BYTES_MAX {
         return Err(Refusal::HeadTooLarge);
     }
     let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut fields) {
-        Ok(Status::Complete(bytes)) if bytes == head.len() => interpret(&request),
+        Ok(Status::Complete(bytes)) if bytes == head.len() => interpret(&request, keeps_properties),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HeadTooLarge),
         _ => Err(Refusal::Malformed("the head is not one of HTTP/1.1")),
     }
 }
 
+/// Returns the path in the first line of bytes that are no head; empty if it cannot be read.
+#[cold]
+pub(crate) fn path_of(bytes: &[u8]) -> &str {
+    let mut request = Request::new(&mut []);
+    // Whatever else is wrong, the line has been read by then.
+    let _ = request.parse(bytes);
+    let (_, target) = split_target(request.path.unwrap_or_default());
+    split_query(target).0
+}
+
 /// Reads the parts of a well-formed head that the gateway and the connection need.
-fn interpret<'a>(request: &Request<'_, 'a>) -> Result<Parsed<'a>, Refusal> {
+fn interpret<'a>(request: &Request<'_, 'a>, keeps_properties: bool) -> Result<Parsed<'a>, Refusal> {
     let is_1_1 = request.version == Some(1);
     let (authority, target) = split_target(request.path.unwrap_or_default());
     let (path, query) = split_query(target);
     let mut head = RequestHead::new(request.method.unwrap_or_default(), path, authority);
-    head.note_query(query);
+    head.keeps_properties = keeps_properties;
+    head.query = query;
     if is_1_1 {
         head.host_rule = HostRule::Required;
     }
@@ -176,6 +187,10 @@ fn framing(
 mod tests {
     use super::*;
 
+    fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
+        super::parse(head, false)
+    }
+
     fn head(lines: &str) -> Vec<u8> {
         format!("POST /v1/telemetry HTTP/1.1\r\nhost: a\r\n{lines}\r\n").into_bytes()
     }
@@ -267,6 +282,25 @@ mod tests {
         assert_eq!(split("/x?a=1?b#c?d"), (None, ("/x", "a=1?b")));
         assert_eq!(split("/x#c?d"), (None, ("/x", "")));
         assert_eq!(split("*"), (None, ("*", "")));
+    }
+
+    #[test]
+    fn the_path_of_what_is_no_head_is_known_by_its_first_line() {
+        for bytes in [
+            "POST /topics/a?qos=1 HTTP/1.1\r\nx: 1",
+            "POST /topics/a HTTP/1.1\nx",
+            "POST https://a/topics/a HTTP/1.1\r\nno field\r\n\r\n",
+        ] {
+            assert_eq!(path_of(bytes.as_bytes()), "/topics/a", "{bytes}");
+        }
+        for bytes in [
+            "",
+            "POST /topics/a",
+            "POST\r\n",
+            "\0 /topics/a HTTP/1.1\r\n",
+        ] {
+            assert_eq!(path_of(bytes.as_bytes()), "", "{bytes}");
+        }
     }
 
     #[test]

@@ -89,13 +89,13 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// Waits for a whole head and gives it to `read`. `None` when the client has gone, an error
-    /// when the end of a head cannot be found.
+    /// Waits for a whole head and gives it to `read`, or bytes with the fault by which they are
+    /// none. `None` when the client has gone.
     pub(crate) fn poll_head<T>(
         &mut self,
         context: &mut Context<'_>,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Poll<Option<Result<T, Refusal>>> {
+        read: impl FnOnce(&[u8], Result<(), Refusal>) -> T,
+    ) -> Poll<Option<T>> {
         loop {
             let searched = self.searched;
             let Some(bytes) = ready!(self.poll_bytes(context)) else {
@@ -108,12 +108,12 @@ impl<S: Stream> Wire<S> {
             }
             match head::end(bytes, searched) {
                 Ok(Some(end)) => {
-                    let value = read(&bytes[..end]);
+                    let value = read(&bytes[..end], Ok(()));
                     self.consume(end);
-                    return Poll::Ready(Some(Ok(value)));
+                    return Poll::Ready(Some(value));
                 }
                 Ok(None) => {}
-                Err(refusal) => return Poll::Ready(Some(Err(refusal))),
+                Err(refusal) => return Poll::Ready(Some(read(bytes, Err(refusal)))),
             }
             if ready!(self.poll_gather(context)).is_none() {
                 return Poll::Ready(None);

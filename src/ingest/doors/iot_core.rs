@@ -38,7 +38,7 @@ pub(super) fn lead(
 
 /// Checks that the quality of service is one that HTTPS has; it is 0 unless given.
 pub(super) fn read<'a>(head: &RequestHead<'a>) -> Result<Extras<'a>, Refusal> {
-    match parameter(head.query(), "qos") {
+    match parameter(head.query, "qos")? {
         None | Some("0" | "1") => Ok(Extras::default()),
         Some(_) => Err(Refusal::Malformed("qos is neither 0 nor 1")),
     }

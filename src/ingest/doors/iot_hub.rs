@@ -46,7 +46,7 @@ pub(super) fn read<'a>(
     head: &RequestHead<'a>,
     headers: &mut Headers,
 ) -> Result<Extras<'a>, Refusal> {
-    check_version(head.query())?;
+    check_version(head.query)?;
     let mut extras = Extras::default();
     for (name, value) in head.properties() {
         take(name, value, &mut extras, headers)?;
@@ -55,7 +55,7 @@ pub(super) fn read<'a>(
 }
 
 fn check_version(query: &str) -> Result<(), Refusal> {
-    match parameter(query, "api-version") {
+    match parameter(query, "api-version")? {
         None | Some("") => Err(Refusal::Malformed("the query has no api-version")),
         Some(_) => Ok(()),
     }
@@ -73,7 +73,10 @@ fn take<'a>(
         let id = RecordId::from_key(value).filter(|_| is_first);
         extras.id = Some(id.ok_or(Refusal::InvalidIdempotencyKey)?);
     } else if name.eq_ignore_ascii_case(CONTENT_TYPE) {
-        extras.content_type.get_or_insert(value);
+        visible(value).ok_or(NOT_VISIBLE)?;
+        if extras.content_type.replace(value).is_some() {
+            return Err(TWO_TYPES);
+        }
     } else {
         let value = visible(value).ok_or(NOT_VISIBLE)?;
         headers.add(&name.to_ascii_lowercase(), value);
@@ -83,3 +86,5 @@ fn take<'a>(
 
 const NOT_VISIBLE: Refusal =
     Refusal::Malformed("a property has other characters than visible ASCII");
+
+const TWO_TYPES: Refusal = Refusal::Malformed("there is more than one iothub-contenttype");

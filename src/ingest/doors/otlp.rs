@@ -6,7 +6,7 @@
 //! Kafka receiver has for it.
 
 use super::Extras;
-use crate::ingest::{Field, Refusal, RequestHead};
+use crate::ingest::{Field, Refusal, RequestHead, visible};
 use crate::record::Headers;
 
 /// The headers that name a record's signal and its encoding.
@@ -53,16 +53,17 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// Returns the encoding that a content type names. Parameters make no difference.
+    /// Returns the encoding that a content type names. Parameters make no difference, if they can go
+    /// on with the record.
     fn of(content_type: Field<'_>) -> Option<Self> {
         let Field::Once(value) = content_type else {
             return None;
         };
-        let mut parts = value.split(|byte| *byte == b';');
+        let mut parts = visible(value)?.split(';');
         let name = parts.next().unwrap_or_default().trim_ascii();
-        if name.eq_ignore_ascii_case(b"application/x-protobuf") {
+        if name.eq_ignore_ascii_case("application/x-protobuf") {
             Some(Self::Protobuf)
-        } else if name.eq_ignore_ascii_case(b"application/json") {
+        } else if name.eq_ignore_ascii_case("application/json") {
             Some(Self::Json)
         } else {
             None

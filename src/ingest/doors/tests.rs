@@ -134,13 +134,16 @@ fn a_query_has_its_parameters() {
         ("retain=true&qos=0", Some("0")),
         ("qos=&x", Some("")),
         ("qos", Some("")),
-        ("qos=1&qos=2", Some("1")),
         ("qos=a=b", Some("a=b")),
         ("QOS=1", None),
         ("xqos=1", None),
         ("", None),
     ] {
-        assert_eq!(parameter(query, "qos"), value, "{query}");
+        assert_eq!(parameter(query, "qos").unwrap(), value, "{query}");
+    }
+    for query in ["qos=1&qos=2", "qos=1&qos=1", "qos&a&qos"] {
+        let read = parameter(query, "qos");
+        assert!(matches!(read, Err(Refusal::Malformed(_))), "{query}");
     }
 }
 
@@ -148,7 +151,8 @@ const HUB_PATH: &str = "/devices/a/messages/events";
 
 fn hub_head(fields: &[(&'static str, &'static str)]) -> RequestHead<'static> {
     let mut head = RequestHead::new("POST", HUB_PATH, None);
-    head.note_query("api-version=2020-03-13");
+    head.query = "api-version=2020-03-13";
+    head.keeps_properties = true;
     for (name, value) in fields {
         head.note(name, value.as_bytes());
     }
@@ -207,14 +211,36 @@ fn a_message_has_one_id_of_128_characters_at_most() {
     }
 }
 
+/// A type that cannot go on as it was sent is told of: a record without one would be another record.
+#[test]
+fn a_message_has_one_type_of_visible_characters() {
+    for fields in [
+        &[("iothub-contenttype", "text/\u{e4}")][..],
+        &[("iothub-contenttype", "a\u{7f}")],
+        &[("iothub-contenttype", "a"), ("iothub-contenttype", "a")],
+    ] {
+        let read = Door::IotHub.read(&hub_head(fields), &mut Headers::default());
+        assert!(matches!(read, Err(Refusal::Malformed(_))), "{fields:?}");
+    }
+}
+
 #[test]
 fn a_version_is_asked_for() {
     for query in ["", "api-version", "api-version=", "version=1"] {
         let mut head = RequestHead::new("POST", HUB_PATH, None);
-        head.note_query(query);
+        head.query = query;
         let read = Door::IotHub.read(&head, &mut Headers::default());
         assert!(matches!(read, Err(Refusal::Malformed(_))), "{query}");
     }
+}
+
+/// A door that is shut costs nothing, whatever is sent to where it would be.
+#[test]
+fn properties_are_kept_for_a_door_that_is_open() {
+    let mut head = RequestHead::new("POST", HUB_PATH, None);
+    head.note("iothub-app-a", b"b");
+    assert!(head.properties().is_empty());
+    assert_eq!(hub_head(&[("iothub-app-a", "b")]).properties().len(), 1);
 }
 
 #[test]

@@ -10,8 +10,37 @@ use crate::harness::raw::{Raw, block_on, tls};
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, Via};
 use crate::tools::tools;
 
-/// <https://docs.aws.amazon.com/iot/latest/developerguide/http.html> has the same with these arguments:
-/// `--tlsv1.2 --cacert … --cert … --key … --request POST --data '{ "message": "Hello, world" }' https://…:8443/topics/topic?qos=1`.
+/// The command of <https://docs.aws.amazon.com/iot/latest/developerguide/http.html>, argument by argument. Only the
+/// endpoint is this gateway's name, and `--connect-to` leads from the port in the URL to the one that is free. By the
+/// name `x-amzn-http-ca` curl cannot ask: it has ALPN for `http/1.1` and `h2` alone.
+#[test]
+fn the_command_that_aws_documents_publishes() {
+    let gateway = doors().set("FOREBAY_TOPICS", "topic=alarms").start();
+    let device = gateway.device("plc-1");
+    let port = gateway.address.port();
+    let output = Command::new("curl")
+        .arg("--tlsv1.2")
+        .arg("--cacert")
+        .arg(gateway.pki.ca())
+        .arg("--cert")
+        .arg(&device.cert)
+        .arg("--key")
+        .arg(&device.key)
+        .args(["--request", "POST"])
+        .args(["--data", "{ \"message\": \"Hello, world\" }"])
+        .arg("https://localhost:8443/topics/topic?qos=1")
+        .args(["--connect-to", &format!("localhost:8443:127.0.0.1:{port}")])
+        .output()
+        .expect("curl");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["message"], "OK", "{output:?}");
+    let record = last(&gateway, "alarms");
+    assert_eq!(record["record_id"], answer["traceId"]);
+    assert_eq!(record["payload"], json!({ "message": "Hello, world" }));
+    assert_eq!(record["headers"], json!({ "topic": "topic" }));
+}
+
+/// The same by either protocol that curl speaks.
 #[test]
 fn curl_publishes_as_aws_documents_it() {
     let gateway = doors().start();

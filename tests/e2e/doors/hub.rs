@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::{doors, last};
+use super::{assert_accepted, carrying, doors, last, one_of_each, with_doors};
 use crate::brokers;
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
 use crate::kafka::Kafka;
+use crate::kinesis::KinesisStream;
 use crate::spool::wait_until_drained;
 use crate::status::assert_problem;
 
@@ -74,6 +75,14 @@ fn what_the_service_refuses_is_refused() {
         told(&event("plc-1").by("PUT"), 405, "method-not-allowed");
         let below = Ask::post("1").to(&format!("{path}/records?api-version=1"));
         told(&below, 404, "not-found");
+        let foreign = event("plc-1").with("iothub-contenttype", "text/\u{e4}");
+        told(&foreign, 400, "malformed-request");
+        let both = event("plc-1").with("iothub-contenttype", "text/plain");
+        told(
+            &both.with("iothub-contenttype", "text/plain"),
+            400,
+            "malformed-request",
+        );
         let long = event("plc-1").with("iothub-messageid", &"m".repeat(129));
         told(&long, 400, "invalid-idempotency-key");
         let twice = event("plc-1").with("iothub-messageid", "a");
@@ -150,6 +159,33 @@ fn with_kinesis_the_loss_of_headers_is_said_at_start() {
     const WARNING: &str = "Kinesis keeps no headers";
     assert!(setup("iot-hub").start_unready().log().contains(WARNING));
     assert!(!setup("").start_unready().log().contains(WARNING));
+}
+
+/// A record that came with headers is one without them there, and nothing else of it is lost.
+#[test]
+fn a_record_reaches_kinesis_without_its_headers() {
+    for is_aggregated in [false, true] {
+        let stream = KinesisStream::start("doors", 1);
+        let gateway = with_doors(stream.gateway())
+            .set("FOREBAY_TOPICS", "#=telemetry")
+            .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
+            .set("FOREBAY_KINESIS_AGGREGATE", is_aggregated)
+            .start();
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+        for (door, ask) in one_of_each("plc-1") {
+            let body = format!("from {door}");
+            let ask = carrying(&ask, body.clone()).with("iothub-app-line", "7");
+            let reply = client.send(&ask.with("idempotency-key", door));
+            assert_accepted(door, &reply);
+            let stored = stream.read();
+            let record = stored.last().expect("a record");
+            assert_eq!(brokers::text(&record.body), body);
+            assert_eq!(record.device, "plc-1");
+            let known = record.record_id.as_deref();
+            assert_eq!(known, is_aggregated.then_some(door));
+        }
+        assert_eq!(stream.read().len(), 3);
+    }
 }
 
 /// Through Kafka and through the spool, a record keeps its long name and its headers.

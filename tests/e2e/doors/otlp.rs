@@ -3,10 +3,8 @@
 use serde_json::json;
 
 use super::{assert_refused, doors, last};
-use crate::brokers;
 use crate::encoded::gzip;
 use crate::harness::{Ask, Client, Protocol, Reply};
-use crate::kafka_faults::set_message_bytes_max;
 use crate::status::assert_problem;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -105,6 +103,8 @@ fn what_is_no_export_is_refused_as_a_status() {
             415,
             "unsupported-media-type",
         );
+        let foreign = "application/json; charset=\u{e4}";
+        told(&export(b"{}", foreign), 415, "unsupported-media-type");
         let both = export(BODY, "text/plain").with("content-encoding", "br");
         told(&both, 415, "unsupported-encoding");
         told(&export(b"", "text/plain"), 415, "unsupported-media-type");
@@ -119,20 +119,4 @@ fn what_is_no_export_is_refused_as_a_status() {
         assert_problem(&client.send(&below), 404, "not-found");
     }
     assert_eq!(gateway.files("traces").len(), 0);
-}
-
-/// A client of OTLP sends again after 502, and for ever what can never pass: it is told 400.
-#[test]
-fn what_the_stream_refuses_for_good_is_not_sent_again() {
-    let settings = [("max.message.bytes", "1000000")];
-    let gateway = brokers::gateway_with("otlp-shrunk", &settings)
-        .set("FOREBAY_FRONT_DOORS", "otlp")
-        .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
-        .without_limits()
-        .start();
-    set_message_bytes_max("otlp-shrunk", "20000");
-    let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
-    let reply = client.send(&export(&vec![b'x'; 30_000], PROTOBUF));
-    assert_refused("otlp", &reply, 400, "sink-refused");
-    assert_eq!(reply.header("retry-after"), None);
 }

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{assert_refused, doors, last, trace_id};
+use super::{assert_refused, carrying, doors, last, trace_id};
+use crate::encoded::gzip;
 use crate::harness::{Ask, Client, Protocol};
 
 #[test]
@@ -75,6 +76,7 @@ fn what_is_no_topic_and_what_has_no_stream_is_refused() {
             ("", 400, "malformed-request"),
             ("alarms?qos=2", 400, "malformed-request"),
             ("alarms?qos=", 400, "malformed-request"),
+            ("alarms?qos=1&qos=2", 400, "malformed-request"),
             ("other?qos=2", 403, "stream-forbidden"),
         ] {
             // On h1, a request that is malformed ends its connection.
@@ -108,6 +110,14 @@ fn a_payload_has_128_kib_at_most_where_more_is_allowed() {
         assert_refused("iot-core", &reply, 413, "body-too-large");
         let reply = open().send(&ask(BYTES_MAX + 1).undeclared());
         assert_refused("iot-core", &reply, 413, "body-too-large");
+        // The bound is that of the decoded body.
+        let coded = |bytes: usize| {
+            let coded = carrying(&ask(0), gzip(&vec![b'x'; bytes]));
+            coded.with("content-encoding", "gzip")
+        };
+        assert_eq!(open().send(&coded(BYTES_MAX)).status, 200, "{protocol}");
+        let reply = open().send(&coded(BYTES_MAX + 1));
+        assert_refused("iot-core", &reply, 413, "body-too-large");
         assert_eq!(
             open().send(&Ask::post(vec![b'x'; BYTES_MAX + 1])).status,
             204
@@ -117,4 +127,40 @@ fn a_payload_has_128_kib_at_most_where_more_is_allowed() {
     let client = Client::open(Protocol::H2, &small, &small.device("plc-1"));
     let reply = client.send(&Ask::post(vec![b'x'; 1025]).to("/topics/alarms"));
     assert_refused("iot-core", &reply, 413, "body-too-large");
+}
+
+/// Filters stand in the order in which they are asked: a wider one that comes first leaves nothing to those after it.
+#[test]
+fn of_filters_that_overlap_the_first_one_wins() {
+    const FILTERS: [&str; 3] = ["dt/+/telemetry=telemetry", "dt/7/#=alarms", "#=metrics"];
+    let streams = |filters: &str| {
+        let gateway = doors().set("FOREBAY_TOPICS", filters).start();
+        let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));
+        let mut streams = Vec::new();
+        for topic in ["dt/7/telemetry", "dt/7/x", "dt/8/telemetry", "x"] {
+            let reply = client.send(&Ask::post("1").to(&format!("/topics/{topic}")));
+            let id = trace_id(&reply);
+            let has_it = |stream: &&str| {
+                let lines = gateway.files(stream);
+                lines.iter().any(|line| line.text("record_id") == id)
+            };
+            let stream = ["telemetry", "alarms", "metrics"].into_iter().find(has_it);
+            streams.push(stream.expect("it is somewhere"));
+        }
+        streams
+    };
+    let [narrow, seven, all] = FILTERS;
+    for (filters, expected) in [
+        (
+            [narrow, seven, all],
+            ["telemetry", "alarms", "telemetry", "metrics"],
+        ),
+        (
+            [seven, narrow, all],
+            ["alarms", "alarms", "telemetry", "metrics"],
+        ),
+        ([all, narrow, seven], ["metrics"; 4]),
+    ] {
+        assert_eq!(streams(&filters.join(";")), expected, "{filters:?}");
+    }
 }

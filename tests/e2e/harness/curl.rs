@@ -96,8 +96,8 @@ fn wait(process: &mut std::process::Child) -> (String, Vec<u8>) {
     (complaint, answer)
 }
 
-/// The last head, `100 Continue` may come before it, and the body.
-fn parse(answer: &[u8]) -> Reply {
+/// An answer of h1: the last head, `100 Continue` may come before it, and the body.
+pub fn parse(answer: &[u8]) -> Reply {
     let end = answer
         .windows(4)
         .position(|bytes| bytes == b"\r\n\r\n")

@@ -12,8 +12,8 @@ use super::{encoding, idempotency_key, trace_parent};
 use crate::http::reply::doors::Visit;
 use crate::http::reply::every::every_refusal;
 use crate::http::reply::problem;
-use crate::ingest::IDEMPOTENCY_KEY_CHARS_MAX;
 use crate::ingest::doors::{Door, Signal};
+use crate::ingest::{IDEMPOTENCY_KEY_CHARS_MAX, Refusal};
 use crate::record::{RECORD_ID_CHARS_MAX, Timestamp};
 
 /// The names of the doors, as `FOREBAY_FRONT_DOORS` has them.
@@ -55,11 +55,13 @@ fn topics() -> Value {
         "required": ["message", "traceId"],
         "properties": { "message": { "type": "string" }, "traceId": { "type": "string" } },
     }}});
+    let mut topic = path(
+        "topic",
+        "A topic of MQTT, percent-encoded, with `/` or `%2F`; without wildcards and NUL. A filter of FOREBAY_TOPICS names its stream.",
+    );
+    topic["schema"]["pattern"] = json!(r"^[^+#\u0000]+$");
     let parameters = [
-        path(
-            "topic",
-            "A topic of MQTT, percent-encoded, with `/` or `%2F`; without wildcards and NUL. A filter of FOREBAY_TOPICS names its stream.",
-        ),
+        topic,
         json!({
             "name": "qos", "in": "query", "required": false,
             "description": "Either is durable.",
@@ -98,7 +100,7 @@ fn hub() -> Value {
     }}})
 }
 
-fn hub_parameters() -> [Value; 7] {
+fn hub_parameters() -> [Value; 8] {
     let mut id = property("iothub-messageid", "The record's id.");
     id["schema"] = json!({ "type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": RECORD_ID_CHARS_MAX });
     [
@@ -120,6 +122,7 @@ fn hub_parameters() -> [Value; 7] {
             "iothub-correlationid",
             "Goes on as a header, as do all others of `iothub-`.",
         ),
+        idempotency_key(IDEMPOTENCY_KEY_CHARS_MAX),
         trace_parent(),
         encoding(),
     ]
@@ -143,6 +146,9 @@ fn otlp() -> Value {
             "application/x-protobuf": { "schema": { "type": "string", "format": "binary" } },
             "application/json": { "schema": { "type": "object" } },
         });
+        // What is sent is not looked at.
+        let mut exported = messages.clone();
+        exported["application/json"]["schema"] = json!({});
         let mut responses = refusals(Door::Otlp(signal), &messages);
         let taken = json!({
             "description": "The record is safe, or the request was empty: an empty message of the request's encoding.",
@@ -152,7 +158,7 @@ fn otlp() -> Value {
         let operation = json!({
             "operationId": format!("export{}", path.replace("/v1/", "-")),
             "parameters": [idempotency_key(IDEMPOTENCY_KEY_CHARS_MAX), trace_parent(), encoding()],
-            "requestBody": { "content": messages },
+            "requestBody": { "required": true, "content": exported },
             "responses": responses,
         });
         paths.insert(path.into(), json!({ "post": operation }));
@@ -168,7 +174,10 @@ fn path(name: &str, description: &str) -> Value {
 }
 
 fn any_body() -> Value {
-    json!({ "required": true, "content": { "*/*": { "schema": { "type": "string", "format": "binary", "minLength": 1 } } } })
+    json!({ "required": true, "description": "One record, of any type: these, or another one.", "content": {
+        "application/json": { "schema": {} },
+        "application/octet-stream": { "schema": { "type": "string", "format": "binary", "minLength": 1 } },
+    }})
 }
 
 /// Returns a door's answers to refused requests, by status: their codes, and their form.
@@ -176,9 +185,9 @@ fn refusals(door: Door, content: &Value) -> Map<String, Value> {
     let mut codes = BTreeMap::<String, Vec<&str>>::new();
     let visit = Visit::through(door);
     for refusal in every_refusal() {
-        let Err(refusal) = visit.verdict(Err(refusal)) else {
+        if !can_refuse(door, &refusal) || visit.verdict(Err(refusal.clone())).is_ok() {
             continue;
-        };
+        }
         let problem = problem(&refusal);
         let answer = visit.refused(&refusal, &problem, Timestamp(0));
         let known = codes.entry(answer.status().as_str().into()).or_default();
@@ -193,4 +202,56 @@ fn refusals(door: Door, content: &Value) -> Map<String, Value> {
         responses.insert(status, response);
     }
     responses
+}
+
+/// Whether a door that is open can refuse a request so: a record comes alone there, its path leads
+/// somewhere unless it names a signal, and only OTLP has types of its own.
+fn can_refuse(door: Door, refusal: &Refusal) -> bool {
+    use Refusal::*;
+    match refusal {
+        MalformedRecords | TooManyRecords | Records(_) => false,
+        NotFound | UnsupportedMediaType => matches!(door, Door::Otlp(_)),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(name: &str) -> String {
+        let document = door_document(name).expect("a door");
+        let document: Value = serde_json::from_str(&document).expect("JSON");
+        let mut codes = String::new();
+        for path in document["paths"].as_object().expect("paths").values() {
+            for answer in path["post"]["responses"]
+                .as_object()
+                .expect("them")
+                .values()
+            {
+                codes += answer["description"].as_str().expect("codes");
+            }
+        }
+        codes
+    }
+
+    #[test]
+    fn a_door_lists_no_code_that_it_cannot_give() {
+        let [core, hub, otlp] = DOOR_NAMES.map(codes);
+        for (code, is_of) in [
+            ("malformed-records", [false, false, false]),
+            ("too-many-records", [false, false, false]),
+            ("unsupported-media-type", [false, false, true]),
+            ("not-found", [false, false, true]),
+            ("empty-body", [true, true, false]),
+            // By the path or by the rules of a stream.
+            ("device-mismatch", [true, true, true]),
+            ("head-too-large", [true, true, true]),
+            ("record-too-large", [true, true, true]),
+            ("sink-refused", [true, true, true]),
+        ] {
+            let listed = [&core, &hub, &otlp].map(|codes| codes.contains(&format!("`{code}`")));
+            assert_eq!(listed, is_of, "{code}");
+        }
+    }
 }
