@@ -65,6 +65,18 @@ MUTANTS = [
     ("a batch that is counted at the sink for good", "src/delivery/watch/stream.rs",
      "        debug_assert!(self.in_flight > 0, \"a batch leaves once\");\n        self.in_flight -= 1;",
      "        if !(MUTANT && self.failing_since.is_some()) { self.in_flight -= 1; }"),
+    ("records that are lost, and exit code 0", "src/gateway/threads.rs",
+     "        if records > 0 {",
+     "        if records > 0 && !MUTANT {"),
+    ("a second signal that nobody hears", "src/gateway/shutdown.rs",
+     "        () = second_signal => tracing",
+     "        () = async { second_signal.await; if MUTANT { std::future::pending().await } } => tracing"),
+    ("a drain without a deadline", "src/gateway/shutdown.rs",
+     "        () = sleep(drain_timeout) => tracing",
+     "        () = sleep(if MUTANT { drain_timeout * 1000 } else { drain_timeout }) => tracing"),
+    ("a phase that is left out", "src/gateway/shutdown.rs",
+     "            self.lifecycle.advance(Phase::Hurrying);",
+     "            if !MUTANT { self.lifecycle.advance(Phase::Hurrying); }"),
 ]
 
 SWITCH = """

@@ -17,6 +17,8 @@ mod gateway;
 mod judge;
 mod ledger;
 mod plan;
+mod reception;
+mod rooms;
 mod shrink;
 mod world;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::gateway::BODY_TIMEOUT;
+use super::gateway::Exit;
 use super::ledger::{Attempt, Facts};
 use super::plan::{Manner, What};
+use super::rooms::BODY_TIMEOUT;
 use super::world::{Ended, World};
 use crate::config::AckMode;
 
@@ -49,7 +50,7 @@ fn lost(world: &World, facts: &Facts) -> Vec<String> {
         let ended = world.ends.borrow()[process];
         let may_be_lost = match (world.plan.shape.ack, ended) {
             (AckMode::Queued, Ended::Killed) => continue,
-            (AckMode::Queued, Ended::Exited(exit)) => exit.unsafe_records,
+            (AckMode::Queued, Ended::Exited(exit)) => exit.told.unsafe_records,
             (AckMode::Durable, _) => 0,
         };
         let of_drops = dropped.min(lost.len());
@@ -149,25 +150,43 @@ fn late(world: &World, facts: &Facts) -> Vec<String> {
     wrong
 }
 
-/// Finds exits that left records behind without need: the last process had all the time that it
-/// needs, and one in a hurry had a disk.
+/// Finds exits that left records behind without need, and those that were not told as they were:
+/// the last process had all the time that it needs, and one in a hurry had a disk.
 fn exits(world: &World) -> Vec<String> {
     let ends = world.ends.borrow();
     let mut wrong = Vec::new();
     let is_disk = |what| matches!(what, What::DiskFails(..) | What::DiskSlow(_));
     let has_room = world.plan.shape.spool.is_some() && world.plan.shape.spool_segments >= 1000;
-    if has_room && !world.faults.were_planned(is_disk) {
-        for ended in ends.iter() {
-            if matches!(ended, Ended::Exited(exit) if exit.unsafe_records > 0) {
-                wrong.push(format!("an exit with a spool: {ended:?}"));
-            }
+    let has_disk = has_room && !world.faults.were_planned(is_disk);
+    let exits = ends.iter().filter_map(|ended| match ended {
+        Ended::Exited(exit) => Some(exit),
+        Ended::Killed => None,
+    });
+    for exit in exits {
+        if has_disk && exit.told.unsafe_records > 0 {
+            wrong.push(format!("an exit with a spool: {exit:?}"));
         }
+        wrong.extend(untrue(exit));
     }
     let last = ends.last().copied();
     if let Some(Ended::Exited(exit)) = last
-        && (exit.has_hurried || (!exit.is_clean && world.dropped.get() == 0))
+        && (exit.has_hurried || (!exit.told.is_clean && world.dropped.get() == 0))
     {
         wrong.push(format!("the last exit: {exit:?}"));
     }
     wrong
+}
+
+/// Says what is wrong with an exit, whatever was before it.
+fn untrue(exit: &Exit) -> Option<String> {
+    let what = if !exit.was_asked_for {
+        "nobody asked for it"
+    } else if exit.took > exit.took_max {
+        "it took too long"
+    } else if exit.told.is_clean != (exit.told.unsafe_records == 0) {
+        "its code and its count differ"
+    } else {
+        return None;
+    };
+    Some(format!("exit: {what}: {exit:?}"))
 }

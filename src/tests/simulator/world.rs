@@ -2,6 +2,7 @@
 //! and go in it.
 
 use std::cell::{Cell, RefCell};
+use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use super::Lived;
 use super::broker::{Broker, attempt_of};
 use super::devices::Device;
 use super::faults::Faults;
-use super::gateway::{Door, Exit, Gateway, Visit};
+use super::gateway::{Exit, Gateway};
 use super::judge;
 use super::ledger::{Ledger, Sent};
 use super::plan::{End, How, Plan, random};
+use super::reception::{Door, Visit};
 use crate::batcher::idle::IdleSignal;
 use crate::config::SpoolMode;
 use crate::jitter::seeded::{self, Seeded};
@@ -36,6 +38,9 @@ const THROUGH_WITHIN: Duration = Duration::from_secs(600);
 
 /// A service manager starts a process again after this that could not start.
 const START_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time that the last process has for its drain: nothing keeps it from ending sooner.
+const LAST_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first of the devices that send when all others are through, one to each stream.
 const PROBE: usize = 99;
@@ -209,10 +214,8 @@ impl World {
         let tasks = LocalSet::new();
         let ended = tasks.run_until(async {
             let gateway = self.start().await;
-            sleep_until(self.began_at + end.at).await;
-            self.ledger.tell(format_args!("{:?}", end.how));
-            let ended = self.end(&gateway, end.how).await;
-            self.note_dropped(&gateway);
+            let ended = self.end(&gateway, end).await;
+            self.note_dropped(&gateway, ended);
             ended
         });
         let ended = ended.await;
@@ -227,40 +230,38 @@ impl World {
     fn has_ended(&self, ended: Ended) {
         self.ledger
             .tell(format_args!("the process has ended: {ended:?}"));
-        self.ledger.met(match ended {
-            Ended::Killed => "killed".into(),
-            Ended::Exited(exit) => format!("clean {} hurried {}", exit.is_clean, exit.has_hurried),
-        });
-        let is_clean = matches!(
-            ended,
-            Ended::Exited(Exit {
-                is_clean: true,
-                has_hurried: false,
-                ..
-            })
-        );
+        let is_clean = matches!(ended, Ended::Exited(exit) if exit.is_clean());
         // A disk that fails does not keep retirements either.
         if !is_clean || self.faults.disk_percents() != (0, 0) {
             self.ledger.died();
         }
+        self.ledger.met(ended.name());
         self.ends.borrow_mut().push(ended);
     }
 
-    async fn end(&self, gateway: &Gateway, how: How) -> Ended {
+    /// Lets a process live until its end.
+    async fn end(&self, gateway: &Gateway, end: &End) -> Ended {
         let drain_timeout = self.plan.shape.drain_timeout;
-        let never = std::future::pending;
-        match how {
+        let signal = async {
+            sleep_until(self.began_at + end.at).await;
+            self.ledger.tell(format_args!("{:?}", end.how));
+        };
+        let exit = match end.how {
             How::Crash { polls } | How::Kill { polls } => {
+                signal.await;
                 seeded::die_after(polls);
                 let _ = timeout(Duration::from_secs(1), seeded::died()).await;
                 seeded::die();
-                Ended::Killed
+                return Ended::Killed;
             }
-            How::Terminate => Ended::Exited(gateway.drain(drain_timeout, never()).await),
+            How::Terminate => gateway.end(signal, pending(), drain_timeout).await,
             How::TerminateTwice(after) => {
-                Ended::Exited(gateway.drain(drain_timeout, sleep(after)).await)
+                gateway
+                    .end(signal, sleep_from_now(after), drain_timeout)
+                    .await
             }
-        }
+        };
+        Ended::Exited(exit)
     }
 
     /// Lives with the last process, which nothing befalls once the plan is over.
@@ -269,31 +270,36 @@ impl World {
         let tasks = LocalSet::new();
         let ended = tasks.run_until(async {
             let gateway = self.start().await;
-            sleep_until(self.began_at + self.plan.length).await;
-            self.ledger.tell("nothing fails any more");
-            for device in devices {
-                match timeout(THROUGH_WITHIN, device).await {
-                    Ok(Ok(())) => {}
-                    ended => self.wrong(format!("a device is not through: {ended:?}")),
-                }
-            }
-            self.rest(&gateway).await;
-            // The gauges of the spool are set when its logs are tended.
-            sleep(Duration::from_secs(5)).await;
-            for wrong in gateway.miscounted() {
-                self.wrong(wrong);
-            }
-            self.probe(&gateway).await;
-            self.read_dead_letters(&gateway);
-            self.note_dropped(&gateway);
-            gateway
-                .drain(Duration::from_secs(30), std::future::pending())
-                .await
+            let is_through = self.see_through(&gateway, devices);
+            let exit = gateway.end(is_through, pending(), LAST_DRAIN_TIMEOUT).await;
+            let ended = Ended::Exited(exit);
+            self.note_dropped(&gateway, ended);
+            ended
         });
-        let exit = ended.await;
+        let ended = ended.await;
         self.gateway.take();
         drop(tasks);
-        self.has_ended(Ended::Exited(exit));
+        self.has_ended(ended);
+    }
+
+    /// Waits until all is done, and looks at a gateway at rest.
+    async fn see_through(&self, gateway: &Gateway, devices: Vec<JoinHandle<()>>) {
+        sleep_until(self.began_at + self.plan.length).await;
+        self.ledger.tell("nothing fails any more");
+        for device in devices {
+            match timeout(THROUGH_WITHIN, device).await {
+                Ok(Ok(())) => {}
+                ended => self.wrong(format!("a device is not through: {ended:?}")),
+            }
+        }
+        self.rest(gateway).await;
+        // The gauges of the spool are set when its logs are tended.
+        sleep(Duration::from_secs(5)).await;
+        for wrong in gateway.miscounted() {
+            self.wrong(wrong);
+        }
+        self.probe(gateway).await;
+        self.read_dead_letters(gateway);
     }
 
     async fn rest(&self, gateway: &Gateway) {
@@ -349,17 +355,47 @@ impl World {
         }
     }
 
-    fn note_dropped(&self, gateway: &Gateway) {
+    /// Counts the records that a process has dropped, and frames that it could not read. An exit
+    /// that is clean tells of none that was dropped for want of a spool: docs/operations.md.
+    fn note_dropped(&self, gateway: &Gateway, ended: Ended) {
         let metrics = gateway.metrics.render();
         let of = |name: &str| {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|value| value.trim().parse::<u64>().ok())
                 .unwrap_or(0)
         };
-        let dropped = of("forebay_spool_dropped_records_total ")
-            + of("forebay_delivery_dropped_records_total ");
+        let by_delivery = of("forebay_delivery_dropped_records_total ");
+        let dropped = of("forebay_spool_dropped_records_total ") + by_delivery;
         self.dropped.set(self.dropped.get() + dropped);
         let damaged = of("forebay_spool_damaged_frames_total ");
         self.damaged.set(self.damaged.get() + damaged);
+        let is_clean = matches!(ended, Ended::Exited(exit) if exit.told.is_clean);
+        if is_clean && by_delivery > 0 {
+            self.wrong(format!(
+                "exit: {by_delivery} records were dropped, {ended:?}"
+            ));
+        }
     }
+}
+
+impl Ended {
+    fn name(self) -> String {
+        match self {
+            Self::Killed => "end: killed".into(),
+            Self::Exited(Exit {
+                told, has_hurried, ..
+            }) => {
+                let unsafe_records = told.unsafe_records > 0;
+                format!(
+                    "end: clean {}, hurried {has_hurried}, unsafe records {unsafe_records}",
+                    told.is_clean
+                )
+            }
+        }
+    }
+}
+
+/// Returns so long after it was first asked.
+async fn sleep_from_now(duration: Duration) {
+    sleep(duration).await;
 }
