@@ -11,10 +11,12 @@
 //! `make simulate SEEDS=first-last` runs others than CI does.
 
 mod broker;
+mod counts;
 mod devices;
 mod faults;
 mod gateway;
 mod judge;
+mod kinesis;
 mod ledger;
 mod plan;
 mod reception;
@@ -166,13 +168,15 @@ fn a_seed_is_one_life() {
     }
 }
 
-/// Seeds that have found a fault, which was mended.
-const FOUND: &[(u64, &str)] = &[
+/// Seeds that have found a fault, which was mended, and the layers of the plan at that time.
+const FOUND: &[(usize, u64, &str)] = &[
     (
+        0,
         1681,
         "a device with records on disk was let go by its last one, and the next overtook them",
     ),
     (
+        0,
         2082,
         "a record was answered 204, queued, when nobody carried it on any more",
     ),
@@ -180,8 +184,8 @@ const FOUND: &[(u64, &str)] = &[
 
 #[test]
 fn what_was_found_stays_mended() {
-    for (seed, what) in FOUND {
-        let lived = live(&Plan::draw(*seed));
+    for (layers, seed, what) in FOUND {
+        let lived = live(&Plan::draw_layers(*seed, *layers));
         assert!(lived.faults.is_empty(), "{what}: {:?}", lived.faults);
     }
 }

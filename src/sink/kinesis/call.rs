@@ -96,15 +96,9 @@ async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Fai
     if answer_deadline <= now {
         return Err(Failure::NotWritten("the time for retries is over".into()));
     }
-    let body = wire::body(&stream.name, part);
-    let call = stream
-        .client()
-        .put_records()
-        .customize()
-        .mutate_request(move |request| wire::replace_body(request, &body))
-        .send();
+    let call = stream.service.put(wire::body(&stream.name, part));
     let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
-        Ok(answer) => answer.map_err(|error| stream.failure(&error))?,
+        Ok(answer) => answer?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };
     if answer.records().len() != part.len() {

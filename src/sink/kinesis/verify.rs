@@ -57,13 +57,7 @@ impl KinesisSink {
         config: &StreamConfig,
         stream: &Stream,
     ) -> Result<Result<(), SinkError>, NoNews> {
-        let answer = stream
-            .client()
-            .describe_stream_summary()
-            .stream_name(&config.target)
-            .send()
-            .await;
-        match answer.map_err(|error| stream.failure(&error)) {
+        match stream.service.describe(&config.target).await {
             Ok(answer) => Ok(self.judge(config, stream, answer).await),
             Err(failure) if failure.is_throttling() => Err(NoNews),
             Err(failure) => Ok(Err(not_described(config, &failure))),

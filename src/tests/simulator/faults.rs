@@ -39,6 +39,25 @@ impl Faults {
         !self.has(What::Away) && !self.has(What::Leaderless(partition))
     }
 
+    /// Whether credentials that were found then have expired: all have that were found before the end
+    /// of such a fault, as soon as it has begun.
+    pub(crate) fn has_expired(&self, found_at: Instant) -> bool {
+        let (now, found) = (self.began_at.elapsed(), found_at - self.began_at);
+        let expires = |fault: &Fault| {
+            fault.what == What::Expired && fault.at <= now && found < fault.at + fault.lasts
+        };
+        self.planned.iter().any(expires)
+    }
+
+    /// Returns the number of times that streams have been resharded.
+    pub(crate) fn reshards(&self) -> usize {
+        let now = self.began_at.elapsed();
+        let reshards = self.planned.iter();
+        let reshards = reshards.filter(|fault| fault.what == What::Resharded);
+        let changes = reshards.flat_map(|fault| [fault.at, fault.at + fault.lasts]);
+        changes.filter(|at| *at <= now).count()
+    }
+
     pub(crate) fn latency(&self) -> Duration {
         let slow = self.find(|on| match on {
             What::Slow(latency) => Some(latency),

@@ -14,6 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::broker::{Given, SimSink};
+use super::plan::SinkKind;
 use super::reception::{Door, Reception};
 use super::rooms::{self, BODY_BYTES_MAX, Spooled};
 use super::world::World;
@@ -31,6 +32,9 @@ use crate::jitter::seeded::in_any_order;
 use crate::lifecycle::{Phase, Phases, Token};
 use crate::record::Batch;
 use crate::sink::Sink;
+use crate::sink::kinesis::KinesisSink;
+use crate::sink::kinesis::service::Service;
+use crate::sink::kinesis::service::tests::Asker;
 use crate::spool::{GatewayDisk, Log};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Serving, finish};
@@ -54,7 +58,9 @@ pub(crate) struct Gateway {
     pub logs: Option<[Log<GatewayDisk>; 2]>,
     phases: Phases,
     /// Outcomes that the sink has given, by their names in metrics.
-    given: Given,
+    pub given: Given,
+    /// The clock of the ledger at its start.
+    pub since: u64,
     /// The parts that its end needs.
     ending: RefCell<Option<(Shutdown, Threads)>>,
 }
@@ -106,6 +112,7 @@ impl Gateway {
             logs: spooled.logs.clone(),
             phases,
             given: Given::default(),
+            since: world.ledger.clock(),
             ending: RefCell::default(),
         };
         let (batches, received) = handover::channel(rooms::in_flight_batches_max(shape));
@@ -154,9 +161,18 @@ impl Gateway {
         Ok(DeliveryThread { handle, promised })
     }
 
+    /// Makes the sink of the shape: the real one of Kinesis before a simulated service, or a
+    /// simulated one that is Kafka's.
     fn sink(&self, world: &World) -> Sink {
-        let sink = SimSink::new(world.broker.clone(), self.given.clone());
-        Sink::Scripted(Box::new(sink))
+        let shape = &world.plan.shape;
+        if shape.sink == SinkKind::Kafka {
+            let sink = SimSink::new(world.broker.clone(), self.given.clone());
+            return Sink::Scripted(Box::new(sink));
+        }
+        let asker = Asker::new(world.kinesis.clone());
+        let service = Service::Simulated(Arc::new(asker));
+        let (config, options) = (rooms::kinesis(shape), rooms::sink_options(shape));
+        Sink::Kinesis(KinesisSink::of(service, &config, options))
     }
 
     fn add_worker(
@@ -226,34 +242,6 @@ impl Gateway {
             took: asked_at.elapsed(),
             took_max: drain_max + PHASES_TIME_MAX,
         }
-    }
-
-    /// Returns the metrics that differ from the events, of a gateway at rest.
-    pub(crate) fn miscounted(&self) -> Vec<String> {
-        let metrics = self.metrics.render();
-        let mut wrong = Vec::new();
-        for (outcome, given) in &*self.given.borrow() {
-            let label = format!("outcome=\"{outcome}\"}} ");
-            let lines = metrics
-                .lines()
-                .filter(|line| line.starts_with("forebay_sink_records_total"));
-            let counts = lines.filter_map(|line| line.split_once(&label));
-            let counted: u64 = counts
-                .filter_map(|(_, count)| count.parse::<u64>().ok())
-                .sum();
-            if counted != *given {
-                wrong.push(format!("metrics: {counted} {outcome}, of {given}"));
-            }
-        }
-        for gauge in ["forebay_spool_records", "forebay_sink_in_flight_batches"] {
-            let line = metrics
-                .lines()
-                .find(|line| line.starts_with(&format!("{gauge} ")));
-            if line.is_some_and(|line| !line.ends_with(" 0")) {
-                wrong.push(format!("metrics: {line:?} at rest"));
-            }
-        }
-        wrong
     }
 
     /// Returns the reason why the gateway is not at rest; `None` when it is.

@@ -17,13 +17,14 @@ pub(crate) fn judge(world: &World) -> Vec<String> {
     wrong.extend(lost(world, &facts));
     wrong.extend(out_of_order(world.plan.shape.ack, &facts));
     wrong.extend(unexplained(world, &facts));
+    wrong.extend(refused(&facts));
     wrong.extend(late(world, &facts));
     wrong.extend(exits(world));
     wrong
 }
 
 impl Attempt {
-    fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         self.answer.and_then(|answer| answer.status)
     }
 
@@ -113,6 +114,18 @@ fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
                 "refused: #{number} arrived, answered {:?}",
                 attempt.status()
             ));
+        }
+    }
+    wrong
+}
+
+/// Finds records that were refused for good, and not by the sink.
+fn refused(facts: &Facts) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (number, attempt) in facts.attempts.iter().enumerate() {
+        let is_refused = attempt.status() == Some(502) || attempt.dead_letters > 0;
+        if is_refused && attempt.refusals == 0 {
+            wrong.push(format!("for good: #{number} was refused, not by the sink"));
         }
     }
     wrong

@@ -39,6 +39,8 @@ pub(crate) struct Attempt {
     pub answer: Option<Answer>,
     pub arrivals: Vec<u64>,
     pub dead_letters: usize,
+    /// Number of times that the sink refused it for what it is.
+    pub refusals: usize,
     /// Number of times that the sink did not say whether it had it.
     pub unknowns: usize,
     /// Processes that ended with this on its way, or on disk.
@@ -85,6 +87,7 @@ impl Ledger {
             answer: None,
             arrivals: Vec::new(),
             dead_letters: 0,
+            refusals: 0,
             unknowns: 0,
             deaths: 0,
         });
@@ -130,6 +133,16 @@ impl Ledger {
     pub(crate) fn unknown(&self, attempt: usize) {
         self.facts.borrow_mut().attempts[attempt].unknowns += 1;
         self.tell(format_args!("#{attempt}: the sink does not say"));
+    }
+
+    pub(crate) fn refused(&self, attempt: usize) {
+        self.facts.borrow_mut().attempts[attempt].refusals += 1;
+        self.tell(format_args!("#{attempt} is refused for good"));
+    }
+
+    /// Returns the time in the ledger: whatever happens from now on has a larger number.
+    pub(crate) fn clock(&self) -> u64 {
+        self.facts.borrow().clock
     }
 
     pub(crate) fn dead_letter(&self, attempt: usize) {

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use super::plan::Shape;
+use super::plan::{Shape, SinkKind};
 use super::world::World;
 use crate::batcher::{self, Batcher, OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
 use crate::config::{
-    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota,
-    StreamConfig,
+    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, KinesisConfig, LimitsConfig,
+    Quota, StreamConfig,
 };
-use crate::delivery::{Backlog, DeliveryOptions};
+use crate::delivery::{Backlog, DeliveryOptions, STRAGGLERS_MAX};
 use crate::health::Health;
 use crate::ingest::{Authorities, Gate, Ingest, Routes};
 use crate::jitter::seeded;
 use crate::limits::Limits;
+use crate::sink::SinkOptions;
 use crate::spool::tests::either;
 use crate::spool::{GatewayDisk, Log};
 use crate::telemetry::metrics::Metrics;
@@ -106,6 +107,22 @@ pub(crate) fn delivery_options(shape: &Shape) -> DeliveryOptions {
         stream_batches_max: shape.workers * OWN_BATCHES_MAX,
         shared_batches_max: shape.workers * SHARED_BATCHES_MAX,
         ack_timeout: shape.ack_timeout,
+    }
+}
+
+pub(crate) fn kinesis(shape: &Shape) -> KinesisConfig {
+    KinesisConfig {
+        aggregate: shape.sink == SinkKind::Aggregated,
+    }
+}
+
+pub(crate) fn sink_options(shape: &Shape) -> SinkOptions {
+    SinkOptions {
+        streams: streams(shape),
+        body_bytes_max: BODY_BYTES_MAX,
+        ack_timeout: shape.ack_timeout,
+        memory_bytes_max: shape.memory_bytes,
+        in_flight_batches_max: in_flight_batches_max(shape) + shape.streams + STRAGGLERS_MAX,
     }
 }
 

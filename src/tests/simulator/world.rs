@@ -7,15 +7,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Lived;
 use super::broker::{Broker, attempt_of};
+use super::counts::{Told, miscounted};
 use super::devices::Device;
 use super::faults::Faults;
 use super::gateway::{Exit, Gateway};
 use super::judge;
+use super::kinesis;
 use super::ledger::{Ledger, Sent};
 use super::plan::{End, How, Plan, random};
 use super::reception::{Door, Visit};
@@ -23,6 +26,7 @@ use crate::batcher::idle::IdleSignal;
 use crate::config::SpoolMode;
 use crate::jitter::seeded::{self, Seeded};
 use crate::record::Timestamp;
+use crate::sink::kinesis::service::tests::Question;
 use crate::spool::tests::sim::SimDisk;
 use crate::spool::{GatewayDisk, Log};
 
@@ -50,6 +54,8 @@ pub(crate) struct World {
     pub ledger: Rc<Ledger>,
     pub faults: Rc<Faults>,
     pub broker: Rc<Broker>,
+    /// Asks the simulated service of Kinesis.
+    pub kinesis: mpsc::Sender<Question>,
     pub disk: SimDisk,
     pub idle: Vec<IdleSignal>,
     began_at: Instant,
@@ -93,7 +99,9 @@ impl World {
         let faults = Rc::new(faults);
         let chance = random(plan.seed, 7);
         let broker = Broker::new(&plan.shape, chance, faults.clone(), ledger.clone());
+        let broker = Rc::new(broker);
         Self {
+            kinesis: kinesis::start(broker.clone()),
             disk: SimDisk::new(random(plan.seed, 8).next()),
             began_at: Instant::now(),
             gateway: RefCell::default(),
@@ -101,7 +109,7 @@ impl World {
             dropped: Cell::new(0),
             damaged: Cell::new(0),
             wrong: RefCell::default(),
-            broker: Rc::new(broker),
+            broker,
             ledger,
             faults,
             idle,
@@ -295,7 +303,7 @@ impl World {
         self.rest(gateway).await;
         // The gauges of the spool are set when its logs are tended.
         sleep(Duration::from_secs(5)).await;
-        for wrong in gateway.miscounted() {
+        for wrong in miscounted(self, gateway) {
             self.wrong(wrong);
         }
         self.probe(gateway).await;
@@ -350,7 +358,7 @@ impl World {
         let mut reader = dead_letters.reader();
         while let Some(frame) = reader.next_frame().expect("the disk is well") {
             for record in &frame.records {
-                self.ledger.dead_letter(attempt_of(record));
+                self.ledger.dead_letter(attempt_of(&record.payload));
             }
         }
     }
@@ -358,16 +366,11 @@ impl World {
     /// Counts the records that a process has dropped, and frames that it could not read. An exit
     /// that is clean tells of none that was dropped for want of a spool: docs/operations.md.
     fn note_dropped(&self, gateway: &Gateway, ended: Ended) {
-        let metrics = gateway.metrics.render();
-        let of = |name: &str| {
-            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        let by_delivery = of("forebay_delivery_dropped_records_total ");
-        let dropped = of("forebay_spool_dropped_records_total ") + by_delivery;
+        let told = Told(gateway.metrics.render());
+        let by_delivery = told.sum("forebay_delivery_dropped_records_total", "");
+        let dropped = told.sum("forebay_spool_dropped_records_total", "") + by_delivery;
         self.dropped.set(self.dropped.get() + dropped);
-        let damaged = of("forebay_spool_damaged_frames_total ");
+        let damaged = told.sum("forebay_spool_damaged_frames_total", "");
         self.damaged.set(self.damaged.get() + damaged);
         let is_clean = matches!(ended, Ended::Exited(exit) if exit.told.is_clean);
         if is_clean && by_delivery > 0 {
