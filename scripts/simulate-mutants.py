@@ -95,6 +95,15 @@ MUTANTS = [
     ("a lost answer that is told as nothing written", "src/sink/kinesis/call.rs",
      "        Failure::NoAnswer(_) => Verdict::Failed {\n            reason,\n            maybe_written: true,",
      "        Failure::NoAnswer(_) => Verdict::Failed {\n            reason,\n            maybe_written: !MUTANT,"),
+    ("a flipped record that is delivered", "src/spool/store/opened.rs",
+     "        if !header.fits(&self.header.salt, &body) {",
+     "        if !header.fits(&self.header.salt, &body) && !MUTANT {"),
+    ("a damaged header that costs the rest of its segment", "src/spool/store/reader.rs",
+     "            Some((offset, header)) if header.first < segment.end => {",
+     "            Some((offset, header)) if header.first < segment.end && !MUTANT => {"),
+    ("damage that nobody is told of", "src/spool/store/reader.rs",
+     "        self.metrics.frames_damaged(1);",
+     "        if !MUTANT { self.metrics.frames_damaged(1); }"),
 ]
 
 SWITCH = """

@@ -279,7 +279,13 @@ impl Drop for Request<'_> {
 
 /// Returns the number of the request that a record came with, with which its payload begins.
 pub(crate) fn attempt_of(payload: &[u8]) -> usize {
-    let number = payload.first_chunk().expect("it begins with a number");
+    let (number, rest) = payload
+        .split_first_chunk()
+        .expect("it begins with a number");
+    assert!(
+        rest.iter().all(|byte| *byte == b'x'),
+        "a record is as it was sent"
+    );
     u64::from_le_bytes(*number) as usize
 }
 

@@ -39,6 +39,17 @@ impl Faults {
         !self.has(What::Away) && !self.has(What::Leaderless(partition))
     }
 
+    /// Returns the number of bits that have flipped on disk.
+    pub(crate) fn bits_flipped(&self) -> u64 {
+        let now = self.began_at.elapsed();
+        let begun = self.planned.iter().filter(|fault| fault.at <= now);
+        let bits = begun.map(|fault| match fault.what {
+            What::BitFlips(bits) => bits,
+            _ => 0,
+        });
+        bits.sum()
+    }
+
     /// Whether credentials that were found then have expired: all have that were found before the end
     /// of such a fault, as soon as it has begun.
     pub(crate) fn has_expired(&self, found_at: Instant) -> bool {

@@ -42,11 +42,7 @@ fn lost(world: &World, facts: &Facts) -> Vec<String> {
         }
     }
     let mut wrong = Vec::new();
-    // A frame that could not be read is reported, not the number of its records.
-    let mut dropped = match world.damaged.get() {
-        0 => world.dropped.get() as usize,
-        _ => usize::MAX,
-    };
+    let mut dropped = (world.dropped.get() + lost_in_frames(world)) as usize;
     for (process, lost) in lost {
         let ended = world.ends.borrow()[process];
         let may_be_lost = match (world.plan.shape.ack, ended) {
@@ -61,6 +57,19 @@ fn lost(world: &World, facts: &Facts) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Returns the number of records that may be lost in frames that could not be read, and were told
+/// of: a bit that flips costs its frame, no other. A disk that does not read costs any.
+fn lost_in_frames(world: &World) -> u64 {
+    let may_be_unread = world
+        .faults
+        .were_planned(|what| matches!(what, What::DiskFails(..)));
+    match world.damaged.get() {
+        0 => 0,
+        _ if may_be_unread => u32::MAX.into(),
+        _ => world.flipped.get(),
+    }
 }
 
 /// Finds records that were sent after the 204 of another one and overtook it.

@@ -121,6 +121,8 @@ pub(crate) enum What {
     ClockStep(u64),
     /// Credentials that were found before its end are no longer good.
     Expired,
+    /// So many bits flip on disk when it begins.
+    BitFlips(u64),
 }
 
 /// The end of a process.
@@ -167,7 +169,7 @@ fn between(random: &mut Random, least_millis: u64, most_millis: u64) -> Duration
 
 /// What was thought of later, layer by layer: each is drawn by itself, so that a seed which has found
 /// a fault can be lived again as it was.
-const LAYERS: &[fn(&mut Plan, &mut Random)] = &[aggregates_and_credentials];
+const LAYERS: &[fn(&mut Plan, &mut Random)] = &[aggregates_and_credentials, bit_flips];
 
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
@@ -209,6 +211,15 @@ fn aggregates_and_credentials(plan: &mut Plan, random: &mut Random) {
         let expired = faults(random, plan.length, |_| What::Expired);
         plan.faults.extend(expired.into_iter().take(4));
     }
+}
+
+fn bit_flips(plan: &mut Plan, random: &mut Random) {
+    if plan.shape.spool.is_none() || !random.chance(40) {
+        return;
+    }
+    let flips = |random: &mut Random| What::BitFlips(1 + random.below(3));
+    let flips = faults(random, plan.length, flips);
+    plan.faults.extend(flips.into_iter().take(6));
 }
 
 impl Shape {

@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub dropped: Cell<u64>,
     /// Frames of the spool that could not be read.
     pub damaged: Cell<u64>,
+    /// Records in frames that had a bit flipped.
+    pub flipped: Cell<u64>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -108,6 +110,7 @@ impl World {
             ends: RefCell::default(),
             dropped: Cell::new(0),
             damaged: Cell::new(0),
+            flipped: Cell::new(0),
             wrong: RefCell::default(),
             broker,
             ledger,
@@ -188,7 +191,12 @@ impl World {
 
     /// Gives the disk the faults of the hour.
     async fn weather(self: Rc<Self>) {
+        let mut flips = 0;
         loop {
+            for _ in flips..self.faults.bits_flipped() {
+                self.flip();
+            }
+            flips = self.faults.bits_flipped();
             let (writes, reads) = self.faults.disk_percents();
             self.disk.set_faults(writes, reads);
             seeded::set_disk_turn_max(self.faults.disk_turn_max());
@@ -196,6 +204,17 @@ impl World {
                 return;
             };
             sleep_until(next).await;
+        }
+    }
+
+    /// Flips a bit in a frame that is at rest.
+    fn flip(&self) {
+        let records = self.disk.flip_in_frame();
+        self.ledger
+            .tell(format_args!("a bit flips in a frame, records: {records:?}"));
+        if let Some(records) = records {
+            self.ledger.met("disk: a bit flips in a frame");
+            self.flipped.set(self.flipped.get() + u64::from(records));
         }
     }
 
