@@ -104,6 +104,9 @@ MUTANTS = [
     ("damage that nobody is told of", "src/spool/store/reader.rs",
      "        self.metrics.frames_damaged(1);",
      "        if !MUTANT { self.metrics.frames_damaged(1); }"),
+    ("a record that finds no room among the dead letters, and is dropped", "src/delivery/drain/errand.rs",
+     "                self.0[index].1 = if is_safe { Fate::Done }",
+     "                self.0[index].1 = if is_safe || MUTANT { Fate::Done }"),
 ]
 
 SWITCH = """

@@ -35,6 +35,7 @@ use crate::sink::Sink;
 use crate::sink::kinesis::KinesisSink;
 use crate::sink::kinesis::service::Service;
 use crate::sink::kinesis::service::tests::Asker;
+use crate::spool::tests::either;
 use crate::spool::{GatewayDisk, Log};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Serving, finish};
@@ -242,6 +243,17 @@ impl Gateway {
             took: asked_at.elapsed(),
             took_max: drain_max + PHASES_TIME_MAX,
         }
+    }
+
+    /// Whether records stay where they are, since the log of dead letters is full.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let logs = self.logs.as_ref();
+        logs.is_some_and(|[_, dead_letters]| either::is_full(dead_letters))
+    }
+
+    /// Whether records that stay where they are leave room for others, in memory and on disk.
+    pub(crate) fn has_room(&self) -> bool {
+        self.gate.admission.reserved_bytes() == 0 && self.health.report() == Ok(String::new())
     }
 
     /// Returns the reason why the gateway is not at rest; `None` when it is.

@@ -1,6 +1,6 @@
 //! The promises, held against the events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::gateway::Exit;
@@ -18,6 +18,7 @@ pub(crate) fn judge(world: &World) -> Vec<String> {
     wrong.extend(out_of_order(world.plan.shape.ack, &facts));
     wrong.extend(unexplained(world, &facts));
     wrong.extend(refused(&facts));
+    wrong.extend(held_up(&facts));
     wrong.extend(late(world, &facts));
     wrong.extend(exits(world));
     wrong
@@ -29,7 +30,7 @@ impl Attempt {
     }
 
     fn is_safe(&self) -> bool {
-        !self.arrivals.is_empty() || self.dead_letters > 0
+        !self.arrivals.is_empty() || self.dead_letters > 0 || self.is_on_disk
     }
 }
 
@@ -140,6 +141,18 @@ fn refused(facts: &Facts) -> Vec<String> {
     wrong
 }
 
+/// Finds records that are left on disk, and no record of their device that the sink has refused for
+/// good is to blame: such a one holds up its own device and no other.
+fn held_up(facts: &Facts) -> Vec<String> {
+    let on_disk = || facts.attempts.iter().filter(|attempt| attempt.is_on_disk);
+    let stays = |attempt: &&Attempt| attempt.refusals > 0 && attempt.dead_letters == 0;
+    let stay = facts.attempts.iter().filter(stays);
+    let to_blame: BTreeSet<usize> = stay.map(|attempt| attempt.to.device).collect();
+    let held_up = on_disk().filter(|attempt| !to_blame.contains(&attempt.to.device));
+    let wrong = held_up.map(|attempt| format!("held up: {:?}", attempt.to));
+    wrong.collect()
+}
+
 /// Finds requests that were answered too late.
 fn late(world: &World, facts: &Facts) -> Vec<String> {
     let ack_timeout = world.plan.shape.ack_timeout;
@@ -192,6 +205,7 @@ fn exits(world: &World) -> Vec<String> {
     }
     let last = ends.last().copied();
     if let Some(Ended::Exited(exit)) = last
+        && !world.is_stuck.get()
         && (exit.has_hurried || (!exit.told.is_clean && world.dropped.get() == 0))
     {
         wrong.push(format!("the last exit: {exit:?}"));

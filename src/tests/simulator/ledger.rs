@@ -39,6 +39,8 @@ pub(crate) struct Attempt {
     pub answer: Option<Answer>,
     pub arrivals: Vec<u64>,
     pub dead_letters: usize,
+    /// Whether it lies on disk at the end of the life.
+    pub is_on_disk: bool,
     /// Number of times that the sink refused it for what it is.
     pub refusals: usize,
     /// Number of times that the sink did not say whether it had it.
@@ -87,6 +89,7 @@ impl Ledger {
             answer: None,
             arrivals: Vec::new(),
             dead_letters: 0,
+            is_on_disk: false,
             refusals: 0,
             unknowns: 0,
             deaths: 0,
@@ -148,6 +151,11 @@ impl Ledger {
     pub(crate) fn dead_letter(&self, attempt: usize) {
         self.facts.borrow_mut().attempts[attempt].dead_letters += 1;
         self.tell(format_args!("#{attempt} is a dead letter"));
+    }
+
+    pub(crate) fn on_disk(&self, attempt: usize) {
+        self.facts.borrow_mut().attempts[attempt].is_on_disk = true;
+        self.tell(format_args!("#{attempt} is on disk"));
     }
 
     /// Notes that a process has ended with all that was on its way.

@@ -30,6 +30,7 @@ pub(crate) struct Shape {
     pub spool: Option<SpoolMode>,
     pub when_full: WhenFull,
     pub spool_segments: u64,
+    pub dead_letter_segments: u64,
     pub is_encrypted: bool,
     pub memory_bytes: usize,
     pub workers: usize,
@@ -169,7 +170,8 @@ fn between(random: &mut Random, least_millis: u64, most_millis: u64) -> Duration
 
 /// What was thought of later, layer by layer: each is drawn by itself, so that a seed which has found
 /// a fault can be lived again as it was.
-const LAYERS: &[fn(&mut Plan, &mut Random)] = &[aggregates_and_credentials, bit_flips];
+const LAYERS: &[fn(&mut Plan, &mut Random)] =
+    &[aggregates_and_credentials, bit_flips, few_dead_letters];
 
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
@@ -222,6 +224,18 @@ fn bit_flips(plan: &mut Plan, random: &mut Random) {
     plan.faults.extend(flips.into_iter().take(6));
 }
 
+/// A log of dead letters that has room for few, of a stream that refuses many.
+fn few_dead_letters(plan: &mut Plan, random: &mut Random) {
+    if !random.chance(20) {
+        return;
+    }
+    plan.shape.dead_letter_segments = one_of(random, &[2, 3]);
+    plan.shape.record_bytes_max = 600;
+    for device in &mut plan.devices {
+        device.body_bytes_max = 1500;
+    }
+}
+
 impl Shape {
     fn draw(random: &mut Random) -> Self {
         let modes = [
@@ -240,6 +254,7 @@ impl Shape {
                 &[WhenFull::Reject, WhenFull::Reject, WhenFull::DropOldest],
             ),
             spool_segments: one_of(random, &[4, 8, 1000]),
+            dead_letter_segments: 1000,
             is_encrypted: random.chance(30),
             memory_bytes: one_of(random, &[16 << 10, 64 << 10, 8 << 20]),
             workers: one_of(random, &[1, 1, 2]),

@@ -70,6 +70,7 @@ pub(crate) fn spool(world: &World, metrics: &Metrics) -> Result<Spooled, String>
         bytes_max: shape.spool_segments * either::SEGMENT_BYTES,
         when_full: shape.when_full,
         is_encrypted: shape.is_encrypted,
+        dead_letter_bytes_max: shape.dead_letter_segments * either::SEGMENT_BYTES,
         metrics: metrics.spool(),
     };
     let opened = spool.open(seeded::disk_turn);

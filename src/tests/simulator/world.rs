@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub damaged: Cell<u64>,
     /// Records in frames that had a bit flipped.
     pub flipped: Cell<u64>,
+    /// Whether records cannot leave at the end, since the log of dead letters is full.
+    pub is_stuck: Cell<bool>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -111,6 +113,7 @@ impl World {
             dropped: Cell::new(0),
             damaged: Cell::new(0),
             flipped: Cell::new(0),
+            is_stuck: Cell::default(),
             wrong: RefCell::default(),
             broker,
             ledger,
@@ -300,6 +303,7 @@ impl World {
             let is_through = self.see_through(&gateway, devices);
             let exit = gateway.end(is_through, pending(), LAST_DRAIN_TIMEOUT).await;
             let ended = Ended::Exited(exit);
+            self.read_logs(&gateway);
             self.note_dropped(&gateway, ended);
             ended
         });
@@ -325,13 +329,18 @@ impl World {
         for wrong in miscounted(self, gateway) {
             self.wrong(wrong);
         }
-        self.probe(gateway).await;
-        self.read_dead_letters(gateway);
+        if !self.is_stuck.get() || gateway.has_room() {
+            self.probe(gateway).await;
+        }
     }
 
     async fn rest(&self, gateway: &Gateway) {
         let by = Instant::now() + REST_WITHIN;
         while let Some(unrest) = gateway.unrest() {
+            if Instant::now() > by && gateway.is_stuck() {
+                self.ledger.met("disk: the dead letters are full");
+                return self.is_stuck.set(true);
+            }
             if Instant::now() > by {
                 return self.wrong(format!("no rest: {unrest}"));
             }
@@ -370,16 +379,13 @@ impl World {
         }
     }
 
-    fn read_dead_letters(&self, gateway: &Gateway) {
-        let Some([_, dead_letters]) = &gateway.logs else {
+    /// Notes the records that are left on disk.
+    fn read_logs(&self, gateway: &Gateway) {
+        let Some([backlog, dead_letters]) = &gateway.logs else {
             return;
         };
-        let mut reader = dead_letters.reader();
-        while let Some(frame) = reader.next_frame().expect("the disk is well") {
-            for record in &frame.records {
-                self.ledger.dead_letter(attempt_of(&record.payload));
-            }
-        }
+        each_record(backlog, |attempt| self.ledger.on_disk(attempt));
+        each_record(dead_letters, |attempt| self.ledger.dead_letter(attempt));
     }
 
     /// Counts the records that a process has dropped, and frames that it could not read. An exit
@@ -420,4 +426,14 @@ impl Ended {
 /// Returns so long after it was first asked.
 async fn sleep_from_now(duration: Duration) {
     sleep(duration).await;
+}
+
+/// Reads a log on a disk that is well.
+fn each_record(log: &Log<GatewayDisk>, mut note: impl FnMut(usize)) {
+    let mut reader = log.reader();
+    while let Some(frame) = reader.next_frame().expect("the disk is well") {
+        for record in &frame.records {
+            note(attempt_of(&record.payload));
+        }
+    }
 }
