@@ -107,6 +107,12 @@ MUTANTS = [
     ("a record that finds no room among the dead letters, and is dropped", "src/delivery/drain/errand.rs",
      "                self.0[index].1 = if is_safe { Fate::Done }",
      "                self.0[index].1 = if is_safe || MUTANT { Fate::Done }"),
+    ("a devices file that open connections do not hear of", "src/ingest/caller.rs",
+     "        if self.edition.replace(devices.edition()) == devices.edition() {",
+     "        if self.edition.replace(devices.edition()) == devices.edition() || MUTANT {"),
+    ("a limit of the devices file that outlives its line", "src/limits.rs",
+     "        limits.requests.set(requests);",
+     "        if !(MUTANT && settings.requests.is_none()) { limits.requests.set(requests); }"),
 ]
 
 SWITCH = """

@@ -180,6 +180,11 @@ const FOUND: &[(usize, u64, &str)] = &[
         2082,
         "a record was answered 204, queued, when nobody carried it on any more",
     ),
+    (
+        4,
+        1544,
+        "a record that the stream had said it has was sent again: its shards took their time",
+    ),
 ];
 
 #[test]

@@ -12,6 +12,12 @@ pub(crate) struct Faults {
     planned: Vec<Fault>,
 }
 
+impl Fault {
+    fn is_on(&self, now: Duration) -> bool {
+        self.at <= now && now < self.at + self.lasts
+    }
+}
+
 impl Faults {
     pub(crate) fn new(planned: Vec<Fault>) -> Self {
         let began_at = Instant::now();
@@ -20,8 +26,7 @@ impl Faults {
 
     fn find<T>(&self, pick: impl Fn(What) -> Option<T>) -> Option<T> {
         let now = self.began_at.elapsed();
-        let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
-        let on = self.planned.iter().filter(is_on);
+        let on = self.planned.iter().filter(|fault| fault.is_on(now));
         on.filter_map(|fault| pick(fault.what)).next()
     }
 
@@ -37,6 +42,48 @@ impl Faults {
     /// Whether a request reaches the partition and is answered.
     pub(crate) fn reaches(&self, partition: u64) -> bool {
         !self.has(What::Away) && !self.has(What::Leaderless(partition))
+    }
+
+    /// Writes the devices file as it is now.
+    pub(crate) fn devices_file(&self) -> String {
+        let mut file = String::new();
+        let now = self.began_at.elapsed();
+        let on = self.planned.iter().filter(|fault| fault.is_on(now));
+        for fault in on {
+            match fault.what {
+                What::Denied(number) if !file.contains(&format!("-{number}\n")) => {
+                    file.push_str(&format!("deny device-{number}\n"));
+                }
+                What::HeldTo(rate) => {
+                    let burst = 2 * rate;
+                    file.push_str(&format!("allow device-* rate={rate}/{burst}\n"));
+                }
+                _ => {}
+            }
+        }
+        file
+    }
+
+    /// Whether this fault was on then.
+    pub(crate) fn was_on(&self, at: Instant, what: What) -> bool {
+        let at = at - self.began_at;
+        let mut planned = self.planned.iter();
+        planned.any(|fault| fault.what == what && fault.is_on(at))
+    }
+
+    /// Whether such a fault was on at some time between these.
+    pub(crate) fn were_on(
+        &self,
+        from: Instant,
+        to: Instant,
+        is_kind: impl Fn(What) -> bool,
+    ) -> bool {
+        let (from, to) = (from - self.began_at, to - self.began_at);
+        let overlaps = |fault: &Fault| fault.at <= to && from <= fault.at + fault.lasts;
+        let planned = self.planned.iter();
+        planned
+            .filter(|fault| overlaps(fault))
+            .any(|fault| is_kind(fault.what))
     }
 
     /// Returns the number of bits that have flipped on disk.
@@ -105,8 +152,7 @@ impl Faults {
     /// Returns the names of the faults that are on.
     pub(crate) fn names(&self) -> Vec<String> {
         let now = self.began_at.elapsed();
-        let is_on = |fault: &&Fault| fault.at <= now && now < fault.at + fault.lasts;
-        let on = self.planned.iter().filter(is_on);
+        let on = self.planned.iter().filter(|fault| fault.is_on(now));
         on.map(|fault| name(fault.what)).collect()
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn judge(world: &World) -> Vec<String> {
     wrong.extend(refused(&facts));
     wrong.extend(held_up(&facts));
     wrong.extend(late(world, &facts));
+    wrong.extend(mixed_up(world, &facts));
     wrong.extend(exits(world));
     wrong
 }
@@ -178,8 +179,36 @@ fn late(world: &World, facts: &Facts) -> Vec<String> {
         if took > longest {
             wrong.push(format!("late: #{number} was answered after {took:?}"));
         }
-        if answer.status == Some(429) && world.plan.shape.device_rate == 0 {
-            wrong.push(format!("429 without a limit: #{number}"));
+    }
+    wrong
+}
+
+/// Finds answers for a reason that there was not, and requests of devices that were denied and taken
+/// all the same.
+fn mixed_up(world: &World, facts: &Facts) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (number, attempt) in facts.attempts.iter().enumerate() {
+        let Some(answer) = attempt.answer else {
+            continue;
+        };
+        let during = |is_kind: &dyn Fn(What) -> bool| {
+            world
+                .faults
+                .were_on(attempt.sent_at, answer.told_at, is_kind)
+        };
+        let is_denied = What::Denied(attempt.to.device);
+        let may_be = match answer.status {
+            Some(429) => {
+                world.plan.shape.device_rate > 0 || during(&|on| matches!(on, What::HeldTo(_)))
+            }
+            Some(403) => during(&|on| on == is_denied),
+            Some(503 | 504) => world.may_shed(),
+            Some(204) => !world.faults.was_on(attempt.sent_at, is_denied),
+            _ => true,
+        };
+        if !may_be {
+            let status = answer.status;
+            wrong.push(format!("mixed up: #{number} is answered {status:?}"));
         }
     }
     wrong

@@ -124,6 +124,10 @@ pub(crate) enum What {
     Expired,
     /// So many bits flip on disk when it begins.
     BitFlips(u64),
+    /// The devices file holds every device to so many requests a second.
+    HeldTo(u64),
+    /// The devices file denies this device.
+    Denied(usize),
 }
 
 /// The end of a process.
@@ -170,8 +174,12 @@ fn between(random: &mut Random, least_millis: u64, most_millis: u64) -> Duration
 
 /// What was thought of later, layer by layer: each is drawn by itself, so that a seed which has found
 /// a fault can be lived again as it was.
-const LAYERS: &[fn(&mut Plan, &mut Random)] =
-    &[aggregates_and_credentials, bit_flips, few_dead_letters];
+const LAYERS: &[fn(&mut Plan, &mut Random)] = &[
+    aggregates_and_credentials,
+    bit_flips,
+    few_dead_letters,
+    devices_files,
+];
 
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
@@ -234,6 +242,19 @@ fn few_dead_letters(plan: &mut Plan, random: &mut Random) {
     for device in &mut plan.devices {
         device.body_bytes_max = 1500;
     }
+}
+
+fn devices_files(plan: &mut Plan, random: &mut Random) {
+    if !random.chance(25) {
+        return;
+    }
+    let devices = plan.devices.len() as u64;
+    let change = |random: &mut Random| match random.below(2) {
+        0 => What::HeldTo(1 + random.below(4)),
+        _ => What::Denied(random.below(devices) as usize),
+    };
+    let changes = faults(random, plan.length, change);
+    plan.faults.extend(changes.into_iter().take(6));
 }
 
 impl Shape {

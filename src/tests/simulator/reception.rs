@@ -3,21 +3,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::devices::Pieces;
 use super::world::World;
-use crate::devices::Fingerprint;
+use crate::devices::{Devices, Fingerprint};
 use crate::http::reply::problem;
 use crate::identity::{Credential, Device, Vouched};
-use crate::ingest::{Body, BrokenBody, Caller, Gate, Ingest, KnownDevice, Moment, RequestHead};
+use crate::ingest::{
+    Body, BrokenBody, Caller, Gate, Ingest, KnownDevice, Moment, RequestHead, Standing,
+};
 use crate::jitter::seeded::in_any_order;
 use crate::lifecycle::{Phase, Phases};
 use crate::record::{DeviceId, Timestamp};
@@ -63,6 +66,7 @@ pub(crate) struct Reception {
     world: Rc<World>,
     ingest: Rc<Ingest>,
     callers: BTreeMap<usize, Rc<Caller>>,
+    devices: watch::Receiver<Arc<Devices>>,
     phases: Phases,
 }
 
@@ -75,6 +79,7 @@ impl Reception {
     ) -> (Self, Door, mpsc::Receiver<Visit>) {
         let (door, visits) = mpsc::channel(VISITS_MAX);
         let reception = Self {
+            devices: world.devices.subscribe(),
             world,
             ingest: Rc::new(ingest),
             callers: BTreeMap::new(),
@@ -95,6 +100,7 @@ impl Reception {
                 break;
             };
             let caller = self.caller(visit.device);
+            self.review(&caller);
             let serving = serve(self.world.clone(), self.ingest.clone(), caller, visit);
             requests.spawn_local(in_any_order(serving));
             while requests.try_join_next().is_some() {}
@@ -103,12 +109,23 @@ impl Reception {
         while requests.join_next().await.is_some() {}
     }
 
+    /// Returns the connection of a device; one that has fallen has ended, and the device makes
+    /// another one.
     fn caller(&mut self, number: usize) -> Rc<Caller> {
         let gate = &self.ingest.gate;
         let caller = self.callers.entry(number);
-        caller
-            .or_insert_with(|| Rc::new(caller_of(gate, number)))
-            .clone()
+        let caller = caller.or_insert_with(|| Rc::new(caller_of(gate, number)));
+        if caller.standing.get() != Standing::Good {
+            *caller = Rc::new(caller_of(gate, number));
+        }
+        caller.clone()
+    }
+
+    /// Judges a connection as its worker does when the devices file has changed.
+    fn review(&self, caller: &Caller) {
+        let devices = self.devices.borrow();
+        let standing = caller.judged_by(&devices, &self.ingest.gate.limits);
+        caller.standing.set(standing);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::plan::{End, How, Plan, random};
 use super::reception::{Door, Visit};
 use crate::batcher::idle::IdleSignal;
 use crate::config::SpoolMode;
+use crate::devices::{DevicesFile, read_text};
 use crate::jitter::seeded::{self, Seeded};
 use crate::record::Timestamp;
 use crate::sink::kinesis::service::tests::Question;
@@ -57,6 +59,8 @@ pub(crate) struct World {
     /// Asks the simulated service of Kinesis.
     pub kinesis: mpsc::Sender<Question>,
     pub disk: SimDisk,
+    /// The devices file, of which every process has the table in force.
+    pub devices: DevicesFile,
     pub idle: Vec<IdleSignal>,
     began_at: Instant,
     gateway: RefCell<Option<Rc<Gateway>>>,
@@ -107,6 +111,7 @@ impl World {
         Self {
             kinesis: kinesis::start(broker.clone()),
             disk: SimDisk::new(random(plan.seed, 8).next()),
+            devices: DevicesFile::start(None).expect("there is no file to read"),
             began_at: Instant::now(),
             gateway: RefCell::default(),
             ends: RefCell::default(),
@@ -175,6 +180,17 @@ impl World {
         Timestamp(EPOCH_MILLIS + passed + self.faults.clock_ahead_millis())
     }
 
+    /// Whether there is a reason to refuse requests for now.
+    pub(crate) fn may_shed(&self) -> bool {
+        let Plan {
+            shape,
+            faults,
+            ends,
+            ..
+        } = &self.plan;
+        !faults.is_empty() || !ends.is_empty() || shape.memory_bytes < 1 << 20
+    }
+
     /// Whether no device is to begin anything any more.
     pub(crate) fn is_over(&self) -> bool {
         self.began_at.elapsed() >= self.plan.length
@@ -194,12 +210,17 @@ impl World {
 
     /// Gives the disk the faults of the hour.
     async fn weather(self: Rc<Self>) {
-        let mut flips = 0;
+        let (mut flips, mut devices_file) = (0, String::new());
         loop {
             for _ in flips..self.faults.bits_flipped() {
                 self.flip();
             }
             flips = self.faults.bits_flipped();
+            let file = self.faults.devices_file();
+            if file != devices_file {
+                self.change_devices(&file);
+                devices_file = file;
+            }
             let (writes, reads) = self.faults.disk_percents();
             self.disk.set_faults(writes, reads);
             seeded::set_disk_turn_max(self.faults.disk_turn_max());
@@ -208,6 +229,16 @@ impl World {
             };
             sleep_until(next).await;
         }
+    }
+
+    /// Puts another devices file in force, at once.
+    fn change_devices(&self, file: &str) {
+        let devices = read_text(file.as_bytes(), Path::new("devices"));
+        self.devices
+            .put_in_force(devices.expect("its lines are good"));
+        self.ledger
+            .tell(format_args!("the devices file is {file:?}"));
+        self.ledger.met("reload: a devices file");
     }
 
     /// Flips a bit in a frame that is at rest.
