@@ -20,6 +20,7 @@ mod kinesis;
 mod ledger;
 mod plan;
 mod reception;
+mod rest;
 mod rooms;
 mod shrink;
 mod world;

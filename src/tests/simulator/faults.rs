@@ -64,6 +64,27 @@ impl Faults {
         file
     }
 
+    /// Returns the rates that the devices file holds devices to, each with its time, which it has to
+    /// itself.
+    pub(crate) fn limits(&self) -> Vec<(u64, Instant, Instant)> {
+        let limits = self.planned.iter().filter_map(|fault| match fault.what {
+            What::HeldTo(rate) => Some((rate, fault.at, fault.at + fault.lasts)),
+            _ => None,
+        });
+        let limits: Vec<_> = limits.collect();
+        let is_alone = |(_, from, to): &&(u64, Duration, Duration)| {
+            let overlapping = limits
+                .iter()
+                .filter(|(_, other, end)| other <= to && from <= end);
+            overlapping.count() == 1
+        };
+        let alone = limits.iter().filter(is_alone);
+        let at = |(rate, from, to): &(u64, Duration, Duration)| {
+            (*rate, self.began_at + *from, self.began_at + *to)
+        };
+        alone.map(at).collect()
+    }
+
     /// Whether this fault was on then.
     pub(crate) fn was_on(&self, at: Instant, what: What) -> bool {
         let at = at - self.began_at;

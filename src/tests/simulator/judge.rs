@@ -21,6 +21,7 @@ pub(crate) fn judge(world: &World) -> Vec<String> {
     wrong.extend(held_up(&facts));
     wrong.extend(late(world, &facts));
     wrong.extend(mixed_up(world, &facts));
+    wrong.extend(over_limit(world, &facts));
     wrong.extend(exits(world));
     wrong
 }
@@ -146,7 +147,10 @@ fn refused(facts: &Facts) -> Vec<String> {
 /// good is to blame: such a one holds up its own device and no other.
 fn held_up(facts: &Facts) -> Vec<String> {
     let on_disk = || facts.attempts.iter().filter(|attempt| attempt.is_on_disk);
-    let stays = |attempt: &&Attempt| attempt.refusals > 0 && attempt.dead_letters == 0;
+    // One that is both was set aside when a crash came, and is refused again.
+    let stays = |attempt: &&Attempt| {
+        attempt.refusals > 0 && (attempt.is_on_disk || attempt.dead_letters == 0)
+    };
     let stay = facts.attempts.iter().filter(stays);
     let to_blame: BTreeSet<usize> = stay.map(|attempt| attempt.to.device).collect();
     let held_up = on_disk().filter(|attempt| !to_blame.contains(&attempt.to.device));
@@ -210,6 +214,30 @@ fn mixed_up(world: &World, facts: &Facts) -> Vec<String> {
             let status = answer.status;
             wrong.push(format!("mixed up: #{number} is answered {status:?}"));
         }
+    }
+    wrong
+}
+
+/// Finds devices of which more was taken than the devices file says, in lives of one process: its
+/// buckets go with it.
+fn over_limit(world: &World, facts: &Facts) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !world.plan.ends.is_empty() {
+        return wrong;
+    }
+    for (rate, from, to) in world.faults.limits() {
+        let mut taken: BTreeMap<usize, u64> = BTreeMap::new();
+        let sent_in_time = |attempt: &&Attempt| from < attempt.sent_at && attempt.sent_at < to;
+        for attempt in facts.attempts.iter().filter(sent_in_time) {
+            if attempt.status() == Some(204) {
+                *taken.entry(attempt.to.device).or_default() += 1;
+            }
+        }
+        let most = rate * (2 + 1 + (to - from).as_secs());
+        let over = taken.into_iter().filter(|(_, taken)| *taken > most);
+        wrong.extend(over.map(|(device, taken)| {
+            format!("over its limit: device {device}, {taken} readings, {most} may be")
+        }));
     }
     wrong
 }
