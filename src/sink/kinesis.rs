@@ -106,7 +106,13 @@ pub(super) async fn check(options: &SinkOptions) -> Result<Option<&'static str>,
 struct Described {
     config: StreamConfig,
     stream: Arc<Stream>,
-    last_answer: StdMutex<Result<(), SinkError>>,
+    last_answer: StdMutex<LastAnswer>,
+}
+
+/// The answer to the latest question that has one.
+struct LastAnswer {
+    asked_at: Instant,
+    answer: Result<(), SinkError>,
 }
 
 impl Described {
@@ -114,7 +120,10 @@ impl Described {
     fn unasked(config: StreamConfig, service: Service) -> Self {
         Self {
             stream: Arc::new(Stream::new(service, &config.target)),
-            last_answer: StdMutex::new(Err(away(&config, "its turn has not come yet"))),
+            last_answer: StdMutex::new(LastAnswer {
+                asked_at: Instant::now(),
+                answer: Err(away(&config, "its turn has not come yet")),
+            }),
             config,
         }
     }

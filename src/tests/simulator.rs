@@ -186,6 +186,12 @@ const FOUND: &[(usize, u64, &str)] = &[
         1544,
         "a record that the stream had said it has was sent again: its shards took their time",
     ),
+    (
+        4,
+        30_026_057,
+        "the first question's time-out took a stream for gone that had answered a later one",
+    ),
+    (4, 30_025_832, "the same, and its records went to disk"),
 ];
 
 #[test]

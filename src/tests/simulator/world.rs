@@ -175,7 +175,9 @@ impl World {
             ends,
             ..
         } = &self.plan;
-        !faults.is_empty() || !ends.is_empty() || shape.memory_bytes < 1 << 20
+        // Records that find no room among the dead letters fill the spool.
+        let is_small = shape.memory_bytes < 1 << 20 || self.is_stuck.get();
+        !faults.is_empty() || !ends.is_empty() || is_small
     }
 
     /// Whether no device is to begin anything any more.
