@@ -65,6 +65,57 @@ MUTANTS = [
     ("a batch that is counted at the sink for good", "src/delivery/watch/stream.rs",
      "        debug_assert!(self.in_flight > 0, \"a batch leaves once\");\n        self.in_flight -= 1;",
      "        if !(MUTANT && self.failing_since.is_some()) { self.in_flight -= 1; }"),
+    ("records that are lost, and exit code 0", "src/gateway/threads.rs",
+     "        if records > 0 {",
+     "        if records > 0 && !MUTANT {"),
+    ("a second signal that nobody hears", "src/gateway/shutdown.rs",
+     "        () = second_signal => tracing",
+     "        () = async { second_signal.await; if MUTANT { std::future::pending().await } } => tracing"),
+    ("a drain without a deadline", "src/gateway/shutdown.rs",
+     "        () = sleep(drain_timeout) => tracing",
+     "        () = sleep(if MUTANT { drain_timeout * 1000 } else { drain_timeout }) => tracing"),
+    ("a phase that is left out", "src/gateway/shutdown.rs",
+     "            self.lifecycle.advance(Phase::Hurrying);",
+     "            if !MUTANT { self.lifecycle.advance(Phase::Hurrying); }"),
+    ("expired credentials that are told as a refusal for good", "src/sink/kinesis/failure.rs",
+     "        \"ExpiredTokenException\" | \"ExpiredToken\" | \"RequestExpired\" => {\n            Failure::Expired(code.into())",
+     "        \"ExpiredTokenException\" | \"ExpiredToken\" | \"RequestExpired\" => {\n            if MUTANT { Failure::Refused(code.into()) } else { Failure::Expired(code.into()) }"),
+    ("credentials that are never renewed", "src/sink/kinesis/service.rs",
+     "        if matches!(failure, Failure::Expired(_)) {",
+     "        if matches!(failure, Failure::Expired(_)) && !MUTANT {"),
+    ("an aggregate split that loses its second half", "src/sink/kinesis/call.rs",
+     "    parts.extend([second, std::mem::take(part)]);",
+     "    if !MUTANT { parts.push(second); }\n    parts.push(std::mem::take(part));"),
+    ("an aggregate that is written without its second half", "src/sink/kinesis/entry.rs",
+     "            .iter()\n            .zip(&mut ids)",
+     "            .iter()\n            .take(if MUTANT { self.entries.len().div_ceil(2) } else { usize::MAX })\n            .zip(&mut ids)"),
+    ("an entry that has failed and is told as written", "src/sink/kinesis/call.rs",
+     "            (_, Some(code)) => self.settle_failed(put, code),",
+     "            (_, Some(code)) => if MUTANT { self.settle(put, &Verdict::Written) } else { self.settle_failed(put, code) },"),
+    ("a lost answer that is told as nothing written", "src/sink/kinesis/call.rs",
+     "        Failure::NoAnswer(_) => Verdict::Failed {\n            reason,\n            maybe_written: true,",
+     "        Failure::NoAnswer(_) => Verdict::Failed {\n            reason,\n            maybe_written: !MUTANT,"),
+    ("a flipped record that is delivered", "src/spool/store/opened.rs",
+     "        if !header.fits(&self.header.salt, &body) {",
+     "        if !header.fits(&self.header.salt, &body) && !MUTANT {"),
+    ("a damaged header that costs the rest of its segment", "src/spool/store/reader.rs",
+     "            Some((offset, header)) if header.first < segment.end => {",
+     "            Some((offset, header)) if header.first < segment.end && !MUTANT => {"),
+    ("damage that nobody is told of", "src/spool/store/reader.rs",
+     "        self.metrics.frames_damaged(1);",
+     "        if !MUTANT { self.metrics.frames_damaged(1); }"),
+    ("a record that finds no room among the dead letters, and is dropped", "src/delivery/drain/errand.rs",
+     "                self.0[index].1 = if is_safe { Fate::Done }",
+     "                self.0[index].1 = if is_safe || MUTANT { Fate::Done }"),
+    ("a devices file that open connections do not hear of", "src/ingest/caller.rs",
+     "        if self.edition.replace(devices.edition()) == devices.edition() {",
+     "        if self.edition.replace(devices.edition()) == devices.edition() || MUTANT {"),
+    ("a limit of the devices file that outlives its line", "src/limits.rs",
+     "        limits.requests.set(requests);",
+     "        if !(MUTANT && settings.requests.is_none()) { limits.requests.set(requests); }"),
+    ("a line of the devices file that no device is held to", "src/limits.rs",
+     "            Some(quota) => Rule::new(quota),\n            None => self.class_of(device),",
+     "            Some(quota) => if MUTANT { self.class_of(device) } else { Rule::new(quota) },\n            None => self.class_of(device),"),
 ]
 
 SWITCH = """
@@ -118,8 +169,16 @@ def build(tree, target):
     for line in subprocess.check_output(command, text=True, cwd=tree).splitlines():
         message = json.loads(line)
         if message.get("executable"):
-            return message["executable"]
+            return taken_out(message["executable"], tree)
     sys.exit("cargo has built no test")
+
+
+def taken_out(executable, tree):
+    """Copies the binary, and has cargo forget it: it would take it for that of the tree that is worked on, unchanged."""
+    copy = shutil.copy(executable, tree)
+    profile, name = os.path.dirname(os.path.dirname(executable)), os.path.basename(executable)
+    shutil.rmtree(os.path.join(profile, ".fingerprint", name))
+    return copy
 
 
 def run(binary, name):

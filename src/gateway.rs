@@ -5,7 +5,7 @@
 //! for signals.
 
 mod alarm;
-mod delivery;
+pub(crate) mod delivery;
 mod devices;
 mod ends;
 mod foundation;
@@ -14,10 +14,10 @@ mod listen;
 mod notify;
 mod observers;
 mod reload;
-mod shutdown;
+pub(crate) mod shutdown;
 mod spool;
 mod story;
-mod threads;
+pub(crate) mod threads;
 mod workers;
 
 use std::io;

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::DeliveryOptions;
 use super::ending::Ending;
 use super::stragglers::{Stragglers, Usual};
@@ -110,9 +112,10 @@ impl Outlet {
 
     /// Asks the sink for these streams; one answer for each, in their order.
     pub(crate) async fn probe(&self, streams: &[StreamIndex]) -> Vec<Result<(), SinkError>> {
+        let asked_at = Instant::now();
         let answers = self.sink.verify(streams).await;
         debug_assert_eq!(answers.len(), streams.len(), "one answer for each stream");
-        self.watch.answered(streams, &answers);
+        self.watch.answered(streams, asked_at, &answers);
         self.look_at_partitions(streams);
         answers
     }

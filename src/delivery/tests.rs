@@ -362,6 +362,7 @@ fn simulated_spool(metrics: SpoolMetrics) -> Spool {
         bytes_max: 1000 * SEGMENT_BYTES,
         when_full: WhenFull::Reject,
         is_encrypted: false,
+        dead_letter_bytes_max: 1000 * SEGMENT_BYTES,
         metrics,
     };
     let (spool, committing) = shape.open(yield_now).unwrap();

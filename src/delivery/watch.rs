@@ -277,13 +277,19 @@ impl Watch {
     }
 
     /// Notes the sink's answers for these streams.
-    pub(crate) fn answered(&self, asked: &[StreamIndex], answers: &[Result<(), SinkError>]) {
+    pub(crate) fn answered(
+        &self,
+        asked: &[StreamIndex],
+        asked_at: Instant,
+        answers: &[Result<(), SinkError>],
+    ) {
         debug_assert_eq!(asked.len(), answers.len(), "one answer for each stream");
         let now = Instant::now();
         for (index, answer) in asked.iter().zip(answers) {
-            self.streams.borrow_mut()[index.get()]
-                .stream
-                .answered(answer, now);
+            let stream = &mut self.streams.borrow_mut()[index.get()].stream;
+            if stream.is_news(asked_at) {
+                stream.answered(answer, now);
+            }
         }
         self.review(asked.iter().copied());
         self.sink_changed.notify_waiters();

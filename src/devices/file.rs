@@ -62,7 +62,8 @@ impl DevicesFile {
         Some(devices.map(|devices| self.put_in_force(devices)))
     }
 
-    fn put_in_force(&self, mut devices: Devices) -> Reloaded {
+    /// Puts another table in force, in the place of a file that has changed.
+    pub(crate) fn put_in_force(&self, mut devices: Devices) -> Reloaded {
         let now = Instant::now();
         devices.succeed(&self.devices.borrow(), now);
         let reloaded = Reloaded {

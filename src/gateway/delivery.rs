@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::alarm::{Alarm, SINK_THREAD};
 use super::foundation::Foundation;
 use super::shutdown::Shutdown;
-use super::threads::DeliveryThread;
+use super::threads::{DeliveryThread, Running};
 use super::{in_flight_batches_max, local_runtime, spool};
 use crate::batcher::{OWN_BATCHES_MAX, SHARED_BATCHES_MAX};
 use crate::config::{Config, SinkConfig, host};
@@ -53,6 +53,7 @@ pub(crate) fn start(
     was_opened
         .recv()
         .map_err(|_| anyhow!("the delivery thread ended before the sink was open"))??;
+    let handle = Running::Thread(handle);
     Ok(DeliveryThread { handle, promised })
 }
 
@@ -98,11 +99,7 @@ impl Parts {
         local_runtime()?.block_on(async {
             let phases = self.phases.clone();
             let delivery = self.open().await?;
-            let mut verifying = Box::pin(delivery.verify());
-            match timeout(FIRST_ANSWER_TIME, &mut verifying).await {
-                Ok(answer) => answer?,
-                Err(_) => drop(spawn_local(end_where_unfit(verifying, alarm))),
-            }
+            hear_first_answer(&delivery, alarm).await?;
             // The starter waits for this one message.
             let _ = opened.send(Ok(()));
             delivery.run(batches, phases).await;
@@ -121,6 +118,19 @@ impl Parts {
             .counting(self.promised)
             .with_own_stream(self.own_stream);
         Ok(delivery)
+    }
+}
+
+/// Waits for the sink's first answer, and goes on without it where it takes too long. An error is a
+/// sink that can never work as configured.
+pub(crate) async fn hear_first_answer(delivery: &Delivery, alarm: Alarm) -> Result<(), SinkError> {
+    let mut verifying = Box::pin(delivery.verify());
+    match timeout(FIRST_ANSWER_TIME, &mut verifying).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            drop(spawn_local(end_where_unfit(verifying, alarm)));
+            Ok(())
+        }
     }
 }
 

@@ -63,9 +63,10 @@ impl Front {
             on_bound(self.announce(threads.workers.len())?);
             let notifier = self.notifier.clone();
             self.start(hangup, &shutdown);
-            shutdown.asked_for(&mut signals).await;
+            shutdown.asked_for(signals.next()).await;
             notifier.stopping();
-            Ok(shutdown.drain(&mut signals, drain_timeout, threads).await)
+            let exit = shutdown.drain(signals.next(), drain_timeout, threads);
+            Ok(exit.await.code())
         })
     }
 

@@ -7,7 +7,6 @@
 
 use std::future::Future;
 use std::io;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,17 +14,17 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::alarm::{Alarm, Ending};
-use super::threads::Threads;
+use super::threads::{Exit, Threads};
 use crate::lifecycle::{Barrier, Lifecycle, Phase, Phases, Token};
 use crate::worker;
 
 /// Time that threads have to answer what waits after the drain's deadline.
-const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(worker::HURRY_TIMEOUT.as_millis() < HURRY_TIMEOUT.as_millis());
 
 /// Far more than workers need to close their listeners.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Steers the end of the gateway: it advances the phases, waits at the barriers between them, and
 /// listens for the alarm.
@@ -81,9 +80,10 @@ impl Shutdown {
 
     /// Returns when the gateway is to end: at a signal, or when something has ended without which
     /// it cannot go on.
-    pub(crate) async fn asked_for(&mut self, signals: &mut Signals) {
+    pub(crate) async fn asked_for(&mut self, signal: impl Future<Output = ()>) {
         tokio::select! {
-            () = signals.next() => tracing::info!("draining"),
+            biased;
+            () = signal => tracing::info!("draining"),
             what = self.ended.recv() => {
                 tracing::error!(what, "draining, since this has ended");
                 self.alarm.mark();
@@ -92,32 +92,37 @@ impl Shutdown {
     }
 
     /// Takes the gateway through its phases. Returns when its threads have ended, or their time is
-    /// up.
+    /// up; a second signal hurries them.
     pub(crate) async fn drain(
         &self,
-        signals: &mut Signals,
+        second_signal: impl Future<Output = ()>,
         drain_timeout: Duration,
         threads: Threads,
-    ) -> ExitCode {
+    ) -> Exit {
         assert!(!threads.workers.is_empty(), "a gateway has a worker");
         // Connections that are told to go come back at once: by then nobody of this gateway takes
         // them.
         self.lifecycle.advance(Phase::Closing);
         within(CLOSE_TIMEOUT, self.listeners.passed()).await;
         self.lifecycle.advance(Phase::Draining);
-        if !have_ended(&threads, signals, drain_timeout).await {
+        if !have_ended(&threads, second_signal, drain_timeout).await {
             self.lifecycle.advance(Phase::Hurrying);
             within(HURRY_TIMEOUT, threads.ended()).await;
         }
-        threads.exit_code(&self.alarm)
+        threads.exit(&self.alarm)
     }
 }
 
 /// Waits for the threads to end. `false` when that takes too long, or a second signal has come.
-async fn have_ended(threads: &Threads, signals: &mut Signals, drain_timeout: Duration) -> bool {
+async fn have_ended(
+    threads: &Threads,
+    second_signal: impl Future<Output = ()>,
+    drain_timeout: Duration,
+) -> bool {
     tokio::select! {
+        biased;
         () = threads.ended() => return true,
-        () = signals.next() => tracing::warn!("a second signal: leaving now"),
+        () = second_signal => tracing::warn!("a second signal: leaving now"),
         () = sleep(drain_timeout) => tracing::warn!("the drain deadline has passed: leaving now"),
     }
     false
@@ -143,7 +148,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

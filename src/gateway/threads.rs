@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+#[cfg(test)]
+use futures_util::FutureExt;
 use tokio::time::interval;
 
 use super::alarm::Alarm;
@@ -13,12 +15,39 @@ use crate::delivery::Promised;
 /// Time between two looks at the threads while the gateway drains.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// A thread of the gateway, or the task that stands in for one in the simulator.
+pub(crate) enum Running<T> {
+    Thread(JoinHandle<T>),
+    #[cfg(test)]
+    Task(tokio::task::JoinHandle<T>),
+}
+
+impl<T> Running<T> {
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.is_finished(),
+            #[cfg(test)]
+            Self::Task(task) => task.is_finished(),
+        }
+    }
+
+    /// Gives its result, now that it is finished; `None` if it panicked.
+    fn end(self) -> Option<T> {
+        assert!(self.is_finished(), "nobody waits for one that goes on");
+        match self {
+            Self::Thread(thread) => thread.join().ok(),
+            #[cfg(test)]
+            Self::Task(task) => tokio::task::unconstrained(task).now_or_never()?.ok(),
+        }
+    }
+}
+
 /// Gives the number of records that a worker has answered and left behind.
-pub(crate) type WorkerThread = JoinHandle<io::Result<usize>>;
+pub(crate) type WorkerThread = Running<io::Result<usize>>;
 
 /// The thread of delivery.
 pub(crate) struct DeliveryThread {
-    pub handle: JoinHandle<()>,
+    pub handle: Running<()>,
     /// Records that delivery has taken over and not made safe.
     pub promised: Promised,
 }
@@ -29,10 +58,34 @@ pub(crate) struct Threads {
     pub delivery: DeliveryThread,
 }
 
+/// The end of a process, as its threads tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// Every thread ended well, and nothing was left behind that was answered.
+    pub is_clean: bool,
+    /// Records that were answered 204 and are lost, or not known to be safe.
+    pub unsafe_records: usize,
+}
+
+impl Exit {
+    /// Returns the exit code, which tells the supervisor whether all is well.
+    pub(crate) fn code(self) -> ExitCode {
+        assert!(
+            !self.is_clean || self.unsafe_records == 0,
+            "records that are not safe are no clean end"
+        );
+        if self.is_clean {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl DeliveryThread {
     /// A thread that goes on is one that was left: what it has taken over counts.
     fn has_ended_well(self) -> bool {
-        let has_panicked = self.handle.is_finished() && self.handle.join().is_err();
+        let has_panicked = self.handle.is_finished() && self.handle.end().is_none();
         if has_panicked {
             tracing::error!("the delivery thread panicked");
         }
@@ -51,11 +104,11 @@ impl Threads {
     }
 
     fn are_finished(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished) && self.delivery.handle.is_finished()
+        self.workers.iter().all(Running::is_finished) && self.delivery.handle.is_finished()
     }
 
-    /// 0 when every thread ended well, and with nothing left behind that was answered.
-    pub(crate) fn exit_code(self, alarm: &Alarm) -> ExitCode {
+    /// Says how the process ends, whatever its threads do.
+    pub(crate) fn exit(self, alarm: &Alarm) -> Exit {
         let promised = self.delivery.promised.clone();
         // Every thread is looked at, so that each failure is logged.
         let mut is_clean = self.delivery.has_ended_well() && !alarm.is_raised();
@@ -74,10 +127,9 @@ impl Threads {
             is_clean = false;
         }
         tracing::info!(clean = is_clean, "stopped");
-        if is_clean {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        Exit {
+            is_clean,
+            unsafe_records: records,
         }
     }
 }
@@ -88,13 +140,13 @@ fn left_behind(worker: WorkerThread) -> Option<usize> {
         tracing::error!("a worker did not end in time");
         return None;
     }
-    match worker.join() {
-        Ok(Ok(records)) => Some(records),
-        Ok(Err(error)) => {
+    match worker.end() {
+        Some(Ok(records)) => Some(records),
+        Some(Err(error)) => {
             tracing::error!(%error, "a worker failed");
             None
         }
-        Err(_) => {
+        None => {
             tracing::error!("a worker panicked");
             None
         }

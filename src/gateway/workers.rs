@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use http::HeaderValue;
 
@@ -11,7 +11,7 @@ use super::authorities;
 use super::foundation::Foundation;
 use super::reload::Reloaded;
 use super::shutdown::Shutdown;
-use super::threads::WorkerThread;
+use super::threads::{Running, WorkerThread};
 use crate::accept::{Capacity, Trust};
 use crate::config::Config;
 use crate::events::Events;
@@ -53,12 +53,14 @@ fn spawn(
     place: Token,
     blueprint: Arc<Blueprint>,
     ending: Ending,
-) -> io::Result<JoinHandle<io::Result<usize>>> {
+) -> io::Result<WorkerThread> {
     let name = format!("forebay-{}", own.index);
-    thread::Builder::new().name(name).spawn(move || {
+    let run = move || {
         let _told_at_the_end = ending;
         worker::run(own, place, &blueprint)
-    })
+    };
+    let thread = thread::Builder::new().name(name).spawn(run)?;
+    Ok(Running::Thread(thread))
 }
 
 /// Draws the blueprint that every worker is built from; `port` is the one that they listen on.

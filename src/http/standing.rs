@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::bell::Bell;
 use super::reply::Problem;
 use super::{Connection, NEXT_REQUEST_GRACE, Service};
-use crate::devices::Verdict;
 use crate::ingest::{Refusal, Standing};
 use crate::limits::Limits;
 use crate::telemetry::audit::{Event, Peer};
@@ -46,25 +45,7 @@ fn judge(connection: &Connection, bell: &Bell, limits: &Limits) -> Standing {
     if bell.revocation().takes_back(&caller.credential) {
         return Standing::Revoked;
     }
-    let devices = bell.devices();
-    if caller.edition.replace(devices.edition()) == devices.edition() {
-        return Standing::Good;
-    }
-    let known = caller.device.as_ref().ok();
-    let id = known.map(|known| &known.device.id);
-    if !caller.credential.is_named(id, &devices) {
-        return Standing::Unpinned;
-    }
-    let verdict = id.map(|id| devices.verdict_of(&caller.credential.certificate, id.as_str()));
-    match (known, verdict) {
-        (_, Some(Verdict::Denied)) => Standing::Denied,
-        (Some(known), Some(Verdict::Allowed(settings))) => {
-            known.hold_to(settings, limits);
-            Standing::Good
-        }
-        // Its requests are refused for want of an id.
-        _ => Standing::Good,
-    }
+    caller.judged_by(&bell.devices(), limits)
 }
 
 /// Writes down that a request is forbidden, or that the devices file denies its device.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{ContentTypes, Refusal};
-use crate::devices::Settings;
+use crate::devices::{Devices, Settings, Verdict};
 use crate::identity::{Credential, Device, IdentityError};
 use crate::limits::{AddressLimits, DeviceLimits, Limits, TableFull};
 use crate::record::{DeviceMemory, Timestamp};
@@ -72,6 +72,28 @@ impl Caller {
     /// Returns the device's id, if the certificate names one.
     pub fn id(&self) -> Option<&str> {
         Some(self.device.as_ref().ok()?.device.id.as_str())
+    }
+
+    /// Judges it by the devices file in force, and holds its device to what that says.
+    pub(crate) fn judged_by(&self, devices: &Devices, limits: &Limits) -> Standing {
+        if self.edition.replace(devices.edition()) == devices.edition() {
+            return Standing::Good;
+        }
+        let known = self.device.as_ref().ok();
+        let id = known.map(|known| &known.device.id);
+        if !self.credential.is_named(id, devices) {
+            return Standing::Unpinned;
+        }
+        let verdict = id.map(|id| devices.verdict_of(&self.credential.certificate, id.as_str()));
+        match (known, verdict) {
+            (_, Some(Verdict::Denied)) => Standing::Denied,
+            (Some(known), Some(Verdict::Allowed(settings))) => {
+                known.hold_to(settings, limits);
+                Standing::Good
+            }
+            // Its requests are refused for want of an id.
+            _ => Standing::Good,
+        }
     }
 
     /// Returns the device and its buckets, as long as its certificate is valid.

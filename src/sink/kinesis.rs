@@ -4,8 +4,8 @@
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a
 //! task), which owns the records in flight and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
 //! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it;
-//! `failure` says what an error means for its records; `stream` knows the shards and sees to
-//! credentials; `aggregate` packs.
+//! `failure` says what an error means for its records; `stream` knows the shards; `service` asks
+//! AWS, with `credentials` that are good; `aggregate` packs.
 //!
 //! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so
 //! its records enter the stream in the order of the `deliver` calls, also when the middle of a call
@@ -30,6 +30,7 @@ mod overload;
 mod pace;
 mod pending;
 mod queue;
+pub(crate) mod service;
 mod shards;
 mod stream;
 mod told;
@@ -53,6 +54,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::credentials::{Chain, Clients};
 use self::entry::{Deadlines, Entry};
+use self::service::Service;
 use self::stream::Stream;
 use self::told::Told;
 use self::turns::Turns;
@@ -104,15 +106,24 @@ pub(super) async fn check(options: &SinkOptions) -> Result<Option<&'static str>,
 struct Described {
     config: StreamConfig,
     stream: Arc<Stream>,
-    last_answer: StdMutex<Result<(), SinkError>>,
+    last_answer: StdMutex<LastAnswer>,
+}
+
+/// The answer to the latest question that has one.
+struct LastAnswer {
+    asked_at: Instant,
+    answer: Result<(), SinkError>,
 }
 
 impl Described {
     /// Describes a stream of which nothing is known yet.
-    fn unasked(config: StreamConfig, clients: Arc<Clients>) -> Self {
+    fn unasked(config: StreamConfig, service: Service) -> Self {
         Self {
-            stream: Arc::new(Stream::new(clients, &config.target)),
-            last_answer: StdMutex::new(Err(away(&config, "its turn has not come yet"))),
+            stream: Arc::new(Stream::new(service, &config.target)),
+            last_answer: StdMutex::new(LastAnswer {
+                asked_at: Instant::now(),
+                answer: Err(away(&config, "its turn has not come yet")),
+            }),
             config,
         }
     }
@@ -161,22 +172,27 @@ impl KinesisSink {
         for stream in &options.streams {
             check_name(stream)?;
         }
-        let clients = Arc::new(connect(settings, chain, options.ack_timeout).await?);
+        let clients = connect(settings, chain, options.ack_timeout).await?;
+        Ok(Self::of(Service::Aws(Arc::new(clients)), config, options))
+    }
+
+    /// Starts a dispatcher for each stream on the current runtime, all of which ask this service.
+    pub(crate) fn of(service: Service, config: &KinesisConfig, options: SinkOptions) -> Self {
         let mut streams = Vec::with_capacity(options.streams.len());
         let mut dispatchers = Vec::with_capacity(options.streams.len());
         for stream in options.streams {
-            let described = Described::unasked(stream, clients.clone());
+            let described = Described::unasked(stream, service.clone());
             dispatchers.push(start_dispatcher(&described.stream, config.aggregate));
             streams.push(described);
         }
-        Ok(Self {
+        Self {
             streams,
             dispatchers,
             turns: Turns::new(Instant::now()),
             packs: config.aggregate,
             body_bytes_max: options.body_bytes_max,
             ack_timeout: options.ack_timeout,
-        })
+        }
     }
 
     /// Describes these streams: is each there, does it take records, does the largest body fit,

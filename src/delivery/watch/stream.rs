@@ -93,6 +93,8 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Stream {
     answer: Answer,
+    /// Time of the latest question that was answered.
+    news_of: Option<Instant>,
     asked_at: Option<Instant>,
     is_in_doubt: bool,
     /// Batches that the sink has and has not answered.
@@ -117,6 +119,7 @@ impl Stream {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             answer: Answer::Unasked,
+            news_of: None,
             asked_at: None,
             is_in_doubt: false,
             in_flight: 0,
@@ -204,6 +207,16 @@ impl Stream {
         self.failing_since = None;
         self.refusal = None;
         self.has_trial = false;
+    }
+
+    /// Whether the answer to a question of this time is news: none is known to a later one. Answers
+    /// overtake each other where one waits for its time-out.
+    pub(crate) fn is_news(&mut self, of: Instant) -> bool {
+        let is_news = self.news_of.is_none_or(|latest| latest <= of);
+        if is_news {
+            self.news_of = Some(of);
+        }
+        is_news
     }
 
     /// Notes the sink's answer. A stream that is back has its records' failures forgotten: they
@@ -312,6 +325,16 @@ mod tests {
 
     fn barred() -> End {
         End::Barred("closed".into())
+    }
+
+    #[test]
+    fn the_answer_to_an_old_question_is_no_news() {
+        let now = Instant::now();
+        let mut stream = Stream::new(now);
+        assert!(stream.is_news(now + SECOND));
+        assert!(!stream.is_news(now), "it was asked before");
+        assert!(stream.is_news(now + SECOND));
+        assert!(stream.is_news(now + 2 * SECOND));
     }
 
     #[test]

@@ -154,4 +154,4 @@ fn field_bytes(content_bytes: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

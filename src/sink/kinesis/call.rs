@@ -8,9 +8,11 @@
 //! An answer names the shard of each put. Another one than expected means that the stream has been
 //! resharded, and the shards are asked for. An aggregate may then have landed beside the shard of
 //! some of its devices, where nothing orders it with their later records: those are written again,
-//! to their own shard.
+//! to their own shard. The shards may take longer to come than the records of the call have time:
+//! what is known of these by then is told, and the shards become known when they come.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
@@ -19,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::entry::{Entry, Put, Verdict};
 use super::failure::Failure;
-use super::shards::ShardId;
+use super::shards::{ShardId, Shards};
 use super::stream::Stream;
 use super::wire;
 use crate::record::Outcome;
@@ -47,7 +49,8 @@ pub(super) struct Answer {
 }
 
 /// Sends the puts and returns the verdict on each record.
-pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
+pub(super) async fn put(stream: &Arc<Stream>, puts: Vec<Put>) -> Answer {
+    let deadline = answer_deadline(&puts);
     let mut answer = Answer::default();
     let mut displaced = Vec::new();
     let mut parts = vec![puts];
@@ -69,7 +72,8 @@ pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
         }
     }
     if !displaced.is_empty() {
-        answer.settle_displaced(stream, displaced).await;
+        let shards = list_in_time(stream, deadline).await;
+        answer.settle_displaced(shards.as_deref(), displaced);
     }
     answer
 }
@@ -96,15 +100,9 @@ async fn put_once(stream: &Stream, part: &[Put]) -> Result<PutRecordsOutput, Fai
     if answer_deadline <= now {
         return Err(Failure::NotWritten("the time for retries is over".into()));
     }
-    let body = wire::body(&stream.name, part);
-    let call = stream
-        .client()
-        .put_records()
-        .customize()
-        .mutate_request(move |request| wire::replace_body(request, &body))
-        .send();
+    let call = stream.service.put(wire::body(&stream.name, part));
     let answer = match timeout_at(answer_deadline.min(now + CALL_TIMEOUT), call).await {
-        Ok(answer) => answer.map_err(|error| stream.failure(&error))?,
+        Ok(answer) => answer?,
         Err(_) => return Err(Failure::NoAnswer("timeout".into())),
     };
     if answer.records().len() != part.len() {
@@ -121,6 +119,14 @@ fn answer_deadline(part: &[Put]) -> Instant {
     deadlines
         .min()
         .expect("a call has a put, and a put a record")
+}
+
+/// Asks for the shards, and waits for them for as long as the records of a call have.
+async fn list_in_time(stream: &Arc<Stream>, deadline: Instant) -> Option<Arc<Shards>> {
+    let stream = stream.clone();
+    let listing = tokio::spawn(async move { stream.list_shards().await });
+    let listed = timeout_at(deadline, listing).await;
+    listed.ok()?.ok()?.ok()
 }
 
 impl Answer {
@@ -170,14 +176,13 @@ impl Answer {
         );
     }
 
-    async fn settle_displaced(&mut self, stream: &Stream, displaced: Vec<(Put, ShardId)>) {
-        let shards = stream.list_shards().await.ok();
+    fn settle_displaced(&mut self, shards: Option<&Shards>, displaced: Vec<(Put, ShardId)>) {
         for (put, landed) in displaced {
             // The first record gave the put its key, so it is at home wherever that is.
             let first = put.entries[0].hash_key;
             for entry in put.entries {
                 let key = entry.hash_key;
-                let shard = shards.as_ref().map(|shards| shards.id_of(key));
+                let shard = shards.map(|shards| shards.id_of(key));
                 let is_home = key == first || shard.is_some_and(|shard| *shard == landed);
                 let verdict = if is_home {
                     Verdict::Written

@@ -4,9 +4,9 @@
 //! service refuses them: after a clock that was wrong, a session that was ended, keys that were
 //! taken back. It would also go on with its copy of a file that has been rewritten since. So the
 //! sink calls [`Clients::renew`], and a client that knows nothing takes the place of the old one,
-//! once a second at most. Calls in flight end with the client they began with.
+//! once a second at most ([`Renewed`]). Calls in flight end with the client they began with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -22,16 +22,11 @@ use tokio::time::Instant;
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes clients of one configuration; streams share the one in use.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     config: SdkConfig,
     chain: Option<Chain>,
     credentials_timeout: Duration,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    client: Client,
-    renewed_at: Option<Instant>,
+    client: Renewed<Client>,
 }
 
 impl Clients {
@@ -42,40 +37,63 @@ impl Clients {
         chain: Option<Chain>,
         credentials_timeout: Duration,
     ) -> Self {
-        let current = Mutex::new(Current {
-            client: client(&config, credentials_timeout),
-            renewed_at: None,
-        });
+        let client = Renewed::new(client(&config, credentials_timeout));
         Self {
             config,
             chain,
             credentials_timeout,
-            current,
+            client,
         }
     }
 
     pub(crate) fn current(&self) -> Client {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .client
-            .clone()
+        self.client.current()
     }
 
     pub(crate) fn renew(&self) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .renewed_at
-            .is_none_or(|renewed_at| renewed_at.elapsed() >= RENEWAL_INTERVAL)
-        {
-            tracing::warn!("the AWS credentials are no longer good: new ones are asked for");
+        self.client.renew(|| {
             self.chain.iter().for_each(Chain::forget);
-            let client = client(&self.config, self.credentials_timeout);
-            *current = Current {
-                client,
-                renewed_at: Some(Instant::now()),
-            };
+            client(&self.config, self.credentials_timeout)
+        });
+    }
+}
+
+/// A value that lasts as long as its credentials are good.
+#[derive(Debug)]
+pub(super) struct Renewed<T>(Mutex<Current<T>>);
+
+#[derive(Debug)]
+struct Current<T> {
+    value: T,
+    renewed_at: Option<Instant>,
+}
+
+impl<T: Clone> Renewed<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let renewed_at = None;
+        Self(Mutex::new(Current { value, renewed_at }))
+    }
+
+    pub(crate) fn current(&self) -> T {
+        self.lock().value.clone()
+    }
+
+    /// Makes it anew, unless that was done less than [`RENEWAL_INTERVAL`] ago.
+    pub(crate) fn renew(&self, make: impl FnOnce() -> T) {
+        let current = &mut *self.lock();
+        let is_new = |renewed_at: Instant| renewed_at.elapsed() < RENEWAL_INTERVAL;
+        if current.renewed_at.is_some_and(is_new) {
+            return;
         }
+        tracing::warn!("the AWS credentials are no longer good: new ones are asked for");
+        *current = Current {
+            value: make(),
+            renewed_at: Some(Instant::now()),
+        };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,7 +107,7 @@ fn client(config: &SdkConfig, credentials_timeout: Duration) -> Client {
 /// The SDK's own places for credentials (environment, files, web identity, container, instance),
 /// looked up anew after [`forget`](Self::forget).
 #[derive(Clone, Debug, Default)]
-pub(super) struct Chain(Arc<Mutex<Arc<OnceCell<DefaultCredentialsChain>>>>);
+pub(crate) struct Chain(Arc<Mutex<Arc<OnceCell<DefaultCredentialsChain>>>>);
 
 impl Chain {
     fn forget(&self) {

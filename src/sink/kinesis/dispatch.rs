@@ -42,7 +42,10 @@ pub(super) async fn run(
             }
             calls.push(call::put(&stream, puts));
         }
+        // In this order, so that a seed of the simulator is one life. None starves another: waiting
+        // batches were taken before, and calls take their time.
         tokio::select! {
+            biased;
             batch = batches.recv(), if pending.has_room() => match batch {
                 Some(batch) => pending.take_in(batch, Instant::now()),
                 None => return,

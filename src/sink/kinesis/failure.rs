@@ -81,7 +81,7 @@ const THROTTLING: [&str; 4] = [
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>,
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>. A server error that
 /// is none of them comes from something on the way, which may have passed the call on.
-fn of_answer(status: u16, code: Option<&str>) -> Failure {
+pub(super) fn of_answer(status: u16, code: Option<&str>) -> Failure {
     let code = code.unwrap_or("an error without a code");
     match code {
         "ValidationException" | "InvalidArgumentException" | "RequestEntityTooLarge" => {

@@ -1,4 +1,4 @@
-//! One stream as AWS sees it: a client with good credentials, and the shards.
+//! One stream as AWS sees it: the service that has it, and its shards.
 //!
 //! `dispatch`, `call` and `verify` share it. It asks AWS for the shards at each `verify`, and when
 //! an answer names another shard than expected; the last list holds until the next.
@@ -7,14 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::types::Shard as Description;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::credentials::Clients;
 use super::failure::Failure;
+use super::service::Service;
 use super::shards::Shards;
 use crate::sink::Partitions;
 
@@ -22,7 +19,7 @@ use crate::sink::Partitions;
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Stream {
-    clients: Arc<Clients>,
+    pub service: Service,
     pub name: Arc<str>,
     shards: watch::Sender<Arc<Shards>>,
     /// The overloaded ones of these shards.
@@ -31,28 +28,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(clients: Arc<Clients>, name: &str) -> Self {
+    pub(crate) fn new(service: Service, name: &str) -> Self {
         let shards = Arc::new(Shards::unknown());
         Self {
-            clients,
+            service,
             name: name.into(),
             overloaded: Mutex::new((shards.clone(), BTreeSet::new())),
             shards: watch::Sender::new(shards),
             has_warned: Once::new(),
         }
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        self.clients.current()
-    }
-
-    /// Says what the error means; sees to new credentials if they have expired.
-    pub(crate) fn failure<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Failure {
-        let failure = Failure::of(error);
-        if matches!(failure, Failure::Expired(_)) {
-            self.clients.renew();
-        }
-        failure
     }
 
     /// Returns the shards as they were known last.
@@ -94,9 +78,8 @@ impl Stream {
     /// Asks for the shards. In the midst of a reshard they stay as they were.
     pub(crate) async fn list_shards(&self) -> Result<Arc<Shards>, Failure> {
         let slow = |_| Failure::NoAnswer("timeout".into());
-        let listed = timeout(LIST_TIMEOUT, self.describe_shards())
-            .await
-            .map_err(slow)??;
+        let listed = timeout(LIST_TIMEOUT, self.service.list_shards(&self.name));
+        let listed = listed.await.map_err(slow)??;
         if let Some(shards) = Shards::of(&listed).map(Arc::new) {
             self.shards.send_if_modified(|current| {
                 let is_new = **current != *shards;
@@ -122,23 +105,5 @@ impl Stream {
                 "the shards may not be listed: when one is full, all are slowed down; allow kinesis:ListShards"
             );
         });
-    }
-
-    async fn describe_shards(&self) -> Result<Vec<Description>, Failure> {
-        let mut listed = Vec::new();
-        let mut next_page = None;
-        loop {
-            let request = self.client().list_shards();
-            let request = match next_page {
-                Some(token) => request.next_token(token),
-                None => request.stream_name(&*self.name),
-            };
-            let answer = request.send().await.map_err(|error| self.failure(&error))?;
-            listed.extend(answer.shards.unwrap_or_default());
-            match answer.next_token {
-                Some(token) => next_page = Some(token),
-                None => return Ok(listed),
-            }
-        }
     }
 }

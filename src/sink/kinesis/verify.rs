@@ -10,11 +10,11 @@ use std::sync::PoisonError;
 
 use aws_sdk_kinesis::operation::describe_stream_summary::DescribeStreamSummaryOutput;
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::failure::Failure;
 use super::stream::Stream;
-use super::{KinesisSink, RECORD_BYTES_MAX_DEFAULT, VERIFY_TIMEOUT};
+use super::{KinesisSink, LastAnswer, RECORD_BYTES_MAX_DEFAULT, VERIFY_TIMEOUT};
 use crate::config::StreamConfig;
 use crate::record::{DEVICE_ID_CHARS_MAX, StreamIndex};
 use crate::sink::SinkError;
@@ -25,17 +25,18 @@ struct NoNews;
 impl KinesisSink {
     pub(super) async fn answer_of(&self, stream: StreamIndex) -> Result<(), SinkError> {
         let described = &self.streams[stream.get()];
+        let asked_at = Instant::now();
         let answer = self
             .describe_in_time(&described.config, &described.stream)
             .await;
-        let mut last_answer = described
-            .last_answer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Ok(answer) = answer {
-            *last_answer = answer;
+        let last_answer = described.last_answer.lock();
+        let mut last = last_answer.unwrap_or_else(PoisonError::into_inner);
+        if let Ok(answer) = answer
+            && last.asked_at <= asked_at
+        {
+            *last = LastAnswer { asked_at, answer };
         }
-        last_answer.clone()
+        last.answer.clone()
     }
 
     async fn describe_in_time(
@@ -57,13 +58,7 @@ impl KinesisSink {
         config: &StreamConfig,
         stream: &Stream,
     ) -> Result<Result<(), SinkError>, NoNews> {
-        let answer = stream
-            .client()
-            .describe_stream_summary()
-            .stream_name(&config.target)
-            .send()
-            .await;
-        match answer.map_err(|error| stream.failure(&error)) {
+        match stream.service.describe(&config.target).await {
             Ok(answer) => Ok(self.judge(config, stream, answer).await),
             Err(failure) if failure.is_throttling() => Err(NoNews),
             Err(failure) => Ok(Err(not_described(config, &failure))),

@@ -14,6 +14,7 @@ use crate::spool::commit::engine::{Engine, LogOptions};
 use crate::spool::commit::thread::Commits;
 use crate::spool::disk::real::RealDisk;
 use crate::spool::disk::{Disk, DiskFile, FolderEntry};
+use crate::spool::store::ledger::State;
 use crate::spool::{DEAD_LETTERS, GatewayDisk, Keys, Log, OpenError, Spool};
 use crate::telemetry::metrics::SpoolMetrics;
 
@@ -125,6 +126,7 @@ pub(crate) struct Shape {
     pub bytes_max: u64,
     pub when_full: WhenFull,
     pub is_encrypted: bool,
+    pub dead_letter_bytes_max: u64,
     pub metrics: SpoolMetrics,
 }
 
@@ -139,10 +141,10 @@ impl Shape {
     ) -> Result<(Spool, LocalBoxFuture<'static, ()>), OpenError> {
         let disk = Arc::new(EitherDisk::Simulated(self.disk.clone()));
         let dir = PathBuf::from("spool");
-        // A record that finds no room there stays in the backlog, which then never empties.
         let dead_letters = LogOptions {
             metrics: self.metrics.of_dead_letters(),
-            ..self.log(dir.join(DEAD_LETTERS), 1000 * SEGMENT_BYTES)
+            when_full: WhenFull::Reject,
+            ..self.log(dir.join(DEAD_LETTERS), self.dead_letter_bytes_max)
         };
         let (mut backlog, _) = Engine::open(disk.clone(), self.log(dir, self.bytes_max))?;
         let (dead_letters, _) = Engine::open(disk, dead_letters)?;
@@ -171,4 +173,9 @@ impl Shape {
 /// Returns the log of records that were refused for good.
 pub(crate) fn dead_letters(spool: &Spool) -> Log<GatewayDisk> {
     spool.dead_letters.clone()
+}
+
+/// Whether it takes no more records until some are retired.
+pub(crate) fn is_full(log: &Log<GatewayDisk>) -> bool {
+    log.state() == State::Full
 }

@@ -5,6 +5,8 @@
 //! may see the lost bytes or not. Writes stop half-way, reads and folders fail, bits flip, folders
 //! vanish. To sync a descriptor again whose sync has failed is a breach of the contract.
 
+mod flip;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};

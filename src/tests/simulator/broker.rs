@@ -1,9 +1,10 @@
-//! The simulated sink: partitions that keep Kafka's rules, or shards that keep Kinesis's.
+//! The streams, and a simulated sink that keeps Kafka's rules.
 //!
-//! Kafka: a partition takes one request after the other, an answer that is lost is asked for again
-//! without a second write, and requests behind one that was given up are given up too. Kinesis: a
-//! device's records go one after the other, each by itself, and after a lost answer the outcome is
-//! unknown. The broker lives on when the gateway dies: requests in flight then may be written.
+//! What it keeps of them (<https://kafka.apache.org/documentation/#producerconfigs>, of a producer
+//! with `enable.idempotence`): a partition takes one request after the other; an answer that is
+//! lost is asked for again without a second write; a request has `delivery.timeout.ms`, and those
+//! behind one that was given up are given up too; a record over `max.message.bytes` is refused for
+//! good. The streams live on when the gateway dies: requests in flight then may be written.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::faults::Faults;
 use super::ledger::Ledger;
-use super::plan::{Shape, SinkKind, What};
+use super::plan::{Shape, What};
 use crate::health::Spread;
 use crate::record::{Outcome, Outcomes, Record, StreamIndex};
 use crate::sink::{Arrived, Partitions, Progress, Scripted, SinkError};
@@ -27,13 +28,12 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The broker of all streams.
 pub(crate) struct Broker {
-    kind: SinkKind,
-    partitions: u64,
-    record_bytes_max: usize,
+    pub partitions: u64,
+    pub record_bytes_max: usize,
     timeout: Duration,
     random: RefCell<Random>,
-    faults: Rc<Faults>,
-    ledger: Rc<Ledger>,
+    pub faults: Rc<Faults>,
+    pub ledger: Rc<Ledger>,
 }
 
 /// The lock that a request of a partition holds while it is made.
@@ -66,7 +66,6 @@ impl Broker {
         ledger: Rc<Ledger>,
     ) -> Self {
         Self {
-            kind: shape.sink,
             partitions: shape.partitions,
             record_bytes_max: shape.record_bytes_max,
             timeout: shape.ack_timeout,
@@ -76,7 +75,7 @@ impl Broker {
         }
     }
 
-    fn chance(&self, percent: u64) -> bool {
+    pub(crate) fn chance(&self, percent: u64) -> bool {
         self.random.borrow_mut().chance(percent)
     }
 
@@ -90,7 +89,13 @@ impl Broker {
         (u64::from(partition) + shift) % self.partitions
     }
 
-    fn write(&self, attempts: &[usize]) {
+    /// Returns the time that the next request takes.
+    pub(crate) fn latency(&self) -> Duration {
+        let percent = 50 + self.below(100);
+        self.faults.latency().mul_f64(percent as f64 / 100.0)
+    }
+
+    pub(crate) fn write(&self, attempts: &[usize]) {
         for attempt in attempts {
             self.ledger.arrived(*attempt);
         }
@@ -120,21 +125,15 @@ impl SimSink {
         }
     }
 
-    /// Splits the records of a call into parts that go one after the other.
-    fn parts(&self, records: &[Record]) -> Vec<(u64, Vec<usize>)> {
-        let mut parts: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
+    /// Splits the records of a call by their partitions, each of which takes them one after the
+    /// other.
+    fn parts(&self, records: &[Record]) -> BTreeMap<u64, Vec<usize>> {
+        let mut parts: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (index, record) in records.iter().enumerate() {
             let partition = self.broker.partition(record);
-            let device = match self.broker.kind {
-                SinkKind::Kafka => "",
-                SinkKind::Kinesis => record.device.as_str(),
-            };
-            parts.entry((partition, device)).or_default().push(index);
+            parts.entry(partition).or_default().push(index);
         }
-        let parts = parts.into_iter();
         parts
-            .map(|((partition, _), part)| (partition, part))
-            .collect()
     }
 
     fn turn(&self, stream: StreamIndex, partition: u64) -> Turn {
@@ -151,27 +150,23 @@ impl SimSink {
         records: &[Record],
     ) -> Vec<(usize, Outcome)> {
         let deadline = Instant::now() + self.broker.timeout;
-        let is_kafka = self.broker.kind == SinkKind::Kafka;
         let turn = self.turn(stream, partition);
-        let _turn = match is_kafka {
-            true => Some(timeout_at(deadline, turn.lock()).await),
-            false => None,
-        };
-        let chunk_max = if is_kafka {
-            1 + self.broker.below(8)
-        } else {
-            1
-        };
+        let _turn = timeout_at(deadline, turn.lock()).await;
+        let chunk_max = 1 + self.broker.below(8);
         let mut outcomes = Vec::with_capacity(part.len());
         let mut given_up = match _turn {
-            Some(Err(_)) => Some(Outcome::Retryable("timed out in the queue".into())),
-            Some(Ok(_)) | None => None,
+            Err(_) => Some(Outcome::Retryable("timed out in the queue".into())),
+            Ok(_) => None,
         };
         for chunk in part.chunks(chunk_max as usize) {
             let (fit, unfit): (Vec<usize>, Vec<usize>) = chunk
                 .iter()
                 .partition(|index| records[**index].payload.len() <= self.broker.record_bytes_max);
-            let too_large = |index| (index, Outcome::Permanent("too large".into()));
+            let too_large = |index: usize| {
+                let attempt = attempt_of(&records[index].payload);
+                self.broker.ledger.refused(attempt);
+                (index, Outcome::Permanent("too large".into()))
+            };
             outcomes.extend(unfit.into_iter().map(too_large));
             let outcome = match &given_up {
                 Some(outcome) => outcome.clone(),
@@ -205,7 +200,7 @@ impl SimSink {
             return Outcome::Delivered;
         }
         let (broker, faults) = (&*self.broker, &*self.broker.faults);
-        let attempts = fit.iter().map(|index| attempt_of(&records[*index]));
+        let attempts = fit.iter().map(|index| attempt_of(&records[*index].payload));
         let mut request = Request {
             broker,
             attempts: attempts.collect(),
@@ -231,10 +226,7 @@ impl SimSink {
                 continue;
             }
             request.is_under_way = !is_written;
-            let latency = faults
-                .latency()
-                .mul_f64((50 + broker.below(100)) as f64 / 100.0);
-            sleep_until(deadline.min(Instant::now() + latency)).await;
+            sleep_until(deadline.min(Instant::now() + broker.latency())).await;
             if faults.has(What::Silent) || Instant::now() >= deadline {
                 // It may be written, but no answer says so.
                 sleep_until(deadline).await;
@@ -254,9 +246,6 @@ impl SimSink {
             }
             if !broker.chance(faults.lost_percent()) {
                 return Outcome::Delivered;
-            }
-            if broker.kind == SinkKind::Kinesis {
-                return request.unknown();
             }
             sleep(RETRY_INTERVAL).await;
         }
@@ -289,11 +278,14 @@ impl Drop for Request<'_> {
 }
 
 /// Returns the number of the request that a record came with, with which its payload begins.
-pub(crate) fn attempt_of(record: &Record) -> usize {
-    let number = record
-        .payload
-        .first_chunk()
+pub(crate) fn attempt_of(payload: &[u8]) -> usize {
+    let (number, rest) = payload
+        .split_first_chunk()
         .expect("it begins with a number");
+    assert!(
+        rest.iter().all(|byte| *byte == b'x'),
+        "a record is as it was sent"
+    );
     u64::from_le_bytes(*number) as usize
 }
 
@@ -309,14 +301,9 @@ impl Scripted for SimSink {
         Ok(())
     }
 
-    fn keeps_order_within_call(&self) -> bool {
-        self.broker.kind == SinkKind::Kafka
-    }
-
-    /// Returns the partitions as Kafka reports them; a client knows nothing of shards.
     fn partitions(&self, _: StreamIndex) -> Option<Partitions> {
         let broker = &self.broker;
-        if broker.kind == SinkKind::Kinesis || broker.faults.has(What::Resharded) {
+        if broker.faults.has(What::Resharded) {
             return None;
         }
         let is_leaderless = |partition: &u64| !broker.faults.reaches(*partition);

@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::gateway::Visit;
 use super::ledger::Sent;
 use super::plan::{DevicePlan, Manner, random};
+use super::reception::Visit;
 use super::world::World;
 use crate::spool::tests::sim::Random;
 

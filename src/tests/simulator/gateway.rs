@@ -1,93 +1,52 @@
 //! One process: the rooms, put together as the gateway does it, from ingest to sink and spool.
+//!
+//! [`start`](Gateway::start) follows `gateway::run` and `worker::serve`: the same rooms in the same
+//! order, with tasks in place of threads, and without listeners, TLS and files. Its end is the real
+//! one: [`Shutdown`] hears of the signals, takes the process through its phases, and tells with what
+//! exit code it ends.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderValue;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep};
 
 use super::broker::{Given, SimSink};
-use super::devices::Pieces;
-use super::plan::Shape;
+use super::plan::SinkKind;
+use super::reception::{Door, Reception};
+use super::rooms::{self, BODY_BYTES_MAX, Spooled};
 use super::world::World;
 use crate::admission::Admission;
 use crate::batcher::idle::IdleSignal;
-use crate::batcher::{self, Batcher, OWN_BATCHES_MAX, Queues, SHARED_BATCHES_MAX};
-use crate::config::{
-    AckConfig, AckMode, BatchConfig, ContentEncodings, HttpConfig, LimitsConfig, Quota,
-    StreamConfig,
-};
-use crate::delivery::{Backlog, Delivery, DeliveryOptions, Promised};
-use crate::devices::Fingerprint;
+use crate::batcher::{self, Batcher, Queues};
+use crate::delivery::{Delivery, Promised, STRAGGLERS_MAX};
+use crate::gateway::delivery::hear_first_answer;
+use crate::gateway::shutdown::{CLOSE_TIMEOUT, HURRY_TIMEOUT, Shutdown};
+use crate::gateway::threads::{self, DeliveryThread, Running, Threads, WorkerThread};
 use crate::handover::{self, Sender};
 use crate::health::Health;
-use crate::http::reply::problem;
-use crate::identity::{Credential, Device, Vouched};
-use crate::ingest::{
-    Authorities, Body, BrokenBody, Caller, Gate, Ingest, KnownDevice, Moment, RequestHead, Routes,
-};
-use crate::jitter::seeded::{self, in_any_order};
-use crate::lifecycle::{Lifecycle, Phase, Phases};
-use crate::limits::Limits;
-use crate::record::{Batch, DeviceId, Timestamp};
+use crate::ingest::Gate;
+use crate::jitter::seeded::in_any_order;
+use crate::lifecycle::{Phase, Phases, Token};
+use crate::record::Batch;
 use crate::sink::Sink;
+use crate::sink::kinesis::KinesisSink;
+use crate::sink::kinesis::service::Service;
+use crate::sink::kinesis::service::tests::Asker;
 use crate::spool::tests::either;
 use crate::spool::{GatewayDisk, Log};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Serving, finish};
 
-/// The largest body.
-const BODY_BYTES_MAX: usize = 2_000;
+/// Time that it takes to close a listener.
+const CLOSING_TIME: Duration = Duration::from_millis(5);
 
-/// Time-out of a body.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Time-outs as [`gateway::shutdown`](crate::gateway) has them.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-const HURRY_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Requests that have come and were not looked at.
-const VISITS_MAX: usize = 1024;
-
-/// A request on its way in.
-pub(crate) struct Visit {
-    pub device: usize,
-    pub stream: usize,
-    pub key: String,
-    pub pieces: Pieces,
-    pub is_declared: bool,
-    pub answer: oneshot::Sender<u16>,
-}
-
-impl Visit {
-    /// Makes a request with the least body that names its attempt, and the receiver of its answer.
-    pub(crate) fn of_probe(
-        device: usize,
-        stream: usize,
-        attempt: usize,
-    ) -> (Self, oneshot::Receiver<u16>) {
-        let (answer, answered) = oneshot::channel();
-        let payload = Bytes::copy_from_slice(&(attempt as u64).to_le_bytes());
-        let visit = Self {
-            device,
-            stream,
-            key: format!("{device}-{stream}"),
-            pieces: vec![(Duration::ZERO, payload)],
-            is_declared: true,
-            answer,
-        };
-        (visit, answered)
-    }
-}
-
-pub(crate) type Door = mpsc::Sender<Visit>;
+/// Bounds the time of the phases before the drain and behind it, with looks at the threads.
+const PHASES_TIME_MAX: Duration = CLOSE_TIMEOUT
+    .saturating_add(HURRY_TIMEOUT)
+    .saturating_add(Duration::from_millis(50));
 
 /// A process as the world sees it.
 pub(crate) struct Gateway {
@@ -95,33 +54,35 @@ pub(crate) struct Gateway {
     pub health: Arc<Health>,
     pub gate: Gate,
     pub batchers: Vec<Weak<Batcher>>,
-    pub promised: Promised,
     pub metrics: Arc<Metrics>,
     /// The backlog and the dead letters.
     pub logs: Option<[Log<GatewayDisk>; 2]>,
-    pub lifecycle: Lifecycle,
-    pub alarms: Rc<RefCell<Vec<&'static str>>>,
+    phases: Phases,
     /// Outcomes that the sink has given, by their names in metrics.
-    given: Given,
-    workers: RefCell<Vec<JoinHandle<std::io::Result<usize>>>>,
-    delivery: RefCell<Option<JoinHandle<()>>>,
+    pub given: Given,
+    /// The clock of the ledger at its start.
+    pub since: u64,
+    /// The parts that its end needs.
+    ending: RefCell<Option<(Shutdown, Threads)>>,
 }
 
 /// The report of a process at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
-    pub is_clean: bool,
+    pub told: threads::Exit,
     pub has_hurried: bool,
-    pub unsafe_records: usize,
+    /// Whether a signal asked for it; else something has ended that must not.
+    pub was_asked_for: bool,
+    /// Time since it was asked for, and the most that it may be.
+    pub took: Duration,
+    pub took_max: Duration,
 }
 
-pub(crate) fn streams(shape: &Shape) -> Vec<StreamConfig> {
-    let name = |stream| format!("stream-{stream}");
-    let stream = |stream| StreamConfig {
-        name: name(stream),
-        target: name(stream),
-    };
-    (0..shape.streams).map(stream).collect()
+impl Exit {
+    /// Whether all was through in time.
+    pub(crate) fn is_clean(self) -> bool {
+        self.told.is_clean && !self.has_hurried
+    }
 }
 
 impl Gateway {
@@ -129,68 +90,90 @@ impl Gateway {
     /// opened.
     pub(crate) async fn start(world: &Rc<World>) -> Result<Rc<Self>, String> {
         let shape = &world.plan.shape;
-        let names: Vec<String> = streams(shape)
-            .into_iter()
-            .map(|stream| stream.name)
-            .collect();
-        let metrics = Arc::new(Metrics::new(shape.workers, &names, vec![]));
-        let (backlog, logs, committing) = spool(world, &metrics)?;
-        let health = match shape.ack {
-            AckMode::Durable => Health::new(&streams(shape)),
-            AckMode::Queued => Health::new(&streams(shape)).with_memory(),
-        };
-        let (health, lifecycle) = (Arc::new(health), Lifecycle::new());
-        let phases = lifecycle.phases();
+        let streams = rooms::streams(shape);
+        let names = streams.iter().map(|stream| stream.name.clone());
+        let metrics = Metrics::new(shape.workers, &names.collect::<Vec<_>>(), vec![]);
+        let metrics = Arc::new(metrics);
+        let spooled = rooms::spool(world, &metrics)?;
+        let health = Arc::new(rooms::first_health(shape));
+        let shutdown = Shutdown::new();
+        let phases = shutdown.phases();
         let admission = Admission::new(
             shape.memory_bytes,
             BODY_BYTES_MAX,
             health.clone(),
             phases.clone(),
         );
-        let gate = Gate::new(limits(shape), admission);
-        let (promised, alarms) = (Promised::default(), Rc::<RefCell<Vec<_>>>::default());
-        let told = alarms.clone();
-        let given = Given::default();
-        let sink = SimSink::new(world.broker.clone(), given.clone());
-        let sink = Sink::Scripted(Box::new(sink));
+        let mut gateway = Self {
+            doors: Vec::new(),
+            health,
+            gate: Gate::new(rooms::limits(shape), admission),
+            batchers: Vec::new(),
+            metrics,
+            logs: spooled.logs.clone(),
+            phases,
+            given: Given::default(),
+            since: world.ledger.clock(),
+            ending: RefCell::default(),
+        };
+        let (batches, received) = handover::channel(rooms::in_flight_batches_max(shape));
+        let delivery = gateway.deliver(world, spooled, received, &shutdown).await?;
+        let mut workers = Vec::with_capacity(shape.workers);
+        for index in 0..shape.workers {
+            workers.push(gateway.add_worker(world, index, batches.clone(), &shutdown));
+        }
+        let threads = Threads { workers, delivery };
+        gateway.ending.replace(Some((shutdown, threads)));
+        Ok(Rc::new(gateway))
+    }
+
+    /// Starts delivery, and returns once the sink has answered, or not in time.
+    async fn deliver(
+        &self,
+        world: &Rc<World>,
+        spooled: Spooled,
+        batches: handover::Receiver<Batch>,
+        shutdown: &Shutdown,
+    ) -> Result<DeliveryThread, String> {
+        let (promised, alarm) = (Promised::default(), shutdown.alarm());
         let delivery = Delivery::new(
-            sink,
-            backlog,
-            health.clone(),
-            metrics.clone(),
-            delivery_options(shape),
+            self.sink(world),
+            spooled.backlog,
+            self.health.clone(),
+            self.metrics.clone(),
+            rooms::delivery_options(&world.plan.shape),
         )
         .counting(promised.clone())
-        .alarming(move |what| told.borrow_mut().push(what));
-        delivery.verify().await.map_err(|error| error.to_string())?;
-        let (batches, received) = handover::channel(in_flight_batches_max(shape));
-        let running = delivery.run(received, phases.clone());
+        .alarming(move |what| alarm.raise(what));
+        let heard = hear_first_answer(&delivery, shutdown.alarm()).await;
+        heard.map_err(|error| error.to_string())?;
+        let running = delivery.run(batches, self.phases.clone());
+        let committing = spooled.committing;
         let committing = committing.map(|committing| spawn_local(in_any_order(committing)));
-        let delivery = spawn_local(async move {
+        let ending = shutdown.ending("delivery");
+        let handle = Running::Task(spawn_local(async move {
+            let _told_at_the_end = ending;
             alone(running).await;
             // The thread of delivery waits for that of the spool, too.
             if let Some(committing) = committing {
                 let _ = committing.await;
             }
-        });
-        let mut gateway = Self {
-            doors: Vec::new(),
-            health,
-            gate,
-            batchers: Vec::new(),
-            promised,
-            metrics,
-            logs,
-            lifecycle,
-            alarms,
-            given,
-            workers: RefCell::default(),
-            delivery: RefCell::new(Some(delivery)),
-        };
-        for index in 0..shape.workers {
-            gateway.add_worker(world, index, batches.clone(), &phases);
+        }));
+        Ok(DeliveryThread { handle, promised })
+    }
+
+    /// Makes the sink of the shape: the real one of Kinesis before a simulated service, or a
+    /// simulated one that is Kafka's.
+    fn sink(&self, world: &World) -> Sink {
+        let shape = &world.plan.shape;
+        if shape.sink == SinkKind::Kafka {
+            let sink = SimSink::new(world.broker.clone(), self.given.clone());
+            return Sink::Scripted(Box::new(sink));
         }
-        Ok(Rc::new(gateway))
+        let asker = Asker::new(world.kinesis.clone());
+        let service = Service::Simulated(Arc::new(asker));
+        let (config, options) = (rooms::kinesis(shape), rooms::sink_options(shape));
+        Sink::Kinesis(KinesisSink::of(service, &config, options))
     }
 
     fn add_worker(
@@ -198,35 +181,29 @@ impl Gateway {
         world: &Rc<World>,
         index: usize,
         delivery: Sender<Batch>,
-        phases: &Phases,
-    ) {
+        shutdown: &Shutdown,
+    ) -> WorkerThread {
         let shape = &world.plan.shape;
+        let phases = self.phases.clone();
         let idle: IdleSignal = world.idle[index].clone();
-        let (home, settled) = handover::channel(batcher::in_flight_batches_max(shape.streams));
-        let batcher = Rc::new(Batcher::new(
+        let batches_max = batcher::in_flight_batches_max(shape.streams);
+        let (home, settled) = handover::channel(batches_max + 2 * STRAGGLERS_MAX);
+        let batcher = Batcher::new(
             shape.streams as u16,
-            batch(shape),
-            ack(shape),
+            rooms::batch(shape),
+            rooms::ack(shape),
             Queues { delivery, home },
             self.metrics.worker(index),
-        ));
-        let routes = Routes::new(Authorities::new(["gateway"]), &streams(shape), &[]);
-        let ingest = Ingest::new(
-            &http_config(),
-            self.gate.clone(),
-            Arc::new(routes),
-            batcher.clone(),
         );
-        let (door, visits) = mpsc::channel(VISITS_MAX);
-        let reception = Reception {
-            world: world.clone(),
-            ingest: Rc::new(ingest),
-            callers: BTreeMap::new(),
-            phases: phases.clone(),
-        };
+        let batcher = Rc::new(batcher.for_partitions_of(self.health.clone()));
+        let ingest = rooms::ingest(shape, self.gate.clone(), batcher.clone());
+        let (reception, door, visits) = Reception::new(world.clone(), ingest, phases.clone());
         self.batchers.push(Rc::downgrade(&batcher));
-        let phases = phases.clone();
-        let worker = spawn_local(alone(async move {
+        self.doors.push(door);
+        let (listening, ending) = (shutdown.listener(), shutdown.ending("a worker"));
+        Running::Task(spawn_local(alone(async move {
+            let _told_at_the_end = ending;
+            spawn_local(in_any_order(listen(phases.clone(), listening)));
             let running = batcher.clone();
             let batching = spawn_local(in_any_order(async move {
                 running.run(settled, idle).await;
@@ -234,89 +211,49 @@ impl Gateway {
             let mut serving = Serving::new();
             serving.spawn_local(in_any_order(reception.run(visits)));
             finish(&phases, &batcher, serving, batching).await
-        }));
-        self.doors.push(door);
-        self.workers.borrow_mut().push(worker);
+        })))
     }
 
-    /// Takes the process through its phases, as a signal does; another one hurries it.
-    pub(crate) async fn drain(
+    /// Serves until a signal comes, or the alarm is raised, and takes the process to its end;
+    /// another signal hurries it.
+    pub(crate) async fn end(
         &self,
-        drain_timeout: Duration,
+        signal: impl Future<Output = ()>,
         second_signal: impl Future<Output = ()>,
+        drain_timeout: Duration,
     ) -> Exit {
-        self.lifecycle.advance(Phase::Closing);
-        sleep(CLOSE_TIMEOUT.min(Duration::from_millis(5))).await;
-        self.lifecycle.advance(Phase::Draining);
-        let has_ended = tokio::select! {
-            biased;
-            () = self.ended() => true,
-            () = second_signal => false,
-            () = sleep(drain_timeout) => false,
+        let (mut shutdown, threads) = self.ending.take().expect("a process ends once");
+        let (was_asked_for, hurried_at) = (Cell::new(false), Cell::new(None));
+        let signal = async {
+            signal.await;
+            was_asked_for.set(true);
         };
-        if !has_ended {
-            self.lifecycle.advance(Phase::Hurrying);
-            let _ = timeout(HURRY_TIMEOUT, self.ended()).await;
-        }
-        self.exit(!has_ended).await
-    }
-
-    async fn ended(&self) {
-        let is_running = || {
-            let workers = self.workers.borrow();
-            let delivery = self.delivery.borrow();
-            !workers.iter().all(JoinHandle::is_finished)
-                || !delivery.as_ref().is_some_and(JoinHandle::is_finished)
+        let second_signal = async {
+            second_signal.await;
+            hurried_at.set(Some(Instant::now()));
         };
-        while is_running() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn exit(&self, has_hurried: bool) -> Exit {
-        let mut is_clean = self.alarms.borrow().is_empty();
-        let mut unsafe_records = self.promised.unsafe_records();
-        for worker in self.workers.take() {
-            let left = match worker.is_finished() {
-                true => worker.await.ok().and_then(Result::ok),
-                false => None,
-            };
-            is_clean &= left.is_some();
-            unsafe_records += left.unwrap_or(0);
-        }
+        shutdown.asked_for(signal).await;
+        let asked_at = Instant::now();
+        let told = shutdown.drain(second_signal, drain_timeout, threads).await;
+        let drain_max = hurried_at.get().map_or(drain_timeout, |at| at - asked_at);
         Exit {
-            is_clean: is_clean && unsafe_records == 0,
-            has_hurried,
-            unsafe_records,
+            told,
+            has_hurried: self.phases.has_reached(Phase::Hurrying),
+            was_asked_for: was_asked_for.get(),
+            took: asked_at.elapsed(),
+            took_max: drain_max + PHASES_TIME_MAX,
         }
     }
 
-    /// Returns the metrics that differ from the events, of a gateway at rest.
-    pub(crate) fn miscounted(&self) -> Vec<String> {
-        let metrics = self.metrics.render();
-        let mut wrong = Vec::new();
-        for (outcome, given) in &*self.given.borrow() {
-            let label = format!("outcome=\"{outcome}\"}} ");
-            let lines = metrics
-                .lines()
-                .filter(|line| line.starts_with("forebay_sink_records_total"));
-            let counts = lines.filter_map(|line| line.split_once(&label));
-            let counted: u64 = counts
-                .filter_map(|(_, count)| count.parse::<u64>().ok())
-                .sum();
-            if counted != *given {
-                wrong.push(format!("metrics: {counted} {outcome}, of {given}"));
-            }
-        }
-        for gauge in ["forebay_spool_records", "forebay_sink_in_flight_batches"] {
-            let line = metrics
-                .lines()
-                .find(|line| line.starts_with(&format!("{gauge} ")));
-            if line.is_some_and(|line| !line.ends_with(" 0")) {
-                wrong.push(format!("metrics: {line:?} at rest"));
-            }
-        }
-        wrong
+    /// Whether records stay where they are, since the log of dead letters is full.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let logs = self.logs.as_ref();
+        logs.is_some_and(|[_, dead_letters]| either::is_full(dead_letters))
+    }
+
+    /// Whether records that stay where they are leave room for others, in memory and on disk.
+    pub(crate) fn has_room(&self) -> bool {
+        self.gate.admission.reserved_bytes() == 0 && self.health.report() == Ok(String::new())
     }
 
     /// Returns the reason why the gateway is not at rest; `None` when it is.
@@ -339,247 +276,16 @@ impl Gateway {
     }
 }
 
+/// Holds a listener open for as long as the gateway accepts connections.
+async fn listen(phases: Phases, listening: Token) {
+    phases.reached(Phase::Closing).await;
+    sleep(CLOSING_TIME).await;
+    drop(listening);
+}
+
 /// Runs a part that has a thread and a runtime of its own in the gateway: when it is done, so are
 /// all of its tasks.
 async fn alone<T>(main: impl Future<Output = T>) -> T {
     let tasks = LocalSet::new();
     tasks.run_until(in_any_order(main)).await
-}
-
-type Committing = futures_util::future::LocalBoxFuture<'static, ()>;
-type Spooled = (
-    Option<Backlog>,
-    Option<[Log<GatewayDisk>; 2]>,
-    Option<Committing>,
-);
-
-fn spool(world: &World, metrics: &Metrics) -> Result<Spooled, String> {
-    let shape = &world.plan.shape;
-    let Some(mode) = shape.spool else {
-        return Ok((None, None, None));
-    };
-    let spool = either::Shape {
-        disk: world.disk.clone(),
-        bytes_max: shape.spool_segments * either::SEGMENT_BYTES,
-        when_full: shape.when_full,
-        is_encrypted: shape.is_encrypted,
-        metrics: metrics.spool(),
-    };
-    let (spool, committing) = spool
-        .open(seeded::disk_turn)
-        .map_err(|error| error.to_string())?;
-    let logs = [spool.backlog.clone(), either::dead_letters(&spool)];
-    Ok((
-        Some(Backlog::new(spool, mode)),
-        Some(logs),
-        Some(committing),
-    ))
-}
-
-fn in_flight_batches_max(shape: &Shape) -> usize {
-    shape.workers * batcher::in_flight_batches_max(shape.streams)
-}
-
-fn batch(shape: &Shape) -> BatchConfig {
-    BatchConfig {
-        bytes_max: 20_000,
-        records_max: shape.batch_records,
-        linger: shape.linger,
-    }
-}
-
-fn ack(shape: &Shape) -> AckConfig {
-    AckConfig {
-        mode: shape.ack,
-        timeout: shape.ack_timeout,
-    }
-}
-
-fn delivery_options(shape: &Shape) -> DeliveryOptions {
-    DeliveryOptions {
-        streams: streams(shape),
-        batch: batch(shape),
-        stream_batches_max: shape.workers * OWN_BATCHES_MAX,
-        shared_batches_max: shape.workers * SHARED_BATCHES_MAX,
-        ack_timeout: shape.ack_timeout,
-    }
-}
-
-fn limits(shape: &Shape) -> Limits {
-    const UNLIMITED: Quota = Quota {
-        rate: 0.0,
-        burst: 0,
-    };
-    Limits::new(&LimitsConfig {
-        device_requests: Quota {
-            rate: shape.device_rate as f64,
-            burst: 2 * shape.device_rate,
-        },
-        device_bytes: UNLIMITED,
-        device_classes: Vec::new(),
-        address_requests: UNLIMITED,
-        address_handshakes: UNLIMITED,
-        gateway_requests: UNLIMITED,
-        devices_max: 1000,
-    })
-}
-
-fn http_config() -> HttpConfig {
-    HttpConfig {
-        body_bytes_max: BODY_BYTES_MAX,
-        records_bytes_max: BODY_BYTES_MAX,
-        records_max: 100,
-        content_encodings: ContentEncodings {
-            gzip: true,
-            zstd: true,
-        },
-        authorities: Vec::new(),
-        header_timeout: Duration::from_secs(10),
-        body_timeout: BODY_TIMEOUT,
-        body_rate_min: 0,
-        idle_timeout: Duration::from_secs(300),
-    }
-}
-
-/// The reception of one worker's requests, in place of listeners, TLS and the protocols.
-struct Reception {
-    world: Rc<World>,
-    ingest: Rc<Ingest>,
-    callers: BTreeMap<usize, Rc<Caller>>,
-    phases: Phases,
-}
-
-impl Reception {
-    async fn run(mut self, mut visits: mpsc::Receiver<Visit>) {
-        let mut requests = JoinSet::new();
-        loop {
-            let visit = tokio::select! {
-                biased;
-                () = self.phases.reached(Phase::Draining) => None,
-                visit = visits.recv() => visit,
-            };
-            let Some(visit) = visit else {
-                break;
-            };
-            let caller = self.caller(visit.device);
-            let serving = serve(self.world.clone(), self.ingest.clone(), caller, visit);
-            requests.spawn_local(in_any_order(serving));
-            while requests.try_join_next().is_some() {}
-        }
-        drop(visits);
-        while requests.join_next().await.is_some() {}
-    }
-
-    fn caller(&mut self, number: usize) -> Rc<Caller> {
-        let gate = &self.ingest.gate;
-        let caller = self.callers.entry(number);
-        caller
-            .or_insert_with(|| Rc::new(caller_of(gate, number)))
-            .clone()
-    }
-}
-
-fn caller_of(gate: &Gate, number: usize) -> Caller {
-    let id = DeviceId::parse(&format!("device-{number}")).unwrap();
-    let now = gate.clock.now();
-    let device = Device {
-        id: id.clone(),
-        not_before: Timestamp(0),
-        not_after: Timestamp(u64::MAX),
-        notice_from: Timestamp(u64::MAX),
-        expires: HeaderValue::from_static(""),
-    };
-    let address = [127, 0, 0, 1].into();
-    Caller {
-        device: Ok(KnownDevice {
-            device,
-            limits: gate.limits.device(&id, now),
-            streams: Default::default(),
-            memory: gate.admission.device(&id),
-        }),
-        credential: Credential {
-            certificate: Fingerprint([0; 32]),
-            vouched: Vouched::Chain(Vec::new()),
-        },
-        standing: Default::default(),
-        edition: Default::default(),
-        content_types: Default::default(),
-        address,
-        address_limits: gate.limits.address(address, now).unwrap(),
-        accepted_bytes: Default::default(),
-    }
-}
-
-/// Serves one request for as long as its device waits for the answer.
-async fn serve(world: Rc<World>, ingest: Rc<Ingest>, caller: Rc<Caller>, visit: Visit) {
-    let Visit {
-        stream,
-        key,
-        pieces,
-        is_declared,
-        mut answer,
-        ..
-    } = visit;
-    let path = format!("/v1/streams/stream-{stream}");
-    let length = pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>();
-    let length = length.to_string();
-    let mut head = RequestHead::new("POST", &path, Some("gateway"));
-    head.note("idempotency-key", key.as_bytes());
-    if is_declared {
-        head.note("content-length", length.as_bytes());
-    }
-    let at = Moment {
-        instant: Instant::now(),
-        wall: world.wall_clock(),
-    };
-    let taking = async {
-        let mut request = ingest.admit(&caller, &head, at)?;
-        ingest.take(&mut request, SimBody::new(pieces)).await
-    };
-    let taken = tokio::select! {
-        biased;
-        taken = taking => taken,
-        () = answer.closed() => return,
-    };
-    let status = match &taken {
-        Ok(()) => 204,
-        Err(refusal) => problem(refusal).status.as_u16(),
-    };
-    if let Err(refusal) = &taken {
-        world
-            .ledger
-            .met(format!("refused {:?}", problem(refusal).code));
-    }
-    // The device may be gone.
-    let _ = answer.send(status);
-}
-
-/// A body whose pieces come after their waits.
-struct SimBody {
-    pieces: VecDeque<(Duration, Bytes)>,
-    wait: Option<std::pin::Pin<Box<Sleep>>>,
-}
-
-impl SimBody {
-    fn new(pieces: Pieces) -> Self {
-        let pieces = pieces.into();
-        Self { pieces, wait: None }
-    }
-}
-
-impl Body for SimBody {
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenBody>>> {
-        let Some((wait, _)) = self.pieces.front() else {
-            return Poll::Ready(None);
-        };
-        if !wait.is_zero() {
-            let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(*wait)));
-            if wait.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-        }
-        self.wait = None;
-        let piece = self.pieces.pop_front();
-        Poll::Ready(piece.map(|(_, piece)| Ok(piece)))
-    }
 }

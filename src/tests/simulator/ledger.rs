@@ -39,6 +39,10 @@ pub(crate) struct Attempt {
     pub answer: Option<Answer>,
     pub arrivals: Vec<u64>,
     pub dead_letters: usize,
+    /// Whether it lies on disk at the end of the life.
+    pub is_on_disk: bool,
+    /// Number of times that the sink refused it for what it is.
+    pub refusals: usize,
     /// Number of times that the sink did not say whether it had it.
     pub unknowns: usize,
     /// Processes that ended with this on its way, or on disk.
@@ -85,6 +89,8 @@ impl Ledger {
             answer: None,
             arrivals: Vec::new(),
             dead_letters: 0,
+            is_on_disk: false,
+            refusals: 0,
             unknowns: 0,
             deaths: 0,
         });
@@ -132,9 +138,24 @@ impl Ledger {
         self.tell(format_args!("#{attempt}: the sink does not say"));
     }
 
+    pub(crate) fn refused(&self, attempt: usize) {
+        self.facts.borrow_mut().attempts[attempt].refusals += 1;
+        self.tell(format_args!("#{attempt} is refused for good"));
+    }
+
+    /// Returns the time in the ledger: whatever happens from now on has a larger number.
+    pub(crate) fn clock(&self) -> u64 {
+        self.facts.borrow().clock
+    }
+
     pub(crate) fn dead_letter(&self, attempt: usize) {
         self.facts.borrow_mut().attempts[attempt].dead_letters += 1;
         self.tell(format_args!("#{attempt} is a dead letter"));
+    }
+
+    pub(crate) fn on_disk(&self, attempt: usize) {
+        self.facts.borrow_mut().attempts[attempt].is_on_disk = true;
+        self.tell(format_args!("#{attempt} is on disk"));
     }
 
     /// Notes that a process has ended with all that was on its way.

@@ -30,6 +30,7 @@ pub(crate) struct Shape {
     pub spool: Option<SpoolMode>,
     pub when_full: WhenFull,
     pub spool_segments: u64,
+    pub dead_letter_segments: u64,
     pub is_encrypted: bool,
     pub memory_bytes: usize,
     pub workers: usize,
@@ -53,6 +54,8 @@ pub(crate) enum SinkKind {
     /// Each record by itself, and each may fail by itself. After a lost answer the record's outcome
     /// is unknown.
     Kinesis,
+    /// As Kinesis, with aggregates of records.
+    Aggregated,
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +120,14 @@ pub(crate) enum What {
     DiskSlow(Duration),
     /// The wall clock is so many milliseconds ahead.
     ClockStep(u64),
+    /// Credentials that were found before its end are no longer good.
+    Expired,
+    /// So many bits flip on disk when it begins.
+    BitFlips(u64),
+    /// The devices file holds every device to so many requests a second.
+    HeldTo(u64),
+    /// The devices file denies this device.
+    Denied(usize),
 }
 
 /// The end of a process.
@@ -143,6 +154,9 @@ pub(crate) enum How {
     TerminateTwice(Duration),
 }
 
+/// Parts of a life up to here are others.
+const FIRST_LAYER: u64 = 9;
+
 /// Returns a random source for a part of a life.
 pub(crate) fn random(seed: u64, part: u64) -> Random {
     let mut random = Random(seed ^ part.wrapping_mul(0xA076_1D64_78BD_642F));
@@ -158,20 +172,89 @@ fn between(random: &mut Random, least_millis: u64, most_millis: u64) -> Duration
     Duration::from_millis(least_millis + random.below(most_millis - least_millis))
 }
 
+/// What was thought of later, layer by layer: each is drawn by itself, so that a seed which has found
+/// a fault can be lived again as it was.
+const LAYERS: &[fn(&mut Plan, &mut Random)] = &[
+    aggregates_and_credentials,
+    bit_flips,
+    few_dead_letters,
+    devices_files,
+];
+
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
+        Self::draw_layers(seed, LAYERS.len())
+    }
+
+    /// Draws a life as it was when there were so many layers.
+    pub(crate) fn draw_layers(seed: u64, layers: usize) -> Self {
+        let mut plan = Self::draw_first(seed);
+        for (part, layer) in (FIRST_LAYER..).zip(&LAYERS[..layers]) {
+            layer(&mut plan, &mut random(seed, part));
+        }
+        plan
+    }
+
+    fn draw_first(seed: u64) -> Self {
         let length = between(&mut random(seed, 1), 20_000, 180_000);
         let shape = Shape::draw(&mut random(seed, 2));
         Self {
             seed,
             devices: devices(&mut random(seed, 3), length),
-            faults: faults(&mut random(seed, 4), &shape, length),
+            faults: faults(&mut random(seed, 4), length, |random| what(random, &shape)),
             ends: ends(&mut random(seed, 5), length),
             shape,
             length,
             put_off_percent: random(seed, 6).below(4) * 15,
         }
     }
+}
+
+fn aggregates_and_credentials(plan: &mut Plan, random: &mut Random) {
+    if plan.shape.sink == SinkKind::Kafka {
+        return;
+    }
+    if random.chance(50) {
+        plan.shape.sink = SinkKind::Aggregated;
+    }
+    if random.chance(30) {
+        let expired = faults(random, plan.length, |_| What::Expired);
+        plan.faults.extend(expired.into_iter().take(4));
+    }
+}
+
+fn bit_flips(plan: &mut Plan, random: &mut Random) {
+    if plan.shape.spool.is_none() || !random.chance(40) {
+        return;
+    }
+    let flips = |random: &mut Random| What::BitFlips(1 + random.below(3));
+    let flips = faults(random, plan.length, flips);
+    plan.faults.extend(flips.into_iter().take(6));
+}
+
+/// A log of dead letters that has room for few, of a stream that refuses many.
+fn few_dead_letters(plan: &mut Plan, random: &mut Random) {
+    if !random.chance(20) {
+        return;
+    }
+    plan.shape.dead_letter_segments = one_of(random, &[2, 3]);
+    plan.shape.record_bytes_max = 600;
+    for device in &mut plan.devices {
+        device.body_bytes_max = 1500;
+    }
+}
+
+fn devices_files(plan: &mut Plan, random: &mut Random) {
+    if !random.chance(25) {
+        return;
+    }
+    let devices = plan.devices.len() as u64;
+    let change = |random: &mut Random| match random.below(2) {
+        0 => What::HeldTo(1 + random.below(4)),
+        _ => What::Denied(random.below(devices) as usize),
+    };
+    let changes = faults(random, plan.length, change);
+    plan.faults.extend(changes.into_iter().take(6));
 }
 
 impl Shape {
@@ -192,6 +275,7 @@ impl Shape {
                 &[WhenFull::Reject, WhenFull::Reject, WhenFull::DropOldest],
             ),
             spool_segments: one_of(random, &[4, 8, 1000]),
+            dead_letter_segments: 1000,
             is_encrypted: random.chance(30),
             memory_bytes: one_of(random, &[16 << 10, 64 << 10, 8 << 20]),
             workers: one_of(random, &[1, 1, 2]),
@@ -234,11 +318,11 @@ fn devices(random: &mut Random, length: Duration) -> Vec<DevicePlan> {
     devices
 }
 
-fn faults(random: &mut Random, shape: &Shape, length: Duration) -> Vec<Fault> {
+fn faults(random: &mut Random, length: Duration, what: impl Fn(&mut Random) -> What) -> Vec<Fault> {
     let mut faults = Vec::new();
     let count = one_of(random, &[0, 1, 2, 4, 8, 16]);
     for _ in 0..count {
-        let what = what(random, shape);
+        let what = what(random);
         let at = length.mul_f64(random.below(100) as f64 / 100.0);
         let lasts = match random.below(3) {
             0 => between(random, 100, 2_000),

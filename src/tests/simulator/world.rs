@@ -2,52 +2,54 @@
 //! and go in it.
 
 use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Lived;
-use super::broker::{Broker, attempt_of};
+use super::broker::Broker;
 use super::devices::Device;
 use super::faults::Faults;
-use super::gateway::{Door, Exit, Gateway, Visit};
+use super::gateway::{Exit, Gateway};
 use super::judge;
-use super::ledger::{Ledger, Sent};
+use super::kinesis;
+use super::ledger::Ledger;
 use super::plan::{End, How, Plan, random};
+use super::reception::Door;
 use crate::batcher::idle::IdleSignal;
-use crate::config::SpoolMode;
+use crate::devices::{DevicesFile, read_text};
 use crate::jitter::seeded::{self, Seeded};
 use crate::record::Timestamp;
+use crate::sink::kinesis::service::tests::Question;
 use crate::spool::tests::sim::SimDisk;
-use crate::spool::{GatewayDisk, Log};
 
 /// Wall clock of the beginning.
 const EPOCH_MILLIS: u64 = 1_700_000_000_000;
 
-/// Once nothing fails any more, everything is delivered after this.
-const REST_WITHIN: Duration = Duration::from_secs(180);
-
-/// A device has sent for the last time by then, and has its answer; each answer has a bound of its
-/// own.
-const THROUGH_WITHIN: Duration = Duration::from_secs(600);
-
 /// A service manager starts a process again after this that could not start.
 const START_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The first of the devices that send when all others are through, one to each stream.
-const PROBE: usize = 99;
+/// Time that the last process has for its drain: nothing keeps it from ending sooner.
+const LAST_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     pub plan: Plan,
     pub ledger: Rc<Ledger>,
     pub faults: Rc<Faults>,
     pub broker: Rc<Broker>,
+    /// Asks the simulated service of Kinesis.
+    pub kinesis: mpsc::Sender<Question>,
     pub disk: SimDisk,
+    /// The devices file, of which every process has the table in force.
+    pub devices: DevicesFile,
     pub idle: Vec<IdleSignal>,
-    began_at: Instant,
+    pub began_at: Instant,
     gateway: RefCell<Option<Rc<Gateway>>>,
     /// The end of each process.
     pub ends: RefCell<Vec<Ended>>,
@@ -55,6 +57,10 @@ pub(crate) struct World {
     pub dropped: Cell<u64>,
     /// Frames of the spool that could not be read.
     pub damaged: Cell<u64>,
+    /// Records in frames that had a bit flipped.
+    pub flipped: Cell<u64>,
+    /// Whether records cannot leave at the end, since the log of dead letters is full.
+    pub is_stuck: Cell<bool>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -88,15 +94,20 @@ impl World {
         let faults = Rc::new(faults);
         let chance = random(plan.seed, 7);
         let broker = Broker::new(&plan.shape, chance, faults.clone(), ledger.clone());
+        let broker = Rc::new(broker);
         Self {
+            kinesis: kinesis::start(broker.clone()),
             disk: SimDisk::new(random(plan.seed, 8).next()),
+            devices: DevicesFile::start(None).expect("there is no file to read"),
             began_at: Instant::now(),
             gateway: RefCell::default(),
             ends: RefCell::default(),
             dropped: Cell::new(0),
             damaged: Cell::new(0),
+            flipped: Cell::new(0),
+            is_stuck: Cell::default(),
             wrong: RefCell::default(),
-            broker: Rc::new(broker),
+            broker,
             ledger,
             faults,
             idle,
@@ -156,6 +167,19 @@ impl World {
         Timestamp(EPOCH_MILLIS + passed + self.faults.clock_ahead_millis())
     }
 
+    /// Whether there is a reason to refuse requests for now.
+    pub(crate) fn may_shed(&self) -> bool {
+        let Plan {
+            shape,
+            faults,
+            ends,
+            ..
+        } = &self.plan;
+        // Records that find no room among the dead letters fill the spool.
+        let is_small = shape.memory_bytes < 1 << 20 || self.is_stuck.get();
+        !faults.is_empty() || !ends.is_empty() || is_small
+    }
+
     /// Whether no device is to begin anything any more.
     pub(crate) fn is_over(&self) -> bool {
         self.began_at.elapsed() >= self.plan.length
@@ -175,7 +199,17 @@ impl World {
 
     /// Gives the disk the faults of the hour.
     async fn weather(self: Rc<Self>) {
+        let (mut flips, mut devices_file) = (0, String::new());
         loop {
+            for _ in flips..self.faults.bits_flipped() {
+                self.flip();
+            }
+            flips = self.faults.bits_flipped();
+            let file = self.faults.devices_file();
+            if file != devices_file {
+                self.change_devices(&file);
+                devices_file = file;
+            }
             let (writes, reads) = self.faults.disk_percents();
             self.disk.set_faults(writes, reads);
             seeded::set_disk_turn_max(self.faults.disk_turn_max());
@@ -183,6 +217,27 @@ impl World {
                 return;
             };
             sleep_until(next).await;
+        }
+    }
+
+    /// Puts another devices file in force, at once.
+    fn change_devices(&self, file: &str) {
+        let devices = read_text(file.as_bytes(), Path::new("devices"));
+        self.devices
+            .put_in_force(devices.expect("its lines are good"));
+        self.ledger
+            .tell(format_args!("the devices file is {file:?}"));
+        self.ledger.met("reload: a devices file");
+    }
+
+    /// Flips a bit in a frame that is at rest.
+    fn flip(&self) {
+        let records = self.disk.flip_in_frame();
+        self.ledger
+            .tell(format_args!("a bit flips in a frame, records: {records:?}"));
+        if let Some(records) = records {
+            self.ledger.met("disk: a bit flips in a frame");
+            self.flipped.set(self.flipped.get() + u64::from(records));
         }
     }
 
@@ -209,10 +264,8 @@ impl World {
         let tasks = LocalSet::new();
         let ended = tasks.run_until(async {
             let gateway = self.start().await;
-            sleep_until(self.began_at + end.at).await;
-            self.ledger.tell(format_args!("{:?}", end.how));
-            let ended = self.end(&gateway, end.how).await;
-            self.note_dropped(&gateway);
+            let ended = self.end(&gateway, end).await;
+            self.note_dropped(&gateway, ended);
             ended
         });
         let ended = ended.await;
@@ -227,40 +280,38 @@ impl World {
     fn has_ended(&self, ended: Ended) {
         self.ledger
             .tell(format_args!("the process has ended: {ended:?}"));
-        self.ledger.met(match ended {
-            Ended::Killed => "killed".into(),
-            Ended::Exited(exit) => format!("clean {} hurried {}", exit.is_clean, exit.has_hurried),
-        });
-        let is_clean = matches!(
-            ended,
-            Ended::Exited(Exit {
-                is_clean: true,
-                has_hurried: false,
-                ..
-            })
-        );
+        let is_clean = matches!(ended, Ended::Exited(exit) if exit.is_clean());
         // A disk that fails does not keep retirements either.
         if !is_clean || self.faults.disk_percents() != (0, 0) {
             self.ledger.died();
         }
+        self.ledger.met(ended.name());
         self.ends.borrow_mut().push(ended);
     }
 
-    async fn end(&self, gateway: &Gateway, how: How) -> Ended {
+    /// Lets a process live until its end.
+    async fn end(&self, gateway: &Gateway, end: &End) -> Ended {
         let drain_timeout = self.plan.shape.drain_timeout;
-        let never = std::future::pending;
-        match how {
+        let signal = async {
+            sleep_until(self.began_at + end.at).await;
+            self.ledger.tell(format_args!("{:?}", end.how));
+        };
+        let exit = match end.how {
             How::Crash { polls } | How::Kill { polls } => {
+                signal.await;
                 seeded::die_after(polls);
                 let _ = timeout(Duration::from_secs(1), seeded::died()).await;
                 seeded::die();
-                Ended::Killed
+                return Ended::Killed;
             }
-            How::Terminate => Ended::Exited(gateway.drain(drain_timeout, never()).await),
+            How::Terminate => gateway.end(signal, pending(), drain_timeout).await,
             How::TerminateTwice(after) => {
-                Ended::Exited(gateway.drain(drain_timeout, sleep(after)).await)
+                gateway
+                    .end(signal, sleep_from_now(after), drain_timeout)
+                    .await
             }
-        }
+        };
+        Ended::Exited(exit)
     }
 
     /// Lives with the last process, which nothing befalls once the plan is over.
@@ -269,97 +320,38 @@ impl World {
         let tasks = LocalSet::new();
         let ended = tasks.run_until(async {
             let gateway = self.start().await;
-            sleep_until(self.began_at + self.plan.length).await;
-            self.ledger.tell("nothing fails any more");
-            for device in devices {
-                match timeout(THROUGH_WITHIN, device).await {
-                    Ok(Ok(())) => {}
-                    ended => self.wrong(format!("a device is not through: {ended:?}")),
-                }
-            }
-            self.rest(&gateway).await;
-            // The gauges of the spool are set when its logs are tended.
-            sleep(Duration::from_secs(5)).await;
-            for wrong in gateway.miscounted() {
-                self.wrong(wrong);
-            }
-            self.probe(&gateway).await;
-            self.read_dead_letters(&gateway);
-            self.note_dropped(&gateway);
-            gateway
-                .drain(Duration::from_secs(30), std::future::pending())
-                .await
+            let is_through = self.see_through(&gateway, devices);
+            let exit = gateway.end(is_through, pending(), LAST_DRAIN_TIMEOUT).await;
+            let ended = Ended::Exited(exit);
+            self.read_logs(&gateway);
+            self.note_dropped(&gateway, ended);
+            ended
         });
-        let exit = ended.await;
+        let ended = ended.await;
         self.gateway.take();
         drop(tasks);
-        self.has_ended(Ended::Exited(exit));
+        self.has_ended(ended);
     }
+}
 
-    async fn rest(&self, gateway: &Gateway) {
-        let by = Instant::now() + REST_WITHIN;
-        while let Some(unrest) = gateway.unrest() {
-            if Instant::now() > by {
-                return self.wrong(format!("no rest: {unrest}"));
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.ledger.tell("at rest");
-    }
-
-    /// Checks that a gateway at rest takes a reading of each stream at once, and to the stream if
-    /// it may.
-    async fn probe(&self, gateway: &Gateway) {
-        let shape = &self.plan.shape;
-        let spooled_to = |logs: &[Log<GatewayDisk>; 2]| logs[0].places().end;
-        let before = gateway.logs.as_ref().map(spooled_to);
-        for stream in 0..shape.streams {
-            let attempt = self.ledger.sent(Sent {
-                device: PROBE + stream,
-                reading: stream as u64,
-                stream,
-                worker: 0,
-                process: self.process(),
-            });
-            let (visit, answered) = Visit::of_probe(PROBE + stream, stream, attempt);
-            // It is answered, or not: either is told.
-            let _ = gateway.doors[0].try_send(visit);
-            let status = answered.await.ok();
-            self.ledger.told(attempt, status);
-            if status != Some(204) {
-                self.wrong(format!("a probe: stream {stream} is answered {status:?}"));
-            }
-        }
-        self.rest(gateway).await;
-        let after = gateway.logs.as_ref().map(spooled_to);
-        if shape.spool == Some(SpoolMode::Overflow) && before != after {
-            self.wrong(format!("a probe went to disk: {before:?}, {after:?}"));
-        }
-    }
-
-    fn read_dead_letters(&self, gateway: &Gateway) {
-        let Some([_, dead_letters]) = &gateway.logs else {
-            return;
-        };
-        let mut reader = dead_letters.reader();
-        while let Some(frame) = reader.next_frame().expect("the disk is well") {
-            for record in &frame.records {
-                self.ledger.dead_letter(attempt_of(record));
+impl Ended {
+    fn name(self) -> String {
+        match self {
+            Self::Killed => "end: killed".into(),
+            Self::Exited(Exit {
+                told, has_hurried, ..
+            }) => {
+                let unsafe_records = told.unsafe_records > 0;
+                format!(
+                    "end: clean {}, hurried {has_hurried}, unsafe records {unsafe_records}",
+                    told.is_clean
+                )
             }
         }
     }
+}
 
-    fn note_dropped(&self, gateway: &Gateway) {
-        let metrics = gateway.metrics.render();
-        let of = |name: &str| {
-            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        let dropped = of("forebay_spool_dropped_records_total ")
-            + of("forebay_delivery_dropped_records_total ");
-        self.dropped.set(self.dropped.get() + dropped);
-        let damaged = of("forebay_spool_damaged_frames_total ");
-        self.damaged.set(self.damaged.get() + damaged);
-    }
+/// Returns so long after it was first asked.
+async fn sleep_from_now(duration: Duration) {
+    sleep(duration).await;
 }

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, PartialEq)]
-struct Decoded {
-    partition_key: String,
-    hash_key: String,
-    data: Vec<u8>,
+pub(crate) struct Decoded {
+    pub(crate) partition_key: String,
+    pub(crate) hash_key: String,
+    pub(crate) data: Vec<u8>,
     tags: Vec<(String, String)>,
 }
 
@@ -60,7 +60,7 @@ fn decode_tag(message: &[u8]) -> (String, String) {
     }
 }
 
-fn decode(aggregate: &[u8]) -> Vec<Decoded> {
+pub(crate) fn decode(aggregate: &[u8]) -> Vec<Decoded> {
     let (message, digest) = aggregate[4..].split_at(aggregate.len() - 20);
     assert_eq!(
         (&aggregate[..4], digest),
