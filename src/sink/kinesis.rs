@@ -3,9 +3,9 @@
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a
 //! task), which owns the records in flight and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
-//! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it;
-//! `failure` says what an error means for its records; `stream` knows the shards and sees to
-//! credentials; `aggregate` packs.
+//! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it, on one of
+//! the `threads`; `failure` says what an error means for its records; `stream` knows the shards and
+//! sees to credentials; `aggregate` packs.
 //!
 //! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so
 //! its records enter the stream in the order of the `deliver` calls, also when the middle of a call
@@ -32,6 +32,7 @@ mod pending;
 mod queue;
 mod shards;
 mod stream;
+pub(crate) mod threads;
 mod told;
 mod turns;
 mod verify;
@@ -54,6 +55,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::credentials::{Chain, Clients};
 use self::entry::{Deadlines, Entry};
 use self::stream::Stream;
+use self::threads::Threads;
 use self::told::Told;
 use self::turns::Turns;
 use self::verify::away;
@@ -162,11 +164,18 @@ impl KinesisSink {
             check_name(stream)?;
         }
         let clients = Arc::new(connect(settings, chain, options.ack_timeout).await?);
+        let threads = Threads::start(options.threads)
+            .map_err(|error| SinkError::Misconfigured(format!("threads for Kinesis: {error}")))?;
+        let threads = Arc::new(threads);
         let mut streams = Vec::with_capacity(options.streams.len());
         let mut dispatchers = Vec::with_capacity(options.streams.len());
         for stream in options.streams {
             let described = Described::unasked(stream, clients.clone());
-            dispatchers.push(start_dispatcher(&described.stream, config.aggregate));
+            dispatchers.push(start_dispatcher(
+                &described.stream,
+                &threads,
+                config.aggregate,
+            ));
             streams.push(described);
         }
         Ok(Self {
@@ -265,9 +274,14 @@ async fn connect(
     }
 }
 
-fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Vec<Entry>>> {
+fn start_dispatcher(
+    stream: &Arc<Stream>,
+    threads: &Arc<Threads>,
+    packed: bool,
+) -> Mutex<mpsc::Sender<Vec<Entry>>> {
     let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    tokio::spawn(dispatch::run(stream.clone(), packed, batches));
+    let (stream, threads) = (stream.clone(), threads.clone());
+    tokio::spawn(dispatch::run(stream, threads, packed, batches));
     Mutex::new(sender)
 }
 

@@ -11,6 +11,7 @@
 //! to their own shard.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
@@ -47,7 +48,7 @@ pub(super) struct Answer {
 }
 
 /// Sends the puts and returns the verdict on each record.
-pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
+pub(super) async fn put(stream: Arc<Stream>, puts: Vec<Put>) -> Answer {
     let mut answer = Answer::default();
     let mut displaced = Vec::new();
     let mut parts = vec![puts];
@@ -57,7 +58,7 @@ pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
                 .for_each(|put| answer.settle(put, &held_back()));
             continue;
         }
-        match put_once(stream, &part).await {
+        match put_once(&stream, &part).await {
             Ok(output) => {
                 let results = part.into_iter().zip(output.records);
                 results.for_each(|(put, result)| answer.read(put, result, &mut displaced));
@@ -69,7 +70,7 @@ pub(super) async fn put(stream: &Stream, puts: Vec<Put>) -> Answer {
         }
     }
     if !displaced.is_empty() {
-        answer.settle_displaced(stream, displaced).await;
+        answer.settle_displaced(&stream, displaced).await;
     }
     answer
 }
