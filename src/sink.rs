@@ -43,6 +43,8 @@ pub struct SinkOptions {
     pub memory_bytes_max: usize,
     /// Most batches that are in flight at once.
     pub in_flight_batches_max: usize,
+    /// Threads that a sink may have for work of which a record needs more than its worker did.
+    pub threads: usize,
 }
 
 /// The reason why a sink, or one of its streams, takes no records.

@@ -53,6 +53,7 @@ fn open_with(dir: &Path, streams: Vec<StreamConfig>) -> Result<FileSink, SinkErr
         ack_timeout: Duration::from_secs(10),
         memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
+        threads: 1,
     };
     FileSink::open(
         &FileConfig {

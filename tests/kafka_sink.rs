@@ -51,6 +51,7 @@ fn options(topic: &str, ack_timeout: Duration) -> SinkOptions {
         ack_timeout,
         memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
+        threads: 1,
     }
 }
 

@@ -67,6 +67,7 @@ async fn open(settings: ConfigLoader, ack_timeout: Duration, aggregate: bool) ->
         ack_timeout,
         memory_bytes_max: 64 << 20,
         in_flight_batches_max: 64,
+        threads: 2,
     };
     KinesisSink::open_with(settings, &KinesisConfig { aggregate }, options)
         .await

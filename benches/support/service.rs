@@ -135,6 +135,7 @@ impl Null {
             ack_timeout: Duration::from_secs(10),
             memory_bytes_max: 64 << 20,
             in_flight_batches_max: in_flight_batches_max(1),
+            threads: 1,
         };
         let sink = Sink::open(&SinkConfig::Null, options, |_| {})
             .await

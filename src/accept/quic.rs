@@ -131,11 +131,14 @@ fn transport(idle_timeout: Duration) -> io::Result<TransportConfig> {
     let idle_timeout = IdleTimeout::try_from(idle_timeout).map_err(io::Error::other)?;
     transport
         .max_idle_timeout(Some(idle_timeout))
-        .max_concurrent_bidi_streams(VarInt::from_u32(http::h3::STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(http::h3::room::STREAMS_AT_FIRST))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(None)
+        // Answers fit one datagram. With it each connection would keep the buffer of ten, 14 KB, from
+        // the moment on that its handshake has sent two.
+        .enable_segmentation_offload(false);
     Ok(transport)
 }
 
@@ -158,7 +161,8 @@ impl Acceptor {
                     let Some(incoming) = incoming else { break };
                     if let Some((incoming, permits)) = self.take_in(incoming, &unvalidated) {
                         let unvalidated = unvalidated.clone();
-                        connections.spawn_local(self.clone().serve_quic(incoming, config.clone(), permits, unvalidated));
+                        let hello = Box::new(Hello { incoming, config: config.clone() });
+                        connections.spawn_local(self.clone().serve_quic(hello, permits, unvalidated));
                     }
                 }
             }
@@ -192,22 +196,21 @@ impl Acceptor {
 
     async fn serve_quic(
         self: Rc<Self>,
-        incoming: Incoming,
-        config: ServerConfig,
+        hello: Box<Hello>,
         (_connection, handshake): Permits,
         unvalidated: Rc<()>,
     ) {
-        let address = incoming.remote_address().ip();
-        let unvalidated = (!incoming.remote_address_validated()).then_some(unvalidated);
+        let address = hello.incoming.remote_address().ip();
+        let unvalidated = (!hello.incoming.remote_address_validated()).then_some(unvalidated);
         let (mut permit, address_limits) = match self.admit(address) {
             Ok(admitted) => admitted,
             Err(result) => {
-                incoming.refuse();
+                hello.incoming.refuse();
                 return self.end_handshake(&Failed::new(result), address, "quic");
             }
         };
         // Boxed, so that what only a handshake needs is given back when it is over.
-        let shaken = Box::pin(self.shake_quic(incoming, config)).await;
+        let shaken = Box::pin(self.shake_quic(hello)).await;
         drop((unvalidated, handshake));
         permit.settle();
         match shaken {
@@ -233,14 +236,14 @@ impl Acceptor {
         let connection = attended(connection, &self.service, is_resumed, chain.as_deref());
         // Only the handshake needs the chain.
         drop(chain);
-        Box::pin(http::h3::serve(quic, connection, self.service.clone())).await;
+        http::h3::serve(quic, connection, self.service.clone()).await;
     }
 
-    async fn shake_quic(
-        &self,
-        incoming: Incoming,
-        mut config: ServerConfig,
-    ) -> Result<Shaken, Failed> {
+    async fn shake_quic(&self, hello: Box<Hello>) -> Result<Shaken, Failed> {
+        let Hello {
+            incoming,
+            mut config,
+        } = *hello;
         // A configuration that rustls or quinn does not take was refused at the start.
         let Ok((tls, note)) = self.trust.tls.configs.load().quic.config() else {
             incoming.refuse();
@@ -289,6 +292,13 @@ impl Acceptor {
             () = self.drains_for(HANDSHAKE_GRACE) => None,
         }
     }
+}
+
+/// A connection that may begin its handshake, and what it is made with. Boxed: the future that
+/// serves a connection would have room for it to its end.
+struct Hello {
+    incoming: Incoming,
+    config: ServerConfig,
 }
 
 /// A connection whose handshake has ended well.

@@ -15,11 +15,19 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::sink::file;
+#[cfg(feature = "kinesis")]
+use crate::sink::kinesis;
 use crate::spool;
 
-/// The threads on which records are delivered: the sink's tasks, its writer of files, and the
-/// spool.
-const DELIVERY_THREADS: [&str; 3] = [SINK_THREAD, file::THREAD, spool::THREAD];
+/// The threads on which records are delivered: the sink's tasks, its writer of files, its calls into
+/// Kinesis, and the spool.
+const DELIVERY_THREADS: &[&str] = &[
+    SINK_THREAD,
+    file::THREAD,
+    #[cfg(feature = "kinesis")]
+    kinesis::threads::THREAD,
+    spool::THREAD,
+];
 
 /// Name of the thread that runs delivery and the tasks of the sink's client.
 pub(crate) const SINK_THREAD: &str = "forebay-sink";

@@ -152,6 +152,7 @@ pub(crate) fn sink_options(config: &Config) -> SinkOptions {
         in_flight_batches_max: in_flight_batches_max(config)
             + config.streams.len()
             + STRAGGLERS_MAX,
+        threads: config.listen.workers.get(),
     }
 }
 

@@ -103,7 +103,7 @@ where
         };
         let mut serving = pin!(async {
             match timeout(service.idle_timeout, handshake).await {
-                Ok(Ok(h2)) => served.serve_requests(h2).await,
+                Ok(Ok(h2)) => served.serve_requests(Box::new(h2)).await,
                 Ok(Err(error)) => served.note_failure(&error),
                 Err(_) => connection.note_end(Disconnect::Idle),
             }
@@ -140,10 +140,11 @@ struct Served<'c> {
 }
 
 impl Served<'_> {
-    /// Drives the connection until it ends, has been idle for too long, or has been drained.
+    /// Drives the connection until it ends, has been idle for too long, or has been drained. It is
+    /// boxed: this future would have room for it twice.
     async fn serve_requests<T: AsyncRead + AsyncWrite + Unpin>(
         self,
-        mut h2: server::Connection<T, Bytes>,
+        mut h2: Box<server::Connection<T, Bytes>>,
     ) {
         let mut requests = FuturesUnordered::new();
         let mut vigil = Vigil::new(self);

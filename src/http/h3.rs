@@ -16,6 +16,7 @@ pub(crate) mod instructions;
 mod leave;
 mod link;
 mod quic;
+pub(crate) mod room;
 mod wire;
 
 use std::future::poll_fn;
@@ -44,15 +45,12 @@ use crate::words::{Disconnect, Protocol};
 use body::{QuicBody, Reading};
 use leave::Leave;
 use link::Link;
+use room::{Room, STREAMS_MAX};
 
 type H3 = h3::server::Connection<quic::Connection, Bytes>;
 type Resolver = RequestResolver<quic::Connection, Bytes>;
 type Whole = RequestStream<quic::BidiStream, Bytes>;
 type Sending = RequestStream<quic::SendStream, Bytes>;
-
-/// Most open requests of a connection: the least that RFC 9114 section 6.1 asks for. quinn keeps a
-/// place for each from the start, in tables that double for a few more.
-pub(crate) const STREAMS_MAX: u32 = 100;
 
 /// Requests of a connection that ended without an answer, less those that were answered: a device
 /// may well give up all of its open ones, but not again and again.
@@ -69,11 +67,21 @@ const LAST_ANSWER_MAX: Duration = Duration::from_millis(400);
 const _: () = assert!(LAST_ANSWER_GRACE.as_millis() < LAST_ANSWER_MAX.as_millis());
 
 /// Serves an h3 connection until it ends.
-pub async fn serve(quic: quinn::Connection, connection: Connection, service: Rc<Service>) {
+pub fn serve(
+    quic: quinn::Connection,
+    connection: Connection,
+    service: Rc<Service>,
+) -> impl Future<Output = ()> {
+    // Not in the future, which would have room for them twice.
+    let (link, connection) = (Link::new(quic), Rc::new(connection));
+    serve_shared(link, connection, service)
+}
+
+async fn serve_shared(link: Rc<Link>, connection: Rc<Connection>, service: Rc<Service>) {
     let served = Served {
-        link: Link::new(quic),
+        link,
         leave: Rc::default(),
-        connection: Rc::new(connection),
+        connection,
         service: &service,
     };
     let mut serving = pin!(served.serve_requests());
@@ -126,10 +134,14 @@ impl Served<'_> {
         // Each in a box: room for one is kept from the start.
         let mut requests = FuturesUnordered::new();
         let mut unanswered = Unanswered::default();
+        let mut room = Room::new(self.link.quic());
         while !(self.leave.has_begun() && requests.is_empty()) {
             tokio::select! {
                 accepted = h3.accept() => match accepted {
-                    Ok(Some(resolver)) => requests.push(Box::pin(self.answer(resolver))),
+                    Ok(Some(resolver)) => {
+                        requests.push(Box::pin(self.answer(resolver)));
+                        room.note_open(requests.len());
+                    }
                     Ok(None) | Err(_) => {
                         self.note_left_behind(!requests.is_empty());
                         break;
@@ -139,6 +151,7 @@ impl Served<'_> {
                     if !unanswered.note(is_answered) {
                         return self.link.end_flood();
                     }
+                    room.note_ended();
                 }
                 () = self.over(), if !self.leave.has_begun() => {
                     if !self.begin_to_leave(&mut h3).await {

@@ -3,9 +3,9 @@
 //!
 //! Delivery calls it from one runtime, several batches at a time. Each stream has one dispatcher (a
 //! task), which owns the records in flight and keeps up to `CALLS_IN_FLIGHT_MAX` calls running.
-//! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it;
-//! `failure` says what an error means for its records; `stream` knows the shards; `service` asks
-//! AWS, with `credentials` that are good; `aggregate` packs.
+//! `pending` picks the puts of the next call, at the `pace` of each shard; `call` makes it, on one of
+//! the `threads`; `failure` says what an error means for its records; `stream` knows the shards;
+//! `service` asks AWS, with `credentials` that are good; `aggregate` packs.
 //!
 //! Invariant: a device has at most one put on the wire (a record, or a part of one aggregate), so
 //! its records enter the stream in the order of the `deliver` calls, also when the middle of a call
@@ -33,6 +33,7 @@ mod queue;
 pub(crate) mod service;
 mod shards;
 mod stream;
+pub(crate) mod threads;
 mod told;
 mod turns;
 mod verify;
@@ -56,6 +57,7 @@ use self::credentials::{Chain, Clients};
 use self::entry::{Deadlines, Entry};
 use self::service::Service;
 use self::stream::Stream;
+use self::threads::CallThreads;
 use self::told::Told;
 use self::turns::Turns;
 use self::verify::away;
@@ -172,17 +174,31 @@ impl KinesisSink {
         for stream in &options.streams {
             check_name(stream)?;
         }
+        let threads = CallThreads::start(options.threads)
+            .map_err(|error| SinkError::Misconfigured(format!("threads for Kinesis: {error}")))?;
         let clients = connect(settings, chain, options.ack_timeout).await?;
-        Ok(Self::of(Service::Aws(Arc::new(clients)), config, options))
+        let service = Service::Aws(Arc::new(clients));
+        Ok(Self::of(service, config, options, threads))
     }
 
-    /// Starts a dispatcher for each stream on the current runtime, all of which ask this service.
-    pub(crate) fn of(service: Service, config: &KinesisConfig, options: SinkOptions) -> Self {
+    /// Starts a dispatcher for each stream on the current runtime, all of which ask this service, on
+    /// these threads.
+    pub(crate) fn of(
+        service: Service,
+        config: &KinesisConfig,
+        options: SinkOptions,
+        threads: CallThreads,
+    ) -> Self {
+        let threads = Arc::new(threads);
         let mut streams = Vec::with_capacity(options.streams.len());
         let mut dispatchers = Vec::with_capacity(options.streams.len());
         for stream in options.streams {
             let described = Described::unasked(stream, service.clone());
-            dispatchers.push(start_dispatcher(&described.stream, config.aggregate));
+            dispatchers.push(start_dispatcher(
+                &described.stream,
+                &threads,
+                config.aggregate,
+            ));
             streams.push(described);
         }
         Self {
@@ -281,9 +297,14 @@ async fn connect(
     }
 }
 
-fn start_dispatcher(stream: &Arc<Stream>, packed: bool) -> Mutex<mpsc::Sender<Vec<Entry>>> {
+fn start_dispatcher(
+    stream: &Arc<Stream>,
+    threads: &Arc<CallThreads>,
+    packed: bool,
+) -> Mutex<mpsc::Sender<Vec<Entry>>> {
     let (sender, batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    tokio::spawn(dispatch::run(stream.clone(), packed, batches));
+    let (stream, threads) = (stream.clone(), threads.clone());
+    tokio::spawn(dispatch::run(stream, threads, packed, batches));
     Mutex::new(sender)
 }
 

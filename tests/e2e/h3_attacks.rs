@@ -347,10 +347,27 @@ fn a_connection_is_told_its_bounds() {
     ];
     assert_eq!(
         bounds.map(|bound| told[bound].as_u64()),
-        [100, 8, 64 << 10, 1 << 20, 0].map(Some),
+        [8, 8, 64 << 10, 1 << 20, 0].map(Some),
         "{told}"
     );
     siege.end();
+}
+
+/// It is told of them while it opens the first few, which are all that an idle connection keeps places for.
+#[test]
+fn a_client_may_have_a_hundred_requests_open() {
+    let gateway = Setup::new().without_limits().start();
+    let client = Client::open(Protocol::H3, &gateway, &gateway.device("plc-1"));
+    let ask = Ask::post("x").declaring(2);
+    let held: Vec<_> = (0..STREAMS_MAX).map(|_| client.hold(&ask)).collect();
+    let least_bytes = (STREAMS_MAX * 1024) as f64;
+    eventually("all heads", || {
+        gateway.metric("forebay_admission_bytes") > least_bytes
+    });
+    held.iter().for_each(|held| held.release(b"x"));
+    for held in held {
+        assert_eq!(held.wait().expect("an answer").status, 204);
+    }
 }
 
 /// Each is a frame that a client may send, and says nothing new.

@@ -170,7 +170,7 @@ impl quic::SendStream<Bytes> for BidiStream {
 
     /// h3 itself answers a request that is too large: its rest is not wanted, which is no error.
     fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
-        self.recv.code_when_dropped = Code::H3_NO_ERROR;
+        self.recv.end_with(Code::H3_NO_ERROR);
         self.send.send_data(data)
     }
 

@@ -193,6 +193,7 @@ mod tests {
             ack_timeout,
             memory_bytes_max,
             in_flight_batches_max: 1,
+            threads: 1,
         }
     }
 

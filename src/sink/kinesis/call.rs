@@ -49,7 +49,7 @@ pub(super) struct Answer {
 }
 
 /// Sends the puts and returns the verdict on each record.
-pub(super) async fn put(stream: &Arc<Stream>, puts: Vec<Put>) -> Answer {
+pub(super) async fn put(stream: Arc<Stream>, puts: Vec<Put>) -> Answer {
     let deadline = answer_deadline(&puts);
     let mut answer = Answer::default();
     let mut displaced = Vec::new();
@@ -60,7 +60,7 @@ pub(super) async fn put(stream: &Arc<Stream>, puts: Vec<Put>) -> Answer {
                 .for_each(|put| answer.settle(put, &held_back()));
             continue;
         }
-        match put_once(stream, &part).await {
+        match put_once(&stream, &part).await {
             Ok(output) => {
                 let results = part.into_iter().zip(output.records);
                 results.for_each(|(put, result)| answer.read(put, result, &mut displaced));
@@ -72,7 +72,7 @@ pub(super) async fn put(stream: &Arc<Stream>, puts: Vec<Put>) -> Answer {
         }
     }
     if !displaced.is_empty() {
-        let shards = list_in_time(stream, deadline).await;
+        let shards = list_in_time(&stream, deadline).await;
         answer.settle_displaced(shards.as_deref(), displaced);
     }
     answer

@@ -1,20 +1,21 @@
 //! The dispatcher of one stream: takes batches in, keeps calls in flight, settles their answers.
 //!
-//! A task of the sink's runtime. It ends when the sink is dropped, when no caller waits for an
-//! outcome any more. It takes a batch only while `pending` has room, so it holds no more than that,
-//! one batch more, and the calls in flight.
+//! A task of delivery's runtime; its calls run on the sink's threads. It ends when the sink is
+//! dropped, when no caller waits for an outcome any more. It takes a batch only while `pending` has
+//! room, so it holds no more than that, one batch more, and the calls in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::call;
 use super::entry::Entry;
 use super::pending::Pending;
 use super::stream::Stream;
+use super::threads::CallThreads;
 
 /// Calls of one stream at a time.
 pub(super) const CALLS_IN_FLIGHT_MAX: usize = 8;
@@ -25,11 +26,12 @@ const TICK: Duration = Duration::from_millis(25);
 /// Runs until the sink is dropped. With `packed` the records go as aggregates.
 pub(super) async fn run(
     stream: Arc<Stream>,
+    threads: Arc<CallThreads>,
     packed: bool,
     mut batches: mpsc::Receiver<Vec<Entry>>,
 ) {
     let mut pending = Pending::new(stream.shards(), packed, Instant::now());
-    let mut calls = FuturesUnordered::new();
+    let mut calls = JoinSet::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -40,7 +42,7 @@ pub(super) async fn run(
             if puts.is_empty() {
                 break;
             }
-            calls.push(call::put(&stream, puts));
+            calls.spawn_on(call::put(stream.clone(), puts), threads.next());
         }
         // In this order, so that a seed of the simulator is one life. None starves another: waiting
         // batches were taken before, and calls take their time.
@@ -50,7 +52,10 @@ pub(super) async fn run(
                 Some(batch) => pending.take_in(batch, Instant::now()),
                 None => return,
             },
-            Some(answer) = calls.next() => pending.settle(answer, Instant::now()),
+            Some(answer) = calls.join_next() => {
+                let answer = answer.expect("a call neither panics nor ends before the sink");
+                pending.settle(answer, Instant::now());
+            }
             _ = tick.tick(), if pending.needs_ticks() => {
                 pending.tick(Instant::now());
                 stream.set_overloaded(pending.shards(), pending.overloaded());

@@ -35,6 +35,7 @@ use crate::sink::Sink;
 use crate::sink::kinesis::KinesisSink;
 use crate::sink::kinesis::service::Service;
 use crate::sink::kinesis::service::tests::Asker;
+use crate::sink::kinesis::threads::CallThreads;
 use crate::spool::tests::either;
 use crate::spool::{GatewayDisk, Log};
 use crate::telemetry::metrics::Metrics;
@@ -173,7 +174,8 @@ impl Gateway {
         let asker = Asker::new(world.kinesis.clone());
         let service = Service::Simulated(Arc::new(asker));
         let (config, options) = (rooms::kinesis(shape), rooms::sink_options(shape));
-        Sink::Kinesis(KinesisSink::of(service, &config, options))
+        let threads = CallThreads::start(options.threads).expect("one is this one");
+        Sink::Kinesis(KinesisSink::of(service, &config, options, threads))
     }
 
     fn add_worker(

@@ -124,6 +124,7 @@ pub(crate) fn sink_options(shape: &Shape) -> SinkOptions {
         ack_timeout: shape.ack_timeout,
         memory_bytes_max: shape.memory_bytes,
         in_flight_batches_max: in_flight_batches_max(shape) + shape.streams + STRAGGLERS_MAX,
+        threads: 1,
     }
 }
 

@@ -19,8 +19,11 @@ use crate::http::h3::link::{Link, varint};
 pub(crate) type Read = Result<Option<Bytes>, StreamErrorIncoming>;
 
 /// The client's side of a request or of the control stream. Dropped before its end, it is stopped
-/// with a code of its own.
-pub(crate) struct RecvStream {
+/// with a code of its own. Boxed: h3 has room for six of them in each connection, and uses one.
+pub(crate) struct RecvStream(Box<Framed>);
+
+/// A stream, and the place in its frames.
+struct Framed {
     stream: quinn::RecvStream,
     link: Rc<Link>,
     frames: Frames,
@@ -28,7 +31,7 @@ pub(crate) struct RecvStream {
     start: Bytes,
     /// Bytes from quinn that have not gone on to h3.
     unread: Bytes,
-    pub code_when_dropped: Code,
+    code_when_dropped: Code,
     /// Whether it has ended, or has been stopped.
     is_over: bool,
     /// A fault of it ends it alone, where it does not end the connection.
@@ -37,7 +40,7 @@ pub(crate) struct RecvStream {
 
 impl RecvStream {
     pub(crate) fn of_request(stream: quinn::RecvStream, link: Rc<Link>) -> Self {
-        Self {
+        Self(Box::new(Framed {
             stream,
             link,
             frames: Frames::of_request(),
@@ -46,7 +49,7 @@ impl RecvStream {
             code_when_dropped: Code::H3_REQUEST_CANCELLED,
             is_over: false,
             is_request: true,
-        }
+        }))
     }
 
     /// Makes the control stream, of which the type and `unread` have been read.
@@ -56,7 +59,7 @@ impl RecvStream {
         stream_type: Bytes,
         unread: Bytes,
     ) -> Self {
-        Self {
+        Self(Box::new(Framed {
             stream,
             link,
             frames: Frames::of_control(),
@@ -65,6 +68,30 @@ impl RecvStream {
             code_when_dropped: Code::H3_STREAM_CREATION_ERROR,
             is_over: false,
             is_request: false,
+        }))
+    }
+
+    /// Says with which code it is stopped when it is dropped before its end.
+    pub(crate) fn end_with(&mut self, code: Code) {
+        self.0.code_when_dropped = code;
+    }
+}
+
+impl Framed {
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Read> {
+        if !self.start.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.start))));
+        }
+        loop {
+            let piece = self.next_piece()?;
+            if piece.is_some() {
+                return Poll::Ready(Ok(piece));
+            }
+            debug_assert!(self.unread.is_empty(), "without a piece, all is used up");
+            match ready!(self.poll_read(context))? {
+                Some(read) => self.unread = read,
+                None => return Poll::Ready(self.end()),
+            }
         }
     }
 
@@ -101,7 +128,7 @@ impl RecvStream {
     /// Ends the request, or the connection, for a fault.
     #[cold]
     fn refuse(&mut self, fault: Fault) -> StreamErrorIncoming {
-        quic::RecvStream::stop_sending(self, fault.code().value());
+        self.stop(fault.code().value());
         let is_of_connection = fault.ends_connection() || !self.is_request;
         if is_of_connection && fault.code() == Code::H3_EXCESSIVE_LOAD {
             self.link.end_flood();
@@ -110,11 +137,19 @@ impl RecvStream {
         }
         StreamErrorIncoming::Unknown(Box::new(fault))
     }
+
+    fn stop(&mut self, code: u64) {
+        if !self.is_over {
+            self.is_over = true;
+            // An error is a stream that the connection's end has closed.
+            let _ = self.stream.stop(varint(code));
+        }
+    }
 }
 
-impl Drop for RecvStream {
+impl Drop for Framed {
     fn drop(&mut self) {
-        quic::RecvStream::stop_sending(self, self.code_when_dropped.value());
+        self.stop(self.code_when_dropped.value());
     }
 }
 
@@ -122,31 +157,14 @@ impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Read> {
-        if !self.start.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.start))));
-        }
-        loop {
-            let piece = self.next_piece()?;
-            if piece.is_some() {
-                return Poll::Ready(Ok(piece));
-            }
-            debug_assert!(self.unread.is_empty(), "without a piece, all is used up");
-            match ready!(self.poll_read(context))? {
-                Some(read) => self.unread = read,
-                None => return Poll::Ready(self.end()),
-            }
-        }
+        self.0.poll_data(context)
     }
 
     fn stop_sending(&mut self, code: u64) {
-        if !self.is_over {
-            self.is_over = true;
-            // An error is a stream that the connection's end has closed.
-            let _ = self.stream.stop(varint(code));
-        }
+        self.0.stop(code);
     }
 
     fn recv_id(&self) -> StreamId {
-        stream_id(self.stream.id())
+        stream_id(self.0.stream.id())
     }
 }

@@ -1,6 +1,8 @@
 //! The gateway's side of a stream.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::pin;
+use std::slice;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -15,8 +17,9 @@ use crate::http::h3::link::varint;
 /// it ends there.
 pub(crate) struct SendStream {
     stream: quinn::SendStream,
-    /// The frame that is being written.
-    frame: Option<WriteBuf<Bytes>>,
+    /// The bytes of the frame that is being written. h3's own buffer is several hundred bytes large,
+    /// and would live as long as a connection in each of its streams.
+    frame: Option<Bytes>,
     /// There has been a frame, and each has been written to its end.
     is_whole: bool,
 }
@@ -49,8 +52,9 @@ impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         if let Some(frame) = &mut self.frame {
             while frame.has_remaining() {
-                let written = Pin::new(&mut self.stream).poll_write(context, frame.chunk());
-                frame.advance(ready!(written).map_err(write_error)?);
+                // What is written is taken from its start.
+                let writing = pin!(self.stream.write_chunks(slice::from_mut(frame)));
+                ready!(writing.poll(context)).map_err(write_error)?;
             }
             debug_assert!(!self.is_whole, "a frame was under way");
             (self.frame, self.is_whole) = (None, true);
@@ -63,7 +67,9 @@ impl quic::SendStream<Bytes> for SendStream {
         if self.frame.is_some() {
             return Err(StreamErrorIncoming::Unknown("a frame is under way".into()));
         }
-        (self.frame, self.is_whole) = (Some(data.into()), false);
+        let mut frame: WriteBuf<Bytes> = data.into();
+        let frame = frame.copy_to_bytes(frame.remaining());
+        (self.frame, self.is_whole) = (Some(frame), false);
         Ok(())
     }
 
