@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
-use super::Arrivals;
 use super::ack_time::AckTime;
+use super::strands::Places;
+use super::{Arrivals, InTopic, outcome};
 use crate::record::{Outcome, Outcomes};
 
 /// Bits of the word that are the record's place in its batch.
@@ -43,6 +45,8 @@ struct Reported {
     /// Records that were not delivered; locked only for those.
     failed: Mutex<Vec<(usize, Outcome)>>,
     complete: Notify,
+    /// Strands that are told of the reports as well.
+    strands: Option<Arc<Places>>,
 }
 
 impl InFlight {
@@ -65,8 +69,18 @@ impl InFlight {
         self.ack_time.get()
     }
 
+    /// Returns the least of these times since the last call; `None` if nothing was acknowledged.
+    pub(crate) fn take_least_ack_time(&self) -> Option<Duration> {
+        self.ack_time.take_least()
+    }
+
     /// Takes a place for a batch of so many records, at least one; `None` when all are taken.
-    pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
+    /// `strands` are those of its records, if these go in rounds.
+    pub(crate) fn begin(
+        &self,
+        records: usize,
+        strands: Option<Arc<Places>>,
+    ) -> Option<BatchInFlight> {
         debug_assert!(records > 0, "nothing would report an empty batch");
         let place = self.free.pop()?;
         let words = records.div_ceil(u64::BITS as usize);
@@ -77,10 +91,17 @@ impl InFlight {
             delivered: (0..words).map(|_| AtomicU64::new(0)).collect(),
             failed: Mutex::default(),
             complete: Notify::new(),
+            strands,
         };
         let reported = Arc::new(reported);
         self.batches[place].store(Some(reported.clone()));
         Some(BatchInFlight { place, reported })
+    }
+
+    /// Counts that the record whose message carries this word is not on its way.
+    pub(crate) fn fail(&self, opaque: usize, code: RDKafkaErrorCode) {
+        let failure = outcome(code, InTopic::No);
+        self.report(opaque, Some(failure));
     }
 
     /// Counts that the record whose message carries this word was delivered (`None`) or not.
@@ -93,6 +114,9 @@ impl InFlight {
         };
         if failure.is_none() && batch.is_half_reported() {
             self.ack_time.note(batch.began_at.elapsed());
+        }
+        if let Some(strands) = &batch.strands {
+            strands.report(index, failure.as_ref());
         }
         if batch.report(index, failure) {
             self.batches[place].store(None);
@@ -191,7 +215,7 @@ mod tests {
     #[test]
     fn the_record_in_the_middle_of_a_batch_tells_the_ack_time() {
         let table = InFlight::new(2);
-        let [first, second] = [3, 1].map(|records| table.begin(records).unwrap());
+        let [first, second] = [3, 1].map(|records| table.begin(records, None).unwrap());
         table.report(first.opaque(0), None);
         assert!(table.ack_time().is_zero(), "others take longer");
         table.report(first.opaque(1), Some(Outcome::Unknown));
@@ -203,11 +227,11 @@ mod tests {
     #[tokio::test]
     async fn the_last_report_completes_the_batch_and_frees_its_place() {
         let table = InFlight::new(1);
-        let batch = table.begin(2).unwrap();
-        assert!(table.begin(1).is_none());
+        let batch = table.begin(2, None).unwrap();
+        assert!(table.begin(1, None).is_none());
         assert_eq!(batch.opaque(1), 1);
         table.report(batch.opaque(1), Some(Outcome::Unknown));
-        assert!(table.begin(1).is_none());
+        assert!(table.begin(1, None).is_none());
         let arrivals = batch.arrivals();
         assert_eq!([0, 1].map(|index| arrivals.has_arrived(index)), [false; 2]);
         table.report(batch.opaque(0), None);
@@ -219,17 +243,17 @@ mod tests {
             batch.reported().await,
             Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown])
         );
-        assert!(table.begin(1).is_some());
+        assert!(table.begin(1, None).is_some());
     }
 
     #[test]
     fn a_batch_that_nobody_waits_for_keeps_its_place_until_the_last_report() {
         let table = InFlight::new(1);
-        let words = [0, 1].map(|index| table.begin(2).map(|batch| batch.opaque(index)));
+        let words = [0, 1].map(|index| table.begin(2, None).map(|batch| batch.opaque(index)));
         assert_eq!(words, [Some(0), None]);
         table.report(0, None);
-        assert!(table.begin(1).is_none());
+        assert!(table.begin(1, None).is_none());
         table.report(1, None);
-        assert!(table.begin(1).is_some());
+        assert!(table.begin(1, None).is_some());
     }
 }
