@@ -63,7 +63,7 @@ pub struct KafkaSink {
     settings: settings::Settings,
     sizes: verify::Sizes,
     leaders: leaders::KnownLeaders,
-    /// Keep the secret in force, and the producers busy; end with the sink.
+    /// They keep the secret in force and begin rounds, and end with the sink.
     _tasks: JoinSet<()>,
 }
 
@@ -157,18 +157,7 @@ impl KafkaSink {
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
-        let count = || self.partition_count(stream);
-        let outcomes = match self.producers.strands(stream, count) {
-            Some(strands) => {
-                self.produce_in_rounds(strands, stream, records, progress)
-                    .await
-            }
-            None => {
-                let producer = self.producers.straight();
-                self.produce(producer, stream, records.iter(), progress)
-                    .await
-            }
-        };
+        let outcomes = self.produce_all(stream, records, progress).await;
         let Outcomes::Each(mut outcomes) = outcomes else {
             return outcomes;
         };
@@ -186,6 +175,22 @@ impl KafkaSink {
         Outcomes::Each(outcomes)
     }
 
+    async fn produce_all(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
+        let partitions = || self.partition_count(stream);
+        if let Some(strands) = self.producers.strands(stream, partitions) {
+            let produced = self.produce_in_rounds(strands, stream, records, progress);
+            return produced.await;
+        }
+        let producer = self.producers.straight();
+        let produced = self.produce(producer, stream, records.iter(), progress);
+        produced.await
+    }
+
     async fn produce_alone(
         &self,
         stream: StreamIndex,
@@ -194,8 +199,8 @@ impl KafkaSink {
         match self.alone() {
             Some(alone) => {
                 let nobody = Progress::default();
-                self.produce(alone.producer(), stream, records, &nobody)
-                    .await
+                let produced = self.produce(alone.producer(), stream, records, &nobody);
+                produced.await
             }
             None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
         }

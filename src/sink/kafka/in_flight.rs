@@ -69,7 +69,8 @@ impl InFlight {
         self.ack_time.get()
     }
 
-    /// Returns the least of these times since the last call; `None` if nothing was acknowledged.
+    /// Returns the least time in which the first record of a batch was acknowledged since the last
+    /// call; `None` if none was.
     pub(crate) fn take_least_ack_time(&self) -> Option<Duration> {
         self.ack_time.take_least()
     }
@@ -104,6 +105,18 @@ impl InFlight {
         self.report(opaque, Some(failure));
     }
 
+    /// Notes the time of an acknowledgement, if it tells of others.
+    fn note_ack_time(&self, batch: &Reported) {
+        let remaining = batch.remaining.load(Ordering::Relaxed);
+        if remaining == batch.records {
+            self.ack_time.note_first(batch.began_at.elapsed());
+        }
+        // The one in the middle.
+        if remaining == batch.records / 2 + 1 {
+            self.ack_time.note(batch.began_at.elapsed());
+        }
+    }
+
     /// Counts that the record whose message carries this word was delivered (`None`) or not.
     pub(crate) fn report(&self, opaque: usize, failure: Option<Outcome>) {
         let (place, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
@@ -112,8 +125,8 @@ impl InFlight {
             debug_assert!(false, "a place is taken until its last report");
             return;
         };
-        if failure.is_none() && batch.is_half_reported() {
-            self.ack_time.note(batch.began_at.elapsed());
+        if failure.is_none() {
+            self.note_ack_time(batch);
         }
         if let Some(strands) = &batch.strands {
             strands.report(index, failure.as_ref());
@@ -156,11 +169,6 @@ impl BatchInFlight {
 }
 
 impl Reported {
-    /// Whether the next report is the one in the middle.
-    fn is_half_reported(&self) -> bool {
-        self.remaining.load(Ordering::Relaxed) == self.records / 2 + 1
-    }
-
     /// Counts a report, and says whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         debug_assert!(index < self.records, "the word names a record of the batch");

@@ -1,13 +1,13 @@
 //! The pace of the brokers: whether they are slow to acknowledge.
 //!
 //! Looked at once a second, by the least time that an acknowledgement took meanwhile: that is the
-//! brokers' own, as some record always finds nothing in its way, however busy the gateway is.
+//! brokers' own, however busy the gateway is, but for the time that the producer lingers.
 
 use std::time::Duration;
 
 /// Acknowledgements are slow from the first on, and quick below the second.
-pub(super) const SLOW: Duration = Duration::from_millis(50);
-const QUICK: Duration = Duration::from_millis(25);
+pub(super) const SLOW: Duration = Duration::from_millis(20);
+const QUICK: Duration = Duration::from_millis(10);
 
 const _: () = assert!(QUICK.as_millis() < SLOW.as_millis(), "there is a gap");
 
@@ -29,8 +29,8 @@ pub(super) enum Speed {
 }
 
 impl Pace {
-    /// Judges by the least acknowledgement time since the last look, if there was any; `None` while
-    /// it cannot be said.
+    /// Judges by the brokers' least time since the last look, if they acknowledged anything; `None`
+    /// while it cannot be said.
     pub(super) fn look(&mut self, least: Option<Duration>) -> Option<Speed> {
         let least = least?;
         if least < SLOW {
@@ -52,9 +52,9 @@ mod tests {
         let mut look = |millis: u64| pace.look(Some(Duration::from_millis(millis)));
         assert_eq!([400, 400].map(&mut look), [None; 2]);
         assert_eq!(look(1), Some(Speed::Quick), "it was an election");
-        assert_eq!([400, 50].map(&mut look), [None; 2]);
-        assert_eq!([400, 50].map(&mut look), [Some(Speed::Slow); 2]);
-        assert_eq!(look(30), None, "neither slow nor quick");
+        assert_eq!([400, 20].map(&mut look), [None; 2]);
+        assert_eq!([400, 20].map(&mut look), [Some(Speed::Slow); 2]);
+        assert_eq!(look(15), None, "neither slow nor quick");
         assert_eq!(pace.look(None), None, "nothing was sent");
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! [`Producers::keep`] is the task, on delivery's runtime, that begins rounds and looks how slow the
 //! brokers are. Bounds: as many further producers as are configured; they are made when brokers are
-//! slow for the first time, connect before they are used, and are kept.
+//! slow for the first time, connect before they are used, and are kept. A record waits for its round
+//! as long as a request waits for its ack, and then fails without having been sent.
 
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ pub(super) struct Producers {
     /// Whether records are to go by the further producers.
     is_wide: AtomicBool,
     is_measured: AtomicBool,
-    /// Whether anything was sent that is of no strand.
+    /// Whether anything was sent that was in no round.
     has_sent: AtomicBool,
     /// The strands of each stream, since it had to have some.
     strands: Box<[OnceLock<Arc<Strands>>]>,
@@ -87,9 +88,13 @@ impl Producers {
         self.first.producer()
     }
 
+    fn is_wide(&self) -> bool {
+        self.is_wide.load(Ordering::Relaxed)
+    }
+
     /// Counts the producers that records go by.
     pub(super) fn count(&self) -> usize {
-        match self.is_wide.load(Ordering::Relaxed) {
+        match self.is_wide() {
             true => self.all().count(),
             false => 1,
         }
@@ -112,7 +117,7 @@ impl Producers {
         partitions: impl FnOnce() -> Option<u32>,
     ) -> Option<&Arc<Strands>> {
         let strands = &self.strands[stream.get()];
-        if strands.get().is_none() && self.is_wide.load(Ordering::Relaxed) {
+        if strands.get().is_none() && self.is_wide() {
             let (partitions, producers) = (partitions()?, self.further.get()?.len());
             let is_settled = !self.has_sent.load(Ordering::Relaxed);
             let idle = self.idle.clone();
@@ -121,8 +126,8 @@ impl Producers {
         strands.get()
     }
 
-    /// Measures, the first time, how far the brokers are, by a question that says whether it was
-    /// answered: far ones need not be found slow.
+    /// Measures how far the brokers are, the first time, by a question that says whether it was
+    /// answered: far ones are slow.
     pub(super) async fn measure(&self, ask: impl Fn(&Producer) -> bool + Send + 'static) {
         if self.settings.producers == 0 || self.is_measured.swap(true, Ordering::Relaxed) {
             return;
@@ -195,7 +200,12 @@ impl Producers {
 
     async fn look(&self, pace: &mut Pace) {
         self.give_up_overdue();
-        match pace.look(self.in_flight.take_least_ack_time()) {
+        let linger = match self.is_wide() {
+            true => self.settings.linger,
+            false => self.settings.linger_of_first,
+        };
+        let least = self.in_flight.take_least_ack_time();
+        match pace.look(least.map(|least| least.saturating_sub(linger))) {
             Some(Speed::Slow) => self.widen().await,
             Some(Speed::Quick) => self.narrow(),
             None => {}
@@ -241,10 +251,15 @@ impl Producers {
 
     /// Returns the producer that a strand is to go by.
     fn home(&self, place: usize) -> usize {
-        let further = self.further.get().map_or(0, |further| further.len());
-        match self.is_wide.load(Ordering::Relaxed) {
-            true => FIRST + 1 + place % further,
-            false => FIRST,
+        let further = self.count() - 1;
+        debug_assert_eq!(
+            further > 0,
+            self.is_wide(),
+            "there are some before they are used"
+        );
+        match further {
+            0 => FIRST,
+            _ => FIRST + 1 + place % further,
         }
     }
 

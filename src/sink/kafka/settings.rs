@@ -67,7 +67,10 @@ pub(crate) struct Further {
     /// As many as there are then; 0 for none ever.
     pub producers: usize,
     pub client: ClientConfig,
-    /// What goes together into one request.
+    /// Time for which these wait for company, and for which the first one does.
+    pub linger: Duration,
+    pub linger_of_first: Duration,
+    /// Most that goes together into one request.
     pub round_bytes: usize,
     pub round_records: usize,
     /// Time that a record waits for its round at most.
@@ -137,12 +140,22 @@ impl Further {
         }
         Self {
             producers,
+            linger: linger(&client),
+            linger_of_first: linger(first),
             client,
             round_bytes: round_bytes.unwrap_or(MESSAGE_BYTES_DEFAULT),
             round_records: round_records.unwrap_or(REQUEST_MESSAGES_DEFAULT),
             patience,
         }
     }
+}
+
+/// Returns the time for which a producer waits for company.
+fn linger(client: &ClientConfig) -> Duration {
+    let names = ["queue.buffering.max.ms", "linger.ms"];
+    let given = names.iter().find_map(|name| client.get(name));
+    let millis = given.and_then(|millis| millis.trim().parse::<f64>().ok());
+    Duration::try_from_secs_f64(millis.unwrap_or_default() / 1000.0).unwrap_or_default()
 }
 
 /// Takes out the number of further producers. There are none where it is not known which records

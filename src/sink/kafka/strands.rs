@@ -87,7 +87,7 @@ impl Strands {
         is_settled: bool,
         idle: UnboundedSender<Idle>,
     ) -> Arc<Self> {
-        debug_assert!(partitions > 0 && producers > 0);
+        debug_assert!(partitions > 0 && producers > 0, "there are some of both");
         let parts = (producers as u32).div_ceil(partitions);
         let strands = (0..partitions * parts).map(|_| Strand::new(is_settled));
         Arc::new(Self {
@@ -112,7 +112,9 @@ impl Strands {
         let hash = native::murmur2_partition(key.as_bytes(), i32::MAX as u32);
         let partition = hash % self.partitions;
         let part = hash / self.partitions % self.parts;
-        (partition * self.parts + part) as usize
+        let place = (partition * self.parts + part) as usize;
+        debug_assert!(place < self.strands.len(), "each part has a strand");
+        place
     }
 
     /// Returns the strand at this place.
@@ -124,7 +126,7 @@ impl Strands {
         self.strands.iter()
     }
 
-    fn is_idle(&self, place: usize) {
+    fn becomes_idle(&self, place: usize) {
         // Nobody listens any more when the sink ends.
         let _ = self.idle.send((self.stream, place));
     }
@@ -139,7 +141,7 @@ impl Places {
     /// Has a record wait for the next round of the strand at this place.
     pub(super) fn wait(&self, place: usize, record: Waiting) {
         if self.strands.at(place).wait(record) {
-            self.strands.is_idle(place);
+            self.strands.becomes_idle(place);
         }
     }
 
@@ -148,7 +150,7 @@ impl Places {
         if let Some(place) = self.of(index)
             && self.strands.at(place).report(failure)
         {
-            self.strands.is_idle(place);
+            self.strands.becomes_idle(place);
         }
     }
 }
@@ -195,6 +197,7 @@ impl<T> Strand<T> {
         {
             records.extend(queue.waiting.pop_front());
         }
+        debug_assert!(!records.is_empty(), "some waited");
         self.in_flight.store(records.len(), Ordering::Release);
         Some(Round {
             producer: queue.producer,
@@ -204,6 +207,7 @@ impl<T> Strand<T> {
 
     /// Judges by the last round, which is over, whether the strand may go elsewhere.
     fn settle(&self, queue: &mut Queue<T>) -> bool {
+        debug_assert!(!self.is_in_flight(), "all of it is reported");
         let is_delivered = self.is_delivered.swap(false, Ordering::Relaxed);
         let is_doubtful = self.is_doubtful.swap(false, Ordering::Relaxed);
         queue.is_settled = !is_doubtful && (is_delivered || queue.is_settled);

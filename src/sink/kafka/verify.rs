@@ -82,9 +82,7 @@ impl KafkaSink {
             answers = self.find_topics(streams).await;
         }
         if let Some(place) = answers.iter().position(Result::is_ok) {
-            let topic = self.topics[streams[place].get()].clone();
-            let ask = move |producer: &Producer| find_topic(producer, &topic).is_ok();
-            self.producers.measure(ask).await;
+            self.measure_distance(streams[place]).await;
         }
         self.check_sizes(streams, &mut answers).await;
         for answer in &mut answers {
@@ -96,6 +94,13 @@ impl KafkaSink {
             self.producers.first().reports().all_is_well();
         }
         answers
+    }
+
+    /// Measures how far the brokers are, by a topic that is there.
+    async fn measure_distance(&self, stream: StreamIndex) {
+        let topic = self.topics[stream.get()].clone();
+        let ask = move |producer: &Producer| find_topic(producer, &topic).is_ok();
+        self.producers.measure(ask).await;
     }
 
     /// Asks by the producer, which waits for the answers on another thread.
