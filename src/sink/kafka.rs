@@ -94,10 +94,10 @@ impl KafkaSink {
         let mut tasks = JoinSet::new();
         tasks.spawn(login.keep(common.keyring, common.reports, on_password));
         let further = settings.further.clone();
-        let (producers, becomes_idle) = Producers::new(client, further, &topics, in_flight.clone());
+        let producers = Producers::new(client, further, &topics, in_flight.clone());
         let producers = Arc::new(producers);
         if settings.further.producers > 0 {
-            tasks.spawn(producers.clone().keep(becomes_idle));
+            tasks.spawn(producers.clone().keep());
         }
         Ok(Self {
             producers,

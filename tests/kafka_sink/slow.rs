@@ -87,13 +87,13 @@ impl Way {
 }
 
 async fn carry_on(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, takes: &AtomicU64) {
-    let (pieces, mut due) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
     let read = async move {
         let mut piece = vec![0; 1 << 16];
         while let Ok(bytes @ 1..) = from.read(&mut piece).await {
             let takes = Duration::from_millis(takes.load(Ordering::Relaxed));
             let piece = piece[..bytes].to_vec();
-            let _ = pieces.send((Instant::now() + takes, piece));
+            let _ = pieces.send((Instant::now() + takes, piece)).await;
         }
     };
     let write = async move {

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::OnceCell;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking, yield_now};
 use tokio::time::interval;
 
@@ -26,7 +25,7 @@ use super::client::{Client, Producer};
 use super::in_flight::InFlight;
 use super::pace::{LOOK_INTERVAL, Pace, SLOW, Speed};
 use super::settings::Further;
-use super::strands::{FIRST, Idle, Strands, Waiting};
+use super::strands::{FIRST, IdleStrands, Strands, Waiting};
 use crate::record::StreamIndex;
 
 /// Questions by which the distance of the brokers is measured, if the answers take long.
@@ -49,20 +48,19 @@ pub(super) struct Producers {
     has_sent: AtomicBool,
     /// The strands of each stream, since it had to have some.
     strands: Box<[OnceLock<Arc<Strands>>]>,
-    idle: UnboundedSender<Idle>,
+    idle: Arc<IdleStrands>,
     in_flight: Arc<InFlight>,
 }
 
 impl Producers {
-    /// Shares out the records of these topics' streams. What [`keep`](Self::keep) needs comes with it.
+    /// Shares out the records of these topics' streams.
     pub(super) fn new(
         first: Client,
         settings: Further,
         topics: &[String],
         in_flight: Arc<InFlight>,
-    ) -> (Self, UnboundedReceiver<Idle>) {
-        let (idle, becomes_idle) = unbounded_channel();
-        let producers = Self {
+    ) -> Self {
+        Self {
             first,
             further: OnceCell::new(),
             settings,
@@ -71,10 +69,9 @@ impl Producers {
             is_measured: AtomicBool::new(false),
             has_sent: AtomicBool::new(false),
             strands: topics.iter().map(|_| OnceLock::new()).collect(),
-            idle,
+            idle: Arc::default(),
             in_flight,
-        };
-        (producers, becomes_idle)
+        }
     }
 
     /// Returns the client that asks the brokers.
@@ -188,11 +185,15 @@ impl Producers {
 
     /// Begins rounds as strands become idle, and looks at the brokers' pace, for as long as it is
     /// polled.
-    pub(super) async fn keep(self: Arc<Self>, mut becomes_idle: UnboundedReceiver<Idle>) {
+    pub(super) async fn keep(self: Arc<Self>) {
         let (mut looks, mut pace) = (interval(LOOK_INTERVAL), Pace::default());
         loop {
             tokio::select! {
-                Some((stream, place)) = becomes_idle.recv() => self.begin_round(stream, place),
+                idle = self.idle.take() => {
+                    for (stream, place) in idle {
+                        self.begin_round(stream, place);
+                    }
+                }
                 _ = looks.tick() => self.look(&mut pace).await,
             }
         }

@@ -11,16 +11,16 @@
 //! order. Until then the strand stays where it is.
 //!
 //! Called by the sink, on delivery's thread, and by librdkafka's reports. Bounds: what waits is
-//! within the memory budget; a strand is in the queue of idle ones once a round, and once more for
-//! each batch that finds it idle.
+//! within the memory budget, and an idle strand is in their list once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::Notify;
 
 use super::native::{self, Message};
 use crate::record::{Outcome, Record, StreamIndex};
@@ -38,7 +38,14 @@ pub(super) struct Strands {
     partitions: u32,
     /// Strands of each partition.
     parts: u32,
-    idle: UnboundedSender<Idle>,
+    idle: Arc<IdleStrands>,
+}
+
+/// The strands whose last round is over, or that have had none, and in which records wait.
+#[derive(Default)]
+pub(super) struct IdleStrands {
+    strands: Mutex<BTreeSet<Idle>>,
+    is_added: Notify,
 }
 
 /// A record that waits for its round.
@@ -85,7 +92,7 @@ impl Strands {
         partitions: u32,
         producers: usize,
         is_settled: bool,
-        idle: UnboundedSender<Idle>,
+        idle: Arc<IdleStrands>,
     ) -> Arc<Self> {
         debug_assert!(partitions > 0 && producers > 0, "there are some of both");
         let parts = (producers as u32).div_ceil(partitions);
@@ -127,8 +134,24 @@ impl Strands {
     }
 
     fn becomes_idle(&self, place: usize) {
-        // Nobody listens any more when the sink ends.
-        let _ = self.idle.send((self.stream, place));
+        self.idle.add((self.stream, place));
+    }
+}
+
+impl IdleStrands {
+    fn add(&self, strand: Idle) {
+        self.lock().insert(strand);
+        self.is_added.notify_one();
+    }
+
+    /// Waits for some, and takes them all.
+    pub(super) async fn take(&self) -> BTreeSet<Idle> {
+        self.is_added.notified().await;
+        mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Idle>> {
+        self.strands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -248,16 +271,14 @@ impl<T> Strand<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::HashMap;
 
     use proptest::prelude::*;
-    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
 
     fn strands(partitions: u32, producers: usize) -> Arc<Strands> {
-        let idle = unbounded_channel().0;
-        Strands::new(StreamIndex(0), partitions, producers, true, idle)
+        Strands::new(StreamIndex(0), partitions, producers, true, Arc::default())
     }
 
     /// A partition's requests are not split where there are as many partitions as producers, and
@@ -377,7 +398,7 @@ mod tests {
                         prop_assert_eq!(strand.report(failure), in_flight.is_empty());
                     }
                     Step::IsWrittenLate { producer } => {
-                        let late = std::mem::take(&mut brokers.late[producer]);
+                        let late = mem::take(&mut brokers.late[producer]);
                         brokers.log.extend(late);
                     }
                 }
