@@ -39,7 +39,7 @@ use rdkafka::producer::BaseProducer;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{Arrivals, Progress, SinkError, SinkOptions};
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
 use client::{Client, Common, Producer};
 use in_flight::InFlight;
@@ -77,11 +77,7 @@ impl KafkaSink {
     ) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
-        let topics: Vec<_> = options
-            .streams
-            .into_iter()
-            .map(|stream| stream.target)
-            .collect();
+        let topics = topics(options.streams);
         let common = Common {
             reports: Reports::new(in_flight.clone()),
             keyring: Arc::new(Keyring::default()),
@@ -89,16 +85,12 @@ impl KafkaSink {
         };
         let login = settings.login.clone();
         login.begin(&common.keyring);
-        let client = Client::new(settings.client.clone(), common.clone());
-        let client = client.map_err(|error| settings.misconfigured(error))?;
+        let first = first_client(&settings, &common)?;
+        let further = settings.further.clone();
+        let producers = Producers::new(first, further, &topics, in_flight.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(login.keep(common.keyring, common.reports, on_password));
-        let further = settings.further.clone();
-        let producers = Producers::new(client, further, &topics, in_flight.clone());
-        let producers = Arc::new(producers);
-        if settings.further.producers > 0 {
-            tasks.spawn(producers.clone().keep());
-        }
+        tasks.spawn(producers.clone().keep());
         Ok(Self {
             producers,
             alone: OnceLock::new(),
@@ -270,6 +262,15 @@ impl KafkaSink {
             self.in_flight.fail(opaque, code);
         }
     }
+}
+
+fn first_client(settings: &settings::Settings, common: &Common) -> Result<Client, SinkError> {
+    let client = Client::new(settings.client.clone(), common.clone());
+    client.map_err(|error| settings.misconfigured(error))
+}
+
+fn topics(streams: Vec<StreamConfig>) -> Vec<String> {
+    streams.into_iter().map(|stream| stream.target).collect()
 }
 
 /// Returns the topics' names, for librdkafka.

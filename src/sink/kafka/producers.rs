@@ -59,8 +59,8 @@ impl Producers {
         settings: Further,
         topics: &[String],
         in_flight: Arc<InFlight>,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             first,
             further: OnceCell::new(),
             settings,
@@ -71,7 +71,7 @@ impl Producers {
             strands: topics.iter().map(|_| OnceLock::new()).collect(),
             idle: Arc::default(),
             in_flight,
-        }
+        })
     }
 
     /// Returns the client that asks the brokers.
@@ -143,8 +143,10 @@ impl Producers {
 
     /// Has records go by the further producers from now on; makes them the first time.
     async fn widen(&self) {
-        let further = self.further.get_or_init(|| self.make()).await;
-        if !further.is_empty() && !self.is_wide.swap(true, Ordering::Relaxed) {
+        let Ok(further) = self.further.get_or_try_init(|| self.make()).await else {
+            return;
+        };
+        if !self.is_wide.swap(true, Ordering::Relaxed) {
             let (producers, ack_time) = (further.len(), self.in_flight.ack_time());
             tracing::info!(
                 producers,
@@ -161,31 +163,33 @@ impl Producers {
         }
     }
 
-    /// Makes the further producers, and has them connect.
-    async fn make(&self) -> Box<[Client]> {
-        let (mut made, mut connecting) = (Vec::new(), JoinSet::new());
+    /// Makes the further producers: those that get a connection. An error is that none does.
+    async fn make(&self) -> Result<Box<[Client]>, ()> {
+        let (mut connecting, mut connected) = (JoinSet::new(), Vec::new());
         for _ in 0..self.settings.producers {
             match self.first.beside(self.settings.client.clone()) {
                 Ok(client) => {
-                    let (producer, topic) = (client.producer(), self.topic.clone());
-                    connecting.spawn_blocking(move || connect(&producer, &topic));
-                    made.push(client);
+                    let topic = self.topic.clone();
+                    connecting.spawn_blocking(move || connects(&client, &topic).then_some(client));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "there is no further producer");
-                    break;
-                }
+                Err(error) => tracing::warn!(%error, "there is no further producer"),
             }
             // Each takes a while, and others wait for this thread.
             yield_now().await;
         }
-        while connecting.join_next().await.is_some() {}
-        made.into()
+        while let Some(client) = connecting.join_next().await {
+            connected.extend(client.ok().flatten());
+        }
+        let is_any = !connected.is_empty();
+        is_any.then(|| connected.into()).ok_or(())
     }
 
     /// Begins rounds as strands become idle, and looks at the brokers' pace, for as long as it is
-    /// polled.
+    /// polled; ends at once where there is only one producer ever.
     pub(super) async fn keep(self: Arc<Self>) {
+        if self.settings.producers == 0 {
+            return;
+        }
         let (mut looks, mut pace) = (interval(LOOK_INTERVAL), Pace::default());
         loop {
             tokio::select! {
@@ -253,11 +257,7 @@ impl Producers {
     /// Returns the producer that a strand is to go by.
     fn home(&self, place: usize) -> usize {
         let further = self.count() - 1;
-        debug_assert_eq!(
-            further > 0,
-            self.is_wide(),
-            "there are some before they are used"
-        );
+        debug_assert_eq!(further > 0, self.is_wide(), "they are there when used");
         match further {
             0 => FIRST,
             _ => FIRST + 1 + place % further,
@@ -270,12 +270,13 @@ impl Producers {
     }
 }
 
-/// Waits until the producer has a connection and knows the topic, for a while.
-fn connect(producer: &Producer, topic: &str) {
-    let met = producer
+/// Whether the client's producer gets a connection, by which it asks for the topic. Brokers may allow
+/// fewer connections.
+fn connects(client: &Client, topic: &str) -> bool {
+    let producer = client.producer();
+    let found = producer
         .client()
         .fetch_metadata(Some(topic), CONNECT_TIMEOUT);
-    if let Err(error) = met {
-        tracing::debug!(%error, "a further producer does not connect yet");
-    }
+    let found = found.inspect_err(|error| tracing::warn!(%error, "a further producer is not used"));
+    found.is_ok()
 }
