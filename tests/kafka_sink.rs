@@ -7,6 +7,8 @@ mod faults;
 mod kafka;
 #[path = "kafka_sink/properties.rs"]
 mod properties;
+#[path = "kafka_sink/slow.rs"]
+mod slow;
 #[path = "support/tools.rs"]
 mod tools;
 

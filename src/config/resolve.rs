@@ -278,6 +278,11 @@ impl Reader<'_> {
         #[allow(unused_variables)] // used where the feature is on
         let aggregate = self.value("FOREBAY_KINESIS_AGGREGATE", value::switch, false);
         self.one_kafka_password();
+        // The Kafka sink reads it.
+        self.optional(
+            "FOREBAY_KAFKA_FURTHER_PRODUCERS",
+            |text| Ok(text.to_owned()),
+        );
         let sink = self.value("FOREBAY_SINK", |text| Ok(text.to_owned()), "null".into());
         match sink.as_str() {
             "null" => SinkConfig::Null,

@@ -52,7 +52,7 @@ const LOGS: &str = "Logs";
 /// Any librdkafka property: upper case, `_` for `.`.
 pub(crate) const KAFKA_PREFIX: &str = "FOREBAY_KAFKA_";
 
-/// All variables, but of the `FOREBAY_KAFKA_*` only the one that the Kafka sink requires, and the one that is not librdkafka's.
+/// All variables, but of the `FOREBAY_KAFKA_*` only the one that the Kafka sink requires, and those that are not librdkafka's.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
     variable(LISTENING, "FOREBAY_LISTEN", Value("0.0.0.0:8443"), "0.0.0.0:8443", "address for TCP (h1, h2) and UDP (h3); port 0 picks a free one"),
@@ -86,6 +86,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(STREAMS, "FOREBAY_SINK", Value("file"), "kafka", "file, kafka, kinesis, or null (for benchmarks: keeps nothing)"),
     variable(STREAMS, "FOREBAY_FILE_DIR", Value("data"), "/var/lib/forebay", "folder of the file sink, one folder in it for each stream"),
     variable(STREAMS, "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", Unset("required by the Kafka sink"), "broker-1:9093,broker-2:9093", "Kafka brokers; every other librdkafka property likewise, upper case and _ for ."),
+    variable(STREAMS, "FOREBAY_KAFKA_FURTHER_PRODUCERS", Value("16"), "32", "producers beside the first one while brokers are slow to acknowledge, 64 at most; each has a connection and a thread for each broker. 0: never any"),
     variable(STREAMS, "FOREBAY_KAFKA_SASL_PASSWORD_FILE", Unset("none"), "/etc/forebay/kafka-password", "a file with the password for PLAIN or SCRAM, in place of FOREBAY_KAFKA_SASL_PASSWORD; read again when it changes"),
     variable(STREAMS, "FOREBAY_KINESIS_AGGREGATE", Value("false"), "true", "pack many readings into one Kinesis record, as KPL does; consumers must unpack them"),
     variable(BATCHING, "FOREBAY_BATCH_BYTES", Value("512KiB"), "1MiB", "payload bytes that seal a batch"),

@@ -7,10 +7,12 @@
 //! batch wakes its delivery. librdkafka retries by itself, in order, until `message.timeout.ms`;
 //! then it says whether the topic may have the record.
 //!
-//! Bounds: librdkafka's own queue holds as much as the memory budget admits. One bad record costs
+//! Where brokers are slow to acknowledge there are further [`producers`].
+//!
+//! Bounds: librdkafka's own queues hold as much as the memory budget admits. One bad record costs
 //! only itself: for one record, or for its size, brokers refuse all that librdkafka put into one
-//! request, so refused records are produced again, each in a request of its own, by a second
-//! producer that is made when it is first needed.
+//! request, so refused records are produced again, each in a request of its own, by one more
+//! producer, which is made when it is first needed.
 
 mod ack_time;
 mod client;
@@ -19,31 +21,41 @@ mod keyring;
 mod leaders;
 mod login;
 mod native;
+mod pace;
+mod producers;
 mod properties;
 mod reports;
 mod settings;
+mod strands;
 mod verify;
 
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::BaseProducer;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{Arrivals, Progress, SinkError, SinkOptions};
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, StreamConfig};
 use crate::record::{Outcome, Outcomes, Reason, Record, StreamIndex, Timestamp};
 use client::{Client, Common, Producer};
 use in_flight::InFlight;
 use keyring::Keyring;
 use native::{Headers, Message};
+use producers::Producers;
 use reports::Reports;
+use strands::{Strands, Waiting};
+
+/// Bytes of a request that a record takes beside its payload, its key and further headers, roughly:
+/// its id, its content type, its trace, and how all of these are framed.
+const FRAMING_BYTES: usize = 192;
 
 /// Produces to one cluster.
 pub struct KafkaSink {
-    client: Client,
+    producers: Arc<Producers>,
     /// Produces each record in a request of its own.
     alone: OnceLock<Client>,
     in_flight: Arc<InFlight>,
@@ -51,8 +63,8 @@ pub struct KafkaSink {
     settings: settings::Settings,
     sizes: verify::Sizes,
     leaders: leaders::KnownLeaders,
-    /// Keeps the secret in force; ends with the sink.
-    _login: JoinSet<()>,
+    /// They keep the secret in force and begin rounds, and end with the sink.
+    _tasks: JoinSet<()>,
 }
 
 impl KafkaSink {
@@ -65,11 +77,7 @@ impl KafkaSink {
     ) -> Result<Self, SinkError> {
         let settings = settings::Settings::new(config, &options)?;
         let in_flight = Arc::new(InFlight::new(options.in_flight_batches_max));
-        let topics: Vec<_> = options
-            .streams
-            .into_iter()
-            .map(|stream| stream.target)
-            .collect();
+        let topics = topics(options.streams);
         let common = Common {
             reports: Reports::new(in_flight.clone()),
             keyring: Arc::new(Keyring::default()),
@@ -77,19 +85,21 @@ impl KafkaSink {
         };
         let login = settings.login.clone();
         login.begin(&common.keyring);
-        let client = Client::new(settings.client.clone(), common.clone());
-        let client = client.map_err(|error| settings.misconfigured(error))?;
-        let mut keeping = JoinSet::new();
-        keeping.spawn(login.keep(common.keyring, common.reports, on_password));
+        let first = first_client(&settings, &common)?;
+        let further = settings.further.clone();
+        let producers = Producers::new(first, further, &topics, in_flight.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(login.keep(common.keyring, common.reports, on_password));
+        tasks.spawn(producers.clone().keep());
         Ok(Self {
-            client,
+            producers,
             alone: OnceLock::new(),
             in_flight,
             sizes: verify::Sizes::unknown(topics.len()),
             leaders: leaders::KnownLeaders::none(topics.len()),
             topics,
             settings,
-            _login: keeping,
+            _tasks: tasks,
         })
     }
 
@@ -113,6 +123,11 @@ impl KafkaSink {
             .map_err(|error| settings.misconfigured(error))
     }
 
+    /// Counts the producers that records go by at present.
+    pub fn producers(&self) -> usize {
+        self.producers.count()
+    }
+
     /// Returns the time that acknowledgements take of late; 0 while it is not known.
     pub(crate) fn ack_time(&self) -> Duration {
         self.in_flight.ack_time()
@@ -134,8 +149,7 @@ impl KafkaSink {
         if records.is_empty() {
             return Outcomes::DELIVERED;
         }
-        let produced = self.produce(&self.client, stream, records.iter(), progress);
-        let outcomes = produced.await;
+        let outcomes = self.produce_all(stream, records, progress).await;
         let Outcomes::Each(mut outcomes) = outcomes else {
             return outcomes;
         };
@@ -153,6 +167,22 @@ impl KafkaSink {
         Outcomes::Each(outcomes)
     }
 
+    async fn produce_all(
+        &self,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
+        let partitions = || self.partition_count(stream);
+        if let Some(strands) = self.producers.strands(stream, partitions) {
+            let produced = self.produce_in_rounds(strands, stream, records, progress);
+            return produced.await;
+        }
+        let producer = self.producers.straight();
+        let produced = self.produce(producer, stream, records.iter(), progress);
+        produced.await
+    }
+
     async fn produce_alone(
         &self,
         stream: StreamIndex,
@@ -161,7 +191,8 @@ impl KafkaSink {
         match self.alone() {
             Some(alone) => {
                 let nobody = Progress::default();
-                self.produce(alone, stream, records, &nobody).await
+                let produced = self.produce(alone.producer(), stream, records, &nobody);
+                produced.await
             }
             None => Outcomes::All(Outcome::Retryable("no producer for single records".into())),
         }
@@ -169,7 +200,7 @@ impl KafkaSink {
 
     fn alone(&self) -> Option<&Client> {
         if self.alone.get().is_none() {
-            let made = self.client.beside(self.settings.alone());
+            let made = self.producers.first().beside(self.settings.alone());
             let made =
                 made.inspect_err(|error| tracing::warn!(%error, "no producer for single records"));
             let _ = self.alone.set(made.ok()?);
@@ -179,28 +210,67 @@ impl KafkaSink {
 
     async fn produce(
         &self,
-        client: &Client,
+        producer: Arc<Producer>,
         stream: StreamIndex,
         records: impl ExactSizeIterator<Item = &Record>,
         progress: &Progress,
     ) -> Outcomes {
-        let Some(batch) = self.in_flight.begin(records.len()) else {
-            // Reports, which make room, are counted on this thread: a caller that tries again at
-            // once must not keep them out.
-            yield_now().await;
-            return Outcomes::All(Outcome::Retryable("too many batches in flight".into()));
+        let Some(batch) = self.in_flight.begin(records.len(), None) else {
+            return self.too_many().await;
         };
         progress.follow(batch.arrivals());
-        let producer = client.producer();
         for (index, record) in records.enumerate() {
-            if let Err(code) = send(&producer, stream, record, batch.opaque(index)) {
-                self.in_flight
-                    .report(batch.opaque(index), Some(outcome(code, InTopic::No)));
-            }
+            let message = message(record, batch.opaque(index));
+            self.send(&producer, stream, message);
         }
         drop(producer);
         batch.reported().await
     }
+
+    async fn produce_in_rounds(
+        &self,
+        strands: &Arc<Strands>,
+        stream: StreamIndex,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Outcomes {
+        let places = Arc::new(strands.places(records));
+        let Some(batch) = self.in_flight.begin(records.len(), Some(places.clone())) else {
+            return self.too_many().await;
+        };
+        progress.follow(batch.arrivals());
+        for (index, record) in records.iter().enumerate() {
+            let message = message(record, batch.opaque(index));
+            match places.of(index) {
+                Some(place) => places.wait(place, waiting(record, message)),
+                None => self.send(&self.producers.straight(), stream, message),
+            }
+        }
+        batch.reported().await
+    }
+
+    async fn too_many(&self) -> Outcomes {
+        // Reports, which make room, are counted on this thread: a caller that tries again at once
+        // must not keep them out.
+        yield_now().await;
+        Outcomes::All(Outcome::Retryable("too many batches in flight".into()))
+    }
+
+    fn send(&self, producer: &Producer, stream: StreamIndex, message: Message<&str, &Bytes>) {
+        let opaque = message.opaque;
+        if let Err(code) = producer.send(stream.get(), message) {
+            self.in_flight.fail(opaque, code);
+        }
+    }
+}
+
+fn first_client(settings: &settings::Settings, common: &Common) -> Result<Client, SinkError> {
+    let client = Client::new(settings.client.clone(), common.clone());
+    client.map_err(|error| settings.misconfigured(error))
+}
+
+fn topics(streams: Vec<StreamConfig>) -> Vec<String> {
+    streams.into_iter().map(|stream| stream.target).collect()
 }
 
 /// Returns the topics' names, for librdkafka.
@@ -212,21 +282,24 @@ fn native_names(topics: &[String]) -> Result<Arc<[CString]>, SinkError> {
     names.map_err(|_| SinkError::Misconfigured("FOREBAY_STREAMS: a topic's name has no NUL".into()))
 }
 
-/// Sends a record as the message that it is downstream.
-fn send(
-    producer: &Producer,
-    stream: StreamIndex,
-    record: &Record,
-    opaque: usize,
-) -> Result<(), RDKafkaErrorCode> {
-    let message = Message {
-        key: record.key().map(str::as_bytes),
+/// Makes the message that a record is downstream.
+fn message(record: &Record, opaque: usize) -> Message<&str, &Bytes> {
+    Message {
+        key: record.key(),
         value: &record.payload,
         timestamp: record.received_at.0 as i64,
         headers: headers(record),
         opaque,
-    };
-    producer.send(stream.get(), message)
+    }
+}
+
+/// Makes the record's message one that waits from now on.
+fn waiting(record: &Record, message: Message<&str, &Bytes>) -> Waiting {
+    Waiting {
+        message: message.into_owned(),
+        bytes: record.sent_bytes() + record.device.as_str().len() + FRAMING_BYTES,
+        since: Instant::now(),
+    }
 }
 
 fn headers(record: &Record) -> Headers {

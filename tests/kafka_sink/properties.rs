@@ -36,6 +36,14 @@ fn a_fault_names_the_variable_to_correct() {
         ),
         (&[("max.in.flight", "6")], "FOREBAY_KAFKA_MAX_IN_FLIGHT:"),
         (&[("linger.ms", "20000")], "FOREBAY_KAFKA_LINGER_MS:"),
+        (
+            &[("further.producers", "65")],
+            "FOREBAY_KAFKA_FURTHER_PRODUCERS:",
+        ),
+        (
+            &[("further.producers", "many")],
+            "FOREBAY_KAFKA_FURTHER_PRODUCERS:",
+        ),
         (&[("acks", "1")], "FOREBAY_KAFKA_ACKS:"),
         (&[("acks", "0")], "FOREBAY_KAFKA_ACKS:"),
         (

@@ -2,7 +2,8 @@
 //!
 //! For tests that need a broker: `#[path = "support/kafka.rs"] mod kafka;`. It depends on `tools.rs`. Its
 //! listeners: plain, for tests to create and read topics by; mutual TLS; and SASL over TLS with PLAIN, SCRAM-SHA-256
-//! and SCRAM-SHA-512; and OAUTHBEARER over TLS, by the tokens of `idp.rs`. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
+//! and SCRAM-SHA-512; OAUTHBEARER over TLS, by the tokens of `idp.rs`; and one that clients are told to reach by way of
+//! another port, which is a test's to serve. Topics are open to all until [`Kafka::allow`] says otherwise. Each has a method that gives the librdkafka properties which lead to it, and [`variables`] spells
 //! them as `FOREBAY_KAFKA_*`. Certificates are made for each broker, as PEM files.
 //!
 //! [`Kafka::shared`] is one broker for a whole test binary: a test names its topics for itself, and does not pause it.
@@ -69,6 +70,8 @@ struct Ports {
     tls: u16,
     sasl: u16,
     tokens: u16,
+    far: u16,
+    way: u16,
     controller: u16,
 }
 
@@ -196,6 +199,16 @@ impl Kafka {
             ("security.protocol", "sasl_ssl"),
             ("ssl.ca.location", &self.file("ca.pem")),
         ])
+    }
+
+    /// The plain listener that is reached through [`Self::way`].
+    pub fn far(&self) -> Properties {
+        properties(&[("bootstrap.servers", &address(self.ports.way))])
+    }
+
+    /// The port that clients of [`Self::far`] connect to, where nobody listens yet, and the broker's own.
+    pub fn way(&self) -> [u16; 2] {
+        [self.ports.way, self.ports.far]
     }
 
     /// Gives [`USER`] another password for SCRAM-SHA-512.
@@ -414,8 +427,8 @@ impl Stored {
 impl Ports {
     /// Ports that were free a moment ago.
     fn free() -> Self {
-        let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [plain, tls, sasl, tokens, controller] = listeners
+        let listeners = [(); 7].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [plain, tls, sasl, tokens, far, way, controller] = listeners
             .each_ref()
             .map(|listener| listener.local_addr().expect("its address").port());
         Self {
@@ -423,6 +436,8 @@ impl Ports {
             tls,
             sasl,
             tokens,
+            far,
+            way,
             controller,
         }
     }
@@ -536,8 +551,13 @@ fn write_configuration(dir: &Path, ports: Ports) {
         tls,
         sasl,
         tokens,
+        far,
+        way,
         controller,
     } = ports;
+    let others = format!(
+        "PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SASL://127.0.0.1:{sasl},TOKENS://127.0.0.1:{tokens}"
+    );
     let module = "org.apache.kafka.common.security";
     let jwks = jwks_url(dir);
     let server = format!(
@@ -546,8 +566,9 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SASL://127.0.0.1:{sasl},TOKENS://127.0.0.1:{tokens},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=PLAIN:PLAINTEXT,TLS:SSL,SASL:SASL_SSL,TOKENS:SASL_SSL,CONTROLLER:PLAINTEXT
+listeners={others},FAR://127.0.0.1:{far},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={others},FAR://127.0.0.1:{way}
+listener.security.protocol.map=PLAIN:PLAINTEXT,FAR:PLAINTEXT,TLS:SSL,SASL:SASL_SSL,TOKENS:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 ssl.keystore.type=PEM
 ssl.keystore.location=broker-keystore.pem

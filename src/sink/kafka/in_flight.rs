@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
-use super::Arrivals;
 use super::ack_time::AckTime;
+use super::strands::Places;
+use super::{Arrivals, InTopic, outcome};
 use crate::record::{Outcome, Outcomes};
 
 /// Bits of the word that are the record's place in its batch.
@@ -43,6 +45,8 @@ struct Reported {
     /// Records that were not delivered; locked only for those.
     failed: Mutex<Vec<(usize, Outcome)>>,
     complete: Notify,
+    /// Strands that are told of the reports as well.
+    strands: Option<Arc<Places>>,
 }
 
 impl InFlight {
@@ -65,8 +69,19 @@ impl InFlight {
         self.ack_time.get()
     }
 
+    /// Returns the least time in which the first record of a batch was acknowledged since the last
+    /// call; `None` if none was.
+    pub(crate) fn take_least_ack_time(&self) -> Option<Duration> {
+        self.ack_time.take_least()
+    }
+
     /// Takes a place for a batch of so many records, at least one; `None` when all are taken.
-    pub(crate) fn begin(&self, records: usize) -> Option<BatchInFlight> {
+    /// `strands` are those of its records, if these go in rounds.
+    pub(crate) fn begin(
+        &self,
+        records: usize,
+        strands: Option<Arc<Places>>,
+    ) -> Option<BatchInFlight> {
         debug_assert!(records > 0, "nothing would report an empty batch");
         let place = self.free.pop()?;
         let words = records.div_ceil(u64::BITS as usize);
@@ -77,10 +92,29 @@ impl InFlight {
             delivered: (0..words).map(|_| AtomicU64::new(0)).collect(),
             failed: Mutex::default(),
             complete: Notify::new(),
+            strands,
         };
         let reported = Arc::new(reported);
         self.batches[place].store(Some(reported.clone()));
         Some(BatchInFlight { place, reported })
+    }
+
+    /// Counts that the record whose message carries this word is not on its way.
+    pub(crate) fn fail(&self, opaque: usize, code: RDKafkaErrorCode) {
+        let failure = outcome(code, InTopic::No);
+        self.report(opaque, Some(failure));
+    }
+
+    /// Notes the time of an acknowledgement, if it tells of others.
+    fn note_ack_time(&self, batch: &Reported) {
+        let remaining = batch.remaining.load(Ordering::Relaxed);
+        if remaining == batch.records {
+            self.ack_time.note_first(batch.began_at.elapsed());
+        }
+        // The one in the middle.
+        if remaining == batch.records / 2 + 1 {
+            self.ack_time.note(batch.began_at.elapsed());
+        }
     }
 
     /// Counts that the record whose message carries this word was delivered (`None`) or not.
@@ -91,8 +125,11 @@ impl InFlight {
             debug_assert!(false, "a place is taken until its last report");
             return;
         };
-        if failure.is_none() && batch.is_half_reported() {
-            self.ack_time.note(batch.began_at.elapsed());
+        if failure.is_none() {
+            self.note_ack_time(batch);
+        }
+        if let Some(strands) = &batch.strands {
+            strands.report(index, failure.as_ref());
         }
         if batch.report(index, failure) {
             self.batches[place].store(None);
@@ -132,11 +169,6 @@ impl BatchInFlight {
 }
 
 impl Reported {
-    /// Whether the next report is the one in the middle.
-    fn is_half_reported(&self) -> bool {
-        self.remaining.load(Ordering::Relaxed) == self.records / 2 + 1
-    }
-
     /// Counts a report, and says whether this was the last one.
     fn report(&self, index: usize, failure: Option<Outcome>) -> bool {
         debug_assert!(index < self.records, "the word names a record of the batch");
@@ -191,7 +223,7 @@ mod tests {
     #[test]
     fn the_record_in_the_middle_of_a_batch_tells_the_ack_time() {
         let table = InFlight::new(2);
-        let [first, second] = [3, 1].map(|records| table.begin(records).unwrap());
+        let [first, second] = [3, 1].map(|records| table.begin(records, None).unwrap());
         table.report(first.opaque(0), None);
         assert!(table.ack_time().is_zero(), "others take longer");
         table.report(first.opaque(1), Some(Outcome::Unknown));
@@ -203,11 +235,11 @@ mod tests {
     #[tokio::test]
     async fn the_last_report_completes_the_batch_and_frees_its_place() {
         let table = InFlight::new(1);
-        let batch = table.begin(2).unwrap();
-        assert!(table.begin(1).is_none());
+        let batch = table.begin(2, None).unwrap();
+        assert!(table.begin(1, None).is_none());
         assert_eq!(batch.opaque(1), 1);
         table.report(batch.opaque(1), Some(Outcome::Unknown));
-        assert!(table.begin(1).is_none());
+        assert!(table.begin(1, None).is_none());
         let arrivals = batch.arrivals();
         assert_eq!([0, 1].map(|index| arrivals.has_arrived(index)), [false; 2]);
         table.report(batch.opaque(0), None);
@@ -219,17 +251,17 @@ mod tests {
             batch.reported().await,
             Outcomes::Each(vec![Outcome::Delivered, Outcome::Unknown])
         );
-        assert!(table.begin(1).is_some());
+        assert!(table.begin(1, None).is_some());
     }
 
     #[test]
     fn a_batch_that_nobody_waits_for_keeps_its_place_until_the_last_report() {
         let table = InFlight::new(1);
-        let words = [0, 1].map(|index| table.begin(2).map(|batch| batch.opaque(index)));
+        let words = [0, 1].map(|index| table.begin(2, None).map(|batch| batch.opaque(index)));
         assert_eq!(words, [Some(0), None]);
         table.report(0, None);
-        assert!(table.begin(1).is_none());
+        assert!(table.begin(1, None).is_none());
         table.report(1, None);
-        assert!(table.begin(1).is_some());
+        assert!(table.begin(1, None).is_some());
     }
 }

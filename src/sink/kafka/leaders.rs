@@ -55,11 +55,17 @@ impl KnownLeaders {
 }
 
 impl KafkaSink {
+    /// Returns the number of partitions of the stream's topic, as far as it is known.
+    pub(super) fn partition_count(&self, stream: StreamIndex) -> Option<u32> {
+        let leaders = self.leaders.lock();
+        let partitions = leaders[stream.get()].as_ref()?.partitions;
+        (partitions > 0).then_some(partitions)
+    }
+
     /// Returns the partitions of the stream's topic, as they were reported last; `None` if the
     /// partitioner is not murmur2.
     pub(crate) fn partitions(&self, stream: StreamIndex) -> Option<Partitions> {
-        let partitioner = self.settings.client.get("partitioner");
-        if !partitioner.is_some_and(|name| name.starts_with("murmur2")) {
+        if !self.settings.spreads_by_murmur2() {
             return None;
         }
         let leaders = self.leaders.lock()[stream.get()].clone()?;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
@@ -39,14 +40,27 @@ pub(crate) struct Producer<C: ProducerContext<DeliveryOpaque = usize>> {
 }
 
 /// A record as librdkafka takes it: all of it is copied.
-pub(crate) struct Message<'a> {
-    pub key: Option<&'a [u8]>,
-    pub value: &'a [u8],
+pub(crate) struct Message<K, V> {
+    pub key: Option<K>,
+    pub value: V,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
     pub headers: Headers,
     /// Comes back with the delivery report.
     pub opaque: usize,
+}
+
+impl Message<&str, &Bytes> {
+    /// Makes a message of it that may wait.
+    pub(crate) fn into_owned(self) -> Message<String, Bytes> {
+        Message {
+            key: self.key.map(str::to_owned),
+            value: self.value.clone(),
+            timestamp: self.timestamp,
+            headers: self.headers,
+            opaque: self.opaque,
+        }
+    }
 }
 
 impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
@@ -69,7 +83,11 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
 
     /// Sends to the topic at this place in the list, without waiting. An error is a message that is
     /// not on its way.
-    pub(crate) fn send(&self, topic: usize, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
+    pub(crate) fn send(
+        &self,
+        topic: usize,
+        message: Message<impl AsRef<[u8]>, impl AsRef<[u8]>>,
+    ) -> Result<(), RDKafkaErrorCode> {
         let (name, handle) = &self.topics[topic];
         let handle = handle.get_or_init(|| Topic::new(self.client().native_ptr(), name));
         let topic = handle.as_ref().ok_or(RDKafkaErrorCode::InvalidTopic)?;
@@ -80,6 +98,7 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
             headers,
             opaque,
         } = message;
+        let (key, value) = (key.as_ref().map(AsRef::as_ref), value.as_ref());
         // SAFETY: each tag is followed by the arguments that the header of `rd_kafka_producev` asks
         // for, and the list ends with END. Key and value live until the call returns, which copies
         // them; the handle is of this very producer.
@@ -145,6 +164,9 @@ impl<C: ProducerContext<DeliveryOpaque = usize>> Producer<C> {
 
 /// Holds the headers of a message, in their order.
 pub(crate) struct Headers(*mut rd_kafka_headers_t);
+
+// SAFETY: they are memory of the one who holds them, whichever thread that is.
+unsafe impl Send for Headers {}
 
 impl Headers {
     pub(crate) fn with_capacity(count: usize) -> Self {

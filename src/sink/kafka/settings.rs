@@ -7,12 +7,14 @@
 
 mod promise;
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::login::Login;
-use super::properties::{Properties, variable};
+use super::properties::{Properties, Property, variable};
 use super::{SinkError, SinkOptions};
 use crate::config::KafkaConfig;
 use promise::Promise;
@@ -35,6 +37,16 @@ const SOCKET_TIMEOUT_MILLIS_MAX: u128 = 300_000;
 
 const _: () = assert!(MESSAGE_TIMEOUT_MILLIS.0 <= SOCKET_TIMEOUT_MILLIS_MAX);
 
+/// Further producers, unless the operator says otherwise, and at most.
+const FURTHER_PRODUCERS: usize = 16;
+const FURTHER_PRODUCERS_MAX: usize = 64;
+
+/// Time in which all records of a round come to a further producer, so that they go together.
+const ROUND_LINGER_MILLIS: &str = "5";
+
+/// librdkafka's own default for `batch.num.messages`.
+const REQUEST_MESSAGES_DEFAULT: usize = 10_000;
+
 /// Least bytes that a record takes of the memory budget, its payload aside, as admission counts
 /// them.
 const RECORD_BYTES_MIN: usize = 1024;
@@ -44,20 +56,40 @@ pub(crate) struct Settings {
     pub client: ClientConfig,
     pub login: Login,
     pub body_bytes_max: usize,
+    pub further: Further,
     /// The operator's properties, for faults to name.
     names: Vec<String>,
+}
+
+/// The further producers, for brokers that are slow.
+#[derive(Clone)]
+pub(crate) struct Further {
+    /// As many as there are then; 0 for none ever.
+    pub producers: usize,
+    pub client: ClientConfig,
+    /// Time for which these wait for company, and for which the first one does.
+    pub linger: Duration,
+    pub linger_of_first: Duration,
+    /// Most that goes together into one request.
+    pub round_bytes: usize,
+    pub round_records: usize,
+    /// Time that a record waits for its round at most.
+    pub patience: Duration,
 }
 
 impl Settings {
     pub(crate) fn new(config: &KafkaConfig, options: &SinkOptions) -> Result<Self, SinkError> {
         let mut properties = Properties::new(&config.properties)?;
         let login = Login::take(&mut properties)?;
+        let producers = take_further(&mut properties)?;
         let client = configure(&properties, options)?;
+        let further = Further::new(producers, &client, options.ack_timeout);
         let names = properties.iter().map(|property| property.name.clone());
         Ok(Self {
             client,
             login,
             body_bytes_max: options.body_bytes_max,
+            further,
             names: names.collect(),
         })
     }
@@ -67,6 +99,12 @@ impl Settings {
         let mut client = self.client.clone();
         client.set("batch.num.messages", "1");
         client
+    }
+
+    /// Whether a device's partition is known here.
+    pub(crate) fn spreads_by_murmur2(&self) -> bool {
+        let partitioner = self.client.get("partitioner");
+        partitioner.is_some_and(|name| name.starts_with("murmur2"))
     }
 
     /// Names the property that librdkafka does not take.
@@ -91,6 +129,61 @@ impl Settings {
     }
 }
 
+impl Further {
+    /// Makes so many of them like the first, whose configuration this is.
+    fn new(producers: usize, first: &ClientConfig, patience: Duration) -> Self {
+        let number = |property: &str| first.get(property)?.trim().parse().ok();
+        let (round_bytes, round_records) = (number("batch.size"), number("batch.num.messages"));
+        let mut client = first.clone();
+        if client.get("queue.buffering.max.ms") == Some("0") {
+            client.set("queue.buffering.max.ms", ROUND_LINGER_MILLIS);
+        }
+        Self {
+            producers,
+            linger: linger(&client),
+            linger_of_first: linger(first),
+            client,
+            round_bytes: round_bytes.unwrap_or(MESSAGE_BYTES_DEFAULT),
+            round_records: round_records.unwrap_or(REQUEST_MESSAGES_DEFAULT),
+            patience,
+        }
+    }
+}
+
+/// Returns the time for which a producer waits for company.
+fn linger(client: &ClientConfig) -> Duration {
+    let names = ["queue.buffering.max.ms", "linger.ms"];
+    let given = names.iter().find_map(|name| client.get(name));
+    let millis = given.and_then(|millis| millis.trim().parse::<f64>().ok());
+    Duration::try_from_secs_f64(millis.unwrap_or_default() / 1000.0).unwrap_or_default()
+}
+
+/// Takes out the number of further producers. There are none where it is not known which records
+/// are of one partition, or where brokers do not keep a producer's order.
+fn take_further(properties: &mut Properties) -> Result<usize, SinkError> {
+    let further = properties.take("further.producers");
+    let partitioner = properties.get("partitioner");
+    let is_known = partitioner.is_none_or(|property| property.value.starts_with("murmur2"));
+    if !is_known || !is_idempotent(properties) {
+        return Ok(0);
+    }
+    let Some(further) = further else {
+        return Ok(FURTHER_PRODUCERS);
+    };
+    match further.value.trim().parse() {
+        Ok(producers) if producers <= FURTHER_PRODUCERS_MAX => Ok(producers),
+        _ => {
+            let why = format!("must be a number from 0 to {FURTHER_PRODUCERS_MAX}");
+            Err(further.fault(&why))
+        }
+    }
+}
+
+fn is_idempotent(properties: &Properties) -> bool {
+    let idempotence = properties.get("enable.idempotence");
+    !idempotence.is_some_and(Property::is_off)
+}
+
 /// Finds the first word that is spelled as a property is.
 fn first_property(text: &str) -> Option<&str> {
     let mut words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '.');
@@ -99,8 +192,7 @@ fn first_property(text: &str) -> Option<&str> {
 
 /// Puts the operator's properties over ours, except where that would break the promise.
 fn configure(properties: &Properties, options: &SinkOptions) -> Result<ClientConfig, SinkError> {
-    let idempotence = properties.get("enable.idempotence");
-    let is_idempotent = !idempotence.is_some_and(|property| property.is_off());
+    let is_idempotent = is_idempotent(properties);
     let promise = Promise {
         options,
         is_idempotent,
@@ -178,8 +270,6 @@ fn message_bytes_needed(options: &SinkOptions) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn options(

@@ -81,6 +81,9 @@ impl KafkaSink {
             // The first connection may take longer to make than one question may take.
             answers = self.find_topics(streams).await;
         }
+        if let Some(place) = answers.iter().position(Result::is_ok) {
+            self.measure_distance(streams[place]).await;
+        }
         self.check_sizes(streams, &mut answers).await;
         for answer in &mut answers {
             if let Err(SinkError::Away(reason)) = answer {
@@ -88,18 +91,25 @@ impl KafkaSink {
             }
         }
         if answers.iter().all(Result::is_ok) {
-            self.client.reports().all_is_well();
+            self.producers.first().reports().all_is_well();
         }
         answers
+    }
+
+    /// Measures how far the brokers are, by a topic that is there.
+    async fn measure_distance(&self, stream: StreamIndex) {
+        let topic = self.topics[stream.get()].clone();
+        let ask = move |producer: &Producer| find_topic(producer, &topic).is_ok();
+        self.producers.measure(ask).await;
     }
 
     /// Asks by the producer, which waits for the answers on another thread.
     async fn find_topics(&self, streams: &[StreamIndex]) -> Vec<Answer> {
         // Told even though the producer is replaced: the next may fail as well, and not at once.
-        if let Some(reason) = self.client.failure() {
+        if let Some(reason) = self.producers.failure() {
             return vec![Err(SinkError::Away(reason)); streams.len()];
         }
-        let producer = self.client.producer();
+        let producer = self.producers.first().producer();
         let topics: Vec<String> = streams
             .iter()
             .map(|stream| self.topics[stream.get()].clone())
@@ -182,11 +192,11 @@ impl KafkaSink {
             return Ok(admin.clone());
         }
         let mut config = self.settings.client.clone();
-        self.client.keyring().configure(&mut config);
+        self.producers.first().keyring().configure(&mut config);
         let made = config.create();
         let made = made.map_err(|error| self.settings.misconfigured(error))?;
         let made: Arc<Admin> = Arc::new(made);
-        self.client.keyring().enter(&made);
+        self.producers.first().keyring().enter(&made);
         Ok(admin.insert(made).clone())
     }
 
@@ -205,7 +215,7 @@ impl KafkaSink {
     /// Adds librdkafka's latest trouble with its connections, which tells more than a missing
     /// answer does.
     fn explain(&self, reason: &str) -> SinkError {
-        let Some(trouble) = self.client.reports().trouble() else {
+        let Some(trouble) = self.producers.first().reports().trouble() else {
             return SinkError::Away(reason.into());
         };
         let mut text = format!("{reason}; {}", trouble.reason);
