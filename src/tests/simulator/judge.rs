@@ -82,7 +82,8 @@ fn out_of_order(ack: AckMode, facts: &Facts) -> Vec<String> {
         let (Some(answer), Some(arrived)) = (first.answer, first.arrivals.first()) else {
             continue;
         };
-        if answer.status != Some(204) {
+        // One that is refused for good holds up nobody, and may pass when it is tried anew.
+        if answer.status != Some(204) || first.refusals > 0 {
             continue;
         }
         for (other, second) in facts.attempts.iter().enumerate().skip(number + 1) {
@@ -119,8 +120,9 @@ fn unexplained(world: &World, facts: &Facts) -> Vec<String> {
         let is_refused = attempt
             .status()
             .is_some_and(|status| !matches!(status, 204 | 504));
-        // Records that a failing disk has refused may come back after a crash.
-        let may_return = has_bad_disk && attempt.deaths > 0;
+        // Records that a failing disk has refused may come back with the next process: files that
+        // could not be deleted are left.
+        let may_return = has_bad_disk && attempt.to.process < world.process() - 1;
         if is_refused && times > 0 && !may_return {
             wrong.push(format!(
                 "refused: #{number} arrived, answered {:?}",
