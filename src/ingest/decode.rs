@@ -33,10 +33,10 @@ impl Coding {
     pub(super) fn of(list: &[u8]) -> Option<Self> {
         let elements = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         let mut names = elements.filter(|name| !name.is_empty());
-        match (names.next(), names.next()) {
-            (None, _) => Some(Self::Identity),
-            (Some(name), None) => Self::named(name),
-            (Some(_), Some(_)) => None,
+        let name = names.next()?;
+        match names.next() {
+            None => Self::named(name),
+            Some(_) => None,
         }
     }
 
