@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::call;
+use super::call::{self, Answer};
 use super::entry::Entry;
 use super::pending::Pending;
 use super::stream::Stream;
@@ -37,13 +37,7 @@ pub(super) async fn run(
     loop {
         pending.reshard(stream.shards(), Instant::now());
         take_waiting(&mut batches, &mut pending);
-        while calls.len() < CALLS_IN_FLIGHT_MAX {
-            let puts = pending.next_call(Instant::now());
-            if puts.is_empty() {
-                break;
-            }
-            calls.spawn_on(call::put(stream.clone(), puts), threads.next());
-        }
+        begin_calls(&stream, &threads, &mut pending, &mut calls);
         // In this order, so that a seed of the simulator is one life. None starves another: waiting
         // batches were taken before, and calls take their time.
         tokio::select! {
@@ -61,6 +55,22 @@ pub(super) async fn run(
                 stream.set_overloaded(pending.shards(), pending.overloaded());
             }
         }
+    }
+}
+
+/// Begins as many calls as may be in flight, and as there are puts for.
+fn begin_calls(
+    stream: &Arc<Stream>,
+    threads: &CallThreads,
+    pending: &mut Pending,
+    calls: &mut JoinSet<Answer>,
+) {
+    while calls.len() < CALLS_IN_FLIGHT_MAX {
+        let puts = pending.next_call(Instant::now());
+        if puts.is_empty() {
+            return;
+        }
+        calls.spawn_on(call::put(stream.clone(), puts), threads.next());
     }
 }
 
