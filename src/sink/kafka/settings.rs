@@ -103,8 +103,7 @@ impl Settings {
 
     /// Whether a device's partition is known here.
     pub(crate) fn spreads_by_murmur2(&self) -> bool {
-        let partitioner = self.client.get("partitioner");
-        partitioner.is_some_and(|name| name.starts_with("murmur2"))
+        self.client.get("partitioner").is_some_and(is_murmur2)
     }
 
     /// Names the property that librdkafka does not take.
@@ -163,7 +162,7 @@ fn linger(client: &ClientConfig) -> Duration {
 fn take_further(properties: &mut Properties) -> Result<usize, SinkError> {
     let further = properties.take("further.producers");
     let partitioner = properties.get("partitioner");
-    let is_known = partitioner.is_none_or(|property| property.value.starts_with("murmur2"));
+    let is_known = partitioner.is_none_or(|property| is_murmur2(&property.value));
     if !is_known || !is_idempotent(properties) {
         return Ok(0);
     }
@@ -177,6 +176,10 @@ fn take_further(properties: &mut Properties) -> Result<usize, SinkError> {
             Err(further.fault(&why))
         }
     }
+}
+
+fn is_murmur2(partitioner: &str) -> bool {
+    partitioner.starts_with("murmur2")
 }
 
 fn is_idempotent(properties: &Properties) -> bool {
