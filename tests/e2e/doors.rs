@@ -28,6 +28,13 @@ fn with_doors(setup: Setup) -> Setup {
         .set("FOREBAY_OTLP_STREAMS", "metrics=metrics,traces=traces")
 }
 
+/// All doors before this stream, which all of their records are for.
+fn with_doors_to_one(stream: Setup) -> Setup {
+    with_doors(stream)
+        .set("FOREBAY_TOPICS", "#=telemetry")
+        .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
+}
+
 fn doors() -> Setup {
     with_doors(Setup::new()).set("FOREBAY_STREAMS", "telemetry,alarms,metrics,traces")
 }

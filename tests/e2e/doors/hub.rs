@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{assert_accepted, carrying, doors, last, one_of_each, with_doors};
+use super::{assert_accepted, carrying, doors, last, one_of_each, with_doors_to_one};
 use crate::brokers;
 use crate::harness::{Ask, Client, Gateway, Protocol, Setup, eventually};
 use crate::kafka::Kafka;
@@ -166,9 +166,7 @@ fn with_kinesis_the_loss_of_headers_is_said_at_start() {
 fn a_record_reaches_kinesis_without_its_headers() {
     for is_aggregated in [false, true] {
         let stream = KinesisStream::start("doors", 1);
-        let gateway = with_doors(stream.gateway())
-            .set("FOREBAY_TOPICS", "#=telemetry")
-            .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
+        let gateway = with_doors_to_one(stream.gateway())
             .set("FOREBAY_KINESIS_AGGREGATE", is_aggregated)
             .start();
         let client = Client::open(Protocol::H2, &gateway, &gateway.device("plc-1"));

@@ -7,20 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{assert_accepted, assert_refused, carrying, one_of_each, with_doors};
+use super::{assert_accepted, assert_refused, carrying, one_of_each, with_doors_to_one};
 use crate::brokers;
-use crate::harness::{Ask, Client, Gateway, Protocol, Reply, eventually};
+use crate::harness::{Ask, Client, Gateway, Protocol, Reply, Setup, eventually};
 use crate::status::assert_retry_after;
+
+/// All doors, and a gateway that is soon out of patience with their stream.
+fn all_doors_to(stream: Setup) -> Gateway {
+    with_doors_to_one(stream)
+        .set("FOREBAY_ACK_TIMEOUT", "1s")
+        .without_limits()
+        .start()
+}
 
 #[test]
 fn every_door_says_to_come_back_and_then_takes_it() {
     let broker = brokers::pausable();
-    let gateway = with_doors(broker.gateway_to("doors-outage"))
-        .set("FOREBAY_TOPICS", "#=telemetry")
-        .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
-        .set("FOREBAY_ACK_TIMEOUT", "1s")
-        .without_limits()
-        .start();
+    let gateway = all_doors_to(broker.gateway_to("doors-outage"));
     let device = gateway.device("plc-1");
     let clients = Protocol::ALL.map(|protocol| Client::open(protocol, &gateway, &device));
     let paused = broker.pause();
@@ -141,12 +144,7 @@ fn a_fleet_at_every_door_loses_nothing_that_was_taken() {
     let seconds = std::env::var("FOREBAY_OUTAGE_SECONDS");
     let seconds = seconds.map_or(1, |seconds| seconds.parse().expect("a number"));
     let broker = brokers::pausable();
-    let gateway = with_doors(broker.gateway_to("doors-fleet"))
-        .set("FOREBAY_TOPICS", "#=telemetry")
-        .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
-        .set("FOREBAY_ACK_TIMEOUT", "1s")
-        .without_limits()
-        .start();
+    let gateway = all_doors_to(broker.gateway_to("doors-fleet"));
     let fleet = Sender::fleet(&gateway);
     let stops = AtomicBool::new(false);
     let ledger: Vec<String> = thread::scope(|scope| {

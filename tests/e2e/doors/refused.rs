@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{assert_accepted, assert_refused, carrying, doors, one_of_each, with_doors};
+use super::{assert_accepted, assert_refused, carrying, doors, one_of_each, with_doors_to_one};
 use crate::brokers;
 use crate::harness::client::Quirks;
 use crate::harness::curl::parse;
@@ -197,9 +197,7 @@ fn no_door_takes_records_of_a_revoked_certificate() {
 #[test]
 fn what_the_stream_refuses_for_good_is_not_sent_again() {
     let settings = [("max.message.bytes", "1000000")];
-    let gateway = with_doors(brokers::gateway_with("doors-shrunk", &settings))
-        .set("FOREBAY_TOPICS", "#=telemetry")
-        .set("FOREBAY_OTLP_STREAMS", "traces=telemetry")
+    let gateway = with_doors_to_one(brokers::gateway_with("doors-shrunk", &settings))
         .without_limits()
         .start();
     set_message_bytes_max("doors-shrunk", "20000");
